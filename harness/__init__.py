@@ -1,0 +1,4 @@
+"""The framework-neutral shell of a command: configuration, flags, run folders, plots, errors.
+
+Shared by `gluon_cnn` and `torch_ref`, which never import each other.
+"""

@@ -1,0 +1,17 @@
+"""What a command says when it cannot go on: one line, and an exit code."""
+
+from __future__ import annotations
+
+__all__ = ["CommandError", "UsageError"]
+
+
+class CommandError(Exception):
+    """A failure the user can act on: what arrived, what was expected, what to do (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(CommandError):
+    """The command line itself is wrong (exit code 2)."""
+
+    exit_code = 2
