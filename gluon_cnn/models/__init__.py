@@ -1,0 +1,85 @@
+"""The Gluon models, and the table of their names.
+
+Models know no data, files or training. Their twins, name for name and leaf for leaf, are in
+`torch_ref.models`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gluon_cnn.models.arithmetic import output_size, same_padding
+from gluon_cnn.models.base import ClassicCNN, first_layers, leaves
+from gluon_cnn.models.layers import ModelError
+from gluon_cnn.models.lenet import lenet, lenet_linear, lenet_sigmoid
+
+__all__ = [
+    "MODELS",
+    "ClassicCNN",
+    "Entry",
+    "ModelError",
+    "first_layers",
+    "get_model",
+    "least_input_size",
+    "leaves",
+    "output_size",
+    "same_padding",
+]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model's factory, and the input (C, H, W) of its document."""
+
+    factory: Callable[..., ClassicCNN]
+    input_shape: tuple[int, int, int]
+
+
+MODELS = {
+    "lenet": Entry(lenet, (1, 28, 28)),
+    "lenet_sigmoid": Entry(lenet_sigmoid, (1, 28, 28)),
+    "lenet_linear": Entry(lenet_linear, (1, 28, 28)),
+}
+
+
+def get_model(
+    name: str,
+    classes: int = 10,
+    in_channels: int | None = None,
+    input_size: int | None = None,
+    **options: object,
+) -> ClassicCNN:
+    """Build a net by name, uninitialised, for (N, in_channels, input_size, input_size) inputs.
+
+    What is None is the document's own. `options` are the model's: `logit_relu` (cifar_cnn),
+    `dropout` (alexnet and vgg). Raises ModelError for an unknown name or option, a number below 1,
+    and an input too small for the net.
+    """
+    entry = _entry(name)
+    sizes = {"classes", "in_channels", "input_size"}
+    own = set(inspect.signature(entry.factory).parameters) - sizes
+    unknown = sorted(set(options) - own)
+    if unknown:
+        raise ModelError(
+            f"{name} has no option {', '.join(unknown)}; it has {', '.join(sorted(own)) or 'none'}"
+        )
+    channels, size, _ = entry.input_shape
+    return entry.factory(
+        classes=classes,
+        in_channels=channels if in_channels is None else in_channels,
+        input_size=size if input_size is None else input_size,
+        **options,
+    )
+
+
+def least_input_size(name: str) -> int:
+    """The smallest input_size that `get_model(name)` accepts, in pixels."""
+    return get_model(name).least_input_size
+
+
+def _entry(name: str) -> Entry:
+    if name not in MODELS:
+        raise ModelError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    return MODELS[name]

@@ -1,0 +1,108 @@
+"""What every net here is: `features`, then `classifier`, leaf after leaf, all shapes known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mxnet as mx
+from mxnet.gluon import HybridBlock, nn
+
+from gluon_cnn.models.arithmetic import WindowError
+from gluon_cnn.models.layers import (
+    Layer,
+    ModelError,
+    Shape,
+    check_whole,
+    input_shapes,
+    least_size,
+)
+
+__all__ = ["ClassicCNN", "first_layers", "leaves"]
+
+
+class ClassicCNN(HybridBlock):
+    """classifier(features(x)) for x of shape (N, C, H, W); the output is (N, classes).
+
+    Every operation is a leaf block of its own, so a leaf's index is its layer's. Parameters are
+    named by their place (`lenet_features_0_weight`), never by a counter. Nothing is initialised
+    late: every parameter has its shape from the start.
+
+    Raises ModelError for sizes below 1 and for an input that a window does not fit in.
+    """
+
+    smallest_wins = False  # the class with the largest output is the answer
+
+    def __init__(
+        self,
+        model_name: str,
+        input_shape: tuple[int, int, int],
+        classes: int,
+        features: Sequence[Layer],
+        classifier: Sequence[Layer],
+    ) -> None:
+        super().__init__(prefix=f"{model_name}_")
+        channels, height, width = input_shape
+        check_whole(classes=classes, in_channels=channels, input_size=min(height, width))
+        self.model_name = model_name
+        self.input_shape = input_shape
+        self.classes = classes
+        self.least_input_size = least_size(features, channels)
+        flow = _shapes(model_name, features, input_shape, self.least_input_size)
+        with self.name_scope():
+            self.features = _sequential("features_", features, flow)
+            self.classifier = _sequential(
+                "classifier_", classifier, input_shapes(classifier, flow[-1])
+            )
+
+    def hybrid_forward(
+        self, F: object, x: mx.nd.NDArray | mx.sym.Symbol
+    ) -> mx.nd.NDArray | mx.sym.Symbol:
+        return self.classifier(self.features(x))
+
+
+def _shapes(name: str, features: Sequence[Layer], shape: Shape, least: int) -> list[Shape]:
+    try:
+        return input_shapes(features, shape)
+    except WindowError as error:
+        index, (_, height, width) = error.args
+        layer = features[index]
+        kernel = getattr(layer, "kernel", None)
+        raise ModelError(
+            f"{name}: an input of {shape[1]}×{shape[2]} is too small: features.{index} "
+            f"({type(layer).__name__} {kernel}×{kernel}) would get {height}×{width}; "
+            f"the least input size is {least}"
+        ) from None
+
+
+def _sequential(prefix: str, layers: Sequence[Layer], shapes: Sequence[Shape]) -> HybridBlock:
+    # A prefix of its own for every block: without one Gluon counts the blocks it has ever made.
+    sequential = nn.HybridSequential(prefix=prefix)
+    with sequential.name_scope():
+        for index, layer in enumerate(layers):
+            sequential.add(layer.block(shapes[index], prefix=f"{index}_"))
+    return sequential
+
+
+def leaves(net: ClassicCNN) -> list[tuple[str, HybridBlock]]:
+    """Every leaf with its path, in the order of computation: `features.0`, …, `classifier.5`."""
+    return [
+        (f"{part}.{index}", leaf)
+        for part in ("features", "classifier")
+        for index, leaf in enumerate(getattr(net, part))
+    ]
+
+
+def first_layers(net: ClassicCNN, n: int) -> nn.HybridSequential:
+    """The net cut after its first n leaves (doc-1), sharing their parameters with `net`.
+
+    Raises ModelError if n is not between 1 and the number of leaves.
+    """
+    blocks = [leaf for _, leaf in leaves(net)]
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(blocks):
+        raise ModelError(
+            f"{net.model_name} cannot be cut after {n!r} layers, "
+            f"expected a whole number from 1 to {len(blocks)}"
+        )
+    cut = nn.HybridSequential(prefix=f"{net.name}_first{n}_")
+    cut.add(*blocks[:n])
+    return cut
