@@ -1,0 +1,1 @@
+"""TFDS builders that need no TensorFlow: they write what `load_dataset` reads back."""
