@@ -14,6 +14,7 @@ from gluon_cnn.models.arithmetic import output_size, same_padding
 from gluon_cnn.models.base import ClassicCNN, first_layers, leaves
 from gluon_cnn.models.layers import ModelError
 from gluon_cnn.models.lenet import lenet, lenet_linear, lenet_sigmoid
+from gluon_cnn.models.lenet5 import lenet5
 
 __all__ = [
     "MODELS",
@@ -41,6 +42,7 @@ MODELS = {
     "lenet": Entry(lenet, (1, 28, 28)),
     "lenet_sigmoid": Entry(lenet_sigmoid, (1, 28, 28)),
     "lenet_linear": Entry(lenet_linear, (1, 28, 28)),
+    "lenet5": Entry(lenet5, (1, 32, 32)),
 }
 
 

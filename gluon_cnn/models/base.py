@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
 
-import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
 from gluon_cnn.models.arithmetic import WindowError
@@ -31,6 +32,7 @@ class ClassicCNN(HybridBlock):
     """
 
     smallest_wins = False  # the class with the largest output is the answer
+    layer_names: ClassVar[Mapping[str, str]] = MappingProxyType({})  # path -> the paper's name
 
     def __init__(
         self,
@@ -54,9 +56,7 @@ class ClassicCNN(HybridBlock):
                 "classifier_", classifier, input_shapes(classifier, flow[-1])
             )
 
-    def hybrid_forward(
-        self, F: object, x: mx.nd.NDArray | mx.sym.Symbol
-    ) -> mx.nd.NDArray | mx.sym.Symbol:
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return self.classifier(self.features(x))
 
 
