@@ -9,12 +9,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from gluon_cnn.models.alexnet import alexnet
 from gluon_cnn.models.arithmetic import output_size, same_padding
 from gluon_cnn.models.base import ClassicCNN, first_layers, leaves
+from gluon_cnn.models.cnn import cifar_cnn, mnist_bn_cnn
 from gluon_cnn.models.layers import ModelError
 from gluon_cnn.models.lenet import lenet, lenet_linear, lenet_sigmoid
 from gluon_cnn.models.lenet5 import lenet5
+from gluon_cnn.models.vgg import vgg
 
 __all__ = [
     "MODELS",
@@ -43,6 +47,17 @@ MODELS = {
     "lenet_sigmoid": Entry(lenet_sigmoid, (1, 28, 28)),
     "lenet_linear": Entry(lenet_linear, (1, 28, 28)),
     "lenet5": Entry(lenet5, (1, 32, 32)),
+    "cifar_cnn": Entry(cifar_cnn, (3, 32, 32)),
+    "mnist_bn_cnn": Entry(mnist_bn_cnn, (1, 28, 28)),
+    "alexnet": Entry(alexnet, (3, 224, 224)),
+    "vgg11": Entry(partial(vgg, "vgg11"), (3, 224, 224)),
+    "vgg13": Entry(partial(vgg, "vgg13"), (3, 224, 224)),
+    "vgg16": Entry(partial(vgg, "vgg16"), (3, 224, 224)),
+    "vgg19": Entry(partial(vgg, "vgg19"), (3, 224, 224)),
+    "vgg11_bn": Entry(partial(vgg, "vgg11_bn"), (3, 224, 224)),
+    "vgg13_bn": Entry(partial(vgg, "vgg13_bn"), (3, 224, 224)),
+    "vgg16_bn": Entry(partial(vgg, "vgg16_bn"), (3, 224, 224)),
+    "vgg19_bn": Entry(partial(vgg, "vgg19_bn"), (3, 224, 224)),
 }
 
 

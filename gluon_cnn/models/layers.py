@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Protocol
 
 from mxnet.gluon import HybridBlock, nn
@@ -141,7 +142,7 @@ class Dropout(_SameShape):
     rate: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate < 1:
+        if not isinstance(self.rate, Real) or not 0 <= self.rate < 1:
             raise ModelError(f"dropout is {self.rate!r}, expected a probability from 0 up to 1")
 
     def block(self, shape: Shape, prefix: str) -> HybridBlock:
@@ -175,7 +176,7 @@ class Dense:
 def check_whole(**numbers: int) -> None:
     """Raise ModelError for a number, named by its keyword, that is not whole and at least 1."""
     for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
             raise ModelError(f"{name} is {number!r}, expected a whole number of at least 1")
 
 
