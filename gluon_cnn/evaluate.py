@@ -1,0 +1,126 @@
+"""Accuracy, also per class, and confusion matrix of a run: `python -m gluon_cnn.evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data import Batches, DataError, Dataset, load_dataset
+from gluon_cnn.devices import contexts
+from gluon_cnn.models import ModelError
+from gluon_cnn.saved import SavedRun, open_run
+from gluon_cnn.train import EVALUATION_BATCH, Objective, evaluate
+from harness.cli import Parser, print_json, run
+from harness.errors import CommandError
+from harness.plots import save_confusion
+
+__all__ = ["confusion", "evaluate_run", "main"]
+
+
+def confusion(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts[true, predicted], int64 (classes, classes), of two label arrays (N,)."""
+    pairs = true.astype(np.int64) * classes + predicted
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def evaluate_run(saved: SavedRun, dataset: Dataset, devices: list[Any]) -> dict[str, Any]:
+    """Loss, accuracy, accuracy per class and confusion matrix on the data set's test images.
+
+    Raises: CommandError where the data do not fit the net.
+    """
+    _check_fits(saved, dataset)
+    objective = Objective(saved.net)
+    objective.hybridize(static_alloc=True, static_shape=True)
+    batches = Batches(dataset.test, EVALUATION_BATCH, saved.pixels)
+    result = evaluate(objective, batches, devices)
+    counts = confusion(dataset.test.labels, result.predicted, len(saved.class_names))
+    totals = counts.sum(axis=1)
+    return {
+        "run": str(saved.path),
+        "model": saved.config.model,
+        "dataset": dataset.name,
+        "images": int(totals.sum()),
+        "loss": result.loss,
+        "accuracy": result.accuracy,
+        "accuracy_per_class": {
+            name: (counts[i, i] / totals[i] if totals[i] else None)
+            for i, name in enumerate(saved.class_names)
+        },
+        "confusion": counts,
+    }
+
+
+def _check_fits(saved: SavedRun, dataset: Dataset) -> None:
+    height, width, channels = dataset.shape
+    if (channels, height, width) != saved.input_shape:
+        raise CommandError(
+            f"{dataset.name} has images (C, H, W) of {(channels, height, width)}, "
+            f"the run was trained on {saved.input_shape}"
+        )
+    if len(dataset.class_names) > len(saved.class_names):
+        raise CommandError(
+            f"{dataset.name} has {len(dataset.class_names)} classes, more than the net's "
+            f"{len(saved.class_names)} outputs: evaluate on the classes it was trained on"
+        )
+    if dataset.class_names != saved.class_names[: len(dataset.class_names)]:
+        raise CommandError(
+            f"{dataset.name} has the classes {', '.join(dataset.class_names[:5])}…, the run "
+            f"{', '.join(saved.class_names[:5])}…: their numbers do not mean the same"
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run(lambda: _main(argv), errors=(DataError, ModelError))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = Parser(
+        prog="python -m gluon_cnn.evaluate",
+        description="Evaluate a run's best parameters on test images; writes confusion.png.",
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a run of gluon_cnn.train")
+    parser.add_argument("--dataset", default=None, help="unset: the run's own")
+    parser.add_argument("--data-dir", default=None, metavar="DIR", help="unset: the run's own")
+    parser.add_argument("--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, gpu:1, …")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args(argv)
+    devices = contexts(args.ctx)
+    saved = open_run(args.run, devices)
+    own = args.dataset is None or args.dataset == saved.config.dataset
+    size = saved.config.image_size
+    name = args.dataset if args.dataset is not None else saved.config.dataset
+    if size is None and (name.startswith("folder:") or name == "imagenette"):
+        size = saved.input_shape[1]
+    dataset = load_dataset(
+        name,
+        args.data_dir if args.data_dir is not None else (saved.data_dir if own else None),
+        image_size=size,
+        fit=saved.config.fit,
+    )
+    result = evaluate_run(saved, dataset, devices)
+    picture = saved.path / "confusion.png"
+    title = (
+        f"{saved.config.model} on {dataset.name}: {result['accuracy']:.4f} of {result['images']}"
+    )
+    save_confusion(picture, result["confusion"], saved.class_names, title)
+    if args.json:
+        print_json({**result, "picture": picture})
+        return 0
+    print(
+        f"accuracy {result['accuracy']:.4f} on {result['images']} images, loss {result['loss']:.4f}"
+    )
+    widest = max(map(len, saved.class_names))
+    for class_name, accuracy in result["accuracy_per_class"].items():
+        print(
+            f"  {class_name:<{widest}}  " + ("no images" if accuracy is None else f"{accuracy:.4f}")
+        )
+    print(f"confusion matrix in {picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Settles threads and engine before MXNet loads; the only file that touches `os.environ`.
+
+MXNet reads its settings once, while it is imported. Left alone it uses half the cores and an
+engine whose workers each start a thread pool of their own, which costs small nets a third of
+their speed and large ones half. What the user has set in the environment always wins.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import os
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Setting", "cores", "settle"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable, its value in force, and why."""
+
+    name: str
+    value: str
+    reason: str
+
+
+def settle() -> tuple[Setting, ...]:
+    """Choose and set what MXNet will read; called once, by `import gluon_cnn`.
+
+    Where MXNet is already imported nothing can be changed any more: that is said in a warning,
+    and nothing is set.
+    """
+    if "mxnet" in sys.modules:
+        warnings.warn(
+            "mxnet was imported before gluon_cnn: its threads and engine stay as they are; "
+            "import gluon_cnn first to have them tuned",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return ()
+    settings = tuple(_set(choice) for choice in _choices())
+    _load_quietly()
+    return settings
+
+
+def _choices() -> list[Setting]:
+    threads = cores()
+    choices = [
+        Setting("OMP_NUM_THREADS", str(threads), f"{threads} cores are open to this process"),
+        # A spinning thread keeps its core from whatever else runs, our own batch preparation
+        # first of all: on a shared machine LeNet trained 13 times slower with spinning threads.
+        Setting("OMP_WAIT_POLICY", "passive", "waiting threads sleep, and leave their core"),
+    ]
+    if not _installed("mxnet"):  # the GPU wheel: it needs the threaded engine
+        return [
+            *choices,
+            # TF32 keeps 10 bits of a float32 mantissa: a silent change on Ampere and newer
+            Setting("NVIDIA_TF32_OVERRIDE", "0", "float32 means float32"),
+            Setting("MXNET_CUDNN_AUTOTUNE_DEFAULT", "0", "no choice of algorithm by stopwatch"),
+        ]
+    if "DMLC_ROLE" not in os.environ:  # several processes need the threaded engine too
+        choices.append(
+            Setting("MXNET_ENGINE_TYPE", "NaiveEngine", "one CPU device: no queue, no second pool")
+        )
+    return choices
+
+
+def _set(choice: Setting) -> Setting:
+    if choice.name in os.environ:
+        return Setting(choice.name, os.environ[choice.name], "set by the user")
+    os.environ[choice.name] = choice.value
+    return choice
+
+
+def _load_quietly() -> None:
+    """Import MXNet without its line about the engine, which it writes straight to descriptor 2."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            import mxnet
+
+            mxnet.nd.waitall()  # starts the engine, which is when it writes
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"{error.msg}: install MXNet with pip install -e '.[cpu]' or '.[gpu]'",
+                name=error.name,
+            ) from error
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            caught.seek(0)
+            for line in caught:
+                if b"MXNet start using engine" not in line:
+                    os.write(2, line)
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many cores this process may use: its affinity mask, cut by its cgroup's CPU quota."""
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:  # macOS has no affinity mask
+        count = os.cpu_count() or 1
+    return max(1, min(count, _cgroup_quota(cgroup)))
+
+
+def _cgroup_quota(cgroup: Path) -> int:
+    """Whole cores in the container's quota (cgroup v2, then v1); a large number without one.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
+    """
+    unlimited = 2**30
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return unlimited
+    try:
+        share = int(quota) / int(period)  # "max" and -1 mean no limit
+    except (ValueError, ZeroDivisionError):
+        return unlimited
+    return math.ceil(share) if share > 0 else unlimited

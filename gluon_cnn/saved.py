@@ -1,0 +1,59 @@
+"""A run opened again: its net with the best parameters, and how its pixels are prepared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mxnet as mx
+
+from data import Pixels, pixels
+from gluon_cnn.checkpoint import load_parameters
+from gluon_cnn.models import ClassicCNN, get_model
+from harness.config import TrainConfig
+from harness.errors import CommandError
+from harness.train_command import read_run
+
+__all__ = ["SavedRun", "open_run"]
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What `evaluate`, `predict` and `export` need of a run."""
+
+    path: Path
+    config: TrainConfig
+    net: ClassicCNN
+    input_shape: tuple[int, int, int]  # C, H, W
+    class_names: tuple[str, ...]
+    pixels: Pixels
+    data_dir: str | None
+
+
+def open_run(path: str | Path, devices: list[mx.Context]) -> SavedRun:
+    """Load the best parameters of the run in a folder.
+
+    Raises: CommandError naming the file that is missing or damaged; ModelError.
+    """
+    folder = Path(path)
+    run = read_run(folder)
+    if run["framework"] != "gluon":
+        raise CommandError(
+            f"{folder} is a run of {run['framework']}, expected one of gluon_cnn.train"
+        )
+    config: TrainConfig = run["config"]
+    channels, height, width = run["input_shape"]
+    best = folder / "best.params"
+    if not best.exists():
+        raise CommandError(f"{best} is missing: has the run finished an epoch?")
+    net = get_model(config.model, len(run["class_names"]), channels, height)
+    load_parameters(net, best, devices)
+    return SavedRun(
+        path=folder,
+        config=config,
+        net=net,
+        input_shape=(channels, height, width),
+        class_names=tuple(run["class_names"]),
+        pixels=pixels(config.normalise, tuple(run["mean"]), tuple(run["std"])),
+        data_dir=run["data_dir"],
+    )

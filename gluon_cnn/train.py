@@ -1,0 +1,293 @@
+"""Train a classic CNN with Gluon's Trainer/autograd loop (doc-2): `python -m gluon_cnn.train`."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon
+
+from data import ArraySplit, Batches, DataError, Dataset, pixels
+from gluon_cnn import checkpoint
+from gluon_cnn.devices import contexts
+from gluon_cnn.losses import loss_for
+from gluon_cnn.models import MODELS, ClassicCNN, ModelError, get_model
+from gluon_cnn.recipes import DEFAULTS, DOCUMENTS
+from harness.cli import run
+from harness.config import TrainConfig
+from harness.errors import CommandError
+from harness.initial import initial_arrays
+from harness.monitor import Monitor, Silent
+from harness.plots import save_grid
+from harness.runfolder import RunFolder
+from harness.schedule import learning_rate
+from harness.train_command import Framework, train_command
+
+__all__ = ["Evaluation", "Objective", "build_net", "evaluate", "fit", "main", "train_epoch"]
+
+CHECK_EVERY = 20  # batches between two looks at the loss: each look waits for the device
+EVALUATION_BATCH = 256
+
+
+class Objective(gluon.HybridBlock):
+    """Net, loss and hits as one graph, so that a step is one call: (x, y) -> (loss, hits), (N,)."""
+
+    def __init__(self, net: ClassicCNN) -> None:
+        super().__init__(prefix="objective_")
+        self.net = net
+        self.loss = loss_for(net)
+
+    def hybrid_forward(self, F: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
+        outputs = self.net(x)
+        winner = F.argmin if self.net.smallest_wins else F.argmax
+        predicted = winner(F.BlockGrad(outputs), axis=1)  # a float, as MXNet's argmax returns
+        return self.loss(outputs, y), F.broadcast_equal(predicted, y), predicted
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss, accuracy, and the predicted class of every image, int64 (N,)."""
+
+    loss: float
+    accuracy: float
+    predicted: np.ndarray
+
+
+def build_net(config: TrainConfig, dataset: Dataset, devices: list[mx.Context]) -> ClassicCNN:
+    """The configured net for this dataset, on the devices, its weights drawn from the seed.
+
+    Raises: ModelError where the images are too small for it, or the classes too many.
+    """
+    height, width, channels = dataset.shape
+    if height != width:
+        raise CommandError(
+            f"{dataset.name} has images of {height}×{width}, expected square ones: "
+            f"pass --image-size {max(height, width)}"
+        )
+    net = get_model(config.model, len(dataset.class_names), channels, height)
+    net.initialize(ctx=devices)
+    parameters = net._collect_params_with_prefix()
+    shapes = {name: p.shape for name, p in parameters.items() if p.grad_req != "null"}
+    for name, array in initial_arrays(shapes, config.initialiser, config.seed).items():
+        parameters[name].set_data(mx.nd.array(array))
+    return net
+
+
+def make_trainer(net: ClassicCNN, config: TrainConfig, devices: list[mx.Context]) -> gluon.Trainer:
+    """The configured optimizer over all parameters of the net; gradients summed over devices."""
+    options: dict[str, Any] = {"learning_rate": config.lr, "wd": config.wd}
+    name = config.optimizer
+    if name == "sgd":
+        options["momentum"] = config.momentum
+        if config.nesterov:
+            name = "nag"
+    several = len(devices) > 1
+    return gluon.Trainer(
+        net.collect_params(), name, options,
+        kvstore="device" if several else None, update_on_kvstore=False if several else None,
+    )  # fmt: skip
+
+
+def to_devices(array: np.ndarray, devices: list[mx.Context]) -> list[mx.nd.NDArray]:
+    """A batch, split along its first axis over the devices; the last parts may be shorter."""
+    if len(devices) == 1:
+        return [mx.nd.array(array, ctx=devices[0], dtype=array.dtype)]
+    parts = np.array_split(array, min(len(devices), len(array)))
+    return [
+        mx.nd.array(part, ctx=device, dtype=part.dtype)
+        for part, device in zip(parts, devices, strict=False)
+    ]
+
+
+def train_step(
+    objective: Objective,
+    trainer: gluon.Trainer,
+    xs: list[mx.nd.NDArray],
+    ys: list[mx.nd.NDArray],
+    count: int,
+) -> tuple[list[mx.nd.NDArray], list[mx.nd.NDArray]]:
+    """One update from `count` images; returns the summed loss and hits of each device, unread."""
+    losses, hits = [], []
+    with autograd.record():
+        for x, y in zip(xs, ys, strict=True):
+            loss, hit, _ = objective(x, y)
+            losses.append(loss)
+            hits.append(hit)
+    autograd.backward(losses)
+    # The loss is a vector, its gradient the sum over images: step() divides it by their number.
+    trainer.step(count, ignore_stale_grad=len(xs) < len(trainer._contexts))
+    return [loss.sum() for loss in losses], [hit.sum() for hit in hits]
+
+
+def train_epoch(
+    objective: Objective,
+    trainer: gluon.Trainer,
+    batches: Batches,
+    config: TrainConfig,
+    epoch: int,
+    devices: list[mx.Context],
+    monitor: Monitor,
+) -> tuple[float, float]:
+    """One pass over the training images; returns mean loss and accuracy while it learned.
+
+    Sums stay on the devices and are read every `CHECK_EVERY` batches, which is also when a loss
+    that is no number is found. Raises: CommandError then.
+    """
+    # Dropout's masks: from (seed, epoch), so that a resumed epoch draws what it drew before.
+    mx.random.seed((config.seed * 100_003 + epoch) % 2**31)
+    total_steps = config.epochs * len(batches)
+    warmup_steps = config.warmup_epochs * len(batches)
+    step_every = config.step_epochs * len(batches)
+    loss_sum, hit_sum, seen = 0.0, 0.0, 0
+    unread: list[tuple[list[mx.nd.NDArray], list[mx.nd.NDArray]]] = []
+    for number, (x, y) in enumerate(batches.epoch(epoch)):
+        rate = learning_rate(
+            config.lr, config.schedule, (epoch - 1) * len(batches) + number, total_steps,
+            warmup_steps=warmup_steps, step_every=step_every, step_factor=config.step_factor,
+        )  # fmt: skip
+        trainer.set_learning_rate(rate)
+        xs, ys = to_devices(x, devices), to_devices(y.astype(np.float32), devices)
+        unread.append(train_step(objective, trainer, xs, ys, len(x)))
+        seen += len(x)
+        if len(unread) == CHECK_EVERY or number + 1 == len(batches):
+            for losses, hits in unread:
+                loss_sum += sum(float(loss.asscalar()) for loss in losses)
+                hit_sum += sum(float(hit.asscalar()) for hit in hits)
+            unread.clear()
+            if not math.isfinite(loss_sum):
+                raise CommandError(
+                    f"the loss became {loss_sum} in epoch {epoch}, by batch {number + 1}: try an "
+                    f"--lr below {config.lr:g}; last/ keeps the parameters of epoch {epoch - 1}"
+                )
+            monitor.progress(seen, loss_sum / seen, hit_sum / seen)
+    return loss_sum / seen, hit_sum / seen
+
+
+def evaluate(objective: Objective, batches: Batches, devices: list[mx.Context]) -> Evaluation:
+    """Mean loss, accuracy and predictions over a split, read from the device once at the end."""
+    loss_sum, hit_sum, predicted = [], [], []
+    for x, y in batches.epoch(0):
+        for x_part, y_part in zip(
+            to_devices(x, devices), to_devices(y.astype(np.float32), devices), strict=True
+        ):
+            loss, hits, winners = objective(x_part, y_part)
+            loss_sum.append(loss.sum())
+            hit_sum.append(hits.sum())
+            predicted.append(winners)
+    count = sum(len(part) for part in predicted)
+    return Evaluation(
+        loss=sum(float(part.asscalar()) for part in loss_sum) / count,
+        accuracy=sum(float(part.asscalar()) for part in hit_sum) / count,
+        predicted=np.concatenate([part.asnumpy() for part in predicted]).astype(np.int64),
+    )
+
+
+def fit(
+    config: TrainConfig,
+    dataset: Dataset,
+    folder: RunFolder,
+    *,
+    ctx: str = "auto",
+    resume: bool = False,
+    monitor: Monitor | None = None,
+) -> list[dict[str, Any]]:
+    """Train as configured and return a row of metrics an epoch, those of a resumed run included.
+
+    Leaves `best.params`, `last/` and `predictions.png` in the folder. Raises: ModelError,
+    DataError, CommandError.
+    """
+    monitor = monitor if monitor is not None else Silent()
+    devices = contexts(ctx)
+    net = build_net(config, dataset, devices)
+    trainer = make_trainer(net, config, devices)
+    objective = Objective(net)
+    objective.hybridize(static_alloc=True, static_shape=True)
+    prepared = pixels(config.normalise, dataset.mean, dataset.std)
+    train = Batches(
+        dataset.train, config.batch_size, prepared,
+        augment=config.augment, shuffle=True, seed=config.seed,
+    )  # fmt: skip
+    test = Batches(dataset.test, EVALUATION_BATCH, prepared)
+
+    state = checkpoint.load_last(folder, net, trainer, devices) if resume else None
+    rows: list[dict[str, Any]] = state["rows"] if state is not None else []
+    if len(rows) > config.epochs:
+        raise CommandError(f"the run has {len(rows)} epochs already, more than --epochs")
+    if state is None:
+        checkpoint.save_last(folder, net, trainer, {"rows": rows})
+    for epoch in range(len(rows) + 1, config.epochs + 1):
+        monitor.start_epoch(epoch, len(dataset.train))
+        began = time.perf_counter()
+        train_loss, train_acc = train_epoch(
+            objective, trainer, train, config, epoch, devices, monitor
+        )
+        seconds = time.perf_counter() - began
+        result = evaluate(objective, test, devices)
+        if not math.isfinite(result.loss):
+            raise CommandError(
+                f"the test loss became {result.loss} in epoch {epoch}: try an --lr below "
+                f"{config.lr:g}; last/ keeps the parameters of epoch {epoch - 1}"
+            )
+        if all(result.accuracy > row["test_acc"] for row in rows):
+            checkpoint.save_best(folder, net)
+        rows.append({
+            "epoch": epoch,
+            "train_loss": train_loss,
+            "train_acc": train_acc,
+            "test_loss": result.loss,
+            "test_acc": result.accuracy,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(len(dataset.train) / seconds, 1),
+        })  # fmt: skip
+        checkpoint.save_last(folder, net, trainer, {"rows": rows})
+        monitor.end_epoch(rows[-1])
+    save_predictions(objective, dataset, prepared, folder, devices)
+    return rows
+
+
+def save_predictions(
+    objective: Objective,
+    dataset: Dataset,
+    prepared: Any,
+    folder: RunFolder,
+    devices: list[mx.Context],
+) -> None:
+    """`predictions.png`: the first 20 test images with what the net calls them (doc-2)."""
+    first = np.arange(min(20, len(dataset.test)))
+    head = ArraySplit(dataset.test.images(first), dataset.test.labels[first])
+    predicted = evaluate(objective, Batches(head, len(first), prepared), devices).predicted
+    names = dataset.class_names
+    save_grid(
+        folder.path / "predictions.png",
+        head.images(first),
+        [names[label] for label in head.labels],
+        [names[label] for label in predicted],
+    )
+
+
+FRAMEWORK = Framework(
+    name="gluon",
+    packages=("mxnet", "numpy"),
+    models=MODELS,
+    documents=DOCUMENTS,
+    defaults=DEFAULTS,
+    fit=fit,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run(
+        lambda: train_command(FRAMEWORK, argv, "python -m gluon_cnn.train"),
+        errors=(DataError, ModelError),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
