@@ -85,20 +85,25 @@ class RunFolder:
     def _make(self, *, exist_ok: bool) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
             self.path.mkdir(exist_ok=exist_ok)
-            probe = self.path / ".lock"
-            probe.touch()
-        except FileExistsError:
+            (self.path / ".lock").touch()
+        except FileExistsError as error:
             if not exist_ok:
                 raise
             raise CommandError(
                 f"--out {self.path} is a file, expected a folder or a new name"
-            ) from None
-        except OSError as error:
-            raise CommandError(
-                f"cannot write the run folder {self.path}: {error.strerror}; "
-                "name a writable folder with --out"
             ) from error
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> CommandError:
+        return CommandError(
+            f"cannot write the run folder {self.path}: {error.strerror}; "
+            "name a writable folder with --out"
+        )
 
     def __enter__(self) -> RunFolder:
         """Take the lock. Raises: CommandError where another process trains into this folder."""
@@ -112,10 +117,7 @@ class RunFolder:
                 "wait for it, or name another --out"
             ) from None
         except OSError as error:
-            raise CommandError(
-                f"cannot write the run folder {self.path}: {error.strerror}; "
-                "name a writable folder with --out"
-            ) from error
+            raise self._unwritable(error) from error
         return self
 
     def __exit__(self, *exception: object) -> None:
