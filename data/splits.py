@@ -9,7 +9,9 @@ import numpy as np
 
 from data.errors import DataError
 
-__all__ = ["ArraySplit", "Dataset", "Split", "mixed_order", "stratified_split"]
+__all__ = ["ArraySplit", "Dataset", "Pair", "Split", "mixed_order", "stratified_split"]
+
+Pair = tuple[np.ndarray, np.ndarray]  # images uint8 (N, H, W, C), labels int32 (N,)
 
 SPLIT_SEED = 1998  # of every fixed split; changing it changes every published figure
 
