@@ -7,6 +7,7 @@ from data.augment import AUGMENTATIONS
 from data.batches import Batches
 from data.catalog import dataset_names
 from data.errors import DataError
+from data.images import read_image
 from data.load import load_dataset
 from data.pixels import NORMALISATIONS, Pixels, pixels
 from data.splits import ArraySplit, Dataset, Split
@@ -23,4 +24,5 @@ __all__ = [
     "dataset_names",
     "load_dataset",
     "pixels",
+    "read_image",
 ]
