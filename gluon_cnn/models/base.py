@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -28,7 +29,8 @@ class ClassicCNN(HybridBlock):
     named by their place (`lenet_features_0_weight`), never by a counter. Nothing is initialised
     late: every parameter has its shape from the start.
 
-    Raises ModelError for sizes below 1 and for an input that a window does not fit in.
+    Raises ModelError for sizes below 1, for an input that a window does not fit in, and for one
+    that makes an array longer than MXNet can count.
     """
 
     smallest_wins = False  # the class with the largest output is the answer
@@ -50,11 +52,14 @@ class ClassicCNN(HybridBlock):
         self.classes = classes
         self.least_input_size = least_size(features, channels)
         flow = _shapes(model_name, features, input_shape, self.least_input_size)
+        after = input_shapes(classifier, flow[-1])
         with self.name_scope():
             self.features = _sequential("features_", features, flow)
-            self.classifier = _sequential(
-                "classifier_", classifier, input_shapes(classifier, flow[-1])
-            )
+            self.classifier = _sequential("classifier_", classifier, after)
+        for shape in (*flow, *after):
+            _check_length(f"{model_name}: an output of one sample", shape)
+        for name, parameter in self.collect_params().items():
+            _check_length(name, parameter.shape)
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         return self.classifier(self.features(x))
@@ -72,6 +77,14 @@ def _shapes(name: str, features: Sequence[Layer], shape: Shape, least: int) -> l
             f"({type(layer).__name__} {kernel}×{kernel}) would get {height}×{width}; "
             f"the least input size is {least}"
         ) from None
+
+
+def _check_length(what: str, shape: Shape) -> None:
+    if math.prod(shape) >= 2**31:  # MXNet 1.9.1 counts an array's values in 32 bits
+        raise ModelError(
+            f"{what} would have {math.prod(shape):,} values, MXNet's arrays hold 2,147,483,647 "
+            "at most; give fewer classes, channels or pixels"
+        )
 
 
 def _sequential(prefix: str, layers: Sequence[Layer], shapes: Sequence[Shape]) -> HybridBlock:
