@@ -1,0 +1,290 @@
+"""`python -m gluon_cnn.summary MODEL`: what each layer puts out, holds and computes.
+
+Shapes come from symbols, so no weight is allocated: vgg16 at 224×224 takes a blink.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import mxnet as mx
+from mxnet.gluon import HybridBlock, nn
+
+from gluon_cnn.models import MODELS, ClassicCNN, ModelError, get_model, leaves
+from gluon_cnn.models.layers import Shape
+from gluon_cnn.models.lenet5 import RBFOutput, ScaledTanh, TableConv2D, TrainableSubsampling
+from harness.cli import Parser, positive, print_json, run
+
+__all__ = ["Row", "Summary", "main", "summarise", "table"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One leaf of a net, for one sample."""
+
+    path: str  # features.0
+    name: str  # the paper's name (C1), or empty
+    operation: str  # Conv2D 5×5
+    output: Shape  # (C, H, W) or (features,)
+    parameters: int  # numbers that training fits
+    fixed: int  # numbers that nothing changes
+    statistics: int  # running means and variances
+    connections: int  # doc-0: every input of every output value, and its bias
+    multiply_adds: int  # products with a weight; biases, pooling and elementwise functions are free
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A net's rows in the order of computation, and what they add up to."""
+
+    model: str
+    input_shape: Shape
+    classes: int
+    least_input_size: int
+    rows: tuple[Row, ...]
+
+    def total(self, quantity: str) -> int:
+        """Sum over the rows of `parameters`, `fixed`, `statistics`, … (a field of `Row`)."""
+        return sum(getattr(row, quantity) for row in self.rows)
+
+    def to_json(self) -> dict[str, object]:
+        """The same as plain data, with the totals under `totals`."""
+        quantities = ("parameters", "fixed", "statistics", "connections", "multiply_adds")
+        return {**asdict(self), "totals": {name: self.total(name) for name in quantities}}
+
+
+def summarise(net: ClassicCNN) -> Summary:
+    """Shapes, parameters and work of each leaf, for one sample of the net's own input shape."""
+    rows = []
+    shape: Shape = net.input_shape
+    for path, leaf in leaves(net):
+        output = _output_shape(leaf, shape)
+        rows.append(_row(path, net.layer_names.get(path, ""), leaf, shape, output))
+        shape = output
+    return Summary(net.model_name, net.input_shape, net.classes, net.least_input_size, tuple(rows))
+
+
+def _output_shape(leaf: HybridBlock, shape: Shape) -> Shape:
+    _, outputs, _ = leaf(mx.sym.var("data")).infer_shape(data=(1, *shape))
+    return tuple(outputs[0][1:])
+
+
+def _row(path: str, name: str, leaf: HybridBlock, shape: Shape, output: Shape) -> Row:
+    parameters = fixed = statistics = 0
+    for role, parameter in leaf._reg_params.items():
+        size = math.prod(parameter.shape)
+        if role.startswith("running_"):
+            statistics += size
+        elif parameter.grad_req == "null":
+            fixed += size
+        else:
+            parameters += size
+    for kind, cost in _COSTS.items():
+        if isinstance(leaf, kind):
+            connections, multiply_adds = cost(leaf, shape, output)
+            break
+    else:
+        raise TypeError(f"{path}: the work of a {type(leaf).__name__} is not known")
+    return Row(
+        path,
+        name,
+        _operation(leaf),
+        output,
+        parameters,
+        fixed,
+        statistics,
+        connections,
+        multiply_adds,
+    )
+
+
+# (connections, multiply-adds) of a leaf, for one sample
+
+
+def _conv(leaf: nn.Conv2D, shape: Shape, output: Shape) -> tuple[int, int]:
+    weights = math.prod(leaf.weight.shape[1:]) * math.prod(output)
+    return weights + _biases(leaf, output), weights
+
+
+def _dense(leaf: nn.Dense, shape: Shape, output: Shape) -> tuple[int, int]:
+    weights = math.prod(leaf.weight.shape)
+    return weights + _biases(leaf, output), weights
+
+
+def _table_conv(leaf: TableConv2D, shape: Shape, output: Shape) -> tuple[int, int]:
+    weights = math.prod(leaf.weight.shape) * math.prod(output[1:])
+    return weights + _biases(leaf, output), weights
+
+
+def _subsampling(leaf: TrainableSubsampling, shape: Shape, output: Shape) -> tuple[int, int]:
+    values = math.prod(output)
+    return values * leaf.kernel**2 + _biases(leaf, output), values
+
+
+def _rbf(leaf: RBFOutput, shape: Shape, output: Shape) -> tuple[int, int]:
+    differences = math.prod(leaf.bitmaps.shape)
+    return differences, differences
+
+
+def _pool(leaf: HybridBlock, shape: Shape, output: Shape) -> tuple[int, int]:
+    return math.prod(leaf._kwargs["kernel"]) * math.prod(output), 0
+
+
+def _batch_norm(leaf: nn.BatchNorm, shape: Shape, output: Shape) -> tuple[int, int]:
+    return 0, math.prod(output)
+
+
+def _elementwise(leaf: HybridBlock, shape: Shape, output: Shape) -> tuple[int, int]:
+    return 0, 0
+
+
+def _biases(leaf: HybridBlock, output: Shape) -> int:
+    return 0 if leaf.bias is None else math.prod(output)
+
+
+_COSTS: dict[type, Callable[..., tuple[int, int]]] = {
+    nn.Conv2D: _conv,
+    nn.Dense: _dense,
+    TableConv2D: _table_conv,
+    TrainableSubsampling: _subsampling,
+    RBFOutput: _rbf,
+    nn.MaxPool2D: _pool,
+    nn.AvgPool2D: _pool,
+    nn.BatchNorm: _batch_norm,
+    nn.Activation: _elementwise,
+    ScaledTanh: _elementwise,
+    nn.Dropout: _elementwise,
+    nn.Flatten: _elementwise,
+}
+
+
+def _operation(leaf: HybridBlock) -> str:
+    if isinstance(leaf, nn.Activation):
+        return {"relu": "ReLU", "sigmoid": "Sigmoid"}[leaf._act_type]
+    if isinstance(leaf, nn.Dropout):
+        return f"Dropout {leaf._rate:g}"
+    name = type(leaf).__name__
+    if isinstance(leaf, TableConv2D | TrainableSubsampling):
+        return f"{name} {leaf.kernel}×{leaf.kernel}"
+    if not isinstance(leaf, nn.Conv2D | nn.MaxPool2D | nn.AvgPool2D):
+        return name
+    height, width = leaf._kwargs["kernel"]
+    text = f"{name} {height}×{width}"
+    stride, padding = leaf._kwargs["stride"][0], leaf._kwargs["pad"][0]
+    if stride != (1 if isinstance(leaf, nn.Conv2D) else height):
+        text += f" stride {stride}"
+    return f"{text} pad {padding}" if padding else text
+
+
+def table(summary: Summary) -> str:
+    """The summary as text: a heading, a row per leaf, a row of totals, and a line on parameters."""
+    header = ("", "layer", "operation", "output", "parameters", "connections", "multiply-adds")
+    body = [
+        (
+            row.name,
+            row.path,
+            row.operation,
+            _by(row.output),
+            f"{row.fixed:,} fixed" if row.fixed else _number(row.parameters),
+            _number(row.connections),
+            _number(row.multiply_adds),
+        )
+        for row in summary.rows
+    ]
+    quantities = ("parameters", "connections", "multiply_adds")
+    total = ("", "total", "", "", *(f"{summary.total(name):,}" for name in quantities))
+    cells = [header, *body, total]
+    if not any(row.name for row in summary.rows):
+        cells = [line[1:] for line in cells]
+    lines = _align(cells, left=len(cells[0]) - 4)
+    rule = "-" * max(map(len, lines))
+    counts = f"{summary.total('parameters'):,} trainable parameters"
+    for quantity, what in (("fixed", "fixed"), ("statistics", "running statistics")):
+        if summary.total(quantity):
+            counts += f", {summary.total(quantity):,} {what}"
+    least = summary.least_input_size
+    return "\n".join(
+        [
+            f"{summary.model}: input {_by(summary.input_shape)}, {summary.classes} classes",
+            "",
+            lines[0],
+            rule,
+            *lines[1:-1],
+            rule,
+            lines[-1],
+            "",
+            f"{counts}; the least input is {least}×{least}",
+        ]
+    )
+
+
+def _by(shape: Shape) -> str:
+    return "×".join(map(str, shape))
+
+
+def _number(value: int) -> str:
+    return f"{value:,}" if value else "–"
+
+
+def _align(cells: Sequence[Sequence[str]], left: int) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run(lambda: _command(_parser().parse_args(argv)), errors=(ModelError,))
+
+
+def _parser() -> Parser:
+    # What is not given is not in the namespace: the model's own document decides.
+    own = argparse.SUPPRESS
+    parser = Parser(
+        prog="python -m gluon_cnn.summary",
+        description="Per layer: output shape, parameters, connections, multiply-adds; totals.",
+    )
+    parser.add_argument("model", metavar="MODEL", choices=tuple(MODELS), help=", ".join(MODELS))
+    parser.add_argument(
+        "--input-size",
+        metavar="N",
+        type=positive,
+        default=own,
+        help="height and width of the input, in pixels (default: the model's document's)",
+    )
+    parser.add_argument(
+        "--classes", metavar="N", type=positive, default=10, help="number of outputs"
+    )
+    parser.add_argument(
+        "--in-channels",
+        metavar="N",
+        type=positive,
+        default=own,
+        help="channels of the input (default: the model's document's)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _command(args: argparse.Namespace) -> int:
+    given = dict(vars(args))
+    name, as_json = given.pop("model"), given.pop("json")
+    summary = summarise(get_model(name, **given))
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        print(table(summary))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
