@@ -29,7 +29,18 @@ from harness.runfolder import RunFolder
 from harness.schedule import learning_rate
 from harness.train_command import Framework, train_command
 
-__all__ = ["Evaluation", "Objective", "build_net", "evaluate", "fit", "main", "train_epoch"]
+__all__ = [
+    "Evaluation",
+    "Objective",
+    "Training",
+    "build_net",
+    "evaluate",
+    "fit",
+    "main",
+    "prepare",
+    "train_epoch",
+    "train_step",
+]
 
 CHECK_EVERY = 20  # batches between two looks at the loss: each look waits for the device
 EVALUATION_BATCH = 256
@@ -105,6 +116,45 @@ def to_devices(array: np.ndarray, devices: list[mx.Context]) -> list[mx.nd.NDArr
     ]
 
 
+@dataclass(frozen=True)
+class Training:
+    """A run that is ready to start: everything that could be refused has been checked."""
+
+    config: TrainConfig
+    dataset: Dataset
+    devices: list[mx.Context]
+    net: ClassicCNN
+    trainer: gluon.Trainer
+    objective: Objective
+    train: Batches
+    test: Batches
+
+
+def prepare(config: TrainConfig, dataset: Dataset, ctx: str = "auto") -> Training:
+    """Build net, optimizer and batches; writes nothing.
+
+    Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
+    """
+    devices = contexts(ctx)
+    net = build_net(config, dataset, devices)
+    objective = Objective(net)
+    objective.hybridize(static_alloc=True, static_shape=True)
+    prepared = pixels(config.normalise, dataset.mean, dataset.std)
+    return Training(
+        config=config,
+        dataset=dataset,
+        devices=devices,
+        net=net,
+        trainer=make_trainer(net, config, devices),
+        objective=objective,
+        train=Batches(
+            dataset.train, config.batch_size, prepared,
+            augment=config.augment, shuffle=True, seed=config.seed,
+        ),
+        test=Batches(dataset.test, EVALUATION_BATCH, prepared),
+    )  # fmt: skip
+
+
 def train_step(
     objective: Objective,
     trainer: gluon.Trainer,
@@ -125,20 +175,13 @@ def train_step(
     return [loss.sum() for loss in losses], [hit.sum() for hit in hits]
 
 
-def train_epoch(
-    objective: Objective,
-    trainer: gluon.Trainer,
-    batches: Batches,
-    config: TrainConfig,
-    epoch: int,
-    devices: list[mx.Context],
-    monitor: Monitor,
-) -> tuple[float, float]:
+def train_epoch(training: Training, epoch: int, monitor: Monitor) -> tuple[float, float]:
     """One pass over the training images; returns mean loss and accuracy while it learned.
 
     Sums stay on the devices and are read every `CHECK_EVERY` batches, which is also when a loss
     that is no number is found. Raises: CommandError then.
     """
+    config, batches, trainer = training.config, training.train, training.trainer
     # Dropout's masks: from (seed, epoch), so that a resumed epoch draws what it drew before.
     mx.random.seed((config.seed * 100_003 + epoch) % 2**31)
     total_steps = config.epochs * len(batches)
@@ -152,8 +195,9 @@ def train_epoch(
             warmup_steps=warmup_steps, step_every=step_every, step_factor=config.step_factor,
         )  # fmt: skip
         trainer.set_learning_rate(rate)
-        xs, ys = to_devices(x, devices), to_devices(y.astype(np.float32), devices)
-        unread.append(train_step(objective, trainer, xs, ys, len(x)))
+        xs = to_devices(x, training.devices)
+        ys = to_devices(y.astype(np.float32), training.devices)
+        unread.append(train_step(training.objective, trainer, xs, ys, len(x)))
         seen += len(x)
         if len(unread) == CHECK_EVERY or number + 1 == len(batches):
             for losses, hits in unread:
@@ -189,32 +233,21 @@ def evaluate(objective: Objective, batches: Batches, devices: list[mx.Context]) 
 
 
 def fit(
-    config: TrainConfig,
-    dataset: Dataset,
+    training: Training,
     folder: RunFolder,
     *,
-    ctx: str = "auto",
     resume: bool = False,
     monitor: Monitor | None = None,
 ) -> list[dict[str, Any]]:
     """Train as configured and return a row of metrics an epoch, those of a resumed run included.
 
-    Leaves `best.params`, `last/` and `predictions.png` in the folder. Raises: ModelError,
-    DataError, CommandError.
+    Leaves `best.params`, `last/` and `predictions.png` in the folder. Raises: CommandError where
+    the loss is no number any more, or the checkpoint is damaged; DataError.
     """
     monitor = monitor if monitor is not None else Silent()
-    devices = contexts(ctx)
-    net = build_net(config, dataset, devices)
-    trainer = make_trainer(net, config, devices)
-    objective = Objective(net)
-    objective.hybridize(static_alloc=True, static_shape=True)
-    prepared = pixels(config.normalise, dataset.mean, dataset.std)
-    train = Batches(
-        dataset.train, config.batch_size, prepared,
-        augment=config.augment, shuffle=True, seed=config.seed,
+    config, net, trainer, devices = (
+        training.config, training.net, training.trainer, training.devices,
     )  # fmt: skip
-    test = Batches(dataset.test, EVALUATION_BATCH, prepared)
-
     state = checkpoint.load_last(folder, net, trainer, devices) if resume else None
     rows: list[dict[str, Any]] = state["rows"] if state is not None else []
     if len(rows) > config.epochs:
@@ -222,13 +255,12 @@ def fit(
     if state is None:
         checkpoint.save_last(folder, net, trainer, {"rows": rows})
     for epoch in range(len(rows) + 1, config.epochs + 1):
-        monitor.start_epoch(epoch, len(dataset.train))
+        images = len(training.dataset.train)
+        monitor.start_epoch(epoch, images)
         began = time.perf_counter()
-        train_loss, train_acc = train_epoch(
-            objective, trainer, train, config, epoch, devices, monitor
-        )
+        train_loss, train_acc = train_epoch(training, epoch, monitor)
         seconds = time.perf_counter() - began
-        result = evaluate(objective, test, devices)
+        result = evaluate(training.objective, training.test, devices)
         if not math.isfinite(result.loss):
             raise CommandError(
                 f"the test loss became {result.loss} in epoch {epoch}: try an --lr below "
@@ -243,30 +275,25 @@ def fit(
             "test_loss": result.loss,
             "test_acc": result.accuracy,
             "seconds": round(seconds, 3),
-            "images_per_second": round(len(dataset.train) / seconds, 1),
+            "images_per_second": round(images / seconds, 1),
         })  # fmt: skip
         checkpoint.save_last(folder, net, trainer, {"rows": rows})
         monitor.end_epoch(rows[-1])
-    save_predictions(objective, dataset, prepared, folder, devices)
+    save_predictions(training, folder)
     return rows
 
 
-def save_predictions(
-    objective: Objective,
-    dataset: Dataset,
-    prepared: Any,
-    folder: RunFolder,
-    devices: list[mx.Context],
-) -> None:
+def save_predictions(training: Training, folder: RunFolder) -> None:
     """`predictions.png`: the first 20 test images with what the net calls them (doc-2)."""
-    first = np.arange(min(20, len(dataset.test)))
-    head = ArraySplit(dataset.test.images(first), dataset.test.labels[first])
-    predicted = evaluate(objective, Batches(head, len(first), prepared), devices).predicted
-    names = dataset.class_names
+    test, names = training.dataset.test, training.dataset.class_names
+    first = np.arange(min(20, len(test)))
+    images, labels = test.images(first), test.labels[first]
+    batches = Batches(ArraySplit(images, labels), len(first), training.test.pixels)
+    predicted = evaluate(training.objective, batches, training.devices).predicted
     save_grid(
         folder.path / "predictions.png",
-        head.images(first),
-        [names[label] for label in head.labels],
+        images,
+        [names[label] for label in labels],
         [names[label] for label in predicted],
     )
 
@@ -277,6 +304,7 @@ FRAMEWORK = Framework(
     models=MODELS,
     documents=DOCUMENTS,
     defaults=DEFAULTS,
+    prepare=prepare,
     fit=fit,
 )
 

@@ -31,8 +31,8 @@ class Framework:
     models: Mapping[str, Any]  # name -> entry with .input_shape (C, H, W)
     documents: Mapping[str, TrainConfig]
     defaults: Mapping[str, TrainConfig]
-    fit: Callable[..., list[dict[str, Any]]]
-    # fit(config, dataset, folder, ctx=…, resume=…, monitor=…) -> the metrics rows
+    prepare: Callable[[TrainConfig, Dataset, str], Any]  # checks all that can be; writes nothing
+    fit: Callable[..., list[dict[str, Any]]]  # fit(prepared, folder, resume=…, monitor=…) -> rows
 
 
 def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -> int:
@@ -49,6 +49,7 @@ def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -
         config, folder, data_dir = _configured(framework, given, options["recipe"]), None, None
     data_dir = options["data_dir"] if options["data_dir"] is not None else data_dir
     dataset = load_data(config, data_dir, framework.models[config.model].input_shape)
+    prepared = framework.prepare(config, dataset, options["ctx"])
     resume = folder is not None
     if folder is None:
         if options["resume"]:
@@ -58,9 +59,7 @@ def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -
     with folder:
         folder.write_config(describe_run(framework, config, dataset, data_dir))
         with RunMonitor(folder, title, tensorboard=options["tensorboard"]) as monitor:
-            rows = framework.fit(
-                config, dataset, folder, ctx=options["ctx"], resume=resume, monitor=monitor
-            )
+            rows = framework.fit(prepared, folder, resume=resume, monitor=monitor)
     best = max(rows, key=lambda row: row["test_acc"])
     result = {
         "run": str(folder.path),

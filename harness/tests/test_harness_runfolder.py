@@ -53,9 +53,8 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     folder = RunFolder.new(str(tmp_path / "run"), "x")
-    with folder:
-        with pytest.raises(CommandError, match="in use"), RunFolder(folder.path):
-            pass
+    with folder, pytest.raises(CommandError, match="in use"), RunFolder(folder.path):
+        pass
     with RunFolder(folder.path):
         pass  # free again
 
