@@ -1,0 +1,189 @@
+"""Bad input through the commands: one line, exit 1 or 2, nothing left half-written."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gluon_cnn import evaluate, predict, train
+
+
+def _refused(capsys, main, argv: list[str], code: int, *words: str) -> None:
+    assert main(argv) == code
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1, captured.err
+    assert "Traceback" not in captured.err
+    for word in words:
+        assert word in captured.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--model", "resnet"], ["resnet", "lenet", "vgg16_bn"]),
+        (["--recipe", "doc-9"], ["doc-9", "doc-0", "doc-3"]),
+        (["--optimizer", "lamb"], ["lamb", "sgd", "adam"]),
+        (["--epochs", "0"], ["--epochs", "'0'", "from 1"]),
+        (["--batch-size", "-4"], ["--batch-size", "'-4'"]),
+        (["--image-size", "0"], ["--image-size"]),
+        (["--lr", "0"], ["lr is 0"]),
+        (["--lr", "nan"], ["--lr", "nan"]),
+        (["--momentum", "0.9"], ["momentum"]),
+        (["--seed", "-1"], ["--seed"]),
+        (["--ctx", "tpu"], ["tpu", "gpu:0,1"]),
+        (["--ctx", "cpu:0,0"], ["twice"]),
+        (["--no-such-flag"], ["--no-such-flag"]),
+    ],
+)
+def test_bad_usage_is_2(capsys, tmp_path: Path, argv: list[str], words: list[str]) -> None:
+    out = tmp_path / "run"
+    _refused(capsys, train.main, [*argv, "--out", str(out)], 2, *words)
+
+
+def test_no_gpu_is_said(capsys, tmp_path: Path) -> None:
+    import mxnet as mx
+
+    if mx.context.num_gpus():
+        pytest.skip("this machine has a GPU")
+    argv = ["--ctx", "gpu", "--out", str(tmp_path / "run")]
+    _refused(capsys, train.main, argv, 2, "sees 0 GPUs", "--ctx cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_dataset_lists_the_known(capsys, tmp_path: Path) -> None:
+    argv = ["--dataset", "mnist6k", "--out", str(tmp_path / "run")]
+    _refused(capsys, train.main, argv, 1, "mnist6k", "fashion_mnist", "folder:")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "layer"), [("alexnet", "28", "features."), ("lenet", "8", "features.")]
+)
+def test_a_small_input_names_the_layer_and_the_least_size(
+    capsys, tmp_path: Path, model: str, size: str, layer: str
+) -> None:
+    argv = ["--model", model, "--image-size", size, "--out", str(tmp_path / "run")]
+    _refused(capsys, train.main, argv, 1, layer, "least input size")
+    assert not (tmp_path / "run").exists()
+
+
+def test_lenet5_has_ten_bitmaps(capsys, tmp_path: Path) -> None:
+    for label in range(11):
+        (tmp_path / "d" / f"c{label:02}").mkdir(parents=True)
+        for i in range(2):
+            image = Image.fromarray(np.full((32, 32), 20 * label + i, np.uint8))
+            image.save(tmp_path / "d" / f"c{label:02}" / f"{i}.png")
+    argv = ["--model", "lenet5", "--dataset", f"folder:{tmp_path / 'd'}"]
+    _refused(capsys, train.main, [*argv, "--out", str(tmp_path / "run")], 1, "11", "ten")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_folder_and_an_unreadable_image(capsys, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    argv = ["--dataset", f"folder:{empty}", "--out", str(tmp_path / "run")]
+    _refused(capsys, train.main, argv, 1, str(empty))
+    bad = tmp_path / "bad" / "cat"
+    bad.mkdir(parents=True)
+    (bad / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    argv = ["--dataset", f"folder:{bad.parent}", "--out", str(tmp_path / "run")]
+    _refused(capsys, train.main, argv, 1, "a.png")
+    argv = ["--dataset", f"folder:{tmp_path / 'none'}", "--out", str(tmp_path / "run")]
+    _refused(capsys, train.main, argv, 1, "none")
+
+
+def test_an_out_that_cannot_be_written(capsys, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    argv = ["--out", str(tmp_path / "file" / "run")]
+    _refused(capsys, train.main, argv, 1, "cannot write", "--out")
+
+
+def test_an_out_that_holds_a_run(capsys, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train.main(["--epochs", "1", "--batch-size", "500", "--out", str(out)]) == 0
+    capsys.readouterr()
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    _refused(capsys, train.main, ["--out", str(out)], 2, "--resume", "another folder")
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good(capsys, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    argv = ["--batch-size", "100", "--optimizer", "sgd", "--schedule", "constant"]
+    assert train.main([*argv, "--lr", "0.05", "--epochs", "1", "--out", str(out)]) == 0
+    capsys.readouterr()
+    wild = tmp_path / "wild"
+    argv = [*argv, "--lr", "1e12", "--epochs", "2", "--out", str(wild)]
+    _refused(capsys, train.main, argv, 1, "the loss became", "--lr", "epoch 0")
+    import mxnet as mx
+
+    kept = mx.nd.load(str(wild / "last/net.params"))
+    assert all(np.isfinite(array.asnumpy()).all() for array in kept.values())
+    assert not (wild / "best.params").exists()
+
+
+@pytest.mark.parametrize("main", [evaluate.main, predict.main])
+def test_a_folder_that_is_no_run(capsys, tmp_path: Path, main) -> None:
+    more = ["x.png"] if main is predict.main else []
+    _refused(capsys, main, [str(tmp_path), *more], 1, "config.json is missing")
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("bad") / "run"
+    assert train.main(["--epochs", "1", "--batch-size", "500", "--out", str(out)]) == 0
+    return out
+
+
+def test_damaged_runs(capsys, small_run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    for name, damage, word in (
+        ("config.json", lambda b: b[:50], "config.json"),
+        ("config.json", lambda b: b.replace(b'"lenet"', b'"lenet9"'), "lenet9"),
+        ("config.json", lambda b: b.replace(b'"gluon"', b'"caffe"'), "framework"),
+        ("config.json", lambda b: b.replace(b"[\n    1,", b"[\n    -1,"), "input_shape"),
+        ("best.params", lambda b: b[:100], "best.params"),
+        ("best.params", lambda b: b"", "best.params"),
+    ):
+        copy = tmp_path / "copy"
+        shutil.copytree(small_run, copy)
+        content = (copy / name).read_bytes()
+        assert damage(content) != content
+        (copy / name).write_bytes(damage(content))
+        _refused(capsys, evaluate.main, [str(copy)], 1, word)
+        shutil.rmtree(copy)
+
+
+def test_data_that_do_not_fit_the_run(capsys, small_run: Path, tmp_path: Path) -> None:
+    for label in range(12):
+        (tmp_path / "d" / f"c{label:02}").mkdir(parents=True)
+        for i in range(2):
+            image = Image.fromarray(np.full((28, 28), 20 * label + i, np.uint8))
+            image.save(tmp_path / "d" / f"c{label:02}" / f"{i}.png")
+    argv = [str(small_run), "--dataset", f"folder:{tmp_path / 'd'}"]
+    _refused(capsys, evaluate.main, argv, 1, "12 classes", "10 outputs")
+
+
+def test_predict_names_the_file_it_cannot_read(capsys, small_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "zero.png").touch()
+    (tmp_path / "text.jpg").write_text("hello")
+    for name in ("zero.png", "text.jpg", "none.png"):
+        _refused(capsys, predict.main, [str(small_run), str(tmp_path / name)], 1, name)
+
+
+def test_a_damaged_checkpoint_is_refused(capsys, small_run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(small_run, copy)
+    manifest = json.loads((copy / "last/manifest.json").read_text())
+    for name in manifest["sha256"]:
+        path = copy / "last" / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        argv = ["--resume", "--epochs", "2", "--out", str(copy)]
+        _refused(capsys, train.main, argv, 1, name, "damaged")
+        path.write_bytes(content)
