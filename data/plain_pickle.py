@@ -122,7 +122,8 @@ def _run(content: bytes) -> Any:
             state = stack.pop()
             _build(stack[-1], state)
         elif name == "STOP":
-            return _finished(stack.pop())
+            (value,) = stack
+            return _finished(value)
         elif name not in ("PROTO", "FRAME"):
             raise UnsafePickle(f"uses {name}, which plain data does not need")
     raise UnsafePickle("has no end")
