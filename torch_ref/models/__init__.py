@@ -1,0 +1,103 @@
+"""The nets of the documents, by name; the mirror of `gluon_cnn.models`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from torch_ref.models.alexnet import alexnet
+from torch_ref.models.base import ClassicCNN, ModelError, first_layers, least_size, leaves
+from torch_ref.models.cnn import cifar_cnn, mnist_bn_cnn
+from torch_ref.models.lenet import lenet, lenet_linear, lenet_sigmoid
+from torch_ref.models.lenet5 import lenet5
+from torch_ref.models.vgg import vgg
+
+__all__ = [
+    "MODELS",
+    "ClassicCNN",
+    "Entry",
+    "ModelError",
+    "first_layers",
+    "get_model",
+    "least_input_size",
+    "leaves",
+]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the table: how to make it, and what it is made for by default."""
+
+    factory: Callable[..., ClassicCNN]
+    input_shape: tuple[int, int, int]  # (C, H, W)
+    options: tuple[str, ...] = ()  # what the factory takes besides the three numbers
+
+
+def _vgg(name: str) -> Entry:
+    return Entry(partial(vgg, name), (3, 224, 224), ("dropout",))
+
+
+MODELS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "lenet": Entry(lenet, (1, 28, 28)),
+        "lenet_sigmoid": Entry(lenet_sigmoid, (1, 28, 28)),
+        "lenet_linear": Entry(lenet_linear, (1, 28, 28)),
+        "lenet5": Entry(lenet5, (1, 32, 32)),
+        "cifar_cnn": Entry(cifar_cnn, (3, 32, 32), ("logit_relu",)),
+        "mnist_bn_cnn": Entry(mnist_bn_cnn, (1, 28, 28)),
+        "alexnet": Entry(alexnet, (3, 224, 224), ("dropout",)),
+        "vgg11": _vgg("vgg11"),
+        "vgg13": _vgg("vgg13"),
+        "vgg16": _vgg("vgg16"),
+        "vgg19": _vgg("vgg19"),
+        "vgg11_bn": _vgg("vgg11_bn"),
+        "vgg13_bn": _vgg("vgg13_bn"),
+        "vgg16_bn": _vgg("vgg16_bn"),
+        "vgg19_bn": _vgg("vgg19_bn"),
+    }
+)
+
+
+def get_model(
+    name: str,
+    classes: int = 10,
+    in_channels: int | None = None,
+    input_size: int | None = None,
+    **options: Any,
+) -> ClassicCNN:
+    """A new net by name; None takes the model's own number of channels and pixels a side.
+
+    Options: `logit_relu` of cifar_cnn; `dropout` of alexnet and the VGGs. Raises ModelError for an
+    unknown name or option, a number below 1, or an input too small for the net's windows.
+    """
+    entry = _entry(name)
+    unknown = sorted(set(options) - set(entry.options))
+    if unknown:
+        takes = ", ".join(entry.options) or "none"
+        raise ModelError(f"{name} has no option {', '.join(unknown)}; it takes: {takes}")
+    channels, size, _ = entry.input_shape
+    return entry.factory(
+        classes=classes,
+        in_channels=channels if in_channels is None else in_channels,
+        input_size=size if input_size is None else input_size,
+        **options,
+    )
+
+
+def least_input_size(name: str) -> int:
+    """The least input that the model's windows fit into, in pixels a side."""
+    entry = _entry(name)
+    with torch.device("meta"):  # shapes alone: VGG16's weights would take half a gigabyte
+        net = entry.factory()
+    return least_size(list(net.features), net.input_shape[0])
+
+
+def _entry(name: str) -> Entry:
+    if name not in MODELS:
+        raise ModelError(f"unknown model {name!r}; the known ones are {', '.join(MODELS)}")
+    return MODELS[name]
