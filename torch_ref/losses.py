@@ -1,0 +1,52 @@
+"""The losses, one value a sample: (N, classes) and labels (N,) -> (N,).
+
+A step sums them and divides the gradient by the batch size, as Gluon's `Trainer.step(N)` does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from torch_ref.models.base import ClassicCNN
+
+__all__ = ["RBFLoss", "cross_entropy", "loss_for"]
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Softmax cross-entropy per sample; labels of any integer dtype."""
+    return F.cross_entropy(logits, labels.long(), reduction="none")
+
+
+class RBFLoss(nn.Module):
+    """LeCun et al. 1998, equation 9, for outputs of which the smallest wins:
+
+        y_label + log(exp(−j) + Σᵢ exp(−yᵢ))
+
+    The first term pulls the right class's distance down, the second pushes the others up, but
+    hardly one that is beyond j already. The paper asks for a positive j and gives no value. Raises
+    ValueError for a j that is not positive.
+    """
+
+    def __init__(self, j: float = 10.0) -> None:
+        super().__init__()
+        if not (math.isfinite(j) and j > 0):
+            raise ValueError(f"j is {j!r}, expected a positive number")
+        self.j = j
+
+    def forward(self, distances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        right = distances.gather(1, labels.long()[:, None])[:, 0]  # (N,)
+        bound = distances.new_full((len(distances), 1), self.j)
+        return right + torch.logsumexp(-torch.cat([distances, bound], dim=1), dim=1)
+
+    def extra_repr(self) -> str:
+        return f"j={self.j}"
+
+
+def loss_for(net: ClassicCNN) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The loss that trains `net`: `RBFLoss` where the smallest output wins, else cross-entropy."""
+    return RBFLoss() if net.smallest_wins else cross_entropy
