@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +19,11 @@ from gluon_cnn.models import MODELS, ClassicCNN, ModelError, get_model
 from gluon_cnn.recipes import DEFAULTS, DOCUMENTS
 from harness.cli import run
 from harness.config import TrainConfig
+from harness.epochs import epoch_rates, require_finite, run_epochs, save_predictions
 from harness.errors import CommandError
 from harness.initial import initial_arrays
 from harness.monitor import Monitor, Silent
-from harness.plots import save_grid
 from harness.runfolder import RunFolder
-from harness.schedule import learning_rate
 from harness.train_command import Framework, train_command
 
 __all__ = [
@@ -184,31 +181,21 @@ def train_epoch(training: Training, epoch: int, monitor: Monitor) -> tuple[float
     config, batches, trainer = training.config, training.train, training.trainer
     # Dropout's masks: from (seed, epoch), so that a resumed epoch draws what it drew before.
     mx.random.seed((config.seed * 100_003 + epoch) % 2**31)
-    total_steps = config.epochs * len(batches)
-    warmup_steps = config.warmup_epochs * len(batches)
-    step_every = config.step_epochs * len(batches)
+    rates = epoch_rates(config, epoch, len(batches))
     loss_sum, hit_sum, seen = 0.0, 0.0, 0
     unread: list[tuple[list[mx.nd.NDArray], list[mx.nd.NDArray]]] = []
-    for number, (x, y) in enumerate(batches.epoch(epoch)):
-        rate = learning_rate(
-            config.lr, config.schedule, (epoch - 1) * len(batches) + number, total_steps,
-            warmup_steps=warmup_steps, step_every=step_every, step_factor=config.step_factor,
-        )  # fmt: skip
+    for number, (rate, (x, y)) in enumerate(zip(rates, batches.epoch(epoch), strict=True), 1):
         trainer.set_learning_rate(rate)
         xs = to_devices(x, training.devices)
         ys = to_devices(y.astype(np.float32), training.devices)
         unread.append(train_step(training.objective, trainer, xs, ys, len(x)))
         seen += len(x)
-        if len(unread) == CHECK_EVERY or number + 1 == len(batches):
+        if len(unread) == CHECK_EVERY or number == len(batches):
             for losses, hits in unread:
                 loss_sum += sum(float(loss.asscalar()) for loss in losses)
                 hit_sum += sum(float(hit.asscalar()) for hit in hits)
             unread.clear()
-            if not math.isfinite(loss_sum):
-                raise CommandError(
-                    f"the loss became {loss_sum} in epoch {epoch}, by batch {number + 1}: try an "
-                    f"--lr below {config.lr:g}; last/ keeps the parameters of epoch {epoch - 1}"
-                )
+            require_finite(loss_sum, f"by batch {number}", config, epoch)
             monitor.progress(seen, loss_sum / seen, hit_sum / seen)
     return loss_sum / seen, hit_sum / seen
 
@@ -244,58 +231,30 @@ def fit(
     Leaves `best.params`, `last/` and `predictions.png` in the folder. Raises: CommandError where
     the loss is no number any more, or the checkpoint is damaged; DataError.
     """
+    net, trainer, devices = training.net, training.trainer, training.devices
     monitor = monitor if monitor is not None else Silent()
-    config, net, trainer, devices = (
-        training.config, training.net, training.trainer, training.devices,
-    )  # fmt: skip
     state = checkpoint.load_last(folder, net, trainer, devices) if resume else None
-    rows: list[dict[str, Any]] = state["rows"] if state is not None else []
-    if len(rows) > config.epochs:
-        raise CommandError(f"the run has {len(rows)} epochs already, more than --epochs")
-    if state is None:
-        checkpoint.save_last(folder, net, trainer, {"rows": rows})
-    for epoch in range(len(rows) + 1, config.epochs + 1):
-        images = len(training.dataset.train)
-        monitor.start_epoch(epoch, images)
-        began = time.perf_counter()
-        train_loss, train_acc = train_epoch(training, epoch, monitor)
-        seconds = time.perf_counter() - began
+
+    def test() -> tuple[float, float]:
         result = evaluate(training.objective, training.test, devices)
-        if not math.isfinite(result.loss):
-            raise CommandError(
-                f"the test loss became {result.loss} in epoch {epoch}: try an --lr below "
-                f"{config.lr:g}; last/ keeps the parameters of epoch {epoch - 1}"
-            )
-        if all(result.accuracy > row["test_acc"] for row in rows):
-            checkpoint.save_best(folder, net)
-        rows.append({
-            "epoch": epoch,
-            "train_loss": train_loss,
-            "train_acc": train_acc,
-            "test_loss": result.loss,
-            "test_acc": result.accuracy,
-            "seconds": round(seconds, 3),
-            "images_per_second": round(images / seconds, 1),
-        })  # fmt: skip
-        checkpoint.save_last(folder, net, trainer, {"rows": rows})
-        monitor.end_epoch(rows[-1])
-    save_predictions(training, folder)
-    return rows
+        return result.loss, result.accuracy
 
+    def predict(split: ArraySplit) -> np.ndarray:
+        batches = Batches(split, len(split), training.test.pixels)
+        return evaluate(training.objective, batches, devices).predicted
 
-def save_predictions(training: Training, folder: RunFolder) -> None:
-    """`predictions.png`: the first 20 test images with what the net calls them (doc-2)."""
-    test, names = training.dataset.test, training.dataset.class_names
-    first = np.arange(min(20, len(test)))
-    images, labels = test.images(first), test.labels[first]
-    batches = Batches(ArraySplit(images, labels), len(first), training.test.pixels)
-    predicted = evaluate(training.objective, batches, training.devices).predicted
-    save_grid(
-        folder.path / "predictions.png",
-        images,
-        [names[label] for label in labels],
-        [names[label] for label in predicted],
+    rows = run_epochs(
+        training.config,
+        len(training.dataset.train),
+        state["rows"] if state is not None else [],
+        train_epoch=lambda epoch: train_epoch(training, epoch, monitor),
+        evaluate=test,
+        save_best=lambda: checkpoint.save_best(folder, net),
+        save_last=lambda rows: checkpoint.save_last(folder, net, trainer, {"rows": rows}),
+        monitor=monitor,
     )
+    save_predictions(folder, training.dataset, predict)
+    return rows
 
 
 FRAMEWORK = Framework(

@@ -41,7 +41,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 def test_bad_usage_is_one_line_and_2(capsys) -> None:
     parser = Parser(prog="prog")
     parser.add_argument("--n", type=positive)
-    assert run(lambda: parser.parse_args(["--n", "0"]) and 0) == 2
+    assert run(lambda: 1 if parser.parse_args(["--n", "0"]) else 0) == 2
     assert capsys.readouterr().err == (
         "prog: error: argument --n: got '0', expected a whole number from 1 to 2147483647 "
         "(see --help)\n"
@@ -51,7 +51,7 @@ def test_bad_usage_is_one_line_and_2(capsys) -> None:
 def test_abbreviated_flags_are_refused(capsys) -> None:
     parser = Parser(prog="prog")
     parser.add_argument("--dataset")
-    assert run(lambda: parser.parse_args(["--data", "x"]) and 0) == 2
+    assert run(lambda: 1 if parser.parse_args(["--data", "x"]) else 0) == 2
     assert "unrecognized arguments" in capsys.readouterr().err
 
 
