@@ -1,0 +1,138 @@
+"""MXNet's output layers: they pass a prediction forward and send a loss's gradient back.
+
+Whatever gradient arrives at their output is ignored (unless `out_grad`), so `out.sum().backward()`
+trains as `Module.fit` does. Without a label, and in TorchScript, they are ordinary functions.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["make_loss", "regression_output", "softmax_output"]
+
+
+class _OwnGradient(torch.autograd.Function):
+    """value forward; `gradient` (times the incoming one, if `scaled`) back to x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor, scaled: bool) -> Tensor:
+        ctx.save_for_backward(gradient)
+        ctx.scaled = scaled
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (gradient * incoming if ctx.scaled else gradient), None, None, None
+
+
+def _probabilities(x: Tensor, mode: str) -> Tensor:
+    if mode == "channel":
+        return torch.softmax(x, 1)
+    if mode == "last":
+        return torch.softmax(x, -1)
+    return torch.softmax(x.reshape([x.size(0), -1]), 1).reshape(x.shape)
+
+
+def _softmax_gradient(
+    p: Tensor,
+    label: Tensor,
+    mode: str,
+    normalization: str,
+    scale: float,
+    ignore: float | None,
+    ignore_label: float,
+    smooth: float,
+) -> Tensor:
+    if label.shape == p.shape:  # probabilities as labels
+        return (p - label) * scale
+    if mode == "channel":  # (N, K, rest) -> (N, rest, K)
+        flat = p.flatten(2).transpose(1, 2) if p.dim() > 2 else p.unsqueeze(1)
+    elif mode == "last":
+        flat = p
+    else:
+        flat = p.reshape([p.size(0), -1])
+    classes = flat.size(-1)
+    wanted = label.reshape(flat.shape[:-1])
+    hit = torch.arange(classes, device=p.device) == wanted.to(torch.int64).unsqueeze(-1)
+    others = smooth / (classes - 1) if classes > 1 else 0.0
+    target = torch.full_like(flat, _float32(others)).masked_fill(hit, 1.0 - smooth)
+    gradient = flat - target
+    if ignore is not None:
+        gradient = gradient * (wanted != ignore).unsqueeze(-1).to(p.dtype)
+    if normalization == "valid":
+        scale = scale / max(int((wanted.to(torch.int64) != int(ignore_label)).sum()), 1)
+    else:
+        scale = scale / (flat.size(1) if mode == "channel" else 1)
+        rows = p.size(0) if mode == "channel" else wanted.numel()
+        scale = scale / (rows if normalization == "batch" else 1)
+    gradient = gradient * _float32(scale)
+    if mode == "channel":
+        gradient = gradient.transpose(1, 2)
+    return gradient.reshape(p.shape)
+
+
+def _float32(value: float) -> float:
+    """The number as MXNet holds it, in float64 nets too."""
+    return float(np.float32(value))
+
+
+def softmax_output(
+    x: Tensor,
+    label: Tensor | None,
+    mode: str,
+    normalization: str,
+    grad_scale: float,
+    ignore: float | None,
+    ignore_label: float,
+    smooth_alpha: float,
+    out_grad: bool,
+) -> Tensor:
+    """Softmax over axis 1 (`channel`), the last axis (`last`), or all but the batch (`all`).
+
+    Backward is that of cross-entropy with `label`, (p - one_hot)·grad_scale, whatever arrives.
+    `out_grad` multiplies it by what arrives (MXNet 1.9.1 multiplies by the output, by mistake).
+    MXNet 1.9.1 on the CPU departs from its own rule for 4-D float32 arrays in mode `all`: oneDNN
+    normalises the last axis there. This follows the rule, as its float64 and older versions do.
+    """
+    p = _probabilities(x, mode)
+    if torch.jit.is_scripting() or label is None or not x.requires_grad:
+        return p
+    value = p.detach()
+    gradient = _softmax_gradient(
+        value, label, mode, normalization, grad_scale, ignore, ignore_label, smooth_alpha
+    )
+    return _OwnGradient.apply(x, value, gradient, out_grad)
+
+
+def regression_output(x: Tensor, label: Tensor | None, kind: str, grad_scale: float) -> Tensor:
+    """x, or its sigmoid for `logistic`.
+
+    Backward is (value - label)·scale/outputs, or the sign of the difference for `mae`.
+    """
+    value = torch.sigmoid(x) if kind == "logistic" else x
+    if torch.jit.is_scripting() or label is None or not x.requires_grad:
+        return value
+    value = value.detach()
+    gradient = value - label.reshape(x.shape)
+    if kind == "mae":
+        gradient = torch.sign(gradient)
+    outputs = label.numel() // label.size(0)
+    return _OwnGradient.apply(x, value, gradient * _float32(grad_scale / outputs), False)
+
+
+def make_loss(
+    x: Tensor, grad_scale: float = 1.0, normalization: str = "null", threshold: float = 0.0
+) -> Tensor:
+    """x itself; backward is the constant grad_scale, over the batch or the elements > threshold."""
+    if torch.jit.is_scripting() or not x.requires_grad:
+        return x
+    value = x.detach()
+    gradient = torch.full_like(value, grad_scale)
+    if normalization == "batch":
+        gradient = gradient / x.size(0)
+    elif normalization == "valid":
+        gradient = gradient / (value > threshold).sum().clamp(min=1)
+    return _OwnGradient.apply(x, value, gradient, False)

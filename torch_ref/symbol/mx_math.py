@@ -1,0 +1,242 @@
+"""MXNet's arithmetic where torch's namesake differs, in code that TorchScript reads.
+
+A reduction over every axis has shape (1,), never (). `axes` None or empty means all of them.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "argmax",
+    "argmin",
+    "cbrt",
+    "dot",
+    "gamma",
+    "hard_sigmoid",
+    "hypot_scalar",
+    "maximum",
+    "minimum",
+    "mod",
+    "mod_scalar",
+    "norm",
+    "rcbrt",
+    "reduce_max",
+    "reduce_mean",
+    "reduce_min",
+    "reduce_nanprod",
+    "reduce_nansum",
+    "reduce_prod",
+    "reduce_sum",
+    "rint",
+    "rmod_scalar",
+    "round_half_away",
+    "smooth_l1",
+    "softmax_length",
+]
+
+
+def _axes(x: Tensor, axes: list[int], exclude: bool) -> list[int]:
+    count = x.dim()
+    if len(axes) == 0:
+        return list(range(count))
+    named = [axis + count if axis < 0 else axis for axis in axes]
+    if not exclude:
+        return named
+    others: list[int] = []
+    for axis in range(count):
+        if axis not in named:
+            others.append(axis)
+    return others
+
+
+def _at_least_1d(x: Tensor) -> Tensor:
+    return x.reshape([1]) if x.dim() == 0 else x
+
+
+def _drop(y: Tensor, axes: list[int], keepdims: bool) -> Tensor:
+    return y if keepdims else _at_least_1d(y.squeeze(axes))
+
+
+def reduce_sum(x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False) -> Tensor:
+    """Sum over `axes`, or over all others with `exclude`."""
+    return _at_least_1d(torch.sum(x, _axes(x, axes, exclude), keepdims))
+
+
+def reduce_mean(
+    x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False
+) -> Tensor:
+    """Mean over `axes`."""
+    return _at_least_1d(torch.mean(x, _axes(x, axes, exclude), keepdims))
+
+
+def reduce_prod(
+    x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False
+) -> Tensor:
+    """Product over `axes`."""
+    chosen = _axes(x, axes, exclude)
+    for axis in chosen:
+        x = torch.prod(x, axis, True)
+    return _drop(x, chosen, keepdims)
+
+
+def _extreme(x: Tensor, best: Tensor) -> Tensor:
+    """`best` with MXNet's gradient: every element that equals it gets the whole of it."""
+    if not x.requires_grad:
+        return best
+    zero = torch.where(torch.isfinite(x), x - x.detach(), torch.zeros_like(x))
+    hit = (x == best.detach()).to(x.dtype)
+    return best.detach() + reduce_like(zero * hit, best)
+
+
+def reduce_like(x: Tensor, like: Tensor) -> Tensor:
+    """Sum x over the axes that `like` has with size 1."""
+    axes: list[int] = []
+    for axis in range(x.dim()):
+        if like.size(axis) == 1:
+            axes.append(axis)
+    return torch.sum(x, axes, True)
+
+
+def reduce_max(x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False) -> Tensor:
+    """Largest over `axes`; ties all receive the gradient."""
+    chosen = _axes(x, axes, exclude)
+    return _drop(_extreme(x, torch.amax(x, chosen, True)), chosen, keepdims)
+
+
+def reduce_min(x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False) -> Tensor:
+    """Smallest over `axes`; ties all receive the gradient."""
+    chosen = _axes(x, axes, exclude)
+    return _drop(_extreme(x, torch.amin(x, chosen, True)), chosen, keepdims)
+
+
+def reduce_nansum(
+    x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False
+) -> Tensor:
+    """Sum that counts NaN as 0."""
+    return reduce_sum(torch.where(torch.isnan(x), torch.zeros_like(x), x), axes, keepdims, exclude)
+
+
+def reduce_nanprod(
+    x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False
+) -> Tensor:
+    """Product that counts NaN as 1."""
+    return reduce_prod(torch.where(torch.isnan(x), torch.ones_like(x), x), axes, keepdims, exclude)
+
+
+def norm(x: Tensor, order: int, axes: list[int], keepdims: bool = False) -> Tensor:
+    """L1 or L2 norm over `axes`."""
+    chosen = _axes(x, axes, False)
+    if order == 1:
+        return _at_least_1d(torch.sum(torch.abs(x), chosen, keepdims))
+    return _at_least_1d(torch.sqrt(torch.sum(x * x, chosen, keepdims)))
+
+
+def argmax(x: Tensor, axis: int | None, keepdims: bool = False) -> Tensor:
+    """Place of the first largest element, as a float of x's dtype."""
+    if axis is None:
+        y = torch.argmax(x.reshape([-1]), 0, keepdims)
+        return _all_axes(y, x, keepdims)
+    return _at_least_1d(torch.argmax(x, axis, keepdims)).to(x.dtype)
+
+
+def argmin(x: Tensor, axis: int | None, keepdims: bool = False) -> Tensor:
+    """Place of the first smallest element, as a float of x's dtype."""
+    if axis is None:
+        y = torch.argmin(x.reshape([-1]), 0, keepdims)
+        return _all_axes(y, x, keepdims)
+    return _at_least_1d(torch.argmin(x, axis, keepdims)).to(x.dtype)
+
+
+def _all_axes(y: Tensor, x: Tensor, keepdims: bool) -> Tensor:
+    return y.reshape([1] * x.dim() if keepdims else [1]).to(x.dtype)
+
+
+def dot(a: Tensor, b: Tensor, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
+    """Contract a's last axis (first, transposed) with b's first (last, transposed)."""
+    left = a.movedim(0, -1) if transpose_a else a
+    right = b.movedim(-1, 0) if transpose_b else b
+    inner = right.size(0)
+    out = left.reshape([-1, inner]) @ right.reshape([inner, -1])
+    shape = list(left.shape[:-1]) + list(right.shape[1:])
+    return out.reshape(shape if len(shape) > 0 else [1])
+
+
+def mod(a: Tensor, b: Tensor) -> Tensor:
+    """Remainder with the divisor's sign; 0 where the divisor is 0."""
+    safe = torch.where(b == 0, torch.ones_like(b), b)
+    return torch.where(b == 0, torch.zeros_like(a), torch.remainder(a, safe))
+
+
+def mod_scalar(a: Tensor, b: float) -> Tensor:
+    """Remainder of a tensor by a number."""
+    return torch.zeros_like(a) if b == 0 else torch.remainder(a, b)
+
+
+def rmod_scalar(b: Tensor, a: float) -> Tensor:
+    """Remainder of a number by a tensor."""
+    return mod(torch.full_like(b, a), b)
+
+
+def rint(x: Tensor) -> Tensor:
+    """Nearest integer; n.5 goes down."""
+    return torch.ceil(x - 0.5)
+
+
+def round_half_away(x: Tensor) -> Tensor:
+    """Nearest integer; n.5 goes away from zero."""
+    return torch.trunc(x + torch.copysign(torch.full_like(x, 0.5), x))
+
+
+def cbrt(x: Tensor) -> Tensor:
+    """Cube root, negative numbers included."""
+    return torch.sign(x) * torch.pow(torch.abs(x), 1.0 / 3.0)
+
+
+def hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
+    """alpha·x + beta, between 0 and 1."""
+    return torch.clamp(alpha * x + beta, 0.0, 1.0)
+
+
+def rcbrt(x: Tensor) -> Tensor:
+    """1 over the cube root."""
+    return 1.0 / cbrt(x)
+
+
+def gamma(x: Tensor) -> Tensor:
+    """The gamma function; negative arguments by reflection."""
+    high = torch.exp(torch.lgamma(torch.where(x > 0, x, 1.0 - x)))
+    return torch.where(x > 0, high, math.pi / (torch.sin(math.pi * x) * high))
+
+
+def maximum(a: Tensor, b: Tensor) -> Tensor:
+    """The larger; at a tie the gradient goes to `a`."""
+    return torch.where((a >= b) | torch.isnan(a), a, b)
+
+
+def minimum(a: Tensor, b: Tensor) -> Tensor:
+    """The smaller; at a tie the gradient goes to `a`."""
+    return torch.where((a <= b) | torch.isnan(a), a, b)
+
+
+def hypot_scalar(a: Tensor, b: float) -> Tensor:
+    """sqrt(a² + b²)."""
+    return torch.hypot(a, torch.full_like(a, b))
+
+
+def smooth_l1(x: Tensor, sigma: float) -> Tensor:
+    """0.5·(σx)² near zero, |x| − 0.5/σ² beyond 1/σ²."""
+    square = sigma * sigma
+    size = torch.abs(x)
+    return torch.where(size > 1.0 / square, size - 0.5 / square, 0.5 * square * x * x)
+
+
+def softmax_length(x: Tensor, length: Tensor, axis: int, temperature: float, log: bool) -> Tensor:
+    """Softmax over the first `length` places of `axis`; the rest is 0 (for log, -inf)."""
+    places = torch.arange(x.size(axis), device=x.device)
+    shape = [1] * x.dim()
+    shape[axis] = -1
+    inside = places.reshape(shape) < length.to(torch.int64).unsqueeze(axis)
+    masked = (x / temperature).masked_fill(~inside, -float("inf"))
+    return torch.log_softmax(masked, axis) if log else torch.softmax(masked, axis)

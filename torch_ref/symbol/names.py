@@ -1,0 +1,70 @@
+"""Names from a file, made safe for attribute paths and generated code.
+
+Names end up in the source text that `torch.fx` compiles, so nothing but `[A-Za-z0-9_]` and dots
+may pass. A parameter keeps MXNet's name verbatim in `state_dict` whenever it can:
+
+- `resnetv10_conv0_weight` is a parameter of the root module;
+- `features.0.weight` sits in nested containers, so its key is `features.0.weight` too;
+- other characters, Python keywords and names that `torch.nn.Module` uses itself (`forward`, `train`
+  …) are changed: the character becomes `_`, the word gets a trailing `_`. The map from such keys to
+  MXNet's names is `module.meta["mxnet_names"]`.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+
+from torch import fx, nn
+
+__all__ = ["PathNames", "identifier"]
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_]")
+_PROBE = fx.GraphModule(nn.Module(), fx.Graph())
+
+
+def identifier(name: str) -> str:
+    """A Python identifier that resembles `name`: `3d-conv.w` -> `_3d_conv_w`."""
+    safe = _UNSAFE.sub("_", name)
+    if not safe or safe[0].isdigit():
+        safe = "_" + safe
+    return safe + "_" if keyword.iskeyword(safe) else safe
+
+
+def _piece(text: str) -> str:
+    """One dot-free part of a path, safe as an attribute of a module."""
+    safe = _UNSAFE.sub("_", text) or "_"
+    return safe + "_" if keyword.iskeyword(safe) or hasattr(_PROBE, safe) else safe
+
+
+class PathNames:
+    """Hands out attribute paths, each one unique and none a prefix of another."""
+
+    def __init__(self) -> None:
+        self._leaves: set[str] = set()
+        self._folders: set[str] = set()
+
+    def _free(self, path: str) -> bool:
+        pieces = path.split(".")
+        parents = {".".join(pieces[:count]) for count in range(1, len(pieces))}
+        return path not in self._leaves and path not in self._folders and not parents & self._leaves
+
+    def _take(self, path: str) -> str:
+        pieces = path.split(".")
+        self._leaves.add(path)
+        self._folders |= {".".join(pieces[:count]) for count in range(1, len(pieces))}
+        return path
+
+    def parameter(self, name: str) -> str:
+        """The path of a parameter or buffer: `name` itself where torch allows it."""
+        nested = ".".join(map(_piece, name.split(".")))
+        return self._take(nested) if self._free(nested) else self.layer(name)
+
+    def layer(self, name: str) -> str:
+        """A path without dots, for a sub-module."""
+        base = _piece(identifier(name))
+        path, count = base, 0
+        while not self._free(path):
+            count += 1
+            path = f"{base}_{count}"
+        return self._take(path)
