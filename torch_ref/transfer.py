@@ -40,7 +40,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NoReturn, TypedDict
 
 import numpy as np
 
@@ -223,9 +223,17 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return (read_params if path.suffix == ".params" else read_tensors)(path)
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m torch_ref.transfer SRC DST`: 0 done, 1 refused or failed, 2 bad usage."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
+        allow_abbrev=False,
         prog="python -m torch_ref.transfer",
         description="Rewrite a Gluon .params file as a torch state dict, or the other way round."
         " The file names' endings decide: one is .params, the other .safetensors or .pt.",

@@ -452,7 +452,7 @@ def test_bad_usage_and_bad_files_give_one_line(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err
-    assert len(captured.err.splitlines()) == 1 or code == 2
+    assert len(captured.err.splitlines()) == 1
     assert sorted(os.listdir()) == before
 
 
