@@ -1,0 +1,94 @@
+"""The mirror's train command: the same flags, files and refusals as Gluon's."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.monitor import METRICS
+from torch_ref import train
+from torch_ref.models import MODELS
+from torch_ref.recipes import DEFAULTS
+
+QUICK = ["--epochs", "1", "--batch-size", "200"]
+
+
+def _rows(run: Path) -> list[dict]:
+    """The metrics, without what the clock says."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {k: row[k] for k in METRICS if k not in ("seconds", "images_per_second")} for row in rows
+    ]
+
+
+def test_it_learns_and_leaves_the_same_files(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train.main(["--out", str(run), "--epochs", "2"]) == 0
+    assert _rows(run)[-1]["test_acc"] > 0.9
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "config.json", "metrics.jsonl", "best.safetensors", "last", "curves.png", "predictions.png",
+    }  # fmt: skip
+    assert json.loads((run / "config.json").read_text())["framework"] == "torch"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--model", "mnist_bn_cnn", "--epochs", "1"], ["--model", "lenet5", "--epochs", "1"],
+     ["--optimizer", "sgd", "--lr", "0.05", "--momentum", "0.9", "--nesterov", "--wd", "1e-4",
+      "--epochs", "2"]],
+)  # fmt: skip
+def test_other_models_and_optimizers_learn(options: list[str], tmp_path: Path) -> None:
+    assert train.main([*options, "--out", str(tmp_path / "run")]) == 0
+    assert _rows(tmp_path / "run")[-1]["test_acc"] > 0.7
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--lr", "0.003"], ["--optimizer", "sgd", "--lr", "0.05", "--momentum", "0.9"],
+     ["--optimizer", "sgd", "--lr", "0.1"]],
+)  # fmt: skip
+def test_a_resumed_run_ends_with_the_same_bytes(options: list[str], tmp_path: Path) -> None:
+    argv = ["--batch-size", "200", "--schedule", "constant", *options]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train.main([*argv, "--epochs", "2", "--out", str(whole)]) == 0
+    assert train.main([*argv, "--epochs", "1", "--out", str(parts)]) == 0
+    assert train.main(["--resume", "--epochs", "2", "--out", str(parts)]) == 0
+    for name in ("last/net.safetensors", "last/optimizer.safetensors", "best.safetensors"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    assert _rows(whole) == _rows(parts)
+
+
+def test_every_model_has_a_default_of_its_own_name() -> None:
+    assert {config.model for config in DEFAULTS.values()} == set(DEFAULTS) == set(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "word"),
+    [
+        (["--model", "resnet"], 2, "vgg16_bn"),
+        (["--recipe", "doc-9"], 2, "doc-0"),
+        (["--batch-size", "0"], 2, "--batch-size"),
+        (["--ctx", "gpu:0,1"], 2, "one device"),
+        (["--ctx", "gpu:63"], 2, "GPUs"),
+        (["--model", "alexnet"], 1, "least input size"),
+        (["--dataset", "folder:nowhere"], 1, "nowhere"),
+        (["--optimizer", "sgd", "--lr", "1e12", *QUICK], 1, "the loss became"),
+    ],
+)
+def test_bad_input_is_one_line(
+    argv: list[str], code: int, word: str, tmp_path: Path, capsys
+) -> None:
+    assert train.main([*argv, "--out", str(tmp_path / "run")]) == code
+    error = capsys.readouterr().err
+    assert word in error
+    assert error.count("\n") == 1
+
+
+def test_gluons_run_is_not_resumed(tmp_path: Path, capsys) -> None:
+    assert train.main([*QUICK, "--out", str(tmp_path / "run")]) == 0
+    config = tmp_path / "run" / "config.json"
+    config.write_text(config.read_text().replace('"torch"', '"gluon"', 1))
+    capsys.readouterr()
+    assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 2
+    assert "a run of gluon" in capsys.readouterr().err

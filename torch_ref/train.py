@@ -1,0 +1,271 @@
+"""The mirror of `gluon_cnn.train`: same flags, batches, first weights, files and metrics."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from data import ArraySplit, Batches, DataError, Dataset, pixels
+from harness.cli import run
+from harness.config import TrainConfig
+from harness.epochs import epoch_rates, require_finite, run_epochs, save_predictions
+from harness.errors import CommandError
+from harness.initial import initial_arrays
+from harness.monitor import Monitor, Silent
+from harness.runfolder import RunFolder
+from harness.train_command import Framework, train_command
+from torch_ref import checkpoint
+from torch_ref.devices import device
+from torch_ref.losses import loss_for
+from torch_ref.models import MODELS, ClassicCNN, ModelError, get_model
+from torch_ref.optim import SGD, Adam
+from torch_ref.recipes import DEFAULTS, DOCUMENTS
+from torch_ref.transfer import to_gluon, to_torch
+
+__all__ = [
+    "Evaluation",
+    "Objective",
+    "Training",
+    "build_net",
+    "evaluate",
+    "fit",
+    "main",
+    "prepare",
+    "train_epoch",
+    "train_step",
+]
+
+CHECK_EVERY = 20  # batches between two looks at the loss
+EVALUATION_BATCH = 256
+
+
+class Objective(nn.Module):
+    """Net, loss and hits: (x, y) -> (loss, hits, predicted), each (N,)."""
+
+    def __init__(self, net: ClassicCNN) -> None:
+        super().__init__()
+        self.net = net
+        self.loss = loss_for(net)
+
+    def forward(
+        self, x: torch.Tensor, y: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        outputs = self.net(x)
+        winner = torch.argmin if self.net.smallest_wins else torch.argmax
+        predicted = winner(outputs.detach(), dim=1)
+        return self.loss(outputs, y), predicted == y, predicted
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss, accuracy, and the predicted class of every image, int64 (N,)."""
+
+    loss: float
+    accuracy: float
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run that is ready to start: everything that could be refused has been checked."""
+
+    config: TrainConfig
+    dataset: Dataset
+    device: torch.device
+    net: ClassicCNN
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+    train: Batches
+    test: Batches
+
+
+def build_net(config: TrainConfig, dataset: Dataset, where: torch.device) -> ClassicCNN:
+    """The configured net for this dataset, its weights drawn from the seed as Gluon's are.
+
+    Raises: ModelError where the images are too small for it, or the classes too many.
+    """
+    height, width, channels = dataset.shape
+    if height != width:
+        raise CommandError(
+            f"{dataset.name} has images of {height}×{width}, expected square ones: "
+            f"pass --image-size {max(height, width)}"
+        )
+    net = get_model(config.model, len(dataset.class_names), channels, height)
+    # First weights are drawn by Gluon's names, so that both frameworks draw the same.
+    trainable = {name for name, _ in net.named_parameters()}
+    state = {name: value.numpy() for name, value in net.state_dict().items()}
+    named = to_gluon({name: a for name, a in state.items() if name in trainable})
+    shapes = {name: array.shape for name, array in named.items()}
+    first = to_torch(initial_arrays(shapes, config.initialiser, config.seed))
+    net.load_state_dict({n: torch.from_numpy(a) for n, a in first.items()}, strict=False)
+    return net.to(where)
+
+
+def make_optimizer(net: ClassicCNN, config: TrainConfig) -> torch.optim.Optimizer:
+    """The configured optimizer, by MXNet's update rules, over all parameters of the net."""
+    if config.optimizer == "adam":
+        return Adam(net.parameters(), lr=config.lr, wd=config.wd)
+    return SGD(
+        net.parameters(),
+        lr=config.lr,
+        momentum=config.momentum,
+        wd=config.wd,
+        nesterov=config.nesterov,
+    )
+
+
+def prepare(config: TrainConfig, dataset: Dataset, ctx: str = "auto") -> Training:
+    """Build net, optimizer and batches; writes nothing.
+
+    Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
+    """
+    where = device(ctx)
+    net = build_net(config, dataset, where)
+    prepared = pixels(config.normalise, dataset.mean, dataset.std)
+    return Training(
+        config=config,
+        dataset=dataset,
+        device=where,
+        net=net,
+        optimizer=make_optimizer(net, config),
+        objective=Objective(net),
+        train=Batches(
+            dataset.train, config.batch_size, prepared,
+            augment=config.augment, shuffle=True, seed=config.seed,
+        ),
+        test=Batches(dataset.test, EVALUATION_BATCH, prepared),
+    )  # fmt: skip
+
+
+def train_step(
+    objective: Objective, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One update; returns the summed loss and hits, unread.
+
+    The gradient is that of the sum over images, and the optimizer divides it by their number, as
+    Gluon's `Trainer.step(batch)` does.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss, hits, _ = objective(x, y)
+    total = loss.sum()
+    total.backward()
+    for group in optimizer.param_groups:
+        group["rescale_grad"] = 1.0 / len(x)
+    optimizer.step()
+    return total.detach(), hits.sum()
+
+
+def train_epoch(training: Training, epoch: int, monitor: Monitor) -> tuple[float, float]:
+    """One pass over the training images; returns mean loss and accuracy while it learned.
+
+    Raises: CommandError where the loss is no number any more, within `CHECK_EVERY` batches.
+    """
+    config, batches, optimizer = training.config, training.train, training.optimizer
+    training.objective.train()
+    torch.manual_seed((config.seed * 100_003 + epoch) % 2**31)
+    rates = epoch_rates(config, epoch, len(batches))
+    loss_sum, hit_sum, seen = 0.0, 0.0, 0
+    unread: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for number, (rate, (x, y)) in enumerate(zip(rates, batches.epoch(epoch), strict=True), 1):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        unread.append(train_step(training.objective, optimizer, *_to_device(x, y, training.device)))
+        seen += len(x)
+        if len(unread) == CHECK_EVERY or number == len(batches):
+            loss_sum += sum(float(loss) for loss, _ in unread)
+            hit_sum += sum(float(hits) for _, hits in unread)
+            unread.clear()
+            require_finite(loss_sum, f"by batch {number}", config, epoch)
+            monitor.progress(seen, loss_sum / seen, hit_sum / seen)
+    return loss_sum / seen, hit_sum / seen
+
+
+def _to_device(
+    x: np.ndarray, y: np.ndarray, where: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(x).to(where), torch.from_numpy(y.astype(np.int64)).to(where)
+
+
+def evaluate(objective: Objective, batches: Batches, where: torch.device) -> Evaluation:
+    """Mean loss, accuracy and predictions over a split, in inference mode."""
+    objective.eval()
+    loss_sum, hit_sum, predicted = [], [], []
+    with torch.inference_mode():
+        for x, y in batches.epoch(0):
+            loss, hits, winners = objective(*_to_device(x, y, where))
+            loss_sum.append(loss.sum())
+            hit_sum.append(hits.sum())
+            predicted.append(winners)
+    count = sum(len(part) for part in predicted)
+    return Evaluation(
+        loss=sum(float(part) for part in loss_sum) / count,
+        accuracy=sum(float(part) for part in hit_sum) / count,
+        predicted=torch.cat(predicted).cpu().numpy(),
+    )
+
+
+def fit(
+    training: Training,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    monitor: Monitor | None = None,
+) -> list[dict[str, Any]]:
+    """Train as configured and return a row of metrics an epoch, those of a resumed run included.
+
+    Leaves `best.safetensors`, `last/` and `predictions.png` in the folder. Raises: CommandError
+    where the loss is no number any more, or the checkpoint is damaged; DataError.
+    """
+    net, optimizer = training.net, training.optimizer
+    monitor = monitor if monitor is not None else Silent()
+    state = checkpoint.load_last(folder, net, optimizer) if resume else None
+
+    def test() -> tuple[float, float]:
+        result = evaluate(training.objective, training.test, training.device)
+        return result.loss, result.accuracy
+
+    def predict(split: ArraySplit) -> np.ndarray:
+        batches = Batches(split, len(split), training.test.pixels)
+        return evaluate(training.objective, batches, training.device).predicted
+
+    rows = run_epochs(
+        training.config,
+        len(training.dataset.train),
+        state["rows"] if state is not None else [],
+        train_epoch=lambda epoch: train_epoch(training, epoch, monitor),
+        evaluate=test,
+        save_best=lambda: checkpoint.save_best(folder, net),
+        save_last=lambda rows: checkpoint.save_last(folder, net, optimizer, {"rows": rows}),
+        monitor=monitor,
+    )
+    save_predictions(folder, training.dataset, predict)
+    return rows
+
+
+FRAMEWORK = Framework(
+    name="torch",
+    packages=("torch", "numpy"),
+    models=MODELS,
+    documents=DOCUMENTS,
+    defaults=DEFAULTS,
+    prepare=prepare,
+    fit=fit,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run(
+        lambda: train_command(FRAMEWORK, argv, "python -m torch_ref.train"),
+        errors=(DataError, ModelError),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
