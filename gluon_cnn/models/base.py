@@ -57,7 +57,7 @@ class ClassicCNN(HybridBlock):
             self.features = _sequential("features_", features, flow)
             self.classifier = _sequential("classifier_", classifier, after)
         for shape in (*flow, *after):
-            _check_length(f"{model_name}: an output of one sample", shape)
+            _check_length(f"{model_name}: an array of one sample", shape)
         for name, parameter in self.collect_params().items():
             _check_length(name, parameter.shape)
 
