@@ -115,7 +115,8 @@ def decode(
             if size is not None and fit == "resize":
                 # JPEG can decode at 1/2, 1/4, 1/8: still three times what is asked for
                 image.draft(None, (3 * size, 3 * size))
-            plain = _upright(_plain(image).convert("L" if channels == 1 else "RGB"), image)
+            image.load()
+            plain = _upright(_mode(_plain(image), "L" if channels == 1 else "RGB"), image)
         except DataError:
             raise
         except Exception as error:  # damaged data raises nearly anything
@@ -199,7 +200,11 @@ def _plain(image: Image.Image) -> Image.Image:
         return _on_black(image.convert("LA"))
     if image.mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info:
         return _on_black(image.convert("RGBA"))
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    return _mode(image, "L" if image.mode in ("1", "L") else "RGB")
+
+
+def _mode(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # `convert` would copy
 
 
 def _on_black(image: Image.Image) -> Image.Image:

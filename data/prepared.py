@@ -27,6 +27,7 @@ from data.splits import Dataset, mixed_order
 __all__ = ["build", "find_prepared", "read_prepared"]
 
 _FORMAT = "array_record"
+_AGAIN = "delete that folder and prepare it again with python -m data.prepare"
 _AT_ONCE = 1000  # records read together when labels are collected
 
 
@@ -64,7 +65,7 @@ def read_prepared(entry: Entry, path: Path, image_size: int, channels: int, fit:
     check_fit(image_size, channels, fit)
     import tensorflow_datasets as tfds
 
-    with _telling(path):
+    with _telling(path, _AGAIN):
         builder = tfds.builder_from_directory(path)
         names = list(builder.info.splits)
         test = "test" if "test" in names else "validation"
@@ -116,7 +117,8 @@ def build(
 
     (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
     # TFDS announces itself on stdout, which belongs to whoever asked
-    with _telling(data_dir), redirect_stdout(sys.stderr):
+    remedy = "see that it can be written to and that the network holds, or name another --data-dir"
+    with _telling(data_dir, remedy), redirect_stdout(sys.stderr):
         data_dir.mkdir(parents=True, exist_ok=True)
         builder = builder_class(entry.name)(
             originals=originals, data_dir=data_dir, file_format=_FORMAT
@@ -136,7 +138,7 @@ class _Records:
         self._lock = threading.Lock()
 
     def _features(self, indices: np.ndarray) -> list[Any]:
-        with self._lock, _telling(self._name):
+        with self._lock, _telling(self._name, _AGAIN):
             records = self._source.__getitems__([int(index) for index in indices])
             return [self._parse(record).features.feature for record in records]
 
@@ -178,7 +180,7 @@ class _Ordered:
 
 
 @contextmanager
-def _telling(where: Path | str) -> Iterator[None]:
+def _telling(where: Path | str, remedy: str) -> Iterator[None]:
     """Turn whatever TFDS raises into one line; a DataError inside it is what went wrong."""
     try:
         yield
@@ -190,8 +192,9 @@ def _telling(where: Path | str) -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
             raise DataError(str(cause).splitlines()[0]) from error
-        said = str(error).splitlines() or [type(error).__name__]
-        raise DataError(f"{where}: {said[0]}") from error
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        first = (said.splitlines() or [type(error).__name__])[0].rstrip(".:")
+        raise DataError(f"{where}: {first}; {remedy}") from error
 
 
 def _read_info(path: Path) -> dict[str, Any]:
