@@ -82,18 +82,15 @@ def unary(function: Callable[..., Any]) -> Callable[..., Wired]:
 
 
 for _names, _function in UNARY.items():
-    _extra = "" if " " in _names else f" _sparse_{_names}"
-    register(_names + _extra, unary(_function), "data")
+    register(_names, unary(_function), "data")
 
 
-def same(w: Wiring, a: SimpleNamespace, x: fx.Node, *others: fx.Node) -> Wired:
+def same(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     """Identity: no node at all."""
     return x
 
 
-register("_copy identity _sparse__copy _copyto", same, "data")
-register("_CrossDeviceCopy", same, "data")
-register("_identity_with_attr_like_rhs", same, "lhs rhs")
+register("_copy identity", same, "data")
 
 
 def logical(w: Wiring, found: fx.Node, like: fx.Node) -> fx.Node:
@@ -203,7 +200,7 @@ register(
     "smooth_l1",
     lambda w, a, x: w.call(mx_math.smooth_l1, x, a.scalar),
     "data",
-    {"scalar": Attribute(real, 1.0), "is_int": IGNORED},
+    {"scalar": Attribute(real, 1.0)},
 )
 
 
@@ -213,7 +210,7 @@ def clip(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(torch.clamp, x, a.a_min, a.a_max)
 
 
-register("clip _sparse_clip", clip, "data", {"a_min": Attribute(real), "a_max": Attribute(real)})
+register("clip", clip, "data", {"a_min": Attribute(real), "a_max": Attribute(real)})
 register(
     "Cast cast amp_cast",
     lambda w, a, x: w.method("to", x, torch_dtype(a.dtype)),
@@ -229,7 +226,7 @@ def add_n(w: Wiring, a: SimpleNamespace, first: fx.Node, *rest: fx.Node) -> Wire
     return total
 
 
-register("add_n ElementWiseSum _sparse_add_n", add_n, None, {"num_args": Attribute(integer, 0)})
+register("add_n ElementWiseSum", add_n, None, {"num_args": Attribute(integer, 0)})
 
 AXES = {
     "axis": Attribute(shape, ()),
@@ -237,8 +234,8 @@ AXES = {
     "exclude": Attribute(boolean, False),
 }
 REDUCTIONS: dict[str, Callable[..., Any]] = {
-    "sum sum_axis _sparse_sum": mx_math.reduce_sum,
-    "mean _sparse_mean": mx_math.reduce_mean,
+    "sum sum_axis": mx_math.reduce_sum,
+    "mean": mx_math.reduce_mean,
     "prod": mx_math.reduce_prod,
     "max max_axis": mx_math.reduce_max,
     "min min_axis": mx_math.reduce_min,
@@ -263,7 +260,7 @@ def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
 
 
 register(
-    "norm _sparse_norm",
+    "norm",
     norm,
     "data",
     {
@@ -281,13 +278,12 @@ register("argmax_channel", lambda w, a, x: w.call(mx_math.argmax, x, 1, False), 
 TRANSPOSES = {
     "transpose_a": Attribute(boolean, False),
     "transpose_b": Attribute(boolean, False),
-    "forward_stype": IGNORED,
 }
 register(
-    "dot _sparse_dot",
+    "dot",
     lambda w, a, x, y: w.call(mx_math.dot, x, y, a.transpose_a, a.transpose_b),
     "lhs rhs",
-    TRANSPOSES,
+    {**TRANSPOSES, "forward_stype": IGNORED},
 )
 
 
@@ -299,7 +295,7 @@ def batch_dot(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
     return w.call(torch.matmul, x, y)
 
 
-register("batch_dot", batch_dot, "lhs rhs", TRANSPOSES)
+register("batch_dot", batch_dot, "lhs rhs", {**TRANSPOSES, "forward_stype": IGNORED})
 
 
 def gemm2(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:

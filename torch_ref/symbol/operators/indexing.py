@@ -84,10 +84,10 @@ register(
         "dtype": Attribute(dtype, "float32"),
     },
 )
-register("where _sparse_where", lambda w, a, *xs: w.call(mx_shape.where, *xs), "condition x y")
+register("where", lambda w, a, *xs: w.call(mx_shape.where, *xs), "condition x y")
 register("shape_array", lambda w, a, x: w.call(mx_shape.shape_array, x), "data")
 register("size_array", lambda w, a, x: w.call(mx_shape.size_array, x), "data")
-register("zeros_like _sparse_zeros_like", lambda w, a, x: w.call(torch.zeros_like, x), "data")
+register("zeros_like", lambda w, a, x: w.call(torch.zeros_like, x), "data")
 register("ones_like", lambda w, a, x: w.call(torch.ones_like, x), "data")
 
 
@@ -105,7 +105,7 @@ def constant(value: float | None) -> Callable[..., Wired]:
 
 CONSTANT = {
     "shape": Attribute(shape, ()),
-    "dtype": Attribute(optional(dtype), None),
+    "dtype": Attribute(optional(dtype), "float32"),
     "ctx": IGNORED,
 }
 register("_zeros", constant(0.0), "", CONSTANT)

@@ -51,8 +51,9 @@ def data_and_length(a: SimpleNamespace) -> tuple[str, ...]:
     return ("data", "length") if a.use_length else ("data",)
 
 
-for _name in ("softmax", "log_softmax", "softmin"):
-    register(_name, softmax(_name), data_and_length, SOFTMAX)
+register("softmax", softmax("softmax"), data_and_length, SOFTMAX)
+register("log_softmax", softmax("log_softmax"), "data", SOFTMAX)
+register("softmin", softmax("softmin"), "data", SOFTMAX)
 register(
     "SoftmaxActivation",
     lambda w, a, x: w.call(torch.softmax, x, 1 if a.mode == "channel" else -1),
@@ -119,4 +120,4 @@ register(
         "normalization": NORMALIZATION,
     },
 )
-register("make_loss _sparse_make_loss", lambda w, a, x: w.call(mx_loss.make_loss, x), "data")
+register("make_loss", lambda w, a, x: w.call(mx_loss.make_loss, x), "data")

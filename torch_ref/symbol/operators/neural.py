@@ -221,7 +221,7 @@ register(
         "act_type": Attribute(one_of("leaky", "prelu", "elu", "selu", "gelu", "rrelu"), "leaky"),
         "slope": Attribute(real, 0.25),
         "lower_bound": Attribute(real, 0.125),
-        "upper_bound": Attribute(real, 0.3339999914169312),
+        "upper_bound": Attribute(real, 0.33399999141693115),
     },
 )
 
@@ -264,15 +264,13 @@ def embedding(w: Wiring, a: SimpleNamespace, x: fx.Node, weight: fx.Node) -> Wir
     return w.call(mx_nn.embedding, x, weight)
 
 
+EMBEDDING = {
+    "input_dim": Attribute(integer),
+    "output_dim": Attribute(integer),
+    "dtype": Attribute(dtype, "float32"),
+    "sparse_grad": IGNORED,
+}
+register("Embedding", embedding, "data weight", EMBEDDING)
 register(
-    "Embedding _contrib_SparseEmbedding",
-    embedding,
-    "data weight",
-    {
-        "input_dim": Attribute(integer),
-        "output_dim": Attribute(integer),
-        "dtype": Attribute(dtype, "float32"),
-        "sparse_grad": IGNORED,
-        "deterministic": IGNORED,
-    },
+    "_contrib_SparseEmbedding", embedding, "data weight", {**EMBEDDING, "deterministic": IGNORED}
 )

@@ -41,21 +41,17 @@ def batch_norm(w: Wiring, a: SimpleNamespace, x: fx.Node, gamma: fx.Node, *rest:
     if a.eps <= 0:
         raise w.refuse(f"eps={a.eps}, expected a positive number")
     kind = BatchNormWithStatistics if a.output_mean_var else BatchNorm
-    layer = kind(a.eps, a.momentum, a.use_global_stats, a.axis)
+    layer = kind(a.eps, a.momentum, a.use_global_stats, getattr(a, "axis", 1))
     y = w.layer(layer, x, None if a.fix_gamma else gamma, beta, mean, var)
     return outputs_of(w, y, 3) if a.output_mean_var else y
 
 
-BATCH_NORM = {
-    "eps": Attribute(double, EPS_3),
+BATCH_NORM_V1 = {
+    "eps": Attribute(real, EPS_3),
     "momentum": Attribute(real, 0.8999999761581421),
     "fix_gamma": Attribute(boolean, True),
     "use_global_stats": Attribute(boolean, False),
     "output_mean_var": Attribute(boolean, False),
-    "axis": Attribute(integer, 1),
-    "cudnn_off": IGNORED,
-    "min_calib_range": IGNORED,
-    "max_calib_range": IGNORED,
 }
 INPUTS = "data gamma beta moving_mean moving_var"
 
@@ -64,12 +60,24 @@ def count(a: SimpleNamespace) -> int:
     return 3 if a.output_mean_var else 1
 
 
-register("BatchNorm BatchNorm_v1", batch_norm, INPUTS, BATCH_NORM, count)
 register(
+    "BatchNorm",
+    batch_norm,
+    INPUTS,
+    {
+        **BATCH_NORM_V1,
+        "eps": Attribute(double, EPS_3),
+        "axis": Attribute(integer, 1),
+        **dict.fromkeys(("cudnn_off", "min_calib_range", "max_calib_range"), IGNORED),
+    },
+    count,
+)
+register("BatchNorm_v1", batch_norm, INPUTS, BATCH_NORM_V1, count)
+register(  # the statistics of several devices at once, which is one batch here
     "_contrib_SyncBatchNorm",
     batch_norm,
     INPUTS,
-    {**BATCH_NORM, "ndev": IGNORED, "key": IGNORED},
+    {**BATCH_NORM_V1, "ndev": IGNORED, "key": IGNORED},
     count,
 )
 

@@ -189,7 +189,7 @@ register(
     split_v2,
     "data",
     {
-        "indices": Attribute(shape, ()),
+        "indices": Attribute(shape),
         "axis": Attribute(integer, 1),
         "squeeze_axis": Attribute(boolean, False),
         "sections": Attribute(integer, 0),
@@ -218,7 +218,7 @@ def slice_axes(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
 
 
 register(
-    "slice crop _sparse_slice",
+    "slice crop",
     slice_axes,
     "data",
     {"begin": Attribute(shape), "end": Attribute(shape), "step": Attribute(shape, ())},
