@@ -1,0 +1,150 @@
+"""Node by node: what one node computes from MXNet's own inputs, against MXNet's own output.
+
+Every node is judged alone: it is fed what MXNet computed for its inputs, so errors do not add up,
+and the bound is that of one rounded operation: 16·u·s, with u = 2⁻⁵³ and s the size of what was
+summed (`|W|∗|x| + |b|` for a convolution). Operations that round nothing must be bit-equal.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from torch_ref.symbol import mx_math, mx_nn, mx_shape
+from torch_ref.symbol.layers import BatchNorm, Dropout
+
+__all__ = ["BOUND", "NodeError", "local_errors"]
+
+BOUND = 16.0  # units of u·s; the worst seen in float64 is 4
+UNIT = 2.0**-53
+
+ROUNDS_NOTHING: set[Any] = {
+    *(torch.relu, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, torch.clamp),
+    *(torch.flatten, torch.reshape, torch.cat, torch.stack, torch.permute, torch.transpose),
+    *(torch.unsqueeze, torch.squeeze, torch.flip, torch.tile, torch.detach, torch.movedim),
+    *(torch.abs, torch.neg, torch.zeros_like, torch.ones_like, operator.getitem, "type_as", "to"),
+    *(getattr(mx_shape, name) for name in mx_shape.__all__ if name != "resize_bilinear"),
+    *(mx_math.maximum, mx_math.minimum, mx_math.reduce_max, mx_math.reduce_min),
+    *(mx_math.argmax, mx_math.argmin, mx_nn.embedding, F.pad),
+}
+# s is the same operation on absolute values
+LINEAR: dict[Any, Callable[..., Any]] = {
+    **{conv: conv for conv in (torch.conv1d, torch.conv2d, torch.conv3d)},
+    **{conv: conv for conv in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)},
+    **{pool: pool for pool in (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)},
+    **{mean: mean for mean in (F.adaptive_avg_pool2d, mx_math.reduce_mean, mx_math.reduce_sum)},
+    **{product: product for product in (F.linear, torch.matmul, mx_math.dot)},
+    mx_nn.deconvolution_to: mx_nn.deconvolution_to,
+    operator.add: operator.add,
+    operator.sub: operator.add,
+}
+
+
+@dataclass(frozen=True)
+class NodeError:
+    """The worst element of one node's output, in units of u·s (0: bit-equal)."""
+
+    name: str
+    op: str
+    units: float
+    exact: bool  # the operation rounds nothing
+
+    @property
+    def ok(self) -> bool:
+        return self.units == 0 if self.exact else self.units <= BOUND
+
+
+def local_errors(
+    module: fx.GraphModule,
+    inputs: Sequence[np.ndarray],
+    expected: Mapping[tuple[str, int], np.ndarray],
+) -> list[NodeError]:
+    """Errors of every node of a float64 module that `expected` (MXNet's outputs) holds."""
+    walker = _Walker(module, expected)
+    with torch.no_grad():
+        walker.run(*(torch.from_numpy(x) for x in inputs))
+    return walker.errors
+
+
+class _Walker(fx.Interpreter):
+    def __init__(
+        self, module: fx.GraphModule, expected: Mapping[tuple[str, int], np.ndarray]
+    ) -> None:
+        super().__init__(module)
+        self.expected = expected
+        self.errors: list[NodeError] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        op, name, index = n.meta.get("mxnet", ("null", "", 0))
+        if op == "null" or (name, index) not in self.expected:
+            return result
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        target: Any = self.fetch_attr(str(n.target)) if n.op == "call_module" else n.target
+        wanted = torch.from_numpy(self.expected[name, index])
+        if wanted.shape != result.shape:
+            self.errors.append(NodeError(name, op, float("inf"), exact=False))
+            return wanted
+        scale = scale_of(target, args, kwargs, wanted)
+        self.errors.append(NodeError(name, op, units(result, wanted, scale), scale is None))
+        return wanted
+
+
+def units(a: Tensor, b: Tensor, scale: Tensor | None) -> float:
+    """max |a − b| / (u·s); without a scale 0 or infinity."""
+    if scale is None:
+        return 0.0 if torch.equal(a, b) else float("inf")
+    if a.numel() == 0:
+        return 0.0
+    ratio = (a - b).abs() / (UNIT * scale)
+    ratio = torch.where(a == b, torch.zeros_like(ratio), ratio)
+    return float(torch.nan_to_num(ratio, nan=float("inf")).max())
+
+
+def scale_of(
+    target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], y: Tensor
+) -> Tensor | None:
+    """s for one operation, or None where nothing is rounded."""
+    if target in ROUNDS_NOTHING or isinstance(target, (nn.Dropout, Dropout)):
+        return None
+    if target in LINEAR:
+        return LINEAR[target](*(_absolute(arg) for arg in args), **kwargs)
+    if target is mx_nn.pool and args[1] == "max":
+        return None
+    if target is mx_nn.global_pool and args[1] == "max":
+        return None
+    if isinstance(target, BatchNorm):
+        return _batch_norm_scale(target, *args)
+    if target is torch.softmax:
+        x, axis = args[0], args[1]
+        return y.abs() * (1 + (x - x.amax(axis, keepdim=True)).abs())
+    if target is torch.log_softmax:
+        return y.abs() + args[0].abs()
+    if target in (mx_nn.pool, mx_nn.pool_1d, mx_nn.global_pool) and args[1] != "lp":
+        return target(args[0].abs(), *args[1:])
+    if target in (operator.mul, operator.truediv, torch.sigmoid, torch.tanh, F.softplus):
+        return y.abs()
+    return y.abs() + y.abs().max()  # no closer analysis: of the size of the largest output
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.abs()
+    return abs(value) if isinstance(value, float) else value
+
+
+def _batch_norm_scale(
+    layer: BatchNorm, x: Tensor, gamma: Tensor | None, beta: Tensor, mean: Tensor, var: Tensor
+) -> Tensor:
+    """|γ/σ|·(|x| + |μ|) + |β|."""
+    shape = [1] * x.dim()
+    shape[layer.axis] = -1
+    size = torch.rsqrt(var + layer.eps) * (1.0 if gamma is None else gamma.abs())
+    return size.reshape(shape) * (x.abs() + mean.abs().reshape(shape)) + beta.abs().reshape(shape)
