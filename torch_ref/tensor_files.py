@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +50,11 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises TensorFileError for a damaged or unexpected file, OSError where it cannot be opened.
     """
-    return _read_pt(path) if _suffix(path) == ".pt" else _read_safetensors(path)
+    read = _read_pt if _suffix(path) == ".pt" else _read_safetensors
+    # A pipe would block, and a device may never end.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise TensorFileError(f"{path}: expected a regular file")
+    return read(path)
 
 
 def write_tensors(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:

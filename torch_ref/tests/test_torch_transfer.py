@@ -353,6 +353,13 @@ def test_every_truncated_state_dict_is_refused(tmp_path: Path, suffix: str) -> N
         assert "\n" not in str(caught.value)
 
 
+def test_only_regular_state_dicts_are_opened(tmp_path: Path) -> None:
+    for name in ("a.pt", "a.safetensors"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(TensorFileError, match="regular file"):
+            read_tensors(tmp_path / name)
+
+
 def test_safetensors_of_unknown_dtype_or_size_is_refused(tmp_path: Path) -> None:
     def put(dtype: str, shape: list[int]) -> None:
         text = json.dumps({"x": {"dtype": dtype, "shape": shape, "data_offsets": [0, 1]}}).encode()
