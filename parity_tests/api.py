@@ -1,0 +1,191 @@
+"""The Python entrance: `check_parity(gluon_net, torch_net, inputs, …) -> Report`."""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import torch
+
+from parity_tests.artefacts import artefacts_rows
+from parity_tests.backward import backward_rows
+from parity_tests.forward import forward_rows
+from parity_tests.leaves import ParityError, leaves_of, side_of
+from parity_tests.losses import cross_entropy, fixed_gradients
+from parity_tests.referee import DidNotRun, Subject, attempt
+from parity_tests.report import LEVELS, Coverage, Report, Row
+from parity_tests.runs import NET, Arrays, Objective, arrays
+from parity_tests.structure import Pairing, pair_leaves, structure_rows
+from parity_tests.torch_side import run_net
+from parity_tests.weights import copy_weights, pairing_map, project_map, weights_rows
+
+__all__ = ["DEFAULT_LEVELS", "check_parity"]
+
+DEFAULT_LEVELS = ("structure", "weights", "forward", "backward")
+_OF_NETS = (*DEFAULT_LEVELS, "artefacts")
+
+
+def check_parity(
+    gluon_net: Any,
+    torch_net: Any,
+    inputs: Any,
+    labels: Any = None,
+    levels: Sequence[str] = DEFAULT_LEVELS,
+    *,
+    transfer: bool = False,
+    masks: Mapping[str, np.ndarray] | None = None,
+    strict: bool | None = None,
+    name: str = "",
+) -> Report:
+    """Say, layer by layer, whether a Gluon net and a torch net compute the same thing.
+
+    Neither net is changed: everything runs on copies, on the CPU. `inputs` is one array (N, …) or a
+    tuple of them, of numpy or either framework; `labels` (N,) are classes, and make the backward
+    pass start from softmax cross-entropy (this project's nets: from their own loss) instead of from
+    fixed gradients. `levels` are among structure, weights, forward, backward and artefacts.
+
+    Weights are compared as they are; `transfer=True` first copies Gluon's into a copy of the torch
+    net. Dropout passes its input on, unless `masks` has an array for its torch path, True where a
+    value is kept, in the shape of its input: both sides then drop the same values in training.
+    `strict` makes a divergence of differences between the frameworks that are known and predicted
+    (torch's BatchNorm stores the unbiased variance), instead of a note; by default it is on for
+    this project's own nets, which promise to have none.
+
+    The report's paths are the torch net's module paths. Raises ParityError for arguments that are
+    not two nets and their inputs.
+    """
+    started = time.perf_counter()
+    _check_sides(gluon_net, torch_net)
+    levels = _check_levels(levels)
+    given = arrays(inputs)
+    gluon_leaves = leaves_of(gluon_net)
+    way = project_map(gluon_net, torch_net)
+    report = Report(
+        name or getattr(gluon_net, "model_name", None) or type(torch_net).__name__,
+        levels,
+        environment=_environment(),
+    )
+    pairing = pair_leaves(gluon_leaves, leaves_of(torch_net))
+    if transfer:
+        torch_net = copy.deepcopy(torch_net)
+        try:
+            copy_weights(gluon_leaves, torch_net, way or pairing_map(pairing))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise ParityError(f"transfer=True: {' '.join(str(error).split())}") from error
+        pairing = pair_leaves(gluon_leaves, leaves_of(torch_net))
+    subject = Subject(
+        gluon_net,
+        torch_net,
+        pairing,
+        given,
+        Objective(),
+        _check_masks(masks or {}, pairing),
+        strict=way is not None if strict is None else strict,
+    )
+    makers: dict[str, Callable[[], tuple[list[Row], Coverage]]] = {
+        "structure": lambda: structure_rows(pairing),
+        "weights": lambda: weights_rows(gluon_net, torch_net, pairing, way),
+        "forward": lambda: forward_rows(subject),
+        "backward": lambda: backward_rows(subject),
+        "artefacts": lambda: artefacts_rows(subject),
+    }
+    refused = _refused_inputs(given)
+    if "backward" in levels and not refused:
+        refused = _set_objective(subject, labels, way is not None)
+    for level in levels:
+        if refused and level not in ("structure", "weights"):
+            report.add([Row(level, NET, "inputs", "not compared", detail=refused)])
+        else:
+            report.add(*makers[level]())
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _check_sides(gluon_net: Any, torch_net: Any) -> None:
+    sides = (side_of(gluon_net), side_of(torch_net))
+    if sides != ("gluon", "torch"):
+        raise ParityError(
+            f"got a {sides[0]} net and a {sides[1]} net, expected Gluon's first, then torch's"
+        )
+
+
+def _check_levels(levels: Sequence[str]) -> tuple[str, ...]:
+    unknown = [level for level in levels if level not in _OF_NETS]
+    if unknown or isinstance(levels, str):
+        raise ParityError(
+            f"unknown levels {levels if isinstance(levels, str) else unknown}; "
+            f"expected a sequence of {', '.join(_OF_NETS)}"
+        )
+    return tuple(level for level in LEVELS if level in levels)
+
+
+def _check_masks(masks: Mapping[str, np.ndarray], pairing: Pairing) -> dict[str, np.ndarray]:
+    known = [pair.torch.path for pair in pairing.pairs if pair.torch.kind == "dropout"]
+    unknown = [path for path in masks if path not in known]
+    if unknown:
+        raise ParityError(
+            f"masks for {', '.join(unknown)}, expected torch paths of paired dropout leaves: "
+            f"{', '.join(known) or 'there are none'}"
+        )
+    return {path: np.asarray(mask, dtype=bool) for path, mask in masks.items()}
+
+
+def _refused_inputs(given: Arrays) -> str:
+    """Why nothing can be learnt from these inputs; empty where something can."""
+    if not given or any(x.size == 0 for x in given):
+        return "the inputs are empty"
+    for x in given:
+        if not np.isfinite(x).all():
+            return "the inputs are not finite"
+        if x.size > 1 and x.min() == x.max():
+            return f"the inputs are constant, every value is {x.flat[0]}"
+    return ""
+
+
+def _set_objective(subject: Subject, labels: Any, ours: bool) -> str:
+    """Decide what the backward pass starts from; why it cannot, if it cannot."""
+    try:
+        outputs = attempt("torch", run_net, subject.torch_net, subject.inputs, "float64").outputs
+    except DidNotRun:
+        return ""  # the levels will say so, each for itself
+    if labels is None:
+        subject.objective = fixed_gradients(outputs)
+        return ""
+    (known,) = arrays(labels)
+    classes = outputs[0].shape[-1]
+    if known.shape != outputs[0].shape[:1] or known.min() < 0 or known.max() >= classes:
+        raise ParityError(
+            f"labels {known.shape} from {known.min()} to {known.max()}, expected "
+            f"({outputs[0].shape[0]},) from 0 to {classes - 1}"
+        )
+    subject.objective = _own_loss(subject, known) if ours else cross_entropy(known)
+    return ""
+
+
+def _own_loss(subject: Subject, labels: np.ndarray) -> Objective:
+    from gluon_cnn import losses as gluon_losses
+    from torch_ref import losses as torch_losses
+
+    return Objective(
+        labels=labels,
+        gluon=gluon_losses.loss_for(subject.gluon_net),
+        torch=torch_losses.loss_for(subject.torch_net),
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "mxnet": mx.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": str(os.cpu_count()),
+        "torch threads": str(torch.get_num_threads()),
+    }

@@ -1,0 +1,112 @@
+"""Level forward: every leaf's output, local and inherited, in float64 and float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from parity_tests import gluon_side, torch_side
+from parity_tests.compare import compare
+from parity_tests.envelope import forward_envelope
+from parity_tests.inherited import judged_keys
+from parity_tests.local import local_rows
+from parity_tests.referee import DidNotRun, Subject, attempt
+from parity_tests.report import Coverage, Row
+from parity_tests.runs import NetRun
+from parity_tests.structure import Pair
+
+__all__ = ["forward_rows"]
+
+
+def forward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
+    """Local rows of every leaf first, then the inherited ones; inference, then training."""
+    coverage = Coverage()
+    local: list[Row] = []
+    inherited: list[Row] = []
+    modes = (False, True) if subject.has_modes else (False,)
+    for train in modes:
+        try:
+            referee = subject.run("torch", "float64", train=train)
+            local += _local(subject, referee, train, coverage)
+            inherited += _inherited(subject, train)
+        except DidNotRun as error:
+            inherited.append(Row("forward", "net", "output", "not compared", detail=str(error)))
+    return local + inherited, coverage
+
+
+def _local(subject: Subject, referee: NetRun, train: bool, coverage: Coverage) -> Iterator[Row]:
+    for pair in subject.pairing.pairs:
+        if not train:
+            coverage.expect("outputs", pair.path)
+        calls = referee.calls[pair.torch.path]
+        if not pair.comparable:
+            continue
+        if not calls and not train:
+            detail = "never ran on this input"
+            yield Row("forward", pair.path, "output", "not compared", "local", detail=detail)
+        for call in calls:
+            if train and pair.torch.kind == "dropout":
+                yield from _dropout(subject, pair, call.inputs[0])
+            if train and pair.torch.family not in ("batchnorm", "custom"):
+                continue
+            coverage.done("outputs", pair.path)
+            yield from local_rows("forward", pair, call.inputs, train=train, strict=subject.strict)
+
+
+def _dropout(subject: Subject, pair: Pair, x: np.ndarray) -> Iterator[Row]:
+    """Each side's own dropout: what it keeps is x/(1 − p), and it keeps 1 − p of all values.
+
+    Only where masks are given: MXNet's generator cannot be put back afterwards.
+    """
+    if pair.torch.path not in subject.masks:
+        return
+    more = {"check": "local", "mode": "train", "dtype": "float32"}
+    for side, module in (("gluon", gluon_side), ("torch", torch_side)):
+        rate = float(getattr(pair, side).hyper["p"])
+        ones = np.ones((max(1, -(-4096 // x[0].size)), *x.shape[1:]), np.float32)
+        made = attempt(side, module.sample_dropout, getattr(pair, side), ones)
+        kept = made[made != 0]
+        wanted = np.full_like(kept, 1.0) / (1.0 - rate)
+        verdict = compare(kept, wanted.astype(np.float32), scale=wanted, content="nonzero")
+        yield Row.judged("forward", pair.path, "scale of what is kept", verdict, side=side, **more)
+        share = np.array([kept.size / made.size])
+        # six standard deviations of a mean of independent draws
+        units = made.size if not pair.torch.hyper["axes"] else made.shape[0] * made.shape[1]
+        spread = 6 * np.sqrt(max(rate * (1 - rate), 1e-12) / units)
+        verdict = compare(
+            share, np.array([1.0 - rate]), scale=spread / 2.0**-53, factor=1.0, unit="float64"
+        )
+        yield Row.judged(
+            "forward", pair.path, "share that is kept", verdict, side=side, unit="× 6σ", **more
+        )
+
+
+def _inherited(subject: Subject, train: bool) -> Iterator[Row]:
+    referee = subject.run("torch", "float64", train=train)
+    envelope = forward_envelope(subject, train=train)
+    for side, dtype in (("gluon", "float64"), ("gluon", "float32"), ("torch", "float32")):
+        try:
+            run = subject.run(side, dtype, train=train)
+        except DidNotRun as error:
+            yield Row(
+                "forward",
+                "net",
+                "output",
+                "not compared",
+                "inherited",
+                side,
+                dtype,
+                detail=str(error),
+            )
+            continue
+        yield from judged_keys(
+            "forward",
+            subject,
+            actual=run.named_outputs(),
+            expected=referee.named_outputs(),
+            envelope=envelope,
+            side=side,
+            dtype=dtype,
+            mode="train" if train else "inference",
+        )

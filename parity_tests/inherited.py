@@ -1,0 +1,95 @@
+"""Inherited error: what each side's own stream has gathered, judged against the envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from parity_tests.compare import ENVELOPE_FACTOR, UNIT, compare
+from parity_tests.envelope import Envelope
+from parity_tests.local import content_of
+from parity_tests.referee import Subject
+from parity_tests.report import Row
+from parity_tests.runs import NET, Key
+
+__all__ = ["judged_keys"]
+
+
+def judged_keys(
+    level: str,
+    subject: Subject,
+    *,
+    actual: Mapping[Key, np.ndarray],
+    expected: Mapping[Key, np.ndarray],
+    envelope: Envelope,
+    side: str,
+    dtype: str,
+    mode: str,
+) -> Iterator[Row]:
+    """One row for each value of the paired leaves, and of the net as a whole, in order.
+
+    `actual` has the keys of its own side, `expected` and `envelope` torch's.
+    """
+    if side == "gluon":
+        actual = subject.by_torch_path(actual)
+    paths = [pair.torch.path for pair in subject.pairing.pairs]
+    order = {path: i for i, path in enumerate([*dict.fromkeys(paths), NET])}
+    kinds = {pair.torch.path: pair.torch.kind for pair in subject.pairing.pairs}
+    keys = {key: None for key in (*expected, *actual) if key[0] in order}
+    for path, call, quantity in sorted(keys, key=lambda key: order[key[0]]):
+        key = (path, call, quantity)
+        row = Row(
+            level, path or NET, quantity, "diverged", "inherited", side, dtype, mode, compared=1
+        )
+        if key not in actual or key not in expected:
+            absent, present = (side, "the referee") if key not in actual else ("the referee", side)
+            which = f"call {call + 1}: " if call else ""
+            yield replace(row, detail=f"{which}{absent} has no {quantity}, {present} has")
+            continue
+        value = _as_torch_sees_it(actual[key], expected[key], kinds.get(path, ""), quantity)
+        yield _judged(row, value, expected[key], envelope.get(key, 0.0))
+
+
+def _as_torch_sees_it(
+    actual: np.ndarray, expected: np.ndarray, kind: str, quantity: str
+) -> np.ndarray:
+    """Gluon's Dense flattens (N, C, H, W) itself; torch flattens before it."""
+    flattened = (
+        kind == "dense" and quantity == "input gradient" and actual.ndim > expected.ndim == 2
+    )
+    if flattened and actual.shape[0] == expected.shape[0] and actual.size == expected.size:
+        return actual.reshape(expected.shape)
+    return actual
+
+
+def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, move: float) -> Row:
+    # The noise has float32's size; float64's is 2⁻²⁹ of it.
+    limit = move * UNIT[row.dtype] / UNIT["float32"]
+    verdict = compare(
+        actual,
+        expected,
+        scale=limit / UNIT[row.dtype],
+        factor=ENVELOPE_FACTOR,
+        dtype=row.dtype,
+        unit=row.dtype,
+        content=content_of(row.quantity),
+    )
+    verdict = replace(verdict, unit="envelopes")
+    distance = None
+    if actual.shape == expected.shape and np.isfinite(actual).all():
+        largest = float(np.abs(expected).max())
+        distance = float(np.abs(actual - expected).max()) / largest if largest else None
+    return Row.judged(
+        row.level,
+        row.path,
+        row.quantity,
+        verdict,
+        check=row.check,
+        side=row.side,
+        dtype=row.dtype,
+        mode=row.mode,
+        unit="envelopes",
+        distance=distance,
+    )

@@ -1,0 +1,149 @@
+"""Local comparison: one leaf, alone, in both frameworks, on the same inputs.
+
+In float64 the two sides are compared with each other, which shows that they compute the same
+function; in float32 each is compared with the referee.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from parity_tests import conventions, gluon_side, torch_side
+from parity_tests.compare import EXACT, Verdict, compare, tolerance
+from parity_tests.referee import DidNotRun, attempt
+from parity_tests.report import Row
+from parity_tests.runs import Arrays, LeafRun, rounded
+from parity_tests.scales import Scales, scales_of
+from parity_tests.structure import Pair
+
+__all__ = ["content_of", "local_rows", "mode_of", "upstream_for"]
+
+# Whose value is judged, in which dtype: in float64 there is only one difference to judge.
+JUDGED = (("gluon", "float64"), ("gluon", "float32"), ("torch", "float32"))
+
+
+def upstream_for(path: str, outputs: Arrays) -> Arrays:
+    """Gradients to send back into a leaf: normal, seeded by its path, exact in float32.
+
+    Not those that reach it in the net: behind a dead unit they would be 0 and compare nothing.
+    """
+    generator = np.random.default_rng(zlib.crc32(path.encode()))
+    return tuple(rounded(generator.standard_normal(y.shape), "float64") for y in outputs)
+
+
+@dataclass(frozen=True)
+class _Local:
+    level: str
+    pair: Pair
+    inputs: Arrays
+    train: bool
+    strict: bool
+    runs: dict[tuple[str, str], LeafRun]
+    scales: Scales
+
+    @property
+    def mode(self) -> str:
+        return "train" if self.train else "inference"
+
+
+def local_rows(
+    level: str,
+    pair: Pair,
+    inputs: Arrays,
+    *,
+    train: bool,
+    upstream: Arrays | None = None,
+    strict: bool = False,
+) -> list[Row]:
+    """The rows of one leaf at level forward (its outputs) or backward (gradients, buffers)."""
+    runs: dict[tuple[str, str], LeafRun] = {}
+    how = {"train": train, "upstream": upstream}
+    try:
+        for dtype in ("float64", "float32"):
+            for leaf, run in ((pair.gluon, gluon_side.run_leaf), (pair.torch, torch_side.run_leaf)):
+                runs[leaf.side, dtype] = attempt(leaf.side, run, leaf, inputs, dtype, **how)
+        scales = attempt("torch", scales_of, pair.torch, inputs, runs["torch", "float64"], **how)
+    except DidNotRun as error:
+        return [Row(level, pair.path, "leaf", "not compared", "local", detail=str(error))]
+    local = _Local(level, pair, inputs, train, strict, runs, scales)
+    names = {name: None for run in runs.values() for name in run}
+    return [
+        row
+        for name in names
+        if name.startswith("output") == (level == "forward")
+        for row in _quantity_rows(local, name)
+    ]
+
+
+def _quantity_rows(local: _Local, name: str) -> list[Row]:
+    for (side, dtype), run in local.runs.items():
+        if name not in run:
+            detail = f"{side} gives no {name}, the other side does"
+            return [
+                Row(
+                    local.level,
+                    local.pair.path,
+                    name,
+                    "diverged",
+                    "local",
+                    side,
+                    dtype,
+                    local.mode,
+                    compared=1,
+                    detail=detail,
+                )
+            ]
+    return [_judged(local, name, side, dtype) for side, dtype in JUDGED]
+
+
+def _judged(local: _Local, name: str, side: str, dtype: str) -> Row:
+    family, length = local.scales.family, local.scales.length
+    factor = tolerance(family, mode_of(name, local.train), side, dtype).factor(length)
+    actual, expected = local.runs[side, dtype][name], local.runs["torch", "float64"][name]
+
+    def judge(wanted: np.ndarray) -> Verdict:
+        return compare(
+            actual,
+            wanted,
+            scale=local.scales.sizes.get(name, EXACT),  # a fixed buffer has no scale
+            factor=factor,
+            dtype=dtype,
+            unit=dtype,
+            content=content_of(name),
+        )
+
+    verdict = judge(expected)
+    row = Row.judged(
+        local.level,
+        local.pair.path,
+        name,
+        verdict,
+        check="local",
+        side=side,
+        dtype=dtype,
+        mode=local.mode,
+    )
+    if verdict.ok or side == "torch":
+        return row
+    convention = conventions.variance(local.pair.torch, name, local.inputs, local.train)
+    if convention is None or not judge(convention.convert(expected)).ok:
+        return row
+    status = "diverged" if local.strict else "note"
+    return replace(row, status=status, diagnosis=convention.diagnosis)
+
+
+def content_of(name: str) -> str:
+    """What a quantity must hold to be worth comparing: a gradient may rightly be constant."""
+    if name.startswith("output"):
+        return "varied"
+    return "nonzero" if name.endswith("gradient") else "any"
+
+
+def mode_of(name: str, train: bool) -> str:
+    """Under which mode the tolerance table has a quantity."""
+    if content_of(name) == "any":
+        return "statistics"
+    return "train" if train else "inference"
