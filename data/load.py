@@ -48,6 +48,13 @@ def load_dataset(
         DataError: an unknown name, no such folder, files that are damaged or not as expected, no
             network (within 5 seconds).
     """
+    try:
+        return _load(name, data_dir, image_size, fit)
+    except OSError as error:
+        raise DataError(f"{name}: {error.filename or data_dir}: {error.strerror}") from error
+
+
+def _load(name: str, data_dir: str | Path | None, image_size: int | None, fit: str) -> Dataset:
     check_fit(image_size, 1, fit)
     if name.startswith(FOLDER):
         if image_size is None:

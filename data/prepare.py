@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         path = prepare(args.name, args.data_dir, progress=sys.stderr.isatty())
         result = {"name": args.name, "path": str(path), **_counts(path)}
-    except DataError as error:
+    except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     result["seconds"] = round(time.perf_counter() - began, 2)

@@ -383,3 +383,16 @@ def test_a_folder_needs_no_preparing_and_a_file_is_no_folder(tmp_path: Path) -> 
         prepare("mnist5k", tmp_path / "file")
     with pytest.raises(DataError, match="no such folder; expected one that holds mnist"):
         load_dataset("mnist", tmp_path / "nowhere")
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(DataError, match=r"cifar10: .*Permission denied"):
+        load_dataset("cifar10", tmp_path)
+    assert main(["cifar10", "--data-dir", str(tmp_path)]) == 1
+    assert "Permission denied" in capsys.readouterr().err
