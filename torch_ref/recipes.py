@@ -30,8 +30,7 @@ DOCUMENTS: dict[str, TrainConfig] = {
 
 _PHOTOGRAPHS = TrainConfig(
     model="alexnet", normalise="standard", augment="crop-flip", initialiser="he",
-    optimizer="sgd", lr=0.01, momentum=0.9, wd=5e-4, schedule="cosine", warmup_epochs=1,
-    batch_size=32, epochs=20,
+    optimizer="adam", lr=0.0002, schedule="cosine", warmup_epochs=1, batch_size=16, epochs=20,
 )  # fmt: skip
 
 DEFAULTS: dict[str, TrainConfig] = {
@@ -61,12 +60,12 @@ DEFAULTS: dict[str, TrainConfig] = {
         optimizer="adam", lr=0.001, schedule="cosine", batch_size=100, epochs=3,
     ),
     "alexnet": _PHOTOGRAPHS,
-    "vgg11": _PHOTOGRAPHS.replace(model="vgg11"),
-    "vgg13": _PHOTOGRAPHS.replace(model="vgg13"),
-    "vgg16": _PHOTOGRAPHS.replace(model="vgg16"),
-    "vgg19": _PHOTOGRAPHS.replace(model="vgg19"),
-    "vgg11_bn": _PHOTOGRAPHS.replace(model="vgg11_bn"),
-    "vgg13_bn": _PHOTOGRAPHS.replace(model="vgg13_bn"),
-    "vgg16_bn": _PHOTOGRAPHS.replace(model="vgg16_bn"),
-    "vgg19_bn": _PHOTOGRAPHS.replace(model="vgg19_bn"),
+    "vgg11": _PHOTOGRAPHS.replace(model="vgg11", lr=0.0001),
+    "vgg13": _PHOTOGRAPHS.replace(model="vgg13", lr=0.0001),
+    "vgg16": _PHOTOGRAPHS.replace(model="vgg16", lr=0.0001),
+    "vgg19": _PHOTOGRAPHS.replace(model="vgg19", lr=0.0001),
+    "vgg11_bn": _PHOTOGRAPHS.replace(model="vgg11_bn", lr=0.0001),
+    "vgg13_bn": _PHOTOGRAPHS.replace(model="vgg13_bn", lr=0.0001),
+    "vgg16_bn": _PHOTOGRAPHS.replace(model="vgg16_bn", lr=0.0001),
+    "vgg19_bn": _PHOTOGRAPHS.replace(model="vgg19_bn", lr=0.0001),
 }  # fmt: skip
