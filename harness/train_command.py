@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,13 +68,15 @@ def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -
         "final": rows[-1],
         "best": {"epoch": best["epoch"], "test_acc": best["test_acc"]},
         "train_seconds": round(sum(row["seconds"] for row in rows), 3),
+        "images_per_second": statistics.median(row["images_per_second"] for row in rows),
     }
     if options["json"]:
         print_json(result)
     else:
         print(
             f"best test accuracy {best['test_acc']:.4f} in epoch {best['epoch']}, "
-            f"{result['train_seconds']:.1f} s of training; the run is in {folder.path}"
+            f"{result['train_seconds']:.1f} s of training at {result['images_per_second']:,.0f} "
+            f"images/s; the run is in {folder.path}"
         )
     return 0
 
