@@ -15,6 +15,15 @@ from harness.errors import CommandError, UsageError
 __all__ = ["Parser", "finite_float", "natural", "positive", "print_json", "run"]
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one: None and False say no more than that a flag is unset."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` that shows defaults in `--help` and reports bad usage in one line.
 
@@ -23,7 +32,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("formatter_class", _Formatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(**kwargs)
 

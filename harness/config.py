@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -33,9 +34,9 @@ class TrainConfig:
     parameters; where a run is written, and on which device, is not part of it.
     """
 
-    model: str = _flag("lenet", "which network")
+    model: str = _flag("lenet", "which network", metavar="NAME")
     dataset: str = _flag(
-        "mnist5k", "mnist5k, mnist, fashion_mnist, cifar10, imagenette, folder:PATH"
+        "mnist5k", "mnist5k, mnist, fashion_mnist, cifar10, imagenette, folder:PATH", metavar="NAME"
     )
     epochs: int = _flag(20, "passes over the training images", type=positive)
     batch_size: int = _flag(64, "images per update", type=positive)
@@ -128,23 +129,18 @@ def _require(good: bool, name: str, value: object, expected: str) -> None:
         raise UsageError(f"{name} is {value}, expected {expected}")
 
 
-def flags(parser: Any, *, skip: tuple[str, ...] = ()) -> None:
-    """Add a flag for every field; unset flags are absent from the namespace.
+def flags(parser: argparse.ArgumentParser, defaults: TrainConfig) -> None:
+    """Add a flag for every field, `--help` showing `defaults`.
 
-    A flag's default is the recipe's, which is known only after `--model` and `--recipe` are, so
-    the parser itself holds none; `--help` says so.
+    Unset flags are absent from the namespace: what was given must be told from what was not, so
+    that it can change a recipe, or be held against the run to resume.
     """
-    import argparse
-
     for f in dataclasses.fields(TrainConfig):
-        if f.name in skip:
-            continue
         options = dict(f.metadata)
         text = options.pop("help")
-        if f.name not in ("model", "dataset", "seed"):
-            text += " (default: the recipe's)"
-        else:
-            text += f" (default: {f.default})"
+        default = getattr(defaults, f.name)
+        if default is not None and default is not False:
+            text += f" (default: {default})"
         parser.add_argument(
             "--" + f.name.replace("_", "-"), default=argparse.SUPPRESS, help=text, **options
         )

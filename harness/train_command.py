@@ -38,7 +38,7 @@ class Framework:
 
 def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -> int:
     """Run `python -m PACKAGE.train`; returns the exit code, raises the errors `cli.run` knows."""
-    parser = _parser(framework, prog)
+    parser = _parser(framework, prog, _likely(framework, argv))
     given = vars(parser.parse_args(argv))
     options = {
         name: given.pop(name)
@@ -86,21 +86,31 @@ def print_line(options: Mapping[str, Any], line: str) -> None:
         print(line)
 
 
-def _parser(framework: Framework, prog: str) -> Parser:
+def _likely(framework: Framework, argv: Sequence[str] | None) -> TrainConfig:
+    """The configuration whose values `--help` shows: that of the model or recipe beside it."""
+    first = Parser(add_help=False, exit_on_error=False)
+    first.add_argument("--model", nargs="?", default="lenet")
+    first.add_argument("--recipe", nargs="?")
+    known, _ = first.parse_known_args(argv)
+    if known.recipe in framework.documents:
+        return framework.documents[known.recipe]
+    return framework.defaults.get(known.model, framework.defaults["lenet"])
+
+
+def _parser(framework: Framework, prog: str, shown: TrainConfig) -> Parser:
     parser = Parser(
         prog=prog,
         description="Train a classic CNN; every run leaves a folder with its configuration, "
         "metrics, best parameters, checkpoint, curves and predictions.",
-        epilog="Each model has a recipe of its own; --recipe "
-        + ", ".join(framework.documents)
-        + " is a document's, as written. Models: "
-        + ", ".join(framework.models)
-        + ". Flags given beside a recipe change it.",
+        epilog=f"Models: {', '.join(framework.models)}. Each has a recipe of its own, and --recipe "
+        "is a document's, as written; flags beside it change it. The defaults above are those of "
+        f"{shown.model}: give --model or --recipe beside --help for others.",
     )
     parser.add_argument(
-        "--recipe", default=None, metavar="NAME", help="a document's recipe instead of the model's"
-    )
-    flags(parser)
+        "--recipe", default=None, metavar="NAME",
+        help=f"a document's recipe instead of the model's: {', '.join(framework.documents)}",
+    )  # fmt: skip
+    flags(parser, shown)
     parser.add_argument(
         "--data-dir", default=None, metavar="DIR",
         help="folder with the dataset's original files, or one prepared by data.prepare",

@@ -62,9 +62,10 @@ def test_a_config_that_is_no_object_is_refused(values: object) -> None:
 
 def test_every_field_is_a_flag_and_unset_flags_stay_away() -> None:
     parser = Parser(prog="t")
-    flags(parser)
+    flags(parser, TrainConfig(model="vgg11", lr=0.125))
     assert vars(parser.parse_args([])) == {}
     given = vars(parser.parse_args(["--image-size", "32", "--nesterov", "--wd", "0.1"]))
     assert given == {"image_size": 32, "nesterov": True, "wd": 0.1}
     text = parser.format_help()
+    assert "(default: 0.125)" in text
     assert all("--" + name.replace("_", "-") in text for name in TrainConfig().to_dict())
