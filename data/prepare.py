@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from data.catalog import CATALOG, entry_for
 from data.errors import DataError
@@ -43,9 +43,23 @@ def prepare(name: str, data_dir: str | Path | None = None, *, progress: bool = F
     return build(entry, folder, files, progress=progress)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Bad usage in one line; `harness.cli` has the full one, but nothing here imports harness."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed with one line on stderr, 2 bad usage."""
-    parser = argparse.ArgumentParser(
+    try:
+        return _main(argv)
+    except SystemExit as stop:  # argparse: --help, or bad usage
+        return stop.code if isinstance(stop.code, int) else 1
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = _Parser(
         prog="python -m data.prepare",
         description="Download a data set and prepare it for training without TensorFlow.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -57,7 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="~/tensorflow_datasets",
         help="where it goes; original files that lie there are used instead of a download",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print one JSON object on stdout",
+    )
     args = parser.parse_args(argv)
     if args.name not in CATALOG:
         parser.error(f"unknown dataset {args.name!r}; choose one of {', '.join(CATALOG)}")
@@ -69,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     result["seconds"] = round(time.perf_counter() - began, 2)
-    if args.json:
+    if "json" in args:
         print(json.dumps(result))
     else:
         print(f"{args.name}: {result['train']} training and {result['test']} test images in {path}")
