@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+
+try:
+    import torch
+except ModuleNotFoundError:
+    if __name__ == "__main__":
+        sys.exit(
+            "error: torch is not installed, and the mirror runs on it: pip install -e '.[torch]'"
+        )
+    raise
 from torch import nn
 
 from data import ArraySplit, Batches, DataError, Dataset, pixels
