@@ -16,7 +16,7 @@ from torch_ref.symbol import operators  # noqa: F401 (fills OPERATORS)
 from torch_ref.symbol.attributes import read_attributes
 from torch_ref.symbol.codegen import make_readable
 from torch_ref.symbol.errors import SymbolError
-from torch_ref.symbol.names import identifier
+from torch_ref.symbol.names import argument, identifier
 from torch_ref.symbol.reader import Entry, Node, SymbolGraph
 from torch_ref.symbol.registry import AUXILIARY, OPERATORS, PARAMETER_SLOTS, Operator, Wiring
 
@@ -166,11 +166,9 @@ class Builder:
 
     def placeholder(self, name: str, *, optional: bool) -> None:
         """An argument of forward."""
-        safe = identifier(name)
-        count = 0
-        while safe in self.inputs or safe == "self":
-            count += 1
-            safe = f"{identifier(name)}_{count}"
+        safe = argument(name)
+        while safe in self.inputs:
+            safe += "_"
         kind, default = (torch.Tensor | None, (None,)) if optional else (None, ())
         node = self.wiring.graph.create_node(
             "placeholder", safe, default, {}, name=safe, type_expr=kind

@@ -12,14 +12,16 @@ may pass. A parameter keeps MXNet's name verbatim in `state_dict` whenever it ca
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import re
 
 from torch import fx, nn
 
-__all__ = ["PathNames", "identifier"]
+__all__ = ["PathNames", "argument", "identifier"]
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
+_USED = ("self", "operator", "math", "inf", "nan", "NoneType", "device", "fx_pytree", "pytree")
 _PROBE = fx.GraphModule(nn.Module(), fx.Graph())
 
 
@@ -29,6 +31,13 @@ def identifier(name: str) -> str:
     if not safe or safe[0].isdigit():
         safe = "_" + safe
     return safe + "_" if keyword.iskeyword(safe) else safe
+
+
+def argument(name: str) -> str:
+    """An identifier for an argument of `forward`, which must not hide a name its code uses."""
+    safe = identifier(name)
+    hides = safe.startswith(("torch", "typing")) or safe in _USED or hasattr(builtins, safe)
+    return safe + "_" if hides else safe
 
 
 def _piece(text: str) -> str:
