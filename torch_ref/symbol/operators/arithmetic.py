@@ -123,7 +123,8 @@ def minimum_scalar(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
 
 # Two arrays; elementwise and broadcasting alike.
 BINARY: dict[str, Callable[..., Any]] = {
-    "elemwise_add _plus _Plus _add _grad_add broadcast_add broadcast_plus": operator.add,
+    "elemwise_add _plus _Plus _add _grad_add": operator.add,
+    "broadcast_add broadcast_plus": operator.add,
     "elemwise_sub _minus _Minus _sub broadcast_sub broadcast_minus": operator.sub,
     "elemwise_mul _mul _Mul broadcast_mul": operator.mul,
     "elemwise_div _div _Div broadcast_div": operator.truediv,
