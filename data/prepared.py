@@ -28,6 +28,7 @@ __all__ = ["build", "find_prepared", "read_prepared"]
 
 _FORMAT = "array_record"
 _AGAIN = "delete that folder and prepare it again with python -m data.prepare"
+_TRIES = 3  # of a download that breaks off: 1 to 2 seconds
 _AT_ONCE = 1000  # records read together when labels are collected
 
 
@@ -114,7 +115,10 @@ def build(
                 "result"
             )
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
 
+    # the host answered a moment ago; TFDS's ten tries, with doubling pauses, take minutes
+    downloader.MAX_RETRIES = _TRIES
     (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
     # TFDS announces itself on stdout, which belongs to whoever asked
     remedy = "see that it can be written to and that the network holds, or name another --data-dir"

@@ -234,6 +234,21 @@ def test_the_thread_runs_ahead_by_a_bounded_number_of_batches() -> None:
     iterator.close()  # type: ignore[attr-defined]
 
 
+def test_what_was_prepared_for_nobody_is_not_begun() -> None:
+    asked: list[int] = []
+
+    class Slow(ArraySplit):
+        def images(self, indices: np.ndarray) -> np.ndarray:
+            asked.extend(indices)
+            time.sleep(0.1)
+            return super().images(indices)
+
+    iterator = Batches(Slow(np.zeros((50, 1, 1, 1), np.uint8), np.arange(50)), 1, RAW).epoch(0)
+    next(iterator)
+    iterator.close()  # type: ignore[attr-defined]
+    assert len(asked) <= 2  # the first, and the one under way
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -74,7 +74,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 def test_one_colour_picture_makes_three_channels(tmp_path: Path) -> None:
     makers.write_classes(tmp_path, {"a": 10, "b": 10})
     assert load_dataset(f"folder:{tmp_path}", image_size=8).shape == (8, 8, 1)
-    makers.picture((1, 2, 3)).save(tmp_path / "b" / "colour.jpg")
+    makers.picture((1, 2, 3)).save(tmp_path / "a" / "000.png")
     dataset = load_dataset(f"folder:{tmp_path}", image_size=8)
     assert dataset.shape == (8, 8, 3)
     assert len(dataset.mean) == len(dataset.std) == 3
@@ -207,14 +207,18 @@ def test_pad_refuses_a_larger_picture_before_training_starts(tmp_path: Path) -> 
         load_dataset(f"folder:{tmp_path}", image_size=7, fit="pad")
 
 
-def test_a_picture_damaged_behind_its_header_stops_the_epoch_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slow", [0.0, 9.0])
+def test_a_picture_damaged_behind_its_header_stops_the_epoch_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: float
+) -> None:
+    monkeypatch.setattr(encoded, "SLOW", slow)
     makers.write_classes(tmp_path, {"a": 30}, colour=True)
     paths = sorted((tmp_path / "a").iterdir())
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     whole = makers.encoded(Image.fromarray(noise))
     paths[20].write_bytes(whole[: len(whole) // 2])
     split = EncodedSplit(Files(paths), np.zeros(30), 8, 3)
-    batches = Batches(split, 7, pixels("unit", (0.5,) * 3, (0.5,) * 3))
+    batches = Batches(split, 15, pixels("unit", (0.5,) * 3, (0.5,) * 3))
     with pytest.raises(DataError, match="damaged image") as caught:
         list(batches.epoch(0))
     assert str(paths[20]) in str(caught.value)

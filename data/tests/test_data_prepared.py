@@ -170,6 +170,17 @@ def test_a_download_that_is_not_there_is_named(
         prepare("mnist", tmp_path)
 
 
+def test_a_server_that_breaks_off_is_given_up_in_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: tuple[Path, str]
+) -> None:
+    publish(monkeypatch, *server)
+    monkeypatch.setattr(_Quiet, "do_GET", lambda self: self.connection.close())
+    began = time.perf_counter()
+    with pytest.raises(DataError, match=r"see that .* the network holds"):
+        prepare("mnist", tmp_path)
+    assert time.perf_counter() - began < 8
+
+
 def test_a_wrong_original_is_named_and_leaves_nothing_prepared(
     tmp_path: Path, small_mnist: None
 ) -> None:
