@@ -34,7 +34,9 @@ __all__ = [
     "evaluate",
     "fit",
     "main",
+    "make_batches",
     "prepare",
+    "to_devices",
     "train_epoch",
     "train_step",
 ]
@@ -127,6 +129,20 @@ class Training:
     test: Batches
 
 
+def make_batches(config: TrainConfig, dataset: Dataset) -> tuple[Batches, Batches]:
+    """The training and the test batches of a run, as the framework's loops will see them."""
+    prepared = pixels(config.normalise, dataset.mean, dataset.std)
+    train = Batches(
+        dataset.train,
+        config.batch_size,
+        prepared,
+        augment=config.augment,
+        shuffle=True,
+        seed=config.seed,
+    )
+    return train, Batches(dataset.test, EVALUATION_BATCH, prepared)
+
+
 def prepare(config: TrainConfig, dataset: Dataset, ctx: str = "auto") -> Training:
     """Build net, optimizer and batches; writes nothing.
 
@@ -136,7 +152,7 @@ def prepare(config: TrainConfig, dataset: Dataset, ctx: str = "auto") -> Trainin
     net = build_net(config, dataset, devices)
     objective = Objective(net)
     objective.hybridize(static_alloc=True, static_shape=True)
-    prepared = pixels(config.normalise, dataset.mean, dataset.std)
+    train, test = make_batches(config, dataset)
     return Training(
         config=config,
         dataset=dataset,
@@ -144,12 +160,9 @@ def prepare(config: TrainConfig, dataset: Dataset, ctx: str = "auto") -> Trainin
         net=net,
         trainer=make_trainer(net, config, devices),
         objective=objective,
-        train=Batches(
-            dataset.train, config.batch_size, prepared,
-            augment=config.augment, shuffle=True, seed=config.seed,
-        ),
-        test=Batches(dataset.test, EVALUATION_BATCH, prepared),
-    )  # fmt: skip
+        train=train,
+        test=test,
+    )
 
 
 def train_step(

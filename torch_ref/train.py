@@ -44,7 +44,9 @@ __all__ = [
     "evaluate",
     "fit",
     "main",
+    "make_batches",
     "prepare",
+    "to_device",
     "train_epoch",
     "train_step",
 ]
@@ -128,6 +130,20 @@ def make_optimizer(net: ClassicCNN, config: TrainConfig) -> torch.optim.Optimize
     )
 
 
+def make_batches(config: TrainConfig, dataset: Dataset) -> tuple[Batches, Batches]:
+    """The training and the test batches of a run, as the framework's loops will see them."""
+    prepared = pixels(config.normalise, dataset.mean, dataset.std)
+    train = Batches(
+        dataset.train,
+        config.batch_size,
+        prepared,
+        augment=config.augment,
+        shuffle=True,
+        seed=config.seed,
+    )
+    return train, Batches(dataset.test, EVALUATION_BATCH, prepared)
+
+
 def prepare(config: TrainConfig, dataset: Dataset, ctx: str = "auto") -> Training:
     """Build net, optimizer and batches; writes nothing.
 
@@ -135,7 +151,7 @@ def prepare(config: TrainConfig, dataset: Dataset, ctx: str = "auto") -> Trainin
     """
     where = device(ctx)
     net = build_net(config, dataset, where)
-    prepared = pixels(config.normalise, dataset.mean, dataset.std)
+    train, test = make_batches(config, dataset)
     return Training(
         config=config,
         dataset=dataset,
@@ -143,12 +159,9 @@ def prepare(config: TrainConfig, dataset: Dataset, ctx: str = "auto") -> Trainin
         net=net,
         optimizer=make_optimizer(net, config),
         objective=Objective(net),
-        train=Batches(
-            dataset.train, config.batch_size, prepared,
-            augment=config.augment, shuffle=True, seed=config.seed,
-        ),
-        test=Batches(dataset.test, EVALUATION_BATCH, prepared),
-    )  # fmt: skip
+        train=train,
+        test=test,
+    )
 
 
 def train_step(
@@ -183,7 +196,7 @@ def train_epoch(training: Training, epoch: int, monitor: Monitor) -> tuple[float
     for number, (rate, (x, y)) in enumerate(zip(rates, batches.epoch(epoch), strict=True), 1):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        unread.append(train_step(training.objective, optimizer, *_to_device(x, y, training.device)))
+        unread.append(train_step(training.objective, optimizer, *to_device(x, y, training.device)))
         seen += len(x)
         if len(unread) == CHECK_EVERY or number == len(batches):
             loss_sum += sum(float(loss) for loss, _ in unread)
@@ -194,7 +207,7 @@ def train_epoch(training: Training, epoch: int, monitor: Monitor) -> tuple[float
     return loss_sum / seen, hit_sum / seen
 
 
-def _to_device(
+def to_device(
     x: np.ndarray, y: np.ndarray, where: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(x).to(where), torch.from_numpy(y.astype(np.int64)).to(where)
@@ -206,7 +219,7 @@ def evaluate(objective: Objective, batches: Batches, where: torch.device) -> Eva
     loss_sum, hit_sum, predicted = [], [], []
     with torch.inference_mode():
         for x, y in batches.epoch(0):
-            loss, hits, winners = objective(*_to_device(x, y, where))
+            loss, hits, winners = objective(*to_device(x, y, where))
             loss_sum.append(loss.sum())
             hit_sum.append(hits.sum())
             predicted.append(winners)
