@@ -1,0 +1,172 @@
+"""`python -m parity_tests`: run parity, print a table, exit 1 with the first divergence by name."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gluon_cnn  # noqa: F401  (settles MXNet's threads before it loads)
+from harness.cli import Parser, natural, positive, print_json, run
+from harness.errors import UsageError
+from harness.runfolder import replace_file
+from parity_tests.api import check_parity
+from parity_tests.cases import MODELS, Case, project_case, user_case
+from parity_tests.data_level import check_data
+from parity_tests.html import page
+from parity_tests.leaves import ParityError
+from parity_tests.report import LEVELS, SCHEMA, Report
+from parity_tests.table import table
+
+__all__ = ["main"]
+
+FULL = ("alexnet", "vgg16")  # whose full size is worth a minute
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run(lambda: _main(argv), errors=(ParityError,))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    levels = _chosen(args.level, LEVELS, "--level")
+    own = (args.gluon, args.torch, args.input)
+    if any(own) and not all(own):
+        raise UsageError("--gluon, --torch and --input go together: name all three")
+    if any(own) and (args.model or args.full):
+        raise UsageError("--model and --full are for this project's models, not for your own pair")
+    reports = []
+    try:
+        for report in _reports(args, levels):
+            reports.append(report)
+            if not args.json:
+                print(_progress(report), file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        if not reports:
+            raise
+    if args.report:
+        _write(Path(args.report), reports)
+    failed = [report for report in reports if not report.ok]
+    if args.json:
+        print_json({"schema": SCHEMA, "ok": not failed, "reports": [_summary(r) for r in reports]})
+    else:
+        print(table(reports, levels))
+    for report in failed:
+        print(f"{report.name}: {report.first_divergence}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m parity_tests",
+        description="Check, layer by layer, that Gluon and PyTorch compute the same.",
+        epilog=f"Models: {', '.join(MODELS)}. Levels: {', '.join(LEVELS)}. Exit status: 0 parity, "
+        "1 a divergence (named on stderr), 2 bad usage.",
+    )
+    parser.add_argument(
+        "--model", action="append", metavar="NAME", help="model, or several with commas; unset: all"
+    )
+    parser.add_argument(
+        "--level", action="append", metavar="NAME", help="level, or several with commas; unset: all"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="also alexnet and vgg16 at 224×224, forward"
+    )
+    parser.add_argument("--gluon", metavar="PKG:FACTORY", help="your own Gluon net")
+    parser.add_argument("--torch", metavar="PKG:FACTORY", help="your own torch net")
+    parser.add_argument("--input", metavar="N,C,H,W", help="shape of the input of your own pair")
+    parser.add_argument(
+        "--transfer", action="store_true", help="copy Gluon's weights into your torch net first"
+    )
+    parser.add_argument("--batch-size", type=positive, default=2, help="images of the model checks")
+    parser.add_argument("--seed", type=natural, default=0, help="seed of weights and inputs")
+    parser.add_argument("--report", metavar="DIR", help="write report.html and report.json there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, without rows")
+    return parser
+
+
+def _chosen(given: list[str] | None, known: Sequence[str], flag: str) -> tuple[str, ...]:
+    """What a repeatable, comma-separated flag names, in the order of `known`; all if unset."""
+    if given is None:
+        return tuple(known)
+    names = [name.strip() for text in given for name in text.split(",")]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"{flag} is {unknown[0]!r}, expected some of {', '.join(known)}")
+    return tuple(name for name in known if name in names)
+
+
+def _reports(args: Any, levels: tuple[str, ...]) -> Iterator[Report]:
+    if args.gluon:
+        mine = tuple(level for level in levels if level != "data")
+        if not mine:
+            raise UsageError("--level data is for this project's models, not for your own pair")
+        case = user_case(args.gluon, args.torch, _shape(args.input), seed=args.seed)
+        yield _check(case, mine, transfer=args.transfer)
+        return
+    of_nets = tuple(level for level in levels if level != "data")
+    for name in _chosen(args.model, MODELS, "--model"):
+        report = None
+        if of_nets:
+            case = project_case(name, batch=args.batch_size, seed=args.seed)
+            report = _check(case, of_nets)
+        if "data" in levels:
+            data = check_data(name, seed=args.seed)
+            report = data if report is None else _joined(report, data, levels)
+        assert report is not None  # levels are never empty
+        yield report
+        if args.full and name in FULL and "forward" in levels:
+            full = project_case(name, full=True, batch=1, seed=args.seed)
+            some = tuple(level for level in levels if level in ("structure", "weights", "forward"))
+            result = _check(full, some)
+            result.name = f"{name} 224"
+            yield result
+
+
+def _check(case: Case, levels: tuple[str, ...], *, transfer: bool = False) -> Report:
+    return check_parity(
+        case.gluon_net,
+        case.torch_net,
+        case.inputs,
+        case.labels,
+        levels,
+        transfer=transfer,
+        name=case.name,
+    )
+
+
+def _joined(first: Report, second: Report, levels: tuple[str, ...]) -> Report:
+    first.levels = levels
+    first.add(second.rows, second.coverage)
+    first.seconds += second.seconds
+    return first
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", text):
+        raise UsageError(f"--input is {text!r}, expected a shape such as 1,3,32,32")
+    return tuple(int(number) for number in text.split(","))
+
+
+def _progress(report: Report) -> str:
+    return f"{report.name}: {'ok' if report.ok else 'DIVERGED'}, {report.seconds:.1f} s"
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    return {key: value for key, value in report.as_dict().items() if key != "rows"}
+
+
+def _write(folder: Path, reports: list[Report]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    body = ",\n".join(report.to_json() for report in reports)
+    text = f'{{"schema": {SCHEMA}, "reports": [\n{body}\n]}}\n'
+    replace_file(folder / "report.json", lambda part: part.write_text(text, encoding="utf-8"))
+    replace_file(folder / "report.html", lambda p: p.write_text(page(reports), encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
