@@ -1,4 +1,4 @@
-"""Accuracy, also per class, and confusion matrix of a run: `python -m gluon_cnn.evaluate`."""
+"""Accuracy, per class too, and confusion matrix of a run or an export: `gluon_cnn.evaluate`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from data import Batches, DataError, Dataset, load_dataset
 from gluon_cnn.devices import contexts
+from gluon_cnn.exported import open_saved
 from gluon_cnn.models import ModelError
-from gluon_cnn.saved import SavedRun, open_run
+from gluon_cnn.saved import SavedRun
 from gluon_cnn.train import EVALUATION_BATCH, Objective, evaluate
 from harness.cli import Parser, print_json, run
-from harness.errors import CommandError
+from harness.errors import CommandError, UsageError
 from harness.plots import save_confusion
 
 __all__ = ["confusion", "evaluate_run", "main"]
@@ -40,7 +41,7 @@ def evaluate_run(saved: SavedRun, dataset: Dataset, devices: list[Any]) -> dict[
     totals = counts.sum(axis=1)
     return {
         "run": str(saved.path),
-        "model": saved.config.model,
+        "model": saved.model,
         "dataset": dataset.name,
         "images": int(totals.sum()),
         "loss": result.loss,
@@ -58,7 +59,7 @@ def _check_fits(saved: SavedRun, dataset: Dataset) -> None:
     if (channels, height, width) != saved.input_shape:
         raise CommandError(
             f"{dataset.name} has images (C, H, W) of {(channels, height, width)}, "
-            f"the run was trained on {saved.input_shape}"
+            f"the net takes {saved.input_shape}"
         )
     if len(dataset.class_names) > len(saved.class_names):
         raise CommandError(
@@ -67,7 +68,7 @@ def _check_fits(saved: SavedRun, dataset: Dataset) -> None:
         )
     if dataset.class_names != saved.class_names[: len(dataset.class_names)]:
         raise CommandError(
-            f"{dataset.name} has the classes {', '.join(dataset.class_names[:5])}…, the run "
+            f"{dataset.name} has the classes {', '.join(dataset.class_names[:5])}…, the net "
             f"{', '.join(saved.class_names[:5])}…: their numbers do not mean the same"
         )
 
@@ -82,30 +83,32 @@ def _main(argv: Sequence[str] | None) -> int:
         prog="python -m gluon_cnn.evaluate",
         description="Evaluate a run's best parameters on test images; writes confusion.png.",
     )
-    parser.add_argument("run", metavar="RUN", help="folder of a run of gluon_cnn.train")
+    parser.add_argument(
+        "run", metavar="RUN", help="folder of gluon_cnn.train or of gluon_cnn.export"
+    )
     parser.add_argument("--dataset", default=None, help="unset: the run's own")
     parser.add_argument("--data-dir", default=None, metavar="DIR", help="unset: the run's own")
     parser.add_argument("--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, gpu:1, …")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     devices = contexts(args.ctx)
-    saved = open_run(args.run, devices)
-    own = args.dataset is None or args.dataset == saved.config.dataset
-    size = saved.config.image_size
-    name = args.dataset if args.dataset is not None else saved.config.dataset
+    saved = open_saved(args.run, devices)
+    own = args.dataset is None or args.dataset == saved.dataset
+    size = saved.image_size
+    name = args.dataset if args.dataset is not None else saved.dataset
+    if name is None:
+        raise UsageError(f"{args.run} was trained on nothing: name a data set with --dataset")
     if size is None and (name.startswith("folder:") or name == "imagenette"):
         size = saved.input_shape[1]
     dataset = load_dataset(
         name,
         args.data_dir if args.data_dir is not None else (saved.data_dir if own else None),
         image_size=size,
-        fit=saved.config.fit,
+        fit=saved.fit,
     )
     result = evaluate_run(saved, dataset, devices)
     picture = saved.path / "confusion.png"
-    title = (
-        f"{saved.config.model} on {dataset.name}: {result['accuracy']:.4f} of {result['images']}"
-    )
+    title = f"{saved.model} on {dataset.name}: {result['accuracy']:.4f} of {result['images']}"
     save_confusion(picture, result["confusion"], saved.class_names, title)
     if args.json:
         print_json({**result, "picture": picture})

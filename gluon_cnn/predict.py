@@ -11,8 +11,9 @@ import numpy as np
 
 from data import ArraySplit, Batches, DataError, read_image
 from gluon_cnn.devices import contexts
+from gluon_cnn.exported import open_saved
 from gluon_cnn.models import ModelError
-from gluon_cnn.saved import SavedRun, open_run
+from gluon_cnn.saved import SavedRun
 from harness.cli import Parser, positive, print_json, run
 
 __all__ = ["main", "predict", "probabilities"]
@@ -42,7 +43,7 @@ def predict(saved: SavedRun, paths: Sequence[str | Path], *, invert: bool = Fals
     paper. Raises: DataError naming the file that cannot be read.
     """
     channels, size, _ = saved.input_shape
-    images = np.stack([read_image(path, size, channels, saved.config.fit) for path in paths])
+    images = np.stack([read_image(path, size, channels, saved.fit) for path in paths])
     return probabilities(saved, 255 - images if invert else images)
 
 
@@ -56,7 +57,9 @@ def _main(argv: Sequence[str] | None) -> int:
         prog="python -m gluon_cnn.predict",
         description="Name the class of image files (PNG, JPEG; grey or colour; any size).",
     )
-    parser.add_argument("run", metavar="RUN", help="folder of a run of gluon_cnn.train")
+    parser.add_argument(
+        "run", metavar="RUN", help="folder of gluon_cnn.train or of gluon_cnn.export"
+    )
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     parser.add_argument(
         "--top", type=positive, default=3, help="how many classes to name per image"
@@ -67,7 +70,7 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument("--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, gpu:1, …")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
-    saved = open_run(args.run, contexts(args.ctx))
+    saved = open_saved(args.run, contexts(args.ctx))
     shares = predict(saved, args.images, invert=args.invert)
     top = np.argsort(-shares, axis=1, kind="stable")[:, : args.top]
     answers = [

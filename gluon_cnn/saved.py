@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mxnet as mx
+from mxnet.gluon import HybridBlock
 
 from data import Pixels, pixels
 from gluon_cnn.checkpoint import load_parameters
-from gluon_cnn.models import ClassicCNN, get_model
+from gluon_cnn.models import get_model
 from harness.config import TrainConfig
 from harness.errors import CommandError
 from harness.train_command import read_run
@@ -19,14 +20,20 @@ __all__ = ["SavedRun", "open_run"]
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What `evaluate`, `predict` and `export` need of a run."""
+    """What `evaluate`, `predict` and `export` need of a net, whatever kept it."""
 
     path: Path
-    config: TrainConfig
-    net: ClassicCNN
+    model: str
+    net: HybridBlock  # with .model_name and .smallest_wins
     input_shape: tuple[int, int, int]  # C, H, W
     class_names: tuple[str, ...]
-    pixels: Pixels
+    normalise: str  # of data.NORMALISATIONS, with the statistics it was given
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pixels: Pixels  # what the three come to
+    fit: str
+    dataset: str | None  # None: it was trained on nothing
+    image_size: int | None  # that the data set was asked for; None: its own
     data_dir: str | None
 
 
@@ -48,12 +55,19 @@ def open_run(path: str | Path, devices: list[mx.Context]) -> SavedRun:
         raise CommandError(f"{best} is missing: has the run finished an epoch?")
     net = get_model(config.model, len(run["class_names"]), channels, height)
     load_parameters(net, best, devices)
+    mean, std = tuple(run["mean"]), tuple(run["std"])
     return SavedRun(
         path=folder,
-        config=config,
+        model=config.model,
         net=net,
         input_shape=(channels, height, width),
         class_names=tuple(run["class_names"]),
-        pixels=pixels(config.normalise, tuple(run["mean"]), tuple(run["std"])),
+        normalise=config.normalise,
+        mean=mean,
+        std=std,
+        pixels=pixels(config.normalise, mean, std),
+        fit=config.fit,
+        dataset=config.dataset,
+        image_size=config.image_size,
         data_dir=run["data_dir"],
     )
