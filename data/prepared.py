@@ -54,7 +54,7 @@ def find_prepared(entry: Entry, folder: Path) -> Path | None:
             f"{path}: prepared as {file_format}, which needs TensorFlow; expected {_FORMAT}: "
             f"run python -m data.prepare {entry.name} with another --data-dir"
         )
-    return max(usable, key=lambda path: path.name) if usable else None
+    return max(usable, key=_version) if usable else None
 
 
 def read_prepared(entry: Entry, path: Path, image_size: int, channels: int, fit: str) -> Dataset:
@@ -199,6 +199,10 @@ def _telling(where: Path | str, remedy: str) -> Iterator[None]:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         first = (said.splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise DataError(f"{where}: {first}; {remedy}") from error
+
+
+def _version(path: Path) -> list[int]:
+    return [int(part) if part.isdigit() else 0 for part in path.name.split(".")]
 
 
 def _read_info(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data import DataError, load_dataset
+from data import DataError, load, load_dataset
 from data.idx import IDX_FILES, find_idx, read_idx, read_idx_split
 from data.tests.makers import digits, idx_bytes, shrink, write_mnist
 
@@ -134,6 +134,34 @@ def test_the_four_files_are_found_and_nothing_is_downloaded(
     np.testing.assert_array_equal(dataset.train.images(np.arange(20))[..., 0], images)
     np.testing.assert_array_equal(dataset.train.labels, labels)
     assert dataset.shape == (28, 28, 1)
+
+
+@pytest.mark.parametrize("fit", ["resize", "pad"])
+def test_what_is_too_large_to_resize_at_once_is_resized_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fit: str
+) -> None:
+    shrink(monkeypatch, "mnist", counts=(20, 10))
+    write_mnist(tmp_path)
+    at_once = load_dataset("mnist", tmp_path, image_size=40, fit=fit)
+    monkeypatch.setattr(load, "LARGEST_ARRAY", 20 * 40 * 40)
+    later = load_dataset("mnist", tmp_path, image_size=40, fit=fit)
+    assert type(later.train) is not type(at_once.train)
+    assert type(later.test) is type(at_once.test)
+    some = np.array([3, 19, 3, 0])
+    np.testing.assert_array_equal(later.train.images(some), at_once.train.images(some))
+    assert later.train.images(some).shape == (4, 40, 40, 1)
+    assert later.shape == (40, 40, 1)
+
+
+def test_pad_to_less_than_the_images_have_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink(monkeypatch, "mnist", counts=(20, 10))
+    write_mnist(tmp_path)
+    for limit in (2**28, 0):
+        monkeypatch.setattr(load, "LARGEST_ARRAY", limit)
+        with pytest.raises(DataError, match="mnist: 28 x 28 cannot be padded to 20 x 20"):
+            load_dataset("mnist", tmp_path, image_size=20, fit="pad")
 
 
 def test_the_dotted_spelling_is_found_and_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -243,6 +243,15 @@ def test_a_server_or_its_proxy_is_asked_at_the_right_port(monkeypatch: pytest.Mo
     assert sorted(asked) == [("near", 443), ("proxy", 3128)]
 
 
+def test_the_newest_version_is_taken(tmp_path: Path) -> None:
+    for version in ("9.0.0", "10.0.0", "2.1.0"):
+        folder = tmp_path / "mnist" / version
+        folder.mkdir(parents=True)
+        info = {"name": "mnist", "fileFormat": "array_record", "version": version}
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+    assert find_prepared(CATALOG["mnist"], tmp_path) == tmp_path / "mnist" / "10.0.0"
+
+
 def edit_info(path: Path, **changes: object) -> None:
     file = path / "dataset_info.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
