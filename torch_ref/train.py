@@ -53,6 +53,7 @@ __all__ = [
 
 CHECK_EVERY = 20  # batches between two looks at the loss
 EVALUATION_BATCH = 256
+FIXED = ("running_mean", "running_var", "bitmaps")  # not drawn: they start as the layer has them
 
 
 class Objective(nn.Module):
@@ -107,11 +108,10 @@ def build_net(config: TrainConfig, dataset: Dataset, where: torch.device) -> Cla
             f"pass --image-size {max(height, width)}"
         )
     net = get_model(config.model, len(dataset.class_names), channels, height)
-    # First weights are drawn by Gluon's names, so that both frameworks draw the same.
-    trainable = {name for name, _ in net.named_parameters()}
-    state = {name: value.numpy() for name, value in net.state_dict().items()}
-    named = to_gluon({name: a for name, a in state.items() if name in trainable})
-    shapes = {name: array.shape for name, array in named.items()}
+    # First weights are drawn by Gluon's names, so that both frameworks draw the same. A BatchNorm
+    # is known by its statistics, so that all of the state is named before they are left out.
+    named = to_gluon({name: value.numpy() for name, value in net.state_dict().items()})
+    shapes = {n: a.shape for n, a in named.items() if n.rpartition(".")[2] not in FIXED}
     first = to_torch(initial_arrays(shapes, config.initialiser, config.seed))
     net.load_state_dict({n: torch.from_numpy(a) for n, a in first.items()}, strict=False)
     return net.to(where)
