@@ -147,6 +147,10 @@ def _made(spec: str, side: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise ParityError(f"--{side} {spec}: {error}") from error
     net = made() if callable(made) and not hasattr(made, "forward") else made
-    if side_of(net) != side:
-        raise ParityError(f"--{side} {spec} gives a {side_of(net)} net, expected a {side} one")
+    try:
+        kind = f"a {side_of(net)} net"
+    except ParityError:
+        kind = f"an object of type {type(net).__name__}"
+    if kind != f"a {side} net":
+        raise ParityError(f"--{side} {spec} gives {kind}, expected a {side} net")
     return net
