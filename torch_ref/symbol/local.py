@@ -80,21 +80,56 @@ class _Walker(fx.Interpreter):
         super().__init__(module)
         self.expected = expected
         self.errors: list[NodeError] = []
+        self.sizes: dict[fx.Node, Tensor] = {}  # s of a linear step within one of MXNet's nodes
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         op, name, index = n.meta.get("mxnet", ("null", "", 0))
         if op == "null" or (name, index) not in self.expected:
+            if n.op == "call_function" and n.target in LINEAR:
+                self.sizes[n] = LINEAR[n.target](*self.absolute(n))
             return result
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        target: Any = self.fetch_attr(str(n.target)) if n.op == "call_module" else n.target
         wanted = torch.from_numpy(self.expected[name, index])
         if wanted.shape != result.shape:
             self.errors.append(NodeError(name, op, float("inf"), exact=False))
             return wanted
-        scale = scale_of(target, args, kwargs, wanted)
+        scale = self.scale_of(n, wanted)
         self.errors.append(NodeError(name, op, units(result, wanted, scale), scale is None))
         return wanted
+
+    def absolute(self, n: fx.Node) -> tuple[Any, ...]:
+        """The arguments with the absolute values of arrays and numbers."""
+        arguments = [
+            self.sizes[arg] if isinstance(arg, fx.Node) and arg in self.sizes else value
+            for arg, value in zip(n.args, self.fetch_args_kwargs_from_env(n)[0], strict=True)
+        ]
+        return tuple(
+            abs(value) if isinstance(value, (Tensor, float)) else value for value in arguments
+        )
+
+    def scale_of(self, n: fx.Node, y: Tensor) -> Tensor | None:
+        """s for one operation, or None where nothing is rounded."""
+        target: Any = self.fetch_attr(str(n.target)) if n.op == "call_module" else n.target
+        args, _ = self.fetch_args_kwargs_from_env(n)
+        if target in ROUNDS_NOTHING or isinstance(target, (nn.Dropout, Dropout)):
+            return None
+        if target in LINEAR:
+            return LINEAR[target](*self.absolute(n))
+        if target in (mx_nn.pool, mx_nn.pool_1d, mx_nn.global_pool):
+            if args[1] == "max":
+                return None
+            if args[1] != "lp":
+                return target(*self.absolute(n))
+        if isinstance(target, BatchNorm):
+            return _batch_norm_scale(target, *args)
+        if target is torch.softmax:
+            x, axis = args[0], args[1]
+            return y.abs() * (1 + (x - x.amax(axis, keepdim=True)).abs())
+        if target is torch.log_softmax:
+            return y.abs() + args[0].abs()
+        if target in (operator.mul, operator.truediv, torch.sigmoid, torch.tanh, F.softplus):
+            return y.abs()
+        return y.abs() + y.abs().max()  # no closer analysis: the size of the largest output
 
 
 def units(a: Tensor, b: Tensor, scale: Tensor | None) -> float:
@@ -106,38 +141,6 @@ def units(a: Tensor, b: Tensor, scale: Tensor | None) -> float:
     ratio = (a - b).abs() / (UNIT * scale)
     ratio = torch.where(a == b, torch.zeros_like(ratio), ratio)
     return float(torch.nan_to_num(ratio, nan=float("inf")).max())
-
-
-def scale_of(
-    target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], y: Tensor
-) -> Tensor | None:
-    """s for one operation, or None where nothing is rounded."""
-    if target in ROUNDS_NOTHING or isinstance(target, (nn.Dropout, Dropout)):
-        return None
-    if target in LINEAR:
-        return LINEAR[target](*(_absolute(arg) for arg in args), **kwargs)
-    if target is mx_nn.pool and args[1] == "max":
-        return None
-    if target is mx_nn.global_pool and args[1] == "max":
-        return None
-    if isinstance(target, BatchNorm):
-        return _batch_norm_scale(target, *args)
-    if target is torch.softmax:
-        x, axis = args[0], args[1]
-        return y.abs() * (1 + (x - x.amax(axis, keepdim=True)).abs())
-    if target is torch.log_softmax:
-        return y.abs() + args[0].abs()
-    if target in (mx_nn.pool, mx_nn.pool_1d, mx_nn.global_pool) and args[1] != "lp":
-        return target(args[0].abs(), *args[1:])
-    if target in (operator.mul, operator.truediv, torch.sigmoid, torch.tanh, F.softplus):
-        return y.abs()
-    return y.abs() + y.abs().max()  # no closer analysis: of the size of the largest output
-
-
-def _absolute(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.abs()
-    return abs(value) if isinstance(value, float) else value
 
 
 def _batch_norm_scale(

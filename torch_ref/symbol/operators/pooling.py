@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import torch
@@ -30,6 +31,7 @@ from torch_ref.symbol.registry import Wired, Wiring, register
 
 __all__: list[str] = []
 
+LONG_SUM = 64  # elements
 PLAIN_MAX = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 PLAIN_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
@@ -54,6 +56,13 @@ def pooling(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     plain = not full and all(2 * p <= k for p, k in zip(pad, a.kernel, strict=True))
     if plain and a.pool_type == "max":
         y = w.call(PLAIN_MAX[len(a.kernel)], x, a.kernel, stride, pad, part=part)
+    elif plain and len(a.kernel) == 2 and a.pool_type == "avg" and math.prod(a.kernel) > LONG_SUM:
+        # rows, then columns: rounding errors grow with the length of a sum
+        (high, wide), (down, right), (top, left) = a.kernel, stride, pad
+        count = a.count_include_pad
+        rows = (high, 1), (down, 1), (top, 0), False, count
+        columns = (1, wide), (1, right), (0, left), False, count
+        y = w.call(F.avg_pool2d, w.call(F.avg_pool2d, x, *rows, part="rows"), *columns, part=part)
     elif plain and a.pool_type == "avg":
         function = PLAIN_AVERAGE[len(a.kernel)]
         y = w.call(function, x, a.kernel, stride, pad, False, a.count_include_pad, part=part)
