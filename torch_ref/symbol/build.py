@@ -88,7 +88,7 @@ def plan(graph: SymbolGraph) -> list[Step]:
             unknown.setdefault(node.op, []).append(node.name)
     if unknown:
         listed = "; ".join(f"{op} ({', '.join(names)})" for op, names in unknown.items())
-        raise SymbolError(f"{len(unknown)} unsupported operators, with their nodes: {listed}")
+        raise SymbolError(f"unsupported operators ({len(unknown)}), with their nodes: {listed}")
     return [read_step(graph, number) for number in numbers]
 
 
@@ -147,7 +147,7 @@ def choose_inputs(
         hint = ""
         if stored and not stored & set(names):
             hint = f"; the parameters hold other names, such as {sorted(stored)[0]!r}"
-        raise SymbolError(f"{len(missing)} parameters are missing: {shown}{hint}")
+        raise SymbolError(f"missing parameters ({len(missing)}): {shown}{hint}")
     labels = [name for name in absent if names[name] == {"label"}]
     return [name for name in absent if name not in labels], labels
 
@@ -244,7 +244,7 @@ def to_tensor(name: str, array: np.ndarray) -> torch.Tensor:
     if array.dtype == BFLOAT16:
         return torch.from_numpy(bfloat16_to_float32(array)).to(torch.bfloat16)
     try:
-        return torch.from_numpy(np.array(array, order="C"))
+        return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
     except TypeError:
         raise SymbolError(f"parameter {name} has dtype {array.dtype}, which torch lacks") from None
 

@@ -19,11 +19,11 @@ from torch_ref.symbol.errors import SymbolError
 from torch_ref.symbol.load import load_symbol
 from torch_ref.symbol.local import NodeError, local_errors
 from torch_ref.symbol.operators.arithmetic import same
-from torch_ref.symbol.oracle import Oracle
+from torch_ref.symbol.oracle import Oracle, import_mxnet
 from torch_ref.symbol.reader import read_graph
 from torch_ref.symbol.registry import OPERATORS
 
-__all__ = ["CheckReport", "check_files", "compare_with_mxnet"]
+__all__ = ["CheckReport", "check_files", "compare_with_mxnet", "find_problems"]
 
 ALLOWED = 8.0  # times MXNet's own distance from the float64 referee
 UNIT32 = 2.0**-24
@@ -115,7 +115,7 @@ def compare_with_mxnet(
         local=tuple(local),
         mxnet_error=float(np.abs(mxnet - referee).max()) / size,
         import_error=float(np.abs(found - referee).max()) / size,
-        problems=tuple(_problems(referee)),
+        problems=tuple(find_problems(referee)),
     )
 
 
@@ -133,9 +133,7 @@ def _labels(
     text: str, names: Sequence[str], inputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Zeros for the inputs that were not given: labels, which do not reach the outputs."""
-    import mxnet
-
-    symbol = mxnet.sym.load_json(text)
+    symbol = import_mxnet().sym.load_json(text)
     shapes, _, _ = symbol.infer_shape(**{name: x.shape for name, x in inputs.items()})
     known = dict(zip(symbol.list_arguments(), shapes, strict=True))
     return {name: np.zeros(known[name]) for name in names if name not in inputs}
@@ -145,7 +143,7 @@ def _flat(outputs: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([y.reshape(-1).astype(np.float64) for y in outputs])
 
 
-def _problems(referee: np.ndarray) -> list[str]:
+def find_problems(referee: np.ndarray) -> list[str]:
     """A comparison of constants or of NaN proves nothing."""
     if not np.isfinite(referee).all():
         return ["MXNet's float64 output is not finite"]

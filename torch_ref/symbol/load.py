@@ -61,5 +61,5 @@ def _import(
     unused = [name for name in strip_prefixes(arrays)[0] if name not in used]
     if unused:
         shown = ", ".join(unused[:5]) + (" …" if len(unused) > 5 else "")
-        warnings.warn(f"{len(unused)} arrays are not used by the graph: {shown}", stacklevel=3)
+        warnings.warn(f"arrays that the graph does not use ({len(unused)}): {shown}", stacklevel=3)
     return module

@@ -10,7 +10,16 @@ import numpy as np
 
 from torch_ref.symbol.errors import SymbolError
 
-__all__ = ["Oracle"]
+__all__ = ["Oracle", "import_mxnet"]
+
+
+def import_mxnet() -> Any:
+    """The package, or a SymbolError where it is not installed."""
+    try:
+        import mxnet
+    except ImportError:
+        raise SymbolError("MXNet is not installed: nothing to check against") from None
+    return mxnet
 
 
 class Oracle:
@@ -30,10 +39,7 @@ class Oracle:
         internals: bool = False,
         backward: bool = False,
     ) -> None:
-        try:
-            import mxnet
-        except ImportError:
-            raise SymbolError("MXNet is not installed: nothing to check against") from None
+        mxnet = import_mxnet()
         self.mx: Any = mxnet
         symbol = mxnet.sym.load_json(in_dtype(text, dtype))
         self.symbol = symbol.get_internals() if internals else symbol
