@@ -1,0 +1,131 @@
+"""The models of MXNet's own zoo: a few at small inputs here, all 34 at full size when slow."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from torch_ref.symbol import load_symbol
+from torch_ref.symbol.check import ALLOWED, CheckReport
+from torch_ref.symbol.layers import BatchNorm
+from torch_ref.symbol.local import BOUND, NodeError
+from torch_ref.symbol.zoo import MODELS, check_model, export_model, main
+
+# name -> input side. Together they hold every operator and pooling convention of the zoo
+SMALL = {
+    "resnet18_v1": 64,
+    "resnet18_v2": 64,
+    "mobilenet0.25": 64,
+    "mobilenetv2_0.25": 64,
+    "squeezenet1.1": 224,
+    "densenet121": 224,
+}
+
+
+def judge(report: CheckReport) -> None:
+    assert report.failures == ()
+    assert len(report.local) == report.nodes > 20
+    assert report.worst.units <= BOUND == 16
+    assert report.ratio <= ALLOWED == 8
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SMALL)
+def test_family(name: str, tmp_path: Path) -> None:
+    report, _ = check_model(name, tmp_path, SMALL[name])
+    judge(report)
+
+
+def test_all_models_are_listed() -> None:
+    from mxnet.gluon.model_zoo import vision
+
+    source = inspect.getsource(vision.get_model)
+    assert len(MODELS) == 34
+    assert sorted(MODELS) == sorted(re.findall(r"'([\w.]+)':", source))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_inception_imports_in_seconds(tmp_path: Path) -> None:
+    symbol, params = export_model("inceptionv3", tmp_path)
+    start = time.perf_counter()
+    module = load_symbol(symbol, params)
+    assert time.perf_counter() - start < 5
+    assert sum(value.numel() for value in module.parameters()) == 23_834_568
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_statistics_are_not_trivial(tmp_path: Path) -> None:
+    module = load_symbol(*export_model("resnet18_v1", tmp_path, 64))
+    layers = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
+    moving = dict(module.named_buffers())
+    assert len(moving) == 2 * len(layers) == 40
+    for name, value in moving.items():
+        assert float(value.std()) > 0
+        assert float((value - (1 if name.endswith("var") else 0)).abs().mean()) > 0.01
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_wrong_import_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """eps off by one part in a thousand moves every BatchNorm by far more than rounding does."""
+    genuine = BatchNorm.__init__
+
+    def wrong(
+        self: BatchNorm, eps: float, momentum: float, use_global_stats: bool, axis: int
+    ) -> None:
+        genuine(self, eps * 1.001, momentum, use_global_stats, axis)
+
+    monkeypatch.setattr(BatchNorm, "__init__", wrong)
+    report, _ = check_model("mobilenet0.25", tmp_path, 64)
+    assert not report.ok
+    bad = {error.op for error in report.local if not error.ok}
+    assert bad == {"BatchNorm"}
+
+
+def test_reports_fail_as_they_should() -> None:
+    good = NodeError("a", "Convolution", 3.0, exact=False)
+    report = CheckReport(nodes=1, local=(good,), mxnet_error=1e-6, import_error=1e-6)
+    assert report.ok
+    far = replace(report, local=(replace(good, units=16.1),))
+    assert far.failures == ("Convolution a is 16.1 units from MXNet",)
+    rounded = replace(report, local=(NodeError("r", "Activation", 0.1, exact=True),))
+    assert not rounded.ok
+    for broken in (
+        replace(report, nodes=2),
+        replace(report, import_error=9e-6),
+        replace(report, import_error=float("nan")),
+        replace(report, problems=("MXNet's output is the same number everywhere",)),
+        replace(report, local=(replace(good, units=float("nan")),)),
+    ):
+        assert len(broken.failures) == 1
+
+
+def test_constant_outputs_prove_nothing() -> None:
+    from torch_ref.symbol.check import find_problems
+
+    assert find_problems(np.array([1.0, 2.0])) == []
+    assert find_problems(np.array([1.0, 1.0])) == ["MXNet's output is the same number everywhere"]
+    assert find_problems(np.array([1.0, np.nan])) == ["MXNet's float64 output is not finite"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mobilenet0.25"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| model |")
+    assert lines[2].startswith("| mobilenet0.25 | 84 |")
+    with pytest.raises(SystemExit, match="2"):
+        main(["mobilenet3"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MODELS)
+def test_model(name: str, tmp_path: Path) -> None:
+    report, _ = check_model(name, tmp_path)
+    judge(report)
