@@ -26,6 +26,8 @@ AUX_STATES_ARE_INPUTS = 900  # since MXNet 0.9 files list auxiliary states among
 SHOWN = 12  # names listed in one error
 
 # Operators whose result has as many axes as their first input; keeps generated code short.
+MAKES_INTEGERS = ("shape_array", "size_array")
+MAKES_DTYPE = ("Cast", "one_hot", "_zeros", "_ones", "_full")
 KEEPS_AXES = ("Activation", "LeakyReLU", "Dropout", "BatchNorm", "clip", "relu", "sigmoid", "tanh")
 
 
@@ -167,8 +169,8 @@ class Builder:
     def placeholder(self, name: str, *, optional: bool) -> None:
         """An argument of forward."""
         safe = argument(name)
-        while safe in self.inputs:
-            safe += "_"
+        if safe in self.inputs:
+            safe = f"{safe}_{len(self.inputs)}_"
         kind, default = (torch.Tensor | None, (None,)) if optional else (None, ())
         node = self.wiring.graph.create_node(
             "placeholder", safe, default, {}, name=safe, type_expr=kind
@@ -185,7 +187,10 @@ class Builder:
             node.meta["mxnet"] = ("null", name, 0)
             self.paths[name] = path
             self.variables[name] = node
-            self.wiring.values[node.name] = to_tensor(name, self.values[name])
+            tensor = to_tensor(name, self.values[name])
+            self.wiring.values[node.name] = tensor
+            if not tensor.is_floating_point():
+                self.wiring.whole.add(node)
         return self.variables[name]
 
     def fetch(self, source: Entry | str, where: str) -> fx.Node:
@@ -210,8 +215,13 @@ class Builder:
             self.results[Entry(step.number, index)] = output
             if output not in arguments:  # an identity adds no node
                 output.meta["mxnet"] = (step.operator.name, step.node.name, index)
-        if step.operator.name in KEEPS_AXES and arguments[0] in wiring.flat:
+        name = step.operator.name
+        if name in KEEPS_AXES and arguments[0] in wiring.flat:
             wiring.flat.add(outputs[0])
+        cast = str(getattr(step.attributes, "dtype", "")) if name in MAKES_DTYPE else ""
+        inherits = name not in MAKES_DTYPE and arguments and wiring.whole.issuperset(arguments)
+        if name in MAKES_INTEGERS or "int" in cast or inherits:
+            wiring.whole.update(outputs)
 
     def finish(self, held: set[str]) -> fx.GraphModule:
         """The module; parameters in `held` and integers become buffers."""

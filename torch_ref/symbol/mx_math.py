@@ -12,6 +12,7 @@ __all__ = [
     "argmax",
     "argmin",
     "cbrt",
+    "divide_whole",
     "dot",
     "gamma",
     "hard_sigmoid",
@@ -177,6 +178,11 @@ def mod_scalar(a: Tensor, b: float) -> Tensor:
 def rmod_scalar(b: Tensor, a: float) -> Tensor:
     """Remainder of a number by a tensor."""
     return mod(torch.full_like(b, a), b)
+
+
+def divide_whole(a: Tensor, b: Tensor) -> Tensor:
+    """Quotient of integers without its fraction."""
+    return torch.div(a, b, rounding_mode="trunc")
 
 
 def rint(x: Tensor) -> Tensor:

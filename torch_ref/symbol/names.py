@@ -20,6 +20,7 @@ from torch import fx, nn
 
 __all__ = ["PathNames", "argument", "identifier"]
 
+DEEPEST = 32  # folders in a path; Python cannot compile an attribute of an attribute of … for ever
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 _USED = ("self", "operator", "math", "inf", "nan", "NoneType", "device", "fx_pytree", "pytree")
 _PROBE = fx.GraphModule(nn.Module(), fx.Graph())
@@ -50,6 +51,7 @@ class PathNames:
     """Hands out attribute paths, each one unique and none a prefix of another."""
 
     def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
         self._leaves: set[str] = set()
         self._folders: set[str] = set()
 
@@ -66,14 +68,15 @@ class PathNames:
 
     def parameter(self, name: str) -> str:
         """The path of a parameter or buffer: `name` itself where torch allows it."""
-        nested = ".".join(map(_piece, name.split(".")))
-        return self._take(nested) if self._free(nested) else self.layer(name)
+        pieces = [_piece(text) for text in name.split(".")]
+        nested = ".".join(pieces)
+        fits = len(pieces) <= DEEPEST and self._free(nested)
+        return self._take(nested) if fits else self.layer(name)
 
     def layer(self, name: str) -> str:
         """A path without dots, for a sub-module."""
-        base = _piece(identifier(name))
-        path, count = base, 0
+        base = path = _piece(identifier(name))
         while not self._free(path):
-            count += 1
-            path = f"{base}_{count}"
+            self._counts[base] = self._counts.get(base, 0) + 1
+            path = f"{base}_{self._counts[base]}"
         return self._take(path)

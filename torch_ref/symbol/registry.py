@@ -21,6 +21,7 @@ Wired: TypeAlias = "fx.Node | tuple[fx.Node, ...]"
 
 # Inputs that hold learned numbers; a variable here that the .params file lacks is an error.
 AUXILIARY = ("moving_mean", "moving_var")
+MOST_CONSTANTS = 2**26  # elements
 PARAMETER_SLOTS = ("weight", "bias", "gamma", "beta", *AUXILIARY)
 
 
@@ -74,6 +75,8 @@ class Wiring:
         self.paths = PathNames()
         self.values: dict[str, torch.Tensor] = {}  # by fx node name, for parameters only
         self.flat: set[fx.Node] = set()  # results known to have two axes: no need to flatten them
+        self.whole: set[fx.Node] = set()  # results known to be integers
+        self.constants = 0  # elements of arrays that the file describes without storing them
         self.where = ""  # the node being built, for errors
         self._name = ""
 
@@ -99,6 +102,9 @@ class Wiring:
 
     def constant(self, value: torch.Tensor) -> fx.Node:
         """An array that the file describes without storing it; a buffer outside state_dict."""
+        self.constants += value.numel()
+        if self.constants > MOST_CONSTANTS:
+            raise self.refuse(f"more than {MOST_CONSTANTS:,} elements of constants")
         path = self.paths.layer(self._name)
         self.root.register_buffer(path, value, persistent=False)
         return self.graph.create_node("get_attr", path, name=self._name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import copy
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from torch_ref.symbol import SymbolError, import_symbol, load_symbol
 from torch_ref.symbol.attributes import boolean, double, integer, real, shape
-from torch_ref.symbol.names import identifier
+from torch_ref.symbol.names import PathNames, identifier
 from torch_ref.symbol.reader import read_graph, read_symbol
 
 
@@ -336,6 +337,35 @@ def test_a_name_that_is_also_a_folder() -> None:
     module = import_symbol(document, dict(zip(["a.b", "a"], ARRAYS.values(), strict=True)))
     assert set(module.state_dict()) == {"a.b", "a_1"}
     assert module(ONE).tolist() == [[6.5, 0.0]]
+
+
+def test_deep_names_are_flattened() -> None:
+    document = dense()
+    deep = ".".join(["a"] * 500)
+    document["nodes"][1]["name"] = deep
+    module = import_symbol(document, {deep: ARRAYS["arg:fc_weight"], "fc_bias": np.ones(2, "f4")})
+    assert module(ONE).tolist() == [[7.0, 1.0]]
+    assert set(module.state_dict()) == {"_".join(["a"] * 500), "fc_bias"}
+
+
+def test_many_equal_names_take_no_quadratic_time() -> None:
+    names = PathNames()
+    start = time.perf_counter()
+    paths = {names.layer("d") for _ in range(50_000)}
+    paths |= {names.parameter("w-" if place % 2 else "w+") for place in range(50_000)}
+    assert len(paths) == 100_000
+    assert time.perf_counter() - start < 20
+
+
+def test_constants_are_bounded() -> None:
+    row: dict[str, Any] = {"op": "_zeros", "inputs": [], "attrs": {"shape": "(4096, 4096)"}}
+    nodes: list[dict[str, Any]] = [{**row, "name": f"z{place}"} for place in range(5)]
+    nodes.append({"op": "add_n", "name": "sum", "inputs": [[i, 0, 0] for i in range(5)]})
+    with pytest.raises(SymbolError, match="elements of constants"):
+        import_symbol({"nodes": nodes, "heads": [[5, 0, 0]]}, {})
+    row["attrs"]["shape"] = "(100000, 100000)"
+    with pytest.raises(SymbolError, match="at most 2"):
+        import_symbol({"nodes": [{**row, "name": "z"}], "heads": [[0, 0, 0]]}, {})
 
 
 def test_identifiers() -> None:

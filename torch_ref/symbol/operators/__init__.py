@@ -1,5 +1,25 @@
 """The operators, entered into `registry.OPERATORS` by importing the modules that define them."""
 
-from torch_ref.symbol.operators import arithmetic, indexing, loss, neural, normalise, pooling, shape
+from torch_ref.symbol.operators import (
+    arithmetic,
+    indexing,
+    loss,
+    neural,
+    normalise,
+    pooling,
+    reduction,
+    resize,
+    shape,
+)
 
-__all__ = ["arithmetic", "indexing", "loss", "neural", "normalise", "pooling", "shape"]
+__all__ = [
+    "arithmetic",
+    "indexing",
+    "loss",
+    "neural",
+    "normalise",
+    "pooling",
+    "reduction",
+    "resize",
+    "shape",
+]

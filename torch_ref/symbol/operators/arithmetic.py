@@ -1,4 +1,4 @@
-"""Elementwise arithmetic, comparisons, reductions and matrix products."""
+"""Elementwise arithmetic and comparisons."""
 
 from __future__ import annotations
 
@@ -13,18 +13,14 @@ from torch import fx
 
 from torch_ref.symbol import mx_math
 from torch_ref.symbol.attributes import (
-    IGNORED,
     Attribute,
     boolean,
     double,
     dtype,
     integer,
-    optional,
     real,
-    shape,
 )
 from torch_ref.symbol.operators.indexing import torch_dtype
-from torch_ref.symbol.operators.shape import axis_list
 from torch_ref.symbol.registry import Wired, Wiring, register
 
 __all__: list[str] = []
@@ -113,12 +109,19 @@ def compare(function: Callable[..., Any]) -> Callable[..., Wired]:
     return lambda w, a, x, y: logical(w, w.call(function, x, y, part="is"), x)
 
 
+def divide(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
+    whole = x in w.whole and y in w.whole
+    return w.call(mx_math.divide_whole if whole else operator.truediv, x, y)
+
+
 def maximum_scalar(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    return w.call(torch.clamp, x, a.scalar, None)
+    array, scalar = number(w, a, x)
+    return w.call(torch.clamp, array, scalar, None)
 
 
 def minimum_scalar(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    return w.call(torch.clamp, x, None, a.scalar)
+    array, scalar = number(w, a, x)
+    return w.call(torch.clamp, array, None, scalar)
 
 
 # Two arrays; elementwise and broadcasting alike.
@@ -127,7 +130,6 @@ BINARY: dict[str, Callable[..., Any]] = {
     "broadcast_add broadcast_plus": operator.add,
     "elemwise_sub _minus _Minus _sub broadcast_sub broadcast_minus": operator.sub,
     "elemwise_mul _mul _Mul broadcast_mul": operator.mul,
-    "elemwise_div _div _Div broadcast_div": operator.truediv,
     "_mod _Mod broadcast_mod": mx_math.mod,
     "_power _Power broadcast_power": torch.pow,
     "_maximum _Maximum broadcast_maximum": mx_math.maximum,
@@ -147,20 +149,36 @@ COMPARE: dict[str, Callable[..., Any]] = {
 }
 for _names, _function in BINARY.items():
     register(_names, binary(_function), "lhs rhs")
+register("elemwise_div _div _Div broadcast_div", divide, "lhs rhs")
 for _names, _function in COMPARE.items():
     register(_names, compare(_function), "lhs rhs")
 
-SCALAR = {"scalar": Attribute(double, 1.0), "is_int": IGNORED}
+SCALAR = {"scalar": Attribute(double, 1.0), "is_int": Attribute(boolean, True)}
+
+
+def number(w: Wiring, a: SimpleNamespace, x: fx.Node) -> tuple[fx.Node, float]:
+    """The array and the scalar as MXNet combines them: integers stay so unless is_int says no."""
+    if x not in w.whole or not math.isfinite(a.scalar):
+        return x, a.scalar
+    if a.is_int:
+        return x, int(a.scalar)
+    return w.method("to", x, torch.float64, part="real"), a.scalar
 
 
 def with_scalar(function: Callable[..., Any], swapped: bool = False) -> Callable[..., Wired]:
-    if swapped:
-        return lambda w, a, x: w.call(function, a.scalar, x)
-    return lambda w, a, x: w.call(function, x, a.scalar)
+    def build(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+        array, scalar = number(w, a, x)
+        if function is operator.truediv and array in w.whole:
+            other = w.call(torch.full_like, array, scalar, part="scalar")
+            pair = (other, array) if swapped else (array, other)
+            return w.call(mx_math.divide_whole, *pair)
+        return w.call(function, *((scalar, array) if swapped else (array, scalar)))
+
+    return build
 
 
 def compare_scalar(function: Callable[..., Any]) -> Callable[..., Wired]:
-    return lambda w, a, x: logical(w, w.call(function, x, a.scalar, part="is"), x)
+    return lambda w, a, x: logical(w, w.call(function, *number(w, a, x), part="is"), x)
 
 
 def logical_scalar(function: Callable[..., Any]) -> Callable[..., Wired]:
@@ -228,88 +246,3 @@ def add_n(w: Wiring, a: SimpleNamespace, first: fx.Node, *rest: fx.Node) -> Wire
 
 
 register("add_n ElementWiseSum", add_n, None, {"num_args": Attribute(integer, 0)})
-
-AXES = {
-    "axis": Attribute(shape, ()),
-    "keepdims": Attribute(boolean, False),
-    "exclude": Attribute(boolean, False),
-}
-REDUCTIONS: dict[str, Callable[..., Any]] = {
-    "sum sum_axis": mx_math.reduce_sum,
-    "mean": mx_math.reduce_mean,
-    "prod": mx_math.reduce_prod,
-    "max max_axis": mx_math.reduce_max,
-    "min min_axis": mx_math.reduce_min,
-    "nansum": mx_math.reduce_nansum,
-    "nanprod": mx_math.reduce_nanprod,
-}
-
-
-def reduction(function: Callable[..., Any]) -> Callable[..., Wired]:
-    return lambda w, a, x: w.call(function, x, axis_list(w, a.axis, "axis"), a.keepdims, a.exclude)
-
-
-for _names, _function in REDUCTIONS.items():
-    register(_names, reduction(_function), "data", AXES)
-
-
-def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    if a.ord not in (1, 2):
-        raise w.refuse(f"ord={a.ord}, expected 1 or 2")
-    y = w.call(mx_math.norm, x, a.ord, axis_list(w, a.axis, "axis"), a.keepdims)
-    return y if a.out_dtype is None else w.method("to", y, torch_dtype(a.out_dtype), part="cast")
-
-
-register(
-    "norm",
-    norm,
-    "data",
-    {
-        "ord": Attribute(integer, 2),
-        "axis": Attribute(shape, ()),
-        "keepdims": Attribute(boolean, False),
-        "out_dtype": Attribute(optional(dtype), None),
-    },
-)
-ARGUMENT = {"axis": Attribute(optional(integer), None), "keepdims": Attribute(boolean, False)}
-register("argmax", lambda w, a, x: w.call(mx_math.argmax, x, a.axis, a.keepdims), "data", ARGUMENT)
-register("argmin", lambda w, a, x: w.call(mx_math.argmin, x, a.axis, a.keepdims), "data", ARGUMENT)
-register("argmax_channel", lambda w, a, x: w.call(mx_math.argmax, x, 1, False), "data")
-
-TRANSPOSES = {
-    "transpose_a": Attribute(boolean, False),
-    "transpose_b": Attribute(boolean, False),
-}
-register(
-    "dot",
-    lambda w, a, x, y: w.call(mx_math.dot, x, y, a.transpose_a, a.transpose_b),
-    "lhs rhs",
-    {**TRANSPOSES, "forward_stype": IGNORED},
-)
-
-
-def batch_dot(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
-    if a.transpose_a:
-        x = w.call(torch.transpose, x, -2, -1, part="left")
-    if a.transpose_b:
-        y = w.call(torch.transpose, y, -2, -1, part="right")
-    return w.call(torch.matmul, x, y)
-
-
-register("batch_dot", batch_dot, "lhs rhs", {**TRANSPOSES, "forward_stype": IGNORED})
-
-
-def gemm2(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
-    if a.axis != -2:
-        raise w.refuse(f"axis={a.axis}, expected -2")
-    if a.alpha == 1:
-        return batch_dot(w, a, x, y)
-    return w.call(operator.mul, batch_dot(w, a, x, y), a.alpha, part="scaled")
-
-
-register(
-    "_linalg_gemm2 linalg_gemm2",
-    gemm2,
-    "A B",
-    {**TRANSPOSES, "alpha": Attribute(double, 1.0), "axis": Attribute(integer, -2)},
-)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
-import torch.nn.functional as F
 from torch import fx
 
 from torch_ref.symbol import mx_shape
@@ -20,7 +19,6 @@ from torch_ref.symbol.attributes import (
     integer,
     one_of,
     optional,
-    real,
     shape,
 )
 from torch_ref.symbol.operators.shape import integers
@@ -111,59 +109,3 @@ CONSTANT = {
 register("_zeros", constant(0.0), "", CONSTANT)
 register("_ones", constant(1.0), "", CONSTANT)
 register("_full", constant(None), "", {**CONSTANT, "value": Attribute(double)})
-
-
-def upsampling(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
-    if a.scale < 1:
-        raise w.refuse(f"scale={a.scale}, expected at least 1")
-    if a.sample_type == "nearest":
-        return w.call(mx_shape.upsample_nearest, list(inputs), a.scale, a.multi_input_mode == "sum")
-    # bilinear is a transposed convolution, one filter a channel, with the weights of the file
-    x, weight = inputs
-    side = 2 * a.scale - a.scale % 2
-    w.expect(weight, (a.num_filter, 1, side, side), "weight")
-    stride, pad = (a.scale,) * 2, (math.ceil((a.scale - 1) / 2),) * 2
-    return w.call(F.conv_transpose2d, x, weight, None, stride, pad, (0, 0), a.num_filter, (1, 1))
-
-
-register(
-    "UpSampling",
-    upsampling,
-    lambda a: ("data", "weight") if a.sample_type == "bilinear" else None,
-    {
-        "scale": Attribute(integer),
-        "num_filter": Attribute(integer, 0),
-        "sample_type": Attribute(one_of("nearest", "bilinear")),
-        "multi_input_mode": Attribute(one_of("concat", "sum"), "concat"),
-        "num_args": Attribute(integer, 1),
-        "workspace": IGNORED,
-    },
-)
-
-
-def resize(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    if a.mode != "size":
-        raise w.refuse(f"mode={a.mode}, expected size")
-    size = (a.height, a.width)
-    scales = (a.scale_height, a.scale_width)
-    if None in scales and min(size) < 1:
-        raise w.refuse(f"height and width are {size}, expected positive numbers")
-    if None not in scales:
-        return w.call(mx_shape.resize_bilinear, x, (0, 0), scales)
-    return w.call(mx_shape.resize_bilinear, x, size, (0.0, 0.0))
-
-
-register(
-    "_contrib_BilinearResize2D",
-    resize,
-    "data",
-    {
-        "height": Attribute(integer, 1),
-        "width": Attribute(integer, 1),
-        "scale_height": Attribute(optional(real), None),
-        "scale_width": Attribute(optional(real), None),
-        "mode": Attribute(one_of("size", "odd_scale", "like", "to_even_down", "to_even_up",
-                                 "to_odd_down", "to_odd_up"), "size"),
-        "align_corners": Attribute(boolean, True),
-    },
-)  # fmt: skip

@@ -5,16 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import torch
-import torch.nn.functional as F
 from torch import fx
 
 from torch_ref.symbol import mx_shape
 from torch_ref.symbol.attributes import (
     Attribute,
     boolean,
-    double,
     integer,
-    one_of,
     optional,
     shape,
 )
@@ -258,30 +255,6 @@ register(
     {"axis": Attribute(shape)},
 )
 
-MODES = {"constant": "constant", "edge": "replicate", "reflect": "reflect"}
-
-
-def pad(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    width = integers(w, a, "pad_width")
-    if len(width) not in (8, 10) or any(width[:4]) or min(width) < 0:
-        raise w.refuse(f"pad_width={width}, expected (0, 0, 0, 0, before, after, …), 4 or 5 axes")
-    pairs = [width[i : i + 2] for i in range(4, len(width), 2)]
-    flat = tuple(size for pair in reversed(pairs) for size in pair)
-    if a.mode == "constant":
-        return w.call(F.pad, x, flat, "constant", a.constant_value)
-    return w.call(F.pad, x, flat, MODES[a.mode])
-
-
-register(
-    "Pad pad",
-    pad,
-    "data",
-    {
-        "mode": Attribute(one_of(*MODES)),
-        "pad_width": Attribute(shape),
-        "constant_value": Attribute(double, 0.0),
-    },
-)
 register(
     "broadcast_to",
     lambda w, a, x: w.call(mx_shape.broadcast_to, x, integers(w, a, "shape")),
@@ -308,39 +281,4 @@ register(
     lambda w, a, x, like: w.call(mx_shape.broadcast_like, x, like, a.lhs_axes, a.rhs_axes),
     "lhs rhs",
     {"lhs_axes": Attribute(shape, ()), "rhs_axes": Attribute(shape, ())},
-)
-BLOCK = {"block_size": Attribute(integer)}
-register(
-    "depth_to_space",
-    lambda w, a, x: w.call(mx_shape.depth_to_space, x, a.block_size),
-    "data",
-    BLOCK,
-)
-register(
-    "space_to_depth",
-    lambda w, a, x: w.call(mx_shape.space_to_depth, x, a.block_size),
-    "data",
-    BLOCK,
-)
-
-
-def crop(w: Wiring, a: SimpleNamespace, x: fx.Node, like: fx.Node | None = None) -> Wired:
-    offset, size = integers(w, a, "offset"), integers(w, a, "h_w")
-    if len(offset) != 2 or len(size) != 2:
-        raise w.refuse(f"offset={offset}, h_w={size}, expected two numbers each")
-    if like is not None:
-        return w.call(mx_shape.crop_like, x, like, offset, a.center_crop)
-    return w.call(mx_shape.crop, x, size, offset, a.center_crop)
-
-
-register(
-    "Crop",
-    crop,
-    lambda a: ("data", "crop_like")[: a.num_args],
-    {
-        "offset": Attribute(shape, (0, 0)),
-        "h_w": Attribute(shape, (0, 0)),
-        "center_crop": Attribute(boolean, False),
-        "num_args": Attribute(integer, 1),
-    },
 )
