@@ -129,6 +129,7 @@ def described(report: CheckReport) -> dict[str, Any]:
     """The report as JSON."""
     return {
         "nodes": report.nodes,
+        "dtype": report.dtype,
         "compared": len(report.local),
         "worst_local_units": report.worst.units,
         "worst_node": report.worst.name,
@@ -142,7 +143,7 @@ def sentence(report: CheckReport) -> str:
     """The report in a line."""
     worst = report.worst
     return (
-        f"MXNet: {len(report.local)} of {report.nodes} nodes compared in float64, worst "
+        f"MXNet: {len(report.local)} of {report.nodes} nodes compared in {report.dtype}, worst "
         f"{worst.units:.1f} units at {worst.name}; float32 outputs {report.import_error:.1e} from "
         f"the float64 referee, MXNet's own {report.mxnet_error:.1e}"
     )

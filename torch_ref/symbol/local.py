@@ -1,8 +1,8 @@
 """Node by node: what one node computes from MXNet's own inputs, against MXNet's own output.
 
 Every node is judged alone: it is fed what MXNet computed for its inputs, so errors do not add up,
-and the bound is that of one rounded operation: 16·u·s, with u = 2⁻⁵³ and s the size of what was
-summed (`|W|∗|x| + |b|` for a convolution). Operations that round nothing must be bit-equal.
+and the bound is that of one rounded operation: 16·u·s, with u = 2⁻⁵³ (float64) and s the size of
+what was summed (`|W|∗|x| + |b|` for a convolution). What rounds nothing must be bit-equal.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from torch_ref.symbol.layers import BatchNorm, Dropout
 
 __all__ = ["BOUND", "NodeError", "local_errors"]
 
-BOUND = 16.0  # units of u·s; the worst seen in float64 is 4
-UNIT = 2.0**-53
+BOUND = 16.0  # units of u·s, u that of the arrays' dtype
+UNITS = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
+
+# MXNet computes these in float32 inside, whatever the dtype of the arrays
+FLOAT32_INSIDE = {"LeakyReLU", "degrees", "radians", "erfinv", "gamma", "gammaln"}
 
 ROUNDS_NOTHING: set[Any] = {
     *(torch.relu, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, torch.clamp),
@@ -66,7 +69,7 @@ def local_errors(
     inputs: Sequence[np.ndarray],
     expected: Mapping[tuple[str, int], np.ndarray],
 ) -> list[NodeError]:
-    """Errors of every node of a float64 module that `expected` (MXNet's outputs) holds."""
+    """Errors of every node that `expected` (MXNet's outputs) holds, in the dtype of the module."""
     walker = _Walker(module, expected)
     with torch.no_grad():
         walker.run(*(torch.from_numpy(x) for x in inputs))
@@ -94,6 +97,8 @@ class _Walker(fx.Interpreter):
             self.errors.append(NodeError(name, op, float("inf"), exact=False))
             return wanted
         scale = self.scale_of(n, wanted)
+        if op in FLOAT32_INSIDE and scale is not None and wanted.dtype == torch.float64:
+            scale = scale * 2.0 ** (53 - 24)
         self.errors.append(NodeError(name, op, units(result, wanted, scale), scale is None))
         return wanted
 
@@ -138,7 +143,7 @@ def units(a: Tensor, b: Tensor, scale: Tensor | None) -> float:
         return 0.0 if torch.equal(a, b) else float("inf")
     if a.numel() == 0:
         return 0.0
-    ratio = (a - b).abs() / (UNIT * scale)
+    ratio = (a - b).abs() / (UNITS.get(b.dtype, UNITS[torch.float64]) * scale)
     ratio = torch.where(a == b, torch.zeros_like(ratio), ratio)
     return float(torch.nan_to_num(ratio, nan=float("inf")).max())
 

@@ -171,6 +171,26 @@ def test_a_check_that_fails_writes_nothing(
     assert not (tmp_path / "x.pt2").exists()
 
 
+def test_check_in_float32_where_mxnet_has_no_float64(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = S.LRN(S.relu(S.var("data")), nsize=3)
+    files = write(tmp_path, S.SoftmaxActivation(x, mode="channel"), data=(2, 5, 4, 3))
+    assert main([*files, "--check", "--input-shape", "2,5,4,3"]) == 0
+    assert "3 of 3 nodes compared in float32" in capsys.readouterr().out
+    files = write(tmp_path, S.InstanceNorm(S.var("data"), name="in"), data=(2, 5, 4, 3))
+    assert main([*files, "--check", "--input-shape", "2,5,4,3"]) == 0
+    assert "1 of 1 nodes compared in float32" in capsys.readouterr().out
+
+
+def test_check_allows_for_float32_inside_mxnet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = write(tmp_path, S.LeakyReLU(S.var("data"), slope=0.1), data=(2, 5))
+    assert main([*files, "--check", "--input-shape", "2,5"]) == 0
+    assert "1 of 1 nodes compared in float64" in capsys.readouterr().out
+
+
 def test_check_without_mxnet(
     files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
