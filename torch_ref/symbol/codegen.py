@@ -11,7 +11,6 @@ Rewritten, that is `conv0_fwd = torch.conv2d(data, self.conv0_weight, None, (2, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from torch import fx
 
@@ -25,11 +24,8 @@ _DROP = ";  "
 
 def make_readable(graph: fx.Graph) -> None:
     """Have `graph`, and copies of it, generate code in the short form."""
-    graph.on_generate_code(lambda current: _chain(current))
-
-
-def _chain(current: Callable[[Body], Body] | None) -> Callable[[Body], Body]:
-    return lambda body: inline_parameters(current(body) if current else body)
+    # a plain function, so that modules stay picklable
+    graph.on_generate_code(lambda current: inline_parameters)
 
 
 def inline_parameters(body: Body) -> Body:
