@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from harness.cli import Parser
-from torch_ref.params_file import write_params
+from torch_ref.params_file import read_params, write_params
+from torch_ref.symbol.build import strip_prefixes
 from torch_ref.symbol.check import CheckReport, compare_with_mxnet
 from torch_ref.symbol.layers import BatchNorm
 from torch_ref.symbol.load import import_symbol, load_symbol
@@ -108,7 +109,7 @@ def check_model(name: str, folder: Path, side: int = 0) -> tuple[CheckReport, fl
     seconds = time.perf_counter() - start
     side = side or INPUT_SIDES.get(name, 224)
     x = np.random.default_rng(7).normal(size=(1, 3, side, side))
-    arrays = {key: value.detach().numpy() for key, value in module.state_dict().items()}
+    arrays = strip_prefixes(read_params(params))[0]
     return compare_with_mxnet(module, symbol.read_text("utf-8"), arrays, {"data": x}), seconds
 
 
