@@ -34,7 +34,7 @@ def optimise(module: fx.GraphModule, *, fuse: bool = True) -> fx.GraphModule:
     fold_batch_norm(fast)
     if any(node.target is torch.conv2d for node in fast.graph.nodes):
         keep_channels_last(fast)
-    if fuse and torch.backends.mkldnn.is_available() and is_plain(fast):
+    if fuse and has_fused_kernels() and is_plain(fast):
         fuse_convolutions(fast)
     fast.graph.eliminate_dead_code()
     fast.graph.lint()
@@ -46,6 +46,14 @@ def optimise(module: fx.GraphModule, *, fuse: bool = True) -> fx.GraphModule:
 def channels_last(x: Tensor) -> Tensor:
     """x in channels-last layout, if it is an image batch (N, C, H, W)."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def has_fused_kernels() -> bool:
+    """This build of torch has oneDNN's fused convolutions (the ones its compiler uses)."""
+    names = ("_convolution_pointwise", "_reorder_convolution_weight")
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, name) for name in names
+    )
 
 
 def is_plain(module: fx.GraphModule) -> bool:
