@@ -10,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from torch_ref.params_file import read_params
 from torch_ref.symbol import load_symbol
+from torch_ref.symbol.build import strip_prefixes
 from torch_ref.symbol.check import ALLOWED, CheckReport
 from torch_ref.symbol.layers import BatchNorm
 from torch_ref.symbol.local import BOUND, NodeError
+from torch_ref.symbol.oracle import Oracle
 from torch_ref.symbol.zoo import MODELS, check_model, export_model, main
 
 # name -> input side. Together they hold every operator and pooling convention of the zoo
@@ -40,6 +44,34 @@ def judge(report: CheckReport) -> None:
 def test_family(name: str, tmp_path: Path) -> None:
     report, _ = check_model(name, tmp_path, SMALL[name])
     judge(report)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2_0.25", pytest.param("resnet18_v2", marks=pytest.mark.slow)]
+)
+def test_gradients(name: str, tmp_path: Path) -> None:
+    """Training mode, float64: every parameter's gradient, and the moved statistics."""
+    symbol, params = export_model(name, tmp_path, 64)
+    arrays = strip_prefixes(read_params(params))[0]
+    rng = np.random.default_rng(3)
+    x, head = rng.normal(size=(2, 3, 64, 64)), rng.normal(size=(2, 1000))
+    oracle = Oracle(symbol.read_text(), arrays, {"data": x}, backward=True)
+    wanted = oracle.gradients([head])
+    module = load_symbol(symbol, params).double().train()
+    module(torch.from_numpy(x)).backward(torch.from_numpy(head))
+    compared = 0
+    largest = max(np.abs(gradient).max() for gradient in wanted.values())
+    for key, value in module.named_parameters():
+        if value.requires_grad:
+            assert value.grad is not None
+            # some are sums that cancel to nothing, such as a shift before a BatchNorm
+            bound = 1e-9 * np.abs(wanted[key]).max() + 1e-12 * largest
+            assert np.abs(value.grad.numpy() - wanted[key]).max() < bound
+            compared += value.numel()
+    assert compared > 0.99 * sum(value.numel() for value in module.parameters())
+    for key, array in oracle.auxiliary().items():
+        np.testing.assert_allclose(module.get_buffer(key).numpy(), array, rtol=1e-9, atol=1e-12)
 
 
 def test_all_models_are_listed() -> None:
