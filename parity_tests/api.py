@@ -169,13 +169,13 @@ def _set_objective(subject: Subject, labels: Any, ours: bool) -> str:
 
 
 def _own_loss(subject: Subject, labels: np.ndarray) -> Objective:
-    from gluon_cnn import losses as gluon_losses
-    from torch_ref import losses as torch_losses
+    from gluon_cnn.losses import loss_for as gluon_loss_for
+    from torch_ref.losses import loss_for as torch_loss_for
 
     return Objective(
         labels=labels,
-        gluon=gluon_losses.loss_for(subject.gluon_net),
-        torch=torch_losses.loss_for(subject.torch_net),
+        gluon=gluon_loss_for(subject.gluon_net),
+        torch=torch_loss_for(subject.torch_net),
     )
 
 

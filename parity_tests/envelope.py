@@ -8,6 +8,7 @@ seen, times the factor in `compare.ENVELOPE_FACTOR`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,16 +18,59 @@ from parity_tests.leaves import Leaf
 from parity_tests.local import mode_of
 from parity_tests.losses import loss_run, loss_scales
 from parity_tests.referee import Subject, attempt
-from parity_tests.runs import NET, Arrays, Call, Key, input_name, output_name
-from parity_tests.scales import Scales, scales_of
+from parity_tests.runs import NET, Arrays, Call, Key, NetRun, input_name, output_name
+from parity_tests.scale_case import Scales
+from parity_tests.scales import scales_of
 from parity_tests.torch_side import Edit, run_leaf
 
 __all__ = ["DRAWS", "Envelope", "backward_envelope", "forward_envelope"]
 
 DRAWS = 4
 
-# The largest move of each value, in absolute numbers.
-Envelope = dict[Key, float]
+
+@dataclass(frozen=True)
+class Envelope:
+    """The largest move of each value under float32's rounding, in absolute numbers.
+
+    `float64` is the part of it that float64's rounding may take: 2⁻²⁹, or more where a leaf has a
+    wider bound in float64.
+    """
+
+    moves: dict[Key, float]
+    float64: float
+
+    def limit(self, key: Key, dtype: str) -> float:
+        """0 where nothing has been rounded yet."""
+        return self.moves.get(key, 0.0) * (self.float64 if dtype == "float64" else 1.0)
+
+
+class _Sizes:
+    """The noise that each value gets, and the float64 part of the widest bound among them."""
+
+    def __init__(self) -> None:
+        self.noise: dict[Key, np.ndarray] = {}
+        self.own: dict[Key, float] = {}
+        self.float64 = UNIT["float64"] / UNIT["float32"]
+
+    def add(self, key: Key, scales: Scales, train: bool, *, own: bool) -> None:
+        """Note a quantity's noise: on its way, or `own`, rounded last and passed to nobody."""
+        quantity = key[2]
+        size = sigma(scales, quantity, train)
+        if own:
+            self.own[key] = self.own.get(key, 0.0) + float(size.max())
+        else:
+            self.noise[key] = size
+        if size.any():
+            mode = mode_of(quantity, train)
+            single, double = (
+                tolerance(scales.family, mode, "gluon", dtype).factor(scales.length) * UNIT[dtype]
+                for dtype in ("float32", "float64")
+            )
+            self.float64 = max(self.float64, double / single)
+
+    def envelope(self, moves: dict[Key, float]) -> Envelope:
+        whole = {key: move + self.own.get(key, 0.0) for key, move in moves.items()}
+        return Envelope(whole, self.float64)
 
 
 def call_scales(leaf: Leaf, call: Call, *, train: bool, upstream: Arrays | None) -> Scales:
@@ -45,7 +89,8 @@ def sigma(scales: Scales, quantity: str, train: bool) -> np.ndarray:
         tolerance(scales.family, mode, side, "float32").factor(scales.length)
         for side in ("gluon", "torch")
     )
-    return factor / 4 * UNIT["float32"] * scales.sizes[quantity]
+    drift = scales.drift.get(quantity, 0.0)
+    return (factor * UNIT["float32"] * scales.sizes[quantity] + 2 * drift) / 4
 
 
 def _adder(sizes: dict[Key, np.ndarray], name: Callable[[int], str], draw: int) -> Edit:
@@ -82,28 +127,29 @@ def forward_envelope(subject: Subject, *, train: bool) -> Envelope:
 
 def _forward(subject: Subject, train: bool) -> Envelope:
     clean = subject.run("torch", "float64", train=train)
-    sizes: dict[Key, np.ndarray] = {}
-    own: dict[Key, float] = {}
+    sizes = _Sizes()
     for leaf in subject.torch_leaves():
         for index, call in enumerate(clean.calls[leaf.path]):
             scales = attempt("torch", call_scales, leaf, call, train=train, upstream=None)
             for name in scales.sizes:
                 if name.startswith("output"):
-                    sizes[leaf.path, index, name] = sigma(scales, name, train)
+                    sizes.add((leaf.path, index, name), scales, train, own=False)
                 elif name in leaf.tensors:
-                    own[leaf.path, 0, name] = float(sigma(scales, name, train).max())
-    envelope: Envelope = {}
+                    sizes.add((leaf.path, 0, name), scales, train, own=True)
+    moves: dict[Key, float] = {}
     for draw in range(DRAWS):
-        moved = subject.referee_run(train=train, edit=_adder(sizes, output_name, draw))
-        _widen(envelope, moved.named_outputs(), clean.named_outputs())
-        _widen(envelope, moved.named_buffers(), clean.named_buffers())
-    return {key: move + own.get(key, 0.0) for key, move in envelope.items()}
+        moved = subject.referee_run(train=train, edit=_adder(sizes.noise, output_name, draw))
+        _widen(moves, moved.named_outputs(), clean.named_outputs())
+        _widen(moves, moved.named_buffers(), clean.named_buffers())
+    return sizes.envelope(moves)
 
 
-def _widen(envelope: Envelope, moved: dict[Key, np.ndarray], clean: dict[Key, np.ndarray]) -> None:
+def _widen(
+    moves: dict[Key, float], moved: dict[Key, np.ndarray], clean: dict[Key, np.ndarray]
+) -> None:
     for key, value in moved.items():
         move = float(np.abs(value - clean[key]).max()) if value.size else 0.0
-        envelope[key] = max(envelope.get(key, 0.0), move)
+        moves[key] = max(moves.get(key, 0.0), move)
 
 
 def backward_envelope(subject: Subject) -> Envelope:
@@ -113,8 +159,7 @@ def backward_envelope(subject: Subject) -> Envelope:
     gradient its own rounding is added. Raises DidNotRun.
     """
     clean = subject.run("torch", "float64", train=True, backward=True)
-    sizes: dict[Key, np.ndarray] = {}
-    own: dict[Key, float] = {}
+    sizes = _Sizes()
     for leaf in subject.torch_leaves():
         for index, call in enumerate(clean.calls[leaf.path]):
             if not call.upstream or any(g is None for g in call.upstream):
@@ -123,20 +168,25 @@ def backward_envelope(subject: Subject) -> Envelope:
             scales = attempt("torch", call_scales, leaf, call, train=True, upstream=upstream)
             for name in scales.sizes:
                 if name.startswith("input"):
-                    sizes[leaf.path, index, name] = sigma(scales, name, train=True)
+                    sizes.add((leaf.path, index, name), scales, True, own=False)
                 elif name.endswith("gradient"):
-                    key = (leaf.path, 0, name)
-                    most = float(sigma(scales, name, train=True).max())
-                    own[key] = own.get(key, 0.0) + most
-    labels = subject.objective.labels
-    if labels is not None:  # the gradient of the loss is rounded before any leaf sees it
-        run = loss_run(subject.objective, "torch", clean.outputs[0], "float64")
-        size = loss_scales(clean.outputs[0], labels, run)["loss gradient"]
-        factor = tolerance("loss", "train", "gluon", "float32").factor(size.shape[-1])
-        sizes[NET, 0, input_name(0)] = factor / 4 * UNIT["float32"] * size
-    envelope: Envelope = {}
+                    sizes.add((leaf.path, 0, name), scales, True, own=True)
+    _add_loss(subject, clean, sizes)
+    moves: dict[Key, float] = {}
     for draw in range(DRAWS):
-        add = _adder(sizes, input_name, draw)
+        add = _adder(sizes.noise, input_name, draw)
         moved = subject.referee_run(train=True, backward=True, edit_gradient=add)
-        _widen(envelope, moved.named_gradients(), clean.named_gradients())
-    return {key: move + own.get(key, 0.0) for key, move in envelope.items()}
+        _widen(moves, moved.named_gradients(), clean.named_gradients())
+    return sizes.envelope(moves)
+
+
+def _add_loss(subject: Subject, clean: NetRun, sizes: _Sizes) -> None:
+    """The gradient of the loss is rounded before any leaf sees it."""
+    labels = subject.objective.labels
+    if labels is None:
+        return
+    logits = clean.outputs[0]
+    run = loss_run(subject.objective, "torch", logits, "float64")
+    size = loss_scales(logits, labels, run)["loss gradient"]
+    key = (NET, 0, input_name(0))
+    sizes.add(key, Scales("loss", {key[2]: size}, logits.shape[-1]), True, own=False)

@@ -49,7 +49,7 @@ def judged_keys(
             yield replace(row, detail=f"{which}{absent} has no {quantity}, {present} has")
             continue
         value = _as_torch_sees_it(actual[key], expected[key], kinds.get(path, ""), quantity)
-        yield _judged(row, value, expected[key], envelope.get(key, 0.0))
+        yield _judged(row, value, expected[key], envelope.limit(key, dtype))
 
 
 def _as_torch_sees_it(
@@ -64,9 +64,7 @@ def _as_torch_sees_it(
     return actual
 
 
-def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, move: float) -> Row:
-    # The noise has float32's size; float64's is 2⁻²⁹ of it.
-    limit = move * UNIT[row.dtype] / UNIT["float32"]
+def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, limit: float) -> Row:
     verdict = compare(
         actual,
         expected,

@@ -71,8 +71,8 @@ def loss_scales(
     """s of "loss" and "loss gradient", for losses made of logits and log-sum-exps of them.
 
     The gradient is a difference of a probability and 0 or 1. The probability is the exp of a
-    log-softmax, rounded in proportion to the logits it is made of and to its own size, and exp makes
-    a relative error of that absolute one.
+    log-softmax, rounded in proportion to the logits it is made of and to its own size, and exp
+    makes a relative error of that absolute one.
     """
     values = rounded(logits, "float64")
     chosen = np.take_along_axis(values, labels.astype(np.int64)[:, None], axis=1)[:, 0]

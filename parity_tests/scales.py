@@ -9,75 +9,35 @@ how their result depends on their input; an operation that is not known is measu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from parity_tests.batch_norm import batch_norm_scales
 from parity_tests.leaves import Leaf
 from parity_tests.runs import Arrays, LeafRun, is_float, rounded
+from parity_tests.scale_case import ScaleCase, Scales
 from parity_tests.torch_side import run_leaf
 
 __all__ = ["Scales", "scales_of"]
-
-
-@dataclass
-class Scales:
-    """s for each of a leaf's results, by its name and in its shape.
-
-    `family` is the operation's name in the tolerance table, "custom" where s was measured;
-    `length` is the number of terms in its longest sum.
-    """
-
-    family: str
-    sizes: dict[str, np.ndarray]
-    length: int = 1
-
-
-@dataclass(frozen=True)
-class _Case:
-    leaf: Leaf
-    inputs: Arrays
-    run: LeafRun
-    train: bool
-    upstream: Arrays | None
-
-    @property
-    def x(self) -> np.ndarray:
-        return self.inputs[0]
-
-    @property
-    def y(self) -> np.ndarray:
-        return self.run["output"]
-
-    @property
-    def axis(self) -> int:
-        axis: Any = self.leaf.hyper["axis"]
-        return int(axis)
-
-    @property
-    def g(self) -> np.ndarray:
-        return np.abs(self.upstream[0]) if self.upstream else np.zeros_like(self.y)
-
-    def parameter(self, role: str) -> np.ndarray | None:
-        tensor = self.leaf.tensors.get(role)
-        return None if tensor is None else rounded(tensor.read(), "float64")
 
 
 def scales_of(
     leaf: Leaf, inputs: Arrays, run: LeafRun, *, train: bool, upstream: Arrays | None = None
 ) -> Scales:
     """The scales of a torch leaf that gave `run`, in float64, on `inputs` (and `upstream`)."""
-    case = _Case(leaf, tuple(rounded(x, "float64") for x in inputs), run, train, upstream)
+    case = ScaleCase(leaf, tuple(rounded(x, "float64") for x in inputs), run, train, upstream)
     kind = leaf.kind
     if kind in _EXACT:
         return _exact(case)
     if "max_pool" in kind:
         return _max_pool(case)
-    if kind in _LINEAR or kind.startswith(("conv", "avg_pool", "global_avg", "adaptive_avg")):
+    if kind in _LINEAR or kind.startswith("conv"):
         return _linear(case)
+    if "avg_pool" in kind:
+        return _avg_pool(case)
     if kind in _FORMULAS:
         return _FORMULAS[kind](case)
     return _measured(case)
@@ -87,11 +47,11 @@ _EXACT = ("relu", "flatten", "identity", "dropout")
 _LINEAR = ("dense", "subsampling", "table_conv")
 
 
-def _exact(case: _Case) -> Scales:
+def _exact(case: ScaleCase) -> Scales:
     return Scales(case.leaf.family, {name: np.zeros_like(v) for name, v in case.run.items()})
 
 
-def _max_pool(case: _Case) -> Scales:
+def _max_pool(case: ScaleCase) -> Scales:
     """Forward it chooses; backward it adds what overlapping windows send to the same place."""
     scales = _exact(case)
     kernel: Any = case.leaf.hyper.get("kernel")
@@ -109,7 +69,7 @@ def _absolute(arrays: Arrays) -> Arrays:
     return tuple(np.abs(a) if is_float(a) else a for a in arrays)
 
 
-def _linear(case: _Case) -> Scales:
+def _linear(case: ScaleCase) -> Scales:
     def absolute(module: nn.Module) -> None:
         for parameter in module.parameters():
             parameter.data.abs_()
@@ -122,98 +82,78 @@ def _linear(case: _Case) -> Scales:
         upstream=None if case.upstream is None else _absolute(case.upstream),
         change=absolute,
     )
-    return Scales(case.leaf.family, sizes)
+    # A faulty leaf may give a negative size of what it should only add up
+    return Scales(case.leaf.family, {name: np.abs(size) for name, size in sizes.items()})
 
 
-def _elementwise(case: _Case, output: np.ndarray, gradient: np.ndarray, length: int = 1) -> Scales:
+def _avg_pool(case: ScaleCase) -> Scales:
+    scales = _linear(case)
+    scales.family = "avg_pool"
+    if case.leaf.kind.startswith("avg_pool"):
+        kernel: Any = case.leaf.hyper["kernel"]
+        scales.length = int(np.prod(kernel))
+        return scales
+    scales.length = max(1, case.x[0, 0].size // case.y[0, 0].size)
+    if case.y[0, 0].size == 1:  # a long sum, and often of values that repeat
+        flat = case.x.reshape(*case.x.shape[:2], -1)
+        added = np.add.accumulate(flat.astype(np.float32), axis=2)[..., -1] / flat.shape[2]
+        scales.drift = {"output": np.abs(added - flat.mean(axis=2)).reshape(case.y.shape)}
+    return scales
+
+
+def _elementwise(
+    case: ScaleCase, output: np.ndarray, gradient: np.ndarray, length: int = 1
+) -> Scales:
     return Scales(case.leaf.family, {"output": output, "input gradient": gradient}, length)
 
 
-def _sigmoid(case: _Case) -> Scales:
+def _sigmoid(case: ScaleCase) -> Scales:
     # y(1 − y) is computed from a rounded y, and 1 − y rounds against 1
     return _elementwise(case, case.y, case.g * case.y)
 
 
-def _tanh(case: _Case) -> Scales:
+def _tanh(case: ScaleCase) -> Scales:
     return _elementwise(case, np.abs(case.y), case.g * (1 + case.y**2))
 
 
-def _scaled_tanh(case: _Case) -> Scales:
+def _scaled_tanh(case: ScaleCase) -> Scales:
     amplitude, slope = 1.7159, 2 / 3  # LeCun 1998, appendix A
     t = case.y / amplitude
     return _elementwise(case, np.abs(case.y), case.g * amplitude * slope * (1 + t**2))
 
 
-def _leaky_relu(case: _Case) -> Scales:
+def _leaky_relu(case: ScaleCase) -> Scales:
     slope: Any = case.leaf.hyper["slope"]
     return _elementwise(case, np.abs(case.y), case.g * np.where(case.x > 0, 1.0, abs(slope)))
 
 
-def _softmax(case: _Case) -> Scales:
+def _softmax(case: ScaleCase) -> Scales:
     spread, g, y = _spread(case), case.g, case.y
     total = (g * y).sum(axis=case.axis, keepdims=True)
     return _elementwise(case, y * spread, y * (g + total) * spread, case.x.shape[case.axis])
 
 
-def _log_softmax(case: _Case) -> Scales:
+def _log_softmax(case: ScaleCase) -> Scales:
     size = 1 + np.abs(case.y) + np.abs(case.x)  # the sum of exponentials is 1 or more
     total = case.g.sum(axis=case.axis, keepdims=True)
     gradient = case.g + np.exp(case.y) * total * size
     return _elementwise(case, size, gradient, case.x.shape[case.axis])
 
 
-def _spread(case: _Case) -> np.ndarray:
+def _spread(case: ScaleCase) -> np.ndarray:
     # exp turns an absolute error of its argument into a relative one of its result
     largest = case.x.max(axis=case.axis, keepdims=True)
     return 1 + np.abs(case.x - largest)
 
 
-def _rbf(case: _Case) -> Scales:
+def _rbf(case: ScaleCase) -> Scales:
     bitmaps = case.parameter("bitmaps")
     assert bitmaps is not None  # the class has no other parameter
     size = np.abs(case.x)[:, None, :] + np.abs(bitmaps)[None]
     return _elementwise(case, (size**2).sum(axis=2), (2 * case.g[:, :, None] * size).sum(axis=1))
 
 
-def _batch_norm(case: _Case) -> Scales:
-    x, g = case.x, case.g
-    axes = (0, *range(2, x.ndim))
-
-    def spread(values: np.ndarray) -> np.ndarray:
-        return values.reshape((1, -1) + (1,) * (x.ndim - 2))
-
-    hyper: dict[str, Any] = dict(case.leaf.hyper)
-    gamma, beta = case.parameter("weight"), case.parameter("bias")
-    old_mean, old_variance = case.parameter("running_mean"), case.parameter("running_var")
-    batch = case.train and not hyper["global_stats"]
-    mean, variance = old_mean, old_variance
-    if batch or mean is None or variance is None:
-        batch, mean, variance = True, x.mean(axis=axes), x.var(axis=axes)
-    deviation = np.sqrt(variance + hyper["eps"])
-    gain = (1.0 if gamma is None else np.abs(gamma)) / deviation
-    # A batch's mean is a sum with a scale of its own, however small it comes out.
-    size = np.abs(x) + spread(np.abs(x).mean(axis=axes) if batch else np.abs(mean))
-    normal = size / spread(deviation)
-    through = g
-    if batch:  # the statistics depend on the input, and send a gradient of their own back
-        sent = (g * normal).mean(axis=axes, keepdims=True)
-        through = g + g.mean(axis=axes, keepdims=True) + normal * sent
-    sizes = {
-        "output": spread(gain) * size + spread(0 * gain if beta is None else np.abs(beta)),
-        "input gradient": spread(gain) * through,
-        "weight gradient": (g * normal).sum(axis=axes),
-        "bias gradient": g.sum(axis=axes),
-    }
-    if old_mean is not None and old_variance is not None:
-        kept = hyper["kept"] if batch and hyper["kept"] is not None else 1.0
-        sizes["running_mean"] = kept * np.abs(old_mean) + (1 - kept) * np.abs(x).mean(axis=axes)
-        # MXNet stores 1/√(var + eps) and computes the variance back from it
-        square = (x**2).mean(axis=axes) + hyper["eps"]
-        sizes["running_var"] = kept * old_variance + (1 - kept) * square
-    return Scales("batchnorm", sizes, length=x.size // x.shape[1] if batch else 1)
-
-
-_FORMULAS: dict[str, Callable[[_Case], Scales]] = {
+_FORMULAS: dict[str, Callable[[ScaleCase], Scales]] = {
     "sigmoid": _sigmoid,
     "tanh": _tanh,
     "scaled_tanh": _scaled_tanh,
@@ -221,7 +161,7 @@ _FORMULAS: dict[str, Callable[[_Case], Scales]] = {
     "softmax": _softmax,
     "log_softmax": _log_softmax,
     "rbf": _rbf,
-    "batchnorm": _batch_norm,
+    "batchnorm": batch_norm_scales,
 }
 
 
@@ -229,7 +169,7 @@ _DRAWS = 8
 _STEP = 2.0**-16  # far above float32's roundoff, through which inputs pass
 
 
-def _measured(case: _Case) -> Scales:
+def _measured(case: ScaleCase) -> Scales:
     """How far every result moves, per unit of relative noise in inputs, parameters and upstream.
 
     Each of several draws perturbs every number by a normal variate times 2⁻¹⁶; s is twice the

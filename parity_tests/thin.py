@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
@@ -75,14 +74,14 @@ def _torch(old: Any, into: int, out: int) -> nn.Module:
     if isinstance(old, nn.Linear):
         return nn.Linear(old.in_features // into, old.out_features // out)
     if isinstance(old, nn.BatchNorm2d):
-        return type(old)(old.num_features // out, eps=old.eps, momentum=old.mx_momentum)
-    with torch.device("cpu"):
-        return type(old)(
-            old.in_channels // into,
-            old.out_channels // out,
-            old.kernel_size,
-            old.stride,
-            old.padding,
-            old.dilation,
-            old.groups,
-        )
+        momentum: Any = old.mx_momentum  # torch_ref's class; 1 − momentum in torch's
+        return type(old)(old.num_features // out, eps=old.eps, momentum=momentum)
+    return type(old)(
+        old.in_channels // into,
+        old.out_channels // out,
+        old.kernel_size,
+        old.stride,
+        old.padding,
+        old.dilation,
+        old.groups,
+    )

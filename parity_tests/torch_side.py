@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from parity_tests.cloning import duplicate
 from parity_tests.leaves import Leaf
 from parity_tests.runs import (
     NET,
@@ -37,7 +37,7 @@ def clone(net: nn.Module, dtype: str) -> nn.Module:
     Two numbers are rounded as MXNet rounds them, whose operators hold their attributes in float32
     even in a float64 net: BatchNorm's momentum (as the part that is kept) and LeakyReLU's slope.
     """
-    copied = copy.deepcopy(net).cpu()
+    copied = duplicate(net, {}).cpu()
     for module in copied.modules():
         if getattr(module, "inplace", False):
             vars(module)["inplace"] = False

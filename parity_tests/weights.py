@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import mxnet as mx
 import numpy as np
 import torch
 from torch import nn
@@ -175,5 +174,5 @@ def _returned(net: Any, arrays: Arrays) -> list[Leaf]:
     carrier = gluon_side.clone(net, None)
     named = carrier._collect_params_with_prefix()
     for name, array in arrays.items():
-        named[name].set_data(mx.nd.array(array, dtype=array.dtype))
+        named[name].set_data(gluon_side.as_is(array))
     return leaves_of(carrier)
