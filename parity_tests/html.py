@@ -15,7 +15,7 @@ __all__ = ["page"]
 
 # The picture: a logarithmic scale of error / bound, powers of ten.
 LOW, HIGH = -4.0, 2.0
-HEIGHT, TOP, LEFT = 220.0, 12.0, 46.0
+HEIGHT, TOP, LEFT, WIDTH = 220.0, 26.0, 46.0, 1080.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ def _view(report: Report) -> dict[str, Any]:
 
 def _worst(report: Report, level: str) -> str:
     worst = report.worst(level)
-    return "" if worst is None else f"{_fraction(worst)} at {worst.path or 'the net'}"
+    if worst is None or not worst.fraction:
+        return "" if worst is None else "equal"
+    return f"{_fraction(worst)} at {worst.path or 'the net'}"
 
 
 def _fraction(row: Row) -> str:
@@ -90,7 +92,7 @@ def _picture(report: Report, level: str) -> dict[str, Any] | None:
     paths = list(dict.fromkeys(row.path for row in rows))
     if not paths:
         return None
-    width = max(640.0, LEFT + 8.0 * len(paths))
+    width = max(WIDTH, LEFT + 8.0 * len(paths))
     step = (width - LEFT - 10.0) / len(paths)
     dots = []
     for row in _worst_of_each(rows):

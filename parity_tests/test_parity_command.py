@@ -34,7 +34,7 @@ def number():
 
 
 @pytest.fixture
-def pair(tmp_path: Path, monkeypatch) -> str:
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module with a user's nets, under a name of its own in each test."""
     name = f"pair_{abs(hash(str(tmp_path)))}"
     (tmp_path / f"{name}.py").write_text(PAIR)
@@ -46,7 +46,7 @@ def _own(pair: str, theirs: str, *more: str) -> list[str]:
     return ["--gluon", f"{pair}:ours", "--torch", f"{pair}:{theirs}", "--input", "2,3,8,8", *more]
 
 
-def test_a_model_prints_its_table_and_exits_0(capsys) -> None:
+def test_a_model_prints_its_table_and_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--model", "lenet"]) == 0
     captured = capsys.readouterr()
     for level in ("structure", "weights", "forward", "backward", "artefacts", "data"):
@@ -55,7 +55,7 @@ def test_a_model_prints_its_table_and_exits_0(capsys) -> None:
     assert "diverged" not in captured.out
 
 
-def test_json_and_report_say_the_same(tmp_path: Path, capsys) -> None:
+def test_json_and_report_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "r"
     assert main(["--model", "lenet,lenet5", "--level", "weights", "--json",
                  "--report", str(folder)]) == 0  # fmt: skip
@@ -71,17 +71,21 @@ def test_json_and_report_say_the_same(tmp_path: Path, capsys) -> None:
     assert "http" not in html.replace("http-equiv", "")  # nothing is fetched
 
 
-def test_a_users_pair_after_transfer(pair: str, capsys) -> None:
+def test_a_users_pair_after_transfer(pair: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(_own(pair, "theirs", "--transfer")) == 0
     assert "100 % of leaves" in capsys.readouterr().out
 
 
-def test_a_users_pair_with_other_weights_diverges_there(pair: str, capsys) -> None:
+def test_a_users_pair_with_other_weights_diverges_there(
+    pair: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(_own(pair, "theirs")) == 1
     assert "0 weights" in capsys.readouterr().err
 
 
-def test_a_users_pair_with_another_pool_diverges_there(pair: str, tmp_path: Path, capsys) -> None:
+def test_a_users_pair_with_another_pool_diverges_there(
+    pair: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "r"
     assert main(_own(pair, "other", "--transfer", "--report", str(folder), "--json")) == 1
     captured = capsys.readouterr()
@@ -102,7 +106,9 @@ def test_a_users_pair_with_another_pool_diverges_there(pair: str, tmp_path: Path
         (["--gluon", "a:b", "--torch", "c:d", "--input", "1,2", "--model", "lenet"], ["--model"]),
     ],
 )
-def test_bad_usage_is_one_line_and_2(argv: list[str], words: list[str], capsys) -> None:
+def test_bad_usage_is_one_line_and_2(
+    argv: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -120,7 +126,7 @@ def test_bad_usage_is_one_line_and_2(argv: list[str], words: list[str], capsys) 
     ],
 )
 def test_a_pair_that_is_none_is_one_line(
-    gluon: str, torch: str, word: str, pair: str, capsys
+    gluon: str, torch: str, word: str, pair: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["--gluon", gluon.format(pair), "--torch", torch.format(pair), "--input", "2,3,8,8"]
     assert main(argv) == 1

@@ -59,7 +59,9 @@ def test_another_recipe_is_seen(change: dict, path: str, quantity: str, digits: 
 
 
 @pytest.mark.parametrize("fault", ["repeated", "transposed", "one pixel", "label"])
-def test_a_faulty_stream_is_seen(fault: str, digits: Dataset, monkeypatch) -> None:
+def test_a_faulty_stream_is_seen(
+    fault: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Faulty(Batches):
         def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             if fault == "repeated" and start:
