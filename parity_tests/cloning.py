@@ -7,7 +7,7 @@ a parity run copies thousands of layers.
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 __all__ = ["duplicate"]
@@ -63,7 +63,7 @@ _KNOWN = (
 _SPECIAL = ("__deepcopy__", "__copy__", "__reduce__", "__getstate__", "__slots__")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _is_module(kind: Any) -> bool:
     """Whether instances are a framework's modules, without a way of their own of being copied."""
     known = [cls for cls in kind.__mro__ if (cls.__module__, cls.__name__) in _KNOWN]
