@@ -1,12 +1,14 @@
 """Level artefacts: Gluon's imperative net = hybridized = hybridized with static memory, bit by bit.
 
-Twice in a row, on other inputs the second time and, in training, after an update of the parameters:
-a graph that keeps stale buffers or parameters is right once.
+One block goes through several steps, as it would in use: inference, training with an update of the
+parameters, on other inputs each time, and inference again. A graph that keeps a mode, a buffer or a
+parameter from the time when it was traced is right once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import mxnet as mx
@@ -22,14 +24,14 @@ from parity_tests.referee import DidNotRun, Subject, attempt
 from parity_tests.report import Coverage, Row
 from parity_tests.runs import NET, Arrays, input_name, is_float, output_name
 
-__all__ = ["VARIANTS", "artefacts_rows"]
+__all__ = ["STEPS", "VARIANTS", "artefacts_rows"]
 
 VARIANTS: dict[str, dict[str, bool]] = {
     "hybridized": {},
     "static": {"static_alloc": True, "static_shape": True},
 }
-_STEPS = 2
-_RATE = 2.0**-6  # of the update between two training steps
+STEPS = ("inference", "train", "train", "inference")
+_RATE = 2.0**-6  # of the update in a training step
 
 
 def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
@@ -39,8 +41,7 @@ def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     for path in dict.fromkeys(pair.path for pair in subject.pairing.pairs):
         coverage.expect("artefacts", path)
     try:
-        for train in (False, True):
-            rows += _rows(NET, partial(_whole, subject.gluon_net), subject.inputs, train)
+        rows += _rows(NET, partial(_whole, subject.gluon_net), subject.inputs)
         if any(row.status != "ok" for row in rows):
             rows = _leaf_rows(subject) + rows
     except DidNotRun as error:
@@ -53,12 +54,11 @@ def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
 
 def _leaf_rows(subject: Subject) -> list[Row]:
     rows: list[Row] = []
-    for train in (False, True):
-        run = subject.run("torch", "float64", train=train)
-        for pair in subject.pairing.pairs:
-            calls = run.calls[pair.torch.path]
-            if calls and not pair.gluon.composite:
-                rows += _rows(pair.path, partial(_alone, pair.gluon), calls[0].inputs, train)
+    run = subject.run("torch", "float64", train=False)
+    for pair in subject.pairing.pairs:
+        calls = run.calls[pair.torch.path]
+        if calls and not pair.gluon.composite:
+            rows += _rows(pair.path, partial(_alone, pair.gluon), calls[0].inputs)
     return rows
 
 
@@ -77,88 +77,71 @@ def _whole(net: Block) -> Block:
     return copied
 
 
-def _rows(path: str, make: Callable[[], Block], inputs: Arrays, train: bool) -> Iterator[Row]:
-    mode = "train" if train else "inference"
-    wanted = attempt("gluon", _steps, make(), inputs, train)
+def _rows(path: str, make: Callable[[], Block], inputs: Arrays) -> Iterator[Row]:
+    wanted = attempt("gluon", _steps, make(), inputs)
     for variant, flags in VARIANTS.items():
         block = make()
+        blank = Row("artefacts", path, "output", "not compared", variant, dtype="float32")
         if not isinstance(block, HybridBlock):
-            detail = f"{type(block).__name__} is no HybridBlock"
-            yield Row("artefacts", path, "output", "not compared", variant, detail=detail)
+            yield replace(blank, detail=f"{type(block).__name__} is no HybridBlock")
             continue
         block.hybridize(**flags)
         try:
-            made = attempt("gluon", _steps, block, inputs, train)
+            made = attempt("gluon", _steps, block, inputs)
         except DidNotRun as error:
-            yield Row(
-                "artefacts",
-                path,
-                "output",
-                "diverged",
-                variant,
-                mode=mode,
-                compared=1,
-                detail=str(error),
-            )
+            yield replace(blank, status="diverged", compared=1, detail=str(error))
             continue
-        for step, (actual, expected) in enumerate(zip(made, wanted, strict=True)):
+        for step, mode in enumerate(STEPS):
+            actual, expected = made[step], wanted[step]
             for name in {**expected, **actual}:
+                row = replace(blank, quantity=f"{name}, step {step + 1}", mode=mode)
                 if name not in actual or name not in expected:
-                    yield Row(
-                        "artefacts",
-                        path,
-                        name,
-                        "diverged",
-                        variant,
-                        mode=mode,
-                        compared=1,
-                        detail=f"only one of imperative and {variant} gives a {name}",
-                    )
+                    detail = f"only one of imperative and {variant} gives it"
+                    yield replace(row, status="diverged", compared=1, detail=detail)
                     continue
                 verdict = compare(actual[name], expected[name], content=_content(name))
-                yield Row.judged(
-                    "artefacts",
-                    path,
-                    f"{name}, step {step + 1}",
-                    verdict,
-                    check=variant,
-                    dtype="float32",
-                    mode=mode,
-                )
+                yield row.with_verdict(verdict)
 
 
 def _content(name: str) -> str:
     return "any" if name.startswith("parameter") else content_of(name)
 
 
-def _steps(block: Block, inputs: Arrays, train: bool) -> list[dict[str, np.ndarray]]:
-    """What a few steps in a row give: outputs, and in training gradients and all parameters."""
-    found = []
-    parameters = block.collect_params()
-    for step in range(_STEPS):
-        given = [gluon_side.ndarray(_varied(x) if step else x, "float32") for x in inputs]
-        if not train:
-            outputs = gluon_side.flat(block(*given))
-            found.append({output_name(i): y.asnumpy() for i, y in enumerate(outputs)})
-            continue
-        for x in given:
+def _steps(block: Block, inputs: Arrays) -> list[dict[str, np.ndarray]]:
+    """What each step gives: outputs, and in training gradients and all parameters after it."""
+    return [
+        (_train if mode == "train" else _infer)(block, tuple(_varied(x, n) for x in inputs))
+        for n, mode in enumerate(STEPS)
+    ]
+
+
+def _infer(block: Block, inputs: Arrays) -> dict[str, np.ndarray]:
+    outputs = gluon_side.flat(block(*(gluon_side.ndarray(x, "float32") for x in inputs)))
+    return {output_name(i): y.asnumpy() for i, y in enumerate(outputs)}
+
+
+def _train(block: Block, inputs: Arrays) -> dict[str, np.ndarray]:
+    given = [gluon_side.ndarray(x, "float32") for x in inputs]
+    for x in given:
+        if x.dtype == np.float32:
             x.attach_grad()
-        with autograd.record():
-            outputs = gluon_side.flat(block(*given))
-        autograd.backward(outputs, [_head(y) for y in outputs])
-        results = {output_name(i): y.asnumpy() for i, y in enumerate(outputs)}
-        results |= {input_name(i): x.grad.asnumpy() for i, x in enumerate(given)}
-        for i, parameter in enumerate(parameters.values()):
-            if parameter.grad_req != "null":
-                results[f"parameter {i} gradient"] = parameter.grad().asnumpy()
-                parameter.set_data(parameter.data() - _RATE * parameter.grad())
-            results[f"parameter {i}"] = parameter.data().asnumpy()
-        found.append(results)
-    return found
+    with autograd.record():
+        outputs = gluon_side.flat(block(*given))
+    autograd.backward(outputs, [_head(y) for y in outputs])
+    results = {output_name(i): y.asnumpy() for i, y in enumerate(outputs)}
+    results |= {input_name(i): x.grad.asnumpy() for i, x in enumerate(given) if x.grad is not None}
+    for i, parameter in enumerate(block.collect_params().values()):
+        if parameter.grad_req != "null":
+            results[f"parameter {i} gradient"] = parameter.grad().asnumpy()
+            parameter.set_data(parameter.data() - _RATE * parameter.grad())
+        results[f"parameter {i}"] = parameter.data().asnumpy()
+    return results
 
 
-def _varied(x: np.ndarray) -> np.ndarray:
-    return np.flip(x, 0) * 0.5 if is_float(x) else np.flip(x, 0)
+def _varied(x: np.ndarray, step: int) -> np.ndarray:
+    """Other inputs at every step, of the same shape and kind."""
+    turned = np.roll(x, step, axis=-1)
+    return turned * (1 - 0.25 * step) if is_float(x) else turned
 
 
 def _head(output: mx.nd.NDArray) -> mx.nd.NDArray:

@@ -79,15 +79,4 @@ def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, limit: float) ->
     if actual.shape == expected.shape and np.isfinite(actual).all():
         largest = float(np.abs(expected).max())
         distance = float(np.abs(actual - expected).max()) / largest if largest else None
-    return Row.judged(
-        row.level,
-        row.path,
-        row.quantity,
-        verdict,
-        check=row.check,
-        side=row.side,
-        dtype=row.dtype,
-        mode=row.mode,
-        unit="envelopes",
-        distance=distance,
-    )
+    return replace(row.with_verdict(verdict), unit="envelopes", distance=distance)

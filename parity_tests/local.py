@@ -79,29 +79,19 @@ def local_rows(
 
 
 def _quantity_rows(local: _Local, name: str) -> list[Row]:
+    blank = Row(local.level, local.pair.path, name, "", "local", mode=local.mode)
     for (side, dtype), run in local.runs.items():
         if name not in run:
             detail = f"{side} gives no {name}, the other side does"
             return [
-                Row(
-                    local.level,
-                    local.pair.path,
-                    name,
-                    "diverged",
-                    "local",
-                    side,
-                    dtype,
-                    local.mode,
-                    compared=1,
-                    detail=detail,
-                )
+                replace(blank, status="diverged", side=side, dtype=dtype, compared=1, detail=detail)
             ]
-    return [_judged(local, name, side, dtype) for side, dtype in JUDGED]
+    return [_judged(local, replace(blank, side=side, dtype=dtype)) for side, dtype in JUDGED]
 
 
-def _judged(local: _Local, name: str, side: str, dtype: str) -> Row:
-    family, length = local.scales.family, local.scales.length
-    factor = tolerance(family, mode_of(name, local.train), side, dtype).factor(length)
+def _judged(local: _Local, row: Row) -> Row:
+    name, side, dtype = row.quantity, row.side, row.dtype
+    entry = tolerance(local.scales.family, mode_of(name, local.train), side, dtype)
     # MXNet's own way of adding, in its own dtype
     drift = local.scales.drift.get(name, 0.0) if (side, dtype) == ("gluon", "float32") else 0.0
     actual, expected = local.runs[side, dtype][name], local.runs["torch", "float64"][name]
@@ -111,7 +101,7 @@ def _judged(local: _Local, name: str, side: str, dtype: str) -> Row:
             actual,
             wanted,
             scale=local.scales.sizes.get(name, EXACT),  # a fixed buffer has no scale
-            factor=factor,
+            factor=entry.factor(local.scales.length),
             allowance=2 * drift,
             dtype=dtype,
             unit=dtype,
@@ -119,16 +109,7 @@ def _judged(local: _Local, name: str, side: str, dtype: str) -> Row:
         )
 
     verdict = judge(expected)
-    row = Row.judged(
-        local.level,
-        local.pair.path,
-        name,
-        verdict,
-        check="local",
-        side=side,
-        dtype=dtype,
-        mode=local.mode,
-    )
+    row = row.with_verdict(verdict)
     if verdict.ok or side == "torch":
         return row
     convention = conventions.variance(local.pair.torch, name, local.inputs, local.train)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +48,22 @@ class Row:
     @classmethod
     def judged(cls, level: str, path: str, quantity: str, verdict: Verdict, **more: Any) -> Row:
         """The row of a comparison that was made."""
+        return cls(level, path, quantity, "", **more).with_verdict(verdict)
+
+    def with_verdict(self, verdict: Verdict) -> Row:
+        """The same row with a comparison's outcome."""
         pair = None
         if verdict.actual is not None and verdict.expected is not None:
             pair = (verdict.actual, verdict.expected)
-        return cls(
-            level,
-            path,
-            quantity,
-            "ok" if verdict.ok else "diverged",
+        return replace(
+            self,
+            status="ok" if verdict.ok else "diverged",
             error=verdict.error,
             bound=verdict.bound,
             position=verdict.position,
             values=pair,
             compared=verdict.compared,
             detail="" if verdict.ok else str(verdict),
-            **more,
         )
 
     @property
