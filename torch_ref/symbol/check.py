@@ -90,7 +90,15 @@ def check_files(
     arrays = strip_prefixes(read_params(params))[0]
     rng = np.random.default_rng(seed)
     inputs = {name: rng.normal(size=tuple(shape)) for name, shape in shapes.items()}
-    return compare_with_mxnet(module, Path(symbol).read_text("utf-8"), arrays, inputs)
+    mxnet = import_mxnet()
+    try:
+        return compare_with_mxnet(module, Path(symbol).read_text("utf-8"), arrays, inputs)
+    except mxnet.MXNetError as error:
+        reason = str(error).strip().splitlines()[-1]
+        asked = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        raise SymbolError(
+            f"MXNet cannot run the graph on {asked} ({reason}): say its input with --input-shape"
+        ) from error
 
 
 def compare_with_mxnet(

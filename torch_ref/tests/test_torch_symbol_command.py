@@ -197,3 +197,12 @@ def test_check_without_mxnet(
     monkeypatch.setitem(sys.modules, "mxnet", None)
     assert main([*files, "--check", *SHAPE]) == 1
     assert "MXNet is not installed" in capsys.readouterr().err
+
+
+def test_an_input_that_does_not_fit_is_one_line(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*files, "--check"]) == 1  # 1×3×224×224 unless told
+    error = capsys.readouterr().err
+    assert "--input-shape" in error
+    assert error.count("\n") == 1
