@@ -17,11 +17,16 @@ from parity_tests.cases import MODELS, Case, project_case, user_case
 from parity_tests.data_level import check_data
 from parity_tests.html import page
 from parity_tests.leaves import ParityError
+from parity_tests.optimizer_level import check_optimizer
 from parity_tests.report import LEVELS, SCHEMA, Report
 from parity_tests.table import table
+from parity_tests.training_level import check_training
 
 __all__ = ["main"]
 
+# What takes many steps, and minutes, is checked where it is asked for.
+OF_ONE_STEP = tuple(level for level in LEVELS if level not in ("optimizer", "training"))
+OF_NETS = tuple(level for level in OF_ONE_STEP if level != "data")  # and of any pair
 FULL = ("alexnet", "vgg16")  # whose full size is worth a minute
 
 
@@ -33,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
-    levels = _chosen(args.level, LEVELS, "--level")
+    levels = _chosen(args.level, LEVELS, "--level") if args.level else OF_ONE_STEP
     own = (args.gluon, args.torch, args.input)
     if any(own) and not all(own):
         raise UsageError("--gluon, --torch and --input go together: name all three")
@@ -71,8 +76,10 @@ def _parser() -> Parser:
         "--model", action="append", metavar="NAME", help="model, or several with commas; unset: all"
     )
     parser.add_argument(
-        "--level", action="append", metavar="NAME", help="level, or several with commas; unset: all"
-    )
+        "--level", action="append", metavar="NAME",
+        help="level, or several with commas; unset: all but optimizer and training",
+    )  # fmt: skip
+    parser.add_argument("--steps", type=positive, default=20, help="steps of the training level")
     parser.add_argument(
         "--full", action="store_true", help="also alexnet and vgg16 at 224×224, forward"
     )
@@ -102,18 +109,26 @@ def _chosen(given: list[str] | None, known: Sequence[str], flag: str) -> tuple[s
 
 def _reports(args: Any, levels: tuple[str, ...]) -> Iterator[Report]:
     if args.gluon:
-        mine = tuple(level for level in levels if level != "data")
+        mine = tuple(level for level in levels if level in OF_NETS)
         if not mine:
-            raise UsageError("--level data is for this project's models, not for your own pair")
+            raise UsageError(
+                f"--level {','.join(levels)} is for this project's models, not for your own pair"
+            )
         case = user_case(args.gluon, args.torch, _shape(args.input), seed=args.seed)
         yield _check(case, mine, transfer=args.transfer)
         return
-    of_nets = tuple(level for level in levels if level != "data")
-    for name in _chosen(args.model, MODELS, "--model"):
+    if "optimizer" in levels:
+        yield check_optimizer()
+    levels = tuple(level for level in levels if level != "optimizer")
+    of_nets = tuple(level for level in levels if level in OF_NETS)
+    for name in _chosen(args.model, MODELS, "--model") if levels else ():
         report = None
         if of_nets:
             case = project_case(name, batch=args.batch_size, seed=args.seed)
             report = _check(case, of_nets)
+        if "training" in levels:
+            training = check_training(name, steps=args.steps, seed=args.seed)
+            report = training if report is None else _joined(report, training, levels)
         if "data" in levels:
             data = check_data(name, seed=args.seed)
             report = data if report is None else _joined(report, data, levels)

@@ -76,8 +76,8 @@ def check_parity(
         torch_net = copy.deepcopy(torch_net)
         try:
             copy_weights(gluon_leaves, torch_net, way or pairing_map(pairing))
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise ParityError(f"transfer=True: {' '.join(str(error).split())}") from error
+        except ValueError:  # nets of one name that differ: copy what fits, the levels say the rest
+            copy_weights(gluon_leaves, torch_net, pairing_map(pairing))
         pairing = pair_leaves(gluon_leaves, leaves_of(torch_net))
     subject = Subject(
         gluon_net,

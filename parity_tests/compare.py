@@ -73,6 +73,10 @@ _SLOPE = (
     "MXNet multiplies by the slope in float32 even in a float64 net: one rounding of 2⁻²⁴, which "
     "is 2²⁹ units of 2⁻⁵³"
 )
+_SINGLE = (
+    "MXNet's LeakyReLU operator, which is its PReLU, ELU, SELU and GELU too, computes in float32 "
+    "even in a float64 net: 16 units of 2⁻²⁴"
+)
 _CLASSES = (
     "the exponentials of the n classes are added one by one: √n·u, as above; 24 was seen for "
     "1,000 classes in float64, where √n = 32"
@@ -94,6 +98,10 @@ TOLERANCES: dict[tuple[str, str, str, str], Tolerance] = {
     ("batchnorm", "statistics", "gluon", "float32"): Tolerance(_root, _UNBLOCKED),
     ("batchnorm", "statistics", "gluon", "float64"): Tolerance(_whole, _BOTH_UNBLOCKED),
     ("leaky_relu", "*", "gluon", "float64"): Tolerance(_constant(16.0 + 2.0**29), _SLOPE),
+    **{
+        (kind, "*", "gluon", "float64"): Tolerance(_constant(16 * 2.0**29), _SINGLE)
+        for kind in ("prelu", "elu", "selu", "gelu")
+    },
     ("avg_pool", "*", "gluon", "float32"): Tolerance(
         _root,
         "oneDNN adds a window's n values one by one, with the same consequences as in BatchNorm; "

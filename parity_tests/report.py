@@ -14,7 +14,9 @@ from parity_tests.compare import Verdict
 __all__ = ["LEVELS", "SCHEMA", "Coverage", "Divergence", "Report", "Row"]
 
 # In the order in which a cause comes before its effects: the first divergence is the first here.
-LEVELS = ("structure", "weights", "forward", "backward", "artefacts", "data")
+LEVELS = (
+    "structure", "weights", "forward", "backward", "optimizer", "training", "artefacts", "data",
+)  # fmt: skip
 SCHEMA = 1
 
 

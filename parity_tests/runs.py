@@ -21,6 +21,8 @@ __all__ = [
     "arrays",
     "is_float",
     "named",
+    "paths_of",
+    "place",
     "rounded",
 ]
 
@@ -145,23 +147,31 @@ def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
     return array.astype(np.float32).astype(dtype) if is_float(array) else array
 
 
-def allot(leaves: Sequence[Leaf], calls: Mapping[int, Sequence[Call]]) -> dict[str, list[Call]]:
-    """Calls by leaf path, from calls by the identity of the module.
+def place(paths: Sequence[str], call: int) -> tuple[str, int]:
+    """Where a module's n-th call belongs: its path, and the index of the call under that path.
 
-    A module registered under several paths gives each its own call, in order, when there is one
-    for each; otherwise the first path has them all.
+    A module registered under several paths gives each a call of its own, in order; the first path
+    takes what is left over.
     """
+    if call < len(paths):
+        return paths[call], 0
+    return paths[0], 1 + call - len(paths)
+
+
+def paths_of(leaves: Sequence[Leaf]) -> dict[int, list[str]]:
+    """The paths of each module, by its identity, in the order of registration."""
     paths: dict[int, list[str]] = {}
     for leaf in leaves:
         paths.setdefault(id(leaf.block), []).append(leaf.path)
+    return paths
+
+
+def allot(leaves: Sequence[Leaf], calls: Mapping[int, Sequence[Call]]) -> dict[str, list[Call]]:
+    """Calls by leaf path, from calls by the identity of the module."""
     allotted: dict[str, list[Call]] = {leaf.path: [] for leaf in leaves}
-    for block, names in paths.items():
-        made = calls.get(block, [])
-        if len(names) == len(made):
-            for name, call in zip(names, made, strict=True):
-                allotted[name].append(call)
-        else:
-            allotted[names[0]].extend(made)
+    for block, paths in paths_of(leaves).items():
+        for index, call in enumerate(calls.get(block, ())):
+            allotted[place(paths, index)[0]].append(call)
     return allotted
 
 

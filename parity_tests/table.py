@@ -10,7 +10,12 @@ __all__ = ["table"]
 
 HEAD = ("model", "level", "verdict", "values", "worst/bound", "where")
 # The groups of coverage that a level is responsible for.
-GROUPS = ("leaves", "parameters", "buffers", "outputs", "gradients", "artefacts", "batches")
+GROUPS = (
+    "leaves", "parameters", "buffers", "outputs", "gradients",
+    "optimizer weights", "optimizer slots", "schedules",
+    "training weights", "training gradients", "training slots", "training buffers",
+    "artefacts", "batches",
+)  # fmt: skip
 
 
 def table(reports: Sequence[Report], levels: Sequence[str]) -> str:

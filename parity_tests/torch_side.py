@@ -21,6 +21,8 @@ from parity_tests.runs import (
     Objective,
     allot,
     named,
+    paths_of,
+    place,
     rounded,
 )
 from parity_tests.torch_leaves import leaves
@@ -31,11 +33,21 @@ __all__ = ["Edit", "clone", "run_leaf", "run_net", "sample_dropout"]
 Edit = Callable[[str, int, int, torch.Tensor], torch.Tensor]
 
 
+_SINGLE: tuple[tuple[Any, str], ...] = (
+    (nn.LeakyReLU, "negative_slope"),
+    (nn.ELU, "alpha"),
+    (nn.LayerNorm, "eps"),
+    (nn.GroupNorm, "eps"),
+    (nn.modules.instancenorm._InstanceNorm, "eps"),
+)
+
+
 def clone(net: nn.Module, dtype: str) -> nn.Module:
     """An independent copy on the CPU, floats rounded through float32 to `dtype`, not in place.
 
-    Two numbers are rounded as MXNet rounds them, whose operators hold their attributes in float32
-    even in a float64 net: BatchNorm's momentum (as the part that is kept) and LeakyReLU's slope.
+    Some numbers are rounded as MXNet rounds them, whose operators hold their attributes in float32
+    even in a float64 net: BatchNorm's momentum (as the part that is kept), LeakyReLU's slope, and
+    eps in every normalisation but BatchNorm.
     """
     copied = duplicate(net, {}).cpu()
     for module in copied.modules():
@@ -43,8 +55,9 @@ def clone(net: nn.Module, dtype: str) -> nn.Module:
             vars(module)["inplace"] = False
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
             module.momentum = _momentum(module)
-        if isinstance(module, nn.LeakyReLU):
-            module.negative_slope = float(np.float32(module.negative_slope))
+        for kind, attribute in _SINGLE:
+            if isinstance(module, kind):
+                setattr(module, attribute, float(np.float32(getattr(module, attribute))))
     for value in (*copied.parameters(), *copied.buffers()):
         if value.is_floating_point():
             value.data = value.data.to(torch.float32).to(getattr(torch, dtype))
@@ -135,9 +148,11 @@ def run_net(
     copied.train(train)
     watched = leaves(copied)
     calls: dict[int, list[_Watched]] = {}
+    paths = paths_of(watched)
     for leaf in {id(leaf.block): leaf for leaf in watched}.values():
         made = calls.setdefault(id(leaf.block), [])
-        _watch(leaf, made, objective is not None, edit, edit_gradient)
+        places = paths[id(leaf.block)]
+        _watch(leaf, places, made, objective is not None, edit, edit_gradient)
         if leaf.kind == "dropout":
             leaf.block.forward = _dropout(float(leaf.block.p), (masks or {}).get(leaf.path))
     given = [_tensor(x, dtype) for x in inputs]
@@ -180,6 +195,7 @@ class _Watched(Call):
 
 def _watch(
     leaf: Leaf,
+    paths: list[str],
     calls: list[_Watched],
     gradients: bool,
     edit: Edit | None,
@@ -196,8 +212,8 @@ def _watch(
         calls.append(call)
         if not gradients:
             return args
-        index = len(calls) - 1
-        passed = tuple(_entering(x, leaf.path, index, i, edit_gradient) for i, x in enumerate(args))
+        where = place(paths, len(calls) - 1)
+        passed = tuple(_entering(x, *where, i, edit_gradient) for i, x in enumerate(args))
         call.passed = tuple(x for x in passed if isinstance(x, torch.Tensor))
         return passed
 
@@ -205,7 +221,8 @@ def _watch(
         call = calls[-1]
         made = tuple(_flat(out))
         if edit is not None:
-            made = tuple(edit(leaf.path, len(calls) - 1, i, y) for i, y in enumerate(made))
+            where = place(paths, len(calls) - 1)
+            made = tuple(edit(*where, i, y) for i, y in enumerate(made))
         call.outputs = _numpy(made)
         call.made = made
         for y in made:

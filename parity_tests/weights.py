@@ -21,6 +21,7 @@ from parity_tests import gluon_side
 from parity_tests.compare import bits_equal
 from parity_tests.leaves import Leaf, Tensor, leaves_of
 from parity_tests.report import Coverage, Row
+from parity_tests.runs import NET
 from parity_tests.structure import Pairing
 
 __all__ = ["TransferMap", "copy_weights", "project_map", "weights_rows"]
@@ -43,7 +44,7 @@ def pairing_map(pairing: Pairing) -> TransferMap:
         pair.gluon.tensors[role].name: tensor.name
         for pair in pairing.pairs
         for role, tensor in pair.torch.tensors.items()
-        if role in pair.gluon.tensors
+        if role in pair.gluon.tensors and pair.gluon.tensors[role].shape == tensor.shape
     }
     back = {theirs: ours for ours, theirs in names.items()}
     return TransferMap(
@@ -70,7 +71,7 @@ def project_map(gluon_net: Any, torch_net: nn.Module) -> TransferMap | None:
 
 
 def copy_weights(gluon_leaves: list[Leaf], torch_net: nn.Module, way: TransferMap) -> None:
-    """Put Gluon's values into a torch net. Raises KeyError for a name that it does not have."""
+    """Put Gluon's values into a torch net. Raises what the map raises for names it does not know."""
     arrays = {t.name: t.read() for leaf in gluon_leaves for t in leaf.tensors.values()}
     _load(torch_net, way.to_torch(arrays))
 
@@ -91,6 +92,9 @@ def weights_rows(
     """One row per tensor for its values, one for its place after transfer, one for the way back."""
     coverage = Coverage()
     rows = list(_values(pairing, coverage))
+    if not rows:
+        detail = "neither net has parameters or buffers"
+        rows.append(Row("weights", NET, "tensors", "ok", "value", compared=1, detail=detail))
     rows += _round_trip(gluon_net, torch_net, pairing, way or pairing_map(pairing))
     return rows, coverage
 
