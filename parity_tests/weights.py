@@ -71,7 +71,7 @@ def project_map(gluon_net: Any, torch_net: nn.Module) -> TransferMap | None:
 
 
 def copy_weights(gluon_leaves: list[Leaf], torch_net: nn.Module, way: TransferMap) -> None:
-    """Put Gluon's values into a torch net. Raises what the map raises for names it does not know."""
+    """Put Gluon's values into a torch net. Raises what the map raises for unknown names."""
     arrays = {t.name: t.read() for leaf in gluon_leaves for t in leaf.tensors.values()}
     _load(torch_net, way.to_torch(arrays))
 
