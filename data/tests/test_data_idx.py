@@ -28,7 +28,7 @@ SHARED = settings(
 def test_what_is_written_is_read(tmp_path: Path, shape: list[int], packed: bool, seed: int) -> None:
     array = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     path = tmp_path / "file"
-    path.write_bytes(gzip.compress(idx_bytes(array)) if packed else idx_bytes(array))
+    path.write_bytes(gzip.compress(idx_bytes(array), mtime=0) if packed else idx_bytes(array))
     np.testing.assert_array_equal(read_idx(path, shape), array)
     np.testing.assert_array_equal(read_idx(path, [None] * len(shape)), array)
 
@@ -37,7 +37,7 @@ def test_what_is_written_is_read(tmp_path: Path, shape: list[int], packed: bool,
 @SHARED
 def test_every_truncation_is_refused(tmp_path: Path, cut: int, packed: bool) -> None:
     content = idx_bytes(np.arange(100, dtype=np.uint8))
-    content = gzip.compress(content) if packed else content
+    content = gzip.compress(content, mtime=0) if packed else content
     path = tmp_path / "train-labels-idx1-ubyte"
     path.write_bytes(content[: min(cut, len(content) - 1)])
     with pytest.raises(DataError, match="train-labels-idx1-ubyte: "):
@@ -63,7 +63,7 @@ def test_a_flipped_bit_in_a_gzip_file_never_gives_other_values(
     tmp_path: Path, position: int, bit: int
 ) -> None:
     array = np.arange(100, dtype=np.uint8)
-    content = bytearray(gzip.compress(idx_bytes(array)))
+    content = bytearray(gzip.compress(idx_bytes(array), mtime=0))
     content[position % len(content)] ^= 1 << bit
     path = tmp_path / "file"
     path.write_bytes(content)
@@ -83,8 +83,8 @@ def test_a_flipped_bit_in_a_gzip_file_never_gives_other_values(
         (idx_bytes(np.zeros(3)), "holds 3; expected 4; .*folder:PATH"),
         (idx_bytes(np.zeros(4)) + b"x", "promises 4 values, it holds more"),
         (idx_bytes(np.zeros(4))[:-1], "promises 4 values, it holds only 3"),
-        (gzip.compress(idx_bytes(np.zeros(4)))[:-9], "cannot be read"),
-        (gzip.compress(idx_bytes(np.zeros(4)) + b"x"), "it holds more"),
+        (gzip.compress(idx_bytes(np.zeros(4)), mtime=0)[:-9], "cannot be read"),
+        (gzip.compress(idx_bytes(np.zeros(4)) + b"x", mtime=0), "it holds more"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
@@ -190,6 +190,6 @@ def test_mnist_is_not_taken_for_fashion_mnist(
     load_dataset("fashion_mnist", tmp_path)  # labels unlike any known set's
     _, labels = digits(20)
     labels[:10] = (5, 0, 4, 1, 9, 2, 1, 3, 1, 4)
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(labels)))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(labels), mtime=0))
     with pytest.raises(DataError, match="these are mnist's labels, not fashion_mnist's"):
         load_dataset("fashion_mnist", tmp_path)
