@@ -20,7 +20,8 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from data import DataError, load_dataset, pixels
+from data import DataError, pixels
+from data.catalog import entry_for
 from gluon_cnn.exported import describe, find_manifest, write_manifest
 from gluon_cnn.models import MODELS, ModelError, get_model
 from gluon_cnn.onnx_file import OPSET, check_onnx, require_onnx, write_onnx
@@ -179,7 +180,7 @@ def fresh_net(
     shapes = {path: p.shape for path, p in parameters.items() if p.grad_req != "null"}
     for path, array in initial_arrays(shapes, recipe.initialiser, seed).items():
         parameters[path].set_data(mx.nd.array(array))
-    digits = load_dataset(DIGITS)
+    digits = entry_for(DIGITS)
     mean, std = (values * net.input_shape[0] for values in (digits.mean, digits.std))
     return SavedRun(
         path=Path(name),
