@@ -30,14 +30,14 @@ def values(*shape: int) -> np.ndarray:
     return GENERATOR.standard_normal(shape).astype(np.float32)
 
 
-def weight_of(module: nn.Module) -> np.ndarray:
-    return module.get_parameter("weight").detach().numpy().astype(np.float64)
+def weight_of(module: nn.Module, name: str = "weight") -> np.ndarray:
+    return module.get_parameter(name).detach().numpy().astype(np.float64)
 
 
 def test_dense_is_the_sum_of_absolute_products() -> None:
     module, x, g = nn.Linear(5, 3), values(2, 5), values(2, 3)
     found, _ = scales(module, x, upstream=g)
-    weight, bias = np.abs(weight_of(module)), np.abs(module.bias.detach().numpy())
+    weight, bias = np.abs(weight_of(module)), np.abs(weight_of(module, "bias"))
     np.testing.assert_allclose(found.sizes["output"], np.abs(x) @ weight.T + bias)
     np.testing.assert_allclose(found.sizes["input gradient"], np.abs(g) @ weight)
     np.testing.assert_allclose(found.sizes["weight gradient"], np.abs(g).T @ np.abs(x))
@@ -48,7 +48,7 @@ def test_convolution_is_the_same_sum_over_its_window() -> None:
     module, x = nn.Conv2d(2, 3, 2, stride=2, padding=1), values(1, 2, 4, 4)
     found, _ = scales(module, x)
     padded = np.pad(np.abs(x), ((0, 0), (0, 0), (1, 1), (1, 1))).astype(np.float64)
-    weight, bias = np.abs(weight_of(module)), np.abs(module.bias.detach().numpy())
+    weight, bias = np.abs(weight_of(module)), np.abs(weight_of(module, "bias"))
     by_hand = np.empty((1, 3, 3, 3))
     for out, row, column in itertools.product(range(3), repeat=3):
         window = padded[0, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
