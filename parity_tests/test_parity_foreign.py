@@ -260,7 +260,7 @@ def _blocks(block: Any) -> Iterator[Any]:
 def test_neither_net_nor_torchs_generator_changes(seed: int, fails: bool) -> None:
     case = random_case(seed)
     if fails:
-        case.torch_net.append(nn.Linear(3, 3))  # its input does not fit
+        case.torch_net.add_module("more", nn.Linear(3, 3))  # its input does not fit
     case.gluon_net.hybridize(static_alloc=True)
     for parameter in case.torch_net.parameters():
         parameter.grad = None
