@@ -22,7 +22,8 @@ import gluon_cnn.train
 import torch_ref.train
 from data import Batches, Dataset
 from harness.config import TrainConfig
-from harness.runfolder import RunFolder
+from harness.epochs import run_epochs
+from harness.monitor import Silent
 from harness.train_command import load_data, read_run
 from parity_tests.compare import ENVELOPE_FACTOR, UNIT, bits_equal, compare, tolerance
 from parity_tests.data_level import data_rows
@@ -43,8 +44,8 @@ Metrics = list[dict[str, Any]]  # rows of metrics.jsonl, one an epoch
 def check_recipe(argv: Sequence[str], folder: Path, *, draws: int = 3) -> Report:
     """Run both `train` commands with the same flags (but `--out` and `--ctx`), and compare them.
 
-    Runs go to `folder`: gluon, torch, and a draw-0, … for each draw of the envelope. A command that
-    fails is a row of its own.
+    The runs go to `folder`, as gluon and torch; the envelope is measured with `draws` more runs of
+    the mirror. A command that fails is a row of its own.
     """
     started = time.perf_counter()
     report = Report("recipe " + " ".join(argv), ("training", "data"))
@@ -65,10 +66,7 @@ def check_recipe(argv: Sequence[str], folder: Path, *, draws: int = 3) -> Report
         report.add(first_weight_rows(configs["gluon"], configs["torch"], dataset))
         report.add(*data_rows(configs["gluon"], configs["torch"], dataset))
         ours, theirs = (metrics_of(folder / side) for side in _COMMANDS)
-        moved = [
-            shaken_run(configs["torch"], dataset, folder / f"draw-{seed}", seed)
-            for seed in range(draws)
-        ]
+        moved = [shaken_run(configs["torch"], dataset, seed) for seed in range(draws)]
         report.add(metric_rows(ours, theirs, moved, len(dataset.train), len(dataset.test)))
     report.seconds = time.perf_counter() - started
     return report
@@ -122,16 +120,31 @@ class _Noisy:
             yield one_ulp(x, (self._seed, epoch, number)), y
 
 
-def shaken_run(config: TrainConfig, dataset: Dataset, folder: Path, seed: int) -> Metrics:
-    """The mirror's run once more, with one draw of noise wherever it rounds."""
+def shaken_run(config: TrainConfig, dataset: Dataset, seed: int) -> Metrics:
+    """The mirror's run once more, with one draw of noise wherever it rounds; writes nothing."""
     training = torch_ref.train.prepare(config, dataset, "cpu")
     x, y = next(iter(training.train.epoch(1)))
     loss: Any = training.objective.loss
     objective = Objective(labels=y, gluon=loss, torch=loss)  # only torch's is run
     shake(training.net, noise_of(training.net, x, objective), seed)
     noisy: Any = _Noisy(training.train, seed)
-    with RunFolder.new(str(folder), folder.name) as run:
-        return torch_ref.train.fit(dataclasses.replace(training, train=noisy), run)
+    shaken = dataclasses.replace(training, train=noisy)
+    monitor = Silent()
+
+    def test() -> tuple[float, float]:
+        result = torch_ref.train.evaluate(shaken.objective, shaken.test, shaken.device)
+        return result.loss, result.accuracy
+
+    return run_epochs(
+        config,
+        len(dataset.train),
+        [],
+        train_epoch=lambda epoch: torch_ref.train.train_epoch(shaken, epoch, monitor),
+        evaluate=test,
+        save_best=lambda: None,
+        save_last=lambda rows: None,
+        monitor=monitor,
+    )
 
 
 def metric_rows(
