@@ -24,6 +24,7 @@ __all__ = [
     "FORMAT",
     "INPUT",
     "describe",
+    "find_manifest",
     "import_symbol",
     "open_exported",
     "open_saved",
