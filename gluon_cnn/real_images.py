@@ -26,13 +26,15 @@ DIGITS = "mnist5k"  # embedded, so always at hand
 def real_images(saved: SavedRun, count: int) -> tuple[np.ndarray, str]:
     """uint8 (count, H, W, C) in the net's own shape, and the data set that they are from.
 
-    Test images of the run's own data set, evenly spaced; where that is not on this machine, test
-    digits of mnist5k, fitted, with another digit in each channel. Raises: DataError.
+    Test images of the run's own data set, evenly spaced; where that is not on this machine, or has
+    fewer, test digits of mnist5k, fitted, with another digit in each channel. Raises: DataError.
     """
     channels, height, width = saved.input_shape
     dataset = _own(saved)
-    if dataset is not None and dataset.shape == (height, width, channels) and len(dataset.test):
-        return dataset.test.images(np.arange(count) * len(dataset.test) // count), dataset.name
+    if dataset is not None and dataset.shape == (height, width, channels):
+        total = len(dataset.test)
+        if total >= count:
+            return dataset.test.images(np.arange(count) * total // count), dataset.name
     # One digit in all channels could not tell an input channel from another
     rows = np.arange(count)[:, None] + np.arange(channels)  # (count, C)
     test = load_dataset(DIGITS).test

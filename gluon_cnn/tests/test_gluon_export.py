@@ -625,7 +625,7 @@ def test_images_of_the_runs_own_data_when_at_hand(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for label in range(2):
         (tmp_path / "d" / f"c{label}").mkdir(parents=True)
-        for i in range(8):
+        for i in range(40):
             pixels = rng.integers(0, 255, (28, 28), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "d" / f"c{label}" / f"{i}.png")
     saved = replace(fresh_net("lenet", classes=2), dataset=f"folder:{tmp_path / 'd'}")
@@ -634,6 +634,10 @@ def test_images_of_the_runs_own_data_when_at_hand(tmp_path: Path) -> None:
     assert images.shape == (8, 28, 28, 1)
     test = load_dataset(saved.dataset or "", image_size=28).test
     assert (images[0] == test.images(np.array([0]))[0]).all()
+    for path in (tmp_path / "d").rglob("1*.png"):
+        path.unlink()
+    assert 0 < len(load_dataset(saved.dataset or "", image_size=28).test) < 8
+    assert real_images(saved, 8)[1] == "mnist5k"
     shutil.rmtree(tmp_path / "d")
     assert real_images(saved, 8)[1] == "mnist5k"
 
