@@ -21,7 +21,7 @@ import mxnet as mx
 import numpy as np
 
 from gluon_cnn.exported import INPUT, find_manifest, open_exported
-from harness.cli import one_line
+from harness.cli import Parser, one_line, run
 from harness.errors import CommandError
 
 __all__ = [
@@ -130,17 +130,28 @@ def parameter_sums(net: mx.gluon.Block) -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The process; returns 0 once every folder has its findings."""
-    work, *folders = map(Path, sys.argv[1:] if argv is None else argv)
-    for number, folder in enumerate(folders):
-        into = work / str(number)
+    return run(lambda: _command(argv))
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    parser = Parser(
+        prog="python -m gluon_cnn.reload",
+        description="The second half of gluon_cnn.export: run exported files on given inputs.",
+    )
+    parser.add_argument("work", metavar="WORK", type=Path, help="holds 0.npy, 1.npy, …")
+    parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+", help="of an export")
+    args = parser.parse_args(argv)
+    for number, folder in enumerate(args.folders):
+        into = args.work / str(number)
         into.mkdir()
-        _examine(folder, np.load(work / f"{number}.npy"), into)
+        _examine(folder, np.load(args.work / f"{number}.npy"), into)
     return 0
 
 
 def _examine(folder: Path, images: np.ndarray, into: Path) -> None:
     manifest = find_manifest(folder)
-    assert manifest is not None, f"{folder} holds no export"
+    if manifest is None:
+        raise CommandError(f"{folder} holds no export")
     name = manifest.stem
     has_onnx = (folder / f"{name}.onnx").exists()
     found = {}
@@ -151,9 +162,9 @@ def _examine(folder: Path, images: np.ndarray, into: Path) -> None:
         parameters: dict[str, str] = {}
         error = None
         try:
-            run, parameters = load(folder, name)
+            forward, parameters = load(folder, name)
             for size in BATCHES:
-                np.save(into / f"{label}-{size}.npy", run(images[:size]))
+                np.save(into / f"{label}-{size}.npy", forward(images[:size]))
                 batches.append(size)
         except Exception as caught:  # whatever a file provokes is what was to be found
             error = f"{type(caught).__name__}: {one_line(caught)[:500]}"
