@@ -15,6 +15,7 @@ import numpy as np
 from mxnet import gluon
 from safetensors.numpy import load_file, save_file
 
+from gluon_cnn.parallel import one_copy
 from harness.errors import CommandError
 from harness.runfolder import RunFolder, read_sealed, replace_file, seal
 
@@ -23,7 +24,11 @@ __all__ = ["load_last", "load_parameters", "save_best", "save_last"]
 
 def save_best(folder: RunFolder, net: gluon.HybridBlock) -> None:
     """Replace `best.params` by the net's parameters, in MXNet's own format."""
-    replace_file(folder.path / "best.params", lambda part: net.save_parameters(str(part)))
+    replace_file(folder.path / "best.params", lambda part: _save_parameters(net, part))
+
+
+def _save_parameters(net: gluon.HybridBlock, path: Path) -> None:
+    mx.nd.save(str(path), one_copy(net))
 
 
 def save_last(
@@ -38,7 +43,7 @@ def save_last(
     seal(
         folder.path / "last",
         {
-            "net.params": lambda path: net.save_parameters(str(path)),
+            "net.params": lambda path: _save_parameters(net, path),
             "optimizer.safetensors": lambda path: save_file(slots, path),
         },
         {**state, "update_counts": counts},

@@ -12,7 +12,7 @@ import numpy as np
 from mxnet import autograd, gluon
 
 from data import ArraySplit, Batches, DataError, Dataset, pixels
-from gluon_cnn import checkpoint
+from gluon_cnn import checkpoint, parallel
 from gluon_cnn.devices import contexts
 from gluon_cnn.losses import loss_for
 from gluon_cnn.models import MODELS, ClassicCNN, ModelError, get_model
@@ -97,11 +97,7 @@ def make_trainer(net: ClassicCNN, config: TrainConfig, devices: list[mx.Context]
         options["momentum"] = config.momentum
         if config.nesterov:
             name = "nag"
-    several = len(devices) > 1
-    return gluon.Trainer(
-        net.collect_params(), name, options,
-        kvstore="device" if several else None, update_on_kvstore=False if several else None,
-    )  # fmt: skip
+    return parallel.combining_trainer(net.collect_params(), name, options, devices)
 
 
 def to_devices(array: np.ndarray, devices: list[mx.Context]) -> list[mx.nd.NDArray]:
@@ -180,8 +176,9 @@ def train_step(
             losses.append(loss)
             hits.append(hit)
     autograd.backward(losses)
+    parallel.idle(trainer, len(xs))
     # The loss is a vector, its gradient the sum over images: step() divides it by their number.
-    trainer.step(count, ignore_stale_grad=len(xs) < len(trainer._contexts))
+    trainer.step(count)
     return [loss.sum() for loss in losses], [hit.sum() for hit in hits]
 
 
@@ -210,6 +207,7 @@ def train_epoch(training: Training, epoch: int, monitor: Monitor) -> tuple[float
             unread.clear()
             require_finite(loss_sum, f"by batch {number}", config, epoch)
             monitor.progress(seen, loss_sum / seen, hit_sum / seen)
+    parallel.agree_on_statistics(training.net)
     return loss_sum / seen, hit_sum / seen
 
 
