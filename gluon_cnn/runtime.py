@@ -8,15 +8,21 @@ their speed and large ones half. What the user has set in the environment always
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import math
 import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-__all__ = ["Setting", "cores", "settle"]
+__all__ = ["Setting", "cores", "cpu_devices", "settle"]
+
+BY_USER = "set by the user"
+MARK = "GLUON_CNN_SETTLED"  # what this process chose itself, for its children to know
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,50 @@ def settle() -> tuple[Setting, ...]:
             stacklevel=3,
         )
         return ()
-    settings = tuple(_set(choice) for choice in _choices())
+    _forget_parents_choices()
+    settings = tuple(_set(choice) for choice in _choices(cpu_devices(sys.orig_argv)))
+    os.environ[MARK] = json.dumps({s.name: s.value for s in settings if s.reason != BY_USER})
     _load_quietly()
     return settings
 
 
-def _choices() -> list[Setting]:
-    threads = cores()
+def _forget_parents_choices() -> None:
+    """Unset what a parent process chose for itself: it need not fit this one, and no user set it.
+
+    A worker that a tuned process starts must not inherit the engine for one CPU device.
+    """
+    try:
+        chosen = json.loads(os.environ.pop(MARK, "{}"))
+    except ValueError:
+        return
+    for name, value in chosen.items():
+        if os.environ.get(name) == value:
+            del os.environ[name]
+
+
+def cpu_devices(argv: Sequence[str]) -> int:
+    """How many CPU devices the `--ctx` of a command line such as `sys.orig_argv` names; 1 without.
+
+    MXNet has to be told before it is imported, which is before any command parses its flags.
+    """
+    pairs = [*pairwise(argv)]
+    asked = ""
+    if any(flag == "-m" and module.startswith("gluon_cnn.") for flag, module in pairs):
+        for flag, value in [*pairs, (argv[-1], "")]:
+            if flag == "--ctx":
+                asked = value
+            elif flag.startswith("--ctx="):
+                asked = flag.removeprefix("--ctx=")
+    return len(asked.split(",")) if asked.startswith("cpu:") else 1
+
+
+def _choices(devices: int = 1) -> list[Setting]:
+    threads = max(1, cores() // devices)
+    reason = f"{cores()} cores are open to this process"
+    if devices > 1:
+        reason += f", for {devices} devices"
     choices = [
-        Setting("OMP_NUM_THREADS", str(threads), f"{threads} cores are open to this process"),
+        Setting("OMP_NUM_THREADS", str(threads), reason),
         # A spinning thread keeps its core from whatever else runs, our own batch preparation
         # first of all: on a shared machine LeNet trained 13 times slower with spinning threads.
         Setting("OMP_WAIT_POLICY", "passive", "waiting threads sleep, and leave their core"),
@@ -62,7 +103,8 @@ def _choices() -> list[Setting]:
             Setting("NVIDIA_TF32_OVERRIDE", "0", "float32 means float32"),
             Setting("MXNET_CUDNN_AUTOTUNE_DEFAULT", "0", "no choice of algorithm by stopwatch"),
         ]
-    if "DMLC_ROLE" not in os.environ:  # several processes need the threaded engine too
+    # Several devices work at the same time, and several processes while they exchange gradients.
+    if devices == 1 and "DMLC_ROLE" not in os.environ:
         choices.append(
             Setting("MXNET_ENGINE_TYPE", "NaiveEngine", "one CPU device: no queue, no second pool")
         )
@@ -71,7 +113,7 @@ def _choices() -> list[Setting]:
 
 def _set(choice: Setting) -> Setting:
     if choice.name in os.environ:
-        return Setting(choice.name, os.environ[choice.name], "set by the user")
+        return Setting(choice.name, os.environ[choice.name], BY_USER)
     os.environ[choice.name] = choice.value
     return choice
 
