@@ -19,13 +19,15 @@ from parity_tests.html import page
 from parity_tests.leaves import ParityError
 from parity_tests.optimizer_level import check_optimizer
 from parity_tests.report import LEVELS, SCHEMA, Report
+from parity_tests.scale_level import SCALE_MODELS, check_scale
 from parity_tests.table import table
 from parity_tests.training_level import check_training
 
 __all__ = ["main"]
 
 # What takes many steps, and minutes, is checked where it is asked for.
-OF_ONE_STEP = tuple(level for level in LEVELS if level not in ("optimizer", "training"))
+MANY_STEPS = ("optimizer", "training", "scale")
+OF_ONE_STEP = tuple(level for level in LEVELS if level not in MANY_STEPS)
 OF_NETS = tuple(level for level in OF_ONE_STEP if level != "data")  # and of any pair
 FULL = ("alexnet", "vgg16")  # whose full size is worth a minute
 
@@ -77,7 +79,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--level", action="append", metavar="NAME",
-        help="level, or several with commas; unset: all but optimizer and training",
+        help="level, or several with commas; unset: all but optimizer, training and scale",
     )  # fmt: skip
     parser.add_argument("--steps", type=positive, default=20, help="steps of the training level")
     parser.add_argument(
@@ -120,8 +122,9 @@ def _reports(args: Any, levels: tuple[str, ...]) -> Iterator[Report]:
     if "optimizer" in levels:
         yield check_optimizer()
     levels = tuple(level for level in levels if level != "optimizer")
+    known = SCALE_MODELS if levels == ("scale",) and not args.model else MODELS
     of_nets = tuple(level for level in levels if level in OF_NETS)
-    for name in _chosen(args.model, MODELS, "--model") if levels else ():
+    for name in _chosen(args.model, known, "--model") if levels else ():
         report = None
         if of_nets:
             case = project_case(name, batch=args.batch_size, seed=args.seed)
@@ -129,6 +132,9 @@ def _reports(args: Any, levels: tuple[str, ...]) -> Iterator[Report]:
         if "training" in levels:
             training = check_training(name, steps=args.steps, seed=args.seed)
             report = training if report is None else _joined(report, training, levels)
+        if "scale" in levels:
+            scale = check_scale(name, seed=args.seed)
+            report = scale if report is None else _joined(report, scale, levels)
         if "data" in levels:
             data = check_data(name, seed=args.seed)
             report = data if report is None else _joined(report, data, levels)

@@ -15,7 +15,8 @@ __all__ = ["LEVELS", "SCHEMA", "Coverage", "Divergence", "Report", "Row"]
 
 # In the order in which a cause comes before its effects: the first divergence is the first here.
 LEVELS = (
-    "structure", "weights", "forward", "backward", "optimizer", "training", "artefacts", "data",
+    "structure", "weights", "forward", "backward", "optimizer", "training", "artefacts", "scale",
+    "data",
 )  # fmt: skip
 SCHEMA = 1
 

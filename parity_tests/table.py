@@ -14,7 +14,7 @@ GROUPS = (
     "leaves", "parameters", "buffers", "outputs", "gradients",
     "optimizer weights", "optimizer slots", "schedules",
     "training weights", "training gradients", "training slots", "training buffers",
-    "artefacts", "batches",
+    "artefacts", "scale gradients", "scale slots", "scale weights", "scale buffers", "batches",
 )  # fmt: skip
 
 
