@@ -6,19 +6,22 @@ import re
 
 import mxnet as mx
 
+from gluon_cnn import runtime
 from harness.errors import UsageError
 
-__all__ = ["contexts"]
+__all__ = ["contexts", "why_cpu"]
 
 
 def contexts(text: str) -> list[mx.Context]:
-    """`auto` (a GPU if there is one), `cpu`, `gpu`, `gpu:1`, `gpu:0,1` or `cpu:0,1`.
+    """`auto` (the first GPU that MXNet runs on, if there is one), `cpu`, `gpu`, `gpu:1`, `gpu:0,1`
+    or `cpu:0,1`.
 
-    Raises: UsageError for anything else, and for a GPU that is not there.
+    Raises: UsageError for anything else, and for a GPU that is not there or cannot be used, saying
+    why.
     """
     available = mx.context.num_gpus()
     if text == "auto":
-        return [mx.gpu()] if available else [mx.cpu()]
+        return [_first_usable(available)]
     match = re.fullmatch(r"(cpu|gpu)(?::(\d{1,4}(?:,\d{1,4})*))?", text)
     if match is None:
         raise UsageError(f"--ctx is {text!r}, expected auto, cpu, gpu, or devices such as gpu:0,1")
@@ -27,10 +30,36 @@ def contexts(text: str) -> list[mx.Context]:
         raise UsageError(f"--ctx is {text!r}: a device is named twice")
     if match[1] == "cpu":
         return [mx.cpu(number) for number in numbers]
-    missing = [str(number) for number in numbers if number >= available]
-    if missing:
-        raise UsageError(
-            f"--ctx is {text!r}, but MXNet {mx.__version__} sees {available} GPUs here: use "
-            "--ctx cpu, or install the GPU build with pip install -e '.[gpu]'"
-        )
+    for number in numbers:
+        refusal = _refusal(number, available)
+        if refusal:
+            raise UsageError(f"--ctx is {text!r}: {refusal}; use --ctx cpu")
     return [mx.gpu(number) for number in numbers]
+
+
+def why_cpu() -> str:
+    """What keeps `--ctx auto` from a GPU, where the GPU wheel is installed; empty otherwise."""
+    found = runtime.cuda()
+    if found is None or found.usable:
+        return ""
+    return found.problem or found.refusal(0)
+
+
+def _first_usable(available: int) -> mx.Context:
+    for number in range(available):
+        if not _refusal(number, available):
+            return mx.gpu(number)
+    return mx.cpu()
+
+
+def _refusal(number: int, available: int) -> str:
+    """Why GPU `number` cannot be used; empty where it can."""
+    found = runtime.cuda()
+    if found is None:
+        return (
+            f"MXNet {mx.__version__} is the build for the CPU here: install the one for GPUs with "
+            "pip install -e '.[gpu]'"
+        )
+    if found.refusal(number):
+        return found.refusal(number)
+    return "" if number < available else f"MXNet sees {available} GPUs"

@@ -7,6 +7,7 @@ their speed and large ones half. What the user has set in the environment always
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -19,9 +20,21 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-__all__ = ["Setting", "cores", "cpu_devices", "settle"]
+from gluon_cnn.cuda import WHEEL, Cuda, probe
+
+__all__ = [
+    "Setting",
+    "cores",
+    "cpu_devices",
+    "cuda",
+    "gpu_choices",
+    "is_worker",
+    "report_rank",
+    "settle",
+]
 
 BY_USER = "set by the user"
+_CUDA: Cuda | None = None
 MARK = "GLUON_CNN_SETTLED"  # what this process chose itself, for its children to know
 
 
@@ -51,8 +64,26 @@ def settle() -> tuple[Setting, ...]:
     _forget_parents_choices()
     settings = tuple(_set(choice) for choice in _choices(cpu_devices(sys.orig_argv)))
     os.environ[MARK] = json.dumps({s.name: s.value for s in settings if s.reason != BY_USER})
+    if _installed(WHEEL):
+        global _CUDA
+        _CUDA = probe()
+    if os.environ.get("DMLC_ROLE") in ("server", "scheduler"):
+        import mxnet  # noqa: F401  (serves until the job ends, and then exits: never silence it)
     _load_quietly()
     return settings
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker of a distributed job (`gluon_cnn.launch`)."""
+    return os.environ.get("DMLC_ROLE") == "worker"
+
+
+def report_rank(rank: int) -> None:
+    """Tell the node that runs this worker which rank the parameter server has given it."""
+    descriptor = os.environ.pop("GLUON_CNN_REPORT", "")
+    if descriptor.isdigit():
+        with contextlib.suppress(OSError):
+            os.write(int(descriptor), f"{rank}\n".encode())
 
 
 def _forget_parents_choices() -> None:
@@ -96,19 +127,36 @@ def _choices(devices: int = 1) -> list[Setting]:
         # first of all: on a shared machine LeNet trained 13 times slower with spinning threads.
         Setting("OMP_WAIT_POLICY", "passive", "waiting threads sleep, and leave their core"),
     ]
-    if not _installed("mxnet"):  # the GPU wheel: it needs the threaded engine
-        return [
-            *choices,
-            # TF32 keeps 10 bits of a float32 mantissa: a silent change on Ampere and newer
-            Setting("NVIDIA_TF32_OVERRIDE", "0", "float32 means float32"),
-            Setting("MXNET_CUDNN_AUTOTUNE_DEFAULT", "0", "no choice of algorithm by stopwatch"),
-        ]
+    if _installed(WHEEL):  # a GPU needs the engine that has threads
+        return [*choices, *gpu_choices(sys.orig_argv)]
     # Several devices work at the same time, and several processes while they exchange gradients.
     if devices == 1 and "DMLC_ROLE" not in os.environ:
         choices.append(
             Setting("MXNET_ENGINE_TYPE", "NaiveEngine", "one CPU device: no queue, no second pool")
         )
     return choices
+
+
+def gpu_choices(argv: Sequence[str]) -> list[Setting]:
+    """What CUDA's libraries are told, by the flags of a command line such as `sys.orig_argv`.
+
+    They read it when they load, which is before any command parses its flags.
+    """
+    choices = []
+    if "--tf32" not in argv:
+        # TF32 keeps 10 bits of a float32 mantissa: a silent change on Ampere and newer
+        choices.append(Setting("NVIDIA_TF32_OVERRIDE", "0", "float32 means float32"))
+    if "--autotune" not in argv:
+        choices += [
+            Setting("MXNET_CUDNN_AUTOTUNE_DEFAULT", "0", "no choice of algorithm by stopwatch"),
+            Setting("MXNET_ENFORCE_DETERMINISM", "1", "the same bits every time"),
+        ]
+    return choices
+
+
+def cuda() -> Cuda | None:
+    """What the GPU wheel found when it was loaded; None with the wheel for the CPU."""
+    return _CUDA
 
 
 def _set(choice: Setting) -> Setting:
