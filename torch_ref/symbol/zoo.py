@@ -1,6 +1,6 @@
 """All models of `mxnet.gluon.model_zoo.vision`, imported and compared with MXNet.
 
-`python -m torch_ref.symbol.zoo [MODEL …]` prints the table.
+`python -m torch_ref.symbol.zoo [MODEL …]` prints a table of models, then one of families.
 
 Weights are random and seeded (He's variance); BatchNorm's moving statistics are those of one random
 batch, shifted and stretched at random, so that they are neither 0 and 1 nor exactly right.
@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +123,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown models {', '.join(unknown)}; known: {', '.join(MODELS)}")
     print("\n".join(HEADING))
     failures: list[str] = []
+    reports: dict[str, CheckReport] = {}
     for name in options.models or MODELS:
         with tempfile.TemporaryDirectory() as folder:
             report, seconds = check_model(name, Path(folder))
+        reports[name] = report
         print(row(name, report, seconds), flush=True)
         failures += [f"{name}: {failure}" for failure in report.failures]
+    print("\n" + "\n".join(family_table(reports)))
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0
@@ -144,6 +147,36 @@ def row(name: str, report: CheckReport, seconds: float) -> str:
     worst = f"{report.worst.units:.1f} ({report.worst.op})"
     errors = f"{report.mxnet_error:.1e} | {report.import_error:.1e} | {report.ratio:.2f}"
     return f"| {name} | {report.nodes} | {worst} | {errors} | {seconds:.2f} |"
+
+
+def family_table(reports: Mapping[str, CheckReport]) -> list[str]:
+    """The worst of each family, in Markdown."""
+    families: dict[str, list[CheckReport]] = {}
+    for name, report in reports.items():
+        families.setdefault(family(name), []).append(report)
+    lines = [
+        "| family | models | nodes | worst node, float64, u·s | float32, × MXNet's own |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in families.items():
+        worst = max((report.worst for report in found), key=lambda error: error.units)
+        nodes = sum(len(report.local) for report in found)
+        ratio = max(report.ratio for report in found)
+        lines.append(
+            f"| {name} | {len(found)} | {nodes} | {worst.units:.1f} ({worst.op}) | {ratio:.2f} |"
+        )
+    return lines
+
+
+def family(name: str) -> str:
+    """`resnet50_v1` is of ResNet v1, `vgg11_bn` of VGG-BN."""
+    if name.startswith("resnet"):
+        return f"ResNet {name[-2:]}"
+    if name.startswith("vgg"):
+        return "VGG with BN" if name.endswith("_bn") else "VGG"
+    known = {"alexnet": "AlexNet", "inceptionv3": "Inception v3", "mobilenetv2": "MobileNet v2"}
+    known |= {"mobilenet": "MobileNet v1", "densenet": "DenseNet", "squeezenet": "SqueezeNet"}
+    return next(text for start, text in known.items() if name.startswith(start))
 
 
 if __name__ == "__main__":
