@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import mxnet as mx
 import numpy as np
-import torch
 
 from parity_tests.artefacts import artefacts_rows
 from parity_tests.backward import backward_rows
+from parity_tests.environment import environment
 from parity_tests.forward import forward_rows
 from parity_tests.leaves import ParityError, leaves_of, side_of
 from parity_tests.losses import cross_entropy, fixed_gradients
@@ -69,7 +66,7 @@ def check_parity(
     report = Report(
         name or getattr(gluon_net, "model_name", None) or type(torch_net).__name__,
         levels,
-        environment=_environment(),
+        environment=environment(),
     )
     pairing = pair_leaves(gluon_leaves, leaves_of(torch_net))
     if transfer:
@@ -177,15 +174,3 @@ def _own_loss(subject: Subject, labels: np.ndarray) -> Objective:
         gluon=gluon_loss_for(subject.gluon_net),
         torch=torch_loss_for(subject.torch_net),
     )
-
-
-def _environment() -> dict[str, str]:
-    return {
-        "mxnet": mx.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": str(os.cpu_count()),
-        "torch threads": str(torch.get_num_threads()),
-    }

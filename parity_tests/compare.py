@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from parity_tests.around import Around, around
+
 __all__ = [
     "ENVELOPE_FACTOR",
     "EXACT",
@@ -138,6 +140,7 @@ class Verdict:
 
     `reason` is empty when it passed, else the first check that failed: "nothing compared", "shape",
     "dtype", "not finite", "constant", "dead" or "values". `error` and `bound` are in `unit`s.
+    `around` has the values near `position` of what failed.
     """
 
     reason: str
@@ -149,6 +152,7 @@ class Verdict:
     expected: float | None = None
     compared: int = 0
     unit: str = "u"
+    around: Around | None = None
 
     @property
     def ok(self) -> bool:
@@ -220,12 +224,21 @@ def compare(
     refused = _not_finite(actual) or _not_finite(expected)
     refused = refused or _empty_of_content(expected, content)
     if refused:
-        return replace(refused, compared=actual.size)
+        return replace(_pictured(refused, actual, expected), compared=actual.size)
     size = np.asarray(scale, dtype=np.float64)
     unit = unit or str(actual.dtype)
     if np.any(allowance):
         size = size + np.asarray(allowance) / (factor * UNIT[unit])
-    return _values(actual, expected, size, factor, unit)
+    verdict = _values(actual, expected, size, factor, unit)
+    return verdict if verdict.ok else _pictured(verdict, actual, expected)
+
+
+def _pictured(verdict: Verdict, actual: np.ndarray, expected: np.ndarray) -> Verdict:
+    """The verdict with the values around its position, where it has one."""
+    if verdict.position is None:
+        return verdict
+    window = around(verdict.position, {"actual": actual, "expected": expected})
+    return replace(verdict, around=window)
 
 
 def _not_finite(array: np.ndarray) -> Verdict | None:
@@ -294,7 +307,7 @@ def bits_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:
     if same.all():
         return verdict
     position = tuple(int(i) for i in np.argwhere(~same)[0])
-    return replace(
+    different = replace(
         verdict,
         reason="values",
         error=math.inf,
@@ -303,3 +316,4 @@ def bits_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:
         actual=actual[position].item(),
         expected=expected[position].item(),
     )
+    return _pictured(different, actual, expected)

@@ -75,8 +75,10 @@ def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, limit: float) ->
         content=content_of(row.quantity),
     )
     verdict = replace(verdict, unit="envelopes")
-    distance = None
+    distance = allowed = None
     if actual.shape == expected.shape and np.isfinite(actual).all():
         largest = float(np.abs(expected).max())
         distance = float(np.abs(actual - expected).max()) / largest if largest else None
-    return replace(row.with_verdict(verdict), unit="envelopes", distance=distance)
+        allowed = ENVELOPE_FACTOR * limit / largest if largest else None
+    row = row.with_verdict(verdict)
+    return replace(row, unit="envelopes", distance=distance, allowed=allowed)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from parity_tests.around import Around
 from parity_tests.compare import Verdict
+from parity_tests.normal import Answer, Drift, answers, drifts
 
 __all__ = ["LEVELS", "SCHEMA", "Coverage", "Divergence", "Report", "Row"]
 
@@ -18,7 +20,7 @@ LEVELS = (
     "structure", "weights", "forward", "backward", "optimizer", "training", "artefacts", "scale",
     "data",
 )  # fmt: skip
-SCHEMA = 1
+SCHEMA = 2  # of report.json, described in report.schema.json
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Row:
     detail: str = ""
     diagnosis: str = ""
     distance: float | None = None  # from the referee, relative to its largest value
+    allowed: float | None = None  # the bound of that distance
+    around: Around | None = None  # the values at a divergence
 
     @classmethod
     def judged(cls, level: str, path: str, quantity: str, verdict: Verdict, **more: Any) -> Row:
@@ -67,7 +71,31 @@ class Row:
             values=pair,
             compared=verdict.compared,
             detail="" if verdict.ok else str(verdict),
+            around=verdict.around,
         )
+
+    @property
+    def window(self) -> Around | None:
+        """`around`, saying whose values they are."""
+        if self.around is None:
+            return None
+        return replace(self.around, names=(*self._sides(), *self.around.names[2:]))
+
+    def _sides(self) -> tuple[str, str]:
+        """Whose values were compared: the one that was judged, and what it was judged by."""
+        side = "PyTorch" if self.side == "torch" else "Gluon"
+        if self.check in ("transfer", "round trip"):
+            return "arrived", "sent"
+        if self.level == "artefacts":
+            return self.check, "imperative"
+        if self.check == "schedule":
+            return "this project", side
+        if self.check == "equal bits":
+            return "PyTorch", "Gluon"
+        two = self.check == "local" and self.dtype == "float64" and self.level != "optimizer"
+        if not self.side or two or self.check == "free-running":
+            return "Gluon", "PyTorch"
+        return f"{side} {self.dtype}".strip(), "float64"
 
     @property
     def fraction(self) -> float | None:
@@ -100,6 +128,7 @@ class Divergence:
     bound: float | None
     diagnosis: str
     message: str
+    around: Around | None = None
 
     def __str__(self) -> str:
         return self.message
@@ -195,6 +224,7 @@ class Report:
                 row.bound,
                 row.diagnosis,
                 row.message,
+                row.window,
             )
         if self.ok:
             return None
@@ -208,6 +238,16 @@ class Report:
     def notes(self) -> list[Row]:
         """Differences that are expected, and said."""
         return [row for row in self.rows if row.status == "note"]
+
+    @property
+    def drifts(self) -> list[Drift]:
+        """Inherited error: each side's distance from float64, value by value, and who moved."""
+        return drifts(self.rows)
+
+    @property
+    def answers(self) -> list[Answer]:
+        """Whether that is normal: one a level that has it."""
+        return answers(self.drifts)
 
     def worst(self, level: str) -> Row | None:
         """The row of a level whose error is the largest part of its bound."""
@@ -223,14 +263,19 @@ class Report:
             "ok": self.ok,
             "levels": list(self.levels),
             "seconds": round(self.seconds, 3),
-            "first_divergence": None if first is None else _plain(asdict(first)),
+            "first_divergence": None if first is None else _plain(vars(first)),
+            "answers": [_plain(answer.as_dict()) for answer in self.answers],
+            "inherited": [_plain(drift.as_dict()) for drift in self.drifts],
             "coverage": {
                 group: {"compared": done, "expected": total}
                 for group, (done, total) in self.coverage.counts().items()
             },
             "not_compared": self.coverage.missing(),
             "environment": self.environment,
-            "rows": [_plain({**asdict(row), "fraction": row.fraction}) for row in self.rows],
+            "rows": [
+                _plain({**vars(row), "around": row.window, "fraction": row.fraction})
+                for row in self.rows
+            ],
         }
 
     def to_json(self) -> str:
@@ -259,4 +304,6 @@ def _number(value: Any) -> Any:
         return str(value)
     if isinstance(value, (tuple, list)):
         return [_number(part) for part in value]
-    return value
+    if isinstance(value, dict):
+        return _plain(value)
+    return _plain(value.as_dict()) if isinstance(value, Around) else value

@@ -26,7 +26,7 @@ def table(reports: Sequence[Report], levels: Sequence[str]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
     text = [_set(line, widths) for line in lines]
     text.insert(1, "-" * max(map(len, text)))
-    return "\n".join([*text, "", *_coverage(reports)])
+    return "\n".join([*text, "", *_coverage(reports), *_normal(reports)])
 
 
 def _line(report: Report, level: str) -> tuple[str, ...]:
@@ -50,6 +50,20 @@ def _set(line: Sequence[str], widths: Sequence[int]) -> str:
         for i, (cell, width) in enumerate(zip(line, widths, strict=True))
     ]
     return "  ".join(cells).rstrip()
+
+
+def _normal(reports: Sequence[Report]) -> list[str]:
+    """Whether inherited error is normal: a line for what is not, one for the most of what is."""
+    answers = [(report.name, answer) for report in reports for answer in report.answers]
+    wrong = [(name, answer) for name, answer in answers if not answer.normal]
+    lines = [f"inherited error, {name} {answer.level}: {answer.sentence}" for name, answer in wrong]
+    if answers and not wrong:
+        name, most = max(answers, key=lambda pair: pair[1].at.share)
+        nets = len({name for name, _ in answers})
+        where = f"{name} {most.level}"
+        where = where if nets == 1 else f"normal in all {nets} nets, the most in {where}"
+        lines.append(f"inherited error, {where}: {most.sentence}")
+    return lines
 
 
 def _coverage(reports: Sequence[Report]) -> list[str]:
