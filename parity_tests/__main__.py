@@ -11,14 +11,14 @@ from typing import Any
 import gluon_cnn  # noqa: F401  (settles MXNet's threads before it loads)
 from harness.cli import Parser, natural, positive, print_json, run
 from harness.errors import UsageError
-from harness.runfolder import replace_file
 from parity_tests.api import check_parity
 from parity_tests.cases import MODELS, Case, project_case, user_case
 from parity_tests.data_level import check_data
-from parity_tests.html import page
+from parity_tests.environment import environment
 from parity_tests.leaves import ParityError
 from parity_tests.optimizer_level import check_optimizer
 from parity_tests.report import LEVELS, SCHEMA, Report
+from parity_tests.report_files import write_report
 from parity_tests.scale_level import SCALE_MODELS, check_scale
 from parity_tests.table import table
 from parity_tests.training_level import check_training
@@ -56,7 +56,9 @@ def _main(argv: Sequence[str] | None) -> int:
         if not reports:
             raise
     if args.report:
-        _write(Path(args.report), reports)
+        for report in reports:
+            report.environment = report.environment or environment()
+        write_report(Path(args.report), reports)
     failed = [report for report in reports if not report.ok]
     if args.json:
         print_json({"schema": SCHEMA, "ok": not failed, "reports": [_summary(r) for r in reports]})
@@ -94,7 +96,9 @@ def _parser() -> Parser:
     parser.add_argument("--batch-size", type=positive, default=2, help="images of the model checks")
     parser.add_argument("--seed", type=natural, default=0, help="seed of weights and inputs")
     parser.add_argument("--report", metavar="DIR", help="write report.html and report.json there")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, without rows")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, without the single comparisons"
+    )
     return parser
 
 
@@ -178,15 +182,8 @@ def _progress(report: Report) -> str:
 
 
 def _summary(report: Report) -> dict[str, Any]:
-    return {key: value for key, value in report.as_dict().items() if key != "rows"}
-
-
-def _write(folder: Path, reports: list[Report]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    body = ",\n".join(report.to_json() for report in reports)
-    text = f'{{"schema": {SCHEMA}, "reports": [\n{body}\n]}}\n'
-    replace_file(folder / "report.json", lambda part: part.write_text(text, encoding="utf-8"))
-    replace_file(folder / "report.html", lambda p: p.write_text(page(reports), encoding="utf-8"))
+    long = ("rows", "inherited")
+    return {key: value for key, value in report.as_dict().items() if key not in long}
 
 
 if __name__ == "__main__":

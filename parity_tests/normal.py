@@ -220,7 +220,10 @@ def _compared(drift: Drift) -> str:
         name, other = reversed(_SIDES) if not gluon else _SIDES
         size = max(gluon, torch)
         return f"{other} equals float64 at {drift.place}, {name} is off by {size:.1e}"
-    sizes = f"at {drift.place} ({gluon:.1e} and {torch:.1e} of the largest value)"
+    sizes = (
+        f"at {drift.place} ({max(gluon, torch):.1e} beside {min(gluon, torch):.1e} of the largest "
+        "value)"
+    )
     if max(gluon, torch) < 1.1 * min(gluon, torch):
         return f"Gluon and PyTorch are equally far from float64 {sizes}"
     if gluon > torch:

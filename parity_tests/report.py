@@ -92,8 +92,10 @@ class Row:
             return "this project", side
         if self.check == "equal bits":
             return "PyTorch", "Gluon"
+        if self.check == "in turn":
+            return "several devices", "one device"
         two = self.check == "local" and self.dtype == "float64" and self.level != "optimizer"
-        if not self.side or two or self.check == "free-running":
+        if not self.side or two or "free-running" in self.check:
             return "Gluon", "PyTorch"
         return f"{side} {self.dtype}".strip(), "float64"
 
