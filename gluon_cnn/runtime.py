@@ -3,6 +3,9 @@
 MXNet reads its settings once, while it is imported. Left alone it uses half the cores and an
 engine whose workers each start a thread pool of their own, which costs small nets a third of
 their speed and large ones half. What the user has set in the environment always wins.
+
+`python -m gluon_cnn.runtime` shows what was chosen and why; `--tune MODEL` measures other choices
+and keeps the best for this machine.
 """
 
 from __future__ import annotations
@@ -10,40 +13,55 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-import math
 import os
 import sys
-import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from gluon_cnn import machine, tuning
 from gluon_cnn.cuda import WHEEL, Cuda, probe
+from gluon_cnn.loading import load_quietly
+from gluon_cnn.machine import cores
 
 __all__ = [
     "Setting",
+    "affinity",
+    "cache_file",
+    "child_environment",
     "cores",
     "cpu_devices",
     "cuda",
     "gpu_choices",
     "is_worker",
+    "main",
     "report_rank",
     "settle",
+    "settled",
 ]
 
 BY_USER = "set by the user"
-_CUDA: Cuda | None = None
 MARK = "GLUON_CNN_SETTLED"  # what this process chose itself, for its children to know
+TRIAL = "GLUON_CNN_TRIAL"  # settings that a process of `--tune` is to measure, as JSON
+
+# Spins of a waiting thread before it sleeps: a fifth of a millisecond. Asleep at once ("passive")
+# LeNet's short loops wait for the kernel to wake threads and take twice as long; libgomp's own
+# 300,000 keep the core from whatever else runs, and with one other busy process LeNet took
+# five times as long as with threads that sleep at once.
+SPINS = "10000"
+
+_settled: tuple[Setting, ...] = ()
+_CUDA: Cuda | None = None
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One environment variable, its value in force, and why."""
+    """One environment variable, its value in force (None: not set), and why."""
 
     name: str
-    value: str
+    value: str | None
     reason: str
 
 
@@ -53,6 +71,7 @@ def settle() -> tuple[Setting, ...]:
     Where MXNet is already imported nothing can be changed any more: that is said in a warning,
     and nothing is set.
     """
+    global _settled
     if "mxnet" in sys.modules:
         warnings.warn(
             "mxnet was imported before gluon_cnn: its threads and engine stay as they are; "
@@ -62,15 +81,27 @@ def settle() -> tuple[Setting, ...]:
         )
         return ()
     _forget_parents_choices()
-    settings = tuple(_set(choice) for choice in _choices(cpu_devices(sys.orig_argv)))
-    os.environ[MARK] = json.dumps({s.name: s.value for s in settings if s.reason != BY_USER})
+    choices = _choices(cpu_devices(sys.orig_argv))
+    _settled = tuple(_set(choice) for choice in _tuned(choices))
+    own = {s.name: s.value for s in _settled if s.reason != BY_USER and s.value is not None}
+    os.environ[MARK] = json.dumps(own)
     if _installed(WHEEL):
         global _CUDA
         _CUDA = probe()
     if os.environ.get("DMLC_ROLE") in ("server", "scheduler"):
         import mxnet  # noqa: F401  (serves until the job ends, and then exits: never silence it)
-    _load_quietly()
-    return settings
+    cpus = machine.open_cpus()
+    load_quietly()
+    if "GOMP_CPU_AFFINITY" in own:
+        # libgomp has bound this thread too, and every thread that it starts would share its core:
+        # those that prepare batches. The loop's own thread finds the core that is free.
+        os.sched_setaffinity(0, cpus)
+    return _settled
+
+
+def settled() -> tuple[Setting, ...]:
+    """What `settle` chose in this process; nothing where MXNet was imported first."""
+    return _settled
 
 
 def is_worker() -> bool:
@@ -92,12 +123,19 @@ def _forget_parents_choices() -> None:
     A worker that a tuned process starts must not inherit the engine for one CPU device.
     """
     try:
-        chosen = json.loads(os.environ.pop(MARK, "{}"))
-    except ValueError:
+        chosen = dict(json.loads(os.environ.pop(MARK, "{}")))
+    except (TypeError, ValueError):
         return
     for name, value in chosen.items():
         if os.environ.get(name) == value:
             del os.environ[name]
+
+
+def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """The environment as the user gave it, without what was settled here, with `changes`."""
+    own = {s.name for s in _settled if s.reason != BY_USER}
+    kept = {k: v for k, v in os.environ.items() if k not in own and k != MARK}
+    return {**kept, **changes}
 
 
 def cpu_devices(argv: Sequence[str]) -> int:
@@ -118,23 +156,28 @@ def cpu_devices(argv: Sequence[str]) -> int:
 
 def _choices(devices: int = 1) -> list[Setting]:
     threads = max(1, cores() // devices)
-    reason = f"{cores()} cores are open to this process"
+    reason = f"{cores()} core{'s are' if cores() > 1 else ' is'} open to this process"
     if devices > 1:
         reason += f", for {devices} devices"
-    choices = [
-        Setting("OMP_NUM_THREADS", str(threads), reason),
-        # A spinning thread keeps its core from whatever else runs, our own batch preparation
-        # first of all: on a shared machine LeNet trained 13 times slower with spinning threads.
-        Setting("OMP_WAIT_POLICY", "passive", "waiting threads sleep, and leave their core"),
-    ]
+    choices = [Setting("OMP_NUM_THREADS", str(threads), reason)]
     if _installed(WHEEL):  # a GPU needs the engine that has threads
-        return [*choices, *gpu_choices(sys.orig_argv)]
+        passive = Setting("OMP_WAIT_POLICY", "passive", "waiting threads leave their core")
+        return [*choices, passive, *gpu_choices(sys.orig_argv)]
     # Several devices work at the same time, and several processes while they exchange gradients.
-    if devices == 1 and "DMLC_ROLE" not in os.environ:
-        choices.append(
-            Setting("MXNET_ENGINE_TYPE", "NaiveEngine", "one CPU device: no queue, no second pool")
-        )
-    return choices
+    if devices > 1 or "DMLC_ROLE" in os.environ:
+        return [
+            *choices,
+            Setting("OMP_WAIT_POLICY", "passive", "several thread pools share the cores"),
+            Setting("GOMP_CPU_AFFINITY", None, "several thread pools share the cores"),
+            Setting("MXNET_ENGINE_TYPE", None, "MXNet's threaded engine, for several devices"),
+        ]
+    return [
+        *choices,
+        *_waiting(),
+        _pinning(threads),
+        Setting("MXNET_ENGINE_TYPE", "NaiveEngine", "one CPU device: no queue, no second pool"),
+        Setting("MXNET_GPU_MEM_POOL_TYPE", None, "MXNet pools no memory on the CPU"),
+    ]
 
 
 def gpu_choices(argv: Sequence[str]) -> list[Setting]:
@@ -159,35 +202,84 @@ def cuda() -> Cuda | None:
     return _CUDA
 
 
+def _waiting() -> list[Setting]:
+    if "OMP_WAIT_POLICY" in os.environ:
+        return [Setting("OMP_WAIT_POLICY", None, "")]
+    return [Setting("GOMP_SPINCOUNT", SPINS, "threads spin 0.2 ms for the next loop, then sleep")]
+
+
+def _pinning(threads: int) -> Setting:
+    """Each OpenMP thread on a core of its own, where that cannot crowd anybody else's."""
+    cpus = machine.open_cpus()
+    free = None
+    if threads < 2:
+        free = "one thread needs no core of its own"
+    elif not hasattr(os, "sched_setaffinity"):
+        free = "this system binds no threads"
+    elif {"OMP_PROC_BIND", "OMP_PLACES", "OMP_NUM_THREADS"} & set(os.environ):
+        free = "the user chooses the threads"
+    elif threads < len(cpus):
+        free = f"a quota of {threads} cores floats over {len(cpus)}"
+    if free is not None:
+        return Setting("GOMP_CPU_AFFINITY", None, free)
+    # Unbound, two spinning threads may meet on one core and wait for each other there.
+    return Setting("GOMP_CPU_AFFINITY", affinity(), "each OpenMP thread has a core of its own")
+
+
+def affinity() -> str:
+    """The CPUs open to this process as libgomp reads them: `0-3 8-11`."""
+    parts: list[list[int]] = []
+    for cpu in machine.open_cpus():
+        if parts and cpu == parts[-1][1] + 1:
+            parts[-1][1] = cpu
+        else:
+            parts.append([cpu, cpu])
+    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _tuned(choices: list[Setting]) -> list[Setting]:
+    """The choices for one CPU device, replaced where `--tune` has measured better ones here."""
+    names = {choice.name for choice in choices if choice.value is not None}
+    if "MXNET_ENGINE_TYPE" not in names or "OMP_NUM_THREADS" in os.environ:
+        return choices
+    if TRIAL in os.environ:
+        settings, reason = tuning.parse(json.loads(os.environ[TRIAL])), "on trial"
+    else:
+        try:
+            stored = tuning.load(cache_file())
+        except ValueError as error:
+            print(f"gluon_cnn: ignored the tuned settings: {error}", file=sys.stderr)
+            return choices
+        if stored is None:
+            return choices
+        settings = stored.settings
+        reason = f"measured on this machine with {stored.model}, {stored.date}"
+    others = [c for c in choices if c.name not in tuning.NAMES]
+    skipped = "OMP_WAIT_POLICY" in os.environ
+    return [
+        *(
+            Setting(name, settings[name], reason)
+            for name in tuning.NAMES
+            if not (skipped and name == "GOMP_SPINCOUNT")
+        ),
+        *others,
+    ]
+
+
+def cache_file() -> Path:
+    """Where this machine's tuned settings are kept, `XDG_CACHE_HOME` heeded."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification: a relative path is to be ignored
+    root = Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()
+    return root / "gluon_cnn" / f"runtime-{machine.fingerprint()}.json"
+
+
 def _set(choice: Setting) -> Setting:
     if choice.name in os.environ:
         return Setting(choice.name, os.environ[choice.name], BY_USER)
-    os.environ[choice.name] = choice.value
+    if choice.value is not None:
+        os.environ[choice.name] = choice.value
     return choice
-
-
-def _load_quietly() -> None:
-    """Import MXNet without its line about the engine, which it writes straight to descriptor 2."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            import mxnet
-
-            mxnet.nd.waitall()  # starts the engine, which is when it writes
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"{error.msg}: install MXNet with pip install -e '.[cpu]' or '.[gpu]'",
-                name=error.name,
-            ) from error
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            for line in caught:
-                if b"MXNet start using engine" not in line:
-                    os.write(2, line)
 
 
 def _installed(distribution: str) -> bool:
@@ -198,31 +290,14 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many cores this process may use: its affinity mask, cut by its cgroup's CPU quota."""
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:  # macOS has no affinity mask
-        count = os.cpu_count() or 1
-    return max(1, min(count, _cgroup_quota(cgroup)))
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    from gluon_cnn import runtime_command  # it parses flags, which needs the other rooms
+
+    return runtime_command.main(argv)
 
 
-def _cgroup_quota(cgroup: Path) -> int:
-    """Whole cores in the container's quota (cgroup v2, then v1); a large number without one.
+if __name__ == "__main__":
+    from gluon_cnn import runtime  # this file runs a second time, as __main__
 
-    https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
-    """
-    unlimited = 2**30
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return unlimited
-    try:
-        share = int(quota) / int(period)  # "max" and -1 mean no limit
-    except (ValueError, ZeroDivisionError):
-        return unlimited
-    return math.ceil(share) if share > 0 else unlimited
+    sys.exit(runtime.main())

@@ -186,7 +186,7 @@ def test_the_cpu_wheel_has_no_gpu_and_nothing_to_explain(found) -> None:
 
 
 def test_tf32_is_off_unless_asked_for() -> None:
-    def names(*flags: str) -> dict[str, str]:
+    def names(*flags: str) -> dict[str, str | None]:
         run = ["python", "-m", "gluon_cnn.train", *flags]
         return {choice.name: choice.value for choice in gpu_choices(run)}
 

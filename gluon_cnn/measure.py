@@ -1,0 +1,56 @@
+"""Times training steps of a model under the settings in force: `gluon_cnn.runtime --tune`.
+
+`python -m gluon_cnn.measure MODEL BATCH SECONDS` prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+import mxnet as mx
+import numpy as np
+
+from gluon_cnn.models import get_model
+from gluon_cnn.parallel import combining_trainer
+from gluon_cnn.train import Objective, train_step
+from harness.cli import print_json
+
+__all__ = ["main", "step_seconds"]
+
+LEAST = 3  # steps that are timed, however long they take
+
+
+def step_seconds(model: str, batch: int, seconds: float) -> list[float]:
+    """How long each training step on `batch` random images took, for `seconds` after a first."""
+    net = get_model(model)
+    net.initialize(mx.init.Xavier())
+    objective = Objective(net)
+    objective.hybridize(static_alloc=True, static_shape=True)
+    trainer = combining_trainer(net.collect_params(), "adam", {"learning_rate": 1e-5}, [mx.cpu()])
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, *net.input_shape), dtype=np.float32)
+    y = rng.integers(0, net.classes, batch).astype(np.float32)
+    times: list[float] = []
+    began = 0.0
+    while len(times) <= LEAST or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        train_step(objective, trainer, [mx.nd.array(x)], [mx.nd.array(y)], batch)
+        mx.nd.waitall()
+        times.append(time.perf_counter() - start)
+        began = began or time.perf_counter()
+    return times[1:]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The process; returns 0."""
+    model, batch, seconds = sys.argv[1:] if argv is None else argv
+    times = step_seconds(model, int(batch), float(seconds))
+    print_json({"seconds": statistics.median(times), "steps": len(times)})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

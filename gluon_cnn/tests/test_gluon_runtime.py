@@ -1,0 +1,233 @@
+"""What is chosen before MXNet loads: seen from outside, in processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gluon_cnn import machine, runtime, runtime_command, tuning
+from harness.errors import CommandError
+
+NAMES = (*tuning.NAMES, "OMP_WAIT_POLICY", "XDG_CACHE_HOME", "DMLC_ROLE", runtime.MARK)
+
+
+def _environment(**given: str) -> dict[str, str]:
+    return {**{k: v for k, v in os.environ.items() if k not in NAMES}, **given}
+
+
+def _shown(cache: Path, *argv: str, **given: str) -> tuple[dict, str]:
+    """Settings that a new process reports, name to value, and its stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gluon_cnn.runtime", "--json", *argv],
+        env=_environment(XDG_CACHE_HOME=str(cache), **given),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    return {name: s["value"] for name, s in shown["settings"].items()}, done.stderr
+
+
+def test_one_cpu_device_gets_every_core_and_no_queue(tmp_path: Path) -> None:
+    shown, err = _shown(tmp_path)
+    assert shown["OMP_NUM_THREADS"] == str(machine.cores())
+    assert shown["MXNET_ENGINE_TYPE"] == "NaiveEngine"
+    pinned = machine.cores() > 1 and machine.cores() == len(machine.open_cpus())
+    assert shown["GOMP_CPU_AFFINITY"] == (runtime.affinity() if pinned else None)
+    assert err == ""
+
+
+def test_the_user_always_wins(tmp_path: Path) -> None:
+    theirs = {"OMP_NUM_THREADS": "1", "MXNET_ENGINE_TYPE": "ThreadedEngine",
+              "OMP_WAIT_POLICY": "active"}  # fmt: skip
+    shown, _ = _shown(tmp_path, **theirs)
+    assert {name: shown[name] for name in theirs} == theirs
+    assert "GOMP_SPINCOUNT" not in shown  # libgomp would heed it before the policy
+    assert shown["GOMP_CPU_AFFINITY"] is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "devices"),
+    [("python -m gluon_cnn.train --ctx cpu:0,1", 2), ("python -m gluon_cnn.train --ctx=cpu:0,1", 2),
+     ("python -m gluon_cnn.train --ctx cpu", 1), ("python -m gluon_cnn.train", 1),
+     ("python script.py --ctx cpu:0,1", 1), ("python -m gluon_cnn.train --ctx", 1),
+     ("python", 1)],
+)  # fmt: skip
+def test_devices_are_read_from_the_command(argv: str, devices: int) -> None:
+    assert runtime.cpu_devices(argv.split()) == devices
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_several_devices_get_the_threaded_engine(devices: int, monkeypatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    chosen = {c.name: c.value for c in runtime._choices(devices)}
+    assert chosen["MXNET_ENGINE_TYPE"] is None
+    assert chosen["GOMP_CPU_AFFINITY"] is None
+    assert chosen["OMP_NUM_THREADS"] == str(max(1, machine.cores() // devices))
+
+
+def test_a_distributed_role_gets_the_threaded_engine(monkeypatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DMLC_ROLE", "worker")
+    assert {c.name: c.value for c in runtime._choices()}["MXNET_ENGINE_TYPE"] is None
+
+
+def test_a_quota_below_the_open_cores_binds_no_thread(monkeypatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(machine, "open_cpus", lambda: (0, 1, 2, 3, 8))
+    assert runtime._pinning(5).value == "0-3 8"
+    assert runtime._pinning(2).value is None
+    assert runtime._pinning(1).value is None
+
+
+def test_bound_threads_leave_the_others_every_core(tmp_path: Path) -> None:
+    """libgomp binds the thread that loads it: batches would be prepared on its core only."""
+    code = (
+        "import os; before = os.sched_getaffinity(0)\n"
+        "import gluon_cnn; assert os.sched_getaffinity(0) == before\n"
+        "print(len(before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=_environment(XDG_CACHE_HOME=str(tmp_path)),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_environment_for_a_child_is_the_users(monkeypatch) -> None:
+    own = {s.name for s in runtime.settled() if s.reason != runtime.BY_USER}
+    assert own
+    found = runtime.child_environment({"A": "b"})
+    assert found["A"] == "b"
+    assert not {*own, runtime.MARK} & set(found)
+
+
+def test_importing_mxnet_first_is_said_once(tmp_path: Path) -> None:
+    code = "import mxnet, gluon_cnn, gluon_cnn.models, gluon_cnn.train"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
+        env=_environment(XDG_CACHE_HOME=str(tmp_path)), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("mxnet was imported before gluon_cnn") == 1
+
+
+def test_quotas_of_both_kinds_are_read(tmp_path: Path) -> None:
+    assert machine.quota(tmp_path) is None
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert machine.quota(tmp_path) == 1.5
+    assert machine.cores(tmp_path) == min(2, len(machine.open_cpus()))
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert machine.quota(tmp_path) is None
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("50000")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000")
+    assert machine.cores(tmp_path) == 1
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1")
+    assert machine.quota(tmp_path) is None
+
+
+def test_blocks_follow_the_vector_width(tmp_path: Path) -> None:
+    for flags, block in (("fpu avx2", 8), ("avx2 avx512f", 16)):
+        info = tmp_path / flags.replace(" ", "-")
+        info.write_text(f"processor : 0\nmodel name : X\nmodel : 1\nflags : {flags}\n\nprocessor :")
+        assert machine.channel_block(info) == block
+        assert machine.cpu_model(info) == "X (1)"
+    assert machine.channel_block(tmp_path / "none") == 8
+
+
+SETTINGS = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "77", "GOMP_CPU_AFFINITY": None,
+            "MXNET_ENGINE_TYPE": "ThreadedEnginePerDevice"}  # fmt: skip
+
+
+def test_what_was_tuned_is_used_by_later_processes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    stored = tuning.Stored(SETTINGS, "lenet", "2026-01-02", 5.0)
+    tuning.store(runtime.cache_file(), stored, [])
+    assert tuning.load(runtime.cache_file()) == stored
+    shown, err = _shown(tmp_path)
+    assert {name: shown[name] for name in SETTINGS} == SETTINGS
+    assert err == ""
+    shown, _ = _shown(tmp_path, GOMP_SPINCOUNT="5")
+    assert shown["GOMP_SPINCOUNT"] == "5"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '{"format": "other"}', "\x00\xff", "[" * 100_000,
+     json.dumps({"format": tuning.FORMAT, "settings": {"LD_PRELOAD": "/x"}, "model": "lenet",
+                 "date": "2026-01-02", "images_per_second": 1}),
+     json.dumps({"format": tuning.FORMAT, "settings": {**SETTINGS, "GOMP_SPINCOUNT": "-1; x"},
+                 "model": "lenet", "date": "2026-01-02", "images_per_second": 1})],
+)  # fmt: skip
+def test_a_damaged_file_is_a_value_error_of_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"file\.json.*--tune") as caught:
+        tuning.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_is_ignored_with_one_line(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = runtime.cache_file()
+    path.parent.mkdir()
+    path.write_text("{}")
+    shown, err = _shown(tmp_path)
+    assert shown["OMP_NUM_THREADS"] == str(machine.cores())
+    assert err.count("\n") == 1
+    assert str(path) in err
+
+
+def test_tuning_keeps_the_fastest_and_measures_it_again(monkeypatch) -> None:
+    seen: list[str] = []
+
+    def measure(model, batch, settings, seconds, limit) -> float:
+        seen.append(json.dumps(settings))
+        if settings["GOMP_SPINCOUNT"] == "0":
+            raise CommandError("broken")
+        return 0.1 if settings["MXNET_ENGINE_TYPE"] != "NaiveEngine" else 0.2
+
+    lines: list[str] = []
+    measured = runtime_command.tune("lenet", lines.append, measure=measure)
+    best = max(measured, key=lambda one: one["images_per_second"])
+    assert best["settings"]["MXNET_ENGINE_TYPE"] == "ThreadedEnginePerDevice"
+    assert best["images_per_second"] == 64 / 0.1
+    assert best["measured"] == 2
+    assert len(set(seen)) == len(tuning.candidates(machine.cores(), runtime.affinity()))
+    assert len(lines) == len(seen)
+
+
+def test_tuning_that_measures_nothing_says_why() -> None:
+    def measure(*args) -> float:
+        raise CommandError("out of memory")
+
+    with pytest.raises(CommandError, match="out of memory"):
+        runtime_command.tune("lenet", lambda line: None, measure=measure)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_candidates_are_distinct_and_can_be_stored(threads: int) -> None:
+    found = tuning.candidates(threads, "0-7")
+    assert len({json.dumps(one) for one in found}) == len(found)
+    for one in found:
+        assert tuning.parse(one) == one
+
+
+@pytest.mark.slow
+def test_tuning_takes_less_than_a_minute(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gluon_cnn.runtime", "--tune", "lenet", "--json"],
+        env=_environment(XDG_CACHE_HOME=str(tmp_path)),
+        capture_output=True, text=True, check=False, timeout=65,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    best = json.loads(done.stdout)["best"]["settings"]
+    shown, _ = _shown(tmp_path)
+    assert {name: shown[name] for name in best} == best
