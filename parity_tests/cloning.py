@@ -7,12 +7,15 @@ a parity run copies thousands of layers.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from functools import cache
 from typing import Any
 
 __all__ = ["duplicate"]
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), type)
+_PLAIN_BASES = (bool, int, float, complex, str, bytes, type(None), type)
+_PLAIN = frozenset(_PLAIN_BASES)
+_DICTS = (dict, OrderedDict)
 
 
 def duplicate(module: Any, memo: dict[int, Any]) -> Any:
@@ -34,19 +37,21 @@ def duplicate(module: Any, memo: dict[int, Any]) -> Any:
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
-    if isinstance(value, _PLAIN):
+    kind: Any = type(value)
+    if kind in _PLAIN:
         return value
     if id(value) in memo:
         return memo[id(value)]
-    if type(value) is tuple and all(isinstance(part, _PLAIN) for part in value):
-        return value
-    if isinstance(value, dict) and type(value).__module__ in ("builtins", "collections"):
-        twin = type(value)()
+    if kind in _DICTS:
+        twin = kind()
         memo[id(value)] = twin
-        for key, part in value.items():
+        for key, part in value.items():  # a layer's dictionaries are mostly empty
             twin[key] = _copied(part, memo)
         return twin
-    kind: Any = type(value)
+    if isinstance(value, _PLAIN_BASES) or (
+        kind is tuple and all(type(part) in _PLAIN for part in value)
+    ):
+        return value
     if _is_module(kind):
         return duplicate(value, memo)
     return copy.deepcopy(value, memo)

@@ -49,7 +49,9 @@ def clone(net: nn.Module, dtype: str) -> nn.Module:
     even in a float64 net: BatchNorm's momentum (as the part that is kept), LeakyReLU's slope, and
     eps in every normalisation but BatchNorm.
     """
-    copied = duplicate(net, {}).cpu()
+    copied = duplicate(net, {})
+    if any(value.device.type != "cpu" for value in (*copied.parameters(), *copied.buffers())):
+        copied.cpu()
     for module in copied.modules():
         if getattr(module, "inplace", False):
             vars(module)["inplace"] = False
