@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -218,15 +219,16 @@ def compare(
         return Verdict("nothing compared", f"shapes {actual.shape} and {expected.shape}")
     if actual.shape != expected.shape:
         return Verdict("shape", f"{actual.shape} beside {expected.shape}")
-    wanted = dtype or str(expected.dtype)
-    if str(actual.dtype) != wanted:
+    kind = _name(actual.dtype)
+    wanted = dtype or _name(expected.dtype)
+    if kind != wanted:
         return Verdict("dtype", f"{actual.dtype}, expected {wanted}")
     refused = _not_finite(actual) or _not_finite(expected)
     refused = refused or _empty_of_content(expected, content)
     if refused:
         return replace(_pictured(refused, actual, expected), compared=actual.size)
     size = np.asarray(scale, dtype=np.float64)
-    unit = unit or str(actual.dtype)
+    unit = unit or kind
     if np.any(allowance):
         size = size + np.asarray(allowance) / (factor * UNIT[unit])
     verdict = _values(actual, expected, size, factor, unit)
@@ -239,6 +241,11 @@ def _pictured(verdict: Verdict, actual: np.ndarray, expected: np.ndarray) -> Ver
         return verdict
     window = around(verdict.position, {"actual": actual, "expected": expected})
     return replace(verdict, around=window)
+
+
+@cache
+def _name(dtype: np.dtype) -> str:
+    return str(dtype)
 
 
 def _not_finite(array: np.ndarray) -> Verdict | None:
@@ -274,14 +281,17 @@ def _values(
         distance = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
     else:  # integers and booleans: exact in their own type
         distance = (actual != expected).astype(np.float64)
-    roundoff = UNIT.get(unit, UNIT["float64"]) * size
-    if unit in _FLOOR:
-        roundoff = np.where(size > 0, roundoff + _FLOOR[unit], 0.0)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        errors = np.where(distance == 0, 0.0, distance / roundoff)
-    errors = np.broadcast_to(errors, actual.shape)
-    position = tuple(int(i) for i in np.unravel_index(int(np.argmax(errors)), errors.shape))
-    error = float(errors[position])
+    if distance.any():
+        roundoff = UNIT.get(unit, UNIT["float64"]) * size
+        if unit in _FLOOR:
+            roundoff = np.where(size > 0, roundoff + _FLOOR[unit], 0.0)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            errors = np.where(distance == 0, 0.0, distance / roundoff)
+        errors = np.broadcast_to(errors, actual.shape)
+        position = tuple(int(i) for i in np.unravel_index(int(np.argmax(errors)), errors.shape))
+        error = float(errors[position])
+    else:  # as most are: nothing to divide
+        position, error = (0,) * actual.ndim, 0.0
     bound = factor if size.any() else 0.0
     return Verdict(
         "" if error <= bound else "values",
