@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,13 @@ class Around:
         for axis, at, size in zip(self.axes, self.start, sizes, strict=bool(self.axes)):
             parts[axis] = f"{at}:{at + size}"
         return f"[{', '.join(parts)}]"
+
+    def beside(self, name: str, array: np.ndarray) -> Around:
+        """With a third array's values; as it is where that has another shape."""
+        third = around(self.position, {name: array})
+        if third is None or (third.axes, third.start) != (self.axes, self.start):
+            return self
+        return replace(self, names=(*self.names, name), grids=self.grids + third.grids)
 
     def as_dict(self) -> dict[str, Any]:
         return {

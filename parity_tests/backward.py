@@ -5,14 +5,14 @@ In training mode, as a step runs it, BatchNorm's statistics after the step inclu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from parity_tests import conventions
 from parity_tests.compare import compare, tolerance
 from parity_tests.envelope import backward_envelope, forward_envelope
-from parity_tests.inherited import judged_keys
+from parity_tests.inherited import judged_keys, with_the_other_side
 from parity_tests.local import JUDGED, local_rows, upstream_for
 from parity_tests.losses import loss_run, loss_scales
 from parity_tests.referee import DidNotRun, Subject, along, attempt
@@ -96,36 +96,36 @@ def _loss(subject: Subject, referee: NetRun) -> Iterator[Row]:
 def _inherited(subject: Subject, referee: NetRun) -> Iterator[Row]:
     buffers = forward_envelope(subject, train=True)
     envelope = backward_envelope(subject)
+    rows: list[Row] = []
+    single: dict[str, Mapping[Key, np.ndarray]] = {}
     for side, dtype in JUDGED:
         try:
             run = subject.run(side, dtype, train=True, backward=True)
         except DidNotRun as error:
-            yield Row(
-                "backward",
-                NET,
-                "gradient",
-                "not compared",
-                "inherited",
-                side,
-                dtype,
-                detail=str(error),
-            )
+            detail = str(error)
+            rows.append(
+                Row("backward", NET, "gradient", "not compared", "inherited", side, dtype,
+                    detail=detail)
+            )  # fmt: skip
             continue
         outputs = run.named_outputs()
         if side == "gluon":
             outputs = subject.by_torch_path(outputs)
         led = along(subject, outputs)
-        yield from judged_keys(
+        gradients = run.named_gradients()
+        if dtype == "float32":
+            single[side] = subject.by_torch_path(gradients) if side == "gluon" else gradients
+        rows += judged_keys(
             "backward",
             subject,
-            actual=run.named_gradients(),
+            actual=gradients,
             expected=led.named_gradients(),
             envelope=envelope,
             side=side,
             dtype=dtype,
             mode="train",
         )
-        yield from judged_keys(
+        rows += judged_keys(
             "backward",
             subject,
             actual=_in_common_terms(subject, run, side),
@@ -135,6 +135,7 @@ def _inherited(subject: Subject, referee: NetRun) -> Iterator[Row]:
             dtype=dtype,
             mode="train",
         )
+    return with_the_other_side(rows, single)
 
 
 def _in_common_terms(subject: Subject, run: NetRun, side: str) -> dict[Key, np.ndarray]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from parity_tests import gluon_side, torch_side
 from parity_tests.compare import compare
 from parity_tests.envelope import forward_envelope
-from parity_tests.inherited import judged_keys
+from parity_tests.inherited import judged_keys, with_the_other_side
 from parity_tests.local import local_rows
 from parity_tests.referee import DidNotRun, Subject, attempt
 from parity_tests.report import Coverage, Row
-from parity_tests.runs import NetRun
+from parity_tests.runs import NET, Key, NetRun
 from parity_tests.structure import Pair
 
 __all__ = ["forward_rows"]
@@ -85,28 +85,37 @@ def _dropout(subject: Subject, pair: Pair, x: np.ndarray) -> Iterator[Row]:
 def _inherited(subject: Subject, train: bool) -> Iterator[Row]:
     referee = subject.run("torch", "float64", train=train)
     envelope = forward_envelope(subject, train=train)
+    rows: list[Row] = []
+    single: dict[str, Mapping[Key, np.ndarray]] = {}
     for side, dtype in (("gluon", "float64"), ("gluon", "float32"), ("torch", "float32")):
         try:
             run = subject.run(side, dtype, train=train)
         except DidNotRun as error:
-            yield Row(
-                "forward",
-                "net",
-                "output",
-                "not compared",
-                "inherited",
-                side,
-                dtype,
-                detail=str(error),
+            detail = str(error)
+            rows.append(
+                Row(
+                    "forward",
+                    NET,
+                    "output",
+                    "not compared",
+                    "inherited",
+                    side,
+                    dtype,
+                    detail=detail,
+                )
             )
             continue
-        yield from judged_keys(
+        outputs = run.named_outputs()
+        if dtype == "float32":
+            single[side] = subject.by_torch_path(outputs) if side == "gluon" else outputs
+        rows += judged_keys(
             "forward",
             subject,
-            actual=run.named_outputs(),
+            actual=outputs,
             expected=referee.named_outputs(),
             envelope=envelope,
             side=side,
             dtype=dtype,
             mode="train" if train else "inference",
         )
+    return with_the_other_side(rows, single)

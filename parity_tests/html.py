@@ -94,6 +94,8 @@ class _Layer:
 def _view(report: Report, name: str) -> dict[str, Any]:
     drifts = report.drifts
     shown = [level for level in ("forward", "backward") if level in report.levels]
+    steps = [level for level in ("optimizer", "training", "scale") if level in report.levels]
+    drawn = shown + steps
     return {
         "id": name,
         "report": report,
@@ -102,7 +104,7 @@ def _view(report: Report, name: str) -> dict[str, Any]:
         "coverage": report.coverage.counts(),
         "missing": report.coverage.missing(),
         "levels": [_level(report, level) for level in LEVELS],
-        "local": [p for level in shown if (p := local_picture(report, level))],
+        "local": [p for level in drawn if (p := local_picture(report, level))],
         "inherited": [p for level in shown if (p := inherited_picture(report, drifts, level))],
         "layers": _layers(report, drifts),
         "failures": report.failures[:FAILURES],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from parity_tests.referee import Subject
 from parity_tests.report import Row
 from parity_tests.runs import NET, Key
 
-__all__ = ["judged_keys"]
+__all__ = ["judged_keys", "with_the_other_side"]
 
 
 def judged_keys(
@@ -50,6 +50,24 @@ def judged_keys(
             continue
         value = _as_torch_sees_it(actual[key], expected[key], kinds.get(path, ""), quantity)
         yield _judged(row, value, expected[key], envelope.limit(key, dtype))
+
+
+def with_the_other_side(
+    rows: Iterable[Row], single: Mapping[str, Mapping[Key, np.ndarray]]
+) -> Iterator[Row]:
+    """Show, around a divergence in float32, the values of the side that was not judged as well.
+
+    `single` has both sides' float32 values, by the keys of torch.
+    """
+    for row in rows:
+        name, other = ("PyTorch", "torch") if row.side == "gluon" else ("Gluon", "gluon")
+        key = (row.path, 0, row.quantity)
+        values = single.get(other, {})
+        once = key in values and (row.path, 1, row.quantity) not in values
+        if row.around is not None and row.dtype == "float32" and once:
+            window = row.around.beside(f"{name} float32", values[key])
+            row = replace(row, around=window)
+        yield row
 
 
 def _as_torch_sees_it(

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from parity_tests import conventions, gluon_side, torch_side
-from parity_tests.around import Around, around
 from parity_tests.compare import EXACT, Verdict, compare, tolerance
 from parity_tests.referee import DidNotRun, attempt
 from parity_tests.report import Row
@@ -112,7 +111,9 @@ def _judged(local: _Local, row: Row) -> Row:
     verdict = judge(expected)
     row = row.with_verdict(verdict)
     if row.around is not None and dtype == "float32":
-        row = replace(row, around=_with_the_other(row.around, local, row))
+        title, other = ("PyTorch", "torch") if side == "gluon" else ("Gluon", "gluon")
+        beside = row.around.beside(f"{title} {dtype}", local.runs[other, dtype][name])
+        row = replace(row, around=beside)
     if verdict.ok or side == "torch":
         return row
     convention = conventions.variance(local.pair.torch, name, local.inputs, local.train)
@@ -120,16 +121,6 @@ def _judged(local: _Local, row: Row) -> Row:
         return row
     status = "diverged" if local.strict else "note"
     return replace(row, status=status, diagnosis=convention.diagnosis)
-
-
-def _with_the_other(window: Around, local: _Local, row: Row) -> Around:
-    """The window with the values of the side that was not judged."""
-    name, other = ("PyTorch", "torch") if row.side == "gluon" else ("Gluon", "gluon")
-    value = local.runs[other, row.dtype][row.quantity]
-    third = around(window.position, {f"{name} {row.dtype}": value})
-    if third is None or third.start != window.start:
-        return window
-    return replace(window, names=window.names + third.names, grids=window.grids + third.grids)
 
 
 def content_of(name: str) -> str:

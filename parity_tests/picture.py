@@ -55,11 +55,15 @@ class Picture:
 
 
 def local_picture(report: Report, level: str) -> Picture | None:
-    """Every layer alone, on the same input: float32 error over bound."""
+    """Float32 error over bound: every layer alone, or of other levels the worst there is."""
+    alone = level in ("forward", "backward")
+    how = "each layer alone, on the same input, " if alone else ""
     rows = [
         row
         for row in report.rows
-        if (row.level, row.check, row.dtype) == (level, "local", "float32")
+        if (row.level, row.dtype) == (level, "float32")
+        and (row.check == "local" or not alone)
+        and row.side
         and row.status != "note"  # a known difference of conventions, and said elsewhere
     ]
     marks = []
@@ -70,7 +74,7 @@ def local_picture(report: Report, level: str) -> Picture | None:
         marks.append(Mark(row.path, row.side, row.fraction, over, title, number))
     return _picture(
         level,
-        f"{level}: each layer alone, on the same input, float32; error / bound",
+        f"{level}: {how}float32; error / bound",
         marks,
         dict.fromkeys((row.path for row in rows), 1.0),
         _fraction_label,

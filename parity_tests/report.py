@@ -97,7 +97,8 @@ class Row:
         two = self.check == "local" and self.dtype == "float64" and self.level != "optimizer"
         if not self.side or two or "free-running" in self.check:
             return "Gluon", "PyTorch"
-        return f"{side} {self.dtype}".strip(), "float64"
+        witness = self.check == "inherited" and self.dtype == "float64"
+        return f"{side} {self.dtype}".strip(), "PyTorch float64" if witness else "float64"
 
     @property
     def fraction(self) -> float | None:

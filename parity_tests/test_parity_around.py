@@ -3,9 +3,11 @@
 import math
 from pathlib import Path
 
+import mxnet as mx
 import numpy as np
 import pytest
 import torch
+from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
 from parity_tests import check_parity
@@ -78,7 +80,10 @@ def test_only_what_fails_is_pictured() -> None:
         ({"check": "transfer"}, ("arrived", "sent")),
         ({"check": "local", "side": "gluon", "dtype": "float64"}, ("Gluon", "PyTorch")),
         ({"check": "local", "side": "torch", "dtype": "float32"}, ("PyTorch float32", "float64")),
-        ({"check": "inherited", "side": "gluon", "dtype": "float64"}, ("Gluon float64", "float64")),
+        (
+            {"check": "inherited", "side": "gluon", "dtype": "float64"},
+            ("Gluon float64", "PyTorch float64"),
+        ),
     ],
 )
 def test_a_window_says_whose_values_it_holds(more: dict, names: tuple[str, str]) -> None:
@@ -110,6 +115,36 @@ def test_a_local_divergence_shows_both_sides_and_the_referee() -> None:
     assert abs(judged - exact) > 16 * 2.0**-24 * exact > abs(other - exact)
     assert report.first_divergence is not None
     assert report.first_divergence.around == row.window
+
+
+class _Between(nn.Module):
+    """A dense net in which something is done between its leaves, in float32 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return self.second(y.half().float() if y.dtype == torch.float32 else y)
+
+
+def test_an_inherited_divergence_shows_both_sides_and_the_referee() -> None:
+    ours = gluon_nn.HybridSequential()
+    ours.add(gluon_nn.Dense(8, in_units=6), gluon_nn.Dense(4, in_units=8))
+    mx.random.seed(1)
+    ours.initialize(mx.init.Xavier())
+    x = np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)
+    report = check_parity(ours, _Between(), x, levels=("forward", "backward"), transfer=True)
+    row = report.failures[0]
+    assert (row.path, row.check, row.side) == ("second", "inherited", "torch")
+    assert row.window is not None
+    assert row.window.names == ("PyTorch float32", "float64", "Gluon float32")
+    at, column = row.window.center
+    judged, exact, other = (grid[at][column] for grid in row.window.grids)
+    assert abs(judged - exact) > 100 * abs(other - exact)
+    gradients = [r for r in report.failures if r.level == "backward" and r.dtype == "float32"]
+    assert all(r.window is not None and len(r.window.names) == 3 for r in gradients)
 
 
 def test_the_environment_names_what_decides_the_arithmetic(
