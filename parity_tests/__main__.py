@@ -14,7 +14,6 @@ from harness.errors import UsageError
 from parity_tests.api import check_parity
 from parity_tests.cases import MODELS, Case, project_case, user_case
 from parity_tests.data_level import check_data
-from parity_tests.environment import environment
 from parity_tests.leaves import ParityError
 from parity_tests.optimizer_level import check_optimizer
 from parity_tests.report import LEVELS, SCHEMA, Report
@@ -56,8 +55,6 @@ def _main(argv: Sequence[str] | None) -> int:
         if not reports:
             raise
     if args.report:
-        for report in reports:
-            report.environment = report.environment or environment()
         write_report(Path(args.report), reports)
     failed = [report for report in reports if not report.ok]
     if args.json:

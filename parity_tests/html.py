@@ -13,7 +13,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from parity_tests.kill_table import kill_table
+from parity_tests.environment import environment
+from parity_tests.fault_catalogue.base import Outcome
+from parity_tests.kill_matrix import kill_matrix
 from parity_tests.normal import Drift
 from parity_tests.picture import inherited_picture, local_picture
 from parity_tests.report import LEVELS, Report, Row
@@ -24,7 +26,7 @@ FAILURES = 12  # rows of a net that are shown at once; the table of all comparis
 CARDS = 3  # divergences with their values; the rest are in their nets' sections
 
 
-def page(reports: Sequence[Report], outcomes: Sequence[Any] = ()) -> str:
+def page(reports: Sequence[Report], outcomes: Sequence[Outcome] = ()) -> str:
     """HTML with its style and script inside; whatever a net is named is escaped.
 
     `outcomes` are those of the fault catalogue. Only this page's own style and script may act in
@@ -52,12 +54,12 @@ def page(reports: Sequence[Report], outcomes: Sequence[Any] = ()) -> str:
         failed=failed,
         cards=CARDS,
         views=[_view(report, f"net-{i}") for i, report in enumerate(ordered)],
-        kills=kill_table(outcomes),
+        kills=kill_matrix(outcomes),
         values=sum(row.compared for report in reports for row in report.rows),
         seconds=sum(report.seconds for report in reports),
         levels=[level for level in LEVELS if level in asked],
         unasked=[level for level in LEVELS if level not in asked],
-        environment=next((r.environment for r in reports if r.environment), {}),
+        environment=next((r.environment for r in reports if r.environment), None) or environment(),
     )
 
 
@@ -70,7 +72,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _title(reports: Sequence[Report], failed: list[Report], outcomes: Sequence[Any]) -> str:
+def _title(reports: Sequence[Report], failed: list[Report], outcomes: Sequence[Outcome]) -> str:
     escaped = sum(not outcome.right_level for outcome in outcomes)
     if len(failed) == 1 and (first := failed[0].first_divergence) is not None:
         return f"Diverged at {first.path} ({first.level})" if first.path else "Diverged"

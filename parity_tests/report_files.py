@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.runfolder import replace_file
+from parity_tests.environment import environment
+from parity_tests.fault_catalogue.base import Outcome
 from parity_tests.html import page
-from parity_tests.kill_table import score
+from parity_tests.kill_matrix import score
 from parity_tests.report import SCHEMA, Report
 
 __all__ = ["document", "schema", "write_report"]
@@ -23,11 +25,12 @@ def schema() -> dict[str, Any]:
     return json.loads(text)
 
 
-def document(reports: Sequence[Report], outcomes: Sequence[Any] = ()) -> dict[str, Any]:
+def document(reports: Sequence[Report], outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
     """What `report.json` holds; `outcomes` are those of the fault catalogue, if it was run."""
     return {
         "schema": SCHEMA,
         "ok": all(report.ok for report in reports) and all(o.right_level for o in outcomes),
+        "environment": environment(),
         "reports": [report.as_dict() for report in reports],
         "faults": {**score(outcomes), "outcomes": [_outcome(o) for o in outcomes]}
         if outcomes
@@ -35,12 +38,12 @@ def document(reports: Sequence[Report], outcomes: Sequence[Any] = ()) -> dict[st
     }
 
 
-def _outcome(outcome: Any) -> dict[str, Any]:
+def _outcome(outcome: Outcome) -> dict[str, Any]:
     judged = ("caught", "right_level", "right_path", "diagnosed", "misdiagnosed")
     return {**asdict(outcome), **{name: getattr(outcome, name) for name in judged}}
 
 
-def write_report(folder: Path, reports: Sequence[Report], outcomes: Sequence[Any] = ()) -> None:
+def write_report(folder: Path, reports: Sequence[Report], outcomes: Sequence[Outcome] = ()) -> None:
     """Write both files into `folder`, made if need be. Raises OSError where that cannot be done."""
     text = json.dumps(document(reports, outcomes), allow_nan=False) + "\n"
     html = page(reports, outcomes)

@@ -1,60 +1,35 @@
 """The kill matrix as a table, in the page and in `report.json`."""
 
-from dataclasses import dataclass
+from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from parity_tests.fault_catalogue.base import Outcome
 from parity_tests.html import page
-from parity_tests.kill_table import kill_table, score
+from parity_tests.kill_matrix import kill_matrix, score
 from parity_tests.report import Report
 from parity_tests.report_files import document, schema
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one fault, as the catalogue says it."""
-
-    fault: str
-    level: str
-    path: str
-    caught_level: str
-    caught_path: str
-    diagnosis: str = ""
-    expected_diagnosis: str = ""
-    group: str = "weights"
-    where: str = "lenet features.3"
-    imitates: str = "a checkpoint stored in half precision"
-    source: str = "an issue"
-    message: str = "features.3 weights value: 41 u at (0,5,1,1), bound 16 u"
-    seconds: float = 1.0
-
-    @property
-    def caught(self) -> bool:
-        return bool(self.caught_level)
-
-    @property
-    def right_level(self) -> bool:
-        return self.caught and self.caught_level == self.level
-
-    @property
-    def right_path(self) -> bool:
-        return self.right_level and self.caught_path == self.path
-
-    @property
-    def diagnosed(self) -> bool:
-        return bool(self.diagnosis) and self.diagnosis == self.expected_diagnosis
-
-    @property
-    def misdiagnosed(self) -> bool:
-        return bool(self.diagnosis) and not self.diagnosed
+def outcome(fault: str, *places: str, named: str = "", name: str = "", **more: Any) -> Outcome:
+    """What became of a fault: `places` are the level and path expected, then those found."""
+    level, path, caught_level, caught_path = places
+    texts = {
+        "group": "weights", "where": "lenet features.3", "imitates": "half precision",
+        "source": "an issue", "message": "features.3 weights value: 41 u at (0,5,1,1)",
+    }  # fmt: skip
+    return Outcome(
+        fault=fault, level=level, path=path, caught_level=caught_level, caught_path=caught_path,
+        diagnosis=named, expected_diagnosis=name, seconds=1.0, **{**texts, **more},
+    )  # fmt: skip
 
 
 OUTCOMES = (
-    Outcome("float16", "weights", "features.3", "weights", "features.3", "float16", "float16"),
-    Outcome("swapped", "weights", "features.3", "weights", "features.0", "", "swapped"),
-    Outcome("coarse tanh", "forward", "features.1", "weights", "features.1", "bgr", ""),
-    Outcome("means", "self-test", "compare", "self-test", "compare", group="checker"),
-    Outcome("escaped", "forward", "features.2", "", ""),
+    outcome("float16", "weights", "features.3", "weights", "features.3", named="half", name="half"),
+    outcome("swapped", "weights", "features.3", "weights", "features.0", name="swapped weight"),
+    outcome("coarse tanh", "forward", "features.1", "weights", "features.1", named="BGR"),
+    outcome("means", "self-test", "compare", "self-test", "compare", group="checker"),
+    outcome("escaped", "forward", "features.2", "", ""),
 )
 
 
@@ -66,7 +41,7 @@ def test_the_score_counts_what_was_caught_and_where() -> None:
 
 
 def test_each_fault_has_its_sign_at_its_level() -> None:
-    table = kill_table(OUTCOMES)
+    table = kill_matrix(OUTCOMES)
     assert table is not None
     assert table.levels == ("weights", "forward", "self-test")
     assert [[cell.sign for cell in cells] for _, cells, _ in table.rows] == [
@@ -77,14 +52,19 @@ def test_each_fault_has_its_sign_at_its_level() -> None:
         ["", "○", ""],
     ]
     assert [named for _, _, named in table.rows] == [
-        "float16", "none (it is swapped)", "bgr (wrong: no name fits)", "—", "—",
+        "half", "none (it is swapped weight)", "BGR (wrong: no name fits)", "—", "—",
     ]  # fmt: skip
     assert [g["total"] for g in table.groups.values()] == [4, 1]
 
 
 def test_no_faults_no_matrix() -> None:
-    assert kill_table(()) is None
+    assert kill_matrix(()) is None
     assert "Kill matrix" not in page([Report("net", ("forward",))])
+
+
+def test_the_environment_is_there_with_or_without_nets() -> None:
+    assert document([], OUTCOMES)["environment"]["mxnet"]
+    assert "OMP_NUM_THREADS" in page([], OUTCOMES)
 
 
 def test_the_file_holds_the_matrix_and_is_not_ok_with_a_fault_that_escaped() -> None:

@@ -1,14 +1,13 @@
-"""The kill matrix as a table: fault × level that caught it, at the right place or not."""
+"""The kill matrix for the page: fault × level that caught it, at the right place or not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from parity_tests.report import LEVELS
+from parity_tests.fault_catalogue.base import MATRIX_LEVELS, Outcome
 
-__all__ = ["Cell", "KillTable", "kill_table", "score"]
+__all__ = ["Cell", "KillMatrix", "kill_matrix", "score"]
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,16 @@ NOTHING = Cell("", "", "")
 
 
 @dataclass(frozen=True)
-class KillTable:
+class KillMatrix:
     """`rows` are an outcome, a cell for each of `levels`, and the diagnosis in words."""
 
     levels: tuple[str, ...]
-    rows: tuple[tuple[Any, tuple[Cell, ...], str], ...]
+    rows: tuple[tuple[Outcome, tuple[Cell, ...], str], ...]
     score: dict[str, int]
     groups: dict[str, dict[str, int]]
 
 
-def score(outcomes: Sequence[Any]) -> dict[str, int]:
+def score(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """How many faults there were, and how many were caught, where, and called by their name."""
     return {
         "total": len(outcomes),
@@ -45,22 +44,21 @@ def score(outcomes: Sequence[Any]) -> dict[str, int]:
     }
 
 
-def kill_table(outcomes: Sequence[Any]) -> KillTable | None:
+def kill_matrix(outcomes: Sequence[Outcome]) -> KillMatrix | None:
     """The table of what became of each fault; None where none was planted."""
     if not outcomes:
         return None
     used = {level for o in outcomes for level in (o.level, o.caught_level) if level}
-    levels = [*(level for level in LEVELS if level in used)]
-    levels += sorted(used - set(levels))
+    levels = [level for level in MATRIX_LEVELS if level in used]
     rows = tuple((o, tuple(_cell(o, level) for level in levels), _named(o)) for o in outcomes)
     groups = {
         group: score([o for o in outcomes if o.group == group])
         for group in dict.fromkeys(o.group for o in outcomes)
     }
-    return KillTable(tuple(levels), rows, score(outcomes), groups)
+    return KillMatrix(tuple(levels), rows, score(outcomes), groups)
 
 
-def _cell(outcome: Any, level: str) -> Cell:
+def _cell(outcome: Outcome, level: str) -> Cell:
     if level == outcome.caught_level:
         if outcome.right_path:
             return Cell("●", f"caught at {outcome.caught_path}", "good")
@@ -73,7 +71,7 @@ def _cell(outcome: Any, level: str) -> Cell:
     return NOTHING
 
 
-def _named(outcome: Any) -> str:
+def _named(outcome: Outcome) -> str:
     if outcome.diagnosed:
         return outcome.diagnosis
     if outcome.misdiagnosed:
