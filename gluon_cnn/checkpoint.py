@@ -13,60 +13,77 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 from mxnet import gluon
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from gluon_cnn.parallel import one_copy
+from gluon_cnn import runtime
+from gluon_cnn.parallel import one_copy, statistics
+from gluon_cnn.params_layout import LayoutError, read_layout
 from harness.errors import CommandError
-from harness.runfolder import RunFolder, read_sealed, replace_file, seal
+from harness.runfolder import RunFolder
+from harness.versions import versions
 
-__all__ = ["load_last", "load_parameters", "save_best", "save_last"]
+__all__ = ["PACKAGES", "environment", "load_last", "load_parameters", "save_best", "save_last"]
+
+PACKAGES = ("mxnet", "numpy")  # whose versions decide what a run computes
+
+
+def environment() -> dict[str, Any]:
+    """What decides a run's bits beside its configuration: versions and the thread count."""
+    return versions(PACKAGES, runtime.threads())
 
 
 def save_best(folder: RunFolder, net: gluon.HybridBlock) -> None:
     """Replace `best.params` by the net's parameters, in MXNet's own format."""
-    replace_file(folder.path / "best.params", lambda part: _save_parameters(net, part))
-
-
-def _save_parameters(net: gluon.HybridBlock, path: Path) -> None:
-    mx.nd.save(str(path), one_copy(net))
+    folder.replace("best.params", lambda path: _save_parameters(net, path))
 
 
 def save_last(
     folder: RunFolder, net: gluon.HybridBlock, trainer: gluon.Trainer, state: dict[str, Any]
 ) -> None:
     """Replace `last/`, the resumable checkpoint; `state` is what the training loop must know."""
-    slots = _slots(net, trainer)
+    slots = {**_slots(net, trainer), **_other_devices(net)}
     counts = {
         _names(net, trainer)[index]: count
         for index, count in trainer._optimizer._index_update_count.items()
     }
-    seal(
-        folder.path / "last",
+    folder.save(
         {
             "net.params": lambda path: _save_parameters(net, path),
-            "optimizer.safetensors": lambda path: save_file(slots, path),
+            "optimizer.safetensors": lambda path: _save_slots(slots, path),
         },
-        {**state, "update_counts": counts},
+        {**state, "versions": environment(), "update_counts": counts},
     )
 
 
 def load_last(
-    folder: RunFolder, net: gluon.HybridBlock, trainer: gluon.Trainer, devices: list[mx.Context]
-) -> dict[str, Any] | None:
-    """Put the net and the trainer back to where `save_last` left them, and return its `state`.
+    path: Path,
+    state: dict[str, Any],
+    net: gluon.HybridBlock,
+    trainer: gluon.Trainer,
+    devices: list[mx.Context],
+) -> None:
+    """Put the net and the trainer back to where `save_last` left them.
 
-    None where nothing was saved. Raises: CommandError where a file is missing, damaged, or of
-    another net.
+    `path` is the checkpoint's folder and `state` what was sealed in it. Raises: CommandError where
+    the files are those of another net or optimizer.
     """
-    found = read_sealed(folder.path / "last")
-    if found is None:
-        return None
-    path, state = found
     load_parameters(net, path / "net.params", devices)
-    _restore_slots(net, trainer, load_file(path / "optimizer.safetensors"))
-    counts = state.pop("update_counts")
+    file = path / "optimizer.safetensors"
+    try:
+        slots = load_file(file)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise CommandError(f"{file} cannot be loaded: {error}") from error
+    names, counts = _names(net, trainer), state.get("update_counts")
+    if (
+        not isinstance(counts, dict)
+        or not set(counts) <= set(names)
+        or not all(type(count) is int and 0 <= count < 2**31 for count in counts.values())
+    ):
+        raise CommandError(f"{path} has no update counts of {net.model_name}'s parameters")
+    _restore_other_devices(net, slots)
+    _restore_slots(net, trainer, slots, file)
     optimizer = trainer._optimizer
-    names = _names(net, trainer)
     restored = {index: counts[name] for index, name in enumerate(names) if name in counts}
     for device_counts in optimizer._all_index_update_counts.values():
         device_counts.update(restored)
@@ -74,16 +91,35 @@ def load_last(
         optimizer._all_index_update_counts[device_id] = dict(restored)
     optimizer._index_update_count = optimizer._all_index_update_counts[0]
     optimizer.num_update = max(restored.values(), default=0)
-    return state
 
 
 def load_parameters(net: gluon.HybridBlock, path: Path, devices: list[mx.Context]) -> None:
-    """`load_parameters` with errors of one line. Raises: CommandError."""
+    """`load_parameters` with errors of one line; the file's layout is checked first.
+
+    Raises: CommandError.
+    """
     try:
+        read_layout(path)
         net.load_parameters(str(path), ctx=devices)
-    except (mx.MXNetError, AssertionError, ValueError, KeyError) as error:
+    except (LayoutError, mx.MXNetError, AssertionError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise CommandError(f"{path} cannot be loaded into {net.model_name}: {reason}") from error
+
+
+def _save_parameters(net: gluon.HybridBlock, path: Path) -> None:
+    """Write one device's parameters. MXNet says nothing of a disk that is full. Raises: OSError."""
+    try:
+        mx.nd.save(str(path), one_copy(net))
+        read_layout(path)
+    except (LayoutError, mx.MXNetError) as error:
+        raise OSError(f"{path.name} could not be written whole: is the disk full?") from error
+
+
+def _save_slots(slots: dict[str, np.ndarray], path: Path) -> None:
+    try:
+        save_file(slots, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def _names(net: gluon.HybridBlock, trainer: gluon.Trainer) -> list[str]:
@@ -102,20 +138,52 @@ def _slots(net: gluon.HybridBlock, trainer: gluon.Trainer) -> dict[str, np.ndarr
     return arrays
 
 
+def _other_devices(net: gluon.HybridBlock) -> dict[str, np.ndarray]:
+    """The running statistics of the devices after the first, which differ within an epoch."""
+    return {
+        f"@{number}/{name}": value.asnumpy()
+        for name, parameter in statistics(net)
+        for number, value in enumerate(parameter.list_data())
+        if number
+    }
+
+
+def _restore_other_devices(net: gluon.HybridBlock, arrays: dict[str, np.ndarray]) -> None:
+    """Take `_other_devices` out of `arrays`; another number of devices starts from the first's."""
+    saved = {key: arrays.pop(key) for key in list(arrays) if key.startswith("@")}
+    for name, parameter in statistics(net):
+        for number, value in enumerate(parameter.list_data()):
+            array = saved.get(f"@{number}/{name}")
+            if array is not None and array.shape == value.shape and array.dtype == value.dtype:
+                value[:] = array
+
+
 def _restore_slots(
-    net: gluon.HybridBlock, trainer: gluon.Trainer, arrays: dict[str, np.ndarray]
+    net: gluon.HybridBlock, trainer: gluon.Trainer, arrays: dict[str, np.ndarray], origin: Path
 ) -> None:
+    """All slots, or none where no update was made. Raises: CommandError."""
+    left = dict(arrays)
     for index, (name, parameter) in enumerate(
         zip(_names(net, trainer), trainer._params, strict=True)
     ):
-        if f"{name}/0" not in arrays:
-            continue  # plain SGD keeps nothing, and fixed parameters have no slots
+        if parameter.grad_req == "null" or not arrays:
+            continue
         for updater, value in zip(trainer._updaters, parameter.list_data(), strict=True):
             fresh = trainer._optimizer.create_state_multi_precision(index, value)
             for number, slot in enumerate(_as_tuple(fresh)):
-                slot[:] = arrays[f"{name}/{number}"]
+                saved = arrays.get(f"{name}/{number}")
+                if saved is None or saved.shape != slot.shape or saved.dtype != slot.dtype:
+                    raise CommandError(
+                        f"{origin} has no slot {number} of {name} that fits: another optimizer's?"
+                    )
+                slot[:] = saved
+                left.pop(f"{name}/{number}", None)
             updater.states[index] = fresh
             updater.states_synced[index] = True
+    if left:
+        raise CommandError(
+            f"{origin} has slots that the optimizer lacks: {', '.join(sorted(left))}"
+        )
 
 
 def _as_tuple(slots: Any) -> tuple[mx.nd.NDArray, ...]:

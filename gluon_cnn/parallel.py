@@ -51,11 +51,11 @@ def idle(trainer: gluon.Trainer, used: int) -> None:
             value._fresh_grad = True
 
 
-def statistics(net: gluon.Block) -> Iterator[gluon.Parameter]:
-    """BatchNorm's running means and variances."""
+def statistics(net: gluon.Block) -> Iterator[tuple[str, gluon.Parameter]]:
+    """BatchNorm's running means and variances, by structural name."""
     for name, parameter in net._collect_params_with_prefix().items():
         if name.rpartition(".")[2] in ("running_mean", "running_var"):
-            yield parameter
+            yield name, parameter
 
 
 def agree_on_statistics(net: gluon.Block) -> None:
@@ -64,7 +64,7 @@ def agree_on_statistics(net: gluon.Block) -> None:
     Each device normalises by the statistics of its own part of a batch and keeps them for itself.
     Their update is linear, so that taking the mean now or at any other step comes to the same.
     """
-    for parameter in statistics(net):
+    for _, parameter in statistics(net):
         values = parameter.list_data()
         if len(values) > 1:
             parts = [value.as_in_context(mx.cpu()) for value in values]

@@ -40,6 +40,7 @@ __all__ = [
     "report_rank",
     "settle",
     "settled",
+    "threads",
 ]
 
 BY_USER = "set by the user"
@@ -288,6 +289,14 @@ def _installed(distribution: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def threads() -> int:
+    """How many threads MXNet computes with, which decides the bits of its sums."""
+    try:
+        return int(os.environ.get("OMP_NUM_THREADS", ""))
+    except ValueError:
+        return cores()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

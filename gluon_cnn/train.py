@@ -23,7 +23,9 @@ from harness.epochs import epoch_rates, require_finite, run_epochs, save_predict
 from harness.errors import CommandError
 from harness.initial import initial_arrays
 from harness.monitor import Monitor, Silent
+from harness.progress import Partial, Progress, read_progress, state_of, step_seed
 from harness.runfolder import RunFolder
+from harness.stop import Stop
 from harness.train_command import Framework, train_command
 
 __all__ = [
@@ -31,11 +33,13 @@ __all__ = [
     "Objective",
     "Training",
     "build_net",
+    "draws_masks",
     "evaluate",
     "fit",
     "main",
     "make_batches",
     "prepare",
+    "resume",
     "to_devices",
     "train_epoch",
     "train_step",
@@ -182,39 +186,52 @@ def train_step(
     return [loss.sum() for loss in losses], [hit.sum() for hit in hits]
 
 
-def train_epoch(training: Training, epoch: int, monitor: Monitor) -> tuple[float, float]:
-    """One pass over the training images; returns mean loss and accuracy while it learned.
+def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop) -> Partial:
+    """The rest of an epoch, or its updates until a stop is requested; returns what is done then.
 
     Sums stay on the devices and are read every `CHECK_EVERY` batches, which is also when a loss
     that is no number is found. Raises: CommandError then.
     """
     config, batches, trainer = training.config, training.train, training.trainer
-    # Dropout's masks: from (seed, epoch), so that a resumed epoch draws what it drew before.
-    mx.random.seed((config.seed * 100_003 + epoch) % 2**31)
-    rates = epoch_rates(config, epoch, len(batches))
-    loss_sum, hit_sum, seen = 0.0, 0.0, 0
-    unread: list[tuple[list[mx.nd.NDArray], list[mx.nd.NDArray]]] = []
-    for number, (rate, (x, y)) in enumerate(zip(rates, batches.epoch(epoch), strict=True), 1):
+    epoch, draws = done.epoch, draws_masks(training.net)
+    rates = epoch_rates(config, epoch, len(batches))[done.steps :]
+    unread: list[tuple[int, list[mx.nd.NDArray], list[mx.nd.NDArray]]] = []
+    for rate, (x, y) in zip(rates, batches.epoch(epoch, done.steps), strict=True):
+        if draws:
+            mx.random.seed(step_seed(config.seed, epoch, done.steps + len(unread)))
         trainer.set_learning_rate(rate)
         xs = to_devices(x, training.devices)
         ys = to_devices(y.astype(np.float32), training.devices)
-        unread.append(train_step(training.objective, trainer, xs, ys, len(x)))
-        seen += len(x)
-        if len(unread) == CHECK_EVERY or number == len(batches):
-            for losses, hits in unread:
-                loss_sum += sum(float(loss.asscalar()) for loss in losses)
-                hit_sum += sum(float(hit.asscalar()) for hit in hits)
+        unread.append((len(x), *train_step(training.objective, trainer, xs, ys, len(x))))
+        stopping = stop.requested
+        if done.steps + len(unread) == len(batches):
+            parallel.agree_on_statistics(training.net)
+        if len(unread) == CHECK_EVERY or done.steps + len(unread) == len(batches) or stopping:
+            for count, losses, hits in unread:
+                loss, hit = (sum(float(part.asscalar()) for part in p) for p in (losses, hits))
+                done = done.after(1, count, loss, hit)
             unread.clear()
-            require_finite(loss_sum, f"by batch {number}", config, epoch)
-            monitor.progress(seen, loss_sum / seen, hit_sum / seen)
-    parallel.agree_on_statistics(training.net)
-    return loss_sum / seen, hit_sum / seen
+            require_finite(done.loss_sum, f"by batch {done.steps}", config, epoch)
+            monitor.progress(done.images, done.loss_sum / done.images, done.hit_sum / done.images)
+        if stopping:
+            break
+    return done
 
 
-def evaluate(objective: Objective, batches: Batches, devices: list[mx.Context]) -> Evaluation:
-    """Mean loss, accuracy and predictions over a split, read from the device once at the end."""
+def draws_masks(net: gluon.HybridBlock) -> bool:
+    """Whether an update of the net draws random numbers, so that it has to be seeded (1.5 ms)."""
+    return isinstance(net, gluon.nn.Dropout) or any(map(draws_masks, net._children.values()))
+
+
+def evaluate(
+    objective: Objective, batches: Batches, devices: list[mx.Context], stop: Stop | None = None
+) -> Evaluation:
+    """Mean loss, accuracy and predictions over a split, read from the device once at the end.
+
+    Raises: Stopped where a stop is requested meanwhile.
+    """
     loss_sum, hit_sum, predicted = [], [], []
-    for x, y in batches.epoch(0):
+    for x, y in (stop or Stop()).watch(batches.epoch(0)):
         for x_part, y_part in zip(
             to_devices(x, devices), to_devices(y.astype(np.float32), devices), strict=True
         ):
@@ -230,39 +247,60 @@ def evaluate(objective: Objective, batches: Batches, devices: list[mx.Context]) 
     )
 
 
+def resume(training: Training, folder: RunFolder, which: str = "last") -> Progress | None:
+    """Put the training where the checkpoint `last` or `previous` left it; None if there is none.
+
+    Raises: UsageError where the checkpoint is another configuration's, CommandError where it is
+    damaged; the training is then not changed.
+    """
+    found = folder.saved(which)
+    if found is None:
+        return None
+    path, state = found
+    progress = read_progress(state, training.config, len(training.train), path)
+    checkpoint.load_last(path, state, training.net, training.trainer, training.devices)
+    return progress
+
+
 def fit(
     training: Training,
     folder: RunFolder,
     *,
-    resume: bool = False,
+    start: Progress | None = None,
     monitor: Monitor | None = None,
+    stop: Stop | None = None,
 ) -> list[dict[str, Any]]:
     """Train as configured and return a row of metrics an epoch, those of a resumed run included.
 
-    Leaves `best.params`, `last/` and `predictions.png` in the folder. Raises: CommandError where
-    the loss is no number any more, or the checkpoint is damaged; DataError.
+    `start` is what `resume` returned. Leaves `best.params`, `last/`, `previous/` and
+    `predictions.png` in the folder. Raises: CommandError where the loss is no number any more, or
+    the folder cannot be written; Interrupted where `stop` was requested; DataError.
     """
     net, trainer, devices = training.net, training.trainer, training.devices
-    monitor = monitor if monitor is not None else Silent()
-    state = checkpoint.load_last(folder, net, trainer, devices) if resume else None
+    monitor, stop = monitor or Silent(), stop or Stop()
 
     def test() -> tuple[float, float]:
-        result = evaluate(training.objective, training.test, devices)
+        result = evaluate(training.objective, training.test, devices, stop)
         return result.loss, result.accuracy
 
     def predict(split: ArraySplit) -> np.ndarray:
         batches = Batches(split, len(split), training.test.pixels)
         return evaluate(training.objective, batches, devices).predicted
 
+    def save_last(progress: Progress) -> None:
+        state = state_of(training.config, progress, len(training.train))
+        checkpoint.save_last(folder, net, trainer, state)
+
     rows = run_epochs(
         training.config,
         len(training.dataset.train),
-        state["rows"] if state is not None else [],
-        train_epoch=lambda epoch: train_epoch(training, epoch, monitor),
+        start or Progress(),
+        train_epoch=lambda done: train_epoch(training, done, monitor, stop),
         evaluate=test,
         save_best=lambda: checkpoint.save_best(folder, net),
-        save_last=lambda rows: checkpoint.save_last(folder, net, trainer, {"rows": rows}),
+        save_last=save_last,
         monitor=monitor,
+        stop=stop,
     )
     save_predictions(folder, training.dataset, predict)
     return rows
@@ -270,11 +308,12 @@ def fit(
 
 FRAMEWORK = Framework(
     name="gluon",
-    packages=("mxnet", "numpy"),
+    environment=checkpoint.environment,
     models=MODELS,
     documents=DOCUMENTS,
     defaults=DEFAULTS,
     prepare=prepare,
+    resume=resume,
     fit=fit,
 )
 

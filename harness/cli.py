@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.errors import CommandError, UsageError
+from harness.stop import Interrupted
 
 __all__ = ["Parser", "finite_float", "natural", "positive", "print_json", "run"]
 
@@ -107,6 +108,9 @@ def run(body: Callable[[], int], errors: tuple[type[Exception], ...] = ()) -> in
         # The reader of our stdout left (`… | head`); Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Interrupted as interrupted:
+        print(one_line(interrupted), file=sys.stderr)
+        return interrupted.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

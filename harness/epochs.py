@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from harness.config import TrainConfig
 from harness.errors import CommandError
 from harness.monitor import Monitor
 from harness.plots import save_grid
+from harness.progress import Partial, Progress
 from harness.runfolder import RunFolder
 from harness.schedule import learning_rate
+from harness.stop import Interrupted, Stop, Stopped
 
-__all__ = ["epoch_rates", "require_finite", "run_epochs", "save_predictions"]
+__all__ = ["epoch_rates", "require_epochs", "require_finite", "run_epochs", "save_predictions"]
 
 
 def epoch_rates(config: TrainConfig, epoch: int, batches: int) -> list[float]:
@@ -42,55 +45,93 @@ def require_finite(loss: float, when: str, config: TrainConfig, epoch: int) -> N
     if not math.isfinite(loss):
         raise CommandError(
             f"the loss became {loss} in epoch {epoch}, {when}: try an --lr below "
-            f"{config.lr:g}; last/ keeps the parameters of epoch {epoch - 1}"
+            f"{config.lr:g}; last/ keeps the parameters from before"
         )
 
 
 def run_epochs(
     config: TrainConfig,
     images: int,
-    rows: list[dict[str, Any]],
+    start: Progress,
     *,
-    train_epoch: Callable[[int], tuple[float, float]],
+    train_epoch: Callable[[Partial], Partial],
     evaluate: Callable[[], tuple[float, float]],
     save_best: Callable[[], None],
-    save_last: Callable[[list[dict[str, Any]]], None],
+    save_last: Callable[[Progress], None],
     monitor: Monitor,
+    stop: Stop,
 ) -> list[dict[str, Any]]:
-    """Run the epochs after those in `rows`, and return all rows.
+    """Run the epochs after those of `start`, and return the rows of all.
 
-    `train_epoch` and `evaluate` return mean loss and accuracy. `save_best` is called where the
-    test accuracy is the highest so far, `save_last` before the first epoch and after each.
-    Raises: CommandError where more epochs are done than asked for, or the test loss is no number.
+    `train_epoch` goes on with a partial epoch until it is done or a stop is requested. `evaluate`
+    returns mean loss and accuracy. `save_last` is called before the first epoch, after each, and
+    where a stop was requested; `save_best` after it, where the test accuracy is the highest so far.
+    Raises: CommandError where more epochs are done than asked for, or the test loss is no number;
+    Interrupted where a stop was requested, when all is saved.
     """
-    if len(rows) > config.epochs:
-        raise CommandError(
-            f"the run has {len(rows)} epochs already, more than --epochs {config.epochs}"
-        )
-    if not rows:
-        save_last(rows)  # so that the last good parameters exist from the first update on
+    rows = start.rows
+    require_epochs(config, start)
+    monitor.resume(rows)
+    if not rows and start.partial is None:
+        save_last(start)  # so that the last good parameters exist from the first update on
+    if rows and start.partial is None and _is_best(rows):
+        save_best()  # a kill may have come between the checkpoint and this
     for epoch in range(len(rows) + 1, config.epochs + 1):
+        begun = (
+            start.partial if start.partial is not None and start.partial.epoch == epoch else None
+        )
+        partial = begun if begun is not None else Partial(epoch)
         monitor.start_epoch(epoch, images)
         began = time.perf_counter()
-        train_loss, train_acc = train_epoch(epoch)
-        seconds = time.perf_counter() - began
-        test_loss, test_acc = evaluate()
+        partial = train_epoch(partial)
+        seconds = partial.seconds + time.perf_counter() - began
+        partial = dataclasses.replace(partial, seconds=seconds)
+        try:
+            if stop.requested:
+                raise Stopped
+            test_loss, test_acc = evaluate()
+        except Stopped:
+            done = Progress(rows, partial if partial.steps else None)
+            if partial.steps > (begun.steps if begun is not None else 0):
+                save_last(done)
+            raise Interrupted(_number(stop), f", saved at {done.where()}") from None
         require_finite(test_loss, "on the test images", config, epoch)
-        if all(test_acc > row["test_acc"] for row in rows):
-            save_best()
         row = {
             "epoch": epoch,
-            "train_loss": train_loss,
-            "train_acc": train_acc,
+            "train_loss": partial.loss_sum / partial.images,
+            "train_acc": partial.hit_sum / partial.images,
             "test_loss": test_loss,
             "test_acc": test_acc,
             "seconds": round(seconds, 3),
             "images_per_second": round(images / seconds, 1),
         }
         rows = [*rows, row]
-        save_last(rows)
+        save_last(Progress(rows))
+        if _is_best(rows):
+            save_best()
         monitor.end_epoch(row)
+        if stop.requested and epoch < config.epochs:
+            raise Interrupted(_number(stop), f", saved at {Progress(rows).where()}")
     return rows
+
+
+def require_epochs(config: TrainConfig, start: Progress) -> None:
+    """Raise CommandError where more epochs are done, or begun, than `config` asks for."""
+    begun = len(start.rows) + (start.partial is not None)
+    if begun > config.epochs:
+        raise CommandError(
+            f"the run has {begun} epochs already, more than --epochs {config.epochs}"
+        )
+
+
+def _is_best(rows: list[dict[str, Any]]) -> bool:
+    """Whether the last epoch's test accuracy is above all before it."""
+    return all(rows[-1]["test_acc"] > row["test_acc"] for row in rows[:-1])
+
+
+def _number(stop: Stop) -> int:
+    assert stop.signal is not None
+    return stop.signal
 
 
 def save_predictions(
@@ -101,9 +142,10 @@ def save_predictions(
     first = np.arange(min(20, len(test)))
     head = ArraySplit(test.images(first), test.labels[first])
     predicted = predict(head)
-    save_grid(
-        folder.path / "predictions.png",
-        head.images(first),
-        [names[label] for label in head.labels],
-        [names[label] for label in predicted],
-    )
+    with folder.writing("predictions.png"):
+        save_grid(
+            folder.path / "predictions.png",
+            head.images(first),
+            [names[label] for label in head.labels],
+            [names[label] for label in predicted],
+        )

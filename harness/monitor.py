@@ -23,6 +23,7 @@ METRICS = (
 class Monitor(Protocol):
     """What the training loops call; `images` counts this epoch's images so far."""
 
+    def resume(self, rows: list[dict[str, Any]]) -> None: ...
     def start_epoch(self, epoch: int, total: int) -> None: ...
     def progress(self, images: int, loss: float, accuracy: float) -> None: ...
     def end_epoch(self, row: dict[str, Any]) -> None: ...
@@ -30,6 +31,8 @@ class Monitor(Protocol):
 
 class Silent:
     """A monitor that shows nothing, for training from Python."""
+
+    def resume(self, rows: list[dict[str, Any]]) -> None: ...
 
     def start_epoch(self, epoch: int, total: int) -> None: ...
 
@@ -59,7 +62,7 @@ class RunMonitor:
         self._folder = folder
         self._title = title
         self._stream = stream if stream is not None else sys.stderr
-        self._rows = folder.metrics()
+        self._rows: list[dict[str, Any]] = []
         self._bar: tqdm | None = None
         self._epoch, self._total, self._said = 0, 0, time.monotonic()
         self._writer = _summary_writer(folder) if tensorboard else None
@@ -76,6 +79,12 @@ class RunMonitor:
         self._close_bar()
         if self._writer is not None:
             self._writer.close()
+
+    def resume(self, rows: list[dict[str, Any]]) -> None:
+        """Begin with the checkpoint's rows: the files may lack its last one, or have more."""
+        self._rows = list(rows)
+        if rows:
+            self._write()
 
     def start_epoch(self, epoch: int, total: int) -> None:
         self._epoch, self._total, self._said = epoch, total, time.monotonic()
@@ -97,9 +106,8 @@ class RunMonitor:
 
     def end_epoch(self, row: dict[str, Any]) -> None:
         self._close_bar()
-        self._rows = [r for r in self._rows if r["epoch"] < row["epoch"]] + [row]
-        self._folder.write_metrics(self._rows)
-        save_curves(self._folder.path / "curves.png", self._rows, self._title)
+        self._rows.append(row)
+        self._write()
         if self._writer is not None:
             for name in METRICS[1:]:
                 self._writer.add_scalar(name, row[name], row["epoch"])
@@ -109,6 +117,11 @@ class RunMonitor:
             f"train_acc:{row['train_acc']:.3f},test_acc:{row['test_acc']:.3f},"
             f"time:{row['seconds']:.1f} sec"
         )
+
+    def _write(self) -> None:
+        self._folder.write_metrics(self._rows)
+        with self._folder.writing("curves.png"):
+            save_curves(self._folder.path / "curves.png", self._rows, self._title)
 
     def _close_bar(self) -> None:
         if self._bar is not None:

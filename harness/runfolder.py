@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.errors import CommandError, UsageError
+from harness.sealed import read_json, read_sealed, replace_file, seal
 
-__all__ = ["RunFolder", "default_name", "read_json", "read_sealed", "replace_file", "seal"]
+__all__ = ["RunFolder", "default_name", "read_json", "replace_file"]
 
-MANIFEST = "manifest.json"
+_TEMPORARY = re.compile(r"\.(?:best|config|metrics|curves|predictions)\.(\d+)\.\w+")
 
 
 def default_name(model: str, dataset: str) -> str:
@@ -40,6 +42,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
+        self._new = False  # made for a run that has not begun
+        self.program = ""  # what to call to continue the run, for messages: python -m …
 
     @classmethod
     def new(cls, out: str | None, name: str) -> RunFolder:
@@ -55,19 +59,24 @@ class RunFolder:
                     "or name another folder"
                 )
             folder._make(exist_ok=True)
+            folder._new = True
             return folder
         number = 1
         while True:
             folder = cls(Path("runs") / (name if number == 1 else f"{name}-{number}"))
             try:
                 folder._make(exist_ok=False)
+                folder._new = True
                 return folder
             except FileExistsError:  # taken, perhaps a moment ago by another process
                 number += 1
 
     @classmethod
     def existing(cls, out: str | None, name: str) -> RunFolder | None:
-        """The run to resume: `out`, or the newest of `runs/NAME`, `runs/NAME-2`, …; else None."""
+        """The run to resume: `out`, or the newest of `runs/NAME`, `runs/NAME-2`, …; else None.
+
+        None too where the newest was stopped before it wrote anything.
+        """
         if out is not None:
             folder = cls(Path(out))
             return folder if folder.holds_run() else None
@@ -75,9 +84,10 @@ class RunFolder:
         found = [
             (int(match[1] or 1), path)
             for path in Path("runs").glob(name + "*")
-            if (match := numbered.fullmatch(path.name)) and cls(path).holds_run()
+            if (match := numbered.fullmatch(path.name)) and path.is_dir()
         ]
-        return cls(max(found)[1]) if found else None
+        newest = cls(max(found)[1]) if found else None
+        return newest if newest is not None and newest.holds_run() else None
 
     def holds_run(self) -> bool:
         return any((self.path / name).exists() for name in ("config.json", "metrics.jsonl", "last"))
@@ -118,7 +128,17 @@ class RunFolder:
             ) from None
         except OSError as error:
             raise self._unwritable(error) from error
+        if self._new and self.holds_run():  # another process was quicker, and has ended
+            self._unlock()
+            raise UsageError(f"{self.path} holds a run by now: name another --out")
+        self._sweep()
         return self
+
+    def _sweep(self) -> None:
+        """Remove what a process that was killed left half-written; nobody else writes these."""
+        for path in self.path.iterdir():
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def __exit__(self, *exception: object) -> None:
         self._unlock()  # the file stays: unlinking it would let a third process lock another one
@@ -128,122 +148,93 @@ class RunFolder:
             os.close(self._lock)  # closing lets the lock go
             self._lock = None
 
+    @contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """Turn the system's refusals into one line that says what is kept. Raises: CommandError."""
+        last = self.path / "last"
+        try:
+            if self._lock is not None:
+                held, named = os.fstat(self._lock), os.stat(self.path / ".lock")
+                if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):
+                    raise CommandError(
+                        f"{self.path} was replaced by another folder while this run trained into "
+                        "it: nothing was written there"
+                    )
+            yield
+        except OSError as error:
+            if not self.path.is_dir():
+                raise CommandError(
+                    f"{self.path} has vanished while this run trained into it: {name} is not saved"
+                ) from error
+            kept = "; nothing was saved yet"
+            if last.exists():
+                kept = f"; {last} is whole as it was: when that is mended, {self.continuing()}"
+            raise CommandError(
+                f"cannot write {self.path / name}: {error.strerror or error}{kept}"
+            ) from error
+
+    def replace(self, name: str, write: Callable[[Path], object]) -> None:
+        """Replace one file of the run, whole or not at all. Raises: CommandError."""
+        with self.writing(name):
+            replace_file(self.path / name, write)
+
+    def save(self, writers: Mapping[str, Callable[[Path], object]], state: Any) -> None:
+        """Replace the checkpoint `last/`; the one before it becomes `previous/`.
+
+        Raises: CommandError; the checkpoint that was there is then whole and in its place.
+        """
+        with self.writing("last"):
+            seal(self.path / "last", self.path / "previous", writers, state)
+
+    def saved(self, which: str = "last") -> tuple[Path, Any] | None:
+        """The checkpoint `last` or `previous`, every file checked: its folder and its state.
+
+        None where no checkpoint was written yet. A crash between two renames leaves `previous`
+        alone, which then is the last. Raises: CommandError naming the damaged file, and whether
+        the other checkpoint is whole.
+        """
+        last, previous = self.path / "last", self.path / "previous"
+        if not last.exists() and not previous.exists():
+            return None
+        path = previous if which == "previous" or not last.exists() else last
+        if not path.exists():
+            raise CommandError(f"{path} is not there, only {last}: {self.continuing()}")
+        try:
+            return path, read_sealed(path)
+        except CommandError as error:
+            if path == previous:
+                raise
+            raise CommandError(f"{error}; {self._offer()}") from error
+
+    def _offer(self) -> str:
+        """What can be done about a damaged `last/`."""
+        previous = self.path / "previous"
+        try:
+            read_sealed(previous)
+        except CommandError:
+            return "no whole checkpoint is left: start a new run with another --out"
+        return f"{previous}, the one before it, is whole: {self.continuing(' previous')}"
+
+    def continuing(self, which: str = "") -> str:
+        """`continue with`, and the command that does so."""
+        command = f"{self.program} --resume{which} --out {shlex.quote(str(self.path))}"
+        return f"continue with {command.strip()}"
+
+    def take_previous(self) -> None:
+        """Make `previous/` the last checkpoint, in the place of one that is given up."""
+        with self.writing("last"):
+            last, previous = self.path / "last", self.path / "previous"
+            given_up = self.path / "last.old"
+            shutil.rmtree(given_up, ignore_errors=True)
+            if last.exists():
+                os.rename(last, given_up)
+            os.rename(previous, last)
+            shutil.rmtree(given_up, ignore_errors=True)
+
     def write_config(self, values: Mapping[str, Any]) -> None:
         text = json.dumps(values, indent=2, allow_nan=False) + "\n"
-        replace_file(self.path / "config.json", lambda part: part.write_text(text))
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """The rows written so far, one an epoch; a last row cut by a crash is left out."""
-        path = self.path / "metrics.jsonl"
-        rows = []
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
+        self.replace("config.json", lambda part: part.write_text(text, encoding="utf-8"))
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-        replace_file(self.path / "metrics.jsonl", lambda part: part.write_text(text))
-
-
-def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises: CommandError naming the file where it is missing or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CommandError(f"{path} is missing: is {path.parent} the folder of a run?") from None
-    except NotADirectoryError:
-        raise CommandError(f"{path.parent} is a file, expected the folder of a run") from None
-    except (ValueError, RecursionError) as error:
-        raise CommandError(f"{path} is not JSON: {error}") from error
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under a temporary name beside it, flush it to disk, then rename it into place.
-
-    The temporary name keeps the ending, since writers such as `savefig` go by it. Whoever reads
-    `path` sees the old bytes or the new, also after a power cut.
-    """
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(part)
-        _flush(part)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    _flush(path.parent)
-
-
-def seal(folder: Path, writers: Mapping[str, Callable[[Path], object]], state: Any) -> None:
-    """Replace `folder` by one with the given files, `state`, and a sha256 for each file.
-
-    The new folder is written and flushed beside the old one, which is kept until the new one is
-    whole: at any moment `read_sealed` finds one of the two.
-    """
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        new.mkdir(parents=True)
-        for name, write in writers.items():
-            write(new / name)
-            _flush(new / name)
-        manifest = {"format": 1, "state": state, "sha256": {n: _sha256(new / n) for n in writers}}
-        (new / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
-        _flush(new / MANIFEST)
-        _flush(new)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.rename(folder, old)
-    os.rename(new, folder)
-    _flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def read_sealed(folder: Path) -> tuple[Path, Any] | None:
-    """Where a sealed folder is and its `state`, every file checked; None where none was written.
-
-    Raises: CommandError naming the file that is missing or damaged.
-    """
-    if not folder.exists():  # a crash between two renames leaves the previous one under .old
-        folder = folder.with_name(folder.name + ".old")
-        if not folder.exists():
-            return None
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != 1:
-        raise CommandError(f"{folder / MANIFEST} is not a checkpoint manifest of format 1")
-    sums = manifest.get("sha256")
-    if not isinstance(sums, dict) or "state" not in manifest:
-        raise CommandError(f"{folder / MANIFEST} holds no checksums")
-    for name, expected in sums.items():
-        if Path(name).name != name:
-            raise CommandError(f"{folder / MANIFEST} names a file outside its folder: {name!r}")
-        try:
-            actual = _sha256(folder / name)
-        except OSError as error:
-            raise CommandError(
-                f"{folder / name}: {error.strerror}; the checkpoint is not whole"
-            ) from None
-        if actual != expected:
-            raise CommandError(
-                f"{folder / name} is damaged: sha256 {actual[:12]}…, expected {expected[:12]}…"
-            )
-    return folder, manifest["state"]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        self.replace("metrics.jsonl", lambda part: part.write_text(text, encoding="utf-8"))

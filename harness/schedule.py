@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["SCHEDULES", "learning_rate"]
+__all__ = ["DEPEND_ON_EPOCHS", "SCHEDULES", "learning_rate"]
 
 SCHEDULES = ("constant", "step", "linear", "cosine")
+DEPEND_ON_EPOCHS = ("linear", "cosine")  # the others are the same however long a run is
 
 
 def learning_rate(

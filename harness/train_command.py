@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
+import hashlib
+import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import data
 from data import Dataset
 from harness.cli import Parser, print_json
 from harness.config import TrainConfig, flags
+from harness.epochs import require_epochs
 from harness.errors import CommandError, UsageError
 from harness.monitor import RunMonitor
+from harness.progress import Progress
 from harness.runfolder import RunFolder, default_name, read_json
+from harness.schedule import DEPEND_ON_EPOCHS
+from harness.stop import Interrupted, Stop
+from harness.versions import difference
 
 __all__ = ["Framework", "describe_run", "load_data", "read_run", "train_command"]
 
@@ -28,12 +35,13 @@ class Framework:
     """What the shared command needs to know of a package that trains."""
 
     name: str  # "gluon" or "torch"
-    packages: tuple[str, ...]  # whose versions decide what a run computes
+    environment: Callable[[], dict[str, Any]]  # versions and threads, which decide a run's bits
     models: Mapping[str, Any]  # name -> entry with .input_shape (C, H, W)
     documents: Mapping[str, TrainConfig]
     defaults: Mapping[str, TrainConfig]
     prepare: Callable[[TrainConfig, Dataset, str], Any]  # checks all that can be; writes nothing
-    fit: Callable[..., list[dict[str, Any]]]  # fit(prepared, folder, resume=…, monitor=…) -> rows
+    resume: Callable[[Any, RunFolder, str], Progress | None]  # resume(prepared, folder, which)
+    fit: Callable[..., list[dict[str, Any]]]  # fit(prepared, folder, start=…, monitor=…, stop=…)
 
 
 def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -> int:
@@ -44,23 +52,8 @@ def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -
         name: given.pop(name)
         for name in ("recipe", "data_dir", "out", "ctx", "resume", "tensorboard", "json")
     }
-    if options["resume"]:
-        config, folder, data_dir = _resumed(framework, given, options)
-    else:
-        config, folder, data_dir = _configured(framework, given, options["recipe"]), None, None
-    data_dir = options["data_dir"] if options["data_dir"] is not None else data_dir
-    dataset = load_data(config, data_dir, framework.models[config.model].input_shape)
-    prepared = framework.prepare(config, dataset, options["ctx"])
-    resume = folder is not None
-    if folder is None:
-        if options["resume"]:
-            print_line(options, "nothing was saved yet: starting from the beginning")
-        folder = RunFolder.new(options["out"], default_name(config.model, config.dataset))
-    title = f"{config.model} on {dataset.name}, {framework.name}"
-    with folder:
-        folder.write_config(describe_run(framework, config, dataset, data_dir))
-        with RunMonitor(folder, title, tensorboard=options["tensorboard"]) as monitor:
-            rows = framework.fit(prepared, folder, resume=resume, monitor=monitor)
+    with Stop() as stop:
+        folder, rows = _train(framework, given, options, prog, stop)
     best = max(rows, key=lambda row: row["test_acc"])
     result = {
         "run": str(folder.path),
@@ -79,6 +72,89 @@ def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -
             f"images/s; the run is in {folder.path}"
         )
     return 0
+
+
+def _train(
+    framework: Framework,
+    given: Mapping[str, Any],
+    options: Mapping[str, Any],
+    prog: str,
+    stop: Stop,
+) -> tuple[RunFolder, list[dict[str, Any]]]:
+    folder, run = None, None
+    if options["resume"]:
+        config, folder, run = _resumed(framework, given, options)
+    else:
+        config = _configured(framework, given, options["recipe"])
+    data_dir = options["data_dir"]
+    if data_dir is None and run is not None:
+        data_dir = run["data_dir"]
+    dataset = load_data(config, data_dir, framework.models[config.model].input_shape)
+    description = describe_run(framework, config, dataset, data_dir)
+    if run is not None:
+        _require_same_data(run, description)
+    prepared = framework.prepare(config, dataset, options["ctx"])
+    if folder is None:
+        folder = RunFolder.new(options["out"], default_name(config.model, config.dataset))
+    folder.program = prog
+    title = f"{config.model} on {dataset.name}, {framework.name}"
+    with folder:
+        start = framework.resume(prepared, folder, options["resume"]) if run is not None else None
+        if options["resume"]:
+            for line in _notes(start, config, run, description):
+                print_line(options, line)
+        if start is not None:
+            require_epochs(config, start)
+            if options["resume"] == "previous":
+                folder.take_previous()
+        folder.write_config(description)
+        try:
+            with RunMonitor(folder, title, tensorboard=options["tensorboard"]) as monitor:
+                stop.hold()
+                return folder, framework.fit(
+                    prepared, folder, start=start, monitor=monitor, stop=stop
+                )
+        except Interrupted as stopped:
+            raise Interrupted(
+                stopped.signal, f"{stopped.where}; {folder.continuing()}"
+            ) from stopped
+
+
+def _notes(
+    start: Progress | None,
+    config: TrainConfig,
+    run: Mapping[str, Any] | None,
+    description: Mapping[str, Any],
+) -> Iterator[str]:
+    """What to say of a resumed run before it goes on."""
+    if start is None or run is None:
+        yield "nothing was saved yet: starting from the beginning"
+        return
+    yield f"continuing from {start.where()}"
+    if (other := difference(start.versions, description["versions"])) is not None:
+        yield f"the checkpoint was {other}"
+    before: TrainConfig = run["config"]
+    if config.epochs != before.epochs and config.schedule in DEPEND_ON_EPOCHS:
+        yield (
+            f"the {config.schedule} schedule is that of {config.epochs} epochs from here on; what "
+            f"is done followed that of {before.epochs}"
+        )
+
+
+def _require_same_data(run: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UsageError naming the field in which the data are not those that the run began with."""
+    for field in ("input_shape", "class_names", "mean", "std", "images"):
+        if run.get(field) != now[field]:
+            was, here = (_shown(field, values.get(field)) for values in (run, now))
+            raise UsageError(
+                f"--resume cannot change the data: {field} is {here}, the run has {was}"
+            )
+
+
+def _shown(field: str, value: Any) -> str:
+    if field == "class_names" and isinstance(value, list):
+        return f"{len(value)} classes ({', '.join(value[:3])}, …)"
+    return json.dumps(value)
 
 
 def print_line(options: Mapping[str, Any], line: str) -> None:
@@ -123,8 +199,10 @@ def _parser(framework: Framework, prog: str, shown: TrainConfig) -> Parser:
         help="run folder; unset: the next free of runs/MODEL-DATASET, runs/MODEL-DATASET-2, …",
     )  # fmt: skip
     parser.add_argument(
-        "--resume", action="store_true", help="continue the run in --out (or the newest) exactly"
-    )
+        "--resume", nargs="?", const="last", choices=("last", "previous"),
+        help="continue the run in --out (or the newest) exactly, from its last checkpoint or the "
+        "one before; a larger --epochs extends it",
+    )  # fmt: skip
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     return parser
@@ -145,8 +223,8 @@ def _configured(framework: Framework, given: Mapping[str, Any], recipe: str | No
 
 def _resumed(
     framework: Framework, given: Mapping[str, Any], options: Mapping[str, Any]
-) -> tuple[TrainConfig, RunFolder | None, str | None]:
-    """The configuration and folder of the run to continue; None for the folder if there is none.
+) -> tuple[TrainConfig, RunFolder | None, dict[str, Any] | None]:
+    """The configuration, folder and `config.json` of the run to continue; None if there is none.
 
     Raises: UsageError naming every flag that says something else than the run does, but --epochs.
     """
@@ -166,7 +244,7 @@ def _resumed(
     ]
     if differing:
         raise UsageError(f"--resume of {folder.path} cannot change it: {'; '.join(differing)}")
-    return config.replace(epochs=given.get("epochs", config.epochs)), folder, run["data_dir"]
+    return config.replace(epochs=given.get("epochs", config.epochs)), folder, run
 
 
 def load_data(
@@ -193,18 +271,21 @@ def describe_run(
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in framework.packages},
+        "images": {
+            "train": len(dataset.train),
+            "test": len(dataset.test),
+            "labels_sha256": _labels_sum(dataset),
         },
+        "versions": framework.environment(),
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _labels_sum(dataset: Dataset) -> str:
+    """A sum that changes when images are added, removed or moved to another class."""
+    total = hashlib.sha256()
+    for split in (dataset.train, dataset.test):
+        total.update(np.ascontiguousarray(split.labels, "<i4").tobytes())
+    return total.hexdigest()
 
 
 def read_run(path: Path) -> dict[str, Any]:

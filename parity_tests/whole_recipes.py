@@ -24,6 +24,8 @@ from data import Batches, Dataset
 from harness.config import TrainConfig
 from harness.epochs import run_epochs
 from harness.monitor import Silent
+from harness.progress import Progress
+from harness.stop import Stop
 from harness.train_command import load_data, read_run
 from parity_tests.compare import ENVELOPE_FACTOR, UNIT, bits_equal, compare, tolerance
 from parity_tests.data_level import data_rows
@@ -115,8 +117,8 @@ class _Noisy:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for number, (x, y) in enumerate(self._batches.epoch(epoch)):
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number, (x, y) in enumerate(self._batches.epoch(epoch, start), start):
             yield one_ulp(x, (self._seed, epoch, number)), y
 
 
@@ -129,7 +131,7 @@ def shaken_run(config: TrainConfig, dataset: Dataset, seed: int) -> Metrics:
     shake(training.net, noise_of(training.net, x, objective), seed)
     noisy: Any = _Noisy(training.train, seed)
     shaken = dataclasses.replace(training, train=noisy)
-    monitor = Silent()
+    monitor, stop = Silent(), Stop()
 
     def test() -> tuple[float, float]:
         result = torch_ref.train.evaluate(shaken.objective, shaken.test, shaken.device)
@@ -138,12 +140,13 @@ def shaken_run(config: TrainConfig, dataset: Dataset, seed: int) -> Metrics:
     return run_epochs(
         config,
         len(dataset.train),
-        [],
-        train_epoch=lambda epoch: torch_ref.train.train_epoch(shaken, epoch, monitor),
+        Progress(),
+        train_epoch=lambda done: torch_ref.train.train_epoch(shaken, done, monitor, stop),
         evaluate=test,
         save_best=lambda: None,
-        save_last=lambda rows: None,
+        save_last=lambda progress: None,
         monitor=monitor,
+        stop=stop,
     )
 
 

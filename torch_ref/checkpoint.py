@@ -12,15 +12,22 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from harness.errors import CommandError
-from harness.runfolder import RunFolder, read_sealed, replace_file, seal
+from harness.runfolder import RunFolder
+from harness.versions import versions
 
-__all__ = ["load_last", "load_parameters", "save_best", "save_last"]
+__all__ = ["PACKAGES", "environment", "load_last", "load_parameters", "save_best", "save_last"]
+
+PACKAGES = ("torch", "numpy")  # whose versions decide what a run computes
+
+
+def environment() -> dict[str, Any]:
+    """What decides a run's bits beside its configuration: versions and the thread count."""
+    return versions(PACKAGES, torch.get_num_threads())
 
 
 def save_best(folder: RunFolder, net: nn.Module) -> None:
     """Replace `best.safetensors` by the net's state dict."""
-    arrays = _arrays(net)
-    replace_file(folder.path / "best.safetensors", lambda part: save_file(arrays, part))
+    folder.replace("best.safetensors", lambda path: _save(_arrays(net), path))
 
 
 def save_last(
@@ -38,46 +45,60 @@ def save_last(
                 slots[f"{name}/{slot}"] = value.detach().cpu().numpy()
             else:
                 counts[f"{name}/{slot}"] = value
-    seal(
-        folder.path / "last",
+    folder.save(
         {
-            "net.safetensors": lambda path: save_file(_arrays(net), path),
-            "optimizer.safetensors": lambda path: save_file(slots, path),
+            "net.safetensors": lambda path: _save(_arrays(net), path),
+            "optimizer.safetensors": lambda path: _save(slots, path),
         },
-        {**state, "update_counts": counts},
+        {**state, "versions": environment(), "update_counts": counts},
     )
 
 
 def load_last(
-    folder: RunFolder, net: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, Any] | None:
-    """Put the net and the optimizer back to where `save_last` left them; returns its `state`.
+    path: Path, state: dict[str, Any], net: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put the net and the optimizer back to where `save_last` left them.
 
-    None where nothing was saved. Raises: CommandError where a file is missing, damaged, or of
-    another net.
+    `path` is the checkpoint's folder and `state` what was sealed in it. Raises: CommandError where
+    the files are those of another net.
     """
-    found = read_sealed(folder.path / "last")
-    if found is None:
-        return None
-    path, state = found
     load_parameters(net, path / "net.safetensors")
-    named = _named(net, optimizer)
-    for key, array in load_file(path / "optimizer.safetensors").items():
+    file, named = path / "optimizer.safetensors", _named(net, optimizer)
+    for key, array in _load(file).items():
         name, _, slot = key.rpartition("/")
-        like = named[name]
+        like = named.get(name)
+        if like is None or array.shape != tuple(like.shape) or array.dtype != np.float32:
+            raise CommandError(f"{file} holds {key}, which fits no parameter: another net's?")
         optimizer.state[like][slot] = torch.from_numpy(array.copy()).to(like.device)
-    for key, count in state.pop("update_counts").items():
+    counts = state.get("update_counts")
+    for key, count in (counts if isinstance(counts, dict) else {"": None}).items():
         name, _, slot = key.rpartition("/")
+        if name not in named or type(count) is not int or not 0 <= count < 2**31:
+            raise CommandError(f"{path} has no update counts of this net's parameters")
         optimizer.state[named[name]][slot] = count
-    return state
 
 
 def load_parameters(net: nn.Module, path: Path) -> None:
     """Load a `.safetensors` state dict with errors of one line. Raises: CommandError."""
+    arrays = _load(path)
     try:
-        arrays = load_file(path)
         net.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in arrays.items()})
-    except (SafetensorError, RuntimeError) as error:
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise CommandError(f"{path} cannot be loaded: {reason}") from error
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
+    try:
+        save_file(arrays, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())
         raise CommandError(f"{path} cannot be loaded: {reason}") from error
 

@@ -26,7 +26,9 @@ from harness.epochs import epoch_rates, require_finite, run_epochs, save_predict
 from harness.errors import CommandError
 from harness.initial import initial_arrays
 from harness.monitor import Monitor, Silent
+from harness.progress import Partial, Progress, read_progress, state_of, step_seed
 from harness.runfolder import RunFolder
+from harness.stop import Stop
 from harness.train_command import Framework, train_command
 from torch_ref import checkpoint
 from torch_ref.devices import device
@@ -41,11 +43,13 @@ __all__ = [
     "Objective",
     "Training",
     "build_net",
+    "draws_masks",
     "evaluate",
     "fit",
     "main",
     "make_batches",
     "prepare",
+    "resume",
     "to_device",
     "train_epoch",
     "train_step",
@@ -182,29 +186,38 @@ def train_step(
     return total.detach(), hits.sum()
 
 
-def train_epoch(training: Training, epoch: int, monitor: Monitor) -> tuple[float, float]:
-    """One pass over the training images; returns mean loss and accuracy while it learned.
+def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop) -> Partial:
+    """The rest of an epoch, or its updates until a stop is requested; returns what is done then.
 
     Raises: CommandError where the loss is no number any more, within `CHECK_EVERY` batches.
     """
     config, batches, optimizer = training.config, training.train, training.optimizer
+    epoch, draws = done.epoch, draws_masks(training.net)
     training.objective.train()
-    torch.manual_seed((config.seed * 100_003 + epoch) % 2**31)
-    rates = epoch_rates(config, epoch, len(batches))
-    loss_sum, hit_sum, seen = 0.0, 0.0, 0
-    unread: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for number, (rate, (x, y)) in enumerate(zip(rates, batches.epoch(epoch), strict=True), 1):
+    rates = epoch_rates(config, epoch, len(batches))[done.steps :]
+    unread: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+    for rate, (x, y) in zip(rates, batches.epoch(epoch, done.steps), strict=True):
+        if draws:
+            torch.manual_seed(step_seed(config.seed, epoch, done.steps + len(unread)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        unread.append(train_step(training.objective, optimizer, *to_device(x, y, training.device)))
-        seen += len(x)
-        if len(unread) == CHECK_EVERY or number == len(batches):
-            loss_sum += sum(float(loss) for loss, _ in unread)
-            hit_sum += sum(float(hits) for _, hits in unread)
+        moved = to_device(x, y, training.device)
+        unread.append((len(x), *train_step(training.objective, optimizer, *moved)))
+        stopping = stop.requested
+        if len(unread) == CHECK_EVERY or done.steps + len(unread) == len(batches) or stopping:
+            for count, loss, hits in unread:
+                done = done.after(1, count, float(loss), float(hits))
             unread.clear()
-            require_finite(loss_sum, f"by batch {number}", config, epoch)
-            monitor.progress(seen, loss_sum / seen, hit_sum / seen)
-    return loss_sum / seen, hit_sum / seen
+            require_finite(done.loss_sum, f"by batch {done.steps}", config, epoch)
+            monitor.progress(done.images, done.loss_sum / done.images, done.hit_sum / done.images)
+        if stopping:
+            break
+    return done
+
+
+def draws_masks(net: nn.Module) -> bool:
+    """Whether an update of the net draws random numbers, so that it has to be seeded."""
+    return any(isinstance(module, nn.Dropout) for module in net.modules())
 
 
 def to_device(
@@ -213,12 +226,17 @@ def to_device(
     return torch.from_numpy(x).to(where), torch.from_numpy(y.astype(np.int64)).to(where)
 
 
-def evaluate(objective: Objective, batches: Batches, where: torch.device) -> Evaluation:
-    """Mean loss, accuracy and predictions over a split, in inference mode."""
+def evaluate(
+    objective: Objective, batches: Batches, where: torch.device, stop: Stop | None = None
+) -> Evaluation:
+    """Mean loss, accuracy and predictions over a split, in inference mode.
+
+    Raises: Stopped where a stop is requested meanwhile.
+    """
     objective.eval()
     loss_sum, hit_sum, predicted = [], [], []
     with torch.inference_mode():
-        for x, y in batches.epoch(0):
+        for x, y in (stop or Stop()).watch(batches.epoch(0)):
             loss, hits, winners = objective(*to_device(x, y, where))
             loss_sum.append(loss.sum())
             hit_sum.append(hits.sum())
@@ -231,39 +249,60 @@ def evaluate(objective: Objective, batches: Batches, where: torch.device) -> Eva
     )
 
 
+def resume(training: Training, folder: RunFolder, which: str = "last") -> Progress | None:
+    """Put the training where the checkpoint `last` or `previous` left it; None if there is none.
+
+    Raises: UsageError where the checkpoint is another configuration's, CommandError where it is
+    damaged; the training is then not changed.
+    """
+    found = folder.saved(which)
+    if found is None:
+        return None
+    path, state = found
+    progress = read_progress(state, training.config, len(training.train), path)
+    checkpoint.load_last(path, state, training.net, training.optimizer)
+    return progress
+
+
 def fit(
     training: Training,
     folder: RunFolder,
     *,
-    resume: bool = False,
+    start: Progress | None = None,
     monitor: Monitor | None = None,
+    stop: Stop | None = None,
 ) -> list[dict[str, Any]]:
     """Train as configured and return a row of metrics an epoch, those of a resumed run included.
 
-    Leaves `best.safetensors`, `last/` and `predictions.png` in the folder. Raises: CommandError
-    where the loss is no number any more, or the checkpoint is damaged; DataError.
+    `start` is what `resume` returned. Leaves `best.safetensors`, `last/`, `previous/` and
+    `predictions.png` in the folder. Raises: CommandError where the loss is no number any more, or
+    the folder cannot be written; Interrupted where `stop` was requested; DataError.
     """
     net, optimizer = training.net, training.optimizer
-    monitor = monitor if monitor is not None else Silent()
-    state = checkpoint.load_last(folder, net, optimizer) if resume else None
+    monitor, stop = monitor or Silent(), stop or Stop()
 
     def test() -> tuple[float, float]:
-        result = evaluate(training.objective, training.test, training.device)
+        result = evaluate(training.objective, training.test, training.device, stop)
         return result.loss, result.accuracy
 
     def predict(split: ArraySplit) -> np.ndarray:
         batches = Batches(split, len(split), training.test.pixels)
         return evaluate(training.objective, batches, training.device).predicted
 
+    def save_last(progress: Progress) -> None:
+        state = state_of(training.config, progress, len(training.train))
+        checkpoint.save_last(folder, net, optimizer, state)
+
     rows = run_epochs(
         training.config,
         len(training.dataset.train),
-        state["rows"] if state is not None else [],
-        train_epoch=lambda epoch: train_epoch(training, epoch, monitor),
+        start or Progress(),
+        train_epoch=lambda done: train_epoch(training, done, monitor, stop),
         evaluate=test,
         save_best=lambda: checkpoint.save_best(folder, net),
-        save_last=lambda rows: checkpoint.save_last(folder, net, optimizer, {"rows": rows}),
+        save_last=save_last,
         monitor=monitor,
+        stop=stop,
     )
     save_predictions(folder, training.dataset, predict)
     return rows
@@ -271,11 +310,12 @@ def fit(
 
 FRAMEWORK = Framework(
     name="torch",
-    packages=("torch", "numpy"),
+    environment=checkpoint.environment,
     models=MODELS,
     documents=DOCUMENTS,
     defaults=DEFAULTS,
     prepare=prepare,
+    resume=resume,
     fit=fit,
 )
 

@@ -1,19 +1,11 @@
-import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from harness.errors import CommandError, UsageError
-from harness.runfolder import RunFolder, default_name, read_json, read_sealed, replace_file, seal
-
-STATE = {"rows": [1, 2]}
-
-
-def _sealed(tmp_path: Path, content: str = "one") -> Path:
-    folder = tmp_path / "last"
-    seal(folder, {"a.txt": lambda p: p.write_text(content), "b": lambda p: p.touch()}, STATE)
-    return folder
+from harness.runfolder import RunFolder, default_name
 
 
 def test_default_names_count_up(tmp_path: Path, monkeypatch) -> None:
@@ -59,87 +51,109 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
         pass  # free again
 
 
-def test_metrics_leave_out_a_row_cut_by_a_crash(tmp_path: Path) -> None:
+def test_a_new_folder_that_another_process_filled_is_refused(tmp_path: Path) -> None:
+    slow = RunFolder.new(str(tmp_path / "run"), "x")
+    with RunFolder.new(str(tmp_path / "run"), "x") as quick:
+        quick.write_config({})
+    with pytest.raises(UsageError, match="holds a run by now"), slow:
+        pass
+
+
+def test_a_run_stopped_before_it_wrote_anything_is_the_newest(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    RunFolder.new(None, "lenet-mnist5k").write_config({})
+    RunFolder.new(None, "lenet-mnist5k")
+    assert RunFolder.existing(None, "lenet-mnist5k") is None
+
+
+def _save(folder: RunFolder, content: str) -> None:
+    folder.save({"a.txt": lambda p: p.write_text(content)}, {"is": content})
+
+
+def _run(tmp_path: Path) -> RunFolder:
     folder = RunFolder.new(str(tmp_path / "run"), "x")
-    folder.write_metrics([{"epoch": 1}, {"epoch": 2}])
-    with (folder.path / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 3, "tr')
-    assert folder.metrics() == [{"epoch": 1}, {"epoch": 2}]
+    folder.program = "python -m pack.train"
+    return folder
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
-    path = tmp_path / "f.txt"
-    path.write_text("old")
-
-    def fail(part: Path) -> None:
-        part.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        replace_file(path, fail)
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["f.txt"]
-
-
-def test_a_sealed_folder_comes_back(tmp_path: Path) -> None:
-    folder = _sealed(tmp_path)
-    assert read_sealed(folder) == (folder, STATE)
-    _sealed(tmp_path, "two")
-    assert (folder / "a.txt").read_text() == "two"
-    assert os.listdir(tmp_path) == ["last"]
+def test_the_checkpoint_before_the_last_is_kept(tmp_path: Path) -> None:
+    with _run(tmp_path) as folder:
+        assert folder.saved() is None
+        for content in ("one", "two", "three"):
+            _save(folder, content)
+        assert folder.saved() == (folder.path / "last", {"is": "three"})
+        assert folder.saved("previous") == (folder.path / "previous", {"is": "two"})
+        folder.take_previous()
+        assert folder.saved() == (folder.path / "last", {"is": "two"})
+        with pytest.raises(CommandError, match="previous is not there"):
+            folder.saved("previous")
+        assert sorted(os.listdir(folder.path)) == [".lock", "last"]
 
 
-def test_nothing_sealed_is_none(tmp_path: Path) -> None:
-    assert read_sealed(tmp_path / "last") is None
-
-
-def test_a_failed_seal_keeps_the_old_folder(tmp_path: Path) -> None:
-    folder = _sealed(tmp_path)
-
-    def fail(path: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        seal(folder, {"a.txt": fail}, {})
-    assert read_sealed(folder) == (folder, STATE)
-    assert os.listdir(tmp_path) == ["last"]
+def test_a_damaged_checkpoint_offers_the_one_before(tmp_path: Path) -> None:
+    with _run(tmp_path) as folder:
+        _save(folder, "one")
+        _save(folder, "two")
+        (folder.path / "last/a.txt").write_text("twa")
+        with pytest.raises(CommandError) as refused:
+            folder.saved()
+        assert "last/a.txt is damaged" in str(refused.value)
+        command = f"python -m pack.train --resume previous --out {folder.path}"
+        assert str(refused.value).endswith(command)
+        (folder.path / "previous/a.txt").unlink()
+        with pytest.raises(CommandError, match="no whole checkpoint is left"):
+            folder.saved()
 
 
 def test_a_crash_between_the_renames_finds_the_previous_one(tmp_path: Path) -> None:
-    folder = _sealed(tmp_path)
-    folder.rename(tmp_path / "last.old")
-    assert read_sealed(folder) == (tmp_path / "last.old", STATE)
+    with _run(tmp_path) as folder:
+        _save(folder, "one")
+        (folder.path / "last").rename(folder.path / "previous")
+        assert folder.saved() == (folder.path / "previous", {"is": "one"})
+        _save(folder, "two")
+        assert folder.saved() == (folder.path / "last", {"is": "two"})
 
 
-@pytest.mark.parametrize("name", ["a.txt", "manifest.json"])
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
-def test_damage_is_refused_by_name(tmp_path: Path, name: str, damage: str) -> None:
-    path = _sealed(tmp_path) / name
-    content = path.read_bytes()
-    if damage == "flip":
-        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    elif damage == "cut":
-        path.write_bytes(content[:-2])
-    else:
-        path.unlink()
-    with pytest.raises(CommandError, match=name.replace(".", r"\.")):
-        read_sealed(path.parent)
+def test_a_full_disk_is_said_and_keeps_what_was_there(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with _run(tmp_path) as folder:
+        with pytest.raises(CommandError, match=r"No space left.*nothing was saved yet"):
+            folder.save({"a.txt": fail}, {})
+        _save(folder, "one")
+        with pytest.raises(CommandError, match=r"No space left.*last is whole.*--resume --out"):
+            folder.save({"a.txt": fail}, {})
+        with pytest.raises(CommandError, match=r"best\.params: No space left"):
+            folder.replace("best.params", fail)
+        assert folder.saved() == (folder.path / "last", {"is": "one"})
+        assert sorted(os.listdir(folder.path)) == [".lock", "last"]
 
 
-def test_a_manifest_cannot_point_outside(tmp_path: Path) -> None:
-    manifest = _sealed(tmp_path) / "manifest.json"
-    values = json.loads(manifest.read_text())
-    values["sha256"]["../secret"] = "0"
-    manifest.write_text(json.dumps(values))
-    with pytest.raises(CommandError, match="outside"):
-        read_sealed(manifest.parent)
+def test_a_folder_that_vanishes_is_not_made_again(tmp_path: Path) -> None:
+    with _run(tmp_path) as folder:
+        _save(folder, "one")
+        shutil.rmtree(folder.path)
+        with pytest.raises(CommandError, match="has vanished"):
+            _save(folder, "two")
+        with pytest.raises(CommandError, match="has vanished"):
+            folder.write_config({})
+        assert not folder.path.exists()
 
 
-def test_json_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "deep.json").write_text("[" * 100_000)
-    with pytest.raises(CommandError, match="not JSON"):
-        read_json(tmp_path / "deep.json")
-    with pytest.raises(CommandError, match="is missing"):
-        read_json(tmp_path / "none" / "config.json")
-    with pytest.raises(CommandError, match="is a file"):
-        read_json(tmp_path / "deep.json" / "config.json")
+def test_a_folder_that_is_replaced_is_not_written(tmp_path: Path) -> None:
+    with _run(tmp_path) as folder:
+        folder.path.rename(tmp_path / "moved")
+        RunFolder.new(str(folder.path), "x")
+        with pytest.raises(CommandError, match="was replaced by another folder"):
+            _save(folder, "two")
+        assert os.listdir(folder.path) == [".lock"]
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    folder = _run(tmp_path)
+    for name in (".best.12.params", ".config.34.json", ".mine.png", "best.params"):
+        (folder.path / name).touch()
+    with folder:
+        assert sorted(os.listdir(folder.path)) == [".lock", ".mine.png", "best.params"]

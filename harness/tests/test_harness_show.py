@@ -1,6 +1,7 @@
 """What a run shows: monitor and pictures."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +54,23 @@ def test_long_silence_is_broken_by_a_plain_line(tmp_path: Path, monkeypatch) -> 
     assert stream.getvalue() == "epoch 1: 50/100 images, loss 0.1234, accuracy 0.800\n"
 
 
-def test_resumed_rows_replace_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+def test_a_resumed_run_begins_with_the_checkpoints_rows(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_metrics([_row(1), _row(2), _row(3)])
     with RunMonitor(folder, "t", stream=io.StringIO()) as monitor:
+        monitor.resume([_row(1)])
+        assert _epochs(tmp_path) == [1]
         monitor.end_epoch(_row(2))
-    assert [row["epoch"] for row in folder.metrics()] == [1, 2]
+    assert _epochs(tmp_path) == [1, 2]
+    (tmp_path / "metrics.jsonl").unlink()
+    with RunMonitor(folder, "t", stream=io.StringIO()) as monitor:
+        monitor.resume([_row(1), _row(2)])
+    assert _epochs(tmp_path) == [1, 2]
+
+
+def _epochs(folder: Path) -> list[int]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["epoch"] for line in lines]
 
 
 def test_tensorboard_events_hold_the_metrics(tmp_path: Path) -> None:
