@@ -23,7 +23,16 @@ from harness.errors import CommandError
 from harness.runfolder import RunFolder
 from harness.versions import versions
 
-__all__ = ["PACKAGES", "environment", "load_last", "load_parameters", "save_best", "save_last"]
+__all__ = [
+    "PACKAGES",
+    "environment",
+    "load_last",
+    "load_parameters",
+    "optimizer_state",
+    "save_best",
+    "save_last",
+    "set_optimizer_state",
+]
 
 PACKAGES = ("mxnet", "numpy")  # whose versions decide what a run computes
 
@@ -42,11 +51,8 @@ def save_last(
     folder: RunFolder, net: gluon.HybridBlock, trainer: gluon.Trainer, state: dict[str, Any]
 ) -> None:
     """Replace `last/`, the resumable checkpoint; `state` is what the training loop must know."""
-    slots = {**_slots(net, trainer), **_other_devices(net)}
-    counts = {
-        _names(net, trainer)[index]: count
-        for index, count in trainer._optimizer._index_update_count.items()
-    }
+    slots, counts = optimizer_state(net, trainer)
+    slots |= _other_devices(net)
     folder.save(
         {
             "net.params": lambda path: _save_parameters(net, path),
@@ -82,12 +88,36 @@ def load_last(
     ):
         raise CommandError(f"{path} has no update counts of {net.model_name}'s parameters")
     _restore_other_devices(net, slots)
-    _restore_slots(net, trainer, slots, file)
+    set_optimizer_state(net, trainer, slots, counts, file)
+
+
+def optimizer_state(
+    net: gluon.HybridBlock, trainer: gluon.Trainer
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The optimizer's slots by name, and how many updates each parameter has had."""
+    names = _names(net, trainer)
+    counts = trainer._optimizer._index_update_count.items()
+    return _slots(net, trainer), {names[index]: count for index, count in counts}
+
+
+def set_optimizer_state(
+    net: gluon.HybridBlock,
+    trainer: gluon.Trainer,
+    slots: dict[str, np.ndarray],
+    counts: dict[str, int],
+    origin: Path | str,
+) -> None:
+    """Put back what `optimizer_state` gave; `origin` names where it is from in errors.
+
+    Raises: CommandError where it is another optimizer's.
+    """
+    _restore_slots(net, trainer, slots, origin)
     optimizer = trainer._optimizer
-    restored = {index: counts[name] for index, name in enumerate(names) if name in counts}
+    names = enumerate(_names(net, trainer))
+    restored = {index: counts[name] for index, name in names if name in counts}
     for device_counts in optimizer._all_index_update_counts.values():
         device_counts.update(restored)
-    for device_id in range(len(devices)):
+    for device_id in range(len(trainer._contexts)):
         optimizer._all_index_update_counts[device_id] = dict(restored)
     optimizer._index_update_count = optimizer._all_index_update_counts[0]
     optimizer.num_update = max(restored.values(), default=0)
@@ -159,7 +189,10 @@ def _restore_other_devices(net: gluon.HybridBlock, arrays: dict[str, np.ndarray]
 
 
 def _restore_slots(
-    net: gluon.HybridBlock, trainer: gluon.Trainer, arrays: dict[str, np.ndarray], origin: Path
+    net: gluon.HybridBlock,
+    trainer: gluon.Trainer,
+    arrays: dict[str, np.ndarray],
+    origin: Path | str,
 ) -> None:
     """All slots, or none where no update was made. Raises: CommandError."""
     left = dict(arrays)

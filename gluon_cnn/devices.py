@@ -9,7 +9,7 @@ import mxnet as mx
 from gluon_cnn import runtime
 from harness.errors import UsageError
 
-__all__ = ["contexts", "why_cpu"]
+__all__ = ["contexts", "switches", "why_cpu"]
 
 
 def contexts(text: str) -> list[mx.Context]:
@@ -43,6 +43,21 @@ def why_cpu() -> str:
     if found is None or found.usable:
         return ""
     return found.problem or found.refusal(0)
+
+
+def switches(ctx: str, tf32: bool, autotune: bool) -> list[str]:
+    """What to say of `--ctx auto`, and of `--tf32` and `--autotune`, which the runtime has settled:
+    CUDA's libraries read them while they load.
+    """
+    remarks = []
+    if ctx == "auto" and (why := why_cpu()):
+        remarks.append(f"--ctx auto: computing on the CPU, since {why}")
+    if runtime.cuda() is not None:
+        late = runtime.switched_off()
+        for flag, asked in (("--tf32", tf32), ("--autotune", autotune)):
+            if asked and flag in late:
+                remarks.append(f"{flag} comes too late: it is read before MXNet is imported")
+    return remarks
 
 
 def _first_usable(available: int) -> mx.Context:

@@ -18,17 +18,22 @@ __all__ = ["agree_on_statistics", "combining_trainer", "idle", "one_copy", "stat
 
 
 def combining_trainer(
-    parameters: Any, optimizer: str, options: Mapping[str, Any], devices: list[mx.Context]
+    parameters: Any,
+    optimizer: str,
+    options: Mapping[str, Any],
+    devices: list[mx.Context],
+    store: Any = None,
 ) -> gluon.Trainer:
     """A Trainer that adds the gradients of its devices, and updates each device's own copy.
 
-    The devices update, not the kvstore: the learning rate is then the caller's at every step, and
-    the optimizer's slots are at hand for the checkpoint.
+    `store` is the kvstore of several workers, whose gradients are added too. The devices update,
+    not the kvstore: the learning rate is then the caller's at every step, and the optimizer's slots
+    are at hand for the checkpoint.
     """
-    if len(devices) == 1:
+    if len(devices) == 1 and store is None:
         return gluon.Trainer(parameters, optimizer, dict(options), kvstore=None)
     trainer = gluon.Trainer(
-        parameters, optimizer, dict(options), kvstore="device", update_on_kvstore=False
+        parameters, optimizer, dict(options), kvstore=store or "device", update_on_kvstore=False
     )
     # The first call copies the first device's parameters to the others, running statistics too.
     # Left to the first step(), it comes after the first backward, whose statistics are then lost.

@@ -38,8 +38,10 @@ __all__ = [
     "is_worker",
     "main",
     "report_rank",
+    "servers",
     "settle",
     "settled",
+    "switched_off",
     "threads",
 ]
 
@@ -73,6 +75,8 @@ def settle() -> tuple[Setting, ...]:
     and nothing is set.
     """
     global _settled
+    if _command(sys.orig_argv) == "launch":
+        return ()  # it starts the processes that compute, each of which settles for itself
     if "mxnet" in sys.modules:
         warnings.warn(
             "mxnet was imported before gluon_cnn: its threads and engine stay as they are; "
@@ -110,6 +114,11 @@ def is_worker() -> bool:
     return os.environ.get("DMLC_ROLE") == "worker"
 
 
+def servers() -> int:
+    """How many parameter servers the job of this worker has."""
+    return int(os.environ.get("DMLC_NUM_SERVER", "1"))
+
+
 def report_rank(rank: int) -> None:
     """Tell the node that runs this worker which rank the parameter server has given it."""
     descriptor = os.environ.pop("GLUON_CNN_REPORT", "")
@@ -144,15 +153,22 @@ def cpu_devices(argv: Sequence[str]) -> int:
 
     MXNet has to be told before it is imported, which is before any command parses its flags.
     """
-    pairs = [*pairwise(argv)]
     asked = ""
-    if any(flag == "-m" and module.startswith("gluon_cnn.") for flag, module in pairs):
-        for flag, value in [*pairs, (argv[-1], "")]:
+    if _command(argv):
+        for flag, value in zip(argv, [*argv[1:], ""], strict=True):
             if flag == "--ctx":
                 asked = value
             elif flag.startswith("--ctx="):
                 asked = flag.removeprefix("--ctx=")
     return len(asked.split(",")) if asked.startswith("cpu:") else 1
+
+
+def _command(argv: Sequence[str]) -> str:
+    """Which of this package's commands a command line starts, such as "train"; empty for none."""
+    for flag, module in pairwise(argv):
+        if flag == "-m":
+            return module.removeprefix("gluon_cnn.") if module.startswith("gluon_cnn.") else ""
+    return ""
 
 
 def _choices(devices: int = 1) -> list[Setting]:
@@ -196,6 +212,12 @@ def gpu_choices(argv: Sequence[str]) -> list[Setting]:
             Setting("MXNET_ENFORCE_DETERMINISM", "1", "the same bits every time"),
         ]
     return choices
+
+
+def switched_off() -> set[str]:
+    """The flags among `--tf32` and `--autotune` that were not given when this process started."""
+    switches = {"NVIDIA_TF32_OVERRIDE": "--tf32", "MXNET_CUDNN_AUTOTUNE_DEFAULT": "--autotune"}
+    return {flag for name, flag in switches.items() if os.environ.get(name) == "0"}
 
 
 def cuda() -> Cuda | None:

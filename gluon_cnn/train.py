@@ -12,17 +12,25 @@ import numpy as np
 from mxnet import autograd, gluon
 
 from data import ArraySplit, Batches, DataError, Dataset, pixels
-from gluon_cnn import checkpoint, parallel
-from gluon_cnn.devices import contexts
+from gluon_cnn import checkpoint, parallel, workers
+from gluon_cnn.devices import contexts, switches
 from gluon_cnn.losses import loss_for
 from gluon_cnn.models import MODELS, ClassicCNN, ModelError, get_model
 from gluon_cnn.recipes import DEFAULTS, DOCUMENTS
+from gluon_cnn.workers import Workers
 from harness.cli import run
 from harness.config import TrainConfig
-from harness.epochs import epoch_rates, require_finite, run_epochs, save_predictions
+from harness.epochs import (
+    epoch_rates,
+    follow_epochs,
+    require_finite,
+    run_epochs,
+    save_predictions,
+)
 from harness.errors import CommandError
 from harness.initial import initial_arrays
 from harness.monitor import Monitor, Silent
+from harness.peers import ALONE, Peers
 from harness.progress import Partial, Progress, read_progress, state_of, step_seed
 from harness.runfolder import RunFolder
 from harness.stop import Stop
@@ -36,6 +44,7 @@ __all__ = [
     "draws_masks",
     "evaluate",
     "fit",
+    "follow",
     "main",
     "make_batches",
     "prepare",
@@ -46,6 +55,7 @@ __all__ = [
 ]
 
 CHECK_EVERY = 20  # batches between two looks at the loss: each look waits for the device
+CHECK_TOGETHER = 4  # the same where there are several workers, who also ask whether to stop
 EVALUATION_BATCH = 256
 
 
@@ -73,7 +83,9 @@ class Evaluation:
     predicted: np.ndarray
 
 
-def build_net(config: TrainConfig, dataset: Dataset, devices: list[mx.Context]) -> ClassicCNN:
+def build_net(
+    config: TrainConfig, dataset: Dataset, devices: list[mx.Context], dtype: str = "float32"
+) -> ClassicCNN:
     """The configured net for this dataset, on the devices, its weights drawn from the seed.
 
     Raises: ModelError where the images are too small for it, or the classes too many.
@@ -85,23 +97,28 @@ def build_net(config: TrainConfig, dataset: Dataset, devices: list[mx.Context]) 
             f"pass --image-size {max(height, width)}"
         )
     net = get_model(config.model, len(dataset.class_names), channels, height)
+    net.cast(dtype)
     net.initialize(ctx=devices)
     parameters = net._collect_params_with_prefix()
     shapes = {name: p.shape for name, p in parameters.items() if p.grad_req != "null"}
     for name, array in initial_arrays(shapes, config.initialiser, config.seed).items():
-        parameters[name].set_data(mx.nd.array(array))
+        parameters[name].set_data(mx.nd.array(array, dtype=dtype))
     return net
 
 
-def make_trainer(net: ClassicCNN, config: TrainConfig, devices: list[mx.Context]) -> gluon.Trainer:
-    """The configured optimizer over all parameters of the net; gradients summed over devices."""
+def make_trainer(
+    net: ClassicCNN, config: TrainConfig, devices: list[mx.Context], peers: Peers = ALONE
+) -> gluon.Trainer:
+    """The configured optimizer over all parameters of the net; gradients are summed over devices
+    and workers."""
     options: dict[str, Any] = {"learning_rate": config.lr, "wd": config.wd}
     name = config.optimizer
     if name == "sgd":
         options["momentum"] = config.momentum
         if config.nesterov:
             name = "nag"
-    return parallel.combining_trainer(net.collect_params(), name, options, devices)
+    store = peers.store if isinstance(peers, Workers) else None
+    return parallel.combining_trainer(net.collect_params(), name, options, devices, store)
 
 
 def to_devices(array: np.ndarray, devices: list[mx.Context]) -> list[mx.nd.NDArray]:
@@ -127,10 +144,14 @@ class Training:
     objective: Objective
     train: Batches
     test: Batches
+    peers: Peers = ALONE
+    dtype: str = "float32"
 
 
-def make_batches(config: TrainConfig, dataset: Dataset) -> tuple[Batches, Batches]:
-    """The training and the test batches of a run, as the framework's loops will see them."""
+def make_batches(
+    config: TrainConfig, dataset: Dataset, peers: Peers = ALONE
+) -> tuple[Batches, Batches]:
+    """The training batches of a run, of which each worker sees its part, and the test batches."""
     prepared = pixels(config.normalise, dataset.mean, dataset.std)
     train = Batches(
         dataset.train,
@@ -139,29 +160,39 @@ def make_batches(config: TrainConfig, dataset: Dataset) -> tuple[Batches, Batche
         augment=config.augment,
         shuffle=True,
         seed=config.seed,
+        shard=(peers.rank, peers.count),
     )
     return train, Batches(dataset.test, EVALUATION_BATCH, prepared)
 
 
-def prepare(config: TrainConfig, dataset: Dataset, ctx: str = "auto") -> Training:
+def prepare(
+    config: TrainConfig,
+    dataset: Dataset,
+    ctx: str = "auto",
+    peers: Peers = ALONE,
+    *,
+    dtype: str = "float32",
+) -> Training:
     """Build net, optimizer and batches; writes nothing.
 
     Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
     """
     devices = contexts(ctx)
-    net = build_net(config, dataset, devices)
+    net = build_net(config, dataset, devices, dtype)
     objective = Objective(net)
     objective.hybridize(static_alloc=True, static_shape=True)
-    train, test = make_batches(config, dataset)
+    train, test = make_batches(config, dataset, peers)
     return Training(
         config=config,
         dataset=dataset,
         devices=devices,
         net=net,
-        trainer=make_trainer(net, config, devices),
+        trainer=make_trainer(net, config, devices, peers),
         objective=objective,
         train=train,
         test=test,
+        peers=peers,
+        dtype=dtype,
     )
 
 
@@ -193,28 +224,35 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
     that is no number is found. Raises: CommandError then.
     """
     config, batches, trainer = training.config, training.train, training.trainer
-    epoch, draws = done.epoch, draws_masks(training.net)
+    peers, epoch, draws = training.peers, done.epoch, draws_masks(training.net)
+    check_every = CHECK_EVERY if peers.count == 1 else CHECK_TOGETHER
     rates = epoch_rates(config, epoch, len(batches))[done.steps :]
-    unread: list[tuple[int, list[mx.nd.NDArray], list[mx.nd.NDArray]]] = []
+    unread: list[tuple[list[mx.nd.NDArray], list[mx.nd.NDArray]]] = []
     for rate, (x, y) in zip(rates, batches.epoch(epoch, done.steps), strict=True):
-        if draws:
-            mx.random.seed(step_seed(config.seed, epoch, done.steps + len(unread)))
+        step = done.steps + len(unread)
+        if draws:  # every worker drops other values
+            mx.random.seed(step_seed(config.seed + peers.rank * 100_003, epoch, step))
         trainer.set_learning_rate(rate)
-        xs = to_devices(x, training.devices)
-        ys = to_devices(y.astype(np.float32), training.devices)
-        unread.append((len(x), *train_step(training.objective, trainer, xs, ys, len(x))))
-        stopping = stop.requested
-        if done.steps + len(unread) == len(batches):
-            parallel.agree_on_statistics(training.net)
-        if len(unread) == CHECK_EVERY or done.steps + len(unread) == len(batches) or stopping:
-            for count, losses, hits in unread:
-                loss, hit = (sum(float(part.asscalar()) for part in p) for p in (losses, hits))
-                done = done.after(1, count, loss, hit)
+        xs, ys = (to_devices(part.astype(training.dtype), training.devices) for part in (x, y))
+        unread.append(train_step(training.objective, trainer, xs, ys, batches.global_size(step)))
+        stopping = stop.requested and peers.count == 1
+        if len(unread) == check_every or step + 1 == len(batches) or stopping:
+            sums = [float(stop.requested)]
+            for losses, hits in unread:
+                sums += [sum(float(part.asscalar()) for part in parts) for parts in (losses, hits)]
+            # Workers stop at the same step, or some would wait for the gradients of the others.
+            requested, *sums = peers.total(sums)
+            stopping = requested > 0
+            for loss, hit in zip(sums[::2], sums[1::2], strict=True):
+                done = done.after(1, batches.global_size(done.steps), loss, hit)
             unread.clear()
             require_finite(done.loss_sum, f"by batch {done.steps}", config, epoch)
             monitor.progress(done.images, done.loss_sum / done.images, done.hit_sum / done.images)
         if stopping:
             break
+    if done.steps == len(batches) or peers.count > 1:
+        parallel.agree_on_statistics(training.net)
+        workers.agree_on_statistics(peers, training.net)
     return done
 
 
@@ -224,7 +262,11 @@ def draws_masks(net: gluon.HybridBlock) -> bool:
 
 
 def evaluate(
-    objective: Objective, batches: Batches, devices: list[mx.Context], stop: Stop | None = None
+    objective: Objective,
+    batches: Batches,
+    devices: list[mx.Context],
+    stop: Stop | None = None,
+    dtype: str = "float32",
 ) -> Evaluation:
     """Mean loss, accuracy and predictions over a split, read from the device once at the end.
 
@@ -233,7 +275,7 @@ def evaluate(
     loss_sum, hit_sum, predicted = [], [], []
     for x, y in (stop or Stop()).watch(batches.epoch(0)):
         for x_part, y_part in zip(
-            to_devices(x, devices), to_devices(y.astype(np.float32), devices), strict=True
+            to_devices(x.astype(dtype), devices), to_devices(y.astype(dtype), devices), strict=True
         ):
             loss, hits, winners = objective(x_part, y_part)
             loss_sum.append(loss.sum())
@@ -280,17 +322,19 @@ def fit(
     monitor, stop = monitor or Silent(), stop or Stop()
 
     def test() -> tuple[float, float]:
-        result = evaluate(training.objective, training.test, devices, stop)
+        result = evaluate(training.objective, training.test, devices, stop, training.dtype)
         return result.loss, result.accuracy
 
     def predict(split: ArraySplit) -> np.ndarray:
         batches = Batches(split, len(split), training.test.pixels)
-        return evaluate(training.objective, batches, devices).predicted
+        return evaluate(training.objective, batches, devices, dtype=training.dtype).predicted
 
     def save_last(progress: Progress) -> None:
         state = state_of(training.config, progress, len(training.train))
         checkpoint.save_last(folder, net, trainer, state)
 
+    if start is not None:
+        workers.share_training(training.peers, net, trainer)
     rows = run_epochs(
         training.config,
         len(training.dataset.train),
@@ -306,6 +350,21 @@ def fit(
     return rows
 
 
+def follow(training: Training, start: Progress, stop: Stop) -> None:
+    """Train as a worker that does not lead: no evaluation, no files.
+
+    Raises: CommandError where the loss is no number any more; DataError.
+    """
+    if start.rows or start.partial is not None:
+        workers.share_training(training.peers, training.net, training.trainer)
+    follow_epochs(
+        training.config,
+        start,
+        len(training.train),
+        lambda done: train_epoch(training, done, Silent(), Stop()),
+    )
+
+
 FRAMEWORK = Framework(
     name="gluon",
     environment=checkpoint.environment,
@@ -315,15 +374,19 @@ FRAMEWORK = Framework(
     prepare=prepare,
     resume=resume,
     fit=fit,
+    switches=switches,
+    join=lambda ctx: workers.join(len(contexts(ctx)) > 1),
+    follow=follow,
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(
+    code = run(
         lambda: train_command(FRAMEWORK, argv, "python -m gluon_cnn.train"),
         errors=(DataError, ModelError),
     )
+    return workers.leave(code)
 
 
 if __name__ == "__main__":

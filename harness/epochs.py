@@ -20,7 +20,14 @@ from harness.runfolder import RunFolder
 from harness.schedule import learning_rate
 from harness.stop import Interrupted, Stop, Stopped
 
-__all__ = ["epoch_rates", "require_epochs", "require_finite", "run_epochs", "save_predictions"]
+__all__ = [
+    "epoch_rates",
+    "follow_epochs",
+    "require_epochs",
+    "require_finite",
+    "run_epochs",
+    "save_predictions",
+]
 
 
 def epoch_rates(config: TrainConfig, epoch: int, batches: int) -> list[float]:
@@ -113,6 +120,20 @@ def run_epochs(
         if stop.requested and epoch < config.epochs:
             raise Interrupted(_number(stop), f", saved at {Progress(rows).where()}")
     return rows
+
+
+def follow_epochs(
+    config: TrainConfig,
+    start: Progress,
+    batches: int,
+    train_epoch: Callable[[Partial], Partial],
+) -> None:
+    """The same epochs in a process that does not lead, until they are done or all are to stop."""
+    for epoch in range(len(start.rows) + 1, config.epochs + 1):
+        partial = start.partial
+        done = train_epoch(partial if partial and partial.epoch == epoch else Partial(epoch))
+        if done.steps < batches:
+            return
 
 
 def require_epochs(config: TrainConfig, start: Progress) -> None:

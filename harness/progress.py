@@ -14,7 +14,15 @@ import numpy as np
 from harness.config import TrainConfig
 from harness.errors import CommandError, UsageError
 
-__all__ = ["Partial", "Progress", "read_progress", "state_of", "step_seed"]
+__all__ = [
+    "Partial",
+    "Progress",
+    "progress_from",
+    "progress_of",
+    "read_progress",
+    "state_of",
+    "step_seed",
+]
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,17 @@ class Progress:
         if self.partial is not None:
             return f"step {self.partial.steps} of epoch {self.partial.epoch}"
         return f"the end of epoch {len(self.rows)}" if self.rows else "the start"
+
+
+def progress_of(progress: Progress) -> dict[str, Any]:
+    """A progress as JSON, for another process of the same job."""
+    return dataclasses.asdict(progress)
+
+
+def progress_from(values: Mapping[str, Any]) -> Progress:
+    """The progress that `progress_of` has written."""
+    partial = values["partial"]
+    return Progress(values["rows"], None if partial is None else Partial(**partial))
 
 
 def step_seed(seed: int, epoch: int, step: int) -> int:

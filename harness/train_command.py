@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from harness.config import TrainConfig, flags
 from harness.epochs import require_epochs
 from harness.errors import CommandError, UsageError
 from harness.monitor import RunMonitor
-from harness.progress import Progress
+from harness.peers import Peers, require_same_data
+from harness.progress import Progress, progress_from, progress_of
 from harness.runfolder import RunFolder, default_name, read_json
 from harness.schedule import DEPEND_ON_EPOCHS
 from harness.stop import Interrupted, Stop
@@ -39,9 +41,12 @@ class Framework:
     models: Mapping[str, Any]  # name -> entry with .input_shape (C, H, W)
     documents: Mapping[str, TrainConfig]
     defaults: Mapping[str, TrainConfig]
-    prepare: Callable[[TrainConfig, Dataset, str], Any]  # checks all that can be; writes nothing
+    prepare: Callable[..., Any]  # prepare(config, dataset, ctx, peers): checks all; writes nothing
     resume: Callable[[Any, RunFolder, str], Progress | None]  # resume(prepared, folder, which)
     fit: Callable[..., list[dict[str, Any]]]  # fit(prepared, folder, start=…, monitor=…, stop=…)
+    switches: Callable[[str, bool, bool], list[str]]  # switches(ctx, tf32, autotune): what to say
+    join: Callable[[str], Peers]  # join(ctx): the processes of this job
+    follow: Callable[[Any, Progress, Stop], None]  # follow(prepared, start, stop): fit, not leading
 
 
 def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -> int:
@@ -50,10 +55,19 @@ def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -
     given = vars(parser.parse_args(argv))
     options = {
         name: given.pop(name)
-        for name in ("recipe", "data_dir", "out", "ctx", "resume", "tensorboard", "json")
-    }
+        for name in (
+            "recipe", "data_dir", "out", "ctx", "tf32", "autotune", "resume", "tensorboard", "json",
+        )
+    }  # fmt: skip
+    remarks = framework.switches(options["ctx"], options["tf32"], options["autotune"])
     with Stop() as stop:
-        folder, rows = _train(framework, given, options, prog, stop)
+        peers = framework.join(options["ctx"])
+        for remark in remarks if peers.rank == 0 else ():
+            print(remark, file=sys.stderr)
+        if peers.rank:
+            _follow(framework, options, peers, stop)
+            return 0
+        folder, rows = _train(framework, given, options, prog, stop, peers)
     best = max(rows, key=lambda row: row["test_acc"])
     result = {
         "run": str(folder.path),
@@ -80,7 +94,9 @@ def _train(
     options: Mapping[str, Any],
     prog: str,
     stop: Stop,
+    peers: Peers,
 ) -> tuple[RunFolder, list[dict[str, Any]]]:
+    """Train as the only process of the job, or as the one that leads it."""
     folder, run = None, None
     if options["resume"]:
         config, folder, run = _resumed(framework, given, options)
@@ -89,11 +105,13 @@ def _train(
     data_dir = options["data_dir"]
     if data_dir is None and run is not None:
         data_dir = run["data_dir"]
+    peers.share({"config": config.to_dict(), "data_dir": data_dir})
     dataset = load_data(config, data_dir, framework.models[config.model].input_shape)
+    require_same_data(peers, dataset)
     description = describe_run(framework, config, dataset, data_dir)
     if run is not None:
         _require_same_data(run, description)
-    prepared = framework.prepare(config, dataset, options["ctx"])
+    prepared = framework.prepare(config, dataset, options["ctx"], peers)
     if folder is None:
         folder = RunFolder.new(options["out"], default_name(config.model, config.dataset))
     folder.program = prog
@@ -108,6 +126,7 @@ def _train(
             if options["resume"] == "previous":
                 folder.take_previous()
         folder.write_config(description)
+        peers.share(None if start is None else progress_of(start))
         try:
             with RunMonitor(folder, title, tensorboard=options["tensorboard"]) as monitor:
                 stop.hold()
@@ -118,6 +137,18 @@ def _train(
             raise Interrupted(
                 stopped.signal, f"{stopped.where}; {folder.continuing()}"
             ) from stopped
+
+
+def _follow(framework: Framework, options: Mapping[str, Any], peers: Peers, stop: Stop) -> None:
+    """Train what the leader trains, on a part of its batches; writes and prints nothing."""
+    plan = peers.share(None)
+    config = TrainConfig.from_dict(plan["config"], "what process 0 sent")
+    data_dir = options["data_dir"] or plan["data_dir"]
+    dataset = load_data(config, data_dir, framework.models[config.model].input_shape)
+    require_same_data(peers, dataset)
+    prepared = framework.prepare(config, dataset, options["ctx"], peers)
+    start = peers.share(None)
+    framework.follow(prepared, Progress() if start is None else progress_from(start), stop)
 
 
 def _notes(
@@ -194,6 +225,14 @@ def _parser(framework: Framework, prog: str, shown: TrainConfig) -> Parser:
     parser.add_argument(
         "--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, or several: gpu:0,1"
     )
+    parser.add_argument(
+        "--tf32", action="store_true",
+        help="let a GPU round float32 to 10 bits of mantissa where that is faster",
+    )  # fmt: skip
+    parser.add_argument(
+        "--autotune", action="store_true",
+        help="let a GPU choose algorithms by the clock, so that runs differ in their bits",
+    )  # fmt: skip
     parser.add_argument(
         "--out", default=None, metavar="DIR",
         help="run folder; unset: the next free of runs/MODEL-DATASET, runs/MODEL-DATASET-2, …",

@@ -15,7 +15,16 @@ from harness.errors import CommandError
 from harness.runfolder import RunFolder
 from harness.versions import versions
 
-__all__ = ["PACKAGES", "environment", "load_last", "load_parameters", "save_best", "save_last"]
+__all__ = [
+    "PACKAGES",
+    "environment",
+    "load_last",
+    "load_parameters",
+    "optimizer_state",
+    "save_best",
+    "save_last",
+    "set_optimizer_state",
+]
 
 PACKAGES = ("torch", "numpy")  # whose versions decide what a run computes
 
@@ -37,14 +46,7 @@ def save_last(
     state: dict[str, Any],
 ) -> None:
     """Replace `last/`, the resumable checkpoint; `state` is what the training loop must know."""
-    slots: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
-    for name, parameter in _named(net, optimizer).items():
-        for slot, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, torch.Tensor):
-                slots[f"{name}/{slot}"] = value.detach().cpu().numpy()
-            else:
-                counts[f"{name}/{slot}"] = value
+    slots, counts = optimizer_state(net, optimizer)
     folder.save(
         {
             "net.safetensors": lambda path: _save(_arrays(net), path),
@@ -63,18 +65,50 @@ def load_last(
     the files are those of another net.
     """
     load_parameters(net, path / "net.safetensors")
-    file, named = path / "optimizer.safetensors", _named(net, optimizer)
-    for key, array in _load(file).items():
+    file, counts = path / "optimizer.safetensors", state.get("update_counts")
+    if not isinstance(counts, dict):
+        raise CommandError(f"{path} has no update counts of this net's parameters")
+    set_optimizer_state(net, optimizer, _load(file), counts, file)
+
+
+def optimizer_state(
+    net: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The optimizer's slots by name, and the counts that it keeps beside them."""
+    slots: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = {}
+    for name, parameter in _named(net, optimizer).items():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, torch.Tensor):
+                slots[f"{name}/{slot}"] = value.detach().cpu().numpy()
+            else:
+                counts[f"{name}/{slot}"] = value
+    return slots, counts
+
+
+def set_optimizer_state(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    slots: dict[str, np.ndarray],
+    counts: dict[str, int],
+    origin: Path | str,
+) -> None:
+    """Put back what `optimizer_state` gave; `origin` names where it is from in errors.
+
+    Raises: CommandError where it is another net's.
+    """
+    named = _named(net, optimizer)
+    for key, array in slots.items():
         name, _, slot = key.rpartition("/")
         like = named.get(name)
-        if like is None or array.shape != tuple(like.shape) or array.dtype != np.float32:
-            raise CommandError(f"{file} holds {key}, which fits no parameter: another net's?")
+        fits = like is not None and array.shape == tuple(like.shape)
+        if like is None or not fits or str(like.dtype) != f"torch.{array.dtype}":
+            raise CommandError(f"{origin} holds {key}, which fits no parameter: another net's?")
         optimizer.state[like][slot] = torch.from_numpy(array.copy()).to(like.device)
-    counts = state.get("update_counts")
-    for key, count in (counts if isinstance(counts, dict) else {"": None}).items():
+    for key, count in counts.items():
         name, _, slot = key.rpartition("/")
         if name not in named or type(count) is not int or not 0 <= count < 2**31:
-            raise CommandError(f"{path} has no update counts of this net's parameters")
+            raise CommandError(f"{origin} has no update counts of this net's parameters")
         optimizer.state[named[name]][slot] = count
 
 

@@ -8,7 +8,7 @@ import torch
 
 from harness.errors import UsageError
 
-__all__ = ["device"]
+__all__ = ["device", "switches"]
 
 
 def device(text: str) -> torch.device:
@@ -31,3 +31,12 @@ def device(text: str) -> torch.device:
             "use --ctx cpu"
         )
     return torch.device("cuda", number)
+
+
+def switches(ctx: str, tf32: bool, autotune: bool) -> list[str]:
+    """Set how a GPU rounds and chooses its algorithms; returns what to say of it, here nothing."""
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = autotune
+    torch.backends.cudnn.deterministic = not autotune
+    return []

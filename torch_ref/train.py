@@ -22,16 +22,23 @@ from torch import nn
 from data import ArraySplit, Batches, DataError, Dataset, pixels
 from harness.cli import run
 from harness.config import TrainConfig
-from harness.epochs import epoch_rates, require_finite, run_epochs, save_predictions
+from harness.epochs import (
+    epoch_rates,
+    follow_epochs,
+    require_finite,
+    run_epochs,
+    save_predictions,
+)
 from harness.errors import CommandError
 from harness.initial import initial_arrays
 from harness.monitor import Monitor, Silent
+from harness.peers import ALONE, Peers
 from harness.progress import Partial, Progress, read_progress, state_of, step_seed
 from harness.runfolder import RunFolder
 from harness.stop import Stop
 from harness.train_command import Framework, train_command
-from torch_ref import checkpoint
-from torch_ref.devices import device
+from torch_ref import checkpoint, processes
+from torch_ref.devices import device, switches
 from torch_ref.losses import loss_for
 from torch_ref.models import MODELS, ClassicCNN, ModelError, get_model
 from torch_ref.optim import SGD, Adam
@@ -46,6 +53,7 @@ __all__ = [
     "draws_masks",
     "evaluate",
     "fit",
+    "follow",
     "main",
     "make_batches",
     "prepare",
@@ -56,6 +64,7 @@ __all__ = [
 ]
 
 CHECK_EVERY = 20  # batches between two looks at the loss
+CHECK_TOGETHER = 4  # the same where there are several processes, who also ask whether to stop
 EVALUATION_BATCH = 256
 FIXED = ("running_mean", "running_var", "bitmaps")  # not drawn: they start as the layer has them
 
@@ -96,11 +105,16 @@ class Training:
     net: ClassicCNN
     optimizer: torch.optim.Optimizer
     objective: Objective
+    together: nn.Module  # the objective, with gradients summed over all processes
     train: Batches
     test: Batches
+    peers: Peers = ALONE
+    dtype: str = "float32"
 
 
-def build_net(config: TrainConfig, dataset: Dataset, where: torch.device) -> ClassicCNN:
+def build_net(
+    config: TrainConfig, dataset: Dataset, where: torch.device, dtype: str = "float32"
+) -> ClassicCNN:
     """The configured net for this dataset, its weights drawn from the seed as Gluon's are.
 
     Raises: ModelError where the images are too small for it, or the classes too many.
@@ -118,7 +132,7 @@ def build_net(config: TrainConfig, dataset: Dataset, where: torch.device) -> Cla
     shapes = {n: a.shape for n, a in named.items() if n.rpartition(".")[2] not in FIXED}
     first = to_torch(initial_arrays(shapes, config.initialiser, config.seed))
     net.load_state_dict({n: torch.from_numpy(a) for n, a in first.items()}, strict=False)
-    return net.to(where)
+    return net.to(where, getattr(torch, dtype))
 
 
 def make_optimizer(net: ClassicCNN, config: TrainConfig) -> torch.optim.Optimizer:
@@ -134,8 +148,10 @@ def make_optimizer(net: ClassicCNN, config: TrainConfig) -> torch.optim.Optimize
     )
 
 
-def make_batches(config: TrainConfig, dataset: Dataset) -> tuple[Batches, Batches]:
-    """The training and the test batches of a run, as the framework's loops will see them."""
+def make_batches(
+    config: TrainConfig, dataset: Dataset, peers: Peers = ALONE
+) -> tuple[Batches, Batches]:
+    """The training batches of a run, of which each process sees its part, and the test batches."""
     prepared = pixels(config.normalise, dataset.mean, dataset.std)
     train = Batches(
         dataset.train,
@@ -144,34 +160,51 @@ def make_batches(config: TrainConfig, dataset: Dataset) -> tuple[Batches, Batche
         augment=config.augment,
         shuffle=True,
         seed=config.seed,
+        shard=(peers.rank, peers.count),
     )
     return train, Batches(dataset.test, EVALUATION_BATCH, prepared)
 
 
-def prepare(config: TrainConfig, dataset: Dataset, ctx: str = "auto") -> Training:
+def prepare(
+    config: TrainConfig,
+    dataset: Dataset,
+    ctx: str = "auto",
+    peers: Peers = ALONE,
+    *,
+    dtype: str = "float32",
+) -> Training:
     """Build net, optimizer and batches; writes nothing.
 
     Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
     """
     where = device(ctx)
-    net = build_net(config, dataset, where)
-    train, test = make_batches(config, dataset)
+    net = build_net(config, dataset, where, dtype)
+    objective = Objective(net)
+    train, test = make_batches(config, dataset, peers)
     return Training(
         config=config,
         dataset=dataset,
         device=where,
         net=net,
         optimizer=make_optimizer(net, config),
-        objective=Objective(net),
+        objective=objective,
+        together=processes.together(peers, objective),
         train=train,
         test=test,
+        peers=peers,
+        dtype=dtype,
     )
 
 
 def train_step(
-    objective: Objective, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    count: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One update; returns the summed loss and hits, unread.
+    """One update from `count` images, over all processes; returns the summed loss and hits of this
+    one, unread.
 
     The gradient is that of the sum over images, and the optimizer divides it by their number, as
     Gluon's `Trainer.step(batch)` does.
@@ -181,7 +214,7 @@ def train_step(
     total = loss.sum()
     total.backward()
     for group in optimizer.param_groups:
-        group["rescale_grad"] = 1.0 / len(x)
+        group["rescale_grad"] = 1.0 / count
     optimizer.step()
     return total.detach(), hits.sum()
 
@@ -192,26 +225,34 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
     Raises: CommandError where the loss is no number any more, within `CHECK_EVERY` batches.
     """
     config, batches, optimizer = training.config, training.train, training.optimizer
-    epoch, draws = done.epoch, draws_masks(training.net)
+    peers, epoch, draws = training.peers, done.epoch, draws_masks(training.net)
+    check_every = CHECK_EVERY if peers.count == 1 else CHECK_TOGETHER
     training.objective.train()
     rates = epoch_rates(config, epoch, len(batches))[done.steps :]
-    unread: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+    unread: list[tuple[torch.Tensor, torch.Tensor]] = []
     for rate, (x, y) in zip(rates, batches.epoch(epoch, done.steps), strict=True):
-        if draws:
-            torch.manual_seed(step_seed(config.seed, epoch, done.steps + len(unread)))
+        step = done.steps + len(unread)
+        if draws:  # every process drops other values
+            torch.manual_seed(step_seed(config.seed + peers.rank * 100_003, epoch, step))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        moved = to_device(x, y, training.device)
-        unread.append((len(x), *train_step(training.objective, optimizer, *moved)))
-        stopping = stop.requested
-        if len(unread) == CHECK_EVERY or done.steps + len(unread) == len(batches) or stopping:
-            for count, loss, hits in unread:
-                done = done.after(1, count, float(loss), float(hits))
+        moved = to_device(x.astype(training.dtype, copy=False), y, training.device)
+        count = batches.global_size(step)
+        unread.append(train_step(training.together, optimizer, *moved, count))
+        stopping = stop.requested and peers.count == 1
+        if len(unread) == check_every or step + 1 == len(batches) or stopping:
+            # Processes stop at the same step, or some would wait for the gradients of the others.
+            sums = [float(stop.requested), *(float(part) for parts in unread for part in parts)]
+            requested, *sums = peers.total(sums)
+            stopping = requested > 0
+            for loss, hits in zip(sums[::2], sums[1::2], strict=True):
+                done = done.after(1, batches.global_size(done.steps), loss, hits)
             unread.clear()
             require_finite(done.loss_sum, f"by batch {done.steps}", config, epoch)
             monitor.progress(done.images, done.loss_sum / done.images, done.hit_sum / done.images)
         if stopping:
             break
+    processes.agree_on_statistics(peers, training.net)
     return done
 
 
@@ -227,7 +268,11 @@ def to_device(
 
 
 def evaluate(
-    objective: Objective, batches: Batches, where: torch.device, stop: Stop | None = None
+    objective: Objective,
+    batches: Batches,
+    where: torch.device,
+    stop: Stop | None = None,
+    dtype: str = "float32",
 ) -> Evaluation:
     """Mean loss, accuracy and predictions over a split, in inference mode.
 
@@ -237,7 +282,7 @@ def evaluate(
     loss_sum, hit_sum, predicted = [], [], []
     with torch.inference_mode():
         for x, y in (stop or Stop()).watch(batches.epoch(0)):
-            loss, hits, winners = objective(*to_device(x, y, where))
+            loss, hits, winners = objective(*to_device(x.astype(dtype, copy=False), y, where))
             loss_sum.append(loss.sum())
             hit_sum.append(hits.sum())
             predicted.append(winners)
@@ -281,23 +326,31 @@ def fit(
     net, optimizer = training.net, training.optimizer
     monitor, stop = monitor or Silent(), stop or Stop()
 
+    def train(done: Partial) -> Partial:
+        with processes.joined(training.peers):
+            return train_epoch(training, done, monitor, stop)
+
     def test() -> tuple[float, float]:
-        result = evaluate(training.objective, training.test, training.device, stop)
+        result = evaluate(training.objective, training.test, training.device, stop, training.dtype)
         return result.loss, result.accuracy
 
     def predict(split: ArraySplit) -> np.ndarray:
         batches = Batches(split, len(split), training.test.pixels)
-        return evaluate(training.objective, batches, training.device).predicted
+        return evaluate(
+            training.objective, batches, training.device, dtype=training.dtype
+        ).predicted
 
     def save_last(progress: Progress) -> None:
         state = state_of(training.config, progress, len(training.train))
         checkpoint.save_last(folder, net, optimizer, state)
 
+    if start is not None:
+        processes.share_training(training.peers, net, optimizer)
     rows = run_epochs(
         training.config,
         len(training.dataset.train),
         start or Progress(),
-        train_epoch=lambda done: train_epoch(training, done, monitor, stop),
+        train_epoch=train,
         evaluate=test,
         save_best=lambda: checkpoint.save_best(folder, net),
         save_last=save_last,
@@ -306,6 +359,23 @@ def fit(
     )
     save_predictions(folder, training.dataset, predict)
     return rows
+
+
+def follow(training: Training, start: Progress, stop: Stop) -> None:
+    """Train as a process that does not lead: no evaluation, no files.
+
+    Raises: CommandError where the loss is no number any more or another process is gone; DataError.
+    """
+    stop.hold()  # torchrun signals all of them: what the leader does about it decides
+    with processes.joined(training.peers):
+        if start.rows or start.partial is not None:
+            processes.share_training(training.peers, training.net, training.optimizer)
+        follow_epochs(
+            training.config,
+            start,
+            len(training.train),
+            lambda done: train_epoch(training, done, Silent(), Stop()),
+        )
 
 
 FRAMEWORK = Framework(
@@ -317,6 +387,9 @@ FRAMEWORK = Framework(
     prepare=prepare,
     resume=resume,
     fit=fit,
+    switches=switches,
+    join=lambda ctx: processes.join(),
+    follow=follow,
 )
 
 

@@ -1,0 +1,14 @@
+"""`torchrun … -m torch_ref.tests.in_float64 …`: the train command, computing in float64."""
+
+import functools
+import sys
+from dataclasses import replace
+
+from harness.cli import run
+from harness.train_command import train_command
+from torch_ref import train
+
+FRAMEWORK = replace(train.FRAMEWORK, prepare=functools.partial(train.prepare, dtype="float64"))
+
+if __name__ == "__main__":
+    sys.exit(run(lambda: train_command(FRAMEWORK, None, "in_float64")))
