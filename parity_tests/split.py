@@ -1,9 +1,9 @@
-"""A Gluon net that trains on several CPU devices, by the very functions of `gluon_cnn.train`."""
+"""A Gluon net that trains on several devices, by the very functions of `gluon_cnn.train`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import mxnet as mx
 import numpy as np
@@ -45,10 +45,12 @@ class _Part:
 
 
 class SplitTrainee(GluonTrainee):
-    """Trains on `DEVICES`; methods may be overridden to plant a fault."""
+    """Trains on `devices`; methods may be overridden to plant a fault."""
+
+    devices: ClassVar = DEVICES
 
     def make_updater(self, parameters: dict[str, Any]) -> Updater:
-        self.net.collect_params().reset_ctx(DEVICES)
+        self.net.collect_params().reset_ctx(self.devices)
 
         def trainer(values: list[mx.gluon.Parameter], rule: Rule) -> mx.gluon.Trainer:
             fixed = [self.parameter(key) for key in self._keys(trainable=False)]
@@ -59,17 +61,17 @@ class SplitTrainee(GluonTrainee):
     def combining(
         self, values: list[mx.gluon.Parameter], name: str, options: Mapping[str, Any]
     ) -> mx.gluon.Trainer:
-        return parallel.combining_trainer(values, name, options, DEVICES)
+        return parallel.combining_trainer(values, name, options, self.devices)
 
     def step(self, batch: Batch) -> Stages:
         """Forward, backward and one update on all devices."""
         self.count += 1
         xs, ys = (
-            train.to_devices(array.astype(self.dtype), DEVICES)
+            train.to_devices(array.astype(self.dtype), self.devices)
             for array in (batch.images, batch.labels)
         )
         parts: list[_Part] = []
-        slices = parts_of(len(batch.labels))
+        slices = parts_of(len(batch.labels), len(self.devices))
 
         def objective(x: mx.nd.NDArray, y: mx.nd.NDArray) -> tuple[Any, Any, Any]:
             here = slices[len(parts)]
@@ -104,7 +106,7 @@ class SplitTrainee(GluonTrainee):
         return self._noted()
 
     def _gradient(self, key: Key) -> np.ndarray:
-        return self.parameter(key).grad(DEVICES[0]).asnumpy()
+        return self.parameter(key).grad(self.devices[0]).asnumpy()
 
     def copies(self, key: Key) -> list[np.ndarray]:
         """A parameter's values on every device."""
