@@ -151,7 +151,7 @@ def submit(node: Sequence[str], args: Any, address: str) -> None:
     threading.Thread.isAlive = threading.Thread.is_alive  # type: ignore[attr-defined]
     threading.excepthook = _quiet
     logging.getLogger().setLevel(logging.WARNING)
-    tracker = importlib.import_module("dmlc_tracker.tracker")
+    tracker: Any = importlib.import_module("dmlc_tracker.tracker")
     options = importlib.import_module("dmlc_tracker.opts")
     cluster = importlib.import_module(f"dmlc_tracker.{args.launcher}")
     tracker.get_host_ip = lambda *_: address  # its own guess asks for a route to 10.255.255.255

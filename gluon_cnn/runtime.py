@@ -215,9 +215,9 @@ def gpu_choices(argv: Sequence[str]) -> list[Setting]:
 
 
 def switched_off() -> set[str]:
-    """The flags among `--tf32` and `--autotune` that were not given when this process started."""
-    switches = {"NVIDIA_TF32_OVERRIDE": "--tf32", "MXNET_CUDNN_AUTOTUNE_DEFAULT": "--autotune"}
-    return {flag for name, flag in switches.items() if os.environ.get(name) == "0"}
+    """Those of `--tf32` and `--autotune` that were not given when this process started."""
+    names = {"--tf32": "NVIDIA_TF32_OVERRIDE", "--autotune": "MXNET_CUDNN_AUTOTUNE_DEFAULT"}
+    return {flag for flag, name in names.items() if os.environ.get(name) == "0"}
 
 
 def cuda() -> Cuda | None:

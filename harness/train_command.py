@@ -15,8 +15,8 @@ import numpy as np
 
 import data
 from data import Dataset
-from harness.cli import Parser, print_json
-from harness.config import TrainConfig, flags
+from harness.cli import print_json
+from harness.config import TrainConfig
 from harness.epochs import require_epochs
 from harness.errors import CommandError, UsageError
 from harness.monitor import RunMonitor
@@ -25,6 +25,7 @@ from harness.progress import Progress, progress_from, progress_of
 from harness.runfolder import RunFolder, default_name, read_json
 from harness.schedule import DEPEND_ON_EPOCHS
 from harness.stop import Interrupted, Stop
+from harness.train_flags import likely, train_parser
 from harness.versions import difference
 
 __all__ = ["Framework", "describe_run", "load_data", "read_run", "train_command"]
@@ -51,7 +52,7 @@ class Framework:
 
 def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -> int:
     """Run `python -m PACKAGE.train`; returns the exit code, raises the errors `cli.run` knows."""
-    parser = _parser(framework, prog, _likely(framework, argv))
+    parser = train_parser(framework, prog, likely(framework, argv))
     given = vars(parser.parse_args(argv))
     options = {
         name: given.pop(name)
@@ -191,60 +192,6 @@ def _shown(field: str, value: Any) -> str:
 def print_line(options: Mapping[str, Any], line: str) -> None:
     if not options["json"]:
         print(line)
-
-
-def _likely(framework: Framework, argv: Sequence[str] | None) -> TrainConfig:
-    """The configuration whose values `--help` shows: that of the model or recipe beside it."""
-    first = Parser(add_help=False, exit_on_error=False)
-    first.add_argument("--model", nargs="?", default="lenet")
-    first.add_argument("--recipe", nargs="?")
-    known, _ = first.parse_known_args(argv)
-    if known.recipe in framework.documents:
-        return framework.documents[known.recipe]
-    return framework.defaults.get(known.model, framework.defaults["lenet"])
-
-
-def _parser(framework: Framework, prog: str, shown: TrainConfig) -> Parser:
-    parser = Parser(
-        prog=prog,
-        description="Train a classic CNN; every run leaves a folder with its configuration, "
-        "metrics, best parameters, checkpoint, curves and predictions.",
-        epilog=f"Models: {', '.join(framework.models)}. Each has a recipe of its own, and --recipe "
-        "is a document's, as written; flags beside it change it. The defaults above are those of "
-        f"{shown.model}: give --model or --recipe beside --help for others.",
-    )
-    parser.add_argument(
-        "--recipe", default=None, metavar="NAME",
-        help=f"a document's recipe instead of the model's: {', '.join(framework.documents)}",
-    )  # fmt: skip
-    flags(parser, shown)
-    parser.add_argument(
-        "--data-dir", default=None, metavar="DIR",
-        help="folder with the dataset's original files, or one prepared by data.prepare",
-    )  # fmt: skip
-    parser.add_argument(
-        "--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, or several: gpu:0,1"
-    )
-    parser.add_argument(
-        "--tf32", action="store_true",
-        help="let a GPU round float32 to 10 bits of mantissa where that is faster",
-    )  # fmt: skip
-    parser.add_argument(
-        "--autotune", action="store_true",
-        help="let a GPU choose algorithms by the clock, so that runs differ in their bits",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", default=None, metavar="DIR",
-        help="run folder; unset: the next free of runs/MODEL-DATASET, runs/MODEL-DATASET-2, …",
-    )  # fmt: skip
-    parser.add_argument(
-        "--resume", nargs="?", const="last", choices=("last", "previous"),
-        help="continue the run in --out (or the newest) exactly, from its last checkpoint or the "
-        "one before; a larger --epochs extends it",
-    )  # fmt: skip
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    return parser
 
 
 def _configured(framework: Framework, given: Mapping[str, Any], recipe: str | None) -> TrainConfig:

@@ -7,6 +7,7 @@ import pytest
 
 import gluon_cnn.recipes
 import gluon_cnn.train
+import torch_ref.assembly
 import torch_ref.recipes
 import torch_ref.train
 from data import Batches, Dataset, load_dataset
@@ -75,7 +76,7 @@ def test_a_faulty_stream_is_seen(
                     y = np.roll(y, 1)
                 yield x, y
 
-    monkeypatch.setattr(torch_ref.train, "Batches", Faulty)
+    monkeypatch.setattr(torch_ref.assembly, "Batches", Faulty)
     number = 2 if fault == "repeated" else 1
     quantity = "labels" if fault == "label" else "images"
     found = _first_failure(torch_ref.recipes.DEFAULTS["lenet"], digits)

@@ -11,8 +11,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from data import load_dataset
 from gluon_cnn import runtime
-from gluon_cnn.train import evaluate, prepare, train_step
+from gluon_cnn.train import Training, evaluate, prepare, train_step
 from harness.config import TrainConfig
 from parity_tests.split import SplitTrainee
 from parity_tests.training_free import free_rows
@@ -78,9 +79,7 @@ def test_two_gpus_compute_what_one_cpu_does() -> None:
     assert not [row.message for row in rows if row.status == "diverged"]
 
 
-def _digits(model: str, ctx: str):
-    from data import load_dataset
-
+def _digits(model: str, ctx: str) -> Training:
     config = TrainConfig(model=model, epochs=1, batch_size=128)
     return prepare(config, load_dataset("mnist5k"), ctx)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import torch_ref.assembly
 import torch_ref.train
 from data import load_dataset
 from parity_tests.runs import NET
@@ -53,13 +54,13 @@ def test_a_gradient_divided_twice_is_seen_in_the_first_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def step(
-        objective: Objective, optimizer: Any, x: torch.Tensor, y: torch.Tensor
+        objective: Objective, optimizer: Any, x: torch.Tensor, y: torch.Tensor, count: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         optimizer.zero_grad(set_to_none=True)
         loss, hits, _ = objective(x, y)
         loss.mean().backward()
         for group in optimizer.param_groups:
-            group["rescale_grad"] = 1.0 / len(x)
+            group["rescale_grad"] = 1.0 / count
         optimizer.step()
         return loss.sum().detach(), hits.sum()
 
@@ -74,14 +75,14 @@ def test_other_first_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     config = DEFAULTS["lenet"]
     dataset = load_dataset("mnist5k")
     assert {row.status for row in first_weight_rows(config, config, dataset)} == {"ok"}
-    drawn = torch_ref.train.initial_arrays
+    drawn = torch_ref.assembly.initial_arrays
 
     def other(shapes: Any, initialiser: str, seed: int) -> dict[str, np.ndarray]:
         arrays = drawn(shapes, initialiser, seed)
         kernel = arrays["features.3.weight"]
         return {**arrays, "features.3.weight": np.ascontiguousarray(kernel[..., ::-1])}
 
-    monkeypatch.setattr(torch_ref.train, "initial_arrays", other)
+    monkeypatch.setattr(torch_ref.assembly, "initial_arrays", other)
     failed = [r for r in first_weight_rows(config, config, dataset) if r.status != "ok"]
     assert [(row.path, row.quantity) for row in failed] == [("features.3", "first weight")]
 

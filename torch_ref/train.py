@@ -19,9 +19,8 @@ except ModuleNotFoundError:
     raise
 from torch import nn
 
-from data import ArraySplit, Batches, DataError, Dataset, pixels
+from data import ArraySplit, Batches, DataError
 from harness.cli import run
-from harness.config import TrainConfig
 from harness.epochs import (
     epoch_rates,
     follow_epochs,
@@ -29,23 +28,27 @@ from harness.epochs import (
     run_epochs,
     save_predictions,
 )
-from harness.errors import CommandError
-from harness.initial import initial_arrays
 from harness.monitor import Monitor, Silent
-from harness.peers import ALONE, Peers
 from harness.progress import Partial, Progress, read_progress, state_of, step_seed
 from harness.runfolder import RunFolder
 from harness.stop import Stop
 from harness.train_command import Framework, train_command
 from torch_ref import checkpoint, processes
-from torch_ref.devices import device, switches
-from torch_ref.losses import loss_for
-from torch_ref.models import MODELS, ClassicCNN, ModelError, get_model
-from torch_ref.optim import SGD, Adam
+from torch_ref.assembly import (
+    EVALUATION_BATCH,
+    Objective,
+    Training,
+    build_net,
+    make_batches,
+    prepare,
+    to_device,
+)
+from torch_ref.devices import switches
+from torch_ref.models import MODELS, ModelError
 from torch_ref.recipes import DEFAULTS, DOCUMENTS
-from torch_ref.transfer import to_gluon, to_torch
 
 __all__ = [
+    "EVALUATION_BATCH",
     "Evaluation",
     "Objective",
     "Training",
@@ -65,25 +68,6 @@ __all__ = [
 
 CHECK_EVERY = 20  # batches between two looks at the loss
 CHECK_TOGETHER = 4  # the same where there are several processes, who also ask whether to stop
-EVALUATION_BATCH = 256
-FIXED = ("running_mean", "running_var", "bitmaps")  # not drawn: they start as the layer has them
-
-
-class Objective(nn.Module):
-    """Net, loss and hits: (x, y) -> (loss, hits, predicted), each (N,)."""
-
-    def __init__(self, net: ClassicCNN) -> None:
-        super().__init__()
-        self.net = net
-        self.loss = loss_for(net)
-
-    def forward(
-        self, x: torch.Tensor, y: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        outputs = self.net(x)
-        winner = torch.argmin if self.net.smallest_wins else torch.argmax
-        predicted = winner(outputs.detach(), dim=1)
-        return self.loss(outputs, y), predicted == y, predicted
 
 
 @dataclass(frozen=True)
@@ -93,107 +77,6 @@ class Evaluation:
     loss: float
     accuracy: float
     predicted: np.ndarray
-
-
-@dataclass(frozen=True)
-class Training:
-    """A run that is ready to start: everything that could be refused has been checked."""
-
-    config: TrainConfig
-    dataset: Dataset
-    device: torch.device
-    net: ClassicCNN
-    optimizer: torch.optim.Optimizer
-    objective: Objective
-    together: nn.Module  # the objective, with gradients summed over all processes
-    train: Batches
-    test: Batches
-    peers: Peers = ALONE
-    dtype: str = "float32"
-
-
-def build_net(
-    config: TrainConfig, dataset: Dataset, where: torch.device, dtype: str = "float32"
-) -> ClassicCNN:
-    """The configured net for this dataset, its weights drawn from the seed as Gluon's are.
-
-    Raises: ModelError where the images are too small for it, or the classes too many.
-    """
-    height, width, channels = dataset.shape
-    if height != width:
-        raise CommandError(
-            f"{dataset.name} has images of {height}×{width}, expected square ones: "
-            f"pass --image-size {max(height, width)}"
-        )
-    net = get_model(config.model, len(dataset.class_names), channels, height)
-    # First weights are drawn by Gluon's names, so that both frameworks draw the same. A BatchNorm
-    # is known by its statistics, so that all of the state is named before they are left out.
-    named = to_gluon({name: value.numpy() for name, value in net.state_dict().items()})
-    shapes = {n: a.shape for n, a in named.items() if n.rpartition(".")[2] not in FIXED}
-    first = to_torch(initial_arrays(shapes, config.initialiser, config.seed))
-    net.load_state_dict({n: torch.from_numpy(a) for n, a in first.items()}, strict=False)
-    return net.to(where, getattr(torch, dtype))
-
-
-def make_optimizer(net: ClassicCNN, config: TrainConfig) -> torch.optim.Optimizer:
-    """The configured optimizer, by MXNet's update rules, over all parameters of the net."""
-    if config.optimizer == "adam":
-        return Adam(net.parameters(), lr=config.lr, wd=config.wd)
-    return SGD(
-        net.parameters(),
-        lr=config.lr,
-        momentum=config.momentum,
-        wd=config.wd,
-        nesterov=config.nesterov,
-    )
-
-
-def make_batches(
-    config: TrainConfig, dataset: Dataset, peers: Peers = ALONE
-) -> tuple[Batches, Batches]:
-    """The training batches of a run, of which each process sees its part, and the test batches."""
-    prepared = pixels(config.normalise, dataset.mean, dataset.std)
-    train = Batches(
-        dataset.train,
-        config.batch_size,
-        prepared,
-        augment=config.augment,
-        shuffle=True,
-        seed=config.seed,
-        shard=(peers.rank, peers.count),
-    )
-    return train, Batches(dataset.test, EVALUATION_BATCH, prepared)
-
-
-def prepare(
-    config: TrainConfig,
-    dataset: Dataset,
-    ctx: str = "auto",
-    peers: Peers = ALONE,
-    *,
-    dtype: str = "float32",
-) -> Training:
-    """Build net, optimizer and batches; writes nothing.
-
-    Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
-    """
-    where = device(ctx)
-    net = build_net(config, dataset, where, dtype)
-    objective = Objective(net)
-    train, test = make_batches(config, dataset, peers)
-    return Training(
-        config=config,
-        dataset=dataset,
-        device=where,
-        net=net,
-        optimizer=make_optimizer(net, config),
-        objective=objective,
-        together=processes.together(peers, objective),
-        train=train,
-        test=test,
-        peers=peers,
-        dtype=dtype,
-    )
 
 
 def train_step(
@@ -259,12 +142,6 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
 def draws_masks(net: nn.Module) -> bool:
     """Whether an update of the net draws random numbers, so that it has to be seeded."""
     return any(isinstance(module, nn.Dropout) for module in net.modules())
-
-
-def to_device(
-    x: np.ndarray, y: np.ndarray, where: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(x).to(where), torch.from_numpy(y.astype(np.int64)).to(where)
 
 
 def evaluate(

@@ -218,7 +218,7 @@ def test_an_interrupted_job_is_saved_in_the_middle_of_an_epoch(tmp_path: Path) -
     assert job.returncode == 128 + signal.SIGTERM
     assert "SIGTERM: the job was ended" in err
     assert re.search(r"saved at step \d+ of epoch 1", err)
-    assert _all_gone(everyone.keys())
+    assert _all_gone(set(everyone))
     _run(2, 1, *IN_FLOAT64, "--resume", "--out", str(parts))
     assert _distance(_parameters(parts), _parameters(whole)) <= 1e-9
     assert _rows(parts)[0]["train_loss"] == pytest.approx(_rows(whole)[0]["train_loss"], rel=1e-9)

@@ -106,7 +106,7 @@ def test_it_is_alone_where_torchrun_did_not_start_it() -> None:
 
 def test_a_lost_process_is_one_line() -> None:
     class Two(Processes):
-        rank, count = 1, 2  # type: ignore[assignment]
+        rank, count = 1, 2
 
     with (
         pytest.raises(CommandError, match="process 1 has lost another process: gone"),

@@ -1,0 +1,162 @@
+"""What a run is made of: the net and its objective, optimizer, batches, devices, workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import gluon
+
+from data import Batches, Dataset, pixels
+from gluon_cnn import parallel
+from gluon_cnn.devices import contexts
+from gluon_cnn.losses import loss_for
+from gluon_cnn.models import ClassicCNN, get_model
+from gluon_cnn.workers import Workers
+from harness.config import TrainConfig
+from harness.errors import CommandError
+from harness.initial import initial_arrays
+from harness.peers import ALONE, Peers
+
+__all__ = [
+    "EVALUATION_BATCH",
+    "Objective",
+    "Training",
+    "build_net",
+    "make_batches",
+    "make_trainer",
+    "prepare",
+    "to_devices",
+]
+
+EVALUATION_BATCH = 256
+
+
+class Objective(gluon.HybridBlock):
+    """Net, loss and hits as one graph, so that a step is one call: (x, y) -> (loss, hits), (N,)."""
+
+    def __init__(self, net: ClassicCNN) -> None:
+        super().__init__(prefix="objective_")
+        self.net = net
+        self.loss = loss_for(net)
+
+    def hybrid_forward(self, F: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
+        outputs = self.net(x)
+        winner = F.argmin if self.net.smallest_wins else F.argmax
+        predicted = winner(F.BlockGrad(outputs), axis=1)  # a float, as MXNet's argmax returns
+        return self.loss(outputs, y), F.broadcast_equal(predicted, y), predicted
+
+
+def build_net(
+    config: TrainConfig, dataset: Dataset, devices: list[mx.Context], dtype: str = "float32"
+) -> ClassicCNN:
+    """The configured net for this dataset, on the devices, its weights drawn from the seed.
+
+    Raises: ModelError where the images are too small for it, or the classes too many.
+    """
+    height, width, channels = dataset.shape
+    if height != width:
+        raise CommandError(
+            f"{dataset.name} has images of {height}×{width}, expected square ones: "
+            f"pass --image-size {max(height, width)}"
+        )
+    net = get_model(config.model, len(dataset.class_names), channels, height)
+    net.cast(dtype)
+    net.initialize(ctx=devices)
+    parameters = net._collect_params_with_prefix()
+    shapes = {name: p.shape for name, p in parameters.items() if p.grad_req != "null"}
+    for name, array in initial_arrays(shapes, config.initialiser, config.seed).items():
+        parameters[name].set_data(mx.nd.array(array, dtype=dtype))
+    return net
+
+
+def make_trainer(
+    net: ClassicCNN, config: TrainConfig, devices: list[mx.Context], peers: Peers = ALONE
+) -> gluon.Trainer:
+    """The configured optimizer over all parameters of the net; gradients are summed over devices
+    and workers."""
+    options: dict[str, Any] = {"learning_rate": config.lr, "wd": config.wd}
+    name = config.optimizer
+    if name == "sgd":
+        options["momentum"] = config.momentum
+        if config.nesterov:
+            name = "nag"
+    store = peers.store if isinstance(peers, Workers) else None
+    return parallel.combining_trainer(net.collect_params(), name, options, devices, store)
+
+
+def to_devices(array: np.ndarray, devices: list[mx.Context]) -> list[mx.nd.NDArray]:
+    """A batch, split along its first axis over the devices; the last parts may be shorter."""
+    if len(devices) == 1:
+        return [mx.nd.array(array, ctx=devices[0], dtype=array.dtype)]
+    parts = np.array_split(array, min(len(devices), len(array)))
+    return [
+        mx.nd.array(part, ctx=device, dtype=part.dtype)
+        for part, device in zip(parts, devices, strict=False)
+    ]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run that is ready to start: everything that could be refused has been checked."""
+
+    config: TrainConfig
+    dataset: Dataset
+    devices: list[mx.Context]
+    net: ClassicCNN
+    trainer: gluon.Trainer
+    objective: Objective
+    train: Batches
+    test: Batches
+    peers: Peers = ALONE
+    dtype: str = "float32"
+
+
+def make_batches(
+    config: TrainConfig, dataset: Dataset, peers: Peers = ALONE
+) -> tuple[Batches, Batches]:
+    """The training batches of a run, of which each worker sees its part, and the test batches."""
+    prepared = pixels(config.normalise, dataset.mean, dataset.std)
+    train = Batches(
+        dataset.train,
+        config.batch_size,
+        prepared,
+        augment=config.augment,
+        shuffle=True,
+        seed=config.seed,
+        shard=(peers.rank, peers.count),
+    )
+    return train, Batches(dataset.test, EVALUATION_BATCH, prepared)
+
+
+def prepare(
+    config: TrainConfig,
+    dataset: Dataset,
+    ctx: str = "auto",
+    peers: Peers = ALONE,
+    *,
+    dtype: str = "float32",
+) -> Training:
+    """Build net, optimizer and batches; writes nothing.
+
+    Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
+    """
+    devices = contexts(ctx)
+    net = build_net(config, dataset, devices, dtype)
+    objective = Objective(net)
+    objective.hybridize(static_alloc=True, static_shape=True)
+    train, test = make_batches(config, dataset, peers)
+    return Training(
+        config=config,
+        dataset=dataset,
+        devices=devices,
+        net=net,
+        trainer=make_trainer(net, config, devices, peers),
+        objective=objective,
+        train=train,
+        test=test,
+        peers=peers,
+        dtype=dtype,
+    )
