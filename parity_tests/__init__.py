@@ -5,16 +5,23 @@ report = check_parity(gluon_net, torch_net, inputs)
 assert report.ok, report.first_divergence
 """
 
+import importlib
 import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-if "mxnet" not in sys.modules:
-    import gluon_cnn  # noqa: F401  (settles threads and engine before MXNet loads)
-import mxnet  # noqa: F401  (before torch)
+# Where only torch is installed, what needs no MXNet works all the same (`parity_tests.gate`).
+if find_spec("mxnet") is not None:
+    if "mxnet" not in sys.modules:
+        import gluon_cnn  # noqa: F401  (settles threads and engine before MXNet loads)
+    import mxnet  # noqa: F401  (before torch)
 
-from parity_tests.api import DEFAULT_LEVELS, check_parity
 from parity_tests.compare import Mismatch, Verdict, compare
 from parity_tests.leaves import ParityError
 from parity_tests.report import LEVELS, Coverage, Divergence, Report, Row
+
+if TYPE_CHECKING:
+    from parity_tests.api import DEFAULT_LEVELS, check_parity
 
 __all__ = [
     "DEFAULT_LEVELS",
@@ -29,3 +36,10 @@ __all__ = [
     "check_parity",
     "compare",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs both frameworks is imported when it is asked for."""
+    if name in ("DEFAULT_LEVELS", "check_parity"):
+        return getattr(importlib.import_module("parity_tests.api"), name)
+    raise AttributeError(f"module 'parity_tests' has no attribute {name!r}")

@@ -1,9 +1,18 @@
-"""`python -m parity_tests`: run parity, print a table, exit 1 with the first divergence by name."""
+"""`python -m parity_tests`: run parity, print a table, exit 1 with the first divergence by name.
+
+`snapshot` and `compare` as the first word are `parity_tests.gate`'s commands.
+"""
 
 from __future__ import annotations
 
-import re
 import sys
+
+from parity_tests.gate import commands
+
+if __name__ == "__main__" and commands.asked(sys.argv[1:]):
+    sys.exit(commands.main(sys.argv[1:]))
+
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +42,10 @@ FULL = ("alexnet", "vgg16")  # whose full size is worth a minute
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv), errors=(ParityError,))
+    given = list(sys.argv[1:] if argv is None else argv)
+    if commands.asked(given):
+        return commands.main(given)
+    return run(lambda: _main(given), errors=(ParityError,))
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -6,10 +6,10 @@ every window, stride, padding and order is as before, and it takes a second.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mxnet.gluon import nn as gluon_nn
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["thin_gluon", "thin_torch"]
 
@@ -30,6 +30,8 @@ def thin_gluon(net: Any, divisor: int) -> None:
 
 
 def _gluon(old: Any, into: int, out: int) -> Any:
+    from mxnet.gluon import nn as gluon_nn  # each side on its own: the other may not be installed
+
     prefix = old.prefix
     if isinstance(old, gluon_nn.Dense):
         return gluon_nn.Dense(old._units // out, in_units=old._in_units // into, prefix=prefix)
@@ -71,6 +73,8 @@ def thin_torch(net: Any, divisor: int) -> None:
 
 
 def _torch(old: Any, into: int, out: int) -> nn.Module:
+    from torch import nn
+
     if isinstance(old, nn.Linear):
         return nn.Linear(old.in_features // into, old.out_features // out)
     if isinstance(old, nn.BatchNorm2d):

@@ -1,0 +1,100 @@
+"""`python -m parity_tests compare SNAPSHOT [SNAPSHOT]`: what moved, and who."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.cli import Parser, print_json
+from harness.errors import UsageError
+from harness.runfolder import replace_file
+from parity_tests.gate import store
+from parity_tests.gate.attribution import NAMES, Comparison, compared
+from parity_tests.gate.snapshot import RULES_NAME, add_options, fresh, progress
+from parity_tests.gate.store import Snapshot
+
+__all__ = ["main", "text", "write_report"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    parser = Parser(
+        prog="python -m parity_tests compare",
+        description="Compare two snapshots, or a snapshot with one taken now: unchanged, moved "
+        "within rounding, or moved in semantics, and which framework it was.",
+        epilog="Exit status: 0 unchanged or moved within rounding, 1 semantics moved (named on "
+        "stdout), 2 bad usage or a snapshot that is bad, partial or changed.",
+    )
+    parser.add_argument("old", metavar="SNAPSHOT", help="the baseline")
+    parser.add_argument(
+        "new", metavar="SNAPSHOT", nargs="?", help="the snapshot to judge; unset: one taken now"
+    )
+    parser.add_argument("--report", metavar="DIR", help="write gate.html and gate.json there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(parser)
+    args = parser.parse_args(argv)
+    old = store.read(Path(args.old))
+    if args.new is None:
+        new = _fresh_like(old, args)
+    elif args.model or args.full or args.side or args.seed:
+        raise UsageError("--model, --full, --side and --seed are for a snapshot taken now")
+    else:
+        new = store.read(Path(args.new))
+    comparison = compared(old, new)
+    if args.report:
+        write_report(Path(args.report), comparison)
+    if args.json:
+        print_json(comparison.as_dict())
+    else:
+        print(text(comparison))
+    return 0 if comparison.ok else 1
+
+
+def _fresh_like(old: Snapshot, args: Namespace) -> Snapshot:
+    """A snapshot of now, of what the old one has, where the command line does not say otherwise."""
+    names = [name for name in old.subjects if name != RULES_NAME]
+    args.model = args.model or [n for n in names if not n.endswith("-224")]
+    args.full = args.full or any(name.endswith("-224") for name in names)
+    args.seed = args.seed or int(old.settings.get("seed", 0))
+    if args.side is None and len(old.sides) == 1:
+        args.side = old.sides[0]
+    new = fresh(args, progress)
+    new.name = "now"
+    return new
+
+
+def text(comparison: Comparison) -> str:
+    """The verdict, who moved, across, and the environment, for a terminal."""
+    lines = [f"{comparison.verdict}: {comparison.old} -> {comparison.new}"]
+    for side, verdict in comparison.sides.items():
+        count = f"{verdict.moved} of {verdict.compared} quantities" if verdict.compared else ""
+        lines.append(f"  {NAMES[side]:6} {verdict.verdict:22} {count}".rstrip())
+        if verdict.first is not None:
+            lines.append(f"         {verdict.sentence}")
+        elif verdict.cause:
+            lines.append(f"         {verdict.cause}")
+    for across in comparison.across:
+        agree = f"{across.compared - across.apart} of {across.compared} agree in float64"
+        first = f", first apart: {across.first}" if across.first else ""
+        lines.append(f"  MXNet beside torch, {across.what}: {agree}{first}")
+    for group, changes in comparison.environment.items():
+        lines.append(f"  {group}: {'; '.join(changes)}")
+    lines += [f"  not compared: {name}" for name in comparison.not_compared]
+    return "\n".join(lines)
+
+
+def write_report(folder: Path, comparison: Comparison) -> None:
+    """Write gate.json and gate.html, the page where jinja2 is installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    body = json.dumps(comparison.as_dict(), indent=1, allow_nan=False) + "\n"
+    replace_file(folder / "gate.json", lambda part: part.write_text(body, encoding="utf-8"))
+    try:
+        from parity_tests.gate.gate_page import page
+    except ModuleNotFoundError as error:
+        print(f"no gate.html: {error}; install Jinja2", file=sys.stderr)
+        return
+    html = page(comparison)
+    replace_file(folder / "gate.html", lambda part: part.write_text(html, encoding="utf-8"))

@@ -1,0 +1,185 @@
+"""What the gate asks of MXNet; its twin is `torch_border`. Imports MXNet alone."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon
+
+from parity_tests import gluon_side
+from parity_tests.gate.subjects import RATE, RULES, Tensors
+from parity_tests.gluon_leaves import leaves
+from parity_tests.optimizer_rules import Rule
+from parity_tests.runs import Arrays, NetRun, Objective
+
+__all__ = [
+    "artefacts", "default_loss", "dressed", "leaves", "loss_run", "objective", "rules", "run_leaf",
+    "run_net", "start", "steps", "updates",
+]  # fmt: skip
+
+SIDE = "gluon"
+run_leaf = gluon_side.run_leaf
+
+
+def start(net: Any) -> Tensors:
+    """Every leaf's parameters and buffers, as the net holds them."""
+    return {(leaf.path, role): t.read() for leaf in leaves(net) for role, t in leaf.tensors.items()}
+
+
+def dressed(net: Any, values: Tensors) -> Any:
+    """A copy of the net with other values."""
+    copied = gluon_side.clone(net, None)
+    named = copied._collect_params_with_prefix()
+    for leaf in leaves(copied):
+        for role, tensor in leaf.tensors.items():
+            value = values.get((leaf.path, role))
+            if value is not None:
+                named[tensor.name].set_data(gluon_side.as_is(value))
+    return copied
+
+
+def objective(
+    net: Any, loss: Callable[[Any], Any] | None, labels: np.ndarray | None, outputs: Arrays
+) -> Objective:
+    """A loss of the labels, or fixed gradients of the outputs where there are no labels."""
+    if labels is None or loss is None:
+        return Objective(upstream=fixed_upstream(outputs))
+    return Objective(labels=labels, gluon=loss(net))
+
+
+def default_loss(net: Any) -> Any:
+    return gluon.loss.SoftmaxCrossEntropyLoss()
+
+
+def run_net(
+    net: Any, inputs: Arrays, dtype: str, *, train: bool, objective: Objective | None = None
+) -> NetRun:
+    return gluon_side.run_net(net, inputs, dtype, train=train, objective=objective)
+
+
+def loss_run(objective: Objective, logits: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
+    """The loss of each sample, and its gradient."""
+    values = gluon_side.ndarray(logits, dtype)
+    values.attach_grad()
+    assert objective.gluon is not None  # the caller has labels, and labels come with a loss
+    with autograd.record():
+        each = objective.gluon(values, mx.nd.array(objective.labels, dtype=dtype))
+    each.backward()
+    return {"loss": each.asnumpy(), "loss gradient": values.grad.asnumpy()}
+
+
+def steps(
+    net: Any, batches: Any, dtype: str, rule: Rule, loss: Callable[[Any, Any], Any]
+) -> Iterator[tuple[int, str, str, np.ndarray]]:
+    """Train a copy as `gluon_cnn.train` does; (step, path, quantity, value) of every stage.
+
+    Dropout passes its input on.
+    """
+    copied = gluon_side.clone(net, dtype)
+    named = copied._collect_params_with_prefix()
+    watched = leaves(copied)
+    for leaf in watched:
+        if leaf.kind == "dropout":
+            leaf.block.__dict__["forward"] = lambda x: x
+    trained = [
+        (leaf.path, role, named[t.name])
+        for leaf in watched
+        for role, t in leaf.tensors.items()
+        if t.trainable
+    ]
+    trainer = _trainer([p for _, _, p in trained], rule)
+    for number, (images, labels) in enumerate(batches, 1):
+        with autograd.record():
+            logits = copied(mx.nd.array(images, dtype=dtype))
+            each = loss(logits, mx.nd.array(labels, dtype=dtype))
+        each.backward()
+        yield number, "(net)", "logits", logits.asnumpy()
+        yield number, "(net)", "loss", each.asnumpy()
+        trainer.step(len(labels))
+        for index, (path, role, parameter) in enumerate(trained):
+            for kind, slot in _slots(trainer, index, rule).items():
+                yield number, path, f"{role} {kind}", slot
+            yield number, path, role, parameter.data().asnumpy()
+        for leaf in watched:
+            for role, tensor in leaf.tensors.items():
+                if tensor.buffer and not tensor.trainable:
+                    yield number, leaf.path, role, tensor.read()
+
+
+def _trainer(parameters: list[gluon.Parameter], rule: Rule) -> gluon.Trainer:
+    trainer = gluon.Trainer(parameters, rule.name, rule.mxnet_options(), kvstore=None)
+    trainer.set_learning_rate(RATE[rule.name])
+    return trainer
+
+
+def _slots(trainer: gluon.Trainer, index: int, rule: Rule) -> dict[str, np.ndarray]:
+    state = trainer._updaters[0].states.get(index)
+    arrays = () if state is None else state if isinstance(state, tuple) else (state,)
+    return {kind: slot.asnumpy() for kind, slot in zip(rule.slots, arrays, strict=True)}
+
+
+def rules() -> list[tuple[str, Rule]]:
+    """The update rules of this side, by what the suite calls them."""
+    return [(rule.label, rule) for rule in RULES]
+
+
+def updates(
+    label: str, rule: Rule, weight: np.ndarray, gradients: list[np.ndarray], dtype: str
+) -> Iterator[tuple[int, str, np.ndarray]]:
+    """One parameter through a rule, step by step: (step, quantity, value)."""
+    parameter = gluon.Parameter("w", shape=weight.shape, dtype=dtype)
+    parameter.initialize(ctx=mx.cpu())
+    parameter.set_data(gluon_side.ndarray(weight, dtype))
+    trainer = _trainer([parameter], rule)
+    for number, gradient in enumerate(gradients, 1):
+        with autograd.record():
+            product = (parameter.data() * gluon_side.ndarray(gradient, dtype)).sum()
+        product.backward()
+        trainer.step(4)
+        for kind, slot in _slots(trainer, 0, rule).items():
+            yield number, f"weight {kind}", slot
+        yield number, "weight", parameter.data().asnumpy()
+
+
+def artefacts(net: Any, inputs: Arrays) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
+    """What the exported symbol computes when it is loaded again, and its graph.
+
+    The graph is written without the names that a process counts up and without MXNet's version, so
+    that equal graphs are equal files.
+    """
+    copied = gluon_side.clone(net, "float32")
+    given = [gluon_side.ndarray(x, "float32") for x in inputs]
+    copied.hybridize()
+    live = gluon_side.flat(copied(*given))
+    with tempfile.TemporaryDirectory() as folder:
+        stem = str(Path(folder) / "net")
+        copied.export(stem)
+        graph = json.loads(Path(f"{stem}-symbol.json").read_text())
+        names = ["data"] if len(inputs) == 1 else [f"data{i}" for i in range(len(inputs))]
+        loaded = gluon.SymbolBlock.imports(f"{stem}-symbol.json", names, f"{stem}-0000.params")
+        again = gluon_side.flat(loaded(*given))
+    values = {f"hybridized output {i}": y.asnumpy() for i, y in enumerate(live)}
+    values |= {f"exported symbol's output {i}": y.asnumpy() for i, y in enumerate(again)}
+    return values, {"symbol.json": _plain(graph)}
+
+
+def _plain(graph: Mapping[str, Any]) -> bytes:
+    nodes = [
+        {
+            "op": node["op"],
+            "name": f"n{i}",
+            "attrs": dict(sorted(node.get("attrs", {}).items())),
+            "inputs": node["inputs"],
+        }
+        for i, node in enumerate(graph["nodes"])
+    ]
+    kept = {"nodes": nodes, "arg_nodes": graph["arg_nodes"], "heads": graph["heads"]}
+    for node in nodes:  # what a variable carries is how it is initialised, by names
+        node["attrs"] = {k: v for k, v in node["attrs"].items() if not k.startswith("__")}
+    return (json.dumps(kept, indent=1) + "\n").encode()

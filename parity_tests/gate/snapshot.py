@@ -1,0 +1,185 @@
+"""`python -m parity_tests snapshot OUT`: record what both frameworks compute now."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import sys
+import time
+import warnings
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from harness.cli import Parser, natural
+from harness.errors import CommandError, UsageError
+from parity_tests.gate import store
+from parity_tests.gate.fingerprint import fingerprint
+from parity_tests.gate.quantities import SAMPLE
+from parity_tests.gate.store import Snapshot, SubjectRecord
+from parity_tests.gate.subjects import FULL, MODELS, STEPS, Subject, project_subject
+from parity_tests.gate.taking import NOISE, PAIRS, one_line, take, take_rules
+
+__all__ = [
+    "RULES_NAME",
+    "SIDES",
+    "add_options",
+    "borders",
+    "chosen_models",
+    "fresh",
+    "main",
+    "progress",
+    "record_of",
+    "take_snapshot",
+]
+
+SIDES = ("gluon", "torch")
+RULES_NAME = "optimizers"
+
+Say = Callable[[str], None]
+
+
+def borders(wanted: Sequence[str] = SIDES) -> tuple[dict[str, ModuleType], dict[str, str]]:
+    """The sides that work here, and why the others do not."""
+    found: dict[str, ModuleType] = {}
+    absent: dict[str, str] = {}
+    for side in SIDES:
+        if side not in wanted:
+            absent[side] = "not asked for"
+            continue
+        try:
+            found[side] = importlib.import_module(f"parity_tests.gate.{side}_border")
+        except Exception as error:  # a framework may fail to load in any way
+            absent[side] = one_line(error)
+    return found, absent
+
+
+def take_snapshot(
+    subjects: Iterable[Subject],
+    *,
+    sides: Sequence[str] = SIDES,
+    rules: bool = True,
+    settings: dict[str, object] | None = None,
+    say: Say = lambda line: None,
+) -> Snapshot:
+    """Take a snapshot of subjects with every side that works. Raises CommandError if none does."""
+    found, absent = borders(sides)
+    if not found:
+        reasons = "; ".join(f"{side}: {reason}" for side, reason in absent.items())
+        raise CommandError(f"neither framework works here ({reasons})")
+    snapshot = Snapshot(
+        fingerprint(found),
+        {"noise": NOISE, "pairs": PAIRS, "sample": SAMPLE, **(settings or {})},
+        absent,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the frameworks' own about exporting
+        if rules:
+            sides_taken = {side: take_rules(border) for side, border in found.items()}
+            snapshot.subjects[RULES_NAME] = SubjectRecord(sides_taken)
+        for subject in subjects:
+            snapshot.subjects[subject.name] = record_of(subject, found, say)
+    return snapshot
+
+
+def record_of(subject: Subject, found: dict[str, ModuleType], say: Say) -> SubjectRecord:
+    """What the sides give for one subject."""
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the frameworks' own about exporting
+        record = SubjectRecord({side: take(border, subject) for side, border in found.items()})
+    record.inputs = _inputs(subject)
+    failed = sum(len(taken.failures) for taken in record.sides.values())
+    which = f", {failed} did not run" if failed else ""
+    say(f"{subject.name}: {time.perf_counter() - started:.1f} s{which}")
+    return record
+
+
+def _inputs(subject: Subject) -> dict[str, np.ndarray]:
+    named = {str(i): np.ascontiguousarray(x) for i, x in enumerate(subject.inputs)}
+    if subject.labels is not None:
+        named["labels"] = subject.labels
+    return named
+
+
+def chosen_models(given: list[str] | None, full: bool) -> list[tuple[str, bool]]:
+    """The (model, whether at full size) of a command line."""
+    names = [n.strip() for text in given for n in text.split(",")] if given else list(MODELS)
+    unknown = [name for name in names if name not in MODELS]
+    if unknown:
+        raise UsageError(f"--model is {unknown[0]!r}, expected some of {', '.join(MODELS)}")
+    chosen = [(name, False) for name in MODELS if name in names]
+    return chosen + [(name, True) for name in FULL if full and name in names]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    parser = Parser(
+        prog="python -m parity_tests snapshot",
+        description="Record what MXNet and torch compute now, for a later `compare`. Where only "
+        "one of them works, that one is recorded, and the snapshot says so.",
+        epilog="Exit status: 0 written, 1 nothing could be recorded, 2 bad usage.",
+    )
+    parser.add_argument("out", metavar="OUT", help="folder to write; a snapshot there is replaced")
+    add_options(parser)
+    args = parser.parse_args(argv)
+    out = Path(args.out)
+    store.check_free(out)
+    snapshot = fresh(args, progress)
+    size = store.write(snapshot, out)
+    for side, reason in snapshot.absent.items():
+        print(f"{side} is not in this snapshot: {reason}", file=sys.stderr)
+    print(f"{out}: {len(snapshot.subjects)} subjects, {size / 1e6:.1f} MB, "
+          f"sides {' and '.join(snapshot.sides)}")  # fmt: skip
+    return 0
+
+
+def progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def add_options(parser: Parser) -> None:
+    """What a snapshot is taken of; `compare` needs the same for a fresh one."""
+    parser.add_argument(
+        "--model", action="append", metavar="NAME", help="model, or several with commas; unset: all"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help=f"also {' and '.join(FULL)} at 224×224, forward"
+    )
+    parser.add_argument("--side", choices=SIDES, help="one framework alone; unset: all that work")
+    parser.add_argument("--seed", type=natural, default=0, help="seed of weights and inputs")
+
+
+def fresh(args: Namespace, say: Say) -> Snapshot:
+    """A snapshot of now, as the command line asks, the subjects shared among two processes."""
+    sides = (args.side,) if args.side else SIDES
+    wanted = chosen_models(args.model, args.full)
+    snapshot = take_snapshot([], sides=sides, settings={"seed": args.seed, "steps": STEPS})
+    workers = min(2, len(os.sched_getaffinity(0)), len(wanted))
+    if workers < 2:
+        for task in wanted:
+            snapshot.subjects |= _one(*task, args.seed, sides, say)
+        return snapshot
+    context = multiprocessing.get_context("spawn")  # a forked MXNet hangs
+    with ProcessPoolExecutor(workers, context) as pool:
+        waiting = {
+            task: pool.submit(_one, *task, args.seed, sides, None) for task in reversed(wanted)
+        }
+        for task in wanted:  # the last ones are the largest, and were begun first
+            record = waiting[task].result()
+            snapshot.subjects |= record
+            say(f"{next(iter(record))}: done")
+    return snapshot
+
+
+def _one(
+    name: str, full: bool, seed: int, sides: Sequence[str], say: Say | None
+) -> dict[str, SubjectRecord]:
+    """One subject's record under its name; a process of its own may do it."""
+    subject = project_subject(name, full=full, seed=seed)
+    return {subject.name: record_of(subject, borders(sides)[0], say or (lambda line: None))}

@@ -1,0 +1,248 @@
+"""Snapshots on disk: one folder of JSON and safetensors, each file with its sha256, written whole.
+
+snapshot.json         schema, fingerprint, sides, settings, sha256 of every other file
+NAME.json             the quantities of a subject, in the order of causes
+NAME.safetensors      their sampled values and sums, and the subject's inputs
+NAME-SIDE-*.json      the exported graphs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from harness.errors import CommandError, UsageError
+from parity_tests.gate.quantities import Failure, Kept, Taken
+
+__all__ = ["SCHEMA", "Snapshot", "SnapshotError", "SubjectRecord", "check_free", "read", "write"]
+
+SCHEMA = 1
+READABLE = (1,)
+MANIFEST = "snapshot.json"
+
+_COLUMNS = (
+    "level", "check", "path", "kind", "name", "shape", "limit", "fraction", "distance", "digest32",
+    "digest64", "nonfinite",
+)  # fmt: skip
+
+
+class SnapshotError(CommandError):
+    """A snapshot that cannot be used, and why, by name (exit code 2)."""
+
+    exit_code = 2
+
+
+@dataclass
+class SubjectRecord:
+    """One subject of a snapshot: what each side gave, and what it was given."""
+
+    sides: dict[str, Taken] = field(default_factory=dict)
+    inputs: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass
+class Snapshot:
+    """A whole snapshot in memory. `absent` says of a side that is not in it, why."""
+
+    fingerprint: dict[str, dict[str, str]]
+    settings: dict[str, Any]
+    absent: dict[str, str] = field(default_factory=dict)
+    subjects: dict[str, SubjectRecord] = field(default_factory=dict)
+    name: str = ""
+
+    @property
+    def sides(self) -> list[str]:
+        return sorted({side for record in self.subjects.values() for side in record.sides})
+
+
+def write(snapshot: Snapshot, folder: Path) -> int:
+    """Write a snapshot under a temporary name, then let it appear; returns its size in bytes.
+
+    Raises UsageError where something is in the way.
+    """
+    check_free(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        files: dict[str, bytes] = {}
+        for name, record in snapshot.subjects.items():
+            files |= _files(name, record)
+        manifest = {
+            "schema": SCHEMA,
+            "fingerprint": snapshot.fingerprint,
+            "settings": snapshot.settings,
+            "absent": snapshot.absent,
+            "subjects": list(snapshot.subjects),
+            "files": {name: _sha256(data) for name, data in sorted(files.items())},
+        }
+        manifest["seal"] = _sha256(_json(manifest))
+        files[MANIFEST] = _json(manifest)
+        for name, data in files.items():
+            with (part / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        _replace(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return sum(len(data) for data in files.values())
+
+
+def check_free(folder: Path) -> None:
+    """Raise UsageError where a folder is taken by something that is not a snapshot."""
+    if not folder.exists() or (folder / MANIFEST).exists():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise UsageError(f"{folder} is not a snapshot and not empty; name a new folder")
+
+
+def _replace(part: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _files(name: str, record: SubjectRecord) -> dict[str, bytes]:
+    tensors: dict[str, np.ndarray] = {f"inputs/{k}": v for k, v in record.inputs.items()}
+    described: dict[str, Any] = {"columns": list(_COLUMNS), "sides": {}}
+    files: dict[str, bytes] = {}
+    for side, taken in record.sides.items():
+        described["sides"][side] = {
+            "quantities": [_row(kept) for kept in taken.quantities],
+            "failures": [list(vars(failure).values()) for failure in taken.failures],
+            "files": sorted(taken.files),
+        }
+        for number, kept in enumerate(taken.quantities):
+            stem = f"{side}/{number}"
+            tensors[f"{stem}/32"] = kept.single
+            tensors[f"{stem}/64"] = np.concatenate([kept.double, kept.sums])
+        files |= {f"{name}-{side}-{file}": data for file, data in taken.files.items()}
+    rows = _json(described)
+    return {f"{name}.json": rows, f"{name}.safetensors": save(tensors), **files}
+
+
+def _row(kept: Kept) -> list[Any]:
+    values = [getattr(kept, column) for column in _COLUMNS]
+    return [_number(v) if isinstance(v, float) else list(v) if isinstance(v, tuple) else v
+            for v in values]  # fmt: skip
+
+
+def _number(value: float) -> float | str:
+    return float(f"{value:.6g}") if np.isfinite(value) else str(value)
+
+
+def _json(value: Any) -> bytes:
+    """Compact JSON, a line for each row of a table, so that two snapshots can be diffed."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return (text.replace('],["', '],\n["').replace('":{"', '":\n{"') + "\n").encode()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def read(folder: Path) -> Snapshot:
+    """A snapshot, every file checked. Raises SnapshotError by name."""
+    manifest = _manifest(folder)
+    contents = _contents(folder, manifest)
+    try:
+        snapshot = Snapshot(
+            manifest["fingerprint"], manifest["settings"], manifest["absent"], name=folder.name
+        )
+        for name in manifest["subjects"]:
+            snapshot.subjects[name] = _record(name, contents)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise SnapshotError(
+            f"{folder}: its files are whole and do not make a snapshot ({type(error).__name__}: "
+            f"{error}); take it again"
+        ) from error
+    return snapshot
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise SnapshotError(f"{folder} {what}, expected the folder of a snapshot")
+    path = folder / MANIFEST
+    if not path.exists():
+        raise SnapshotError(f"{folder} has no {MANIFEST}: it is no snapshot, or a partial one")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise SnapshotError(f"{path} is not JSON: it was cut or changed; take it again") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise SnapshotError(f"{path} is not the manifest of a snapshot")
+    schema = manifest.get("schema")
+    if schema not in READABLE:
+        raise SnapshotError(
+            f"{folder} has schema {schema!r}, this version reads "
+            f"{', '.join(map(str, READABLE))}; compare it with the version that took it"
+        )
+    seal = manifest.pop("seal", None)
+    if seal != _sha256(_json(manifest)):
+        raise SnapshotError(f"{path} was changed after it was written (its seal is broken)")
+    return manifest
+
+
+def _contents(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes]:
+    contents = {}
+    for name, expected in manifest["files"].items():
+        if Path(name).name != name:
+            raise SnapshotError(f"{folder / MANIFEST} names a file outside its folder: {name!r}")
+        try:
+            data = (folder / name).read_bytes()
+        except OSError as error:
+            raise SnapshotError(f"{folder / name}: {error.strerror}; it is partial") from None
+        if _sha256(data) != expected:
+            raise SnapshotError(
+                f"{folder / name} was changed or cut: sha256 {_sha256(data)[:12]}…, "
+                f"expected {expected[:12]}…"
+            )
+        contents[name] = data
+    extra = {path.name for path in folder.iterdir()} - contents.keys() - {MANIFEST}
+    if extra:
+        raise SnapshotError(f"{folder / min(extra)} is not in the snapshot's manifest; remove it")
+    return contents
+
+
+def _record(name: str, contents: dict[str, bytes]) -> SubjectRecord:
+    described = json.loads(contents[f"{name}.json"])
+    try:
+        tensors = load(contents[f"{name}.safetensors"])
+    except Exception as error:  # safetensors has an exception of its own
+        raise ValueError(f"{name}.safetensors: {error}") from error
+    record = SubjectRecord()
+    record.inputs = {
+        key.removeprefix("inputs/"): value
+        for key, value in tensors.items()
+        if key.startswith("inputs/")
+    }
+    for side, part in described["sides"].items():
+        taken = Taken()
+        for number, row in enumerate(part["quantities"]):
+            values = dict(zip(described["columns"], row, strict=True))
+            values["shape"] = tuple(values["shape"])
+            for column in ("limit", "fraction", "distance"):
+                values[column] = float(values[column])
+            single = tensors[f"{side}/{number}/32"]
+            both = tensors[f"{side}/{number}/64"]
+            taken.quantities.append(
+                Kept(**values, single=single, double=both[: single.size], sums=both[single.size :])
+            )
+        taken.failures = [Failure(*row) for row in part["failures"]]
+        taken.files = {file: contents[f"{name}-{side}-{file}"] for file in part["files"]}
+        record.sides[side] = taken
+    return record
