@@ -147,7 +147,7 @@ def _pool(b: Any) -> tuple[str, dict[str, object]]:
 
 
 def _batch_norm(b: Any) -> tuple[str, dict[str, object]]:
-    if b.fuse_relu:
+    if getattr(b, "fuse_relu", False):
         return f"custom:{type(b).__name__}", {}
     return "batchnorm", {
         "eps": float(b._kwargs["eps"]),
@@ -187,7 +187,8 @@ _READERS: list[tuple[Any, Callable[[Any], tuple[str, dict[str, object]]]]] = [
     (nn.conv_layers._Conv, _conv),
     (nn.Dense, _dense),
     (nn.conv_layers._Pooling, _pool),
-    (nn.basic_layers._BatchNorm, _batch_norm),
+    # MXNet before 1.8 has no class above its BatchNorm
+    (getattr(nn.basic_layers, "_BatchNorm", nn.BatchNorm), _batch_norm),
     (nn.Activation, _activation),
     (nn.LeakyReLU, _plain("leaky_relu", slope="_alpha")),
     (nn.ELU, _plain("elu", alpha="_alpha")),

@@ -13,7 +13,7 @@ import numpy as np
 from mxnet import autograd, gluon
 
 from parity_tests import gluon_side
-from parity_tests.gate.subjects import RATE, RULES, Tensors
+from parity_tests.gate.subjects import RATE, RULES, Tensors, fixed_upstream
 from parity_tests.gluon_leaves import leaves
 from parity_tests.optimizer_rules import Rule
 from parity_tests.runs import Arrays, NetRun, Objective

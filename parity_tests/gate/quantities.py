@@ -130,7 +130,8 @@ class Taken:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def by_key(self) -> dict[Key, Kept | Failure]:
-        return {item.key: item for item in (*self.quantities, *self.failures)}
+        found: dict[Key, Kept | Failure] = {item.key: item for item in self.quantities}
+        return found | {item.key: item for item in self.failures}
 
 
 def key_of(item: Kept | Failure | Quantity) -> Key:

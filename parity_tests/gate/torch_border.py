@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from parity_tests import torch_side
-from parity_tests.gate.subjects import RATE, RULES, Tensors
+from parity_tests.gate.subjects import RATE, RULES, Tensors, fixed_upstream
 from parity_tests.optimizer_rules import Rule
 from parity_tests.runs import Arrays, NetRun, Objective
 from parity_tests.torch_leaves import leaves
