@@ -49,7 +49,8 @@ RATE = {"sgd": 0.01, "nag": 0.01, "adam": 0.001}
 # Every update rule alone, as the first of all subjects
 RULES = (
     Rule("sgd"), Rule("sgd", wd=0.01), Rule("sgd", momentum=0.9),
-    Rule("sgd", momentum=0.9, wd=0.01), Rule("sgd", momentum=0.9, clip=0.5), Rule("nag", momentum=0.9, wd=0.01), Rule("adam"),
+    Rule("sgd", momentum=0.9, wd=0.01), Rule("sgd", momentum=0.9, clip=0.5),
+    Rule("nag", momentum=0.9, wd=0.01), Rule("adam"),
     Rule("adam", wd=0.01), Rule("adam", beta1=0.8, beta2=0.99, epsilon=1e-4, clip=0.5),
 )  # fmt: skip
 
