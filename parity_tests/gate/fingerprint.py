@@ -12,6 +12,7 @@ import platform
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ _SWITCHES = re.compile(
     r"(MXNET|MKL|MKLDNN|DNNL|ONEDNN|TORCH|PYTORCH|ATEN|KMP|GOMP|OMP|NVIDIA|CUDNN|CUBLAS)_\w+"
 )
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_OWN = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # torch sets them while it loads
 _FLAGS = re.compile(r"(sse4_\d|avx\w*|fma|f16c|amx\w*|neon|asimd|sve\w*)")
 
 
@@ -46,12 +48,11 @@ def fingerprint(sides: dict[str, Any]) -> Fingerprint:
         "numpy": {"version": np.__version__},
         "python": {"version": platform.python_version()},
         "machine": _machine(),
-        "threads": {"cores": str(_cores())}
-        | {name: os.environ[name] for name in _THREADS if name in os.environ},
+        "threads": {name: os.environ[name] for name in _THREADS if name in os.environ},
         "switches": {
             name: value
             for name, value in sorted(os.environ.items())
-            if _SWITCHES.fullmatch(name) and name not in _THREADS
+            if _SWITCHES.fullmatch(name) and name not in (*_THREADS, *_OWN)
         },
         "models": _models(),
     }
@@ -65,12 +66,19 @@ def fingerprint(sides: dict[str, Any]) -> Fingerprint:
 
 
 def difference(old: Fingerprint, new: Fingerprint) -> dict[str, list[str]]:
-    """What differs, by group, each as `version 1.8.0 -> 1.9.1`; only groups that both have."""
+    """What differs, by group, each as `version 1.8.0 -> 1.9.1`; only groups that both have.
+
+    A framework brings settings of its own along: where it is in one of the two alone, what that one
+    alone has set is no difference.
+    """
     found = {}
+    same_sides = all((side in old) == (side in new) for side in ("mxnet", "torch"))
     for group in GROUPS:
         if group not in old or group not in new:
             continue
-        names = sorted(old[group].keys() | new[group].keys())
+        everything = same_sides or group not in ("threads", "switches")
+        a, b = old[group].keys(), new[group].keys()
+        names = sorted(a | b if everything else a & b)
         changed = [
             f"{name} {old[group].get(name, 'unset')} -> {new[group].get(name, 'unset')}"
             for name in names
@@ -79,12 +87,6 @@ def difference(old: Fingerprint, new: Fingerprint) -> dict[str, list[str]]:
         if changed:
             found[group] = changed
     return found
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _machine() -> dict[str, str]:
@@ -147,6 +149,7 @@ mx.nd.Convolution(x, w, no_bias=True, kernel=(3, 3), num_filter=16).wait_to_read
 """
 
 
+@cache
 def _onednn() -> str:
     """oneDNN's own line about its version, which it prints where it is asked to be verbose."""
     switches = {"MKLDNN_VERBOSE": "1", "DNNL_VERBOSE": "1", "ONEDNN_VERBOSE": "1"}

@@ -105,7 +105,15 @@ def _moved(a: Kept, b: Kept) -> _Judged:
         return SEMANTICS, "float32", single, _detail("float32", single), hint
     worst = max(double, single)
     dtype = "float64" if a.digest64 != b.digest64 else "float32"
+    if _zeros_alone(a, b):
+        return ROUNDING, dtype, 0.0, "the signs of zeros moved, and no value", ""
     return ROUNDING, dtype, worst, _detail(dtype, worst), ""
+
+
+def _zeros_alone(a: Kept, b: Kept) -> bool:
+    """Whether the bits differ and no value does, as far as sample and sums tell."""
+    pairs = ((a.single, b.single), (a.double, b.double), (a.sums, b.sums))
+    return a.distance == b.distance and all(np.array_equal(x, y) for x, y in pairs)
 
 
 def _double(a: Kept, b: Kept) -> float:

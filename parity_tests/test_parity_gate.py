@@ -1,0 +1,227 @@
+"""Snapshots: bit-equal when nothing changed, readable for good, refused by name when bad."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity_tests.gate import commands, store
+from parity_tests.gate.attribution import compared
+from parity_tests.gate.movement import ROUNDING, SEMANTICS, UNCHANGED
+from parity_tests.gate.pairs import plain_subject
+from parity_tests.gate.quantities import SAMPLE, Kept, Quantity
+from parity_tests.gate.snapshot import take_snapshot
+from parity_tests.gate.store import Snapshot
+
+OLD = Path(__file__).parent / "snapshots"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gate") / "plain"
+    store.write(take_snapshot([plain_subject()]), path)
+    return path
+
+
+@pytest.fixture
+def spoilt(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "spoilt"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_second_snapshot_is_byte_identical(folder: Path, tmp_path: Path) -> None:
+    store.write(take_snapshot([plain_subject()]), tmp_path / "again")
+    assert contents(folder) == contents(tmp_path / "again")
+
+
+def test_a_snapshot_comes_back_as_it_was_written(folder: Path, tmp_path: Path) -> None:
+    store.write(store.read(folder), tmp_path / "again")
+    assert contents(folder) == contents(tmp_path / "again")
+
+
+def test_it_holds_every_leaf_gradient_step_and_export(folder: Path) -> None:
+    snapshot = store.read(folder)
+    for side in ("gluon", "torch"):
+        taken = snapshot.subjects["plain"].sides[side]
+        assert not taken.failures
+        keys = set(taken.by_key())
+        for leaf in range(12):
+            for check in ("local", "stream"):
+                assert ("forward", check, str(leaf), "output") in keys
+                assert ("backward", check, str(leaf), "input gradient") in keys
+        for path in ("0", "4", "8", "11"):
+            assert ("backward", "stream", path, "weight gradient") in keys
+            assert ("training", "stream", path, "step 3 weight mom") in keys
+        assert ("training", "stream", "1", "step 3 running_var") in keys
+        assert ("loss", "local", "(loss)", "loss gradient") in keys
+        assert any(level == "artefacts" for level, *_ in keys)
+        assert taken.files
+
+
+@pytest.mark.parametrize("schema", sorted(path.name for path in OLD.iterdir()))
+def test_old_snapshots_stay_readable(schema: str) -> None:
+    old = store.read(OLD / schema)
+    assert sum(len(t.quantities) for t in old.subjects["plain"].sides.values()) > 200
+    found = compared(old, take_snapshot([plain_subject()], rules=False))
+    assert found.verdict in (UNCHANGED, ROUNDING), found.sentence
+
+
+def test_there_is_one_of_each_schema() -> None:
+    assert {path.name for path in OLD.iterdir()} == {f"schema-{n}" for n in store.READABLE}
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _schema(folder: Path) -> None:
+    path = folder / store.MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
+
+
+def _machine(folder: Path) -> None:
+    path = folder / store.MANIFEST
+    path.write_text(path.read_text().replace('"version":', '"Version":', 1))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda f: _cut(f / "plain.safetensors"), "plain.safetensors was changed or cut"),
+        (lambda f: _flip(f / "plain.json"), "plain.json was changed or cut"),
+        (lambda f: (f / "plain.json").unlink(), "plain.json: No such file"),
+        (lambda f: (f / "snapshot.json").unlink(), "has no snapshot.json"),
+        (lambda f: _cut(f / "snapshot.json"), "snapshot.json is not JSON"),
+        (lambda f: (f / "snapshot.json").write_text("[]"), "is not the manifest"),
+        (_schema, "has schema 99"),
+        (_machine, "seal is broken"),
+        (lambda f: (f / "more.json").write_text("{}"), "more.json is not in the snapshot"),
+        (shutil.rmtree, "does not exist"),
+    ],
+)
+def test_a_bad_snapshot_is_refused_by_name(
+    spoil: object, said: str, spoilt: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(spoilt)  # type: ignore[operator]
+    assert commands.main(["compare", str(spoilt)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert str(spoilt) in error
+    assert error.count("\n") == 1
+
+
+def test_what_was_taken_otherwise_is_refused(folder: Path) -> None:
+    old = store.read(folder)
+    other = store.read(folder)
+    other.settings = {**other.settings, "noise": 1.0}
+    with pytest.raises(store.SnapshotError, match="other settings"):
+        compared(old, other)
+    other = store.read(folder)
+    other.subjects["plain"].inputs["0"] = other.subjects["plain"].inputs["0"] + 1
+    with pytest.raises(store.SnapshotError, match="other inputs"):
+        compared(old, other)
+
+
+def test_one_side_alone_is_compared_and_the_other_is_said(folder: Path, tmp_path: Path) -> None:
+    new = take_snapshot([plain_subject()], sides=("gluon",))
+    store.write(new, tmp_path / "half")
+    found = compared(store.read(folder), store.read(tmp_path / "half"))
+    assert found.sides["gluon"].verdict == UNCHANGED
+    assert found.sides["torch"].verdict == "not compared"
+    assert "not asked for" in found.sentence
+
+
+def test_comparing_nothing_is_no_pass(folder: Path) -> None:
+    old = store.read(folder)
+    found = compared(old, Snapshot(old.fingerprint, old.settings))
+    assert not found.ok
+    assert found.not_compared
+
+
+def test_nothing_is_written_over_what_is_no_snapshot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert commands.main(["snapshot", str(tmp_path)]) == 2
+    assert "not a snapshot and not empty" in capsys.readouterr().err
+    assert contents(tmp_path) == {"thesis.txt": b"mine"}
+
+
+def test_an_interrupted_write_leaves_the_old_snapshot(
+    folder: Path, spoilt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        store.write(store.read(folder), spoilt)
+    assert contents(spoilt) == contents(folder)
+    assert [path.name for path in spoilt.parent.iterdir()] == ["spoilt"]
+
+
+def quantity(double: np.ndarray, single: np.ndarray | None = None, limit: float = 1e-5) -> Kept:
+    value = double.astype(np.float32) if single is None else single
+    return Quantity("forward", "local", "a", "conv2d", "output", value, double, limit).kept()
+
+
+def judged(old: Kept, new: Kept) -> str:
+    from parity_tests.gate.movement import _moved
+
+    return _moved(old, new)[0]
+
+
+def test_one_value_outside_the_sample_is_seen() -> None:
+    values = np.random.default_rng(0).standard_normal(40 * SAMPLE)
+    moved = values.copy()
+    moved[7] += 1e-9
+    assert 7 not in np.linspace(0, values.size - 1, SAMPLE).astype(int)
+    assert judged(quantity(values), quantity(moved)) == SEMANTICS
+    assert judged(quantity(values), quantity(values + 1e-15)) == ROUNDING
+
+
+def test_float32_is_held_against_its_own_float64() -> None:
+    values = np.random.default_rng(1).standard_normal(20 * SAMPLE)
+    single = values.astype(np.float32)
+    near, far = single.copy(), single.copy()
+    near[3] += np.float32(2e-6)
+    far[3] += np.float32(1e-3)
+    assert judged(quantity(values), quantity(values, near)) == ROUNDING
+    assert judged(quantity(values), quantity(values, far)) == SEMANTICS
+    assert judged(quantity(values), quantity(values, np.where(single > 3, np.nan, single)))
+    broken = replace(quantity(values), nonfinite=1, digest64="")
+    assert judged(quantity(values), broken) == SEMANTICS
+
+
+def _taken_by(threads: int, out: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-W", "ignore", "-m", "parity_tests", "snapshot", str(out)]
+    subprocess.run(
+        [*command, "--model", "lenet,vgg11_bn"], env=environment, check=True, capture_output=True
+    )
+
+
+@pytest.mark.slow
+def test_another_thread_count_is_rounding_and_is_named(tmp_path: Path) -> None:
+    for threads in (1, 2):
+        _taken_by(threads, tmp_path / str(threads))
+    found = compared(store.read(tmp_path / "1"), store.read(tmp_path / "2"))
+    assert found.verdict in (UNCHANGED, ROUNDING), found.sentence
+    assert "OMP_NUM_THREADS 1 -> 2" in found.environment["threads"]
+    for side in found.sides.values():
+        assert side.verdict == UNCHANGED or "another thread count" in side.sentence
