@@ -1,0 +1,134 @@
+"""pytest plugin: `pytest --parity-baseline DIR` holds your own pairs against a recorded baseline.
+
+The pairs are a `parity_pairs` fixture, {name: (gluon_net, torch_net, inputs[, labels])}, or lines
+of the configuration entry `parity_pairs`, `name = pkg:gluon_net | pkg:torch_net | 1,3,32,32`.
+Without --parity-baseline nothing happens, and neither framework is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from parity_tests.gate.session import Gate
+
+FIXTURE = "parity_pairs"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("parity", "upgrade gate of MXNet and torch pairs")
+    group.addoption("--parity-baseline", metavar="DIR", help="snapshot to hold the pairs against")
+    group.addoption(
+        "--parity-update", action="store_true", help="record the baseline instead of comparing"
+    )
+    group.addoption(
+        "--parity-report",
+        metavar="DIR",
+        default="parity-report",
+        help="where gate.html, gate.json and junit.xml go (default: parity-report)",
+    )
+    parser.addini(
+        "parity_pairs", "name = pkg:gluon_net | pkg:torch_net | 1,3,32,32", type="linelist"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("parity_baseline", None):
+        return
+    if not config.getoption("xmlpath", None):  # for pytest's own writer, which comes after this
+        folder = Path(config.getoption("parity_report"))
+        config.option.xmlpath = str(folder / "junit.xml")
+    if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
+        raise pytest.UsageError("--parity-baseline compares in one process; add -n 0")
+
+
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    config = session.config
+    baseline = config.getoption("parity_baseline", None)
+    if not baseline:
+        return
+    from parity_tests.gate.session import Gate, GateError, entries
+
+    try:
+        gate = Gate(Path(baseline), config.getoption("parity_update"))
+        for name, make in entries(config.getini("parity_pairs"), config.rootpath).items():
+            items.append(PairItem.from_parent(session, name=name, gate=gate, make=make))
+    except GateError as error:
+        raise pytest.UsageError(str(error)) from error
+    found = _fixture_home(session, items)
+    if found is not None:
+        check = _check_fixture(gate)
+        items.append(pytest.Function.from_parent(found, name=f"{FIXTURE}", callobj=check))
+    if not items or (not gate.expected and found is None):
+        raise pytest.UsageError(
+            "--parity-baseline has no pairs: define a parity_pairs fixture, or the configuration "
+            "entry parity_pairs"
+        )
+    config.stash[_GATE] = gate
+
+
+_GATE: pytest.StashKey[Gate] = pytest.StashKey()
+
+
+def _fixture_home(session: pytest.Session, items: list[pytest.Item]) -> Any:
+    """The collected node from which the fixture can be seen; None where nobody defines it."""
+    definitions = session._fixturemanager._arg2fixturedefs.get(FIXTURE)
+    if not definitions:
+        return None
+    wanted = definitions[-1].baseid
+    for item in items:
+        for node in item.listchain():
+            if node.nodeid == wanted and isinstance(node, pytest.Module):
+                return node
+    for item in items:
+        module = item.getparent(pytest.Module)
+        if module is not None and module.nodeid.startswith(wanted):
+            return module
+    raise pytest.UsageError(
+        f"{wanted or 'conftest.py'} defines {FIXTURE}, and no test that was collected can see it; "
+        "put it into a conftest.py above your tests"
+    )
+
+
+def _check_fixture(gate: Gate) -> Callable[..., None]:
+    def check(parity_pairs: Any) -> None:
+        if not isinstance(parity_pairs, dict) or not parity_pairs:
+            pytest.fail("parity_pairs is not a dict of pairs, or is empty", pytrace=False)
+        sentences = []
+        for name, pair in parity_pairs.items():
+            _, sentence = gate.check(name, lambda name=name, pair=pair: gate.of(name, pair))
+            sentences += [sentence] if sentence else []
+        if sentences:
+            pytest.fail("\n".join(sentences), pytrace=False)
+
+    return check
+
+
+class PairItem(pytest.Item):
+    """One pair of the configuration; its failure is the verdict's sentence."""
+
+    def __init__(self, *, gate: Gate, make: Callable[[], Any], **more: Any) -> None:
+        super().__init__(**more)
+        self._gate, self._make = gate, make
+        gate.expected.append(self.name)
+
+    def runtest(self) -> None:
+        _, sentence = self._gate.check(self.name, self._make)
+        if sentence:
+            pytest.fail(sentence, pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, f"parity of {self.name}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    gate = session.config.stash.get(_GATE, None)
+    if gate is not None and not session.config.getoption("collectonly"):
+        gate.finish(Path(session.config.getoption("parity_report")))
+    return (yield)
