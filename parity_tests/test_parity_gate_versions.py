@@ -26,7 +26,16 @@ def moved_under(shim: Shim, baseline: Snapshot) -> Comparison:
     return compared(old, new)
 
 
-@pytest.mark.parametrize("shim", SHIMS, ids=lambda s: f"{s.side}: {s.name}")
+# A third of them by default: they take a second each
+CASES = [
+    pytest.param(
+        shim, id=f"{shim.side}: {shim.name}", marks=[] if i % 3 == 0 else [pytest.mark.slow]
+    )
+    for i, shim in enumerate(SHIMS)
+]
+
+
+@pytest.mark.parametrize("shim", CASES)
 def test_a_changed_operator_is_laid_to_its_framework_and_leaf(
     shim: Shim, baseline: Snapshot
 ) -> None:

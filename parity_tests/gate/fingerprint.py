@@ -47,14 +47,14 @@ def fingerprint(sides: dict[str, Any]) -> Fingerprint:
     found: Fingerprint = {
         "numpy": {"version": np.__version__},
         "python": {"version": platform.python_version()},
-        "machine": _machine(),
+        "machine": dict(_machine()),
         "threads": {name: os.environ[name] for name in _THREADS if name in os.environ},
         "switches": {
             name: value
             for name, value in sorted(os.environ.items())
             if _SWITCHES.fullmatch(name) and name not in (*_THREADS, *_OWN)
         },
-        "models": _models(),
+        "models": dict(_models()),
     }
     if "gluon" in sides:
         found["mxnet"] = _mxnet()
@@ -89,6 +89,7 @@ def difference(old: Fingerprint, new: Fingerprint) -> dict[str, list[str]]:
     return found
 
 
+@cache
 def _machine() -> dict[str, str]:
     text = ""
     cpuinfo = Path("/proc/cpuinfo")
@@ -104,6 +105,7 @@ def _machine() -> dict[str, str]:
     }
 
 
+@cache
 def _build(*distributions: str) -> str:
     """A digest of the installed files' own digests, as the wheel lists them."""
     for name in distributions:
@@ -117,6 +119,7 @@ def _build(*distributions: str) -> str:
     return "unknown"
 
 
+@cache
 def _models() -> dict[str, str]:
     root = Path(__file__).resolve().parents[2]
     found = {}
