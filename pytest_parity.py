@@ -8,6 +8,7 @@ Without --parity-baseline nothing happens, and neither framework is imported.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,23 +77,12 @@ _GATE: pytest.StashKey[Gate] = pytest.StashKey()
 
 
 def _fixture_home(session: pytest.Session, items: list[pytest.Item]) -> Any:
-    """The collected node from which the fixture can be seen; None where nobody defines it."""
-    definitions = session._fixturemanager._arg2fixturedefs.get(FIXTURE)
-    if not definitions:
-        return None
-    wanted = definitions[-1].baseid
-    for item in items:
-        for node in item.listchain():
-            if node.nodeid == wanted and isinstance(node, pytest.Module):
-                return node
+    """The first collected module that can see the fixture; None where there is none."""
     for item in items:
         module = item.getparent(pytest.Module)
-        if module is not None and module.nodeid.startswith(wanted):
+        if module is not None and session._fixturemanager.getfixturedefs(FIXTURE, module):
             return module
-    raise pytest.UsageError(
-        f"{wanted or 'conftest.py'} defines {FIXTURE}, and no test that was collected can see it; "
-        "put it into a conftest.py above your tests"
-    )
+    return None
 
 
 def _check_fixture(gate: Gate) -> Callable[..., None]:
@@ -101,7 +91,7 @@ def _check_fixture(gate: Gate) -> Callable[..., None]:
             pytest.fail("parity_pairs is not a dict of pairs, or is empty", pytrace=False)
         sentences = []
         for name, pair in parity_pairs.items():
-            _, sentence = gate.check(name, lambda name=name, pair=pair: gate.of(name, pair))
+            _, sentence = gate.check(name, partial(gate.of, name, pair))
             sentences += [sentence] if sentence else []
         if sentences:
             pytest.fail("\n".join(sentences), pytrace=False)

@@ -10,6 +10,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def pair_subject(
 
     return Subject(
         name,
-        {side: (lambda net=net: net) for side, net in nets.items() if net is not None},
+        {side: partial(_same, net) for side, net in nets.items() if net is not None},
         given,
         known,
         value,
@@ -70,6 +71,10 @@ def pair_subject(
         steps=len(batches),
         batches=batches,
     )
+
+
+def _same(net: Any) -> Any:
+    return net
 
 
 def _default_loss(side: str) -> Callable[[Any], Any]:
@@ -96,7 +101,7 @@ def parse_entries(lines: Iterable[str], root: Path) -> dict[str, Callable[[], Su
 
     Raises ParityError for a line of another form; what cannot be imported is said when it is made.
     """
-    found = {}
+    found: dict[str, Callable[[], Subject]] = {}
     for line in filter(None, (line.strip() for line in lines)):
         match = re.fullmatch(r"([\w.-]+)\s*=\s*(\S+)\s*\|\s*(\S+)\s*\|\s*([\d,]+)", line)
         if not match:
@@ -104,17 +109,14 @@ def parse_entries(lines: Iterable[str], root: Path) -> dict[str, Callable[[], Su
                 f"parity_pairs has {line!r}, expected name = pkg:gluon_net | pkg:torch_net | "
                 "1,3,32,32"
             )
-        name, gluon, theirs, shape = match.groups()
-
-        def make(
-            name: str = name, gluon: str = gluon, theirs: str = theirs, shape: str = shape
-        ) -> Subject:
-            inputs = drawn(name, "inputs").standard_normal(tuple(map(int, shape.split(","))))
-            nets = [_imported(spec, root) for spec in (gluon, theirs)]
-            return pair_subject(name, *nets, inputs.astype(np.float32))
-
-        found[name] = make
+        found[match[1]] = partial(_of_entry, match[1], match[2], match[3], match[4], root)
     return found
+
+
+def _of_entry(name: str, gluon: str, theirs: str, shape: str, root: Path) -> Subject:
+    sizes = tuple(int(size) for size in shape.split(",") if size)
+    inputs = drawn(name, "inputs").standard_normal(sizes).astype(np.float32)
+    return pair_subject(name, _imported(gluon, root), _imported(theirs, root), inputs)
 
 
 def _imported(spec: str, root: Path) -> Any:
