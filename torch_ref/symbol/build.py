@@ -215,6 +215,7 @@ class Builder:
             self.results[Entry(step.number, index)] = output
             if output not in arguments:  # an identity adds no node
                 output.meta["mxnet"] = (step.operator.name, step.node.name, index)
+                output.meta["mxnet_number"] = step.number  # names may repeat, numbers do not
         name = step.operator.name
         if name in KEEPS_AXES and arguments[0] in wiring.flat:
             wiring.flat.add(outputs[0])
