@@ -7,6 +7,7 @@ unknown. Here the file says 13, asks for the images alone, and has a batch of an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,7 @@ def write_onnx(
             f"{LARGEST:,}: export without --onnx"
         )
     shape = (BATCH, *input_shape)
+    symbol = _distinct(symbol)
     try:
         with _own_translations():
             mx.onnx.export_model(
@@ -76,6 +78,21 @@ def write_onnx(
     _, (output_shape,), _ = symbol.infer_shape(**{INPUT: (1, *input_shape)})
     _finish(model, path.stem, (BATCH, *output_shape[1:]))
     onnx.save(model, str(path))
+
+
+def _distinct(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
+    """The same graph with a name of its own for every node.
+
+    A layer that is called twice has two nodes of one name, and the converter then takes the first
+    for the graph's output.
+    """
+    document = json.loads(symbol.tojson())
+    seen: set[str] = set()
+    for number, node in enumerate(document["nodes"]):
+        if node["name"] in seen:
+            node["name"] = f"idx_{number}_{node['name']}"  # as the converter calls it
+        seen.add(node["name"])
+    return mx.sym.load_json(json.dumps(document))
 
 
 @contextmanager
