@@ -1,4 +1,7 @@
-"""Level artefacts: Gluon's imperative net = hybridized = hybridized with static memory.
+"""Level artefacts: Gluon's imperative net = hybridized = hybridized with static memory = exported.
+
+The files and all ways of opening them are compared in `exported_rows`; this module has the graphs
+that live beside the net.
 
 Bit by bit where the graph adds in the same order, as it does for this project's models. A graph may
 choose another layout for an operation, and so another order: then its distance from the same steps
@@ -22,6 +25,7 @@ from mxnet.gluon import Block, HybridBlock
 
 from parity_tests import gluon_side
 from parity_tests.compare import ENVELOPE_FACTOR, UNIT, compare
+from parity_tests.exported_rows import exported_rows
 from parity_tests.leaves import Leaf, leaves_of
 from parity_tests.local import content_of
 from parity_tests.referee import DidNotRun, Subject, attempt
@@ -48,6 +52,10 @@ def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
         rows += _rows(NET, partial(_whole, subject.gluon_net), subject.inputs)
         if any(row.status != "ok" for row in rows):
             rows = _leaf_rows(subject) + rows
+        if isinstance(subject.gluon_net, HybridBlock):
+            made, counted = exported_rows(subject)
+            rows += made
+            coverage.merge(counted)
     except DidNotRun as error:
         rows.append(Row("artefacts", NET, "output", "not compared", detail=str(error)))
     if any(row.compared for row in rows):

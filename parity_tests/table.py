@@ -14,7 +14,8 @@ GROUPS = (
     "leaves", "parameters", "buffers", "outputs", "gradients",
     "optimizer weights", "optimizer slots", "schedules",
     "training weights", "training gradients", "training slots", "training buffers",
-    "artefacts", "scale gradients", "scale slots", "scale weights", "scale buffers", "batches",
+    "artefacts", "exported parameters", "graph nodes",
+    "scale gradients", "scale slots", "scale weights", "scale buffers", "batches",
 )  # fmt: skip
 
 
