@@ -1,0 +1,202 @@
+"""`python -m benchmarks.imported`: inference through MXNet beside `torch_ref.symbol`'s import.
+
+Both sides open the same exported files of MXNet's own zoo and answer the same random images. Each
+measurement is a process of its own, the sides in turn; what is compared is the median of them. The
+sides are MXNet tuned and hybridized with static memory, the same fused by oneDNN
+(`optimize_for(backend="MKLDNN")`), and the import after `torch_ref.symbol.optimise`. The outputs of
+all sides must agree, or nothing is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from harness.cli import Parser, positive, print_json, run
+from harness.errors import CommandError, UsageError
+
+__all__ = ["MODELS", "SIDES", "main", "measure", "rows"]
+
+MODELS = ("resnet50_v1", "vgg16", "mobilenet1.0")
+SIDES = ("mxnet", "mxnet fused", "import")
+PIXELS = {"inceptionv3": 299}  # side of an image; all others 224
+LIMIT = 600.0  # seconds for one process
+AGREE = 1e-3  # of the largest output: the sides compute the same function
+BAR = 0.8  # of MXNet's speed
+
+Measure = Callable[[str, Path, str, int, float], Mapping[str, Any]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 1 where a side fails or its outputs differ."""
+    return run(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = Parser(prog="python -m benchmarks.imported", description=__doc__)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"default: {', '.join(MODELS)}")
+    parser.add_argument("--batch", type=positive, default=8, help="images at a time")
+    parser.add_argument("--repeats", type=positive, default=5, help="processes of each side")
+    parser.add_argument(
+        "--seconds", type=positive, default=2, help="least time that a process measures"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.child:
+        print(json.dumps(_child(**json.loads(options.child))))
+        return 0
+    from torch_ref.symbol.zoo import MODELS as KNOWN
+
+    unknown = [name for name in options.models if name not in KNOWN]
+    if unknown:
+        raise UsageError(f"unknown model {unknown[0]!r}, expected one of {', '.join(KNOWN)}")
+    results = {}
+    for name in options.models or MODELS:
+        results[name] = measure(
+            name, options.batch, options.repeats, options.seconds, quiet=options.json
+        )
+    if options.json:
+        print_json({"batch": options.batch, "images_per_second": results})
+    else:
+        print("\n".join(rows(results)))
+    return 0
+
+
+def measure(
+    name: str,
+    batch: int,
+    repeats: int,
+    seconds: float,
+    *,
+    quiet: bool = False,
+    run_side: Measure | None = None,
+) -> dict[str, list[float]]:
+    """Images per second of each side, one number for each process.
+
+    Raises: CommandError where a process fails, or the sides' outputs are not the same.
+    """
+    run_side = run_side or _run
+    speeds: dict[str, list[float]] = {side: [] for side in SIDES}
+    with tempfile.TemporaryDirectory() as folder:
+        _run("export", Path(folder), name, batch, 0.0)
+        for turn in range(repeats):
+            outputs = {}
+            for side in SIDES:
+                found = run_side(side, Path(folder), name, batch, seconds)
+                speeds[side].append(float(found["images_per_second"]))
+                outputs[side] = np.asarray(found["output"])
+            _agree(name, outputs)
+            if not quiet:
+                line = ", ".join(f"{side} {speeds[side][-1]:.1f}" for side in SIDES)
+                print(f"{name}, turn {turn + 1}: {line} images/s", file=sys.stderr, flush=True)
+    return speeds
+
+
+def _agree(name: str, outputs: Mapping[str, np.ndarray]) -> None:
+    expected = outputs[SIDES[0]]
+    size = float(np.abs(expected).max())
+    for side, found in outputs.items():
+        if found.shape != expected.shape:
+            raise CommandError(f"{name}: {side} gives {found.shape}, MXNet {expected.shape}")
+        off = float(np.abs(found - expected).max()) / size
+        if not off <= AGREE:
+            raise CommandError(
+                f"{name}: {side} is {off:.1e} of the largest output from MXNet, at most {AGREE}"
+            )
+
+
+def rows(results: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """The table, in Markdown: medians, and the import as a part of MXNet."""
+    lines = [
+        "| model | MXNet hybridized | MXNet fused by oneDNN | import | import / hybridized "
+        "| import / fused |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, speeds in results.items():
+        plain, fused, ours = (median(speeds[side]) for side in SIDES)
+        lines.append(
+            f"| {name} | {plain:.1f} | {fused:.1f} | {ours:.1f} | {ours / plain:.2f} "
+            f"| {ours / fused:.2f} |"
+        )
+    return lines
+
+
+def _run(side: str, folder: Path, name: str, batch: int, seconds: float) -> dict[str, Any]:
+    told = {
+        "side": side, "folder": str(folder), "name": name, "batch": batch, "seconds": seconds,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "benchmarks.imported", "--child", json.dumps(told)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        raise CommandError(f"{name}, {side}: no result after {LIMIT:.0f} s") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise CommandError(f"{name}, {side}: exit code {done.returncode}: {last}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _child(side: str, folder: str, name: str, batch: int, seconds: float) -> dict[str, Any]:
+    pixels = PIXELS.get(name, 224)
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((batch, 3, pixels, pixels)).astype(np.float32)
+    place = Path(folder)
+    if side == "export":
+        from torch_ref.symbol.zoo import export_model  # torch must not be in MXNet's processes
+
+        return {"files": [str(path) for path in export_model(name, place)]}
+    symbol, params = place / f"{name}-symbol.json", place / f"{name}-0000.params"
+    opened = _torch if side == "import" else _mxnet
+    answer = opened(symbol, params, images, side == "mxnet fused")
+    output = answer()
+    answer()
+    passes: list[float] = []
+    while sum(passes) < seconds or len(passes) < 3:
+        start = time.perf_counter()
+        answer()
+        passes.append(time.perf_counter() - start)
+    return {"images_per_second": batch / median(passes), "output": output.tolist()}
+
+
+def _mxnet(symbol: Path, params: Path, images: np.ndarray, fused: bool) -> Callable[[], Any]:
+    import gluon_cnn  # noqa: F401  (settles MXNet's threads and engine before it loads)
+
+    mx = importlib.import_module("mxnet")
+    net = mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(params), ctx=mx.cpu())
+    x = mx.nd.array(images)
+    if fused:
+        net.optimize_for(x, backend="MKLDNN", static_alloc=True, static_shape=True)
+    else:
+        net.hybridize(static_alloc=True, static_shape=True)
+    return lambda: net(x).asnumpy()
+
+
+def _torch(symbol: Path, params: Path, images: np.ndarray, fused: bool) -> Callable[[], Any]:
+    import torch
+
+    from torch_ref.symbol import load_symbol, optimise
+
+    module = optimise(load_symbol(symbol, params))
+    x = torch.from_numpy(images)
+
+    def answer() -> np.ndarray:
+        with torch.inference_mode():
+            return module(x).numpy()
+
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The inference benchmark's judgement: medians, ratios, and that all sides computed the same."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import imported
+from benchmarks.imported import SIDES, main, measure, rows
+from harness.errors import CommandError
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imported, "_run", lambda *args: {})
+
+
+def side_that_gives(outputs: Mapping[str, list[float]], order: list[str]) -> imported.Measure:
+    def run_side(side: str, folder: Path, name: str, batch: int, seconds: float) -> dict[str, Any]:
+        order.append(side)
+        return {"images_per_second": len(order), "output": outputs[side]}
+
+    return run_side
+
+
+@pytest.mark.usefixtures("no_export")
+def test_sides_take_turns() -> None:
+    order: list[str] = []
+    outputs = {side: [1.0, 2.0] for side in SIDES}
+    speeds = measure("m", 1, 2, 0.0, run_side=side_that_gives(outputs, order), quiet=True)
+    assert order == [*SIDES, *SIDES]
+    assert speeds == {"mxnet": [1, 4], "mxnet fused": [2, 5], "import": [3, 6]}
+
+
+@pytest.mark.usefixtures("no_export")
+@pytest.mark.parametrize("wrong", [[1.0, 2.01], [1.0], [1.0, float("nan")]])
+def test_speed_of_another_function_is_refused(wrong: list[float]) -> None:
+    outputs = {**{side: [1.0, 2.0] for side in SIDES}, "import": wrong}
+    with pytest.raises(CommandError, match="import"):
+        measure("m", 1, 2, 0.0, run_side=side_that_gives(outputs, []), quiet=True)
+
+
+def test_the_table_has_medians_and_ratios() -> None:
+    speeds = {"mxnet": [10.0, 1.0, 99.0], "mxnet fused": [20.0], "import": [9.0, 8.0, 7.0]}
+    assert rows({"vgg16": speeds})[2] == "| vgg16 | 10.0 | 20.0 | 8.0 | 0.80 | 0.40 |"
+
+
+def test_a_real_measurement(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["mobilenet0.25", "--batch", "1", "--repeats", "1", "--seconds", "1"]
+    assert main(argv) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[2].startswith("| mobilenet0.25 |")
+
+
+def test_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resnet5"]) == 2
+    assert "resnet5" in capsys.readouterr().err
