@@ -45,6 +45,7 @@ from parity_tests.graphs import Entry
 from parity_tests.referee import DidNotRun, Subject, attempt
 from parity_tests.report import Coverage, Row
 from parity_tests.runs import NET, output_name
+from parity_tests.table import NOT_COMPARED
 from torch_ref.symbol.local import FLOAT32_INSIDE
 
 __all__ = ["exported_rows"]
@@ -78,7 +79,7 @@ def exported_rows(
         for way, opener in WAYS.items():
             reason = reasons.get(way, "")
             if reason:
-                detail = f"not compared: {reason}"
+                detail = NOT_COMPARED + reason
                 rows.append(Row(LEVEL, NET, "files", "note", way, detail=detail))
                 continue
             try:

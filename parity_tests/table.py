@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from parity_tests.report import Report
 
-__all__ = ["table"]
+__all__ = ["NOT_COMPARED", "table"]
 
+NOT_COMPARED = "not compared: "  # how the detail of a note begins that leaves something out
 HEAD = ("model", "level", "verdict", "values", "worst/bound", "where")
 # The groups of coverage that a level is responsible for.
 GROUPS = (
@@ -27,7 +28,19 @@ def table(reports: Sequence[Report], levels: Sequence[str]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
     text = [_set(line, widths) for line in lines]
     text.insert(1, "-" * max(map(len, text)))
-    return "\n".join([*text, "", *_coverage(reports), *_normal(reports)])
+    after = [*_coverage(reports), *_left_out(reports), *_normal(reports)]
+    return "\n".join([*text, "", *after])
+
+
+def _left_out(reports: Sequence[Report]) -> list[str]:
+    """What a note says was not compared, and why; models that agree share a line."""
+    by_text: dict[str, list[str]] = {}
+    for report in reports:
+        for row in report.notes:
+            if row.detail.startswith(NOT_COMPARED):
+                what = f"{row.check} {row.detail}" if row.check else row.detail
+                by_text.setdefault(what, []).append(report.name)
+    return [f"{what} ({', '.join(names)})" for what, names in by_text.items()]
 
 
 def _line(report: Report, level: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from parity_tests.referee import Subject
 from parity_tests.report import Report, Row
 from parity_tests.runs import Arrays, Objective
 from parity_tests.structure import pair_leaves
+from parity_tests.table import table
 
 Tamper = Callable[[Path], Any]
 FLAT = np.random.default_rng(11).standard_normal((4, 6)).astype(np.float32)
@@ -284,6 +285,7 @@ def test_without_onnx_the_report_says_so(case: Case, monkeypatch: pytest.MonkeyP
     (note,) = report.notes
     assert note.check == ONNX_RUNTIME
     assert "pip install" in note.detail
+    assert "ONNX Runtime not compared: " in table([report], levels)
 
 
 class Own(HybridBlock):
