@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from torch_ref.symbol.zoo import export_model
+
 ROOT = Path(__file__).parents[2]
 S = mx.sym
 
@@ -38,6 +40,20 @@ x = torch.load(sys.argv[3], weights_only=True)
 torch.testing.assert_close(module(x["data"]), x["expected"], rtol=1e-5, atol=1e-6)
 assert not {"mxnet", "onnx", "safetensors", "harness", "data"} & sys.modules.keys()
 print("same")
+"""
+
+LOAD = """
+import sys, time
+start = time.perf_counter()
+from torch_ref.symbol import load_symbol
+imported = time.perf_counter()
+module = load_symbol(sys.argv[1], sys.argv[2])
+loaded = time.perf_counter()
+import torch
+with torch.no_grad():
+    found = tuple(module.eval()(torch.zeros(1, 3, 299, 299)).shape)
+print(sum(p.numel() for p in module.parameters()), found)
+print(f"packages {imported - start:.2f} s, inceptionv3 {loaded - imported:.2f} s", file=sys.stderr)
 """
 
 
@@ -94,8 +110,10 @@ def test_the_blocker_blocks() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")
 def test_runs_in_a_clean_environment(files: list[str], tmp_path: Path) -> None:
-    """A new environment with torch and numpy alone: load, compare, and write a program."""
+    """A new environment with torch and numpy alone: load, compare, write a program, and load
+    Inception v3, whose time is printed (`pytest -s`)."""
     venv.create(tmp_path / "env", with_pip=True)
     command = str(tmp_path / "env" / "bin" / "python")
     install = [command, "-m", "pip", "install", "-q", "torch==2.13.0", "numpy"]
@@ -113,3 +131,6 @@ def test_runs_in_a_clean_environment(files: list[str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "batch×3×6×5" in done.stdout
     assert Path(out).exists()
+    done = python(command, LOAD, *map(str, export_model("inceptionv3", tmp_path)))
+    assert done.stdout == "23834568 (1, 1000)\n", done.stderr
+    print(done.stderr)
