@@ -196,6 +196,21 @@ def test_a_wrong_onnx_file_is_caught_at_its_layer(
     assert found[ONNX_RUNTIME].path == path, found[ONNX_RUNTIME].message
 
 
+def test_onnx_runtimes_sigmoid_rounds_against_a_half() -> None:
+    case = project_case("lenet_sigmoid")
+    rows, _ = exported_rows(subject_of(case.gluon_net, case.torch_net, (case.inputs,)))
+    assert bad(rows) == {}
+
+    def coarse(model: Any) -> None:  # another slope: wrong by far more than rounding
+        node = next(n for n in model.graph.node if n.op_type == "Sigmoid")
+        node.op_type = "HardSigmoid"
+
+    tampered, _ = exported_rows(
+        subject_of(case.gluon_net, case.torch_net, (case.inputs,)), edit_onnx(coarse)
+    )
+    assert bad(tampered)[ONNX_RUNTIME].path == "features.1"
+
+
 class GluonDifference(HybridBlock):
     """Two inputs that must not be exchanged, and a function that is no layer."""
 
