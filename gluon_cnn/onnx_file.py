@@ -48,10 +48,11 @@ def require_onnx() -> None:
 def write_onnx(
     symbol: mx.sym.Symbol,
     params: Mapping[str, mx.nd.NDArray],
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     path: Path,
 ) -> None:
-    """Convert a symbol with one input and one output; `input_shape` is (C, H, W).
+    """Convert a symbol with one input and one output; `input_shape` is its
+    shape without the batch.
 
     `params` go by the symbol's names. Raises: CommandError where an operator has no translation,
     or the file would be too large.

@@ -153,7 +153,8 @@ def _of_leaves(graph: Graph, run: NetRun) -> Values:
 
 
 def _walk(walker: Walker, space: Workspace) -> Any:
-    names = walker.module.meta["mxnet_inputs"].values()
+    module: Any = walker.module
+    names = module.meta["mxnet_inputs"].values()
     x = [space.inputs[name] for name in names if name in space.inputs]
     with torch.no_grad():
         return walker.run(
