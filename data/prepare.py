@@ -47,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
     """Bad usage in one line; `harness.cli` has the full one, but nothing here imports harness."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,7 +85,7 @@ def _main(argv: Sequence[str] | None) -> int:
         path = prepare(args.name, args.data_dir, progress=sys.stderr.isatty())
         result = {"name": args.name, "path": str(path), **_counts(path)}
     except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     result["seconds"] = round(time.perf_counter() - began, 2)
     if "json" in args:

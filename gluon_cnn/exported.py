@@ -17,8 +17,10 @@ import mxnet as mx
 from mxnet import gluon
 
 from data import Pixels
+from gluon_cnn.params_layout import read_layout
 from gluon_cnn.saved import SavedRun, open_run
 from harness.errors import CommandError
+from harness.sealed import read_json
 
 __all__ = [
     "FORMAT",
@@ -99,11 +101,13 @@ def import_symbol(folder: Path, name: str, devices: list[mx.Context]) -> gluon.S
     """`SymbolBlock.imports` of an export's two files. Raises: CommandError naming them."""
     symbol, params = folder / f"{name}{SYMBOL}", folder / f"{name}-0000.params"
     try:
+        read_layout(params)  # MXNet allocates whatever a header says
         with warnings.catch_warnings():
             # It infers types before it has read the parameters, and says that it cannot.
             warnings.filterwarnings("ignore", "Cannot decide type", UserWarning)
             return gluon.SymbolBlock.imports(str(symbol), [INPUT], str(params), ctx=devices)
     except (mx.MXNetError, AssertionError, ValueError, KeyError, RuntimeError) as error:
+        # LayoutError is a ValueError
         reason = str(error).strip().splitlines()[0]
         raise CommandError(f"{symbol} with {params.name} cannot be loaded: {reason}") from error
 
@@ -121,12 +125,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
     Raises: CommandError naming the file that is missing, damaged or not of this format.
     """
-    try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CommandError(f"{path} is missing: the export in {path.parent} is not whole") from None
-    except (ValueError, RecursionError) as error:
-        raise CommandError(f"{path} is not JSON: {error}") from error
+    if not path.exists():
+        raise CommandError(f"{path} is missing: the export in {path.parent} is not whole")
+    values = read_json(path)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise CommandError(f"{path} does not describe an export of this project ({FORMAT})")
     if values.pop(OWN_SUM, None) != _own_sum(values):
@@ -157,6 +158,8 @@ def _own_sum(values: Mapping[str, Any]) -> str:
 
 
 def _sha256(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a pipe would block, a device may never end
+        raise CommandError(f"{path} is not a regular file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -175,7 +175,7 @@ def _notes(
 
 def _require_same_data(run: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise UsageError naming the field in which the data are not those that the run began with."""
-    for field in ("input_shape", "class_names", "mean", "std", "images"):
+    for field in ("input_shape", "class_names", "images", "mean", "std"):
         if run.get(field) != now[field]:
             was, here = (_shown(field, values.get(field)) for values in (run, now))
             raise UsageError(

@@ -1,0 +1,65 @@
+"""Runs of either `train` command in processes of their own, for tests that kill them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLOCK = ("seconds", "images_per_second")
+
+
+def photographs(folder: Path, classes: int = 3, each: int = 16, size: int = 68) -> Path:
+    """A folder of noisy colour images, one sub-folder a class; a tenth of each will be tested."""
+    rng = np.random.default_rng(0)
+    for label in range(classes):
+        (folder / f"class{label}").mkdir(parents=True)
+        for i in range(each):
+            pixels = rng.integers(0, 128, (size, size, 3), np.uint8)
+            pixels[..., label % 3] += 100
+            Image.fromarray(pixels).save(folder / f"class{label}" / f"{i}.png")
+    return folder
+
+
+def start(package: str, *argv: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """The command in a new process, its output captured."""
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-m", f"{package}.train", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=one_thread(),
+    )
+
+
+def one_thread() -> dict[str, str]:
+    """The environment of every run here: the bits of a sum depend on the number of threads."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def finish(package: str, *argv: str) -> str:
+    """Run to the end, which must be a success; returns stdout."""
+    process = start(package, *argv)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out
+
+
+def rows(run: Path) -> list[dict]:
+    """The metrics, without what the clock says."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCK} for line in lines]
+
+
+def same_end(package: str, whole: Path, parts: Path) -> None:
+    """Assert that two runs ended with the same bytes and the same metrics."""
+    assert rows(whole) == rows(parts)
+    suffix = "params" if package == "gluon_cnn" else "safetensors"
+    for name in (f"best.{suffix}", f"last/net.{suffix}", "last/optimizer.safetensors"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+    assert not list(parts.glob("*.new")) + list(parts.glob("*.old")) + list(parts.glob(".b*"))
