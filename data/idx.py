@@ -7,6 +7,7 @@ Two zero bytes, a type (8: unsigned byte), the number of dimensions, each size a
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ IDX_FILES = (
 )
 
 _GZIP = b"\x1f\x8b"
+_DEFLATE = 1032  # times smaller, at best: https://zlib.net/zlib_tech.html
+_LARGEST = 2**30  # bytes; MNIST's largest file has 47 million
 
 
 def read_idx(path: Path, shape: Sequence[int | None]) -> np.ndarray:
@@ -43,12 +46,14 @@ def read_idx(path: Path, shape: Sequence[int | None]) -> np.ndarray:
             packed = raw.read(2) == _GZIP
             raw.seek(0)
             file = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
-            return _read(file, path, shape)
+            most = path.stat().st_size * (_DEFLATE if packed else 1)
+            return _read(file, path, shape, min(most, _LARGEST))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
 
 
-def _read(file: BinaryIO, path: Path, shape: Sequence[int | None]) -> np.ndarray:
+def _read(file: BinaryIO, path: Path, shape: Sequence[int | None], most: int) -> np.ndarray:
+    """`most` is the largest number of values that a file of this size can hold."""
     magic, expected_magic = file.read(4), bytes([0, 0, 8, len(shape)])
     if magic != expected_magic:
         raise DataError(
@@ -65,7 +70,9 @@ def _read(file: BinaryIO, path: Path, shape: Sequence[int | None]) -> np.ndarray
             f"{path}: holds {' x '.join(map(str, sizes))}; expected {wanted}; "
             "for images of your own use folder:PATH"
         )
-    count = int(np.prod(sizes, dtype=np.int64))
+    count = math.prod(sizes)
+    if count > most:
+        raise DataError(f"{path}: its header promises {count} values, it cannot hold {most}")
     values = file.read(count + 1)
     if len(values) != count:
         more = "more" if len(values) > count else f"only {len(values)}"

@@ -71,7 +71,7 @@ def read_plain(content: bytes) -> Any:
     except UnsafePickle:
         raise
     except Exception as error:  # pickletools and the stack complain in many ways
-        raise UnsafePickle(f"damaged: {error or type(error).__name__}") from error
+        raise UnsafePickle(f"damaged: {_shown(str(error) or type(error).__name__)}") from error
 
 
 def _run(content: bytes) -> Any:
@@ -153,7 +153,12 @@ def _made(name: str, arguments: Any) -> Any:
         return _Dtype()
     if name == "_codecs encode" and arguments[1] == "latin1":  # bytes, as Python 3 writes them
         return _expect(arguments[0], str).encode("latin1")
-    raise UnsafePickle(f"asks for {name}{arguments!r:.60}; refused")
+    raise UnsafePickle(f"asks for {_shown(name)}{arguments!r:.60}; refused")
+
+
+def _shown(name: str) -> str:
+    """A name out of a file, fit for a message."""
+    return name if name.isprintable() and len(name) <= 80 else f"{name!r:.80}"
 
 
 def _build(target: Any, state: Any) -> None:

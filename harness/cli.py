@@ -42,8 +42,17 @@ class Parser(argparse.ArgumentParser):
 
 
 def one_line(message: object) -> str:
-    """The message with every run of white space folded to one space."""
-    return " ".join(str(message).split())
+    """The message with every run of white space folded to one space, and nothing unprintable.
+
+    Names out of files end in messages; a terminal would obey the control characters in them.
+
+    >>> one_line("a\\n b\\x1b[31m")
+    'a b\\\\x1b[31m'
+    """
+    folded = " ".join(str(message).split())
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in folded
+    )
 
 
 def positive(text: str) -> int:

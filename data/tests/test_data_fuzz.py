@@ -2,8 +2,8 @@
 
 import pytest
 
-from data.tests.fuzzing import Target, fuzz, one_line_errors
-from data.tests.targets import TARGETS
+from data.tests.fuzzing import Target, fuzz, limited_memory, one_line_errors
+from data.tests.targets import TARGETS, check_idx, check_pickle
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -30,3 +30,14 @@ def test_a_reader_that_misbehaves_is_seen(fault: str) -> None:
 
     with pytest.raises((KeyError, MemoryError, AssertionError)):
         fuzz(Target(check, lambda: [b"whole"]), 5)
+
+
+def test_a_header_that_promises_gigabytes_is_refused_before_they_are_asked_for() -> None:
+    with limited_memory():
+        for count in (b"\xff\xff\xff\xff", b"\x10\0\0\0"):
+            check_idx(b"\0\0\x08\x03" + count + b"\0\0\0\x04" * 2)
+
+
+def test_a_name_with_line_breaks_in_a_pickle_is_shown_in_one_line() -> None:
+    check_pickle(b"\x80\x02cos\r\x0bsystem\x1b[31m\nx\n(U\x02lstR.")
+    check_pickle(b"\x80\x02cnumpy" + b"\x1c" * 500 + b"\ndtype\nq\x00)R.")
