@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gluon_cnn import train
+from gluon_cnn import assembly, train
 from gluon_cnn.models.base import ClassicCNN
 from gluon_cnn.models.layers import RELU, BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool
 from harness.errors import UsageError
@@ -39,7 +39,7 @@ def _small_net(name: str, classes: int, channels: int, size: int) -> ClassicCNN:
 
 @pytest.fixture
 def small(monkeypatch) -> None:
-    monkeypatch.setattr(train, "get_model", _small_net)
+    monkeypatch.setattr(assembly, "get_model", _small_net)
 
 
 def _stopped_after(looks: int, argv: list[str], monkeypatch) -> int:
@@ -168,7 +168,7 @@ def test_other_versions_are_said(finished: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(train.checkpoint, "environment", lambda: {**now, "mxnet": "1.8.0"})
     assert train.main(["--resume", "--epochs", "3", "--out", str(finished)]) == 0
     monkeypatch.undo()
-    monkeypatch.setattr(train, "get_model", _small_net)
+    monkeypatch.setattr(assembly, "get_model", _small_net)
     capsys.readouterr()
     assert train.main(["--resume", "--out", str(finished)]) == 0
     lines = capsys.readouterr().out.splitlines()
