@@ -30,7 +30,7 @@ SECONDS = 20.0  # that one file may take, on a busy machine
 
 # Lengths and counts that a header may promise.
 _NUMBERS = [
-    value.to_bytes(size, order)  # type: ignore[arg-type]
+    value.to_bytes(size, order)
     for size in (1, 2, 4, 8)
     for value in (0, 1, 2 ** (8 * size - 1) - 1, 2 ** (8 * size - 1), 2 ** (8 * size) - 1)
     for order in ("little", "big")

@@ -21,26 +21,27 @@ def executing(source: str) -> Iterator[str]:
     """What in the source could execute a file, as `line: what`."""
     for node in ast.walk(ast.parse(source)):
         names: list[str] = []
+        line = getattr(node, "lineno", 0)
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
         for name in names:
             if name.partition(".")[0] in MODULES:
-                yield f"{node.lineno}: import {name}"
+                yield f"{line}: import {name}"
         if not isinstance(node, ast.Call):
             continue
         called = node.func.id if isinstance(node.func, ast.Name) else ""
         method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         options = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
         if called in CALLS or method in CALLS & {"save_states", "load_states"}:
-            yield f"{node.lineno}: {called or method}()"
+            yield f"{line}: {called or method}()"
         if options.get("allow_pickle"):
-            yield f"{node.lineno}: allow_pickle"
+            yield f"{line}: allow_pickle"
         owner = node.func.value if isinstance(node.func, ast.Attribute) else None
         torch_load = method == "load" and isinstance(owner, ast.Name) and owner.id == "torch"
         if torch_load and options.get("weights_only") is not True:
-            yield f"{node.lineno}: torch.load without weights_only"
+            yield f"{line}: torch.load without weights_only"
 
 
 @pytest.mark.parametrize("path", PROJECT, ids=lambda path: str(path.relative_to(ROOT)))

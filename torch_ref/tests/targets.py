@@ -17,7 +17,7 @@ from torch_ref.tensor_files import TensorFileError, read_tensors, write_tensors
 
 _SCRATCH = tempfile.TemporaryDirectory(prefix="fuzz-")
 _FOLDER = Path(_SCRATCH.name)
-_ARRAYS = {
+_ARRAYS: dict[str, np.ndarray] = {
     "fc_weight": np.ones((2, 3), np.float32),
     "b": np.arange(4, dtype=np.int64),
     "h": np.ones((1, 2, 2), np.float16),
