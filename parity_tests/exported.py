@@ -126,11 +126,11 @@ def mxnet_alone(
     cut = graph.cut()
     values = {given(entry): value for entry, value in space.given.items()}
     known = {node["name"] for node in cut.document["nodes"]}
-    for entry in graph.entries():  # a node that the live net does not have
+    for entry in graph.entries:  # a node that the live net does not have
         if given(entry) in known and given(entry) not in values:
             raise ValueError(f"the net has no node {entry[0]}")
     found = bound(cut, arrays, {**space.inputs, **values}, dtype)
-    return dict(zip(graph.entries(), found, strict=True))
+    return dict(zip(graph.entries, found, strict=True))
 
 
 def bound(
@@ -189,7 +189,7 @@ def open_symbol_block(space: Workspace) -> Opened:
     stream = gluon_side.flat(_imports(space, opened)(*x))
     return Opened(
         [y.asnumpy() for y in gluon_side.flat(net(*x))],
-        dict(zip(graph.entries(), (y.asnumpy() for y in stream), strict=True)),
+        dict(zip(graph.entries, (y.asnumpy() for y in stream), strict=True)),
         parameters={name: p.data().asnumpy() for name, p in net.collect_params().items()},
     )
 
@@ -218,7 +218,7 @@ def open_module(space: Workspace) -> Opened:
     graph = space.graph()
     opened = mx.sym.load_json(json.dumps(graph.opened().document))
     with unfused():
-        stream = dict(zip(graph.entries(), run(opened), strict=True))
+        stream = dict(zip(graph.entries, run(opened), strict=True))
     held = {name: array.asnumpy() for name, array in {**arg_params, **aux_params}.items()}
     return Opened(run(symbol), stream, parameters=held)
 
@@ -280,7 +280,7 @@ def open_torch(space: Workspace) -> Opened:
     x = [torch.from_numpy(space.inputs[name]) for name in names if name in space.inputs]
     state = module.state_dict()
     held = {n: state[path].numpy().copy() for path, n in module.meta["mxnet_names"].items()}
-    labels = space.graph().names()
+    labels = space.graph().names
     alone, double = (Alone(module, labels, space.given) for _ in range(2))
     with torch.no_grad():
         outputs = module(*x)

@@ -110,7 +110,7 @@ class _Judge:
     ) -> None:
         self.space, self.truth, self.coverage = space, truth, coverage
         self.torch_paths = {pair.gluon.path: pair.torch.path for pair in subject.pairing.pairs}
-        labels = truth.graph.paths()
+        labels = truth.graph.paths
         self.leaves = {name: label.partition(" ")[2] for name, label in labels.items()}
 
     def path(self, leaf: str | None) -> str:
@@ -185,7 +185,7 @@ class _Judge:
     def entries(self, way: str, found: Iterable[Entry]) -> Iterator[Entry]:
         """The live net's nodes; each is to be compared, but for what a converter folds away."""
         folded = way in (ONNX_RUNTIME, TORCH_IMPORT)
-        for entry in self.truth.graph.entries():
+        for entry in self.truth.graph.entries:
             key = f"{way} {entry[0]} {entry[1]}"
             if entry in set(found):
                 self.coverage.expect("graph nodes", key)
@@ -196,12 +196,12 @@ class _Judge:
 
     def may_fold(self, entry: Entry) -> bool:
         """Whether a node computes nothing: files of another format may do without it."""
-        op, _ = self.truth.graph.operators()[entry[0]]
+        op, _ = self.truth.graph.operators[entry[0]]
         return op in ("identity", "_copy", "BlockGrad", "Dropout")
 
     def strange(self, way: str, found: Iterable[Entry]) -> Iterator[Row]:
         """Nodes that the live net does not have."""
-        known = self.truth.graph.entries()
+        known = self.truth.graph.entries
         for entry in found:
             if entry not in known:
                 detail = f"the files compute {entry[0]}, the net does not"
@@ -219,7 +219,7 @@ class _Judge:
         expected = self.truth.double[entry]
         scale = self.truth.scales.get(entry, np.zeros(1))  # the import drops identities
         factor = self.truth.factor(entry)
-        op, attributes = self.truth.graph.operators()[entry[0]]
+        op, attributes = self.truth.graph.operators[entry[0]]
         if way == ONNX_RUNTIME and attributes.get("act_type", op) in _AGAINST_HALF:
             scale = scale + 0.5
         if dtype == "float64" and op in FLOAT32_INSIDE:

@@ -52,13 +52,13 @@ class Truth:
 
     def factor(self, entry: Entry) -> float:
         """How many u·s a node may be off."""
-        op, attributes = self.graph.operators()[entry[0]]
+        op, attributes = self.graph.operators[entry[0]]
         kind, length = _kind(op, attributes, self.double[entry], self.inputs_size(entry))
         return tolerance(kind, "inference", "gluon", "float32").factor(length)
 
     def inputs_size(self, entry: Entry) -> int:
         """Values in a node's first input; 0 where that is not a node."""
-        nodes, places = self.graph.document["nodes"], self.graph.entries()
+        nodes, places = self.graph.document["nodes"], self.graph.entries
         by_place = {place: e for e, place in places.items()}
         first = nodes[places[entry][0]]["inputs"][:1]
         source = by_place.get((first[0][0], first[0][1])) if first else None
@@ -91,7 +91,7 @@ def find_truth(net: HybridBlock, space: Workspace) -> Truth:
     along = {
         dtype: dict(
             zip(
-                graph.entries(),
+                graph.entries,
                 bound(graph.opened(), parameters, space.inputs, dtype),
                 strict=True,
             )
@@ -138,8 +138,8 @@ def _rounded(value: np.ndarray) -> np.ndarray:
 def _of_leaves(graph: Graph, run: NetRun) -> Values:
     """The imperative net's values for the last nodes of each call of a leaf."""
     last: dict[str, list[Entry]] = {}
-    paths = graph.paths()
-    for entry in graph.entries():
+    paths = graph.paths
+    for entry in graph.entries:
         if entry[0] in paths:
             last.setdefault(paths[entry[0]], []).append(entry)
     found: Values = {}
@@ -167,7 +167,7 @@ class _Sizes(Walker):
 
     def __init__(self, module: Any, graph: Graph, space: Workspace, double: Values) -> None:
         super().__init__(module)
-        self.names, self.space, self.double = graph.names(), space, double
+        self.names, self.space, self.double = graph.names, space, double
         self.sizes_of: Values = {}
 
     def seen(self, n: torch.fx.Node, result: Any) -> Any:
@@ -200,7 +200,7 @@ class _Noise(Walker):
 
 def _moves(module: Any, truth: Truth, space: Workspace) -> list[float]:
     """The largest move of each output under float32's rounding at every node."""
-    unit, names = UNIT["float32"] / 4, truth.graph.names()
+    unit, names = UNIT["float32"] / 4, truth.graph.names
     sigmas = {e: truth.factor(e) * unit * size for e, size in truth.scales.items()}
     moves = [0.0] * len(truth.referee)
     for draw in range(DRAWS):

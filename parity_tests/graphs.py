@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import mxnet as mx
@@ -31,6 +32,7 @@ class Graph:
 
     document: dict[str, Any]
 
+    @cached_property
     def names(self) -> list[str]:
         """A unique name for each node: what MXNet's ONNX converter calls those that repeat."""
         found: dict[str, None] = {}
@@ -39,27 +41,25 @@ class Graph:
             found[f"idx_{number}_{name}" if name in found else name] = None
         return list(found)
 
+    @cached_property
     def entries(self) -> dict[Entry, tuple[int, int]]:
         """Every output of an operator that a node or a head uses, in the order of computation."""
-        nodes, names = self.document["nodes"], self.names()
+        nodes, names = self.document["nodes"], self.names
         used = {(e[0], e[1]) for node in nodes for e in node["inputs"]}
         used |= {(head[0], head[1]) for head in self.document["heads"]}
         places = sorted(place for place in used if nodes[place[0]]["op"] != "null")
         return {(names[number], index): (number, index) for number, index in places}
 
-    def heads(self) -> list[Entry]:
-        """The net's outputs."""
-        names = self.names()
-        return [(names[head[0]], head[1]) for head in self.document["heads"]]
-
+    @cached_property
     def paths(self) -> dict[str, str]:
         """The leaf of each node that was traced within one: `path call` by the node's name."""
-        pairs = zip(self.names(), self.document["nodes"], strict=True)
+        pairs = zip(self.names, self.document["nodes"], strict=True)
         return {name: node["attrs"][LEAF] for name, node in pairs if LEAF in node.get("attrs", {})}
 
+    @cached_property
     def operators(self) -> dict[str, tuple[str, Mapping[str, str]]]:
         """Operator and attributes by the node's name."""
-        pairs = zip(self.names(), self.document["nodes"], strict=True)
+        pairs = zip(self.names, self.document["nodes"], strict=True)
         return {
             name: (node["op"], node.get("attrs", {}))
             for name, node in pairs
@@ -68,14 +68,14 @@ class Graph:
 
     def opened(self) -> Graph:
         """The graph with every entry as an output."""
-        return self._with(self.document["nodes"], self.entries().values())
+        return self._with(self.document["nodes"], self.entries.values())
 
     def cut(self) -> Graph:
         """The graph with every entry as an output, and read from a variable `given(entry)`."""
         nodes: list[dict[str, Any]] = []
         moved: dict[tuple[int, int], int] = {}  # where an entry of the graph is read from
         heads: list[tuple[int, int]] = []
-        places = {place: entry for entry, place in self.entries().items()}
+        places = {place: entry for entry, place in self.entries.items()}
         for number, node in enumerate(self.document["nodes"]):
             inputs = [[moved[e[0], e[1]], 0, 0] for e in node["inputs"]]
             nodes.append({**node, "inputs": inputs})
