@@ -14,6 +14,7 @@ from gluon_cnn import parallel
 from gluon_cnn.devices import contexts
 from gluon_cnn.losses import loss_for
 from gluon_cnn.models import ClassicCNN, get_model
+from gluon_cnn.padding import filled
 from gluon_cnn.workers import Workers
 from harness.config import TrainConfig
 from harness.errors import CommandError
@@ -35,15 +36,19 @@ EVALUATION_BATCH = 256
 
 
 class Objective(gluon.HybridBlock):
-    """Net, loss and hits as one graph, so that a step is one call: (x, y) -> (loss, hits), (N,)."""
+    """Net, loss and hits as one graph, so that a step is one call: (x, y) -> (loss, hits), (N,).
 
-    def __init__(self, net: ClassicCNN) -> None:
+    `run` computes what `net` does, from its parameters; by default it is made for training.
+    """
+
+    def __init__(self, net: ClassicCNN, run: gluon.HybridBlock | None = None) -> None:
         super().__init__(prefix="objective_")
         self.net = net
+        self.run = filled(net) if run is None else run
         self.loss = loss_for(net)
 
     def hybrid_forward(self, F: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
-        outputs = self.net(x)
+        outputs = self.run(x)
         winner = F.argmin if self.net.smallest_wins else F.argmax
         predicted = winner(F.BlockGrad(outputs), axis=1)  # a float, as MXNet's argmax returns
         return self.loss(outputs, y), F.broadcast_equal(predicted, y), predicted
