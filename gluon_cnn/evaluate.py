@@ -11,6 +11,7 @@ import numpy as np
 from data import Batches, DataError, Dataset, load_dataset
 from gluon_cnn.devices import contexts
 from gluon_cnn.exported import open_saved
+from gluon_cnn.fused import fused
 from gluon_cnn.models import ModelError
 from gluon_cnn.saved import SavedRun
 from gluon_cnn.train import EVALUATION_BATCH, Objective, evaluate
@@ -33,7 +34,7 @@ def evaluate_run(saved: SavedRun, dataset: Dataset, devices: list[Any]) -> dict[
     Raises: CommandError where the data do not fit the net.
     """
     _check_fits(saved, dataset)
-    objective = Objective(saved.net)
+    objective = Objective(saved.net, fused(saved.net, saved.input_shape))
     objective.hybridize(static_alloc=True, static_shape=True)
     batches = Batches(dataset.test, EVALUATION_BATCH, saved.pixels)
     result = evaluate(objective, batches, devices)

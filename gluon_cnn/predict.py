@@ -12,6 +12,7 @@ import numpy as np
 from data import ArraySplit, Batches, DataError, read_image
 from gluon_cnn.devices import contexts
 from gluon_cnn.exported import open_saved
+from gluon_cnn.fused import fused
 from gluon_cnn.models import ModelError
 from gluon_cnn.saved import SavedRun
 from harness.cli import Parser, positive, print_json, run
@@ -25,9 +26,10 @@ def probabilities(saved: SavedRun, images: np.ndarray) -> np.ndarray:
     LeNet-5's outputs are penalties: the smallest wins, so their negatives take the softmax.
     """
     device = next(iter(saved.net.collect_params().values())).list_ctx()[0]
+    run = fused(saved.net, saved.input_shape)
     split = ArraySplit(images, np.zeros(len(images), np.int32))
     outputs = [
-        saved.net(mx.nd.array(x, ctx=device)).asnumpy().astype(np.float64)
+        run(mx.nd.array(x, ctx=device)).asnumpy().astype(np.float64)
         for x, _ in Batches(split, 64, saved.pixels).epoch(0)
     ]
     scores = np.concatenate(outputs) * (-1.0 if saved.net.smallest_wins else 1.0)
