@@ -1,0 +1,110 @@
+"""`python -m benchmarks [--quick]`: measure, and write results, a table and a picture."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.cases import SIDES, groups
+from benchmarks.results import describe, picture, read, table, write
+from benchmarks.runner import run_group
+from gluon_cnn import runtime
+from harness.cli import Parser, positive, print_json, run
+from harness.errors import CommandError, UsageError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 1 where a measurement failed."""
+    return run(lambda: _main(argv))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m benchmarks",
+        description="Time both frameworks and the source script, each in a process of its own, "
+        "in turn. Run it on a machine that does nothing else.",
+    )
+    parser.add_argument("--quick", action="store_true", help="two short turns of the smallest")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="TEXT",
+        default=[],
+        help="groups whose name holds one of these, such as 'train lenet'",
+    )
+    parser.add_argument(
+        "--sides",
+        nargs="+",
+        choices=tuple(SIDES),
+        default=list(SIDES),
+        help="only these sides of the groups",
+    )
+    parser.add_argument("--repeats", type=positive, default=5, help="turns of each side")
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder with MNIST's four files; unset: time to accuracy is left out",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("benchmarks/results"),
+        metavar="DIR",
+        help="folder of the results",
+    )
+    parser.add_argument("--list", action="store_true", help="name the groups and measure nothing")
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="only write table and picture again, from the results in --out",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    return parser
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = _parser().parse_args(argv)
+    threads = runtime.cores()
+    compiler = any(shutil.which(name) for name in ("g++", "c++", "clang++"))
+    every = groups(
+        threads, args.data_dir, quick=args.quick, repeats=args.repeats, compiler=compiler
+    )
+    every = [
+        replace(g, cases=cases)
+        for g in every
+        if (cases := tuple(case for case in g.cases if case.side in args.sides))
+    ]
+    chosen = [g for g in every if not args.only or any(text in g.name for text in args.only)]
+    if not chosen:
+        raise UsageError(f"--only {' '.join(args.only)} names no group: see --list")
+    if args.list:
+        print("\n".join(group.name for group in chosen))
+        return 0
+    say = (lambda line: print(line, file=sys.stderr)) if args.json else print
+    about = describe(threads)
+    failed = 0
+    for group in [] if args.table else chosen:
+        result = run_group(group, say)
+        write(args.out, result, about)
+        failed += len(result["failures"])
+    results = read(args.out) if args.out.is_dir() else {}
+    if not results:
+        raise CommandError(f"{args.out} holds no results: measure first")
+    order = {group.name: number for number, group in enumerate(every)}
+    results = dict(sorted(results.items(), key=lambda item: order.get(item[0], len(order))))
+    (args.out / "table.md").write_text(table(results), encoding="utf-8")
+    picture(results, args.out / "speed.png")
+    if args.json:
+        print_json({"out": args.out, "groups": [g.name for g in chosen], "failed": failed})
+    else:
+        print(f"{args.out / 'table.md'} and {args.out / 'speed.png'} are written")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

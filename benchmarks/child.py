@@ -1,0 +1,74 @@
+"""One measurement: `python -m benchmarks.child JSON` prints one JSON object.
+
+The side decides what is imported, and in which order: MXNet before `gluon_cnn` stays untuned.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.cases import Case
+
+__all__ = ["main", "step_times"]
+
+WARM = 2.0  # steps are untimed until this many seconds have gone: graphs, memory, kernels
+LEAST = 2  # steps that are timed, however long they take
+
+
+def step_times(step: Callable[[], Any], seconds: float) -> list[float]:
+    """How long each call took, for `seconds` after untimed ones, and twice at least."""
+    began = time.perf_counter()
+    while True:
+        step()
+        if time.perf_counter() - began > min(seconds, WARM):
+            break
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < LEAST or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The process; returns 0."""
+    (text,) = sys.argv[1:] if argv is None else argv
+    case = Case(**json.loads(text))
+    result = _measure(case)
+    result["peak_mb"] = result.get("peak_mb") or round(
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1
+    )
+    print(json.dumps(result, allow_nan=False))
+    return 0
+
+
+def _measure(case: Case) -> dict[str, Any]:
+    if case.side == "numpy":
+        from benchmarks import numpy_side
+
+        return numpy_side.measure(case)
+    if case.side in ("untuned", "source"):
+        warnings.simplefilter("ignore")  # gluon_cnn says that MXNet came first: it is meant to
+        import mxnet  # noqa: F401
+    if case.side == "source":
+        from benchmarks import source_script
+
+        return source_script.measure(case)
+    if case.side in ("untuned", "ours"):
+        from benchmarks import gluon_side
+
+        return gluon_side.measure(case)
+    from benchmarks import torch_side
+
+    return torch_side.measure(case)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

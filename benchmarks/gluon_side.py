@@ -1,0 +1,141 @@
+"""MXNet's side, tuned or not: the steps and loops of `gluon_cnn` itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gluon_cnn  # first: it settles the threads before MXNet loads
+
+# isort: split
+import mxnet as mx
+import numpy as np
+from mxnet import gluon
+
+from benchmarks.cases import Case
+from benchmarks.child import step_times
+from benchmarks.numpy_side import EVERY, RECIPE, made_up, mnist, random_batch
+from gluon_cnn.fused import fused
+from gluon_cnn.models import get_model
+from gluon_cnn.train import (
+    Objective,
+    evaluate,
+    prepare,
+    to_devices,
+    train_epoch,
+    train_step,
+)
+from harness.config import TrainConfig
+from harness.epochs import epoch_rates
+from harness.monitor import Silent
+
+__all__ = ["measure"]
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """What `benchmarks.child` prints for a case of this side."""
+    parts = {"train": _train, "infer": _infer, "accuracy": _accuracy, "epoch": _epoch,
+             "command": _command}  # fmt: skip
+    settings = {s.name: s.value for s in gluon_cnn.runtime.settled()}
+    return {**parts[case.part](case), "settings": settings}
+
+
+def _train(case: Case) -> dict[str, Any]:
+    net = get_model(case.model)
+    net.initialize(mx.init.Xavier())
+    objective = Objective(net)
+    objective.hybridize(static_alloc=True, static_shape=True)
+    trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 1e-5}, kvstore=None)
+    x, y = random_batch(net.input_shape, case.batch)
+
+    def step() -> None:
+        xs, ys = (to_devices(a, [mx.cpu()]) for a in (x, y.astype(np.float32)))
+        train_step(objective, trainer, xs, ys, case.batch)
+        mx.nd.waitall()
+
+    return _speed(case, step_times(step, case.seconds))
+
+
+def _infer(case: Case) -> dict[str, Any]:
+    net = get_model(case.model)
+    net.initialize(mx.init.Xavier())
+    x, _ = random_batch(net.input_shape, case.batch)
+    run = _inference(net, case)
+    return _speed(case, step_times(lambda: run(mx.nd.array(x)).asnumpy(), case.seconds))
+
+
+def _inference(net: Any, case: Case) -> Any:
+    if case.side == "ours":
+        return fused(net, net.input_shape)
+    net.hybridize(static_alloc=True, static_shape=True)
+    return net
+
+
+def _speed(case: Case, times: list[float]) -> dict[str, Any]:
+    middle = statistics.median(times)
+    return {"images_per_second": case.batch / middle, "seconds": middle, "steps": len(times)}
+
+
+def _accuracy(case: Case) -> dict[str, Any]:
+    """Seconds of training and test accuracy so far, every `EVERY` batches; testing is not timed."""
+    config = TrainConfig(**RECIPE, batch_size=case.batch, epochs=case.epochs)
+    training = prepare(config, mnist(case), "cpu")
+    spent, curve = 0.0, []
+    for epoch in range(1, case.epochs + 1):
+        rates = epoch_rates(config, epoch, len(training.train))
+        start = time.perf_counter()
+        for number, (rate, (x, y)) in enumerate(
+            zip(rates, training.train.epoch(epoch), strict=True), 1
+        ):
+            training.trainer.set_learning_rate(rate)
+            xs = to_devices(x, training.devices)
+            ys = to_devices(y.astype(np.float32), training.devices)
+            train_step(training.objective, training.trainer, xs, ys, len(x))
+            if number % EVERY == 0 or number == len(rates):
+                mx.nd.waitall()
+                spent += time.perf_counter() - start
+                result = evaluate(training.objective, training.test, training.devices)
+                curve.append([spent, result.accuracy])
+                start = time.perf_counter()
+    return {"curve": curve}
+
+
+def _epoch(case: Case) -> dict[str, Any]:
+    config = TrainConfig(batch_size=case.batch, epochs=2)
+    training = prepare(config, made_up(case.images), "cpu")
+    times = []
+    for epoch in (1, 2):
+        start = time.perf_counter()
+        train_epoch(training, epoch, Silent())
+        times.append(time.perf_counter() - start)
+    return {"seconds": times[1], "images_per_second": case.images / times[1]}
+
+
+def _command(case: Case) -> dict[str, Any]:
+    """`python -m gluon_cnn.train` on MNIST, whole: its time and its peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gluon_cnn.train", "--dataset", "mnist", "--json",
+             "--data-dir", str(case.data_dir), "--epochs", str(case.epochs),
+             "--out", str(Path(folder) / "run")],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.stdout is not None
+        start = time.perf_counter()
+        text = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"gluon_cnn.train ended with {process.returncode}")
+    return {
+        "seconds": time.perf_counter() - start,
+        "peak_mb": usage.ru_maxrss / 1024,
+        "test_acc": json.loads(text)["best"]["test_acc"],
+    }

@@ -1,0 +1,196 @@
+"""The machinery of the benchmarks, at toy size: what it says is what was measured."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import cases, child, ratios, results, runner, source_script
+from benchmarks.cases import Case, Group
+from data import ArraySplit, load_dataset
+
+ABOUT = {"cpu": "X", "threads": 2, "memory_mb": 2048, "mxnet": "1", "torch": "2", "numpy": "3",
+         "python": "3.11", "date": "2026-01-02"}  # fmt: skip
+
+
+def _result(name: str, **speeds: list[float]) -> dict:
+    runs = {side: [{"images_per_second": v, "peak_mb": 100.0} for v in found]
+            for side, found in speeds.items()}  # fmt: skip
+    return {"about": ABOUT, "group": name, "cases": {}, "runs": runs, "failures": {}}
+
+
+def test_a_ratio_is_taken_turn_by_turn() -> None:
+    # The machine was half as fast in the second turn: for both
+    found = ratios.ratio([20.0, 10.0, 22.0], [10.0, 5.0, 10.0])
+    assert (found.median, found.least, found.most, found.count) == (2.0, 2.0, 2.2, 3)
+    with pytest.raises(ValueError, match="2 and 1 turns"):
+        ratios.ratio([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="no numbers"):
+        ratios.middle([])
+
+
+def test_the_better_layout_is_the_one_with_the_higher_median() -> None:
+    result = _result("x", eager=[1.0, 9.0, 2.0], channels_last=[3.0, 3.0, 3.0])
+    assert ratios.better(result) == "channels_last"
+    assert ratios.better(_result("x", eager=[1.0])) == "eager"
+    with pytest.raises(ValueError, match="was measured"):
+        ratios.better(_result("x"))
+
+
+def test_accuracy_is_reached_once_and_first() -> None:
+    curve = [[1.0, 0.90], [2.0, 0.975], [3.0, 0.96], [4.0, 0.991]]
+    assert ratios.reached(curve, 0.97) == 2.0
+    assert ratios.reached(curve, 0.99) == 4.0
+    assert ratios.reached(curve, 0.999) is None
+
+
+def test_a_bar_is_missed_below_and_reached_at_its_figure() -> None:
+    name = "train alexnet 32"
+    speeds = {"eager": [100.0], "channels_last": [105.0], "untuned": [50.0]}
+    table = results.table({name: _result(name, ours=[105.0], **speeds)})
+    lines = [line for line in table.splitlines() if line.startswith(f"| {name} | ")][1:4]
+    assert [line.rsplit("| ", 1)[1] for line in lines] == ["yes |", "yes |", "yes |"]
+    table = results.table({name: _result(name, ours=[104.0], **speeds)})
+    lines = [line for line in table.splitlines() if line.startswith(f"| {name} | ")][1:4]
+    assert [line.rsplit("| ", 1)[1] for line in lines] == ["no |", "no |", "yes |"]
+
+
+def test_sides_take_turns_and_the_order_changes() -> None:
+    seen: list[str] = []
+
+    def measure(case: Case) -> dict:
+        seen.append(case.side)
+        return {"images_per_second": float(len(seen))}
+
+    group = Group("g", (Case("train", "ours"), Case("train", "eager")), 3)
+    result = runner.run_group(group, lambda line: None, measure)
+    assert seen == ["ours", "eager", "eager", "ours", "ours", "eager"]
+    assert ratios.values(result, "ours") == [1.0, 4.0, 5.0]
+
+
+def test_a_side_that_fails_is_reported_and_the_others_go_on() -> None:
+    said: list[str] = []
+
+    def measure(case: Case) -> dict:
+        if case.side == "eager":
+            raise runner.Failure("eager: exit code 1: no such thing")
+        return {"images_per_second": 1.0, "peak_mb": 1.0}
+
+    group = Group("train lenet 64", (Case("train", "ours"), Case("train", "eager")), 2)
+    result = runner.run_group(group, said.append, measure)
+    assert result["failures"] == {"eager": "eager: exit code 1: no such thing"}
+    assert ratios.values(result, "ours") == [1.0, 1.0]
+    assert ratios.values(result, "eager") == []
+    assert sum("no such thing" in line for line in said) == 1
+    table = results.table({group.name: {**result, "about": ABOUT}})
+    assert "failed" in table
+    assert "Failed: eager: exit code 1: no such thing" in table
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [("import sys; sys.exit('broken: why')", "exit code 1: broken: why"),
+     ("import os; os.abort()", "exit code -6"), ("print('no json')", "printed no result"),
+     ("pass", "printed no result"), ("import time; time.sleep(60)", "no result after")],
+)  # fmt: skip
+def test_a_child_that_fails_is_a_failure_with_its_reason(
+    code: str, reason: str, tmp_path: Path, monkeypatch
+) -> None:
+    script = tmp_path / "fake"
+    script.write_text(f"#!{sys.executable}\n{code}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setattr(runner, "TIMEOUT", 5.0)
+    with pytest.raises(runner.Failure, match=f"train lenet 64 ours.*{reason}"):
+        runner.run_case(Case("train", "ours"))
+
+
+def test_nobodys_threads_reach_a_child(monkeypatch) -> None:
+    for name in runner.THREADS:
+        monkeypatch.setenv(name, "7")
+    assert not set(runner.THREADS) & set(runner.environment(Case("train", "untuned")))
+    assert runner.environment(Case("train", "eager", threads=2))["OMP_NUM_THREADS"] == "2"
+    whole = Case("train", "ours", threads=runner.runtime.cores())
+    assert "OMP_NUM_THREADS" not in runner.environment(whole)
+
+
+@pytest.mark.parametrize("side", ["untuned", "ours", "eager", "channels_last"])
+@pytest.mark.parametrize("part", ["train", "infer"])
+def test_a_child_measures(part: str, side: str) -> None:
+    found = runner.run_case(Case(part, side, batch=4, seconds=0.01))
+    assert found["steps"] >= child.LEAST
+    assert found["images_per_second"] == pytest.approx(4 / found["seconds"])
+    assert found["peak_mb"] > 50
+    if side in ("untuned", "ours"):
+        assert bool(found["settings"]) == (side == "ours")
+
+
+def test_the_peak_counts_both_operations_of_a_product() -> None:
+    found = runner.run_case(Case("peak", "numpy", batch=64, seconds=0.01))
+    assert found["flops"] >= 2 * 64**3 / found["seconds"]
+
+
+def test_training_flop_are_three_products_but_for_the_first_layer() -> None:
+    # lenet: conv 6·25·24·24 = 86,400, conv 16·6·25·8·8, dense 256·120 + 120·84 + 84·10
+    products = 86_400 + 153_600 + 30_720 + 10_080 + 840
+    assert results.flop_of_training("lenet") == 2 * (3 * products - 86_400)
+
+
+def test_the_source_script_learns() -> None:
+    digits = load_dataset("mnist5k")
+    parts = [
+        ArraySplit(split.images(np.arange(n)), split.labels[:n])
+        for split, n in ((digits.train, 1000), (digits.test, 200))
+    ]
+    curve = source_script.train(parts[0], parts[1], batch=100, epochs=2)
+    assert [len(point) for point in curve] == [2, 2]
+    assert curve[0][0] < curve[1][0]
+    assert curve[1][1] > 0.5
+    weights = source_script.build()
+    weights(source_script.mx.nd.zeros((1, 1, 28, 28)))
+    assert sum(p.data().size for p in weights.collect_params().values()) == 44_426
+
+
+def test_results_are_written_read_and_drawn(tmp_path: Path) -> None:
+    name = "train lenet 64"
+    result = _result(name, ours=[2.0, 3.0], eager=[1.0, 1.0])
+    results.write(tmp_path, result, ABOUT)
+    assert results.read(tmp_path) == {name: result}
+    results.picture({name: result}, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+    assert "| train lenet 64 | PyTorch eager | 2.50 (2.00–3.00) | 1 | yes |" in results.table(
+        {name: result}
+    )
+
+
+def test_the_command_lists_runs_and_refuses(tmp_path: Path, monkeypatch, capsys) -> None:
+    assert command.main(["--list", "--only", "train lenet"]) == 0
+    assert capsys.readouterr().out.split("\n")[:2] == ["train lenet 64", "train lenet 500"]
+    assert command.main(["--only", "nothing like it"]) == 2
+    assert command.main(["--table", "--out", str(tmp_path / "none")]) == 1
+
+    def run_group(group: Group, say) -> dict:
+        broken = {"eager": "broken"} if group.name.startswith("infer") else {}
+        return {**_result(group.name, ours=[2.0]), "failures": broken}
+
+    monkeypatch.setattr(command, "run_group", run_group)
+    out = tmp_path / "results"
+    argv = ["--out", str(out), "--quick", "--json", "--only"]
+    assert command.main([*argv, "train lenet"]) == 0
+    assert json.loads((out / "train-lenet-64.json").read_text())["about"]["mxnet"]
+    assert command.main([*argv, "lenet 64"]) == 1  # a failure is not forgotten
+    assert "Failed: broken" in (out / "table.md").read_text()
+
+
+def test_quick_is_small_and_the_whole_covers_every_model() -> None:
+    quick = cases.groups(2, None, quick=True, repeats=5, compiler=False)
+    assert {case.model for group in quick for case in group.cases} == {"lenet"}
+    whole = cases.groups(2, "/mnist", quick=False, repeats=5, compiler=True)
+    names = {group.name for group in whole}
+    assert {bar.group for bar in ratios.BARS} < names
+    assert {"accuracy", "peak", "memory of a full MNIST run"} < names
+    assert len(names) == len(whole)
+    assert all(g.repeats >= 5 for g in whole if g.name.startswith(("train", "infer", "accuracy")))

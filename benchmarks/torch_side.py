@@ -1,0 +1,110 @@
+"""PyTorch's side: the mirror's nets with torch's own fused Adam, as fast as torch has it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.cases import Case
+from benchmarks.child import step_times
+from benchmarks.numpy_side import EVERY, RECIPE, mnist, random_batch
+from harness.config import TrainConfig
+from harness.epochs import epoch_rates
+from torch_ref.models import MODELS, get_model
+from torch_ref.train import evaluate, prepare, to_device
+
+__all__ = ["measure"]
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """What `benchmarks.child` prints for a case of this side."""
+    torch.set_num_threads(case.threads)
+    parts = {"train": _train, "infer": _infer, "accuracy": _accuracy, "peak": _peak}
+    return parts[case.part](case)
+
+
+def _net(case: Case) -> tuple[torch.nn.Module, torch.memory_format]:
+    net: Any = get_model(case.model)
+    layout = torch.contiguous_format
+    if case.side == "channels_last":
+        layout = torch.channels_last
+        net = net.to(memory_format=layout)
+    return net, layout
+
+
+def _train(case: Case) -> dict[str, Any]:
+    net, layout = _net(case)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-5, fused=True)
+    run: Any = torch.compile(net) if case.side == "compiled" else net
+    x, y = random_batch(MODELS[case.model].input_shape, case.batch)
+
+    def step() -> None:
+        images = torch.from_numpy(x).contiguous(memory_format=layout)
+        optimizer.zero_grad(set_to_none=True)
+        outputs = run(images)
+        labels = torch.from_numpy(y)
+        F.cross_entropy(outputs, labels).backward()
+        (outputs.detach().argmax(1) == labels).sum()  # ours counts hits in every step
+        optimizer.step()
+
+    return _speed(case, step_times(step, case.seconds))
+
+
+def _infer(case: Case) -> dict[str, Any]:
+    net, layout = _net(case)
+    net.eval()
+    run: Any = torch.compile(net) if case.side == "compiled" else net
+    x, _ = random_batch(MODELS[case.model].input_shape, case.batch)
+
+    def step() -> None:
+        with torch.inference_mode():
+            run(torch.from_numpy(x).contiguous(memory_format=layout)).numpy()
+
+    return _speed(case, step_times(step, case.seconds))
+
+
+def _speed(case: Case, times: list[float]) -> dict[str, Any]:
+    middle = statistics.median(times)
+    return {"images_per_second": case.batch / middle, "seconds": middle, "steps": len(times)}
+
+
+def _peak(case: Case) -> dict[str, Any]:
+    n = case.batch
+    a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
+    times = step_times(lambda: torch.mm(a, b, out=out), case.seconds)
+    return {"flops": 2 * n**3 / min(times), "seconds": statistics.median(times)}
+
+
+def _accuracy(case: Case) -> dict[str, Any]:
+    """Seconds of training and test accuracy so far, every `EVERY` batches; testing is not timed."""
+    config = TrainConfig(**RECIPE, batch_size=case.batch, epochs=case.epochs)
+    training = prepare(config, mnist(case), "cpu")
+    # torch's fused Adam in place of the mirror's, which spells out MXNet's rule step by step
+    optimizer = torch.optim.Adam(training.net.parameters(), lr=config.lr, fused=True)
+    spent, curve = 0.0, []
+    for epoch in range(1, case.epochs + 1):
+        rates = epoch_rates(config, epoch, len(training.train))
+        training.objective.train()
+        start = time.perf_counter()
+        for number, (rate, (x, y)) in enumerate(
+            zip(rates, training.train.epoch(epoch), strict=True), 1
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            images, labels = to_device(x, y, training.device)
+            optimizer.zero_grad(set_to_none=True)
+            loss, hits, _ = training.objective(images, labels)
+            loss.mean().backward()
+            hits.sum()
+            optimizer.step()
+            if number % EVERY == 0 or number == len(rates):
+                spent += time.perf_counter() - start
+                result = evaluate(training.objective, training.test, training.device)
+                training.objective.train()
+                curve.append([spent, result.accuracy])
+                start = time.perf_counter()
+    return {"curve": curve}
