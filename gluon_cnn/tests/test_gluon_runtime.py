@@ -117,6 +117,19 @@ def test_importing_mxnet_first_is_said_once(tmp_path: Path) -> None:
     assert done.stderr.count("mxnet was imported before gluon_cnn") == 1
 
 
+def test_loading_mxnet_loads_no_statistics_packages(tmp_path: Path) -> None:
+    code = (
+        "import sys, gluon_cnn\n"
+        "loaded = {'sklearn', 'pandas', 'torch'} & set(sys.modules)\n"
+        "assert not loaded, loaded"  # and what stands in for scikit-learn is gone again
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=_environment(XDG_CACHE_HOME=str(tmp_path)),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_quotas_of_both_kinds_are_read(tmp_path: Path) -> None:
     assert machine.quota(tmp_path) is None
     (tmp_path / "cpu.max").write_text("150000 100000\n")
