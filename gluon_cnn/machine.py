@@ -6,13 +6,24 @@ import hashlib
 import math
 import os
 import platform
+import statistics
+import time
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["channel_block", "cores", "cpu_model", "fingerprint", "open_cpus", "quota"]
+__all__ = [
+    "channel_block",
+    "cores",
+    "cpu_model",
+    "fingerprint",
+    "open_cpus",
+    "others_running",
+    "quota",
+]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
+_LOADAVG = Path("/proc/loadavg")
 
 
 def open_cpus() -> tuple[int, ...]:
@@ -47,6 +58,23 @@ def quota(cgroup: Path = _CGROUP) -> float | None:
     except (ValueError, ZeroDivisionError):
         return None
     return share if share > 0 else None
+
+
+def others_running(path: Path = _LOADAVG, samples: int = 5, pause: float = 0.01) -> int:
+    """Threads of the whole machine, but for this one, that run or wait for a core just now.
+
+    The load average is no use: it remembers for a minute what has ended. 0 where nobody says.
+    https://man7.org/linux/man-pages/man5/proc_loadavg.5.html
+    """
+    seen = []
+    for number in range(samples):
+        if number:
+            time.sleep(pause)
+        try:
+            seen.append(int(path.read_text().split()[3].partition("/")[0]) - 1)
+        except (OSError, ValueError, IndexError):
+            return 0
+    return max(0, round(statistics.median(seen)))
 
 
 @lru_cache(maxsize=4)

@@ -50,9 +50,9 @@ MARK = "GLUON_CNN_SETTLED"  # what this process chose itself, for its children t
 TRIAL = "GLUON_CNN_TRIAL"  # settings that a process of `--tune` is to measure, as JSON
 
 # Spins of a waiting thread before it sleeps: a fifth of a millisecond. Asleep at once ("passive")
-# LeNet's short loops wait for the kernel to wake threads and take twice as long; libgomp's own
-# 300,000 keep the core from whatever else runs, and with one other busy process LeNet took
-# five times as long as with threads that sleep at once.
+# LeNet's short loops wait for the kernel to wake threads and take twice as long. libgomp's own
+# 300,000 keep the core from whatever else runs: beside one other busy thread LeNet took six times
+# as long as with threads that sleep at once, and with 10,000 spins on bound threads twice.
 SPINS = "10000"
 
 _settled: tuple[Setting, ...] = ()
@@ -188,10 +188,12 @@ def _choices(devices: int = 1) -> list[Setting]:
             Setting("GOMP_CPU_AFFINITY", None, "several thread pools share the cores"),
             Setting("MXNET_ENGINE_TYPE", None, "MXNet's threaded engine, for several devices"),
         ]
+    others = machine.others_running()
+    crowded = others + threads > (os.cpu_count() or 1)
     return [
         *choices,
-        *_waiting(),
-        _pinning(threads),
+        _waiting(others if crowded else 0),
+        _pinning(threads, crowded),
         Setting("MXNET_ENGINE_TYPE", "NaiveEngine", "one CPU device: no queue, no second pool"),
         Setting("MXNET_GPU_MEM_POOL_TYPE", None, "MXNet pools no memory on the CPU"),
     ]
@@ -225,18 +227,22 @@ def cuda() -> Cuda | None:
     return _CUDA
 
 
-def _waiting() -> list[Setting]:
-    if "OMP_WAIT_POLICY" in os.environ:
-        return [Setting("OMP_WAIT_POLICY", None, "")]
-    return [Setting("GOMP_SPINCOUNT", SPINS, "threads spin 0.2 ms for the next loop, then sleep")]
+def _waiting(others: int) -> Setting:
+    """Whether threads spin for the next loop: not where `others` want the cores meanwhile."""
+    if others or "OMP_WAIT_POLICY" in os.environ:
+        running = f"{others} other threads run here now: waiting threads leave their core"
+        return Setting("OMP_WAIT_POLICY", "passive", running)
+    return Setting("GOMP_SPINCOUNT", SPINS, "threads spin 0.2 ms for the next loop, then sleep")
 
 
-def _pinning(threads: int) -> Setting:
+def _pinning(threads: int, crowded: bool) -> Setting:
     """Each OpenMP thread on a core of its own, where that cannot crowd anybody else's."""
     cpus = machine.open_cpus()
     free = None
     if threads < 2:
         free = "one thread needs no core of its own"
+    elif crowded:
+        free = "bound threads could not make way for the others"
     elif not hasattr(os, "sched_setaffinity"):
         free = "this system binds no threads"
     elif {"OMP_PROC_BIND", "OMP_PLACES", "OMP_NUM_THREADS"} & set(os.environ):
@@ -277,9 +283,11 @@ def _tuned(choices: list[Setting]) -> list[Setting]:
             return choices
         settings = stored.settings
         reason = f"measured on this machine with {stored.model}, {stored.date}"
-    others = [c for c in choices if c.name not in tuning.NAMES]
-    skipped = "OMP_WAIT_POLICY" in os.environ
+    others = [c for c in choices if c.name not in (*tuning.NAMES, "OMP_WAIT_POLICY")]
+    theirs = [c for c in choices if c.name == "OMP_WAIT_POLICY" and c.name in os.environ]
+    skipped = bool(theirs)
     return [
+        *theirs,
         *(
             Setting(name, settings[name], reason)
             for name in tuning.NAMES

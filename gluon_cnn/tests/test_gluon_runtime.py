@@ -34,9 +34,40 @@ def test_one_cpu_device_gets_every_core_and_no_queue(tmp_path: Path) -> None:
     shown, err = _shown(tmp_path)
     assert shown["OMP_NUM_THREADS"] == str(machine.cores())
     assert shown["MXNET_ENGINE_TYPE"] == "NaiveEngine"
-    pinned = machine.cores() > 1 and machine.cores() == len(machine.open_cpus())
-    assert shown["GOMP_CPU_AFFINITY"] == (runtime.affinity() if pinned else None)
+    assert ("GOMP_SPINCOUNT" in shown) != ("OMP_WAIT_POLICY" in shown)
     assert err == ""
+
+
+def _chosen(monkeypatch, others: int, cpus: tuple[int, ...] = (0, 1)) -> dict[str, str | None]:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(machine, "others_running", lambda: others)
+    monkeypatch.setattr(machine, "open_cpus", lambda: cpus)
+    monkeypatch.setattr(machine, "quota", lambda cgroup: None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    return {choice.name: choice.value for choice in runtime._choices()}
+
+
+def test_threads_spin_on_cores_of_their_own_where_there_is_room(monkeypatch) -> None:
+    chosen = _chosen(monkeypatch, others=2)
+    assert (chosen["GOMP_SPINCOUNT"], chosen["GOMP_CPU_AFFINITY"]) == (runtime.SPINS, "0-1")
+    assert "OMP_WAIT_POLICY" not in chosen
+
+
+def test_threads_make_way_where_others_run(monkeypatch) -> None:
+    chosen = _chosen(monkeypatch, others=3)
+    assert (chosen["OMP_WAIT_POLICY"], chosen["GOMP_CPU_AFFINITY"]) == ("passive", None)
+    assert "GOMP_SPINCOUNT" not in chosen
+    assert chosen["OMP_NUM_THREADS"] == "2"  # what is computed stays the same
+
+
+def test_others_are_counted_without_this_thread(tmp_path: Path) -> None:
+    file = tmp_path / "loadavg"
+    for text, count in (("0.20 0.18 0.12 3/80 11206\n", 2), ("9.9 9.9 9.9 1/80 1\n", 0),
+                        ("odd", 0)):  # fmt: skip
+        file.write_text(text)
+        assert machine.others_running(file, pause=0) == count
+    assert machine.others_running(tmp_path / "none") == 0
 
 
 def test_the_user_always_wins(tmp_path: Path) -> None:
@@ -80,9 +111,9 @@ def test_a_quota_below_the_open_cores_binds_no_thread(monkeypatch) -> None:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(machine, "open_cpus", lambda: (0, 1, 2, 3, 8))
-    assert runtime._pinning(5).value == "0-3 8"
-    assert runtime._pinning(2).value is None
-    assert runtime._pinning(1).value is None
+    assert runtime._pinning(5, False).value == "0-3 8"
+    assert runtime._pinning(2, False).value is None
+    assert runtime._pinning(1, False).value is None
 
 
 def test_bound_threads_leave_the_others_every_core(tmp_path: Path) -> None:
