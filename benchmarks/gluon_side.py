@@ -35,6 +35,8 @@ from gluon_cnn.train import (
 from harness.config import TrainConfig
 from harness.epochs import epoch_rates
 from harness.monitor import Silent
+from harness.progress import Partial
+from harness.stop import Stop
 
 __all__ = ["measure"]
 
@@ -113,7 +115,7 @@ def _epoch(case: Case) -> dict[str, Any]:
     times = []
     for epoch in (1, 2):
         start = time.perf_counter()
-        train_epoch(training, epoch, Silent())
+        train_epoch(training, Partial(epoch), Silent(), Stop())
         times.append(time.perf_counter() - start)
     return {"seconds": times[1], "images_per_second": case.images / times[1]}
 

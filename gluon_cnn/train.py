@@ -108,7 +108,9 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
         if draws:  # every worker drops other values
             mx.random.seed(step_seed(config.seed + peers.rank * 100_003, epoch, step))
         trainer.set_learning_rate(rate)
-        xs, ys = (to_devices(part.astype(training.dtype), training.devices) for part in (x, y))
+        xs, ys = (
+            to_devices(part.astype(training.dtype, copy=False), training.devices) for part in (x, y)
+        )
         unread.append(train_step(training.objective, trainer, xs, ys, batches.global_size(step)))
         stopping = stop.requested and peers.count == 1
         if len(unread) == check_every or step + 1 == len(batches) or stopping:
@@ -150,7 +152,9 @@ def evaluate(
     loss_sum, hit_sum, predicted = [], [], []
     for x, y in (stop or Stop()).watch(batches.epoch(0)):
         for x_part, y_part in zip(
-            to_devices(x.astype(dtype), devices), to_devices(y.astype(dtype), devices), strict=True
+            to_devices(x.astype(dtype, copy=False), devices),
+            to_devices(y.astype(dtype), devices),
+            strict=True,
         ):
             loss, hits, winners = objective(x_part, y_part)
             loss_sum.append(loss.sum())

@@ -9,6 +9,8 @@ from data import ArraySplit, DataError, Dataset
 from gluon_cnn.train import prepare, train_epoch
 from harness.config import TrainConfig
 from harness.monitor import Silent
+from harness.progress import Partial
+from harness.stop import Stop
 
 CONFIG = TrainConfig(epochs=2, batch_size=32, augment="shift")
 IMAGES = 150  # four whole batches and a short one
@@ -47,7 +49,7 @@ def test_preparing_ahead_changes_no_bit() -> None:
     for prefetch in (True, False):
         training = prepare(CONFIG, _dataset(), "cpu")
         training.train.prefetch = prefetch
-        metrics = [train_epoch(training, epoch, Silent()) for epoch in (1, 2)]
+        metrics = [train_epoch(training, Partial(epoch), Silent(), Stop()) for epoch in (1, 2)]
         parameters = training.net._collect_params_with_prefix()
         ends.append((metrics, {n: p.data().asnumpy().tobytes() for n, p in parameters.items()}))
     assert ends[0] == ends[1]
@@ -58,7 +60,7 @@ def test_preparing_ahead_changes_no_bit() -> None:
 def test_what_fails_in_the_thread_fails_here_and_leaves_no_thread(error: BaseException) -> None:
     training = prepare(CONFIG, _dataset(error), "cpu")
     with pytest.raises(type(error), match=str(error) or None):
-        train_epoch(training, 1, Silent())
+        train_epoch(training, Partial(1), Silent(), Stop())
     assert not _preparing()
 
 
@@ -69,5 +71,5 @@ def test_an_interrupted_loop_leaves_no_thread() -> None:
 
     training = prepare(CONFIG, _dataset(), "cpu")
     with pytest.raises(KeyboardInterrupt):
-        train_epoch(training, 1, Interrupting())
+        train_epoch(training, Partial(1), Interrupting(), Stop())
     assert not _preparing()
