@@ -245,7 +245,7 @@ def _pinning(threads: int, crowded: bool) -> Setting:
         free = "bound threads could not make way for the others"
     elif not hasattr(os, "sched_setaffinity"):
         free = "this system binds no threads"
-    elif {"OMP_PROC_BIND", "OMP_PLACES", "OMP_NUM_THREADS"} & set(os.environ):
+    elif {"OMP_PROC_BIND", "OMP_PLACES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"} & set(os.environ):
         free = "the user chooses the threads"
     elif threads < len(cpus):
         free = f"a quota of {threads} cores floats over {len(cpus)}"
