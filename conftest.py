@@ -5,4 +5,4 @@ import os
 # Test processes share the machine, and threads that spin on cores of their own would fight.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import gluon_cnn  # noqa: E402, F401
+import gluon_cnn  # noqa: F401
