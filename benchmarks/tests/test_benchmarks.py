@@ -143,12 +143,12 @@ def test_the_source_script_learns() -> None:
     digits = load_dataset("mnist5k")
     parts = [
         ArraySplit(split.images(np.arange(n)), split.labels[:n])
-        for split, n in ((digits.train, 1000), (digits.test, 200))
+        for split, n in ((digits.train, 4000), (digits.test, 500))
     ]
-    curve = source_script.train(parts[0], parts[1], batch=100, epochs=2)
-    assert [len(point) for point in curve] == [2, 2]
+    curve = source_script.train(parts[0], parts[1], batch=200, epochs=4)
+    assert [len(point) for point in curve] == [2] * 4
     assert curve[0][0] < curve[1][0]
-    assert curve[1][1] > 0.5
+    assert curve[3][1] > 0.5  # raw pixels and a high rate: it starts late
     weights = source_script.build()
     weights(source_script.mx.nd.zeros((1, 1, 28, 28)))
     assert sum(p.data().size for p in weights.collect_params().values()) == 44_426
