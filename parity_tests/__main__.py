@@ -23,6 +23,7 @@ from harness.errors import UsageError
 from parity_tests.api import check_parity
 from parity_tests.cases import MODELS, Case, project_case, user_case
 from parity_tests.data_level import check_data
+from parity_tests.kill_commands import clean_command, faults_command
 from parity_tests.leaves import ParityError
 from parity_tests.optimizer_level import check_optimizer
 from parity_tests.report import LEVELS, SCHEMA, Report
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
+    if args.faults or args.clean is not None:
+        return _of_itself(args)
     levels = _chosen(args.level, LEVELS, "--level") if args.level else OF_ONE_STEP
     own = (args.gluon, args.torch, args.input)
     if any(own) and not all(own):
@@ -78,6 +81,18 @@ def _main(argv: Sequence[str] | None) -> int:
     return 1 if failed else 0
 
 
+def _of_itself(args: Any) -> int:
+    """What this checker catches, and how often it cries wolf."""
+    if args.faults and args.clean is not None:
+        raise UsageError("--faults and --clean are two commands: give one of them")
+    others = (args.model, args.level, args.gluon, args.torch, args.input, args.full)
+    if any(others):
+        raise UsageError("--faults and --clean choose their own nets: leave the other flags out")
+    if args.faults:
+        return faults_command(as_json=args.json)
+    return clean_command(args.clean, as_json=args.json)
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m parity_tests",
@@ -102,6 +117,14 @@ def _parser() -> Parser:
     parser.add_argument(
         "--transfer", action="store_true", help="copy Gluon's weights into your torch net first"
     )
+    parser.add_argument(
+        "--faults", action="store_true",
+        help="plant the whole fault catalogue and print the kill matrix",
+    )  # fmt: skip
+    parser.add_argument(
+        "--clean", type=positive, nargs="?", const=1000, metavar="N",
+        help="check N random clean pairs, none of which may alarm (1000 without N)",
+    )  # fmt: skip
     parser.add_argument("--batch-size", type=positive, default=2, help="images of the model checks")
     parser.add_argument("--seed", type=natural, default=0, help="seed of weights and inputs")
     parser.add_argument("--report", metavar="DIR", help="write report.html and report.json there")

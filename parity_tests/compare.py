@@ -72,6 +72,11 @@ _BOTH_UNBLOCKED = (
     "in float64 both frameworks add one by one, in different orders: running statistics differ by "
     "no more than n·u (Higham 2002, section 4.2). Outputs and gradients keep to 16"
 )
+_POOL_UNBLOCKED = (
+    "in float64 both frameworks add a window's n values one by one, in different orders: no more "
+    "than n·u (Higham 2002, section 4.2). Two of 1,000 random pairs were off by 17 and 28, at "
+    "global pools of values that repeat"
+)
 _SLOPE = (
     "MXNet multiplies by the slope in float32 even in a float64 net: one rounding of 2⁻²⁴, which "
     "is 2²⁹ units of 2⁻⁵³"
@@ -110,6 +115,7 @@ TOLERANCES: dict[tuple[str, str, str, str], Tolerance] = {
         "oneDNN adds a window's n values one by one, with the same consequences as in BatchNorm; "
         "16 was seen for a global pool of 252 values, 3.3 for windows of 3×3",
     ),
+    ("avg_pool", "*", "gluon", "float64"): Tolerance(_whole, _POOL_UNBLOCKED),
     ("softmax", "*", "*", "*"): Tolerance(_root, _CLASSES),
     ("log_softmax", "*", "*", "*"): Tolerance(_root, _CLASSES),
     ("log_softmax", "*", "gluon", "float32"): Tolerance(_log, _TABLE_LOG),

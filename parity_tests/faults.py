@@ -15,7 +15,11 @@ from parity_tests.fault_catalogue.arithmetic import ARITHMETIC
 from parity_tests.fault_catalogue.artefacts import ARTEFACTS
 from parity_tests.fault_catalogue.base import GROUPS, MATRIX_LEVELS, Fault, Found, Outcome
 from parity_tests.fault_catalogue.batchnorm import BATCHNORM
+from parity_tests.fault_catalogue.checker import CHECKER
+from parity_tests.fault_catalogue.optimizers import OPTIMIZERS
+from parity_tests.fault_catalogue.streams import DATA
 from parity_tests.fault_catalogue.structure import STRUCTURE
+from parity_tests.fault_catalogue.training import LOSS
 from parity_tests.fault_catalogue.weights import WEIGHTS
 
 __all__ = [
@@ -34,7 +38,11 @@ FAULTS: tuple[Fault, ...] = (
     *STRUCTURE,
     *ARITHMETIC,
     *BATCHNORM,
+    *LOSS,
+    *OPTIMIZERS,
+    *DATA,
     *ARTEFACTS,
+    *CHECKER,
 )
 
 
