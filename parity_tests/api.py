@@ -11,6 +11,7 @@ import numpy as np
 
 from parity_tests.artefacts import artefacts_rows
 from parity_tests.backward import backward_rows
+from parity_tests.diagnosis import diagnose
 from parity_tests.environment import environment
 from parity_tests.forward import forward_rows
 from parity_tests.leaves import ParityError, leaves_of, side_of
@@ -100,6 +101,8 @@ def check_parity(
             report.add([Row(level, NET, "inputs", "not compared", detail=refused)])
         else:
             report.add(*makers[level]())
+    if not report.ok:
+        diagnose(report, subject)
     report.seconds = time.perf_counter() - started
     return report
 

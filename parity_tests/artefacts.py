@@ -26,6 +26,7 @@ from mxnet.gluon import Block, HybridBlock
 from parity_tests import gluon_side
 from parity_tests.compare import ENVELOPE_FACTOR, UNIT, compare
 from parity_tests.exported_rows import exported_rows
+from parity_tests.graph_reasons import explain_graph
 from parity_tests.leaves import Leaf, leaves_of
 from parity_tests.local import content_of
 from parity_tests.referee import DidNotRun, Subject, attempt
@@ -106,7 +107,26 @@ def _rows(path: str, make: Callable[[str], Block], inputs: Arrays) -> Iterator[R
         rows = list(_compared(blank, made, wanted))
         if any(row.status == "diverged" for row in rows):
             rows = _in_another_order(rows, blank, made, wanted, make, inputs)
-        yield from rows
+        for row in rows:
+            yield _explained(row, made, wanted, make, inputs) if row.status == "diverged" else row
+
+
+def _explained(
+    row: Row, made: Steps, wanted: Steps, make: Callable[[str], Block], inputs: Arrays
+) -> Row:
+    name, _, step = row.quantity.rpartition(", step ")
+    number = int(step) - 1
+    if name not in made[number] or name not in wanted[number]:
+        return row
+    given = tuple(_varied(x, number) for x in inputs)
+
+    def exchanged() -> np.ndarray:
+        return _infer(make("float32"), given[::-1], "float32")[name]
+
+    two = len(given) == 2 and given[0].shape == given[1].shape and number == 0
+    values = made[number][name], wanted[number][name]
+    diagnosis = explain_graph(name, *values, given, exchanged if two else None)
+    return replace(row, diagnosis=diagnosis)
 
 
 Steps = list[dict[str, np.ndarray]]

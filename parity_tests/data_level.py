@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import mxnet as mx
 import numpy as np
@@ -16,9 +17,12 @@ import torch_ref.train
 from data import Batches, Dataset, load_dataset
 from harness.config import TrainConfig
 from parity_tests.compare import Verdict, bits_equal
+from parity_tests.data_reasons import explain_images, explain_labels
 from parity_tests.report import Coverage, Report, Row
 
 __all__ = ["check_data", "data_rows"]
+
+Batch = tuple[np.ndarray, np.ndarray]
 
 EPOCHS = (1, 2)  # the second is shuffled otherwise
 FIRST = 3  # batches an epoch, and the short last one
@@ -61,8 +65,22 @@ def data_rows(
                 if any(batch is None for batch in pair):
                     continue
                 coverage.done("batches", path)
-                rows += _batch_rows(path, *pair)
+                rows += [
+                    _explained(row, pair, gluon_batches, epoch, number)
+                    for row in _batch_rows(path, *pair)
+                ]
     return rows, coverage
+
+
+def _explained(
+    row: Row, pair: tuple[Batch | None, Batch | None], batches: Batches, epoch: int, number: int
+) -> Row:
+    ours, theirs = pair
+    if row.status == "ok" or ours is None or theirs is None:
+        return row
+    if row.quantity == "labels":
+        return replace(row, diagnosis=explain_labels(ours[1], theirs[1]))
+    return replace(row, diagnosis=explain_images(ours[0], theirs[0], batches, epoch, number))
 
 
 def _recipe_rows(ours: TrainConfig, theirs: TrainConfig) -> Iterator[Row]:
@@ -85,9 +103,6 @@ def _length_rows(part: str, ours: Batches, theirs: Batches) -> list[Row]:
 
 def _chosen(count: int) -> list[int]:
     return sorted({*range(min(FIRST, count)), count - 1})
-
-
-Batch = tuple[np.ndarray, np.ndarray]
 
 
 def _batch(batches: Batches, epoch: int, number: int) -> Batch | None:

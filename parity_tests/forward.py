@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -69,7 +70,11 @@ def _dropout(subject: Subject, pair: Pair, x: np.ndarray) -> Iterator[Row]:
         kept = made[made != 0]
         wanted = np.full_like(kept, 1.0) / (1.0 - rate)
         verdict = compare(kept, wanted.astype(np.float32), scale=wanted, content="nonzero")
-        yield Row.judged("forward", pair.path, "scale of what is kept", verdict, side=side, **more)
+        row = Row.judged("forward", pair.path, "scale of what is kept", verdict, side=side, **more)
+        if not verdict.ok and (kept == 1).all():
+            said = f"what is kept is not divided by 1 − p = {1 - rate:g}"
+            row = replace(row, diagnosis=f"dropout scale: {said}")
+        yield row
         share = np.array([kept.size / made.size])
         # six standard deviations of a mean of independent draws
         units = made.size if not pair.torch.hyper["axes"] else made.shape[0] * made.shape[1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from parity_tests.optimizer_rules import Rule, Update, legible, updated
 from parity_tests.optimizer_sides import SHAPES, GluonSide, Side, TorchSide, gradients
 from parity_tests.report import Coverage, Report, Row
 from parity_tests.schedules import schedule_rows
+from parity_tests.update_reasons import explain_update
 from parity_tests.updaters import MakeGluon, MakeTorch, gluon_trainer, torch_optimizer
 
 __all__ = ["COURSES", "STEPS", "Course", "check_optimizer", "judged_update", "optimizer_rows"]
@@ -120,8 +121,10 @@ def optimizer_rows(
             GluonSide(course.rule, dtype, make_gluon),
             TorchSide(course.rule, dtype, make_torch),
         )
+        last = 0.0
         for step, rate in enumerate(course.rates(steps), 1):
-            update = Update(rate, batch=step % 3 + 3, count=step)
+            update = Update(rate, batch=step % 3 + 3, count=step, last=last)
+            last = rate
             given = gradients(step, dtype)
             for order, row in _step_rows(course, update, given, sides, exact):
                 ledger.add(step, order, row)
@@ -207,7 +210,7 @@ def judged_update(
             content="nonzero",
         )
         quantity = role or "weight" if stage == "weight" else f"{role} {stage}".strip()
-        yield Row.judged(
+        row = Row.judged(
             more["level"],
             more["path"],
             quantity,
@@ -217,3 +220,7 @@ def judged_update(
             dtype=dtype,
             mode="train",
         )
+        if not verdict.ok:
+            diagnosis = explain_update(rule, update, before, gradient, after, stage)
+            row = replace(row, diagnosis=diagnosis)
+        yield row

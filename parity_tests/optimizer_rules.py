@@ -61,6 +61,7 @@ class Update:
     rate: float
     batch: int
     count: int
+    last: float = 0.0  # the rate of the update before; 0 where there was none
 
 
 def as_mxnet_reads(value: float) -> float:

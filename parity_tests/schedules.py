@@ -17,6 +17,7 @@ import torch
 from harness.schedule import learning_rate
 from parity_tests.compare import compare
 from parity_tests.report import Coverage, Row
+from parity_tests.update_reasons import explain_rates
 
 __all__ = ["schedule_rows"]
 
@@ -59,6 +60,7 @@ def schedule_rows(
                 check="schedule",
                 side=side,
                 dtype="float64",
+                diagnosis="" if verdict.ok else explain_rates(ours, rates),
             )
         )
     return rows, coverage

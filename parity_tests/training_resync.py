@@ -30,6 +30,7 @@ from parity_tests.runs import NET, NetRun
 from parity_tests.runs import Key as RunKey
 from parity_tests.structure import pair_leaves
 from parity_tests.trainees import Batch, Key, Stages, State
+from parity_tests.training_reasons import Step, explain_stage
 from parity_tests.trials import Trial
 
 __all__ = ["resynchronised_rows"]
@@ -43,6 +44,8 @@ def resynchronised_rows(trial: Trial, steps: int) -> list[Row]:
         trainee.watch()
     carriers = _Carriers(trial)
     try:
+        earlier: Batch | None = None
+        gradients: dict[tuple[str, str], dict[Key, np.ndarray]] = {}
         for number, batch in enumerate(trial.batches[:steps], 1):
             state = trainees["gluon", "float32"].state()
             for key, trainee in trainees.items():
@@ -52,13 +55,28 @@ def resynchronised_rows(trial: Trial, steps: int) -> list[Row]:
             for place, ((side, dtype), trainee) in enumerate(trainees.items()):
                 before = trainee.state()
                 stages = trainee.step(batch)
-                rows = _judged(trial, witness, before, stages, batch, side, dtype)
+                rows = _judged(trial, witness, before, stages, batch, earlier, side, dtype)
+                step = Step(
+                    witness.subject, witness.run, witness.led(stages), batch, before, stages,
+                    earlier, gradients.get((side, dtype), {}),
+                )  # fmt: skip
                 for order, row in rows:
-                    ledger.add(number, (*order, place), row)
+                    ledger.add(number, (*order, place), _explained(row, step))
+                gradients[side, dtype] = stages.gradients
+            earlier = batch
     except DidNotRun as error:
         row = Row("training", NET, "step", "not compared", "resynchronised", detail=str(error))
         return [*ledger.rows(), row]
     return ledger.rows()
+
+
+def _explained(row: Row, step: Step) -> Row:
+    if row.status != "diverged" or row.diagnosis:
+        return row
+    try:
+        return replace(row, diagnosis=explain_stage(row, step))
+    except DidNotRun:
+        return row  # a hypothesis that cannot be tried explains nothing
 
 
 class _Carriers:
@@ -120,6 +138,7 @@ def _judged(
     before: State,
     stages: Stages,
     batch: Batch,
+    earlier: Batch | None,
     side: str,
     dtype: str,
 ) -> Iterator[_Placed]:
@@ -153,7 +172,8 @@ def _judged(
     rows = inherited(stages.gradients, led.named_gradients(), witness.backward, " gradient")
     for number, row in enumerate(rows):
         yield (3, -number), row  # backward meets the last leaf first
-    update = Update(batch.rate, len(batch.labels), before.count + 1)
+    last = earlier.rate if earlier is not None else 0.0
+    update = Update(batch.rate, len(batch.labels), before.count + 1, last)
     for number, (path, role) in enumerate(stages.gradients):
         key = (path, role)
         made = judged_update(

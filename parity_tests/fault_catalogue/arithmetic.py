@@ -10,7 +10,7 @@ import torch
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
-from parity_tests.cases import Case
+from parity_tests.cases import Case, project_case
 from parity_tests.fault_catalogue.base import Fault
 from parity_tests.fault_catalogue.pairs import in_model, in_pair, plain_case, turned
 from parity_tests.fault_catalogue.weights import ten_bits
@@ -306,8 +306,8 @@ ARITHMETIC: tuple[Fault, ...] = (
            "negated", "a sign that a comparison of absolute values passes",
            "abs of both sides compared"),
     _fault("weight gradient averaged over the batch", "torch lenet, classifier.1",
-           in_model("lenet", turned("classifier.1", _weight_gradient(
-               nn.Linear, lambda g: g / 2))), "backward", "classifier.1", "factor of B",
+           in_pair(lambda: project_case("lenet", batch=3), turned("classifier.1", _weight_gradient(
+               nn.Linear, lambda g: g / 3))), "backward", "classifier.1", "factor of B",
            "an average where the other side sums", "Gluon's Trainer.step(B) divides, torch's "
            "mean reduction has divided"),
     _fault("weight gradient transposed", "torch alexnet, classifier.5",

@@ -146,7 +146,7 @@ ARTEFACTS: tuple[Fault, ...] = (
            "HybridBlock caches its graph: what is changed after the first call is not in it"),
     _fault("graph in half precision", "Gluon lenet, classifier.2, hybridized",
            in_model("lenet", _graph("classifier", 2, _HalfPrecision)), "artefacts",
-           "classifier.2", "float16 rounding", "an AMP pass left on",
+           "classifier.2", "float16 or TF32 rounding", "an AMP pass left on",
            "apache/mxnet's export(remove_amp_cast=…)"),
     _fault("graph that stops gradients", "Gluon lenet, features.1, hybridized",
            in_model("lenet", _graph("features", 1, _NoGradient)), "artefacts", "features.1",

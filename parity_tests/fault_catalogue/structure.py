@@ -95,10 +95,10 @@ class _GluonFunctional(HybridBlock):
 
     def __init__(self) -> None:
         super().__init__(prefix="functional_")
-        self.first = gluon_nn.Conv2D(4, 3, padding=1, in_channels=4)
-        self.second = gluon_nn.Conv2D(4, 3, padding=1, in_channels=4)
+        self.first = gluon_nn.Conv2D(3, 3, padding=1, in_channels=3)
+        self.second = gluon_nn.Conv2D(3, 3, padding=1, in_channels=3)
         self.pool = gluon_nn.AvgPool2D(2)
-        self.last = gluon_nn.Dense(5, in_units=2 * 4 * 4 * 3)
+        self.last = gluon_nn.Dense(5, in_units=2 * 3 * 4 * 3)
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         y = F.relu(self.first(x))
@@ -112,10 +112,10 @@ class _TorchFunctional(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(4, 4, 3, padding=1)
-        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.first = nn.Conv2d(3, 3, 3, padding=1)
+        self.second = nn.Conv2d(3, 3, 3, padding=1)
         self.pool = nn.AvgPool2d(2)
-        self.last = nn.Linear(2 * 4 * 4 * 3, 5)
+        self.last = nn.Linear(2 * 3 * 4 * 3, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.activated(self.first(self.entered(x)))
@@ -143,7 +143,7 @@ class _TorchFunctional(nn.Module):
 
 def _functional_case() -> Case:
     theirs = _TorchFunctional()
-    case = plain_case([_GluonFunctional()], [theirs], (2, 4, 8, 6))
+    case = plain_case([_GluonFunctional()], [theirs], (2, 3, 8, 6))
     return Case(case.name, case.gluon_net[0], theirs, case.inputs)
 
 
