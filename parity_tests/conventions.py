@@ -39,6 +39,6 @@ def variance(leaf: Leaf, quantity: str, inputs: Arrays, train: bool) -> Conventi
         return None
     old = float(np.float32(kept)) * rounded(leaf.tensors[quantity].read(), "float64")
     return Convention(
-        f"torch keeps the unbiased running variance, n/(n−1) = {n}/{n - 1} times MXNet's",
+        f"variance ratio n/(n−1): torch keeps the unbiased one, {n}/{n - 1} times MXNet's",
         lambda new: old + (new - old) * ((n - 1) / n),
     )

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from harness.cli import print_json
 from parity_tests.api import check_parity
-from parity_tests.faults import Outcome, outcomes
+from parity_tests.faults import FAULTS, Outcome, outcomes
 from parity_tests.kill_table import kill_table, score
 from parity_tests.random_pairs import random_case
 from parity_tests.report import SCHEMA
@@ -19,7 +19,7 @@ __all__ = ["clean_command", "faults_command", "planted", "printed"]
 def planted() -> list[Outcome]:
     """Plant the whole catalogue, with a line of progress for each fault."""
     found: list[Outcome] = []
-    for outcome in outcomes():
+    for outcome in outcomes(FAULTS):
         found.append(outcome)
         seen = f"caught at {outcome.caught_level}" if outcome.caught else "ESCAPED"
         print(f"{outcome.group}: {outcome.fault}: {seen}", file=sys.stderr, flush=True)

@@ -1,21 +1,86 @@
-"""The suite catches what it says it catches, at the right level and layer."""
+"""The suite catches what it says it catches, where it is, and calls it by its name or by none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
 
 import pytest
 
+from parity_tests.__main__ import main
+from parity_tests.fault_catalogue.base import SELF_TEST, Found, Outcome
 from parity_tests.faults import FAULTS, GROUPS, MATRIX_LEVELS, Fault
+from parity_tests.kill_table import score
+from parity_tests.self_test import self_test
+
+_OUTCOMES: dict[str, Outcome] = {}
+
+
+def _outcome(fault: Fault) -> Outcome:
+    if fault.name not in _OUTCOMES:
+        _OUTCOMES[fault.name] = fault.outcome()
+    return _OUTCOMES[fault.name]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f.group}:{f.name.replace(' ', '-')}")
-def test_a_fault_is_caught_where_it_is(fault: Fault) -> None:
-    outcome = fault.outcome()
+def test_a_fault_is_caught_at_its_level_and_never_misnamed(fault: Fault) -> None:
+    outcome = _outcome(fault)
     assert outcome.caught, "it escaped"
-    assert (outcome.caught_level, outcome.caught_path) == (fault.level, fault.path), outcome.message
+    assert outcome.caught_level == fault.level, outcome.message
+    assert not outcome.misdiagnosed, f"{outcome.diagnosis}: {outcome.message}"
+
+
+def test_the_kill_rate_of_the_whole_catalogue() -> None:
+    whole = score([_outcome(fault) for fault in FAULTS])
+    assert whole["caught"] == whole["right_level"] == whole["total"]
+    assert whole["right_path"] >= 0.95 * whole["total"]
+    assert whole["diagnosed"] >= 0.80 * whole["total"]
+    assert whole["misdiagnosed"] == 0
 
 
 def test_the_catalogue_is_whole() -> None:
     assert len(FAULTS) >= 70
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
-    assert {fault.group for fault in FAULTS} <= set(GROUPS)
+    assert {fault.group for fault in FAULTS} == set(GROUPS)
+    assert {fault.level for fault in FAULTS} <= set(MATRIX_LEVELS)
     for fault in FAULTS:
-        assert fault.level in MATRIX_LEVELS
         assert all((fault.where, fault.imitates, fault.source, fault.path)), fault.name
+
+
+def test_the_checker_passes_its_own_test() -> None:
+    assert self_test() == {}
+    assert sum(fault.level == SELF_TEST for fault in FAULTS) >= 20
+
+
+def test_the_command_prints_the_matrix(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tuple(f for f in FAULTS if f.name in ("bias dropped", "means are compared"))
+    monkeypatch.setattr("parity_tests.kill_commands.FAULTS", few)
+    assert main(["--faults"]) == 0
+    printed = capsys.readouterr().out
+    assert "bias dropped" in printed
+    assert "●" in printed
+    assert main(["--faults", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["score"] == {
+        "total": 2, "caught": 2, "right_level": 2, "right_path": 2, "diagnosed": 2,
+        "misdiagnosed": 0,
+    }  # fmt: skip
+
+
+def test_the_command_fails_where_a_fault_escapes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    escaped = replace(FAULTS[0], run=Found)
+    monkeypatch.setattr("parity_tests.kill_commands.FAULTS", (escaped,))
+    assert main(["--faults"]) == 1
+    assert "ESCAPED" in capsys.readouterr().err
+
+
+def test_the_commands_refuse_what_they_cannot_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--faults", "--model", "lenet"]) == 2
+    assert main(["--faults", "--clean", "3"]) == 2
+    assert main(["--clean", "0"]) == 2
+    assert main(["--clean", "2"]) == 0
+    assert "2 random clean pairs" in capsys.readouterr().out

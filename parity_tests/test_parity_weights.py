@@ -86,7 +86,9 @@ def test_a_swap_of_one_shape_is_seen(case: Case, first: str, second: str, both_w
     where = {f"{row.path}.{row.quantity}" for row in found if row.check == "transfer"}
     assert where == {first, second}
     named = {row.diagnosis for row in found if row.check == "transfer"}
-    assert all(diagnosis.startswith("it holds what was sent as ") for diagnosis in named)
+    assert all(
+        diagnosis.startswith("swapped tensors: it holds what was sent as ") for diagnosis in named
+    )
     if both_ways:
         assert not [row for row in found if row.check == "round trip"]
 
