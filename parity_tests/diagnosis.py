@@ -93,7 +93,7 @@ def _local(row: Row, pair: Pair, subject: Subject) -> str:
     batch = len(call.inputs[0])
     right = oracle(pair.torch, call.inputs, train=train, upstream=upstream)
     if right is not None:
-        names = [name for name in right if name.startswith("output") != backward]
+        names = [name for name in right if backward or name.startswith("output")]
         wrong = [side for side, run in runs.items() if not _same(run, right, names, slack)]
         if len(wrong) == 1:
             found = _faults(pair.torch, call.inputs, train, upstream, runs[wrong[0]], names, slack)
@@ -102,12 +102,27 @@ def _local(row: Row, pair: Pair, subject: Subject) -> str:
             )
             if name:
                 return name
+            if _in_half_precision(runs[wrong[0]], right, names, row.dtype):
+                return f"float16 rounding: all that {_SIDE[wrong[0]]} gives is a float16"
     role = "gradient" if row.quantity.endswith("gradient") else row.quantity.split()[0]
     weights = role == "gradient" and not row.quantity.startswith("input")
     ours, theirs = runs["gluon"][row.quantity], runs["torch"][row.quantity]
     return explained(
         ours, theirs, role=role, kind=pair.torch.kind, slack=slack, batch=batch if weights else 0
     )
+
+
+def _in_half_precision(run: LeafRun, right: LeafRun, names: list[str], dtype: str) -> bool:
+    """Whether float32 values are all representable in float16, and near the right ones."""
+    if dtype != "float32":
+        return False
+    for name in names:
+        value = run[name]
+        with np.errstate(over="ignore"):
+            half = value.astype(np.float16).astype(np.float32)
+        if not np.array_equal(half, value) or not close(value, right[name], 2.0**-9):
+            return False
+    return True
 
 
 _SIDE = {"gluon": "Gluon", "torch": "torch"}

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from harness.cli import print_json
 from parity_tests.api import check_parity
 from parity_tests.faults import FAULTS, Outcome, outcomes
-from parity_tests.kill_table import kill_table, score
+from parity_tests.kill_matrix import kill_matrix, score
 from parity_tests.random_pairs import random_case
 from parity_tests.report import SCHEMA
 
@@ -40,7 +40,7 @@ def faults_command(*, as_json: bool) -> int:
 
 def printed(found: Sequence[Outcome]) -> str:
     """The matrix, fault by level, then the sums by group."""
-    table = kill_table(found)
+    table = kill_matrix(found)
     if table is None:
         return "no faults were planted"
     width = max(len(outcome.fault) for outcome in found)

@@ -10,7 +10,7 @@ import pytest
 from parity_tests.__main__ import main
 from parity_tests.fault_catalogue.base import SELF_TEST, Found, Outcome
 from parity_tests.faults import FAULTS, GROUPS, MATRIX_LEVELS, Fault
-from parity_tests.kill_table import score
+from parity_tests.kill_matrix import score
 from parity_tests.self_test import self_test
 
 _OUTCOMES: dict[str, Outcome] = {}

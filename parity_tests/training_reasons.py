@@ -139,6 +139,8 @@ def _buffer(row: Row, step: Step) -> Iterator[Explanation]:
          share * old + (1 - share) * new),
         ("update made twice", "the same batch is taken twice",
          (1 - share) * ((1 - share) * old + share * new) + share * new),
+        ("variance ratio n/(n−1)", f"the referee's is {count}/{count - 1} times the batch's",
+         old + share * (new * (count - 1) / count - old)),
     ):  # fmt: skip
         if name.startswith("variance") and row.quantity != "running_var":
             continue

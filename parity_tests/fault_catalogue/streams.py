@@ -9,8 +9,8 @@ from unittest import mock
 import numpy as np
 
 import gluon_cnn.recipes
+import torch_ref.assembly
 import torch_ref.recipes
-import torch_ref.train
 from data import ArraySplit, Batches, Dataset, Split, load_dataset
 from harness.config import TrainConfig
 from parity_tests.data_level import data_rows
@@ -76,7 +76,7 @@ def _stream(
         dataset = _coloured() if colours else _digits()
         config = gluon_cnn.recipes.DEFAULTS[model].replace(augment="none")
         twin = torch_ref.recipes.DEFAULTS[model].replace(augment="none")
-        with mock.patch.object(torch_ref.train, "Batches", Faulty):
+        with mock.patch.object(torch_ref.assembly, "Batches", Faulty):
             return _checked(config, twin, dataset)
 
     return run
@@ -100,7 +100,7 @@ def _fault(
     name: str, run: Callable[[], Found], diagnosis: str, imitates: str, source: str,
     path: str = "train epoch 1 batch 1",
 ) -> Fault:  # fmt: skip
-    where = "batches of torch_ref.train"
+    where = "batches of torch_ref.assembly"
     return Fault(name, "data", where, imitates, source, "data", path, run, diagnosis)
 
 
