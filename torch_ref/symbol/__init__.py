@@ -15,6 +15,6 @@ Operators follow MXNet where torch's namesake differs; the differences live in `
 
 from torch_ref.symbol.errors import SymbolError
 from torch_ref.symbol.load import import_symbol, load_symbol
-from torch_ref.symbol.optimise import optimise
+from torch_ref.symbol.optimise import freeze, optimise
 
-__all__ = ["SymbolError", "import_symbol", "load_symbol", "optimise"]
+__all__ = ["SymbolError", "freeze", "import_symbol", "load_symbol", "optimise"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from torch_ref.symbol import import_symbol, optimise
+from torch_ref.symbol import freeze, import_symbol, optimise
 from torch_ref.symbol.layers import BatchNorm
 
 S = mx.sym
@@ -101,6 +101,24 @@ def test_same_function(name: str, dtype: torch.dtype, fuse: bool) -> None:
     module.to(dtype)
     for key, value in module.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("name", BUILDS)
+def test_frozen_is_the_same_function_at_any_batch(name: str, batch: int) -> None:
+    module = build(name)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    frozen = freeze(module, torch.randn(SHAPE))
+    x = torch.randn((batch, *SHAPE[1:]), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = frozen(x)
+        for key, value in module.state_dict().items():
+            assert torch.equal(value, before[key])
+        expected = module.double()(x.double())
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().max() / expected.abs().max()) < 256 * 2.0**-24
+    assert float(found.std()) > 0
 
 
 def test_batch_norm_is_gone_where_it_can_be() -> None:
