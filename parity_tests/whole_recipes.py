@@ -117,6 +117,9 @@ class _Noisy:
     def __len__(self) -> int:
         return len(self._batches)
 
+    def global_size(self, batch: int) -> int:
+        return self._batches.global_size(batch)
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for number, (x, y) in enumerate(self._batches.epoch(epoch, start), start):
             yield one_ulp(x, (self._seed, epoch, number)), y
