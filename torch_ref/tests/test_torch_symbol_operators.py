@@ -617,7 +617,9 @@ def test_dropout(axes: tuple[int, ...], always: bool) -> None:
     module = module or import_symbol(json.loads(symbol.tojson()), {}).double()
     if not always:
         module.train()
-    y = module(torch.tensor(x))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)  # ten draws in all where two axes share theirs
+        y = module(torch.tensor(x))
     assert {round(value, 6) for value in y.unique().tolist()} == {0.0, round(1 / 0.6, 6)}
     assert 0.45 < (y != 0).double().mean() < 0.75
     for axis in axes:
