@@ -117,8 +117,14 @@ def test_nobodys_threads_reach_a_child(monkeypatch) -> None:
     assert "OMP_NUM_THREADS" not in runner.environment(whole)
 
 
-@pytest.mark.parametrize("side", ["untuned", "ours", "eager", "channels_last"])
-@pytest.mark.parametrize("part", ["train", "infer"])
+@pytest.mark.parametrize(
+    ("part", "side"),
+    [
+        pytest.param(part, side, marks=() if side in ("ours", "eager") else pytest.mark.slow)
+        for part in ("train", "infer")
+        for side in ("untuned", "ours", "eager", "channels_last")
+    ],
+)
 def test_a_child_measures(part: str, side: str) -> None:
     found = runner.run_case(Case(part, side, batch=4, seconds=0.01))
     assert found["steps"] >= child.LEAST

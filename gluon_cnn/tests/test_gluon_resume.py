@@ -56,8 +56,17 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("ctx", ["cpu", "cpu:0,1"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+QUICK = (("momentum", "cpu"), ("adam", "cpu:0,1"))  # the others take a minute or two
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "ctx"),
+    [
+        pytest.param(optimizer, ctx, marks=() if (optimizer, ctx) in QUICK else pytest.mark.slow)
+        for optimizer in OPTIMIZERS
+        for ctx in ("cpu", "cpu:0,1")
+    ],
+)
 def test_stopped_anywhere_and_resumed(
     small: None, optimizer: str, ctx: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:

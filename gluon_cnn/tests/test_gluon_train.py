@@ -116,7 +116,9 @@ def test_documents_recipes_are_as_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["lenet_sigmoid", "lenet_linear", "lenet5", "cifar_cnn", "mnist_bn_cnn"]
+    "model",
+    ["lenet_linear", "lenet5", "cifar_cnn"]
+    + [pytest.param(model, marks=pytest.mark.slow) for model in ("lenet_sigmoid", "mnist_bn_cnn")],
 )
 def test_every_small_model_learns_from_its_default(model: str, tmp_path: Path) -> None:
     epochs = "2" if model == "lenet_sigmoid" else "1"
@@ -135,7 +137,9 @@ def test_large_models_train_on_a_folder_of_photographs(model: str, tmp_path: Pat
 @pytest.mark.parametrize(
     "options",
     [
-        ["--optimizer", "sgd", "--lr", "0.1", "--momentum", "0"],
+        pytest.param(
+            ["--optimizer", "sgd", "--lr", "0.1", "--momentum", "0"], marks=pytest.mark.slow
+        ),
         ["--optimizer", "sgd", "--lr", "0.05", "--momentum", "0.9", "--nesterov", "--wd", "1e-4"],
         ["--optimizer", "sgd", "--lr", "0.1", "--schedule", "step", "--step-epochs", "1"],
         ["--optimizer", "adam", "--schedule", "linear", "--warmup-epochs", "1"],
@@ -171,8 +175,10 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "options",
-    [["--lr", "0.003"], ["--optimizer", "sgd", "--lr", "0.05", "--momentum", "0.9"],
-     ["--optimizer", "sgd", "--lr", "0.1"]],
+    [["--lr", "0.003"],
+     pytest.param(["--optimizer", "sgd", "--lr", "0.05", "--momentum", "0.9"],
+                  marks=pytest.mark.slow),
+     pytest.param(["--optimizer", "sgd", "--lr", "0.1"], marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_a_resumed_run_ends_with_the_same_bytes(options: list[str], tmp_path: Path) -> None:
     argv = ["--batch-size", "200", "--schedule", "constant", *options]
@@ -186,6 +192,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(options: list[str], tmp_path: Pa
     assert _rows(whole) == _rows(parts)
 
 
+@pytest.mark.slow
 def test_dropout_resumes_exactly_too(tmp_path: Path) -> None:
     folder = _photographs(tmp_path / "photographs", each=5)
     argv = ["--model", "alexnet", "--dataset", f"folder:{folder}", "--image-size", "80",

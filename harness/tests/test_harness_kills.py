@@ -54,7 +54,9 @@ def _killed_run(
     return hit
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize(
+    "package", ["gluon_cnn", pytest.param("torch_ref", marks=pytest.mark.slow)]
+)
 def test_a_run_killed_twice_ends_with_the_same_bytes(package: str, tmp_path: Path) -> None:
     finish(package, *ADAM, "--out", str(tmp_path / "whole"))
     rng = random.Random(package)

@@ -45,8 +45,10 @@ def test_other_models_and_optimizers_learn(options: list[str], tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "options",
-    [["--lr", "0.003"], ["--optimizer", "sgd", "--lr", "0.05", "--momentum", "0.9"],
-     ["--optimizer", "sgd", "--lr", "0.1"]],
+    [["--lr", "0.003"],
+     pytest.param(["--optimizer", "sgd", "--lr", "0.05", "--momentum", "0.9"],
+                  marks=pytest.mark.slow),
+     pytest.param(["--optimizer", "sgd", "--lr", "0.1"], marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_a_resumed_run_ends_with_the_same_bytes(options: list[str], tmp_path: Path) -> None:
     argv = ["--batch-size", "200", "--schedule", "constant", *options]
