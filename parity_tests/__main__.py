@@ -89,7 +89,7 @@ def _of_itself(args: Any) -> int:
     if any(others):
         raise UsageError("--faults and --clean choose their own nets: leave the other flags out")
     if args.faults:
-        return faults_command(as_json=args.json)
+        return faults_command(as_json=args.json, folder=args.report)
     return clean_command(args.clean, as_json=args.json)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from harness.cli import print_json
 from parity_tests.api import check_parity
@@ -12,6 +13,7 @@ from parity_tests.faults import FAULTS, Outcome, outcomes
 from parity_tests.kill_matrix import kill_matrix, score
 from parity_tests.random_pairs import random_case
 from parity_tests.report import SCHEMA
+from parity_tests.report_files import write_report
 
 __all__ = ["clean_command", "faults_command", "planted", "printed"]
 
@@ -26,9 +28,14 @@ def planted() -> list[Outcome]:
     return found
 
 
-def faults_command(*, as_json: bool) -> int:
-    """Print the kill matrix; 1 where a fault escaped, was seen at another level, or misnamed."""
+def faults_command(*, as_json: bool, folder: str | None = None) -> int:
+    """Print the kill matrix; 1 where a fault escaped, was seen at another level, or misnamed.
+
+    `folder` gets it as `report.html` and `report.json` too.
+    """
     found = planted()
+    if folder:
+        write_report(Path(folder), [], found)
     good = all(outcome.right_level and not outcome.misdiagnosed for outcome in found)
     if as_json:
         faults = [asdict(outcome) for outcome in found]

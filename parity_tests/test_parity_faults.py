@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -53,11 +54,14 @@ def test_the_checker_passes_its_own_test() -> None:
 
 
 def test_the_command_prints_the_matrix(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     few = tuple(f for f in FAULTS if f.name in ("bias dropped", "means are compared"))
     monkeypatch.setattr("parity_tests.kill_commands.FAULTS", few)
-    assert main(["--faults"]) == 0
+    assert main(["--faults", "--report", str(tmp_path)]) == 0
+    written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert [o["fault"] for o in written["faults"]["outcomes"]] == [f.name for f in few]
+    assert "bias dropped" in (tmp_path / "report.html").read_text(encoding="utf-8")
     printed = capsys.readouterr().out
     assert "bias dropped" in printed
     assert "●" in printed
