@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -183,6 +184,9 @@ def _mxnet(symbol: Path, params: Path, images: np.ndarray, side: str) -> Callabl
 
 
 def _torch(symbol: Path, params: Path, images: np.ndarray, side: str) -> Callable[[], Any]:
+    # As long as gluon_cnn lets MXNet's threads spin: left alone, threads that wait take the cores
+    # from those that work wherever anything else runs.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     import torch
 
     from torch_ref.symbol import freeze, load_symbol, optimise
