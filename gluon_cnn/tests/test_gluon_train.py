@@ -13,6 +13,7 @@ from gluon_cnn import evaluate, predict, train
 from gluon_cnn.models import MODELS
 from gluon_cnn.recipes import DEFAULTS, DOCUMENTS
 from harness.monitor import METRICS
+from harness.tests.runs import photographs
 
 QUICK = ["--epochs", "1", "--batch-size", "500"]
 
@@ -25,16 +26,8 @@ def _rows(run: Path) -> list[dict]:
     ]
 
 
-def _photographs(folder: Path, classes: int = 2, each: int = 6, size: int = 40) -> Path:
-    """A folder of noisy colour images, one sub-folder a class."""
-    rng = np.random.default_rng(0)
-    for label in range(classes):
-        (folder / f"class{label}").mkdir(parents=True)
-        for i in range(each):
-            pixels = rng.integers(0, 128, (size, size, 3), np.uint8)
-            pixels[..., label % 3] += 100
-            Image.fromarray(pixels).save(folder / f"class{label}" / f"{i}.png")
-    return folder
+def _photographs(folder: Path, each: int = 6) -> Path:
+    return photographs(folder, classes=2, each=each, size=40)
 
 
 @pytest.fixture(scope="module")
