@@ -14,6 +14,8 @@ from typing import Any
 import mxnet as mx
 from mxnet import gluon
 
+from gluon_cnn.optimizers import QuickAdam
+
 __all__ = ["agree_on_statistics", "combining_trainer", "idle", "one_copy", "statistics"]
 
 
@@ -30,11 +32,12 @@ def combining_trainer(
     not the kvstore: the learning rate is then the caller's at every step, and the optimizer's slots
     are at hand for the checkpoint.
     """
-    if len(devices) == 1 and store is None:
-        return gluon.Trainer(parameters, optimizer, dict(options), kvstore=None)
-    trainer = gluon.Trainer(
-        parameters, optimizer, dict(options), kvstore=store or "device", update_on_kvstore=False
+    rule = (
+        QuickAdam(**options) if optimizer == "adam" else mx.optimizer.create(optimizer, **options)
     )
+    if len(devices) == 1 and store is None:
+        return gluon.Trainer(parameters, rule, kvstore=None)
+    trainer = gluon.Trainer(parameters, rule, kvstore=store or "device", update_on_kvstore=False)
     # The first call copies the first device's parameters to the others, running statistics too.
     # Left to the first step(), it comes after the first backward, whose statistics are then lost.
     trainer.allreduce_grads()

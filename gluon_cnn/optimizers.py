@@ -1,0 +1,86 @@
+"""MXNet's Adam with most of the Python around its operator taken away.
+
+`mx.optimizer.Adam` calls one operator for each parameter, and checks and spells out every argument
+each time. For LeNet's ten small parameters the calls cost more than what is computed in them: a
+sixth of a step at batch 64.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import Any
+
+import mxnet as mx
+from mxnet.base import _LIB, NDArrayHandle, c_handle_array, c_str_array, check_call
+
+__all__ = ["QuickAdam"]
+
+_NAMES = c_str_array(["lr", "beta1", "beta2", "epsilon", "wd", "rescale_grad", "clip_gradient"])
+_COUNT = len(_NAMES)
+UNCLIPPED = -1.0  # the operator's way to say that it should not
+
+
+class QuickAdam(mx.optimizer.Adam):
+    """`mx.optimizer.Adam`: the same operator on the same slots, so the same bits, called sooner.
+
+    For dense parameters of float32 and float64; any other goes MXNet's own way.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._calls: dict[tuple[mx.Context, int], _Call] = {}
+
+    def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: Any) -> None:
+        arrays = (weight, grad, *state)
+        key = (weight.context, index)
+        call = self._calls.get(key)
+        if call is None or not call.holds(arrays):
+            if any(a.stype != "default" for a in arrays):
+                super().update(index, weight, grad, state)
+                return
+            call = self._calls[key] = _Call(arrays)
+        self._update_count(index)
+        t = self._index_update_count[index]
+        rate = self._get_lr(index) * (math.sqrt(1.0 - self.beta2**t) / (1.0 - self.beta1**t))
+        clip = self.clip_gradient or UNCLIPPED
+        call(
+            rate, self.beta1, self.beta2, self.epsilon, self._get_wd(index), self.rescale_grad, clip
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the prepared calls, which point into this process's memory."""
+        return {**super().__getstate__(), "_calls": {}}
+
+
+class _Call:
+    """`mx.nd.adam_update` on arrays that stay, with its C arguments prepared."""
+
+    def __init__(self, arrays: tuple[mx.nd.NDArray, ...]) -> None:
+        self._arrays = arrays  # the handles live as long as they do
+        self._operator = ctypes.c_void_p()
+        check_call(_LIB.NNGetOpHandle(b"adam_update", ctypes.byref(self._operator)))
+        self._inputs = c_handle_array(arrays)
+        self._out = c_handle_array(arrays[:1])
+        self._outputs = ctypes.cast(self._out, ctypes.POINTER(NDArrayHandle))
+        self._one = ctypes.c_int(1)
+        self._types = ctypes.POINTER(ctypes.c_int)()
+
+    def holds(self, arrays: tuple[mx.nd.NDArray, ...]) -> bool:
+        """Whether it was prepared for these arrays: casting a parameter makes others."""
+        return all(a is b for a, b in zip(self._arrays, arrays, strict=True))
+
+    def __call__(self, *numbers: float) -> None:
+        check_call(
+            _LIB.MXImperativeInvokeEx(
+                self._operator,
+                ctypes.c_int(len(self._arrays)),
+                self._inputs,
+                ctypes.byref(self._one),
+                ctypes.byref(self._outputs),
+                ctypes.c_int(_COUNT),
+                _NAMES,
+                c_str_array([repr(float(n)) for n in numbers]),
+                ctypes.byref(self._types),
+            )
+        )

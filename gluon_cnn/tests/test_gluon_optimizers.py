@@ -1,0 +1,101 @@
+"""QuickAdam is MXNet's Adam, bit for bit."""
+
+import pickle
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet import gluon
+
+from gluon_cnn.optimizers import QuickAdam
+
+SHAPES = [(5, 3), (7,), (1,), (8, 6, 3, 3), (20000,)]
+
+
+def _parameters(dtype: str) -> list[gluon.Parameter]:
+    rng = np.random.default_rng(1)
+    found = []
+    for number, shape in enumerate(SHAPES):
+        parameter = gluon.Parameter(f"p{number}", shape=shape, dtype=dtype)
+        parameter.initialize()
+        parameter.set_data(mx.nd.array(rng.standard_normal(shape), dtype=dtype))
+        found.append(parameter)
+    return found
+
+
+def _step(trainer: gluon.Trainer, rng: np.random.Generator, count: int) -> None:
+    for parameter in trainer._params:
+        scale = 10.0 ** rng.integers(-22, 3, parameter.shape)  # subnormal squares too
+        gradient = rng.standard_normal(parameter.shape) * scale
+        parameter.grad()[:] = mx.nd.array(gradient, dtype=parameter.dtype)
+        parameter.data()._fresh_grad = True
+    trainer.step(count)
+
+
+def _bytes(trainer: gluon.Trainer) -> list[bytes]:
+    arrays = [p.data() for p in trainer._params]
+    for slots in trainer._updaters[0].states.values():
+        arrays += slots
+    return [a.asnumpy().tobytes() for a in arrays]
+
+
+def _trained(rule: mx.optimizer.Optimizer, dtype: str, steps: int = 12) -> list[bytes]:
+    trainer = gluon.Trainer(_parameters(dtype), rule, kvstore=None)
+    rng = np.random.default_rng(2)
+    for step in range(steps):
+        trainer.set_learning_rate(0.1 / (1 + step))
+        _step(trainer, rng, 7 if step % 5 else 3)
+    return _bytes(trainer)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"wd": 0.013},
+        {"clip_gradient": 0.05, "wd": 0.01},
+        {"beta1": 0.3, "beta2": 0.9, "epsilon": 1e-3},
+    ],
+    ids=str,
+)
+def test_the_bits_are_those_of_mxnets_adam(options: dict, dtype: str) -> None:
+    expected = _trained(mx.optimizer.Adam(**options), dtype)
+    assert _trained(QuickAdam(**options), dtype) == expected
+
+
+def test_a_parameter_that_was_cast_is_updated_where_it_is_now() -> None:
+    trainers = []
+    for rule in (mx.optimizer.Adam(), QuickAdam()):
+        trainer = gluon.Trainer(_parameters("float32"), rule, kvstore=None)
+        rng = np.random.default_rng(3)
+        _step(trainer, rng, 4)
+        for parameter in trainer._params:
+            parameter.cast("float64")
+        trainer._updaters[0].states.clear()
+        _step(trainer, rng, 4)
+        trainers.append(_bytes(trainer))
+    assert trainers[0] == trainers[1]
+    assert len(trainers[0][0]) == 8 * 15
+
+
+def test_a_multiplier_of_one_parameter_counts() -> None:
+    found = []
+    for rule in (mx.optimizer.Adam(wd=0.1), QuickAdam(wd=0.1)):
+        parameters = _parameters("float32")
+        parameters[0].lr_mult, parameters[1].wd_mult = 0.0, 3.0
+        trainer = gluon.Trainer(parameters, rule, kvstore=None)
+        before = parameters[0].data().asnumpy()
+        _step(trainer, np.random.default_rng(4), 4)
+        np.testing.assert_array_equal(parameters[0].data().asnumpy(), before)
+        found.append(_bytes(trainer))
+    assert found[0] == found[1]
+
+
+def test_it_can_be_pickled_as_mxnet_does_for_its_servers() -> None:
+    rule = QuickAdam(wd=0.25)
+    trainer = gluon.Trainer(_parameters("float32"), rule, kvstore=None)
+    _step(trainer, np.random.default_rng(5), 4)
+    again = pickle.loads(pickle.dumps(rule))
+    assert again.wd == 0.25
+    assert not again._calls
