@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import mxnet as mx
-import numpy as np
 from mxnet import gluon
 
 from data import Batches, Dataset, pixels
@@ -15,6 +14,7 @@ from gluon_cnn.devices import contexts
 from gluon_cnn.losses import loss_for
 from gluon_cnn.models import ClassicCNN, get_model
 from gluon_cnn.padding import filled
+from gluon_cnn.staging import Staging
 from gluon_cnn.workers import Workers
 from harness.config import TrainConfig
 from harness.errors import CommandError
@@ -29,16 +29,17 @@ __all__ = [
     "make_batches",
     "make_trainer",
     "prepare",
-    "to_devices",
 ]
 
 EVALUATION_BATCH = 256
 
 
 class Objective(gluon.HybridBlock):
-    """Net, loss and hits as one graph, so that a step is one call: (x, y) -> (loss, hits), (N,).
+    """Net, loss and metrics as one graph, so that a step is one call.
 
-    `run` computes what `net` does, from its parameters; by default it is made for training.
+    (x, y) -> loss (N,), its sum (1,), the number of right answers (1,), predicted classes (N,).
+    Only `loss` has a gradient. `run` computes what `net` does, from its parameters; by default it
+    is made for training.
     """
 
     def __init__(self, net: ClassicCNN, run: gluon.HybridBlock | None = None) -> None:
@@ -47,11 +48,12 @@ class Objective(gluon.HybridBlock):
         self.run = filled(net) if run is None else run
         self.loss = loss_for(net)
 
-    def hybrid_forward(self, F: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
+    def hybrid_forward(self, F: Any, x: Any, y: Any) -> tuple[Any, Any, Any, Any]:
         outputs = self.run(x)
         winner = F.argmin if self.net.smallest_wins else F.argmax
         predicted = winner(F.BlockGrad(outputs), axis=1)  # a float, as MXNet's argmax returns
-        return self.loss(outputs, y), F.broadcast_equal(predicted, y), predicted
+        loss, hits = self.loss(outputs, y), F.broadcast_equal(predicted, y)
+        return loss, F.sum(F.BlockGrad(loss)), F.sum(hits), predicted
 
 
 def build_net(
@@ -92,17 +94,6 @@ def make_trainer(
     return parallel.combining_trainer(net.collect_params(), name, options, devices, store)
 
 
-def to_devices(array: np.ndarray, devices: list[mx.Context]) -> list[mx.nd.NDArray]:
-    """A batch, split along its first axis over the devices; the last parts may be shorter."""
-    if len(devices) == 1:
-        return [mx.nd.array(array, ctx=devices[0], dtype=array.dtype)]
-    parts = np.array_split(array, min(len(devices), len(array)))
-    return [
-        mx.nd.array(part, ctx=device, dtype=part.dtype)
-        for part, device in zip(parts, devices, strict=False)
-    ]
-
-
 @dataclass(frozen=True)
 class Training:
     """A run that is ready to start: everything that could be refused has been checked."""
@@ -115,6 +106,7 @@ class Training:
     objective: Objective
     train: Batches
     test: Batches
+    staging: Staging
     peers: Peers = ALONE
     dtype: str = "float32"
 
@@ -162,6 +154,7 @@ def prepare(
         objective=objective,
         train=train,
         test=test,
+        staging=Staging(devices, dtype),
         peers=peers,
         dtype=dtype,
     )

@@ -20,11 +20,11 @@ from gluon_cnn.assembly import (
     build_net,
     make_batches,
     prepare,
-    to_devices,
 )
 from gluon_cnn.devices import contexts, switches
 from gluon_cnn.models import MODELS, ModelError
 from gluon_cnn.recipes import DEFAULTS, DOCUMENTS
+from gluon_cnn.staging import Staging, to_devices
 from harness.cli import run
 from harness.epochs import (
     epoch_rates,
@@ -79,17 +79,18 @@ def train_step(
     count: int,
 ) -> tuple[list[mx.nd.NDArray], list[mx.nd.NDArray]]:
     """One update from `count` images; returns the summed loss and hits of each device, unread."""
-    losses, hits = [], []
+    losses, loss_sums, hits = [], [], []
     with autograd.record():
         for x, y in zip(xs, ys, strict=True):
-            loss, hit, _ = objective(x, y)
+            loss, loss_sum, hit, _ = objective(x, y)
             losses.append(loss)
+            loss_sums.append(loss_sum)
             hits.append(hit)
     autograd.backward(losses)
     parallel.idle(trainer, len(xs))
     # The loss is a vector, its gradient the sum over images: step() divides it by their number.
     trainer.step(count)
-    return [loss.sum() for loss in losses], [hit.sum() for hit in hits]
+    return loss_sums, hits
 
 
 def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop) -> Partial:
@@ -108,9 +109,7 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
         if draws:  # every worker drops other values
             mx.random.seed(step_seed(config.seed + peers.rank * 100_003, epoch, step))
         trainer.set_learning_rate(rate)
-        xs, ys = (
-            to_devices(part.astype(training.dtype, copy=False), training.devices) for part in (x, y)
-        )
+        xs, ys = training.staging(x), training.staging(y)
         unread.append(train_step(training.objective, trainer, xs, ys, batches.global_size(step)))
         stopping = stop.requested and peers.count == 1
         if len(unread) == check_every or step + 1 == len(batches) or stopping:
@@ -150,15 +149,12 @@ def evaluate(
     Raises: Stopped where a stop is requested meanwhile.
     """
     loss_sum, hit_sum, predicted = [], [], []
+    staging = Staging(devices, dtype)
     for x, y in (stop or Stop()).watch(batches.epoch(0)):
-        for x_part, y_part in zip(
-            to_devices(x.astype(dtype, copy=False), devices),
-            to_devices(y.astype(dtype), devices),
-            strict=True,
-        ):
-            loss, hits, winners = objective(x_part, y_part)
-            loss_sum.append(loss.sum())
-            hit_sum.append(hits.sum())
+        for x_part, y_part in zip(staging(x), staging(y), strict=True):
+            _, loss, hits, winners = objective(x_part, y_part)
+            loss_sum.append(loss)
+            hit_sum.append(hits)
             predicted.append(winners)
     count = sum(len(part) for part in predicted)
     return Evaluation(

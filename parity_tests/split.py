@@ -73,12 +73,12 @@ class SplitTrainee(GluonTrainee):
         parts: list[_Part] = []
         slices = parts_of(len(batch.labels), len(self.devices))
 
-        def objective(x: mx.nd.NDArray, y: mx.nd.NDArray) -> tuple[Any, Any, Any]:
+        def objective(x: mx.nd.NDArray, y: mx.nd.NDArray) -> tuple[Any, Any, Any, Any]:
             here = slices[len(parts)]
             self.masks = {path: mask[here] for path, mask in batch.masks.items()}
             parts.append(_Part(self, x, y))
             each = self.weighted(parts[-1].each, len(batch.labels))
-            return each, each, None
+            return each, each.sum(), each.sum(), None
 
         self.trainer.set_learning_rate(batch.rate)
         self.update_together(objective, xs, ys, len(batch.labels))
