@@ -13,6 +13,7 @@ SIDES = {
     "ours": "gluon_cnn",
     "eager": "PyTorch eager",
     "channels_last": "PyTorch channels-last",
+    "fused_adam": "PyTorch eager, fused Adam",
     "compiled": "torch.compile",
     "source": "the source script",
     "numpy": "numpy",
@@ -73,7 +74,8 @@ def groups(
     found = []
     for part in ("train", "infer"):
         for model, batch in MEASURED[:1] if quick else MEASURED:
-            cases = (Case(part, s, model, batch, threads, seconds) for s in sides)
+            adam = ("fused_adam",) if part == "train" else ()  # a step of 45 million weights
+            cases = (Case(part, s, model, batch, threads, seconds) for s in (*sides, *adam))
             found.append(Group(f"{part} {model} {batch}", tuple(cases), turns))
     peak = Case("peak", "numpy", batch=512 if quick else 3072, threads=threads)
     found.append(

@@ -79,7 +79,7 @@ def _about(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _speeds(results: Mapping[str, Mapping[str, Any]]) -> str:
-    sides = ("untuned", "ours", "eager", "channels_last", "compiled")
+    sides = ("untuned", "ours", "eager", "fused_adam", "channels_last", "compiled")
     rows = []
     for name, result in results.items():
         if not name.startswith(("train ", "infer ")) or not values(result, "ours"):
@@ -191,7 +191,7 @@ def _order(name: str) -> tuple:
 
 
 def _memory(results: Mapping[str, Mapping[str, Any]]) -> str:
-    sides = ("untuned", "ours", "eager", "channels_last", "compiled", "source")
+    sides = ("untuned", "ours", "eager", "fused_adam", "channels_last", "compiled", "source")
     rows = []
     for name, result in results.items():
         if name.startswith("growth "):
@@ -216,7 +216,7 @@ def picture(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
               values(results[n], "eager")]  # fmt: skip
     figure = Figure(figsize=(10, 1.2 + 0.55 * len(groups)), layout="constrained")
     axes = figure.subplots()
-    sides = ("untuned", "ours", "channels_last", "compiled")
+    sides = ("untuned", "ours", "fused_adam", "channels_last", "compiled")
     for index, side in enumerate(sides):
         for row, name in enumerate(groups):
             found, base = values(results[name], side), values(results[name], "eager")
@@ -224,7 +224,7 @@ def picture(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
                 continue
             m = ratio(found, base)
             spread = [[m.median - m.least], [m.most - m.median]]
-            axes.barh(row + 0.2 * (index - 1.5), m.median, 0.18, xerr=spread, color=f"C{index}",
+            axes.barh(row + 0.17 * (index - 2), m.median, 0.15, xerr=spread, color=f"C{index}",
                       ecolor="0.4", label=SIDES[side] if row == 0 else None)  # fmt: skip
     axes.axvline(1, color="0.3", linewidth=1)
     axes.set_yticks(range(len(groups)), groups)
