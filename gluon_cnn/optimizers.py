@@ -29,28 +29,42 @@ class QuickAdam(mx.optimizer.Adam):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._calls: dict[tuple[mx.Context, int], _Call] = {}
+        self._calls: dict[int, _Call] = {}  # by the identity of the parameter's array
+        self._numbers = _Numbers(())
 
     def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: Any) -> None:
         arrays = (weight, grad, *state)
-        key = (weight.context, index)
-        call = self._calls.get(key)
+        call = self._calls.get(id(weight))
         if call is None or not call.holds(arrays):
             if any(a.stype != "default" for a in arrays):
                 super().update(index, weight, grad, state)
                 return
-            call = self._calls[key] = _Call(arrays)
+            call = self._calls[id(weight)] = _Call(arrays)
         self._update_count(index)
         t = self._index_update_count[index]
         rate = self._get_lr(index) * (math.sqrt(1.0 - self.beta2**t) / (1.0 - self.beta1**t))
         clip = self.clip_gradient or UNCLIPPED
-        call(
+        numbers = (
             rate, self.beta1, self.beta2, self.epsilon, self._get_wd(index), self.rescale_grad, clip
-        )
+        )  # fmt: skip
+        if numbers != self._numbers.values:  # mostly the same for all parameters of a step
+            self._numbers = _Numbers(numbers)
+        call(self._numbers)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the prepared calls, which point into this process's memory."""
-        return {**super().__getstate__(), "_calls": {}}
+        return {**super().__getstate__(), "_calls": {}, "_numbers": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "_numbers": _Numbers(())})
+
+
+class _Numbers:
+    """The operator's attributes, as the text that it reads."""
+
+    def __init__(self, values: tuple[float, ...]) -> None:
+        self.values = values
+        self.text = c_str_array([repr(float(value)) for value in values])
 
 
 class _Call:
@@ -70,7 +84,7 @@ class _Call:
         """Whether it was prepared for these arrays: casting a parameter makes others."""
         return all(a is b for a, b in zip(self._arrays, arrays, strict=True))
 
-    def __call__(self, *numbers: float) -> None:
+    def __call__(self, numbers: _Numbers) -> None:
         check_call(
             _LIB.MXImperativeInvokeEx(
                 self._operator,
@@ -80,7 +94,7 @@ class _Call:
                 ctypes.byref(self._outputs),
                 ctypes.c_int(_COUNT),
                 _NAMES,
-                c_str_array([repr(float(n)) for n in numbers]),
+                numbers.text,
                 ctypes.byref(self._types),
             )
         )

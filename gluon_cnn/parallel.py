@@ -50,6 +50,8 @@ def idle(trainer: gluon.Trainer, used: int) -> None:
     Their gradients are those of the step before. They take part in the update all the same: a
     device that skips it computes with old weights from then on.
     """
+    if used == len(trainer._contexts):
+        return
     for parameter in trainer._params:
         if parameter.grad_req == "null":
             continue
