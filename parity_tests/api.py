@@ -16,11 +16,10 @@ from parity_tests.environment import environment
 from parity_tests.forward import forward_rows
 from parity_tests.leaves import ParityError, leaves_of, side_of
 from parity_tests.losses import cross_entropy, fixed_gradients
-from parity_tests.referee import DidNotRun, Subject, attempt
+from parity_tests.referee import DidNotRun, Subject
 from parity_tests.report import LEVELS, Coverage, Report, Row
 from parity_tests.runs import NET, Arrays, Objective, arrays
 from parity_tests.structure import Pairing, pair_leaves, structure_rows
-from parity_tests.torch_side import run_net
 from parity_tests.weights import copy_weights, pairing_map, project_map, weights_rows
 
 __all__ = ["DEFAULT_LEVELS", "check_parity"]
@@ -151,7 +150,7 @@ def _refused_inputs(given: Arrays) -> str:
 def _set_objective(subject: Subject, labels: Any, ours: bool) -> str:
     """Decide what the backward pass starts from; why it cannot, if it cannot."""
     try:
-        outputs = attempt("torch", run_net, subject.torch_net, subject.inputs, "float64").outputs
+        outputs = subject.run("torch", "float64", train=False).outputs
     except DidNotRun:
         return ""  # the levels will say so, each for itself
     if labels is None:

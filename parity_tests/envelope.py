@@ -15,15 +15,14 @@ import torch
 
 from parity_tests.compare import UNIT, tolerance
 from parity_tests.leaves import Leaf
-from parity_tests.local import mode_of
+from parity_tests.local import Truth, mode_of, truth_of
 from parity_tests.losses import loss_run, loss_scales
 from parity_tests.referee import Subject, attempt
 from parity_tests.runs import NET, Arrays, Call, Key, NetRun, input_name, output_name
 from parity_tests.scale_case import Scales
-from parity_tests.scales import scales_of
-from parity_tests.torch_side import Edit, run_leaf
+from parity_tests.torch_side import Edit
 
-__all__ = ["DRAWS", "Envelope", "backward_envelope", "forward_envelope"]
+__all__ = ["DRAWS", "Envelope", "backward_envelope", "forward_envelope", "forward_truth"]
 
 DRAWS = 4
 
@@ -58,9 +57,9 @@ class _Sizes:
         size = sigma(scales, quantity, train)
         if own:
             self.own[key] = self.own.get(key, 0.0) + float(size.max())
-        else:
-            self.noise[key] = size
         if size.any():
+            if not own:
+                self.noise[key] = size
             mode = mode_of(quantity, train)
             single, double = (
                 tolerance(scales.family, mode, "gluon", dtype).factor(scales.length) * UNIT[dtype]
@@ -75,8 +74,16 @@ class _Sizes:
 
 def call_scales(leaf: Leaf, call: Call, *, train: bool, upstream: Arrays | None) -> Scales:
     """The scales of one call of a torch leaf inside the referee's run."""
-    run = run_leaf(leaf, call.inputs, "float64", train=train, upstream=upstream)
-    return scales_of(leaf, call.inputs, run, train=train, upstream=upstream)
+    return truth_of(leaf, call.inputs, train=train, upstream=upstream)[1]
+
+
+def forward_truth(subject: Subject, leaf: Leaf, index: int, *, train: bool) -> Truth:
+    """`truth_of` one call of a torch leaf inside the referee's run, made once."""
+    key = ("truth", leaf.path, index, train)
+    if key not in subject.kept:
+        call = subject.run("torch", "float64", train=train).calls[leaf.path][index]
+        subject.kept[key] = truth_of(leaf, call.inputs, train=train)
+    return subject.kept[key]
 
 
 def sigma(scales: Scales, quantity: str, train: bool) -> np.ndarray:
@@ -120,6 +127,7 @@ def forward_envelope(subject: Subject, *, train: bool) -> Envelope:
 
     Noise goes into every leaf's output; a buffer's own rounding is added. Raises DidNotRun.
     """
+    train = train and subject.has_modes
     if ("forward", train) not in subject.kept:
         subject.kept["forward", train] = _forward(subject, train)
     return subject.kept["forward", train]
@@ -129,8 +137,8 @@ def _forward(subject: Subject, train: bool) -> Envelope:
     clean = subject.run("torch", "float64", train=train)
     sizes = _Sizes()
     for leaf in subject.torch_leaves():
-        for index, call in enumerate(clean.calls[leaf.path]):
-            scales = attempt("torch", call_scales, leaf, call, train=train, upstream=None)
+        for index in range(len(clean.calls[leaf.path])):
+            _, scales = attempt("torch", forward_truth, subject, leaf, index, train=train)
             for name in scales.sizes:
                 if name.startswith("output"):
                     sizes.add((leaf.path, index, name), scales, train, own=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from parity_tests import gluon_side, torch_side
 from parity_tests.compare import compare
-from parity_tests.envelope import forward_envelope
+from parity_tests.envelope import forward_envelope, forward_truth
 from parity_tests.inherited import judged_keys, with_the_other_side
 from parity_tests.local import local_rows
 from parity_tests.referee import DidNotRun, Subject, attempt
@@ -46,13 +47,16 @@ def _local(subject: Subject, referee: NetRun, train: bool, coverage: Coverage) -
         if not calls and not train:
             detail = "never ran on this input"
             yield Row("forward", pair.path, "output", "not compared", "local", detail=detail)
-        for call in calls:
+        for index, call in enumerate(calls):
             if train and pair.torch.kind == "dropout":
                 yield from _dropout(subject, pair, call.inputs[0])
             if train and pair.torch.family not in ("batchnorm", "custom"):
                 continue
             coverage.done("outputs", pair.path)
-            yield from local_rows("forward", pair, call.inputs, train=train, strict=subject.strict)
+            truth = partial(forward_truth, subject, pair.torch, index, train=train)
+            yield from local_rows(
+                "forward", pair, call.inputs, train=train, strict=subject.strict, truth=truth
+            )
 
 
 def _dropout(subject: Subject, pair: Pair, x: np.ndarray) -> Iterator[Row]:

@@ -7,19 +7,26 @@ function; in float32 each is compared with the referee.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from parity_tests import conventions, gluon_side, torch_side
 from parity_tests.compare import EXACT, Verdict, compare, tolerance
+from parity_tests.leaves import Leaf
 from parity_tests.referee import DidNotRun, attempt
 from parity_tests.report import Row
 from parity_tests.runs import Arrays, LeafRun, rounded
 from parity_tests.scales import Scales, scales_of
 from parity_tests.structure import Pair
 
-__all__ = ["content_of", "local_rows", "mode_of", "upstream_for"]
+__all__ = ["Truth", "content_of", "local_rows", "mode_of", "truth_of", "upstream_for"]
+
+# What a torch leaf gives in float64, and the scales of it
+Truth = tuple[LeafRun, Scales]
 
 # Whose value is judged, in which dtype: in float64 there is only one difference to judge.
 JUDGED = (("gluon", "float64"), ("gluon", "float32"), ("torch", "float32"))
@@ -32,6 +39,12 @@ def upstream_for(path: str, outputs: Arrays) -> Arrays:
     """
     generator = np.random.default_rng(zlib.crc32(path.encode()))
     return tuple(rounded(generator.standard_normal(y.shape), "float64") for y in outputs)
+
+
+def truth_of(leaf: Leaf, inputs: Arrays, *, train: bool, upstream: Arrays | None = None) -> Truth:
+    """A torch leaf alone on `inputs` in float64, and the scales of what it gives."""
+    run = torch_side.run_leaf(leaf, inputs, "float64", train=train, upstream=upstream)
+    return run, scales_of(leaf, inputs, run, train=train, upstream=upstream)
 
 
 @dataclass(frozen=True)
@@ -57,15 +70,24 @@ def local_rows(
     train: bool,
     upstream: Arrays | None = None,
     strict: bool = False,
+    truth: Callable[[], Truth] | None = None,
 ) -> list[Row]:
-    """The rows of one leaf at level forward (its outputs) or backward (gradients, buffers)."""
+    """The rows of one leaf at level forward (its outputs) or backward (gradients, buffers).
+
+    `truth` gives what `truth_of` would, where it is known already.
+    """
     runs: dict[tuple[str, str], LeafRun] = {}
-    how = {"train": train, "upstream": upstream}
+    how: dict[str, Any] = {"train": train, "upstream": upstream}
+    find = truth or partial(truth_of, pair.torch, inputs, **how)
     try:
         for dtype in ("float64", "float32"):
-            for leaf, run in ((pair.gluon, gluon_side.run_leaf), (pair.torch, torch_side.run_leaf)):
-                runs[leaf.side, dtype] = attempt(leaf.side, run, leaf, inputs, dtype, **how)
-        scales = attempt("torch", scales_of, pair.torch, inputs, runs["torch", "float64"], **how)
+            runs["gluon", dtype] = attempt(
+                "gluon", gluon_side.run_leaf, pair.gluon, inputs, dtype, **how
+            )
+        runs["torch", "float64"], scales = attempt("torch", find)
+        runs["torch", "float32"] = attempt(
+            "torch", torch_side.run_leaf, pair.torch, inputs, "float32", **how
+        )
     except DidNotRun as error:
         return [Row(level, pair.path, "leaf", "not compared", "local", detail=str(error))]
     local = _Local(level, pair, inputs, train, strict, runs, scales)

@@ -54,6 +54,7 @@ class Subject:
     strict: bool = False
     _runs: dict[tuple[str, str, bool, bool], NetRun] = field(default_factory=dict)
     kept: dict[Any, Any] = field(default_factory=dict)  # what levels share, such as envelopes
+    clones: dict[str, torch.nn.Module] = field(default_factory=dict)  # by dtype
 
     def run(self, side: str, dtype: str, *, train: bool, backward: bool = False) -> NetRun:
         """One side's run of the whole net, made once. Raises DidNotRun."""
@@ -67,7 +68,13 @@ class Subject:
         if side == "torch":
             masks = self.masks if train else {}
             return torch_side.run_net(
-                self.torch_net, self.inputs, dtype, train=train, objective=objective, masks=masks
+                self.torch_net,
+                self.inputs,
+                dtype,
+                train=train,
+                objective=objective,
+                masks=masks,
+                cloned=self._cloned(dtype),
             )
         return gluon_side.run_net(
             self.gluon_net,
@@ -77,6 +84,12 @@ class Subject:
             objective=objective,
             masks=self.gluon_masks() if train else {},
         )
+
+    def _cloned(self, dtype: str) -> torch.nn.Module:
+        """The torch net's clone that all its runs share."""
+        if dtype not in self.clones:
+            self.clones[dtype] = torch_side.clone(self.torch_net, dtype)
+        return self.clones[dtype]
 
     def gluon_masks(self) -> dict[str, np.ndarray]:
         """The same masks by Gluon path."""
@@ -94,7 +107,11 @@ class Subject:
         edit: torch_side.Edit | None = None,
         edit_gradient: torch_side.Edit | None = None,
     ) -> NetRun:
-        """The referee once more, with values replaced on their way. Raises DidNotRun."""
+        """The referee once more, with values replaced on their way; its calls have no inputs.
+
+        Raises DidNotRun.
+        """
+        cloned = attempt("torch", self._cloned, "float64")
         return attempt(
             "torch",
             torch_side.run_net,
@@ -106,6 +123,8 @@ class Subject:
             masks=self.masks if train else {},
             edit=edit,
             edit_gradient=edit_gradient,
+            inputs_too=False,
+            cloned=cloned,
         )
 
     def by_torch_path(self, values: Outputs) -> dict[Key, np.ndarray]:

@@ -67,6 +67,17 @@ def clone(net: nn.Module, dtype: str) -> nn.Module:
     return copied
 
 
+def share(cloned: nn.Module) -> nn.Module:
+    """A copy of a clone that reads the same numbers as its parameters.
+
+    Gradients, buffers and hooks are its own: no run changes parameters.
+    """
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in cloned.parameters()
+    }
+    return duplicate(cloned, memo)
+
+
 def _momentum(module: Any) -> float:
     return 1.0 - float(np.float32(1.0 - module.momentum))
 
@@ -139,14 +150,17 @@ def run_net(
     masks: Mapping[str, np.ndarray] | None = None,
     edit: Edit | None = None,
     edit_gradient: Edit | None = None,
+    inputs_too: bool = True,
+    cloned: nn.Module | None = None,
 ) -> NetRun:
     """Run a clone of the whole net and bring back every leaf's values, and gradients if asked.
 
     Dropout passes its input on, or applies `masks[path]` (True where a value is kept). `edit`
     replaces leaf outputs on their way, `edit_gradient` the gradients of leaf inputs and, under the
-    path NET, of the net's outputs.
+    path NET, of the net's outputs. Without `inputs_too` the calls have no inputs. `cloned` is what
+    `clone` made of the net, where that is there already.
     """
-    copied = clone(net, dtype)
+    copied = clone(net, dtype) if cloned is None else share(cloned)
     copied.train(train)
     watched = leaves(copied)
     calls: dict[int, list[_Watched]] = {}
@@ -154,7 +168,7 @@ def run_net(
     for leaf in {id(leaf.block): leaf for leaf in watched}.values():
         made = calls.setdefault(id(leaf.block), [])
         places = paths[id(leaf.block)]
-        _watch(leaf, places, made, objective is not None, edit, edit_gradient)
+        _watch(leaf, places, made, objective is not None, edit, edit_gradient, inputs_too)
         if leaf.kind == "dropout":
             leaf.block.forward = _dropout(float(leaf.block.p), (masks or {}).get(leaf.path))
     given = [_tensor(x, dtype) for x in inputs]
@@ -202,6 +216,7 @@ def _watch(
     gradients: bool,
     edit: Edit | None,
     edit_gradient: Edit | None,
+    inputs_too: bool,
 ) -> None:
     """Make a clone's leaf note its calls.
 
@@ -210,7 +225,7 @@ def _watch(
     """
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        call = _Watched(_numpy(args))
+        call = _Watched(_numpy(args) if inputs_too else ())
         calls.append(call)
         if not gradients:
             return args
@@ -225,7 +240,7 @@ def _watch(
         if edit is not None:
             where = place(paths, len(calls) - 1)
             made = tuple(edit(*where, i, y) for i, y in enumerate(made))
-        call.outputs = _numpy(made)
+        call.outputs = _own(made, args, leaf.block)
         call.made = made
         for y in made:
             if gradients and y.requires_grad:
@@ -235,6 +250,18 @@ def _watch(
 
     leaf.block.register_forward_pre_hook(before)
     leaf.block.register_forward_hook(after)
+
+
+def _own(made: tuple[Any, ...], args: tuple[Any, ...], module: nn.Module) -> Arrays:
+    """A leaf's outputs as arrays of their own. Only clones of them go on, so that they stay as they
+    are, unless the leaf gave back what it was given or holds."""
+    others = (*args, *module.parameters(), *module.buffers())
+    foreign = {x.untyped_storage().data_ptr() for x in others if isinstance(x, torch.Tensor)}
+    tensors = [y.detach() for y in made if isinstance(y, torch.Tensor)]
+    return tuple(
+        y.numpy().copy() if y.untyped_storage().data_ptr() in foreign else y.numpy()
+        for y in tensors
+    )
 
 
 def _entering(x: Any, path: str, call: int, index: int, edit_gradient: Edit | None) -> Any:
