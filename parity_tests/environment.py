@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+from functools import cache
 from pathlib import Path
 
 import mxnet as mx
@@ -41,6 +42,7 @@ def environment() -> dict[str, str]:
     }
 
 
+@cache
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
@@ -48,6 +50,7 @@ def _version(name: str) -> str:
         return ""
 
 
+@cache
 def _processor(path: Path = Path("/proc/cpuinfo")) -> str:
     """The model as the kernel names it; what Python knows where there is no such file."""
     try:
@@ -61,6 +64,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
 def _features() -> str:
     """What MXNet was built with, of what decides how it computes."""
     wanted = ("MKLDNN", "OPENMP", "BLAS_OPEN", "BLAS_MKL", "BLAS_APPLE", "CUDA", "CUDNN", "F16C")

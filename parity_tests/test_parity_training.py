@@ -22,6 +22,7 @@ from parity_tests.training_resync import resynchronised_rows
 from parity_tests.trials import plain_trial, project_trial
 
 NETS = ("lenet", "mnist_bn_cnn", "cifar_cnn", "alexnet", "vgg11")
+OFTEN = ("lenet", "mnist_bn_cnn", "cifar_cnn")
 
 
 def require(report: Report) -> None:
@@ -37,7 +38,9 @@ def rows_of(report: Report, check: str, dtype: str) -> list[Row]:
 # --- parity, on real digits
 
 
-@pytest.mark.parametrize("model", NETS)
+@pytest.mark.parametrize(
+    "model", [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in NETS]
+)
 def test_a_model_trains_as_its_twin_does(model: str) -> None:
     report = check_training(model, steps=10, resynchronised=2)
     require(report)

@@ -17,7 +17,14 @@ def names(value: object) -> str:
     return getattr(value, "__name__", "")
 
 
-@pytest.mark.parametrize(("fault", "path", "quantity"), TRAINEES, ids=names)
+# The catalogue plants all of them, resynchronised; here every third, and all with -m slow.
+CASES = [
+    pytest.param(*fault, marks=() if number % 3 == 0 else pytest.mark.slow)
+    for number, fault in enumerate(TRAINEES)
+]
+
+
+@pytest.mark.parametrize(("fault", "path", "quantity"), CASES, ids=names)
 def test_a_fault_is_found_where_it_is_resynchronised(
     fault: type[TorchTrainee], path: str, quantity: str
 ) -> None:
