@@ -108,7 +108,7 @@ def run(body: Callable[[], int], errors: tuple[type[Exception], ...] = ()) -> in
     own refusals (`OSError`: no permission, no space, no such file) become one line on stderr.
     Anything else is a bug in this project and keeps its traceback.
     """
-    prog = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "command"
+    prog = _program()
     try:
         return body()
     except SystemExit as stop:  # argparse: --help, or bad usage
@@ -135,6 +135,14 @@ def run(body: Callable[[], int], errors: tuple[type[Exception], ...] = ()) -> in
     except OSError as error:
         print(f"error: {one_line(_system_message(error))}", file=sys.stderr)
         return 1
+
+
+def _program() -> str:
+    """How this process was started, as the parsers name it: "python -m gluon_cnn.train"."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None:
+        return f"python -m {spec.name.removesuffix('.__main__')}"
+    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "command"
 
 
 def _system_message(error: OSError) -> str:

@@ -23,6 +23,7 @@ from harness.errors import UsageError
 from parity_tests.api import check_parity
 from parity_tests.cases import MODELS, Case, project_case, user_case
 from parity_tests.data_level import check_data
+from parity_tests.heap import keep_freed_memory
 from parity_tests.kill_commands import clean_command, faults_command
 from parity_tests.leaves import ParityError
 from parity_tests.optimizer_level import check_optimizer
@@ -60,6 +61,8 @@ def _main(argv: Sequence[str] | None) -> int:
         raise UsageError("--gluon, --torch and --input go together: name all three")
     if any(own) and (args.model or args.full):
         raise UsageError("--model and --full are for this project's models, not for your own pair")
+    if args.full:
+        keep_freed_memory()
     reports = []
     try:
         for report in _reports(args, levels):

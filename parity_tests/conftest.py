@@ -2,6 +2,8 @@
 
 import pytest
 
+from parity_tests.heap import keep_freed_memory
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="also AlexNet and VGG16 at 224×224")
@@ -9,6 +11,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--full"):
+        keep_freed_memory()
         return
     skip = pytest.mark.skip(reason="full size: run with --full")
     for item in items:

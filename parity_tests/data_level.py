@@ -15,6 +15,7 @@ import gluon_cnn.train
 import torch_ref.recipes
 import torch_ref.train
 from data import Batches, Dataset, load_dataset
+from gluon_cnn.staging import Staging
 from harness.config import TrainConfig
 from parity_tests.compare import Verdict, bits_equal
 from parity_tests.data_reasons import explain_images, explain_labels
@@ -112,7 +113,8 @@ def _batch(batches: Batches, epoch: int, number: int) -> Batch | None:
 def _batch_rows(path: str, ours: Batch | None, theirs: Batch | None) -> Iterator[Row]:
     assert ours is not None
     assert theirs is not None
-    x, y = (gluon_cnn.train.to_devices(array, [mx.cpu()])[0].asnumpy() for array in ours)
+    staging = Staging([mx.cpu()])
+    x, y = (staging(array)[0].asnumpy() for array in ours)
     tensors = torch_ref.train.to_device(*theirs, torch.device("cpu"))
     verdicts = {
         "images": bits_equal(x, tensors[0].numpy()),
