@@ -34,7 +34,7 @@ def _cases() -> Iterator[Any]:
         yield pytest.param(fault, id=f"{fault.group}:{fault.name.replace(' ', '-')}", marks=marks)
 
 
-@pytest.mark.parametrize("fault", _cases())
+@pytest.mark.parametrize("fault", list(_cases()))
 def test_a_fault_is_caught_at_its_level_and_never_misnamed(fault: Fault) -> None:
     outcome = _outcome(fault)
     assert outcome.caught, "it escaped"
