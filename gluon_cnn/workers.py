@@ -21,7 +21,7 @@ from mxnet import gluon
 from gluon_cnn import checkpoint, runtime
 from gluon_cnn.parallel import statistics
 from harness.errors import CommandError
-from harness.peers import ALONE, Peers
+from harness.peers import ALONE, Peers, share_state
 
 __all__ = ["Workers", "agree_on_statistics", "join", "leave", "share_training"]
 
@@ -112,11 +112,7 @@ def share_training(peers: Peers, net: gluon.HybridBlock, trainer: gluon.Trainer)
     for parameter in net._collect_params_with_prefix().values():
         value = parameter.data(parameter.list_ctx()[0]).asnumpy()
         parameter.set_data(mx.nd.array(peers.spread(value), dtype=value.dtype))
-    slots, counts = checkpoint.optimizer_state(net, trainer)
-    counts = peers.share(counts)
-    shapes = peers.share({name: [str(a.dtype), list(a.shape)] for name, a in slots.items()})
-    for name, (dtype, shape) in shapes.items():
-        slots[name] = peers.spread(slots.get(name, np.zeros(shape, dtype)))
+    slots, counts = share_state(peers, *checkpoint.optimizer_state(net, trainer))
     checkpoint.set_optimizer_state(net, trainer, slots, counts, "what worker 0 sent")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from data import Dataset
 from harness.errors import CommandError
 
-__all__ = ["ALONE", "Alone", "Peers", "require_same_data"]
+__all__ = ["ALONE", "Alone", "Peers", "Spreader", "require_same_data", "share_state"]
 
 
 class Peers(Protocol):
@@ -27,6 +28,13 @@ class Peers(Protocol):
 
     def total(self, numbers: list[float]) -> list[float]:
         """The sums of every process's numbers, on every process, in float64."""
+
+
+class Spreader(Peers, Protocol):
+    """Peers that also hand arrays around."""
+
+    def spread(self, array: np.ndarray) -> np.ndarray:
+        """The leader's array, on every process; all must call it with its shape and dtype."""
 
 
 class Alone:
@@ -48,6 +56,23 @@ class Alone:
 
 
 ALONE = Alone()
+
+
+def share_state(
+    peers: Spreader, slots: Mapping[str, np.ndarray], counts: Any
+) -> tuple[dict[str, np.ndarray], Any]:
+    """The leader's optimizer slots and counts, on every process.
+
+    Only the leader has read the checkpoint: the others may have other slots, or none.
+    """
+    counts = peers.share(counts)
+    shapes = peers.share({name: [str(a.dtype), list(a.shape)] for name, a in slots.items()})
+    found = {}
+    for name, (dtype, shape) in shapes.items():
+        own = slots.get(name)
+        fits = own is not None and [str(own.dtype), list(own.shape)] == [dtype, shape]
+        found[name] = peers.spread(own if own is not None and fits else np.zeros(shape, dtype))
+    return found, counts
 
 
 def require_same_data(peers: Peers, dataset: Dataset) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import CommandError
-from harness.peers import ALONE, Peers
+from harness.peers import ALONE, Peers, share_state
 from torch_ref import checkpoint
 
 __all__ = ["Processes", "agree_on_statistics", "join", "joined", "share_training", "together"]
@@ -99,11 +99,7 @@ def share_training(peers: Peers, net: nn.Module, optimizer: torch.optim.Optimize
         return
     for value in net.state_dict().values():
         value.copy_(torch.from_numpy(peers.spread(value.cpu().numpy())))
-    slots, counts = checkpoint.optimizer_state(net, optimizer)
-    counts = peers.share(counts)
-    shapes = peers.share({name: [str(a.dtype), list(a.shape)] for name, a in slots.items()})
-    for name, (dtype, shape) in shapes.items():
-        slots[name] = peers.spread(slots.get(name, np.zeros(shape, dtype)))
+    slots, counts = share_state(peers, *checkpoint.optimizer_state(net, optimizer))
     checkpoint.set_optimizer_state(net, optimizer, slots, counts, "what process 0 sent")
 
 
