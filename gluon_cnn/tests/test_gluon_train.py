@@ -156,8 +156,9 @@ def _in_new_process(*argv: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
-    argv = ["--model", "mnist_bn_cnn", "--augment", "shift", *QUICK]
+@pytest.mark.parametrize("model", ["lenet", pytest.param("mnist_bn_cnn", marks=pytest.mark.slow)])
+def test_the_same_seed_gives_the_same_bytes_in_another_process(model: str, tmp_path: Path) -> None:
+    argv = ["--model", model, "--augment", "shift", *QUICK]
     for name in ("a", "b"):
         _in_new_process(*argv, "--out", str(tmp_path / name))
     assert (tmp_path / "a/best.params").read_bytes() == (tmp_path / "b/best.params").read_bytes()
