@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import mxnet as mx
 import numpy as np
 
-__all__ = ["Staging", "to_devices"]
+__all__ = ["Staging", "settles_at_once", "to_devices"]
+
+
+def settles_at_once() -> bool:
+    """Whether an operation has ended when its call returns, as with MXNet's NaiveEngine."""
+    return os.environ.get("MXNET_ENGINE_TYPE") == "NaiveEngine"
 
 
 def to_devices(array: np.ndarray, devices: list[mx.Context]) -> list[mx.nd.NDArray]:
