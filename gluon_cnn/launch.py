@@ -30,7 +30,7 @@ from harness.supervise import Limits, Supervisor
 
 __all__ = ["LAUNCHERS", "SERVE", "main", "read_hosts", "submit"]
 
-# More have ended silently wrong, until each step waited; why is not known: docs/scaling.md
+# Jobs have ended silently wrong, for a reason not found yet: docs/scaling.md
 PROVEN = 2
 LAUNCHERS = ("local", "ssh", "mpi", "slurm", "sge", "kubernetes", "yarn")
 LOOPBACK = "127.0.0.1"

@@ -12,7 +12,7 @@ import numpy as np
 from mxnet import autograd, gluon
 
 from data import ArraySplit, Batches, DataError
-from gluon_cnn import checkpoint, parallel, workers
+from gluon_cnn import checkpoint, parallel, runtime, workers
 from gluon_cnn.assembly import (
     EVALUATION_BATCH,
     Objective,
@@ -24,7 +24,7 @@ from gluon_cnn.assembly import (
 from gluon_cnn.devices import contexts, switches
 from gluon_cnn.models import MODELS, ModelError
 from gluon_cnn.recipes import DEFAULTS, DOCUMENTS
-from gluon_cnn.staging import Staging, settles_at_once, to_devices
+from gluon_cnn.staging import Staging, to_devices
 from harness.cli import run
 from harness.epochs import (
     epoch_rates,
@@ -90,7 +90,7 @@ def train_step(
     parallel.idle(trainer, len(xs))
     # The loss is a vector, its gradient the sum over images: step() divides it by their number.
     trainer.step(count)
-    if not settles_at_once():
+    if not runtime.settles_at_once():
         # With its threaded engine MXNet 1.9.1 may still read a batch that a graph of static memory
         # was given when the next one takes its place: gradients are then silently wrong.
         mx.nd.waitall()
