@@ -25,7 +25,8 @@ class Staging:
     """`to_devices` into arrays that are used again: what it returned last holds the new batch.
 
     For one device. `mx.nd.array` makes a new array each time, and finds out anew where a whole
-    one begins and ends: 0.2 ms a call, against 0.02. On several devices, and with the threaded engine, it makes new arrays.
+    one begins and ends: 0.2 ms a call, against 0.02. On several devices, and with the threaded
+    engine, it makes new arrays.
     """
 
     def __init__(self, devices: list[mx.Context], dtype: str = "float32") -> None:
