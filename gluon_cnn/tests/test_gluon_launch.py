@@ -104,7 +104,7 @@ def _all_gone(pids: set[int]) -> bool:
     return False
 
 
-def test_two_workers_train_as_one_until_one_is_killed(tmp_path: Path) -> None:
+def test_two_workers_train_until_one_is_killed(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     flags = [*DIGITS, "--schedule", "constant"]
     job = _started(2, 1, *TRAIN, *flags, "--epochs", "500", "--out", str(two))
