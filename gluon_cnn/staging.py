@@ -5,8 +5,6 @@ from __future__ import annotations
 import mxnet as mx
 import numpy as np
 
-from gluon_cnn import runtime
-
 __all__ = ["Staging", "to_devices"]
 
 
@@ -25,8 +23,7 @@ class Staging:
     """`to_devices` into arrays that are used again: what it returned last holds the new batch.
 
     For one device. `mx.nd.array` makes a new array each time, and finds out anew where a whole
-    one begins and ends: 0.2 ms a call, against 0.02. On several devices, and with the threaded
-    engine, it makes new arrays.
+    one begins and ends: 0.2 ms a call, against 0.02. On several devices it makes new arrays.
     """
 
     def __init__(self, devices: list[mx.Context], dtype: str = "float32") -> None:
@@ -35,8 +32,7 @@ class Staging:
 
     def __call__(self, array: np.ndarray) -> list[mx.nd.NDArray]:
         """The batch in this staging's dtype, on its devices. Waits for who still reads the last."""
-        # With MXNet's threaded engine what was staged last may still be read: docs/scaling.md
-        if len(self._devices) > 1 or not runtime.settles_at_once():
+        if len(self._devices) > 1:
             return to_devices(array.astype(self._dtype, copy=False), self._devices)
         staged = self._arrays.get(array.shape)
         if staged is None:

@@ -12,7 +12,7 @@ import numpy as np
 from mxnet import autograd, gluon
 
 from data import ArraySplit, Batches, DataError
-from gluon_cnn import checkpoint, parallel, runtime, workers
+from gluon_cnn import checkpoint, parallel, workers
 from gluon_cnn.assembly import (
     EVALUATION_BATCH,
     Objective,
@@ -90,10 +90,6 @@ def train_step(
     parallel.idle(trainer, len(xs))
     # The loss is a vector, its gradient the sum over images: step() divides it by their number.
     trainer.step(count)
-    if not runtime.settles_at_once():
-        # With its threaded engine MXNet 1.9.1 may still read a batch that a graph of static memory
-        # was given when the next one takes its place: gradients are then silently wrong.
-        mx.nd.waitall()
     return loss_sums, hits
 
 

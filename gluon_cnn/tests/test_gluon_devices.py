@@ -12,6 +12,7 @@ from PIL import Image
 
 from data import load_dataset
 from gluon_cnn import parallel, train
+from gluon_cnn.models import get_model
 from gluon_cnn.recipes import DEFAULTS
 from gluon_cnn.runtime import cpu_devices
 
@@ -31,6 +32,47 @@ def test_devices_stay_equal_through_uneven_batches() -> None:
     for parameter in training.net.collect_params().values():
         first, *others = (value.asnumpy() for value in parameter.list_data())
         assert all(np.array_equal(first, other) for other in others), parameter.name
+
+
+class _Noting(mx.kv.KVStoreBase):
+    """A store of one worker that notes what it is asked for."""
+
+    type = "dist_sync"
+
+    def __init__(self, asked: list[str]) -> None:
+        self._asked = asked
+
+    @staticmethod
+    def is_capable(capability: str) -> bool:
+        return False
+
+    def broadcast(self, key, value, out, priority=0) -> None:
+        self._asked.append("broadcast")
+
+    def pushpull(self, key, value, out=None, priority=0) -> None:
+        self._asked.append("pushpull")
+
+
+def test_parameters_have_arrived_before_any_gradient_leaves(monkeypatch) -> None:
+    # A late pull of a parameter fetched the sum of the first gradients: a layer of zeros.
+    asked: list[str] = []
+    net = get_model("lenet")
+    net.initialize()
+    waitall = mx.nd.waitall
+
+    def noted() -> None:
+        asked.append("waitall")
+        waitall()
+
+    monkeypatch.setattr(mx.nd, "waitall", noted)
+    trainer = parallel.combining_trainer(
+        net.collect_params(), "sgd", {"learning_rate": 0.1}, [mx.cpu()], _Noting(asked)
+    )
+    assert asked == ["broadcast"] * 10 + ["waitall"]
+    for parameter in net.collect_params().values():
+        parameter.data()._fresh_grad = True
+    trainer.step(1)
+    assert asked[11:] == ["pushpull"] * 10
 
 
 def test_running_statistics_become_the_mean_of_the_devices() -> None:
