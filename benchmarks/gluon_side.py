@@ -17,17 +17,16 @@ import gluon_cnn  # first: it settles the threads before MXNet loads
 
 # isort: split
 import mxnet as mx
+import numpy as np
 from mxnet import autograd, gluon
 
 from benchmarks.cases import Case
 from benchmarks.child import step_times
 from benchmarks.numpy_side import EVERY, RECIPE, made_up, mnist, random_batch
 from gluon_cnn.fused import fused
+from gluon_cnn.measure import training_step
 from gluon_cnn.models import get_model
-from gluon_cnn.parallel import combining_trainer
-from gluon_cnn.staging import Staging
 from gluon_cnn.train import (
-    Objective,
     evaluate,
     prepare,
     train_epoch,
@@ -52,28 +51,17 @@ def measure(case: Case) -> dict[str, Any]:
 
 def _train(case: Case) -> dict[str, Any]:
     net = get_model(case.model)
-    net.initialize(mx.init.Xavier())
-    if case.side == "untuned":
-        return _speed(case, step_times(_documented_step(net, case), case.seconds))
-    objective = Objective(net)
-    objective.hybridize(static_alloc=True, static_shape=True)
-    trainer = combining_trainer(net.collect_params(), "adam", {"learning_rate": 1e-5}, [mx.cpu()])
     x, y = random_batch(net.input_shape, case.batch)
-    staging = Staging([mx.cpu()])
-
-    def step() -> None:
-        train_step(objective, trainer, staging(x), staging(y), case.batch)
-        mx.nd.waitall()
-
-    return _speed(case, step_times(step, case.seconds))
+    make = _documented_step if case.side == "untuned" else training_step
+    return _speed(case, step_times(make(net, x, y), case.seconds))
 
 
-def _documented_step(net: gluon.HybridBlock, case: Case) -> Callable[[], None]:
+def _documented_step(net: gluon.HybridBlock, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
     """A step as MXNet's documentation writes it, which counts hits as the other sides do."""
+    net.initialize(mx.init.Xavier())
     net.hybridize()
     loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
     trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 1e-5})
-    x, y = random_batch(net.input_shape, case.batch)
 
     def step() -> None:
         images, labels = mx.nd.array(x), mx.nd.array(y)
@@ -82,7 +70,7 @@ def _documented_step(net: gluon.HybridBlock, case: Case) -> Callable[[], None]:
             loss = loss_of(outputs, labels)
         loss.backward()
         (outputs.argmax(axis=1) == labels).sum()
-        trainer.step(case.batch)
+        trainer.step(len(x))
         mx.nd.waitall()
 
     return step

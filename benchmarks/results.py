@@ -20,6 +20,7 @@ from gluon_cnn.summary import summarise
 __all__ = ["describe", "file_name", "picture", "read", "table", "write"]
 
 ACCURACIES = (0.970, 0.990)
+COLUMNS = ("untuned", "ours", "eager", "fused_adam", "channels_last", "compiled")
 
 
 def describe(threads: int) -> dict[str, Any]:
@@ -79,13 +80,12 @@ def _about(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _speeds(results: Mapping[str, Mapping[str, Any]]) -> str:
-    sides = ("untuned", "ours", "eager", "fused_adam", "channels_last", "compiled")
     rows = []
     for name, result in results.items():
         if not name.startswith(("train ", "infer ")) or not values(result, "ours"):
             continue
         row = [name]
-        for side in sides:
+        for side in COLUMNS:
             found = values(result, side)
             if not found:
                 row.append("failed" if side in result["failures"] else "–")
@@ -93,7 +93,7 @@ def _speeds(results: Mapping[str, Mapping[str, Any]]) -> str:
             m = middle(found)
             row.append(f"{_short(m.median)} ({_short(m.least)}–{_short(m.most)})")
         rows.append(row)
-    heads = [f"{SIDES[side]}, images/s" for side in sides]
+    heads = [f"{SIDES[side]}, images/s" for side in COLUMNS]
     return _rows(["model, batch", *heads], rows)
 
 
@@ -191,7 +191,7 @@ def _order(name: str) -> tuple:
 
 
 def _memory(results: Mapping[str, Mapping[str, Any]]) -> str:
-    sides = ("untuned", "ours", "eager", "fused_adam", "channels_last", "compiled", "source")
+    sides = (*COLUMNS, "source")
     rows = []
     for name, result in results.items():
         if name.startswith("growth "):
@@ -216,7 +216,7 @@ def picture(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
               values(results[n], "eager")]  # fmt: skip
     figure = Figure(figsize=(10, 1.2 + 0.55 * len(groups)), layout="constrained")
     axes = figure.subplots()
-    sides = ("untuned", "ours", "fused_adam", "channels_last", "compiled")
+    sides = [side for side in COLUMNS if side != "eager"]
     for index, side in enumerate(sides):
         for row, name in enumerate(groups):
             found, base = values(results[name], side), values(results[name], "eager")

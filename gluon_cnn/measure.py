@@ -8,37 +8,52 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mxnet as mx
 import numpy as np
 
-from gluon_cnn.models import get_model
+from gluon_cnn.models import ClassicCNN, get_model
 from gluon_cnn.parallel import combining_trainer
+from gluon_cnn.staging import Staging
 from gluon_cnn.train import Objective, train_step
 from harness.cli import print_json
 
-__all__ = ["main", "step_seconds"]
+__all__ = ["main", "step_seconds", "training_step"]
 
 LEAST = 3  # steps that are timed, however long they take
+
+
+def training_step(net: ClassicCNN, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
+    """One update on images x (N, C, H, W) and labels y (N,) of a new net, as `train` makes it.
+
+    It has ended when the call returns.
+    """
+    net.initialize(mx.init.Xavier())
+    objective = Objective(net)
+    objective.hybridize(static_alloc=True, static_shape=True)
+    trainer = combining_trainer(net.collect_params(), "adam", {"learning_rate": 1e-5}, [mx.cpu()])
+    staging = Staging([mx.cpu()])
+
+    def step() -> None:
+        train_step(objective, trainer, staging(x), staging(y), len(x))
+        mx.nd.waitall()
+
+    return step
 
 
 def step_seconds(model: str, batch: int, seconds: float) -> list[float]:
     """How long each training step on `batch` random images took, for `seconds` after a first."""
     net = get_model(model)
-    net.initialize(mx.init.Xavier())
-    objective = Objective(net)
-    objective.hybridize(static_alloc=True, static_shape=True)
-    trainer = combining_trainer(net.collect_params(), "adam", {"learning_rate": 1e-5}, [mx.cpu()])
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, *net.input_shape), dtype=np.float32)
-    y = rng.integers(0, net.classes, batch).astype(np.float32)
+    y = rng.integers(0, net.classes, batch)
+    step = training_step(net, x, y)
     times: list[float] = []
     began = 0.0
     while len(times) <= LEAST or time.perf_counter() - began < seconds:
         start = time.perf_counter()
-        train_step(objective, trainer, [mx.nd.array(x)], [mx.nd.array(y)], batch)
-        mx.nd.waitall()
+        step()
         times.append(time.perf_counter() - start)
         began = began or time.perf_counter()
     return times[1:]

@@ -24,7 +24,7 @@ UNCLIPPED = -1.0  # the operator's way to say that it should not
 class QuickAdam(mx.optimizer.Adam):
     """`mx.optimizer.Adam`: the same operator on the same slots, so the same bits, called sooner.
 
-    For dense parameters of float32 and float64; any other goes MXNet's own way.
+    For dense parameters; sparse ones go MXNet's own way.
     """
 
     def __init__(self, **options: Any) -> None:

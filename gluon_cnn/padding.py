@@ -37,7 +37,7 @@ class FilledConv(HybridBlock):
     `after` further output channels whose weights and biases are zero.
 
     (N, C + before, H, W) -> (N, C' + after, H', W'): the first C' channels are `conv`'s. With
-    `shown` the further input channels are not given but added here, to (N, C, H, W).
+    `shown` the further input channels are not given but added here, to grey images (N, 1, H, W).
     """
 
     def __init__(self, conv: nn.Conv2D, before: int, after: int, shown: int = 0) -> None:
@@ -52,7 +52,7 @@ class FilledConv(HybridBlock):
         outputs, inputs, *kernel = self._shape
         area = math.prod(kernel)
         if self._shown:  # whatever they hold: their weights are zero
-            x = F.concat(*[x] * (1 + self._shown // inputs), dim=1)
+            x = F.concat(*[x] * (1 + self._shown), dim=1)
         before = self._before + self._shown
         # Pad wants four axes and fills the last two: one operator instead of four.
         weight = F.reshape(weight, shape=(1, 1, outputs, inputs * area))
