@@ -184,9 +184,11 @@ def _mxnet(symbol: Path, params: Path, images: np.ndarray, side: str) -> Callabl
 
 
 def _torch(symbol: Path, params: Path, images: np.ndarray, side: str) -> Callable[[], Any]:
-    # As long as gluon_cnn lets MXNet's threads spin: left alone, threads that wait take the cores
-    # from those that work wherever anything else runs.
+    # What gluon_cnn.runtime gives MXNet's threads: a core for each, and a short spin before they
+    # sleep. Left alone, they move between cores, and those that wait take the cores from those that
+    # work wherever anything else runs.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("OMP_PROC_BIND", "true")
     import torch
 
     from torch_ref.symbol import freeze, load_symbol, optimise
