@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +17,37 @@ __all__ = ["save_confusion", "save_curves", "save_grid"]
 TRAIN, TEST = "#4477aa", "#cc6644"  # told apart by colour-blind readers too
 
 
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure  # here, since importing it takes a third of a second
+@contextmanager
+def _figure(path: Path, width: float, height: float) -> Iterator[Any]:
+    """A figure to draw on, saved at `path` at the end."""
+    from matplotlib import rc_context  # here, since importing it takes a third of a second
+    from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
-
-
-def _save(figure: Any, path: Path) -> None:
-    replace_file(path, lambda part: figure.savefig(part))
+    # Classes have the names of folders, and $ in one is no formula.
+    with rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+        yield figure
+        replace_file(path, lambda part: figure.savefig(part))
 
 
 def save_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """Loss and accuracy against the epoch, training and test, side by side."""
-    figure = _figure(9, 3.6)
-    figure.suptitle(title)
-    epochs = [row["epoch"] for row in rows]
-    marker = "o" if len(rows) <= 30 else None
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
-        for part, colour in (("train", TRAIN), ("test", TEST)):
-            values = [row[f"{part}_{quantity}"] for row in rows]
-            last = f"{part} ({values[-1]:.4f})"
-            axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=last)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("loss" if quantity == "loss" else "accuracy")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.25)
-        axes.legend(frameon=False)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    _save(figure, path)
+    with _figure(path, 9, 3.6) as figure:
+        figure.suptitle(title)
+        epochs = [row["epoch"] for row in rows]
+        marker = "o" if len(rows) <= 30 else None
+        for axes, quantity in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
+            for part, colour in (("train", TRAIN), ("test", TEST)):
+                values = [row[f"{part}_{quantity}"] for row in rows]
+                last = f"{part} ({values[-1]:.4f})"
+                axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=last)
+            axes.set_xlabel("epoch")
+            axes.set_ylabel("loss" if quantity == "loss" else "accuracy")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.grid(alpha=0.25)
+            axes.legend(frameon=False)
+            for side in ("top", "right"):
+                axes.spines[side].set_visible(False)
 
 
 def save_grid(
@@ -62,37 +65,35 @@ def save_grid(
     rows = math.ceil(len(images) / columns)
     widest = max(map(len, true))
     cell = 1.0 if widest <= 3 else 1.35
-    figure = _figure(cell * columns, (cell + 0.3) * rows)
-    grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-    for axes in grid:
-        axes.set_axis_off()
-    for i, (axes, image) in enumerate(zip(grid, images, strict=False)):
-        axes.imshow(image.squeeze(), cmap="gray_r", vmin=0, vmax=255)
-        text, colour = true[i], "#444444"
-        if predicted is not None and predicted[i] != true[i]:
-            text, colour = f"{predicted[i]} ≠ {true[i]}", "#cc2222"
-        axes.set_title(text, fontsize=9 if len(text) <= 12 else 7, color=colour, pad=3)
-    _save(figure, path)
+    with _figure(path, cell * columns, (cell + 0.3) * rows) as figure:
+        grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+        for axes in grid:
+            axes.set_axis_off()
+        for i, (axes, image) in enumerate(zip(grid, images, strict=False)):
+            axes.imshow(image.squeeze(), cmap="gray_r", vmin=0, vmax=255)
+            text, colour = true[i], "#444444"
+            if predicted is not None and predicted[i] != true[i]:
+                text, colour = f"{predicted[i]} ≠ {true[i]}", "#cc2222"
+            axes.set_title(text, fontsize=9 if len(text) <= 12 else 7, color=colour, pad=3)
 
 
 def save_confusion(path: Path, counts: np.ndarray, names: Sequence[str], title: str) -> None:
     """The confusion matrix `counts[true, predicted]`, shaded by the share of each true class."""
     n = len(names)
     side = max(4.5, 0.52 * n + 1.6)
-    figure = _figure(side + 0.6, side)
-    axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class")
-    axes.set_xticks(range(n), names, rotation=45 if max(map(len, names)) > 3 else 0, ha="right"
-                    if max(map(len, names)) > 3 else "center")  # fmt: skip
-    axes.set_yticks(range(n), names)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(title, fontsize=11)
-    if n <= 30:  # beyond that numbers would overlap
-        size = 9 if counts.max() < 1000 else 7
-        for i, j in np.argwhere(counts):
-            colour = "white" if shares[i, j] > 0.5 else "#333333"
-            axes.text(j, i, counts[i, j], ha="center", va="center", fontsize=size, color=colour)
-    _save(figure, path)
+    with _figure(path, side + 0.6, side) as figure:
+        axes = figure.subplots()
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class")
+        axes.set_xticks(range(n), names, rotation=45 if max(map(len, names)) > 3 else 0, ha="right"
+                        if max(map(len, names)) > 3 else "center")  # fmt: skip
+        axes.set_yticks(range(n), names)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.set_title(title, fontsize=11)
+        if n <= 30:  # beyond that numbers would overlap
+            size = 9 if counts.max() < 1000 else 7
+            for i, j in np.argwhere(counts):
+                colour = "white" if shares[i, j] > 0.5 else "#333333"
+                axes.text(j, i, counts[i, j], ha="center", va="center", fontsize=size, color=colour)
