@@ -83,6 +83,11 @@ def convert(options: argparse.Namespace) -> int:
     """The command after its flags are read."""
     if options.onnx and options.out is None:
         raise UsageError("--onnx writes beside --out, which is missing")
+    if options.out is not None and options.out.suffix != ".pt2":
+        raise UsageError(
+            f"--out {options.out} is a torch.export program: expected a name that ends in .pt2 "
+            "(--onnx writes the same name with .onnx beside it)"
+        )
     module = load_symbol(options.symbol, options.params)
     shapes = choose_shapes(module, options.input_shape or [])
     summary: dict[str, Any] = {

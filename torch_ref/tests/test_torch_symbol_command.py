@@ -131,6 +131,7 @@ def test_bad_usage(files: list[str], capsys: pytest.CaptureFixture[str]) -> None
     for argv, message in (
         ([files[0]], "required: params"),
         ([*files, "--onnx"], "--out, which is missing"),
+        ([*files, "--out", "net.onnx"], "ends in .pt2"),
         ([*files, "--input-shape", "1,x"], "expected positive sizes"),
         ([*files, "--input-shape", "1,0"], "expected positive sizes"),
         ([*files, "--input-shape", "label=1,3"], "the graph's inputs are data"),
