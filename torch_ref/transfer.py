@@ -34,16 +34,16 @@ wrong-shape and wrong-dtype array.
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
+from harness.cli import Parser, print_json, run
+from harness.errors import UsageError
 from torch_ref.params_file import ParamsFileError, read_params, write_params
 from torch_ref.tensor_files import SUFFIXES, TensorFileError, read_tensors, write_tensors
 
@@ -223,17 +223,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return (read_params if path.suffix == ".params" else read_tensors)(path)
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose complaint is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m torch_ref.transfer SRC DST`: 0 done, 1 refused or failed, 2 bad usage."""
-    parser = _Parser(
-        allow_abbrev=False,
+    return run(lambda: _main(argv), errors=(TransferError, ParamsFileError, TensorFileError))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = Parser(
         prog="python -m torch_ref.transfer",
         description="Rewrite a Gluon .params file as a torch state dict, or the other way round."
         " The file names' endings decide: one is .params, the other .safetensors or .pt.",
@@ -241,45 +237,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, metavar="SRC")
     parser.add_argument("destination", type=Path, metavar="DST")
     parser.add_argument(
-        "--like",
-        type=Path,
-        metavar="FILE",
-        help="a file of DST's kind whose names, shapes and dtypes DST must have (default: none)",
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite DST (default: refuse)")
+        "--like", type=Path, metavar="FILE",
+        help="a file of DST's kind whose names, shapes and dtypes DST must have",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="overwrite DST, which is refused else")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args(argv)
+    files = [args.source, args.destination] + ([args.like] if args.like else [])
+    for path in files:
+        if path.suffix not in (".params", *SUFFIXES):
+            raise UsageError(f"{path}: expected a file named .params, {' or '.join(SUFFIXES)}")
+    kinds = [path.suffix == ".params" for path in files]
+    if kinds[0] == kinds[1] or kinds[1:] != [kinds[1]] * len(kinds[1:]):
+        raise UsageError("expected one of SRC and DST to end in .params, and --like to be as DST")
+    if args.destination.exists() and not args.force:
+        raise TransferError(f"{args.destination} exists: pass --force to overwrite it")
     try:
-        args = parser.parse_args(argv)
-        files = [args.source, args.destination] + ([args.like] if args.like else [])
-        for path in files:
-            if path.suffix not in (".params", *SUFFIXES):
-                parser.error(f"{path}: expected a file named .params, {' or '.join(SUFFIXES)}")
-        kinds = [path.suffix == ".params" for path in files]
-        if kinds[0] == kinds[1] or kinds[1:] != [kinds[1]] * len(kinds[1:]):
-            parser.error("expected one of SRC and DST to end in .params, and --like to be as DST")
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    try:
-        if args.destination.exists() and not args.force:
-            raise TransferError(f"{args.destination} exists: pass --force to overwrite it")
         done = transfer_file(args.source, args.destination, args.like)
-    except (TransferError, ParamsFileError, TensorFileError) as error:
-        return _fail(str(error))
-    except OSError as error:
-        return _fail(f"{error.filename or args.destination}: {error.strerror or error}")
     except ImportError as error:
-        return _fail(f"{error.name} is needed for this kind of file: install it")
+        raise TransferError(f"{error.name} is needed for this kind of file: install it") from None
     if args.json:
-        print(json.dumps(done))
+        print_json(done)
     else:
         ignored = f", {len(done['ignored'])} counts ignored" if done["ignored"] else ""
         print(f"{done['destination']}: {done['arrays']} arrays, {done['values']} values{ignored}")
     return 0
-
-
-def _fail(reason: str) -> int:
-    print(f"torch_ref.transfer: {reason}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

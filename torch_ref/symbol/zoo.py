@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.cli import Parser
+from harness.cli import Parser, run
 from torch_ref.params_file import read_params, write_params
 from torch_ref.symbol.build import strip_prefixes
 from torch_ref.symbol.check import CheckReport, compare_with_mxnet
+from torch_ref.symbol.errors import SymbolError
 from torch_ref.symbol.layers import BatchNorm
 from torch_ref.symbol.load import import_symbol, load_symbol
 
@@ -115,6 +116,10 @@ def check_model(name: str, folder: Path, side: int = 0) -> tuple[CheckReport, fl
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check models and print the table in Markdown; 1 if any differs from MXNet."""
+    return run(lambda: _main(argv), errors=(SymbolError,))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m torch_ref.symbol.zoo", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all 34")
     options = parser.parse_args(argv)

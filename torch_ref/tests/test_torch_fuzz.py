@@ -1,8 +1,17 @@
-"""Hostile parameter and symbol files; see `data.tests.fuzzing`."""
+"""Hostile parameter and symbol files and command lines; see `data.tests.fuzzing`."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import torch_ref.symbol.__main__ as symbol
+from data import DataError
+from data.tests.command_lines import FEW, MANY, check_command_lines, lay_out
 from data.tests.fuzzing import fuzz
+from torch_ref import train, transfer
+from torch_ref.symbol import zoo
+from torch_ref.symbol.errors import SymbolError
 from torch_ref.tests.targets import TARGETS
 
 
@@ -16,3 +25,46 @@ def test_damaged_files_are_read_or_refused(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_many_damaged_files_are_read_or_refused(name: str) -> None:
     fuzz(TARGETS[name], 5_000)
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
+    "train": (train.main, [
+        "--model", "--dataset", "--recipe", "--epochs", "--batch-size", "--lr", "--momentum",
+        "--seed", "--ctx", "--device", "--out", "--resume", "--image-size", "--data-dir", "--fit",
+        "--classes", "--schedule", "--optimizer", "--wd", "--amp",
+    ]),
+    "transfer": (transfer.main, ["--like", "--force", "x.params", "x.pt", "x.safetensors", "pipe"]),
+    "symbol": (symbol.main, [
+        "--out", "x.pt2", "--onnx", "--check", "--input-shape", "1,3,224,224", "--code",
+    ]),
+    "zoo": (zoo.main, ["resnet50_v1", "alexnet"]),
+}  # fmt: skip
+
+
+@pytest.fixture
+def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "here"
+    lay_out(folder)
+    monkeypatch.chdir(folder)
+
+    def no_data(config: object, data_dir: object, shape: object) -> None:
+        raise DataError("no data here")
+
+    def no_model(name: str, folder: Path) -> None:
+        raise SymbolError(f"{name} is not made here")
+
+    monkeypatch.setattr("harness.train_command.load_data", no_data)
+    monkeypatch.setattr("torch_ref.symbol.zoo.check_model", no_model)
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_lines(command: str, hostile_folder: Path) -> None:
+    check_command_lines(*COMMANDS[command], FEW, hostile_folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_many_command_lines(command: str, hostile_folder: Path) -> None:
+    check_command_lines(*COMMANDS[command], MANY, hostile_folder)

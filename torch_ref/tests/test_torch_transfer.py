@@ -475,4 +475,4 @@ def test_the_command_runs_as_a_module_and_needs_neither_framework(net: Path) -> 
     assert (done.returncode, done.stderr) == (0, "")
     done = subprocess.run([*run, never], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "torch_ref.transfer: torch is needed for this kind of file: install it\n"
+    assert done.stderr == "error: torch is needed for this kind of file: install it\n"
