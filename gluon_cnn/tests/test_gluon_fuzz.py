@@ -67,7 +67,7 @@ def _no_data(config, data_dir, shape):
     raise DataError(f"{config.dataset!r} is not loaded here")
 
 
-def _no_network(*_):
+def _no_network(*_, **__):
     from data import DataError
 
     raise DataError("no network here")
