@@ -126,6 +126,9 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
             monitor.progress(done.images, done.loss_sum / done.images, done.hit_sum / done.images)
         if stopping:
             break
+    # The last backward may still write running statistics, and with `static_alloc` MXNet's engine
+    # does not know: whoever reads them, asnumpy() too, gets those of the step before.
+    mx.nd.waitall()
     if done.steps == len(batches) or peers.count > 1:
         parallel.agree_on_statistics(training.net)
         workers.agree_on_statistics(peers, training.net)

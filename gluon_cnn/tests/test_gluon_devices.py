@@ -90,6 +90,47 @@ def test_running_statistics_become_the_mean_of_the_devices() -> None:
             np.testing.assert_array_equal(value.asnumpy(), (a + b) / np.float32(2))
 
 
+EPOCH = """
+import sys
+from dataclasses import replace
+sys.orig_argv = ["python", "-m", "gluon_cnn.train", "--ctx", "cpu:0,1"]  # an engine with threads
+from gluon_cnn import parallel, train
+import mxnet as mx
+import numpy as np
+from data import ArraySplit, load_dataset
+from gluon_cnn.recipes import DEFAULTS
+from harness.monitor import Silent
+from harness.progress import Partial
+from harness.stop import Stop
+
+whole = load_dataset("mnist5k")
+few = np.arange(200)
+split = ArraySplit(whole.train.images(few), whole.train.labels[few])
+config = DEFAULTS["mnist_bn_cnn"].replace(batch_size=200)
+training = train.prepare(config, replace(whole, train=split), "cpu:0,1")
+
+def read():
+    return [v.asnumpy() for _, p in parallel.statistics(training.net) for v in p.list_data()]
+
+def agree(net):
+    early = read()
+    mx.nd.waitall()
+    assert len(early) == 16 and all(map(np.array_equal, early, read()))
+    print("settled")
+
+parallel.agree_on_statistics = agree
+train.train_epoch(training, Partial(1), Silent(), Stop())
+"""
+
+
+def test_running_statistics_are_those_after_the_last_update() -> None:
+    # An engine with threads does not see a static graph write them.
+    done = subprocess.run(
+        [sys.executable, "-c", EPOCH], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "settled\n"), done.stderr
+
+
 def test_what_is_saved_is_the_net_to_the_last_bit(tmp_path: Path) -> None:
     # MXNet's own save_parameters writes the mean over devices, rounded twice
     training = _prepared("lenet", "cpu:0,1,2")
