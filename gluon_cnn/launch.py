@@ -30,8 +30,6 @@ from harness.supervise import Limits, Supervisor
 
 __all__ = ["LAUNCHERS", "SERVE", "main", "read_hosts", "submit"]
 
-# Jobs of more were silently wrong; the cause is mended, proof is short: docs/scaling.md
-PROVEN = 2
 LAUNCHERS = ("local", "ssh", "mpi", "slurm", "sge", "kubernetes", "yarn")
 LOOPBACK = "127.0.0.1"
 
@@ -54,11 +52,6 @@ def _main(argv: Sequence[str] | None) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError("no command: put it after --, such as -- python -m gluon_cnn.train")
-    if args.workers > PROVEN and not args.unproven:
-        raise UsageError(
-            f"-n is {args.workers}: jobs of more than {PROVEN} workers have ended wrong without a "
-            f"word (docs/scaling.md); expected {PROVEN} at most, or --unproven to run it anyway"
-        )
     if args.launcher in ("ssh", "mpi") and args.hostfile is None:
         raise UsageError(f"--launcher {args.launcher} needs -H, a file with a host a line")
     if args.hostfile is not None:
@@ -108,10 +101,6 @@ def _parser() -> Parser:
     parser.add_argument(
         "--start-timeout", type=positive, default=180, metavar="SECONDS",
         help="how long to wait for all processes to start",
-    )  # fmt: skip
-    parser.add_argument(
-        "--unproven", action="store_true",
-        help=f"allow more than {PROVEN} workers, whose results are not to be trusted yet",
     )  # fmt: skip
     parser.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- COMMAND",

@@ -30,8 +30,7 @@ FARTHER = 4.0
 
 
 def _started(workers: int, servers: int, *command: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "gluon_cnn.launch", "-n", str(workers), "-s", str(servers)]
-    argv += ["--unproven", "--"] if workers > launch.PROVEN else ["--"]
+    argv = [sys.executable, "-m", "gluon_cnn.launch", "-n", str(workers), "-s", str(servers), "--"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MXNET_"))}
     return subprocess.Popen(
         [*argv, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -240,7 +239,6 @@ def test_batch_norms_statistics_are_the_mean_of_the_workers(tmp_path: Path) -> N
     [
         (["-n", "2"], 2, ["no command", "-- python -m gluon_cnn.train"]),
         (["-n", "0", "--", "true"], 2, ["--workers", "from 1"]),
-        (["-n", "3", "--", "true"], 2, ["-n is 3", "2 at most", "--unproven"]),
         (["-n", "2", "--launcher", "pigeon", "--", "true"], 2, ["pigeon", "ssh"]),
         (["-n", "2", "--launcher", "ssh", "--", "true"], 2, ["ssh needs -H"]),
         (["-n", "2", "--launcher", "ssh", "-H", "nowhere", "--", "true"], 1, ["nowhere"]),
