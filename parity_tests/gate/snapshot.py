@@ -159,9 +159,13 @@ def fresh(args: Namespace, say: Say) -> Snapshot:
     """A snapshot of now, as the command line asks, the subjects shared among two processes."""
     sides = (args.side,) if args.side else SIDES
     wanted = chosen_models(args.model, args.full)
-    snapshot = take_snapshot([], sides=sides, settings={"seed": args.seed, "steps": STEPS})
+
+    def empty() -> Snapshot:
+        return take_snapshot([], sides=sides, settings={"seed": args.seed, "steps": STEPS})
+
     workers = min(2, len(os.sched_getaffinity(0)), len(wanted))
     if workers < 2:
+        snapshot = empty()
         for task in wanted:
             snapshot.subjects |= _one(*task, args.seed, sides, say)
         return snapshot
@@ -170,6 +174,11 @@ def fresh(args: Namespace, say: Say) -> Snapshot:
         waiting = {
             task: pool.submit(_one, *task, args.seed, sides, None) for task in reversed(wanted)
         }
+        try:
+            snapshot = empty()
+        except CommandError:
+            pool.shutdown(cancel_futures=True)
+            raise
         for task in wanted:  # the last ones are the largest, and were begun first
             record = waiting[task].result()
             snapshot.subjects |= record
