@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.tests.command_lines import FEW, MANY, check_command_lines, lay_out
+from data.tests.command_lines import AMOUNTS, check_command_lines, lay_out
 from harness.errors import CommandError
 from parity_tests.__main__ import main
 from parity_tests.gate import matrix
@@ -44,13 +44,7 @@ def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("examples", AMOUNTS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_lines(command: str, hostile_folder: Path) -> None:
-    check_command_lines(*COMMANDS[command], FEW, hostile_folder)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("command", COMMANDS)
-def test_many_command_lines(command: str, hostile_folder: Path) -> None:
-    check_command_lines(*COMMANDS[command], MANY, hostile_folder)
+def test_command_lines(command: str, examples: int, hostile_folder: Path) -> None:
+    check_command_lines(*COMMANDS[command], examples, hostile_folder)

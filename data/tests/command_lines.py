@@ -8,12 +8,17 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-__all__ = ["FEW", "MANY", "check_command_lines", "lay_out"]
+__all__ = ["AMOUNTS", "check_command_lines", "lay_out"]
 
-FEW, MANY = 40, 3_000  # by default, and in the slow tests
+# How many command lines a test tries
+AMOUNTS = [
+    pytest.param(40, id="few"),
+    pytest.param(3_000, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+]
 _HERE = frozenset({"file", "pipe", "empty"})
 _COMMON = ("--json", "--help", "--", "-", "-x", "--no-such")
 _VALUES = [

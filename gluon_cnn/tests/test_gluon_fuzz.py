@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data import prepare
-from data.tests.command_lines import FEW, MANY, check_command_lines, lay_out
+from data.tests.command_lines import AMOUNTS, check_command_lines, lay_out
 from data.tests.fuzzing import fuzz
 from gluon_cnn import evaluate, export, launch, predict, runtime_command, summary, train
 from gluon_cnn.tests.targets import TARGETS
@@ -79,15 +79,8 @@ def _not_here(*_, **__):
     raise CommandError("not here")
 
 
+@pytest.mark.parametrize("examples", AMOUNTS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_lines(command: str, hostile_folder: Path) -> None:
+def test_command_lines(command: str, examples: int, hostile_folder: Path) -> None:
     flags = OWN.get(command, FLAGS)
-    check_command_lines(COMMANDS[command], flags, FEW, hostile_folder)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("command", COMMANDS)
-def test_many_command_lines(command: str, hostile_folder: Path) -> None:
-    flags = OWN.get(command, FLAGS)
-    check_command_lines(COMMANDS[command], flags, MANY, hostile_folder)
+    check_command_lines(COMMANDS[command], flags, examples, hostile_folder)

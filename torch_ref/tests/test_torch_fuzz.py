@@ -7,7 +7,7 @@ import pytest
 
 import torch_ref.symbol.__main__ as symbol
 from data import DataError
-from data.tests.command_lines import FEW, MANY, check_command_lines, lay_out
+from data.tests.command_lines import AMOUNTS, check_command_lines, lay_out
 from data.tests.fuzzing import fuzz
 from torch_ref import train, transfer
 from torch_ref.symbol import zoo
@@ -58,13 +58,7 @@ def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("examples", AMOUNTS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_lines(command: str, hostile_folder: Path) -> None:
-    check_command_lines(*COMMANDS[command], FEW, hostile_folder)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("command", COMMANDS)
-def test_many_command_lines(command: str, hostile_folder: Path) -> None:
-    check_command_lines(*COMMANDS[command], MANY, hostile_folder)
+def test_command_lines(command: str, examples: int, hostile_folder: Path) -> None:
+    check_command_lines(*COMMANDS[command], examples, hostile_folder)
