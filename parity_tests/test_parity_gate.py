@@ -18,6 +18,8 @@ from parity_tests.gate.pairs import plain_subject
 from parity_tests.gate.quantities import SAMPLE, Kept, Quantity
 from parity_tests.gate.snapshot import take_snapshot
 from parity_tests.gate.store import Snapshot
+from parity_tests.gate.taking import _summed
+from parity_tests.runs import Call, NetRun
 
 OLD = Path(__file__).parent / "snapshots"
 
@@ -193,6 +195,23 @@ def test_one_value_outside_the_sample_is_seen() -> None:
     assert 7 not in np.linspace(0, values.size - 1, SAMPLE).astype(int)
     assert judged(quantity(values), quantity(moved)) == SEMANTICS
     assert judged(quantity(values), quantity(values + 1e-15)) == ROUNDING
+
+
+def test_a_bias_counts_on_the_scale_of_what_it_sums() -> None:
+    """Before a BatchNorm a bias's gradient is rounding alone, and noise does not show how much."""
+    rng = np.random.default_rng(0)
+    x, y, z, back = (rng.standard_normal((4, 3, 5, 5)) for _ in range(4))
+    back -= back.mean(axis=(0, 2, 3), keepdims=True)
+    gradients = {("conv", "weight"): np.array([2.0, -7.0]), ("conv", "bias"): back.sum((0, 2, 3))}
+    calls = {
+        "conv": [Call((x,), (y,), input_gradients=(np.ones_like(x),))],
+        "norm": [Call((y,), (z,), input_gradients=(back,))],
+    }
+    terms = np.abs(back).sum(axis=(0, 2, 3)).max()
+    assert terms > 50
+    assert _summed(NetRun(calls, (z,), gradients)) == {"conv": pytest.approx(terms / 7)}
+    calls["norm"] = [Call((x,), (z,), input_gradients=(back,))]  # the conv's output goes elsewhere
+    assert _summed(NetRun(calls, (z,), gradients)) == {"conv": 1.0}
 
 
 def test_float32_is_held_against_its_own_float64() -> None:

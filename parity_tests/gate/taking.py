@@ -115,6 +115,7 @@ class _Taker:
         self.fraction = 1.0 if single else UNIT["float64"] / _UNIT
         self.objective: Objective | None = None
         self.shapes: dict[str, Arrays] = {}
+        self.summed: dict[str, float] = {}  # see `_summed`
         self.broken = ""
 
     # The net as a whole comes first, since it tells what shape each leaf's input has.
@@ -251,13 +252,15 @@ class _Taker:
             yield Failure("forward", "stream", NET, "net", "output", one_line(error))
             return
         groups = _groups(double)
+        self.summed = _summed(runs["float64"])
         outputs = [key for key in double if key[1].startswith("output")]
         gradients = [key for key in double if not key[1].startswith("output")]
         for level, keys in (("forward", outputs), ("backward", reversed(gradients))):
             for key in keys:
                 yield Quantity(
                     level, "stream", key[0], self.kinds.get(key[0], "net"), key[1],
-                    single[key], double[key], moves.limit(key, groups[_group(key)]), self.fraction,
+                    single[key], double[key], moves.limit(key, self._size(groups, key)),
+                    self.fraction,
                 )  # fmt: skip
 
     def training(self) -> Iterator[Quantity | Failure]:
@@ -293,8 +296,15 @@ class _Taker:
             path, name = key
             yield Quantity(
                 "training", "stream", path, self.kinds.get(path, "net"), name,
-                single[key], value, moves.limit(key, groups[_group(key)]), self.fraction,
+                single[key], value, moves.limit(key, self._size(groups, key)), self.fraction,
             )  # fmt: skip
+
+    def _size(self, groups: dict[tuple[str, str], float], key: tuple[str, str]) -> float:
+        """What a tensor's rounding is relative to."""
+        path, name = key
+        words = name.split()
+        of_bias = name == "bias gradient" or (len(words) == 4 and words[2] == "bias")
+        return groups[_group(key)] * (self.summed.get(path, 1.0) if of_bias else 1.0)
 
     def artefacts(self) -> Iterator[Quantity | Failure | dict[str, bytes]]:
         """What is exported, loaded again and run."""
@@ -375,7 +385,7 @@ def _group(key: tuple[str, str]) -> tuple[str, str]:
     """Whose values a tensor counts beside: a leaf's gradients of parameters, its slots of a kind.
 
     A bias before a BatchNorm has a gradient of rounding alone, which counts on the scale of the
-    weights' gradient.
+    weights' gradient, or of its own terms (`_summed`).
     """
     path, name = key
     if name.startswith("step "):
@@ -394,6 +404,37 @@ def _groups(found: Found) -> dict[tuple[str, str], float]:
         group = _group(key)
         largest[group] = max(largest.get(group, 0.0), float(finite.max(initial=0.0)))
     return largest
+
+
+def _summed(run: NetRun) -> dict[str, float]:
+    """How many times the largest gradient of a leaf its bias sums, by path; at least 1.
+
+    A bias has the sum of what comes back to its channel as its gradient. Before a BatchNorm these
+    terms cancel, whatever they are, and noise in the net does not show how they round.
+    """
+    found = {}
+    for (path, role), gradient in run.gradients.items():
+        if role != "bias":
+            continue
+        terms = np.zeros(gradient.shape)
+        for call in run.calls[path]:
+            for back in _coming_back(run, call.outputs[0]):
+                if back.shape[1:2] == gradient.shape:
+                    terms += np.abs(back).sum(axis=(0, *range(2, back.ndim)))
+        largest = max(
+            np.abs(g).max(initial=0.0) for (p, _), g in run.gradients.items() if p == path
+        )
+        found[path] = max(1.0, float(terms.max(initial=0.0) / largest)) if largest else 1.0
+    return found
+
+
+def _coming_back(run: NetRun, output: np.ndarray) -> Iterator[np.ndarray]:
+    """The gradients that every leaf which was given this output sends back."""
+    for calls in run.calls.values():
+        for call in calls:
+            for given, back in zip(call.inputs, call.input_gradients, strict=False):
+                if back is not None and np.array_equal(given, output):
+                    yield back
 
 
 def take_rules(border: ModuleType) -> Taken:
