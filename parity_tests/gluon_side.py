@@ -30,7 +30,10 @@ from parity_tests.runs import (
     rounded,
 )
 
-__all__ = ["alone", "as_is", "clone", "flat", "ndarray", "run_leaf", "run_net", "sample_dropout"]
+__all__ = [
+    "alone", "as_is", "clone", "flat", "ndarray", "release", "roles", "run_leaf", "run_net",
+    "sample_dropout",
+]  # fmt: skip
 
 
 def clone(net: Block, dtype: str | None, *, gradients: bool = True) -> Block:
@@ -77,14 +80,24 @@ def _parameter(source: Parameter, dtype: str | None, gradients: bool) -> Paramet
     return twin
 
 
-def alone(leaf: Leaf, dtype: str, *, gradients: bool = True) -> Block:
-    """A clone of one leaf, without the activation that Dense and Conv may carry as a child."""
+def alone(leaf: Leaf, dtype: str | None, *, gradients: bool = True) -> Block:
+    """A `clone` of one leaf, without the activation that Dense and Conv may carry as a child."""
     block = copy.copy(leaf.block)
     block.__dict__["_scope"] = _BlockScope(block)  # the original's scope leads to the original
     if block._children:
         block.__dict__["_children"] = type(block._children)()
         block.__dict__["act"] = None
     return clone(block, dtype, gradients=gradients)
+
+
+def release(cloned: Block) -> None:
+    """Let go of a clone's arrays, which nobody uses after this.
+
+    A block and its scope hold each other, so that only the cyclic collector would free them, and
+    that counts objects: a layer of VGG16 is a few hundred, and gigabytes.
+    """
+    for block in list(_blocks(cloned)):
+        vars(block).clear()
 
 
 def run_leaf(
@@ -96,6 +109,15 @@ def run_leaf(
     runs it). The buffers are those after the run, which for MXNet's BatchNorm means after backward.
     """
     block = alone(leaf, dtype, gradients=upstream is not None)
+    try:
+        return _run_alone(leaf, block, inputs, dtype, train, upstream)
+    finally:
+        release(block)
+
+
+def _run_alone(
+    leaf: Leaf, block: Block, inputs: Arrays, dtype: str, train: bool, upstream: Arrays | None
+) -> LeafRun:
     if leaf.kind == "dropout":
         block._rate = 0.0
     given = [ndarray(x, dtype) for x in inputs]
@@ -112,7 +134,7 @@ def run_leaf(
     return named(
         _numpy(outputs),
         [None if x.grad is None else x.grad.asnumpy() for x in given],
-        {r: p.grad().asnumpy() for r, p in _roles(leaf, block) if p.grad_req != "null"},
+        {r: p.grad().asnumpy() for r, p in roles(leaf, block) if p.grad_req != "null"},
         _buffers(leaf, block),
     )
 
@@ -124,14 +146,14 @@ def sample_dropout(leaf: Leaf, x: np.ndarray) -> np.ndarray:
         return block(ndarray(x, "float32")).asnumpy()
 
 
-def _roles(leaf: Leaf, block: Block) -> list[tuple[str, Parameter]]:
+def roles(leaf: Leaf, block: Block) -> list[tuple[str, Parameter]]:
     """The clone's parameters under the roles that the leaf's listing gave them."""
     roles = [(role_of(leaf.kind, name), p) for name, p in block._reg_params.items()]
     return [(role, p) for role, p in roles if role in leaf.tensors]
 
 
 def _buffers(leaf: Leaf, block: Block) -> dict[str, np.ndarray]:
-    return {r: p.data().asnumpy() for r, p in _roles(leaf, block) if leaf.tensors[r].buffer}
+    return {r: p.data().asnumpy() for r, p in roles(leaf, block) if leaf.tensors[r].buffer}
 
 
 def run_net(
@@ -148,10 +170,24 @@ def run_net(
     Dropout passes its input on, or applies `masks[path]` (True where a value is kept).
     """
     copied = clone(net, dtype, gradients=objective is not None)
+    try:
+        return _run_whole(copied, inputs, dtype, train, objective, masks or {})
+    finally:
+        release(copied)
+
+
+def _run_whole(
+    copied: Block,
+    inputs: Arrays,
+    dtype: str,
+    train: bool,
+    objective: Objective | None,
+    masks: Mapping[str, np.ndarray],
+) -> NetRun:
     watched = leaves(copied)
     calls: dict[int, list[_Watched]] = {}
     for leaf in {id(leaf.block): leaf for leaf in watched}.values():
-        mask = (masks or {}).get(leaf.path)
+        mask = masks.get(leaf.path)
         _watch(leaf, calls.setdefault(id(leaf.block), []), objective is not None, mask)
     given = [ndarray(x, dtype) for x in inputs]
     if objective is None:
@@ -172,7 +208,7 @@ def run_net(
     run.loss = None if loss is None else loss.asnumpy()
     run.output_gradient = None if probes[0] is None else probes[0].grad.asnumpy()
     for leaf in watched:
-        for role, parameter in _roles(leaf, leaf.block):
+        for role, parameter in roles(leaf, leaf.block):
             if parameter.grad_req != "null":
                 run.gradients[leaf.path, role] = parameter.grad().asnumpy()
     return run

@@ -2,23 +2,31 @@
 
 import json
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from parity_tests.gate import commands, store
+from parity_tests.compare import ENVELOPE_FACTOR
+from parity_tests.gate import commands, snapshot, store
 from parity_tests.gate.attribution import compared
 from parity_tests.gate.movement import ROUNDING, SEMANTICS, UNCHANGED
+from parity_tests.gate.moves import DRAWS, Draw, Moves
 from parity_tests.gate.pairs import plain_subject
-from parity_tests.gate.quantities import SAMPLE, Kept, Quantity
+from parity_tests.gate.quantities import SAMPLE, Failure, Kept, Quantity
+from parity_tests.gate.sizes import bias_sums
 from parity_tests.gate.snapshot import take_snapshot
 from parity_tests.gate.store import Snapshot
-from parity_tests.gate.taking import _summed
+from parity_tests.gate.whole import Item, Part, run_all
 from parity_tests.runs import Call, NetRun
 
 OLD = Path(__file__).parent / "snapshots"
@@ -51,9 +59,9 @@ def test_a_snapshot_comes_back_as_it_was_written(folder: Path, tmp_path: Path) -
 
 
 def test_it_holds_every_leaf_gradient_step_and_export(folder: Path) -> None:
-    snapshot = store.read(folder)
+    found = store.read(folder)
     for side in ("gluon", "torch"):
-        taken = snapshot.subjects["plain"].sides[side]
+        taken = found.subjects["plain"].sides[side]
         assert not taken.failures
         keys = set(taken.by_key())
         for leaf in range(12):
@@ -209,9 +217,9 @@ def test_a_bias_counts_on_the_scale_of_what_it_sums() -> None:
     }
     terms = np.abs(back).sum(axis=(0, 2, 3)).max()
     assert terms > 50
-    assert _summed(NetRun(calls, (z,), gradients)) == {"conv": pytest.approx(terms / 7)}
+    assert bias_sums(NetRun(calls, (z,), gradients)) == {"conv": pytest.approx(terms / 7)}
     calls["norm"] = [Call((x,), (z,), input_gradients=(back,))]  # the conv's output goes elsewhere
-    assert _summed(NetRun(calls, (z,), gradients)) == {"conv": 1.0}
+    assert bias_sums(NetRun(calls, (z,), gradients)) == {"conv": 1.0}
 
 
 def test_float32_is_held_against_its_own_float64() -> None:
@@ -233,6 +241,78 @@ def _taken_by(threads: int, out: Path) -> None:
     subprocess.run(
         [*command, "--model", "lenet,vgg11_bn"], env=environment, check=True, capture_output=True
     )
+
+
+def test_noisy_nets_are_held_one_at_a_time() -> None:
+    """A full-size net and its gradients take a gigabyte."""
+    alive: list[int] = []
+    now: weakref.WeakSet[Net] = weakref.WeakSet()
+
+    @contextmanager
+    def noisy_net(_: Draw) -> Iterator[Net]:
+        net = Net()
+        now.add(net)
+        alive.append(len(now))
+        yield net
+
+    *limits, failure = run_all([Moving(), Moving(), Broken()], noisy_net)
+    assert alive == [1] * len(DRAWS)
+    assert limits == [{"limit": str(ENVELOPE_FACTOR * 0.5).encode()}] * 2
+    assert isinstance(failure, Failure)
+    assert failure.reason == "ValueError: no"
+
+
+class Net:
+    pass
+
+
+class Moving(Part):
+    def __init__(self) -> None:
+        pass
+
+    def clean(self) -> dict[str, np.ndarray]:
+        return {"y": np.zeros(3)}
+
+    def again(self, net: Net, draw: Draw) -> dict[str, np.ndarray]:
+        return {"y": np.full(3, draw[1] * 0.5)}
+
+    def items(self, moves: Moves) -> Iterator[Item]:
+        yield {"limit": str(moves.limit("y")).encode()}
+
+
+class Broken(Moving):
+    def again(self, net: Net, draw: Draw) -> dict[str, np.ndarray]:
+        raise ValueError("no\nnot at all")
+
+
+def _killed(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(snapshot, "_one", _killed)
+    assert commands.main(["snapshot", str(tmp_path / "new"), "--model", "lenet,lenet5"]) == 1
+    error = capsys.readouterr().err
+    assert "a process that took a model was killed" in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.full
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_full_sizes_are_recorded_and_unchanged(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "parity_tests"]
+    which = ["--model", "alexnet,vgg16", "--full"]
+    subprocess.run([*command, "snapshot", str(tmp_path / "full"), *which], check=True)
+    done = subprocess.run([*command, "compare", str(tmp_path / "full")], capture_output=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"unchanged")
+    assert {"alexnet-224", "vgg16-224"} < set(store.read(tmp_path / "full").subjects)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    assert peak < 14e9, f"{peak / 1e9:.1f} GB"
 
 
 @pytest.mark.slow

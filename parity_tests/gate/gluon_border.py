@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ from mxnet import autograd, gluon
 from parity_tests import gluon_side
 from parity_tests.gate.subjects import RATE, RULES, Tensors, fixed_upstream
 from parity_tests.gluon_leaves import leaves
+from parity_tests.leaves import Leaf
 from parity_tests.optimizer_rules import Rule
 from parity_tests.runs import Arrays, NetRun, Objective
 
 __all__ = [
-    "artefacts", "default_loss", "dressed", "leaves", "loss_run", "objective", "rules", "run_leaf",
-    "run_net", "start", "steps", "updates",
+    "artefacts", "default_loss", "dressed", "dressed_leaf", "leaves", "loss_run", "objective",
+    "release", "rules", "run_leaf", "run_net", "start", "steps", "updates",
 ]  # fmt: skip
 
 SIDE = "gluon"
+release = gluon_side.release
 run_leaf = gluon_side.run_leaf
 
 
@@ -35,13 +38,22 @@ def start(net: Any) -> Tensors:
 def dressed(net: Any, values: Tensors) -> Any:
     """A copy of the net with other values."""
     copied = gluon_side.clone(net, None)
-    named = copied._collect_params_with_prefix()
     for leaf in leaves(copied):
-        for role, tensor in leaf.tensors.items():
-            value = values.get((leaf.path, role))
-            if value is not None:
-                named[tensor.name].set_data(gluon_side.as_is(value))
+        _fill(leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values})
     return copied
+
+
+def dressed_leaf(leaf: Leaf, values: Mapping[str, np.ndarray]) -> Leaf:
+    """A copy of the leaf with other values, by role."""
+    copied = replace(leaf, block=gluon_side.alone(leaf, None))
+    _fill(copied, values)
+    return copied
+
+
+def _fill(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
+    for role, parameter in gluon_side.roles(leaf, leaf.block):
+        if role in values:
+            parameter.set_data(gluon_side.as_is(values[role]))
 
 
 def objective(

@@ -17,8 +17,8 @@ from mxnet import autograd
 from mxnet.gluon import nn
 
 from harness.cli import Parser, run
+from parity_tests.gate.quantities import one_line
 from parity_tests.gate.subjects import drawn
-from parity_tests.gate.taking import one_line
 
 __all__ = ["LEAVES", "main", "probe"]
 

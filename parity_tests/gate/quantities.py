@@ -7,11 +7,15 @@ signs, in which every value takes part; its sha256 is always that of the whole.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["CHECKS", "SAMPLE", "SUMS", "Failure", "Kept", "Quantity", "Taken", "key_of", "sampled"]
+__all__ = [
+    "CHECKS", "SAMPLE", "SUMS", "Failure", "Kept", "Quantity", "Taken", "key_of", "one_line",
+    "pieces", "sampled",
+]  # fmt: skip
 
 SAMPLE = 256  # values kept of each tensor and dtype
 SUMS = 4  # sums with random signs, of the float64 values
@@ -116,9 +120,22 @@ class Failure:
     name: str
     reason: str
 
+    @classmethod
+    def of(
+        cls, error: BaseException, level: str, check: str, path: str, kind: str, name: str
+    ) -> Failure:
+        return cls(level, check, path, kind, name, one_line(error))
+
     @property
     def key(self) -> Key:
         return key_of(self)
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line; MXNet's long ones end with the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = bool(lines) and lines[0].startswith("Traceback")
+    return f"{type(error).__name__}: {lines[-1 if last else 0] if lines else 'no reason given'}"
 
 
 @dataclass
@@ -146,21 +163,34 @@ def sampled(array: np.ndarray) -> np.ndarray:
     return flat[np.linspace(0, flat.size - 1, SAMPLE).astype(np.int64)]
 
 
+_CHUNK = 1 << 20  # values at a time: a full-size gradient has a hundred million
+
+
+def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array's values in order, a part at a time, each flat."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        yield flat[start : start + _CHUNK]
+
+
 def _distance(single: np.ndarray, double: np.ndarray) -> float:
     if single.shape != double.shape:
         return float("inf")
-    both = np.isfinite(single) & np.isfinite(double)
-    if not both.any():
-        return 0.0
-    return float(np.abs(single[both].astype(np.float64) - double[both]).max())
+    most = 0.0
+    for a, b in zip(pieces(single), pieces(double), strict=True):
+        both = np.isfinite(a) & np.isfinite(b)
+        move = np.abs(a[both].astype(np.float64) - b[both])
+        most = max(most, float(move.max(initial=0.0)))
+    return most
 
 
 def _digest(array: np.ndarray) -> str:
-    head = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:24]
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    for part in pieces(array):
+        digest.update(part.data)
+    return digest.hexdigest()[:24]
 
 
-_CHUNK = 1 << 20
 _ODD = tuple(np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9,
                                     0xD6E8FEB86659FD93))  # fmt: skip
 
@@ -170,12 +200,11 @@ def _sums(array: np.ndarray) -> np.ndarray:
 
     A change of any value changes them; a change δ of n values moves each by about √n·δ.
     """
-    flat = np.ascontiguousarray(array).reshape(-1)
     total = np.zeros(SUMS)
     with np.errstate(invalid="ignore"):
-        for start in range(0, flat.size, _CHUNK):
-            part = flat[start : start + _CHUNK]
-            place = np.arange(start + 1, start + 1 + part.size, dtype=np.uint64)
+        for number, part in enumerate(pieces(array)):
+            first = number * _CHUNK + 1
+            place = np.arange(first, first + part.size, dtype=np.uint64)
             for i, odd in enumerate(_ODD):
                 mixed = place * odd
                 mixed ^= mixed >> np.uint64(29)

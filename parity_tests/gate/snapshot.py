@@ -9,8 +9,11 @@ import sys
 import time
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -20,10 +23,12 @@ from harness.cli import Parser, natural
 from harness.errors import CommandError, UsageError
 from parity_tests.gate import store
 from parity_tests.gate.fingerprint import fingerprint
-from parity_tests.gate.quantities import SAMPLE
+from parity_tests.gate.moves import NOISE, PAIRS
+from parity_tests.gate.quantities import SAMPLE, one_line
+from parity_tests.gate.rules import take_rules
 from parity_tests.gate.store import Snapshot, SubjectRecord
 from parity_tests.gate.subjects import FULL, MODELS, STEPS, Subject, project_subject
-from parity_tests.gate.taking import NOISE, PAIRS, one_line, take, take_rules
+from parity_tests.gate.taking import take
 
 __all__ = [
     "RULES_NAME",
@@ -156,39 +161,66 @@ def add_options(parser: Parser) -> None:
 
 
 def fresh(args: Namespace, say: Say) -> Snapshot:
-    """A snapshot of now, as the command line asks, the subjects shared among two processes."""
+    """A snapshot of now, as the command line asks.
+
+    Small subjects are shared among two processes; a full size is alone in its own, for its memory.
+    """
     sides = (args.side,) if args.side else SIDES
     wanted = chosen_models(args.model, args.full)
+    small = [task for task in wanted if not task[1]]
+    workers = min(2, len(os.sched_getaffinity(0)), len(small))
+    one = partial(_one, seed=args.seed, sides=sides)
 
     def empty() -> Snapshot:
         return take_snapshot([], sides=sides, settings={"seed": args.seed, "steps": STEPS})
 
-    workers = min(2, len(os.sched_getaffinity(0)), len(wanted))
     if workers < 2:
         snapshot = empty()
-        for task in wanted:
-            snapshot.subjects |= _one(*task, args.seed, sides, say)
-        return snapshot
-    context = multiprocessing.get_context("spawn")  # a forked MXNet hangs
-    with ProcessPoolExecutor(workers, context) as pool:
-        waiting = {
-            task: pool.submit(_one, *task, args.seed, sides, None) for task in reversed(wanted)
-        }
-        try:
+        for task in small:
+            snapshot.subjects |= one(*task, say=say)
+    else:
+        with _processes(workers) as pool:
+            # the last ones are the largest, and are begun first
+            waiting = {task: pool.submit(one, *task) for task in reversed(small)}
             snapshot = empty()
-        except CommandError:
-            pool.shutdown(cancel_futures=True)
-            raise
-        for task in wanted:  # the last ones are the largest, and were begun first
-            record = waiting[task].result()
-            snapshot.subjects |= record
-            say(f"{next(iter(record))}: done")
+            for task in small:
+                _collect(snapshot, waiting[task], say)
+    for task in wanted[len(small) :]:
+        with _processes(1) as pool:
+            _collect(snapshot, pool.submit(one, *task), say)
     return snapshot
 
 
+@contextmanager
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes of their own, which are given nothing more after the first error.
+
+    Raises CommandError where one of them was killed.
+    """
+    context = multiprocessing.get_context("spawn")  # a forked MXNet hangs
+    with ProcessPoolExecutor(workers, context) as pool:
+        try:
+            yield pool
+        except BaseException as error:
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise CommandError(
+                    "a process that took a model was killed, most often for want of memory "
+                    "(vgg16 at 224×224 takes 13 GB); free some, or name other models"
+                ) from error
+            raise
+
+
+def _collect(snapshot: Snapshot, waiting: Future[dict[str, SubjectRecord]], say: Say) -> None:
+    record = waiting.result()
+    snapshot.subjects |= record
+    say(f"{next(iter(record))}: done")
+
+
 def _one(
-    name: str, full: bool, seed: int, sides: Sequence[str], say: Say | None
+    name: str, full: bool, *, seed: int, sides: Sequence[str], say: Say = lambda line: None
 ) -> dict[str, SubjectRecord]:
     """One subject's record under its name; a process of its own may do it."""
+    found, _ = borders(sides)
     subject = project_subject(name, full=full, seed=seed)
-    return {subject.name: record_of(subject, borders(sides)[0], say or (lambda line: None))}
+    return {subject.name: record_of(subject, found, say)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +13,15 @@ import torch
 
 from parity_tests import torch_side
 from parity_tests.gate.subjects import RATE, RULES, Tensors, fixed_upstream
+from parity_tests.leaves import Leaf
 from parity_tests.optimizer_rules import Rule
 from parity_tests.runs import Arrays, NetRun, Objective
 from parity_tests.torch_leaves import leaves
 from torch_ref import optim
 
 __all__ = [
-    "artefacts", "default_loss", "dressed", "leaves", "loss_run", "objective", "rules", "run_leaf",
-    "run_net", "start", "steps", "updates",
+    "artefacts", "default_loss", "dressed", "dressed_leaf", "leaves", "loss_run", "objective",
+    "release", "rules", "run_leaf", "run_net", "start", "steps", "updates",
 ]  # fmt: skip
 
 SIDE = "torch"
@@ -35,13 +36,26 @@ def start(net: Any) -> Tensors:
 def dressed(net: Any, values: Tensors) -> Any:
     """A copy of the net with other values."""
     copied = torch_side.clone(net, "float32")
-    with torch.no_grad():
-        for leaf in leaves(copied):
-            for role in leaf.tensors:
-                value = values.get((leaf.path, role))
-                if value is not None:
-                    getattr(leaf.block, role).copy_(torch.from_numpy(value))
+    for leaf in leaves(copied):
+        _fill(leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values})
     return copied
+
+
+def dressed_leaf(leaf: Leaf, values: Mapping[str, np.ndarray]) -> Leaf:
+    """A copy of the leaf with other values, by role."""
+    copied = replace(leaf, block=torch_side.clone(leaf.block, "float32"))
+    _fill(copied, values)
+    return copied
+
+
+def _fill(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
+    with torch.no_grad():
+        for role, value in values.items():
+            getattr(leaf.block, role).copy_(torch.from_numpy(value))
+
+
+def release(cloned: Any) -> None:
+    """Nothing: no module holds another in a circle, so a clone goes with its last name."""
 
 
 def objective(
