@@ -48,6 +48,13 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         for key, part in value.items():  # a layer's dictionaries are mostly empty
             twin[key] = _copied(part, memo)
         return twin
+    if kind is list:
+        parts: list[Any] = []
+        memo[id(value)] = parts
+        parts.extend(_copied(part, memo) for part in value)
+        return parts
+    if kind is set and not value:
+        return memo.setdefault(id(value), set())
     if isinstance(value, _PLAIN_BASES) or (
         kind is tuple and all(type(part) in _PLAIN for part in value)
     ):

@@ -24,6 +24,8 @@ class Odd(nn.Module):
         self.layer = nn.Linear(3, 3)
         self.again = self.layer
         self.settings = {"scale": [1.0, 2.0]}
+        self.seen: set[str] = set()
+        self.same = [self.seen, self.layer]
         self.mask = torch.ones(3)
         self.register_buffer("steps", torch.zeros(1))
         self.tied = nn.Linear(3, 3)
@@ -52,6 +54,8 @@ def test_a_copy_computes_the_same_and_shares_nothing() -> None:
     assert torch.equal(twin(x), net(x))
     assert twin.again is twin.layer
     assert twin.tied.weight is twin.layer.weight
+    assert twin.same[0] is twin.seen is not net.seen
+    assert twin.same[1] is twin.layer
     before = net(x)
     twin.settings["scale"][1] = 9.0
     twin.mask.zero_()
