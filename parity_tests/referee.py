@@ -15,7 +15,7 @@ import torch
 
 from parity_tests import gluon_side, torch_side
 from parity_tests.leaves import Leaf
-from parity_tests.runs import NET, Arrays, Key, NetRun, Objective, Outputs, output_name
+from parity_tests.runs import NET, Arrays, Key, NetRun, Objective, Outputs, output_name, reason_of
 from parity_tests.structure import Pairing
 
 __all__ = ["DidNotRun", "Subject", "along", "attempt"]
@@ -30,11 +30,7 @@ def attempt(side: str, action: Callable[..., Any], *args: Any, **options: Any) -
     try:
         return action(*args, **options)
     except Exception as error:  # a user's net may raise anything
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        # MXNet's messages begin with "Traceback" and end with the reason.
-        last = bool(lines) and lines[0].startswith("Traceback")
-        reason = lines[-1 if last else 0] if lines else "no reason given"
-        raise DidNotRun(f"{side} did not run: {type(error).__name__}: {reason}") from error
+        raise DidNotRun(f"{side} did not run: {reason_of(error)}") from error
 
 
 @dataclass

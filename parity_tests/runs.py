@@ -23,6 +23,7 @@ __all__ = [
     "named",
     "paths_of",
     "place",
+    "reason_of",
     "rounded",
 ]
 
@@ -133,6 +134,13 @@ class Objective:
     labels: np.ndarray | None = None
     gluon: Callable[[Any, Any], Any] | None = None
     torch: Callable[[Any, Any], Any] | None = None
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception says, in one line; MXNet's long ones end with the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = bool(lines) and lines[0].startswith("Traceback")
+    return f"{type(error).__name__}: {lines[-1 if last else 0] if lines else 'no reason given'}"
 
 
 def is_float(array: np.ndarray) -> bool:

@@ -17,8 +17,8 @@ from mxnet import autograd
 from mxnet.gluon import nn
 
 from harness.cli import Parser, run
-from parity_tests.gate.quantities import one_line
 from parity_tests.gate.subjects import drawn
+from parity_tests.runs import reason_of
 
 __all__ = ["LEAVES", "main", "probe"]
 
@@ -63,7 +63,7 @@ def probe(name: str, arrays: Any) -> str:
         y.backward()
         figures = [float(np.abs(a.asnumpy().astype(np.float64)).sum()) for a in (y, x.grad)]
     except Exception as error:
-        return f"does not run: {one_line(error)}"
+        return f"does not run: {reason_of(error)}"
     return f"runs, Σ|output| {figures[0]:.6g}, Σ|input gradient| {figures[1]:.6g}"
 
 
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             net.initialize()
             print(f"lenet: {net(mx.nd.zeros((1, *net.input_shape))).shape}")
         except Exception as error:
-            print(f"lenet: does not run: {one_line(error)}")
+            print(f"lenet: does not run: {reason_of(error)}")
         for name in LEAVES:
             for kind in ("nd", "np"):
                 print(f"{name}, mx.{kind}: {probe(name, getattr(mx, kind))}")

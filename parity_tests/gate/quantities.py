@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from parity_tests.runs import reason_of
+
 __all__ = [
-    "CHECKS", "SAMPLE", "SUMS", "Failure", "Kept", "Quantity", "Taken", "key_of", "one_line",
-    "pieces", "sampled",
+    "CHECKS", "SAMPLE", "SUMS", "Failure", "Kept", "Quantity", "Taken", "key_of", "pieces",
+    "sampled",
 ]  # fmt: skip
 
 SAMPLE = 256  # values kept of each tensor and dtype
@@ -124,18 +126,11 @@ class Failure:
     def of(
         cls, error: BaseException, level: str, check: str, path: str, kind: str, name: str
     ) -> Failure:
-        return cls(level, check, path, kind, name, one_line(error))
+        return cls(level, check, path, kind, name, reason_of(error))
 
     @property
     def key(self) -> Key:
         return key_of(self)
-
-
-def one_line(error: BaseException) -> str:
-    """What an exception says, in one line; MXNet's long ones end with the cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last = bool(lines) and lines[0].startswith("Traceback")
-    return f"{type(error).__name__}: {lines[-1 if last else 0] if lines else 'no reason given'}"
 
 
 @dataclass

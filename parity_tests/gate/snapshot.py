@@ -24,11 +24,12 @@ from harness.errors import CommandError, UsageError
 from parity_tests.gate import store
 from parity_tests.gate.fingerprint import fingerprint
 from parity_tests.gate.moves import NOISE, PAIRS
-from parity_tests.gate.quantities import SAMPLE, one_line
+from parity_tests.gate.quantities import SAMPLE
 from parity_tests.gate.rules import take_rules
 from parity_tests.gate.store import Snapshot, SubjectRecord
 from parity_tests.gate.subjects import FULL, MODELS, STEPS, Subject, project_subject
 from parity_tests.gate.taking import take
+from parity_tests.runs import reason_of
 
 __all__ = [
     "RULES_NAME",
@@ -60,7 +61,7 @@ def borders(wanted: Sequence[str] = SIDES) -> tuple[dict[str, ModuleType], dict[
         try:
             found[side] = importlib.import_module(f"parity_tests.gate.{side}_border")
         except Exception as error:  # a framework may fail to load in any way
-            absent[side] = one_line(error)
+            absent[side] = reason_of(error)
     return found, absent
 
 

@@ -74,6 +74,7 @@ class _Taker:
         plain = subject.make[border.SIDE]()
         self.net = border.dressed(plain, start_of(border, plain, subject))
         self.leaves: Sequence[Leaf] = border.leaves(self.net)
+        self.outputs: Arrays = ()
         self.objective: Objective | None = None
         self.shapes: dict[str, Arrays] = {}
         self.broken: Failure | None = None
@@ -87,6 +88,7 @@ class _Taker:
             self.broken = Failure.of(error, "forward", "stream", NET, "net", "output")
             return
         self.shapes = {path: calls[0].inputs for path, calls in run.calls.items() if calls}
+        self.outputs = run.outputs
         loss = self.subject.loss.get(self.border.SIDE)
         self.objective = self.border.objective(self.net, loss, self.subject.labels, run.outputs)
 
@@ -202,14 +204,16 @@ class _Taker:
 
     def whole(self) -> Iterator[Item]:
         """The net as a whole: its run, its training, its exports."""
-        if self.broken is not None or self.objective is None:
-            yield from [self.broken] if self.broken else []
+        if self.broken is not None:
+            yield self.broken
             return
+        assert self.objective is not None  # a net that runs has one
         single = self.border.SIDE == "gluon" and any(leaf.kind in _SINGLE for leaf in self.leaves)
         whole = Net(
             self.border,
             self.subject,
             self.net,
+            self.outputs,
             self.objective,
             {leaf.path: leaf.kind for leaf in self.leaves},
             1.0 if single else UNIT["float64"] / _UNIT,

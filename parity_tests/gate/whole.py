@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -29,12 +29,14 @@ Item = Quantity | Failure | dict[str, bytes]
 class Net:
     """A net that a side has made of a subject, with what its runs have in common.
 
-    `fraction` is what part of float32's limit float64 may take; `kinds` are those of the leaves.
+    `outputs` are those of inference in float64; `kinds` are those of the leaves; `fraction` is what
+    part of float32's limit float64 may take.
     """
 
     border: ModuleType
     subject: Subject
     net: Any
+    outputs: Arrays
     objective: Objective
     kinds: Mapping[str, str]
     fraction: float
@@ -151,19 +153,17 @@ class Artefacts(Part):
     name = "export"
 
     def clean(self) -> dict[str, np.ndarray]:
-        self._double = self._run(self.whole.net, self.subject.inputs)
         self._values, self._files = self.border.artefacts(self.whole.net, self.subject.inputs)
-        return self._double
+        return {"output": self.whole.outputs[0]}
 
     def again(self, net: Any, draw: Draw) -> dict[str, np.ndarray]:
-        return self._run(net, self.whole.noisy_inputs(draw))
-
-    def _run(self, net: Any, inputs: Arrays) -> dict[str, np.ndarray]:
-        run: NetRun = self.border.run_net(net, inputs, "float64", train=False)
+        run: NetRun = self.border.run_net(
+            net, self.whole.noisy_inputs(draw), "float64", train=False
+        )
         return {"output": run.outputs[0]}
 
     def items(self, moves: Moves) -> Iterator[Item]:
-        double = self._double["output"]
+        double = self.whole.outputs[0]
         for name, value in self._values.items():
             yield Quantity(
                 "artefacts", "stream", NET, "net", name, value,
@@ -198,7 +198,7 @@ class _Run:
 
     part: Part
     moves: Moves | None = None
-    failures: list[Failure] = field(default_factory=list)
+    failure: Failure | None = None
 
     def begin(self) -> None:
         try:
@@ -217,10 +217,11 @@ class _Run:
     def _stop(self, error: Exception) -> None:
         self.moves = None
         where = (self.part.level, "stream", NET, "net", self.part.name)
-        self.failures.append(Failure.of(error, *where))
+        self.failure = Failure.of(error, *where)
 
     def items(self) -> Iterator[Item]:
-        yield from self.failures
+        if self.failure is not None:
+            yield self.failure
         if self.moves is not None:
             yield from self.part.items(self.moves)
 
