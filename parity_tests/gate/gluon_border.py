@@ -22,17 +22,12 @@ from parity_tests.runs import Arrays, NetRun, Objective
 
 __all__ = [
     "artefacts", "default_loss", "dressed", "dressed_leaf", "leaves", "loss_run", "objective",
-    "release", "rules", "run_leaf", "run_net", "start", "steps", "updates",
+    "release", "rules", "run_leaf", "run_net", "steps", "updates",
 ]  # fmt: skip
 
 SIDE = "gluon"
 release = gluon_side.release
 run_leaf = gluon_side.run_leaf
-
-
-def start(net: Any) -> Tensors:
-    """Every leaf's parameters and buffers, as the net holds them."""
-    return {(leaf.path, role): t.read() for leaf in leaves(net) for role, t in leaf.tensors.items()}
 
 
 def dressed(net: Any, values: Tensors) -> Any:

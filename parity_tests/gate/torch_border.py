@@ -21,16 +21,11 @@ from torch_ref import optim
 
 __all__ = [
     "artefacts", "default_loss", "dressed", "dressed_leaf", "leaves", "loss_run", "objective",
-    "release", "rules", "run_leaf", "run_net", "start", "steps", "updates",
+    "release", "rules", "run_leaf", "run_net", "steps", "updates",
 ]  # fmt: skip
 
 SIDE = "torch"
 run_leaf = torch_side.run_leaf
-
-
-def start(net: Any) -> Tensors:
-    """Every leaf's parameters and buffers, as the net holds them."""
-    return {(leaf.path, role): t.read() for leaf in leaves(net) for role, t in leaf.tensors.items()}
 
 
 def dressed(net: Any, values: Tensors) -> Any:
