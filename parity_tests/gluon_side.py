@@ -77,6 +77,7 @@ def _parameter(source: Parameter, dtype: str | None, gradients: bool) -> Paramet
         differentiable=differentiable,
     )
     twin._init_impl(as_is(values), [mx.cpu()])
+    twin._grad_req = source.grad_req  # nothing is allocated for it; a clone of this one may
     return twin
 
 
@@ -285,6 +286,7 @@ def _finish(
             call.input_gradients = tuple(
                 None if z is None else z.grad.asnumpy() for z in call.probes
             )
+            call.probes = ()
     run = NetRun(allot(watched, calls), _numpy(outputs))
     for leaf in watched:
         for role, values in _buffers(leaf, leaf.block).items():

@@ -162,6 +162,26 @@ def run_net(
     """
     copied = clone(net, dtype) if cloned is None else share(cloned)
     copied.train(train)
+    try:
+        return _run_whole(
+            copied, inputs, dtype, objective, masks or {}, edit, edit_gradient, inputs_too
+        )
+    finally:
+        for module in copied.modules():  # a hook and its module hold each other
+            module._forward_pre_hooks.clear()
+            module._forward_hooks.clear()
+
+
+def _run_whole(
+    copied: nn.Module,
+    inputs: Arrays,
+    dtype: str,
+    objective: Objective | None,
+    masks: Mapping[str, np.ndarray],
+    edit: Edit | None,
+    edit_gradient: Edit | None,
+    inputs_too: bool,
+) -> NetRun:
     watched = leaves(copied)
     calls: dict[int, list[_Watched]] = {}
     paths = paths_of(watched)
@@ -170,7 +190,7 @@ def run_net(
         places = paths[id(leaf.block)]
         _watch(leaf, places, made, objective is not None, edit, edit_gradient, inputs_too)
         if leaf.kind == "dropout":
-            leaf.block.forward = _dropout(float(leaf.block.p), (masks or {}).get(leaf.path))
+            leaf.block.forward = _dropout(float(leaf.block.p), masks.get(leaf.path))
     given = [_tensor(x, dtype) for x in inputs]
     with torch.no_grad() if objective is None else nullcontext():
         outputs = _flat(copied(*given))
