@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 
 from parity_tests.gate.fingerprint import GROUPS, difference
-from parity_tests.gate.movement import ROUNDING, SEMANTICS, UNCHANGED, Movement, movements
-from parity_tests.gate.quantities import Kept, Taken
+from parity_tests.gate.movement import (
+    ROUNDING,
+    SEMANTICS,
+    UNCHANGED,
+    Movement,
+    movements,
+    unrecorded,
+)
+from parity_tests.gate.quantities import CHECKS, Kept, Taken
 from parity_tests.gate.store import Snapshot, SnapshotError
 
 __all__ = ["NAMES", "Across", "Comparison", "SideVerdict", "compared"]
@@ -132,11 +139,23 @@ def compared(old: Snapshot, new: Snapshot) -> Comparison:
         side: _side(side, [m for m in found if m.side == side], counts[side], environment, old, new)
         for side in NAMES
     }
-    missing = [f"{n} is not in {new.name}" for n in old.subjects if n not in new.subjects]
+    missing = _unrecorded(old, new, shared)
+    missing += [f"{n} is not in {new.name}" for n in old.subjects if n not in new.subjects]
     missing += [f"{n} is not in {old.name}" for n in new.subjects if n not in old.subjects]
     return Comparison(
         old.name, new.name, sides, _across(old, new, shared), environment, found, missing
     )
+
+
+def _unrecorded(old: Snapshot, new: Snapshot, shared: list[str]) -> list[str]:
+    """What an earlier version of this program did not record yet, subject by subject."""
+    found = []
+    for name in shared:
+        a, b = old.subjects[name].sides, new.subjects[name].sides
+        checks = {check for side in a.keys() & b.keys() for check in unrecorded(a[side], b[side])}
+        found += [f"{name} {level} ({check}) is not in {old.name}"
+                  for level, check in CHECKS if (level, check) in checks]  # fmt: skip
+    return found
 
 
 def _same_start(old: Snapshot, new: Snapshot) -> None:

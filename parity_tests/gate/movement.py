@@ -10,7 +10,7 @@ import numpy as np
 
 from parity_tests.gate.quantities import CHECKS, Failure, Kept, Taken
 
-__all__ = ["ROUNDING", "SEMANTICS", "UNCHANGED", "Movement", "movements"]
+__all__ = ["ROUNDING", "SEMANTICS", "UNCHANGED", "Movement", "movements", "unrecorded"]
 
 UNCHANGED = "unchanged"
 ROUNDING = "moved within rounding"
@@ -53,7 +53,10 @@ class Movement:
 def movements(subject: str, side: str, old: Taken, new: Taken) -> Iterator[Movement]:
     """What moved between two snapshots of one side, in the order of causes."""
     before, after = old.by_key(), new.by_key()
+    added = unrecorded(old, new)
     for key in dict.fromkeys((*before, *after)):
+        if key[:2] in added:
+            continue
         a, b = before.get(key), after.get(key)
         known = b or a
         assert known is not None  # the key is one of the two's
@@ -63,6 +66,12 @@ def movements(subject: str, side: str, old: Taken, new: Taken) -> Iterator[Movem
                 subject, side, known.level, known.check, known.path, known.kind, known.name,
                 verdict, dtype, error, detail, hint,
             )  # fmt: skip
+
+
+def unrecorded(old: Taken, new: Taken) -> list[tuple[str, str]]:
+    """The checks that the new one has and the old one none of: an earlier version did not yet."""
+    before, after = ({key[:2] for key in taken.by_key()} for taken in (old, new))
+    return [check for check in CHECKS if check in after - before]
 
 
 _Judged = tuple[str, str, float, str, str]
