@@ -1,5 +1,7 @@
 """Snapshots: bit-equal when nothing changed, readable for good, refused by name when bad."""
 
+import gc
+import importlib
 import json
 import os
 import resource
@@ -15,18 +17,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from parity_tests.compare import ENVELOPE_FACTOR
 from parity_tests.gate import commands, snapshot, store
 from parity_tests.gate.attribution import compared
 from parity_tests.gate.movement import ROUNDING, SEMANTICS, UNCHANGED
 from parity_tests.gate.moves import DRAWS, Draw, Moves
-from parity_tests.gate.pairs import plain_subject
+from parity_tests.gate.pairs import pair_subject, plain_subject
 from parity_tests.gate.quantities import SAMPLE, Failure, Kept, Quantity
 from parity_tests.gate.sizes import bias_sums
-from parity_tests.gate.snapshot import take_snapshot
+from parity_tests.gate.snapshot import borders, take_snapshot
 from parity_tests.gate.store import Snapshot
-from parity_tests.gate.whole import Item, Part, run_all
+from parity_tests.gate.taking import take
+from parity_tests.gate.whole import Item, Part, Values, run_all
 from parity_tests.runs import Call, NetRun
 
 OLD = Path(__file__).parent / "snapshots"
@@ -77,12 +81,43 @@ def test_it_holds_every_leaf_gradient_step_and_export(folder: Path) -> None:
         assert taken.files
 
 
+def test_every_call_of_a_leaf_has_outputs_and_gradients() -> None:
+    class Twice(torch.nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self[0](self[1](self[0](x)))
+
+    net = Twice(torch.nn.Tanh(), torch.nn.Linear(3, 3))
+    subject = pair_subject("twice", None, net, np.ones((2, 3), np.float32), np.arange(2))
+    taken = take(borders(["torch"])[0]["torch"], subject)
+    assert not taken.failures
+    back = [k.key[2:] for k in taken.quantities if k.key[:2] == ("backward", "stream")]
+    assert back == [
+        ("(net)", "output gradient"), ("1", "bias gradient"), ("1", "weight gradient"),
+        ("1", "input gradient"), ("0", "input gradient of call 2"), ("0", "input gradient"),
+    ]  # fmt: skip
+    forward = [k.key[2:] for k in taken.quantities if k.key[:2] == ("forward", "stream")]
+    assert forward == [("0", "output"), ("0", "output of call 2"), ("1", "output"),
+                       ("(net)", "output")]  # fmt: skip
+
+
 @pytest.mark.parametrize("schema", sorted(path.name for path in OLD.iterdir()))
 def test_old_snapshots_stay_readable(schema: str) -> None:
     old = store.read(OLD / schema)
     assert sum(len(t.quantities) for t in old.subjects["plain"].sides.values()) > 200
     found = compared(old, take_snapshot([plain_subject()], rules=False))
     assert found.verdict in (UNCHANGED, ROUNDING), found.sentence
+
+
+def test_what_an_earlier_version_did_not_record_is_not_compared(folder: Path) -> None:
+    new = store.read(folder)
+    old = store.read(folder)
+    old.name = "older"
+    for taken in old.subjects["plain"].sides.values():
+        taken.quantities = [k for k in taken.quantities if k.level != "training"]
+    found = compared(old, new)
+    assert found.verdict == UNCHANGED
+    assert found.not_compared == ["plain training (stream) is not in older"]
+    assert compared(new, old).verdict == SEMANTICS  # it was there, and is no more
 
 
 def test_there_is_one_of_each_schema() -> None:
@@ -273,16 +308,51 @@ class Moving(Part):
     def clean(self) -> dict[str, np.ndarray]:
         return {"y": np.zeros(3)}
 
-    def again(self, net: Net, draw: Draw) -> dict[str, np.ndarray]:
-        return {"y": np.full(3, draw[1] * 0.5)}
+    def again(self, net: Net, draw: Draw) -> Values:
+        return [("y", np.full(3, draw[1] * 0.5))]
 
     def items(self, moves: Moves) -> Iterator[Item]:
         yield {"limit": str(moves.limit("y")).encode()}
 
 
 class Broken(Moving):
-    def again(self, net: Net, draw: Draw) -> dict[str, np.ndarray]:
+    def again(self, net: Net, draw: Draw) -> Values:
         raise ValueError("no\nnot at all")
+
+
+def test_a_noisy_run_that_lacks_a_value_is_an_error() -> None:
+    moves = Moves({"x": np.zeros(2), "y": np.zeros(2)})
+    with pytest.raises(ValueError, match="gave no y"):
+        moves.widen([("x", np.ones(2))])
+
+
+@pytest.mark.parametrize("side", ["gluon", "torch"])
+def test_runs_leave_no_array_to_the_collector(side: str) -> None:
+    """It counts objects and not bytes: circles of a full-size net fill the memory before it."""
+    border = importlib.import_module(f"parity_tests.gate.{side}_border")
+    subject = plain_subject()
+    net = border.dressed(subject.make[side](), {})
+    objective = border.objective(net, border.default_loss, subject.labels, ())
+    batches = subject.batches
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        border.run_net(net, subject.inputs, "float64", train=False)
+        border.run_net(net, subject.inputs, "float64", train=True, objective=objective)
+        loss = border.default_loss(net)
+        for _ in border.steps(net, batches, "float64", subject.rule, subject.rate, loss):
+            pass
+        noisy = border.dressed(net, {})
+        border.release(noisy)
+        del noisy, loss
+        gc.collect()
+        left = [type(x).__name__ for x in gc.garbage if isinstance(x, border.ARRAY)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
 
 
 def _killed(*_: object, **__: object) -> None:
@@ -302,7 +372,7 @@ def test_a_killed_process_is_said_in_one_line(
 
 @pytest.mark.full
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(4800)
 def test_full_sizes_are_recorded_and_unchanged(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "parity_tests"]
     which = ["--model", "alexnet,vgg16", "--full"]
@@ -310,7 +380,14 @@ def test_full_sizes_are_recorded_and_unchanged(tmp_path: Path) -> None:
     done = subprocess.run([*command, "compare", str(tmp_path / "full")], capture_output=True)
     assert done.returncode == 0
     assert done.stdout.startswith(b"unchanged")
-    assert {"alexnet-224", "vgg16-224"} < set(store.read(tmp_path / "full").subjects)
+    subjects = store.read(tmp_path / "full").subjects
+    for name, first in (("alexnet-224", "features.0"), ("vgg16-224", "features.0")):
+        for taken in subjects[name].sides.values():
+            assert not taken.failures
+            keys = set(taken.by_key())
+            assert ("backward", "stream", first, "weight gradient") in keys
+            assert ("training", "stream", first, "step 3 weight mom") in keys
+            assert all(kept.distance <= kept.limit for kept in taken.quantities if kept.limit)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     assert peak < 14e9, f"{peak / 1e9:.1f} GB"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ __all__ = [
 ]  # fmt: skip
 
 SIDE = "gluon"
+ARRAY = mx.nd.NDArray
 release = gluon_side.release
 run_leaf = gluon_side.run_leaf
 
 
 def dressed(net: Any, values: Tensors) -> Any:
     """A copy of the net with other values."""
-    copied = gluon_side.clone(net, None)
+    copied = gluon_side.clone(net, None, gradients=False)
     for leaf in leaves(copied):
         _fill(leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values})
     return copied
@@ -40,7 +41,7 @@ def dressed(net: Any, values: Tensors) -> Any:
 
 def dressed_leaf(leaf: Leaf, values: Mapping[str, np.ndarray]) -> Leaf:
     """A copy of the leaf with other values, by role."""
-    copied = replace(leaf, block=gluon_side.alone(leaf, None))
+    copied = replace(leaf, block=gluon_side.alone(leaf, None, gradients=False))
     _fill(copied, values)
     return copied
 
@@ -82,53 +83,64 @@ def loss_run(objective: Objective, logits: np.ndarray, dtype: str) -> dict[str, 
 
 
 def steps(
-    net: Any, batches: Any, dtype: str, rule: Rule, loss: Callable[[Any, Any], Any]
+    net: Any, batches: Any, dtype: str, rule: Rule, rate: float, loss: Callable[[Any, Any], Any]
 ) -> Iterator[tuple[int, str, str, np.ndarray]]:
     """Train a copy as `gluon_cnn.train` does; (step, path, quantity, value) of every stage.
 
     Dropout passes its input on.
     """
     copied = gluon_side.clone(net, dtype)
-    named = copied._collect_params_with_prefix()
-    watched = leaves(copied)
+    trainer = None
+    try:
+        watched = leaves(copied)
+        trained = _trained(copied, watched)
+        trainer = _trainer([p for _, _, p in trained], rule, rate)
+        for number, (images, labels) in enumerate(batches, 1):
+            with autograd.record():
+                logits = copied(mx.nd.array(images, dtype=dtype))
+                each = loss(logits, mx.nd.array(labels, dtype=dtype))
+            each.backward()
+            yield number, "(net)", "logits", logits.asnumpy()
+            yield number, "(net)", "loss", each.asnumpy()
+            trainer.step(len(labels))
+            for index, (path, role, parameter) in enumerate(trained):
+                for kind, slot in _slots(trainer, index, rule):
+                    yield number, path, f"{role} {kind}", slot.asnumpy()
+                yield number, path, role, parameter.data().asnumpy()
+            for leaf in watched:
+                for role, tensor in leaf.tensors.items():
+                    if tensor.buffer and not tensor.trainable:
+                        yield number, leaf.path, role, tensor.read()
+    finally:
+        release(copied)
+        if trainer is not None:
+            vars(trainer).clear()  # it and its parameters hold each other
+
+
+def _trained(net: Any, watched: Sequence[Leaf]) -> list[tuple[str, str, gluon.Parameter]]:
+    """What a copy trains, by path and role; its dropouts are made to pass their input on."""
+    named = net._collect_params_with_prefix()
     for leaf in watched:
         if leaf.kind == "dropout":
             leaf.block.__dict__["forward"] = lambda x: x
-    trained = [
+    return [
         (leaf.path, role, named[t.name])
         for leaf in watched
         for role, t in leaf.tensors.items()
         if t.trainable
     ]
-    trainer = _trainer([p for _, _, p in trained], rule)
-    for number, (images, labels) in enumerate(batches, 1):
-        with autograd.record():
-            logits = copied(mx.nd.array(images, dtype=dtype))
-            each = loss(logits, mx.nd.array(labels, dtype=dtype))
-        each.backward()
-        yield number, "(net)", "logits", logits.asnumpy()
-        yield number, "(net)", "loss", each.asnumpy()
-        trainer.step(len(labels))
-        for index, (path, role, parameter) in enumerate(trained):
-            for kind, slot in _slots(trainer, index, rule).items():
-                yield number, path, f"{role} {kind}", slot
-            yield number, path, role, parameter.data().asnumpy()
-        for leaf in watched:
-            for role, tensor in leaf.tensors.items():
-                if tensor.buffer and not tensor.trainable:
-                    yield number, leaf.path, role, tensor.read()
 
 
-def _trainer(parameters: list[gluon.Parameter], rule: Rule) -> gluon.Trainer:
+def _trainer(parameters: list[gluon.Parameter], rule: Rule, rate: float) -> gluon.Trainer:
     trainer = gluon.Trainer(parameters, rule.name, rule.mxnet_options(), kvstore=None)
-    trainer.set_learning_rate(RATE[rule.name])
+    trainer.set_learning_rate(rate)
     return trainer
 
 
-def _slots(trainer: gluon.Trainer, index: int, rule: Rule) -> dict[str, np.ndarray]:
+def _slots(trainer: gluon.Trainer, index: int, rule: Rule) -> Iterator[tuple[str, mx.nd.NDArray]]:
     state = trainer._updaters[0].states.get(index)
     arrays = () if state is None else state if isinstance(state, tuple) else (state,)
-    return {kind: slot.asnumpy() for kind, slot in zip(rule.slots, arrays, strict=True)}
+    yield from zip(rule.slots, arrays, strict=True)
 
 
 def rules() -> list[tuple[str, Rule]]:
@@ -143,14 +155,14 @@ def updates(
     parameter = gluon.Parameter("w", shape=weight.shape, dtype=dtype)
     parameter.initialize(ctx=mx.cpu())
     parameter.set_data(gluon_side.ndarray(weight, dtype))
-    trainer = _trainer([parameter], rule)
+    trainer = _trainer([parameter], rule, RATE[rule.name])
     for number, gradient in enumerate(gradients, 1):
         with autograd.record():
             product = (parameter.data() * gluon_side.ndarray(gradient, dtype)).sum()
         product.backward()
         trainer.step(4)
-        for kind, slot in _slots(trainer, 0, rule).items():
-            yield number, f"weight {kind}", slot
+        for kind, slot in _slots(trainer, 0, rule):
+            yield number, f"weight {kind}", slot.asnumpy()
         yield number, "weight", parameter.data().asnumpy()
 
 
@@ -161,16 +173,20 @@ def artefacts(net: Any, inputs: Arrays) -> tuple[dict[str, np.ndarray], dict[str
     that equal graphs are equal files.
     """
     copied = gluon_side.clone(net, "float32")
-    given = [gluon_side.ndarray(x, "float32") for x in inputs]
-    copied.hybridize()
-    live = gluon_side.flat(copied(*given))
-    with tempfile.TemporaryDirectory() as folder:
-        stem = str(Path(folder) / "net")
-        copied.export(stem)
-        graph = json.loads(Path(f"{stem}-symbol.json").read_text())
-        names = ["data"] if len(inputs) == 1 else [f"data{i}" for i in range(len(inputs))]
-        loaded = gluon.SymbolBlock.imports(f"{stem}-symbol.json", names, f"{stem}-0000.params")
-        again = gluon_side.flat(loaded(*given))
+    try:
+        given = [gluon_side.ndarray(x, "float32") for x in inputs]
+        copied.hybridize()
+        live = gluon_side.flat(copied(*given))
+        with tempfile.TemporaryDirectory() as folder:
+            stem = str(Path(folder) / "net")
+            copied.export(stem)
+            graph = json.loads(Path(f"{stem}-symbol.json").read_text())
+            names = ["data"] if len(inputs) == 1 else [f"data{i}" for i in range(len(inputs))]
+            loaded = gluon.SymbolBlock.imports(f"{stem}-symbol.json", names, f"{stem}-0000.params")
+            again = gluon_side.flat(loaded(*given))
+            release(loaded)
+    finally:
+        release(copied)
     values = {f"hybridized output {i}": y.asnumpy() for i, y in enumerate(live)}
     values |= {f"exported symbol's output {i}": y.asnumpy() for i, y in enumerate(again)}
     return values, {"symbol.json": _plain(graph)}

@@ -7,7 +7,7 @@ to the other side in one of the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,16 @@ class Moves:
         self._clean = {k: v.astype(np.float64, copy=False) for k, v in clean.items()}
         self._most = dict.fromkeys(clean, 0.0)
 
-    def widen(self, moved: Mapping[Any, np.ndarray]) -> None:
-        """Take in one more run of the same."""
-        for key, clean in self._clean.items():
-            for a, b in zip(pieces(moved[key]), pieces(clean), strict=True):
+    def widen(self, moved: Iterable[tuple[Any, np.ndarray]]) -> None:
+        """Take in one more run of the same, value by value. Raises ValueError if it lacks one."""
+        missing = set(self._clean)
+        for key, value in moved:
+            for a, b in zip(pieces(value), pieces(self._clean[key]), strict=True):
                 move = float(np.nanmax(np.abs(a - b), initial=0.0))
                 self._most[key] = max(self._most[key], move)
+            missing.discard(key)
+        if missing:
+            raise ValueError(f"a noisy run gave no {min(map(str, missing))}")
 
     def limit(self, key: Any, size: float | None = None) -> float:
         """ENVELOPE_FACTOR moves, but no less than a bound of 16 u of the size that is rounded.

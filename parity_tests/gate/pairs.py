@@ -68,7 +68,6 @@ def pair_subject(
         known,
         value,
         {side: _default_loss(side) for side in nets},
-        steps=len(batches),
         batches=batches,
     )
 
@@ -155,7 +154,6 @@ def plain_subject() -> Subject:
         labels,
         value,
         {side: _default_loss(side) for side in ("gluon", "torch")},
-        steps=STEPS,
         batches=tuple(images(4) for _ in range(STEPS)),
     )
 

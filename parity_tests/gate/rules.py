@@ -42,7 +42,7 @@ def _rule(
     moves = Moves(double)
     for draw in DRAWS:
         gs = [noisy(g, i, draw=draw) for i, g in enumerate(gradients)]
-        moves.widen(run("float64", noisy(weight, "w", draw=draw), gs))
+        moves.widen(run("float64", noisy(weight, "w", draw=draw), gs).items())
     for key, value in double.items():
         limit = moves.limit(key)
         yield Quantity(

@@ -9,9 +9,10 @@ import numpy as np
 from parity_tests.gate.moves import largest
 from parity_tests.runs import NetRun
 
-__all__ = ["Found", "Sizes", "bias_sums"]
+__all__ = ["Found", "Key", "Sizes", "bias_sums"]
 
-Found = dict[tuple[str, str], np.ndarray]  # (path, quantity)
+Key = tuple[str, str]  # (path, quantity)
+Found = dict[Key, np.ndarray]
 
 
 class Sizes:
@@ -29,7 +30,7 @@ class Sizes:
             group, _ = _parsed(*key)
             self._largest[group] = max(self._largest.get(group, 0.0), largest(value))
 
-    def of(self, key: tuple[str, str]) -> float:
+    def of(self, key: Key) -> float:
         """The size of one tensor."""
         group, role = _parsed(*key)
         return self._largest[group] * (self._sums.get(key[0], 1.0) if role == "bias" else 1.0)

@@ -45,6 +45,7 @@ _DIVISOR = {"mnist_bn_cnn": 4, "alexnet": 16, **dict.fromkeys(_DEEP, 16)}
 _MOMENTUM = Rule("sgd", momentum=0.9, wd=5e-4)
 _RULE_OF = {"lenet": Rule("adam", wd=1e-4), "cifar_cnn": Rule("nag", momentum=0.9, wd=1e-4)}
 RATE = {"sgd": 0.01, "nag": 0.01, "adam": 0.001}
+_FULL_RATE = 1e-5  # two photographs' worth of noise blow AlexNet's weights up at 1e-4
 
 # Every update rule alone, as the first of all subjects
 RULES = (
@@ -71,7 +72,7 @@ class Subject:
     values: Callable[[str, tuple[str, str], str, tuple[int, ...]], np.ndarray | None]
     loss: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     rule: Rule = _MOMENTUM
-    steps: int = STEPS
+    rate: float = RATE[_MOMENTUM.name]
     batches: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
 
@@ -81,12 +82,12 @@ def drawn(*seed: object) -> np.random.RandomState:
 
 
 def project_subject(name: str, *, full: bool = False, seed: int = 0) -> Subject:
-    """One of this project's models, thin and small, or at 224×224 without training steps."""
+    """One of this project's models, thin and small, or whole and at 224×224."""
     size = 224 if full else _SIZE.get(name)
     divisor = 1 if full else _DIVISOR.get(name, 1)
     shape = _input_shape(name, size)
     batch = 1 if full else 2
-    steps = 0 if full else STEPS
+    rule = _RULE_OF.get(name, _MOMENTUM)
     generator = drawn(name, "inputs", seed)
 
     def images(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +95,7 @@ def project_subject(name: str, *, full: bool = False, seed: int = 0) -> Subject:
         return x, generator.randint(0, 10, count).astype(np.int32)
 
     inputs, labels = images(batch)
-    batches = tuple(images(4) for _ in range(steps))
+    batches = tuple(images(2 if full else 4) for _ in range(STEPS))
     return Subject(
         f"{name}-224" if full else name,
         {
@@ -105,8 +106,8 @@ def project_subject(name: str, *, full: bool = False, seed: int = 0) -> Subject:
         labels,
         lambda side, key, kind, wanted: _value(name, key, kind, wanted, seed),
         {"gluon": _gluon_loss, "torch": _torch_loss},
-        _RULE_OF.get(name, _MOMENTUM),
-        steps,
+        rule,
+        _FULL_RATE if full else RATE[rule.name],
         batches,
     )
 

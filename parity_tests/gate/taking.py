@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -73,6 +74,8 @@ class _Taker:
         self.border, self.subject = border, subject
         plain = subject.make[border.SIDE]()
         self.net = border.dressed(plain, start_of(border, plain, subject))
+        del plain
+        gc.collect()  # a Gluon net is a circle, and the user's own may not be cleared
         self.leaves: Sequence[Leaf] = border.leaves(self.net)
         self.outputs: Arrays = ()
         self.objective: Objective | None = None
@@ -140,7 +143,7 @@ class _Taker:
                 if gs is not None:
                     moved_gs = tuple(noisy(g, "g", i, draw=draw) for i, g in enumerate(gs))
                 with self._leaf_with(leaf, partial(_moved, draw=draw)) as other:
-                    moves.widen(run(other, "float64", moved_xs, moved_gs))
+                    moves.widen(run(other, "float64", moved_xs, moved_gs).items())
             sizes = self._sizes(leaf, xs, gs, run)
             for quantity, value in double.items():
                 if not train and not quantity.startswith("output"):
@@ -192,7 +195,7 @@ class _Taker:
             moves = Moves(runs["float64"])
             for draw in DRAWS:
                 moved = noisy(logits, "logits", draw=draw)
-                moves.widen(self.border.loss_run(self.objective, moved, "float64"))
+                moves.widen(self.border.loss_run(self.objective, moved, "float64").items())
         except Exception as error:
             yield Failure.of(error, "loss", "local", LOSS, "loss", "loss")
             return
@@ -219,10 +222,11 @@ class _Taker:
             1.0 if single else UNIT["float64"] / _UNIT,
         )
         stream = Stream(whole)
-        parts: list[Part] = [stream]
-        if self.subject.steps and self.objective.labels is not None:
-            parts.append(Training(whole, stream))
-        yield from run_all([*parts, Artefacts(whole)], self._moved_net)
+        yield from run_all([stream], self._moved_net)  # lets its values go before the others'
+        parts: list[Part] = [Artefacts(whole)]
+        if self.subject.batches and self.objective.labels is not None:
+            parts.insert(0, Training(whole, stream.sums))
+        yield from run_all(parts, self._moved_net)
 
     @contextmanager
     def _moved_net(self, draw: Draw) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # else a first optimizer imports it, in frames that stay with the weights
 
 from parity_tests import torch_side
 from parity_tests.gate.subjects import RATE, RULES, Tensors, fixed_upstream
@@ -25,6 +26,7 @@ __all__ = [
 ]  # fmt: skip
 
 SIDE = "torch"
+ARRAY = torch.Tensor
 run_leaf = torch_side.run_leaf
 
 
@@ -50,7 +52,7 @@ def _fill(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
 
 
 def release(cloned: Any) -> None:
-    """Nothing: no module holds another in a circle, so a clone goes with its last name."""
+    """Nothing: a module whose hooks are gone holds itself nowhere, and goes with its last name."""
 
 
 def objective(
@@ -84,7 +86,7 @@ def loss_run(objective: Objective, logits: np.ndarray, dtype: str) -> dict[str, 
 
 
 def steps(
-    net: Any, batches: Any, dtype: str, rule: Rule, loss: Callable[[Any, Any], Any]
+    net: Any, batches: Any, dtype: str, rule: Rule, rate: float, loss: Callable[[Any, Any], Any]
 ) -> Iterator[tuple[int, str, str, np.ndarray]]:
     """Train a copy as `torch_ref.train` does; (step, path, quantity, value) of every stage.
 
@@ -101,7 +103,7 @@ def steps(
         for role, t in leaf.tensors.items()
         if t.trainable
     ]
-    optimizer = _optimizer([p for _, _, p in trained], rule)
+    optimizer = _optimizer([p for _, _, p in trained], rule, rate)
     for number, (images, labels) in enumerate(batches, 1):
         for _, _, parameter in trained:
             parameter.grad = None
@@ -122,8 +124,7 @@ def steps(
                     yield number, leaf.path, role, tensor.read()
 
 
-def _optimizer(parameters: list[Any], rule: Rule) -> torch.optim.Optimizer:
-    rate = RATE[rule.name]
+def _optimizer(parameters: list[Any], rule: Rule, rate: float) -> torch.optim.Optimizer:
     if rule.name == "adam":
         return optim.Adam(
             parameters, lr=rate, beta1=rule.beta1, beta2=rule.beta2, epsilon=rule.epsilon,
@@ -156,7 +157,8 @@ def updates(
     """One parameter through a rule, step by step: (step, quantity, value)."""
     parameter = torch.nn.Parameter(torch.from_numpy(weight.astype(np.float32).astype(dtype)))
     own = label.startswith(_OWN)
-    optimizer = _torchs_own([parameter], rule) if own else _optimizer([parameter], rule)
+    make = _torchs_own if own else _optimizer
+    optimizer = make([parameter], rule, RATE[rule.name])
     for number, gradient in enumerate(gradients, 1):
         parameter.grad = torch.from_numpy(gradient.astype(np.float32).astype(dtype))
         if own:
@@ -176,8 +178,7 @@ def _slot_names(rule: Rule, own: bool) -> list[tuple[str, str]]:
     return [(kind, theirs[kind] if own else kind) for kind in rule.slots]
 
 
-def _torchs_own(parameters: list[Any], rule: Rule) -> torch.optim.Optimizer:
-    rate = RATE[rule.name]
+def _torchs_own(parameters: list[Any], rule: Rule, rate: float) -> torch.optim.Optimizer:
     if rule.name == "adam":
         return torch.optim.Adam(
             parameters, lr=rate, betas=(rule.beta1, rule.beta2), eps=rule.epsilon,

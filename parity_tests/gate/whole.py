@@ -1,28 +1,30 @@
 """The net as a whole, for a snapshot: its run forward and backward, its steps, its exports.
 
-Each is run clean and then with noise, on one noisy net after another: a full-size net and its
-gradients take a gigabyte, and no two of them are held at once.
+Each is run clean and then with noise, on one noisy net after another. A full-size net and its
+gradients take gigabytes: no two of the noisy nets are held at once, of float32 only what a snapshot
+keeps, and of the noisy runs one value at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from parity_tests.gate.moves import DRAWS, Draw, Moves, noisy
-from parity_tests.gate.quantities import Failure, Quantity
-from parity_tests.gate.sizes import Found, Sizes, bias_sums
+from parity_tests.gate.quantities import Failure, Kept, Quantity
+from parity_tests.gate.sizes import Found, Key, Sizes, bias_sums
 from parity_tests.gate.subjects import Subject
 from parity_tests.runs import NET, Arrays, NetRun, Objective
 
 __all__ = ["Artefacts", "Item", "Net", "Stream", "Training", "run_all"]
 
-Item = Quantity | Failure | dict[str, bytes]
+Item = Quantity | Kept | Failure | dict[str, bytes]
+Values = Iterable[tuple[Any, np.ndarray]]  # by key
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Part:
     def clean(self) -> Mapping[Any, np.ndarray]:
         raise NotImplementedError
 
-    def again(self, net: Any, draw: Draw) -> Mapping[Any, np.ndarray]:
+    def again(self, net: Any, draw: Draw) -> Values:
         """The same in float64 on a noisy net and noisy inputs."""
         raise NotImplementedError
 
@@ -69,81 +71,107 @@ class Part:
         raise NotImplementedError
 
 
-class Stream(Part):
+class _Both(Part):
+    """A part that is run in both dtypes; what a snapshot keeps of both is `kept`, by key."""
+
+    def __init__(self, whole: Net) -> None:
+        super().__init__(whole)
+        self.kept: dict[Key, Kept] = {}
+
+    def values(self, net: Any, given: Any, dtype: str) -> Values:
+        """What a run gives, in order."""
+        raise NotImplementedError
+
+    def level_of(self, name: str) -> str:
+        return self.level
+
+    def both(self, given: Any, double: Found) -> None:
+        """Run it in float32 too, beside float64's values."""
+        for key, single in self.values(self.whole.net, given, "float32"):
+            path, name = key
+            self.kept[key] = Quantity(
+                self.level_of(name), "stream", path, self.whole.kind(path), name, single,
+                double[key], 0.0, self.whole.fraction,
+            ).kept()  # fmt: skip
+
+    def limited(self, keys: Iterable[Key], moves: Moves, sizes: Sizes) -> Iterator[Kept]:
+        for key in keys:
+            yield replace(self.kept[key], limit=moves.limit(key, sizes.of(key)))
+
+
+class Stream(_Both):
     """The net in training mode: outputs of every leaf, then all gradients."""
 
     def __init__(self, whole: Net) -> None:
         super().__init__(whole)
-        # Of a net that is not trained, each leaf alone is run backward
-        objective = whole.objective if self.subject.steps else None
-        self._how = {"train": True, "objective": objective}
         self.sums: dict[str, float] = {}
 
     def clean(self) -> Found:
-        runs = {d: self._run(self.whole.net, self.subject.inputs, d) for d in _DTYPES}
-        self._double, self._single = (_of_run(runs[d]) for d in _DTYPES)
-        self.sums = bias_sums(runs["float64"])
-        return self._double
+        inputs = self.subject.inputs
+        run = self._run(self.whole.net, inputs, "float64")
+        self.sums = bias_sums(run)
+        double = dict(_of_run(run))
+        self._sizes = Sizes(double, self.sums)
+        self.both(inputs, double)
+        return double
 
-    def again(self, net: Any, draw: Draw) -> Found:
-        return _of_run(self._run(net, self.whole.noisy_inputs(draw), "float64"))
+    def again(self, net: Any, draw: Draw) -> Values:
+        return self.values(net, self.whole.noisy_inputs(draw), "float64")
+
+    def values(self, net: Any, given: Any, dtype: str) -> Values:
+        return _of_run(self._run(net, given, dtype))
 
     def _run(self, net: Any, inputs: Arrays, dtype: str) -> NetRun:
-        run: NetRun = self.border.run_net(net, inputs, dtype, **self._how)
+        # Of a net that is not trained, each leaf alone is run backward
+        objective = self.whole.objective if self.subject.batches else None
+        run: NetRun = self.border.run_net(net, inputs, dtype, train=True, objective=objective)
         return run
 
+    def level_of(self, name: str) -> str:
+        return "backward" if "gradient" in name else "forward"
+
     def items(self, moves: Moves) -> Iterator[Item]:
-        sizes = Sizes(self._double, self.sums)
-        outputs = [key for key in self._double if key[1].startswith("output")]
-        gradients = [key for key in self._double if not key[1].startswith("output")]
-        for level, keys in (("forward", outputs), ("backward", reversed(gradients))):
-            for key in keys:
-                yield Quantity(
-                    level, "stream", key[0], self.whole.kind(key[0]), key[1],
-                    self._single[key], self._double[key], moves.limit(key, sizes.of(key)),
-                    self.whole.fraction,
-                )  # fmt: skip
+        outputs = [key for key, kept in self.kept.items() if kept.level == "forward"]
+        gradients = [key for key, kept in self.kept.items() if kept.level == "backward"]
+        yield from self.limited(outputs, moves, self._sizes)
+        gradients.sort(key=lambda key: key[0] == NET)  # backwards, the net's output comes first
+        yield from self.limited(reversed(gradients), moves, self._sizes)
 
 
-class Training(Part):
+class Training(_Both):
     """Steps of training: the logits, loss, slots, weights and buffers that each leaves."""
 
     level = "training"
     name = "step"
 
-    def __init__(self, whole: Net, stream: Stream) -> None:
+    def __init__(self, whole: Net, sums: Mapping[str, float]) -> None:
         super().__init__(whole)
-        self._stream = stream
+        self._sums = sums  # the stream's
         self._loss = whole.objective.gluon or whole.objective.torch
 
     def clean(self) -> Found:
         batches = self.subject.batches
-        self._double, self._single = (self._run(self.whole.net, batches, d) for d in _DTYPES)
-        return self._double
+        double = dict(self.values(self.whole.net, batches, "float64"))
+        self._sizes = Sizes(double, self._sums)
+        self.both(batches, double)
+        return double
 
-    def again(self, net: Any, draw: Draw) -> Found:
+    def again(self, net: Any, draw: Draw) -> Values:
         batches = [
             (noisy(x, "batch", i, draw=draw), y) for i, (x, y) in enumerate(self.subject.batches)
         ]
-        return self._run(net, batches, "float64")
+        return self.values(net, batches, "float64")
 
-    def _run(self, net: Any, batches: Any, dtype: str) -> Found:
-        made = self.border.steps(net, batches, dtype, self.subject.rule, self._loss)
-        kept = (1, len(batches))  # the steps whose weights are kept
-        return {
-            (path, f"step {n} {name}"): value
-            for n, path, name, value in made
-            if path == NET or n in kept
-        }
+    def values(self, net: Any, given: Any, dtype: str) -> Values:
+        kept = (1, len(given))  # the steps whose weights are kept
+        for n, path, name, value in self.border.steps(
+            net, given, dtype, self.subject.rule, self.subject.rate, self._loss
+        ):
+            if path == NET or n in kept:
+                yield (path, f"step {n} {name}"), value
 
     def items(self, moves: Moves) -> Iterator[Item]:
-        sizes = Sizes(self._double, self._stream.sums)
-        for key, value in self._double.items():
-            path, name = key
-            yield Quantity(
-                "training", "stream", path, self.whole.kind(path), name,
-                self._single[key], value, moves.limit(key, sizes.of(key)), self.whole.fraction,
-            )  # fmt: skip
+        yield from self.limited(self.kept, moves, self._sizes)
 
 
 class Artefacts(Part):
@@ -156,11 +184,11 @@ class Artefacts(Part):
         self._values, self._files = self.border.artefacts(self.whole.net, self.subject.inputs)
         return {"output": self.whole.outputs[0]}
 
-    def again(self, net: Any, draw: Draw) -> dict[str, np.ndarray]:
+    def again(self, net: Any, draw: Draw) -> Values:
         run: NetRun = self.border.run_net(
             net, self.whole.noisy_inputs(draw), "float64", train=False
         )
-        return {"output": run.outputs[0]}
+        return [("output", run.outputs[0])]
 
     def items(self, moves: Moves) -> Iterator[Item]:
         double = self.whole.outputs[0]
@@ -171,9 +199,6 @@ class Artefacts(Part):
                 moves.limit("output"), self.whole.fraction,
             )  # fmt: skip
         yield self._files
-
-
-_DTYPES = ("float64", "float32")
 
 
 def run_all(
@@ -226,10 +251,8 @@ class _Run:
             yield from self.part.items(self.moves)
 
 
-def _of_run(run: NetRun) -> Found:
+def _of_run(run: NetRun) -> Values:
     """Outputs in order, then gradients; a leaf that is called again has its calls numbered."""
-    found: Found = {}
     for values in (run.named_outputs(), run.named_gradients()):
         for (path, call, name), value in values.items():
-            found[path, f"{name} of call {call + 1}" if call else name] = value
-    return found
+            yield (path, f"{name} of call {call + 1}" if call else name), value
