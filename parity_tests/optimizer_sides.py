@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 import mxnet as mx
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from mxnet import autograd, gluon
 
+from parity_tests.gluon_side import as_is
 from parity_tests.optimizer_rules import Rule
 from parity_tests.updaters import GluonUpdater, MakeGluon, MakeTorch, TorchUpdater, Updater
 
@@ -59,8 +61,7 @@ class GluonSide:
     def set_gradients(self, values: dict[str, np.ndarray]) -> None:
         with autograd.record():
             losses = [
-                (p.data() * mx.nd.array(values[name], dtype=self.dtype)).sum()
-                for name, p in self._parameters.items()
+                (p.data() * as_is(values[name])).sum() for name, p in self._parameters.items()
             ]
         autograd.backward(losses)  # the gradient of Σ w·g is g, unrounded
 
@@ -95,8 +96,9 @@ def _start(dtype: str) -> dict[str, np.ndarray]:
     return {n: generator.normal(size=s).astype("float32").astype(dtype) for n, s in SHAPES.items()}
 
 
+@cache
 def gradients(step: int, dtype: str) -> dict[str, np.ndarray]:
-    """Of many sizes, some exactly 0, equal in both dtypes."""
+    """Of many sizes, some exactly 0, equal in both dtypes; not to be written to."""
     generator = np.random.default_rng([5, step])
     found = {}
     for name, shape in SHAPES.items():

@@ -3,13 +3,14 @@
 import subprocess
 import sys
 
+from parity_tests import heap
+
 PROGRAM = """
-import resource, sys
+import resource, runpy, sys
 import numpy as np
-from parity_tests.heap import keep_freed_memory
 
 if sys.argv[1] == "kept":
-    assert keep_freed_memory()
+    assert runpy.run_path(sys.argv[2])["keep_freed_memory"]()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 np.ones(8_000_000)
@@ -21,7 +22,7 @@ print(faults() - before)
 
 
 def _faults(how: str) -> int:
-    command = [sys.executable, "-c", PROGRAM, how]
+    command = [sys.executable, "-c", PROGRAM, how, heap.__file__]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
