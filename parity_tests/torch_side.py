@@ -162,26 +162,6 @@ def run_net(
     """
     copied = clone(net, dtype) if cloned is None else share(cloned)
     copied.train(train)
-    try:
-        return _run_whole(
-            copied, inputs, dtype, objective, masks or {}, edit, edit_gradient, inputs_too
-        )
-    finally:
-        for module in copied.modules():  # a hook and its module hold each other
-            module._forward_pre_hooks.clear()
-            module._forward_hooks.clear()
-
-
-def _run_whole(
-    copied: nn.Module,
-    inputs: Arrays,
-    dtype: str,
-    objective: Objective | None,
-    masks: Mapping[str, np.ndarray],
-    edit: Edit | None,
-    edit_gradient: Edit | None,
-    inputs_too: bool,
-) -> NetRun:
     watched = leaves(copied)
     calls: dict[int, list[_Watched]] = {}
     paths = paths_of(watched)
@@ -190,7 +170,7 @@ def _run_whole(
         places = paths[id(leaf.block)]
         _watch(leaf, places, made, objective is not None, edit, edit_gradient, inputs_too)
         if leaf.kind == "dropout":
-            leaf.block.forward = _dropout(float(leaf.block.p), masks.get(leaf.path))
+            leaf.block.forward = _dropout(float(leaf.block.p), (masks or {}).get(leaf.path))
     given = [_tensor(x, dtype) for x in inputs]
     with torch.no_grad() if objective is None else nullcontext():
         outputs = _flat(copied(*given))
@@ -241,7 +221,8 @@ def _watch(
     """Make a clone's leaf note its calls.
 
     What enters and leaves is cloned, so that no later in-place operation can reach it, and each
-    call has an input gradient of its own where a tensor goes to several leaves.
+    call has an input gradient of its own where a tensor goes to several leaves. The hooks do not
+    hold the module that holds them: a clone goes with its last name, and not with the collector.
     """
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -254,13 +235,13 @@ def _watch(
         call.passed = tuple(x for x in passed if isinstance(x, torch.Tensor))
         return passed
 
-    def after(_: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
+    def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
         call = calls[-1]
         made = tuple(_flat(out))
         if edit is not None:
             where = place(paths, len(calls) - 1)
             made = tuple(edit(*where, i, y) for i, y in enumerate(made))
-        call.outputs = _own(made, args, leaf.block)
+        call.outputs = _own(made, args, module)
         call.made = made
         for y in made:
             if gradients and y.requires_grad:

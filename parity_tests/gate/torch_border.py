@@ -52,7 +52,7 @@ def _fill(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
 
 
 def release(cloned: Any) -> None:
-    """Nothing: a module whose hooks are gone holds itself nowhere, and goes with its last name."""
+    """Nothing: no module holds another in a circle, so a clone goes with its last name."""
 
 
 def objective(
