@@ -222,6 +222,7 @@ def _one(
 ) -> dict[str, SubjectRecord]:
     """One subject's record under its name; a process of its own may do it."""
     found, _ = borders(sides)
+    gc.collect()  # what is left of the process's last subject
     gc.freeze()  # the frameworks' own 350,000 objects stay, and cost each collection 0.2 s
     subject = project_subject(name, full=full, seed=seed)
     return {subject.name: record_of(subject, found, say)}

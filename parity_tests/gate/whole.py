@@ -85,8 +85,9 @@ class _Both(Part):
     def level_of(self, name: str) -> str:
         return self.level
 
-    def both(self, given: Any, double: Found) -> None:
-        """Run it in float32 too, beside float64's values."""
+    def both(self, given: Any, double: Found, sums: Mapping[str, float]) -> None:
+        """Run it in float32 too, beside float64's values; `sums` as `Sizes` takes them."""
+        self._sizes = Sizes(double, sums)
         for key, single in self.values(self.whole.net, given, "float32"):
             path, name = key
             self.kept[key] = Quantity(
@@ -94,9 +95,9 @@ class _Both(Part):
                 double[key], 0.0, self.whole.fraction,
             ).kept()  # fmt: skip
 
-    def limited(self, keys: Iterable[Key], moves: Moves, sizes: Sizes) -> Iterator[Kept]:
+    def limited(self, keys: Iterable[Key], moves: Moves) -> Iterator[Kept]:
         for key in keys:
-            yield replace(self.kept[key], limit=moves.limit(key, sizes.of(key)))
+            yield replace(self.kept[key], limit=moves.limit(key, self._sizes.of(key)))
 
 
 class Stream(_Both):
@@ -111,8 +112,7 @@ class Stream(_Both):
         run = self._run(self.whole.net, inputs, "float64")
         self.sums = bias_sums(run)
         double = dict(_of_run(run))
-        self._sizes = Sizes(double, self.sums)
-        self.both(inputs, double)
+        self.both(inputs, double, self.sums)
         return double
 
     def again(self, net: Any, draw: Draw) -> Values:
@@ -133,9 +133,9 @@ class Stream(_Both):
     def items(self, moves: Moves) -> Iterator[Item]:
         outputs = [key for key, kept in self.kept.items() if kept.level == "forward"]
         gradients = [key for key, kept in self.kept.items() if kept.level == "backward"]
-        yield from self.limited(outputs, moves, self._sizes)
+        yield from self.limited(outputs, moves)
         gradients.sort(key=lambda key: key[0] == NET)  # backwards, the net's output comes first
-        yield from self.limited(reversed(gradients), moves, self._sizes)
+        yield from self.limited(reversed(gradients), moves)
 
 
 class Training(_Both):
@@ -152,8 +152,7 @@ class Training(_Both):
     def clean(self) -> Found:
         batches = self.subject.batches
         double = dict(self.values(self.whole.net, batches, "float64"))
-        self._sizes = Sizes(double, self._sums)
-        self.both(batches, double)
+        self.both(batches, double, self._sums)
         return double
 
     def again(self, net: Any, draw: Draw) -> Values:
@@ -171,7 +170,7 @@ class Training(_Both):
                 yield (path, f"step {n} {name}"), value
 
     def items(self, moves: Moves) -> Iterator[Item]:
-        yield from self.limited(self.kept, moves, self._sizes)
+        yield from self.limited(self.kept, moves)
 
 
 class Artefacts(Part):
