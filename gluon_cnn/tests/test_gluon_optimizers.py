@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from mxnet import gluon
 
+from gluon_cnn import adam_blocks, runtime
+from gluon_cnn.models import get_model
 from gluon_cnn.optimizers import QuickAdam
 
 SHAPES = [(5, 3), (7,), (1,), (8, 6, 3, 3), (20000,)]
@@ -43,25 +45,89 @@ def _trained(rule: mx.optimizer.Optimizer, dtype: str, steps: int = 12) -> list[
     trainer = gluon.Trainer(_parameters(dtype), rule, kvstore=None)
     rng = np.random.default_rng(2)
     for step in range(steps):
-        trainer.set_learning_rate(0.1 / (1 + step))
+        trainer.set_learning_rate((0.1 if step % 2 else 3e-5) / (1 + step))
         _step(trainer, rng, 7 if step % 5 else 3)
     return _bytes(trainer)
 
 
+OPTIONS: list[dict] = [
+    {},
+    {"wd": 0.013},
+    {"clip_gradient": 0.05, "wd": 0.01},
+    {"beta1": 0.3, "beta2": 0.9, "epsilon": 1e-3},
+]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"wd": 0.013},
-        {"clip_gradient": 0.05, "wd": 0.01},
-        {"beta1": 0.3, "beta2": 0.9, "epsilon": 1e-3},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_the_bits_are_those_of_mxnets_adam(options: dict, dtype: str) -> None:
     expected = _trained(mx.optimizer.Adam(**options), dtype)
     assert _trained(QuickAdam(**options), dtype) == expected
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 999 values from 100 values on, by three threads."""
+    monkeypatch.setattr(adam_blocks, "SMALLEST", 100)
+    monkeypatch.setattr(adam_blocks, "BLOCK", 999)
+    monkeypatch.setattr(runtime, "threads", lambda: 3)
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_bits_of_large_arrays_are_the_operators(options: dict) -> None:
+    rule = QuickAdam(**options)
+    assert _trained(rule, "float32") == _trained(mx.optimizer.Adam(**options), "float32")
+    kinds = [type(call).__name__ for call in rule._calls.values()]
+    assert kinds == ["_Call", "_Call", "_Call", "BlockedCall", "BlockedCall"]
+
+
+@pytest.mark.usefixtures("blocks")
+def test_values_that_are_no_numbers_are_the_operators() -> None:
+    special = [np.inf, -np.inf, np.nan, 0.0, -0.0, 1e-45, 3e38, 1e30]
+    found = []
+    for rule in (mx.optimizer.Adam(clip_gradient=2.0), QuickAdam(clip_gradient=2.0)):
+        (parameter,) = [p for p in _parameters("float32") if p.shape == (20000,)]
+        trainer = gluon.Trainer([parameter], rule, kvstore=None)
+        for step in range(3):
+            gradient = np.tile(np.roll(special, step), 2500)
+            parameter.grad()[:] = mx.nd.array(gradient, dtype="float32")
+            parameter.data()._fresh_grad = True
+            trainer.step(1)
+        (slots,) = trainer._updaters[0].states.values()
+        found.append([a.asnumpy() for a in (parameter.data(), *slots)])
+    for expected, actual in zip(*found, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_weights_that_onednn_keeps_in_its_own_order_are_updated_in_place() -> None:
+    found = []
+    for rule in (mx.optimizer.Adam(), QuickAdam()):
+        net = get_model("cifar_cnn")
+        mx.random.seed(1)
+        net.initialize(mx.init.Xavier())
+        net.hybridize()
+        trainer = gluon.Trainer(net.collect_params(), rule, kvstore=None)
+        x = mx.nd.array(np.random.default_rng(0).standard_normal((4, *net.input_shape)))
+        answers = []
+        for _ in range(3):
+            with mx.autograd.record():
+                loss = (net(x) ** 2).sum()
+            loss.backward()
+            answers.append(net(x).asnumpy())  # in inference convolutions reorder their weights
+            trainer.step(4)
+        found.append(answers)
+    np.testing.assert_array_equal(found[1], found[0])
+
+
+@pytest.mark.parametrize("value", [0.01, 1e-8, 3e-5, 7.3e-9, 0.999, 1 / 3, 0.0, -1.0, 2.1724e-05])
+def test_numbers_are_what_the_operator_reads(value: float) -> None:
+    weight, unit = mx.nd.zeros(1), mx.nd.ones(1)
+    slots = mx.nd.zeros(1), mx.nd.zeros(1)
+    # mean = (1 − 0) · rescaled gradient
+    mx.nd.adam_update(weight, unit, *slots, out=weight, lr=0.0, beta1=0.0, rescale_grad=value)
+    assert adam_blocks.as_read(value) == slots[0].asscalar()
 
 
 def test_a_parameter_that_was_cast_is_updated_where_it_is_now() -> None:
