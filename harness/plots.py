@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,9 @@ TRAIN, TEST = "#4477aa", "#cc6644"  # told apart by colour-blind readers too
 
 
 @contextmanager
-def _figure(path: Path, width: float, height: float, layout: str | None = None) -> Iterator[Any]:
+def _figure(
+    path: Path, width: float, height: float, layout: Literal["constrained"] | None = None
+) -> Iterator[Any]:
     """A figure of so many inches to draw on, saved at `path` at the end.
 
     Without a `layout` it is drawn once, where matplotlib's "constrained" draws all to measure it.

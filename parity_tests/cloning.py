@@ -31,8 +31,10 @@ def duplicate(module: Any, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(module, memo)
     twin = object.__new__(type(module))
     memo[id(module)] = twin
+    copies = vars(twin)
     for name, value in vars(module).items():
-        twin.__dict__[name] = _copied(value, memo)
+        plain = type(value) in _PLAIN  # as most are: not worth a call
+        copies[name] = value if plain else _copied(value, memo)
     return twin
 
 
@@ -45,8 +47,9 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if kind in _DICTS:
         twin = kind()
         memo[id(value)] = twin
-        for key, part in value.items():  # a layer's dictionaries are mostly empty
-            twin[key] = _copied(part, memo)
+        if value:  # a layer's dictionaries are mostly empty
+            for key, part in value.items():
+                twin[key] = _copied(part, memo)
         return twin
     if kind is list:
         parts: list[Any] = []

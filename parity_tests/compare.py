@@ -229,14 +229,18 @@ def compare(
     wanted = dtype or _name(expected.dtype)
     if kind != wanted:
         return Verdict("dtype", f"{actual.dtype}, expected {wanted}")
-    refused = _not_finite(actual) or _not_finite(expected)
+    same = bool((actual == expected).all())  # as most are; what is no number equals nothing
+    refused = (None if same else _not_finite(actual)) or _not_finite(expected)
     refused = refused or _empty_of_content(expected, content)
     if refused:
         return replace(_pictured(refused, actual, expected), compared=actual.size)
     size = np.asarray(scale, dtype=np.float64)
     unit = unit or kind
-    if np.any(allowance):
+    if not isinstance(allowance, float) or allowance:
         size = size + np.asarray(allowance) / (factor * UNIT[unit])
+    _require_finite(size, factor)
+    if same:
+        return _verdict(actual, expected, (0,) * actual.ndim, 0.0, size, factor)
     verdict = _values(actual, expected, size, factor, unit)
     return verdict if verdict.ok else _pictured(verdict, actual, expected)
 
@@ -264,12 +268,21 @@ def _not_finite(array: np.ndarray) -> Verdict | None:
 
 
 def _empty_of_content(array: np.ndarray, content: str) -> Verdict | None:
+    if content == "any":
+        return None
     low, high = array.min(), array.max()
-    if low == high == 0 and content != "any":
+    if low == high == 0:
         return Verdict("dead", f"every one of {array.size} values is 0")
     if low == high and array.size > 1 and content == "varied":
         return Verdict("constant", f"every one of {array.size} values is {low}")
     return None
+
+
+def _require_finite(size: np.ndarray, factor: float) -> None:
+    if not (size.min() >= 0 and math.isfinite(size.max())):  # NaN is neither
+        raise ValueError("the scale of a comparison must be finite and not negative")
+    if not math.isfinite(factor):
+        raise ValueError(f"the factor of a comparison is {factor}, expected a finite number")
 
 
 def _values(
@@ -279,25 +292,28 @@ def _values(
     factor: float,
     unit: str,
 ) -> Verdict:
-    if not np.isfinite(size).all() or (size < 0).any():
-        raise ValueError("the scale of a comparison must be finite and not negative")
-    if not math.isfinite(factor):
-        raise ValueError(f"the factor of a comparison is {factor}, expected a finite number")
     if np.issubdtype(actual.dtype, np.floating):
         distance = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
     else:  # integers and booleans: exact in their own type
         distance = (actual != expected).astype(np.float64)
-    if distance.any():
-        roundoff = UNIT.get(unit, UNIT["float64"]) * size
-        if unit in _FLOOR:
-            roundoff = np.where(size > 0, roundoff + _FLOOR[unit], 0.0)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            errors = np.where(distance == 0, 0.0, distance / roundoff)
-        errors = np.broadcast_to(errors, actual.shape)
-        position = tuple(int(i) for i in np.unravel_index(int(np.argmax(errors)), errors.shape))
-        error = float(errors[position])
-    else:  # as most are: nothing to divide
-        position, error = (0,) * actual.ndim, 0.0
+    roundoff = UNIT.get(unit, UNIT["float64"]) * size
+    if unit in _FLOOR:
+        roundoff = np.where(size > 0, roundoff + _FLOOR[unit], 0.0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        errors = np.where(distance == 0, 0.0, distance / roundoff)
+    errors = np.broadcast_to(errors, actual.shape)
+    position = tuple(int(i) for i in np.unravel_index(int(np.argmax(errors)), errors.shape))
+    return _verdict(actual, expected, position, float(errors[position]), size, factor)
+
+
+def _verdict(
+    actual: np.ndarray,
+    expected: np.ndarray,
+    position: tuple[int, ...],
+    error: float,
+    size: np.ndarray,
+    factor: float,
+) -> Verdict:
     bound = factor if size.any() else 0.0
     return Verdict(
         "" if error <= bound else "values",

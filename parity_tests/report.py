@@ -55,24 +55,11 @@ class Row:
     @classmethod
     def judged(cls, level: str, path: str, quantity: str, verdict: Verdict, **more: Any) -> Row:
         """The row of a comparison that was made."""
-        return cls(level, path, quantity, "", **more).with_verdict(verdict)
+        return cls(level, path, quantity, **more, **_outcome(verdict))
 
     def with_verdict(self, verdict: Verdict) -> Row:
         """The same row with a comparison's outcome."""
-        pair = None
-        if verdict.actual is not None and verdict.expected is not None:
-            pair = (verdict.actual, verdict.expected)
-        return replace(
-            self,
-            status="ok" if verdict.ok else "diverged",
-            error=verdict.error,
-            bound=verdict.bound,
-            position=verdict.position,
-            values=pair,
-            compared=verdict.compared,
-            detail="" if verdict.ok else str(verdict),
-            around=verdict.around,
-        )
+        return replace(self, **_outcome(verdict))
 
     @property
     def window(self) -> Around | None:
@@ -118,6 +105,21 @@ class Row:
         )
         because = f"; {self.diagnosis}" if self.diagnosis else ""
         return f"{head}: {self.detail or self.status} ({aside}){because}"
+
+
+def _outcome(verdict: Verdict) -> dict[str, Any]:
+    """What a comparison's verdict sets in its row."""
+    values = (verdict.actual, verdict.expected)
+    return {
+        "status": "ok" if verdict.ok else "diverged",
+        "error": verdict.error,
+        "bound": verdict.bound,
+        "position": verdict.position,
+        "values": None if None in values else values,
+        "compared": verdict.compared,
+        "detail": "" if verdict.ok else str(verdict),
+        "around": verdict.around,
+    }
 
 
 @dataclass(frozen=True)
