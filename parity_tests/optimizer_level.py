@@ -122,11 +122,13 @@ def optimizer_rows(
             TorchSide(course.rule, dtype, make_torch),
         )
         last = 0.0
+        state = {side.side: side.state() for side in sides}
         for step, rate in enumerate(course.rates(steps), 1):
             update = Update(rate, batch=step % 3 + 3, count=step, last=last)
             last = rate
             given = gradients(step, dtype)
-            for order, row in _step_rows(course, update, given, sides, exact):
+            before, state = state, _updated(sides, update, given)
+            for order, row in _step_rows(course, update, given, before, state, exact):
                 ledger.add(step, order, row)
     for row in ledger.rows():
         stage = row.quantity.rpartition(" ")[2]
@@ -140,20 +142,28 @@ def _group(stage: str) -> str:
 
 # A row's place within its step: stage, tensor, check.
 _Placed = tuple[tuple[int, int, int], Row]
+_State = dict[str, dict[str, np.ndarray]]  # slots and "weight" of each parameter
+
+
+def _updated(
+    sides: tuple[Side, Side], update: Update, given: dict[str, np.ndarray]
+) -> dict[str, _State]:
+    """The state of both sides after one more step."""
+    for side in sides:
+        side.set_gradients(given)
+        side.updater.update(update.rate, update.batch)
+    return {side.side: side.state() for side in sides}
 
 
 def _step_rows(
     course: Course,
     update: Update,
     given: dict[str, np.ndarray],
-    sides: tuple[Side, Side],
+    before: dict[str, _State],
+    after: dict[str, _State],
     exact: bool,
 ) -> Iterator[_Placed]:
-    before = {side.side: side.state() for side in sides}
-    for side in sides:
-        side.set_gradients(given)
-        side.updater.update(update.rate, update.batch)
-    after = {side.side: side.state() for side in sides}
+    dtype = str(given[next(iter(SHAPES))].dtype)
     for tensor, name in enumerate(SHAPES):
         equal = True
         for stage, kind in enumerate((*course.rule.slots, "weight")):
@@ -161,21 +171,21 @@ def _step_rows(
                 break
             verdict = compare(after["torch"][name][kind], after["gluon"][name][kind])
             equal = equal and verdict.ok
-            more = {"check": "equal bits", "side": "torch", "dtype": sides[1].dtype}
+            more = {"check": "equal bits", "side": "torch", "dtype": dtype}
             path = f"{course.label}/{name}"
             yield (stage, tensor, 2), Row.judged("optimizer", path, kind, verdict, **more)
-        for place, side in enumerate(sides):
-            if side.side == "torch" and exact and equal:
+        for place, side in enumerate(after):
+            if side == "torch" and exact and equal:
                 continue  # what is said of MXNet's values is said of these
             rows = judged_update(
                 course.rule,
                 update,
-                before[side.side][name],
+                before[side][name],
                 given[name],
-                after[side.side][name],
+                after[side][name],
                 level="optimizer",
                 path=f"{course.label}/{name}",
-                side=side.side,
+                side=side,
                 check="local",
             )
             for stage, row in enumerate(rows):
