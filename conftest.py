@@ -3,6 +3,8 @@
 import gc
 import os
 
+import pytest
+
 # Test processes share the machine: each takes its part of the cores, and what it starts does too.
 # With more threads than cores, those that wait keep the others from working.
 _PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -10,7 +12,29 @@ if _PROCESSES > 1:
     _CORES = len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _CORES // _PROCESSES)))
 
-import gluon_cnn  # noqa: E402, F401
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="also AlexNet and VGG16 at 224×224")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None):
+        return  # the process that hands out the tests runs none, and the others wait for it
+    import gluon_cnn  # noqa: F401
+
+    if config.getoption("--full"):
+        from parity_tests.heap import keep_freed_memory
+
+        keep_freed_memory()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full"):
+        return
+    skip = pytest.mark.skip(reason="full size: run with --full")
+    for item in items:
+        if item.get_closest_marker("full"):
+            item.add_marker(skip)
 
 
 def pytest_collection_finish() -> None:

@@ -21,7 +21,8 @@ QUICK = ("--model", "lenet", "--epochs", "1", "--batch-size", "200", "--augment"
 
 
 def test_both_commands_learn_the_same(tmp_path: Path) -> None:
-    report = check_recipe(("--model", "lenet", "--epochs", "2", "--batch-size", "100"), tmp_path)
+    argv = ("--model", "lenet", "--epochs", "2", "--batch-size", "100")
+    report = check_recipe(argv, tmp_path, draws=2)
     assert report.ok, str(report)
     assert set(report.coverage.percent().values()) == {100.0}
     epochs = [row for row in report.rows if row.quantity.startswith("epoch ")]

@@ -22,7 +22,7 @@ from parity_tests.training_resync import resynchronised_rows
 from parity_tests.trials import plain_trial, project_trial
 
 NETS = ("lenet", "mnist_bn_cnn", "cifar_cnn", "alexnet", "vgg11")
-OFTEN = ("lenet", "mnist_bn_cnn", "cifar_cnn")
+OFTEN = ("lenet", "mnist_bn_cnn")
 
 
 def require(report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Gate:
             raise GateError(f"--parity-baseline: {error}{hint}") from error
         self.new.name = "now"
         self._borders, _ = borders()
+        gc.freeze()  # what is there stays: taking a pair collects, and would search it each time
 
     def of(self, name: str, pair: Any) -> Subject:
         """The subject of a fixture's entry: (gluon_net, torch_net, inputs[, labels])."""
@@ -85,6 +87,7 @@ class Gate:
 
     def finish(self, report: Path) -> None:
         """Record the baseline, or write the report of everything that was compared."""
+        gc.unfreeze()
         if self.old is None:
             if self.new.subjects:
                 store.write(self.new, self.folder)
