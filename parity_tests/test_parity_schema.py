@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def _put(*keys: Any, value: Any) -> Callable[[dict], None]:
 def test_the_schema_refuses(
     change: Callable[[dict], None], diverged: Report, validator: Draft202012Validator
 ) -> None:
-    read = copy.deepcopy(document([diverged]))
+    few = replace(diverged, rows=[row for row in diverged.rows if row.path == "features.3"])
+    read = copy.deepcopy(document([few]))
     assert validator.is_valid(read)
     change(read)
     assert not validator.is_valid(read)

@@ -39,7 +39,11 @@ def test_a_fault_is_found_where_it_is_resynchronised(
 
 
 # One weight 64 units off is within 1e-9 in float64: that takes a bound in units of rounding.
-FREE = [fault for fault in TRAINEES if fault[0] is not OneWeight]
+FREE = [
+    pytest.param(*fault, marks=() if number % 3 == 0 else pytest.mark.slow)
+    for number, fault in enumerate(TRAINEES)
+    if fault[0] is not OneWeight
+]
 
 
 @pytest.mark.parametrize(("fault", "path", "quantity"), FREE, ids=names)
