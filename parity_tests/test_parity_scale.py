@@ -19,7 +19,10 @@ from parity_tests.training_free import free_rows
 from parity_tests.trials import plain_trial, project_trial
 
 
-@pytest.mark.parametrize("model", SCALE_MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(n, marks=pytest.mark.slow if n == "alexnet" else ()) for n in SCALE_MODELS],
+)
 def test_two_devices_compute_what_one_does(model: str) -> None:
     report = check_scale(model, steps=3)
     assert report.ok, report.first_divergence

@@ -151,8 +151,14 @@ def test_importing_mxnet_first_is_said_once(tmp_path: Path) -> None:
 def test_loading_mxnet_loads_no_statistics_packages(tmp_path: Path) -> None:
     code = (
         "import sys, gluon_cnn\n"
-        "loaded = {'sklearn', 'pandas', 'torch'} & set(sys.modules)\n"
-        "assert not loaded, loaded"  # and what stands in for scikit-learn is gone again
+        "loaded = {'sklearn', 'scipy.stats', 'pandas', 'torch'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"  # and what stands in for them is gone again
+        "import gc, mxnet\n"
+        "assert gc.isenabled()\n"
+        "assert mxnet.contrib.quantization.stats.entropy([1.0]) == 0.0\n"
+        "assert mxnet.test_utils.ss.norm.cdf(0) == 0.5\n"
+        "import scipy.stats\n"
+        "assert mxnet.contrib.quantization.stats.norm is scipy.stats.norm"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=_environment(XDG_CACHE_HOME=str(tmp_path)),
