@@ -23,11 +23,13 @@ from mxnet.base import _LIB, check_call
 
 from gluon_cnn import runtime
 
-__all__ = ["SMALLEST", "BlockedCall", "suits"]
+__all__ = ["BlockedCall", "suits"]
 
-# Values from which on it is faster: LeNet's 400,000 are updated sooner, but the step that wakes a
-# second thread for them, while OpenMP's own still wait, takes 5 % longer.
-SMALLEST = 1 << 20
+# From this many values on threads share the work. LeNet's 400,000 are updated sooner by two than by
+# one, but the whole step, which wakes a second thread while OpenMP's own still wait, takes longer.
+SHARED = 1 << 20
+ALONE = 1 << 17  # from here on one thread takes less time than the operator's, where those are
+FEW = 2
 BLOCK = 1 << 18  # a mebibyte of each array
 THREADS = 8  # memory is no faster for more
 
@@ -48,7 +50,8 @@ class Numbers(NamedTuple):
 
 def suits(arrays: Sequence[mx.nd.NDArray]) -> bool:
     """Whether weight, gradient and slots are what is computed here."""
-    return arrays[0].size >= SMALLEST and all(
+    smallest = ALONE if runtime.threads() <= FEW else SHARED
+    return arrays[0].size >= smallest and all(
         a.stype == "default" and a.dtype == np.float32 and a.context.device_type == "cpu"
         for a in arrays
     )
@@ -69,8 +72,8 @@ class BlockedCall:
         numbers = Numbers(*map(as_read, values))
         views = [_memory(array) for array in self._arrays]
         size = views[0].size
-        threads = min(runtime.threads(), THREADS)
-        block = min(BLOCK, -(-size // threads))
+        threads = max(1, min(runtime.threads(), THREADS)) if size >= SHARED else 1
+        block = min(BLOCK, -(-size // threads)) if threads > 1 else size
         starts = iter(range(0, size, block))  # shared: next() on it is one step of Python
         others: list[Future[None]] = [
             _pool(os.getpid()).submit(_work, views, starts, block, numbers)

@@ -65,12 +65,13 @@ def test_the_bits_are_those_of_mxnets_adam(options: dict, dtype: str) -> None:
     assert _trained(QuickAdam(**options), dtype) == expected
 
 
-@pytest.fixture
-def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 999 values from 100 values on, by three threads."""
-    monkeypatch.setattr(adam_blocks, "SMALLEST", 100)
+@pytest.fixture(params=[1, 3])
+def blocks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Arrays of 100 values and more as one block, or in blocks of 999 by three threads."""
+    monkeypatch.setattr(adam_blocks, "ALONE", 100)
+    monkeypatch.setattr(adam_blocks, "SHARED", 100 if request.param > 1 else 1 << 20)
     monkeypatch.setattr(adam_blocks, "BLOCK", 999)
-    monkeypatch.setattr(runtime, "threads", lambda: 3)
+    monkeypatch.setattr(runtime, "threads", lambda: request.param)
 
 
 @pytest.mark.usefixtures("blocks")
