@@ -61,16 +61,12 @@ class BlockedCall:
     """`mx.nd.adam_update` on arrays that stay: weight, gradient, mean and variance."""
 
     def __init__(self, arrays: tuple[mx.nd.NDArray, ...]) -> None:
-        self._arrays = arrays
-
-    def holds(self, arrays: tuple[mx.nd.NDArray, ...]) -> bool:
-        """Whether it was prepared for these arrays: casting a parameter makes others."""
-        return all(a is b for a, b in zip(self._arrays, arrays, strict=True))
+        self.arrays = arrays
 
     def __call__(self, values: tuple[float, ...]) -> None:
         """Update by the operator's numbers: lr, beta1, beta2, epsilon, wd, rescale_grad, clip."""
         numbers = Numbers(*map(as_read, values))
-        views = [_memory(array) for array in self._arrays]
+        views = [_memory(array) for array in self.arrays]
         size = views[0].size
         threads = max(1, min(runtime.threads(), THREADS)) if size >= SHARED else 1
         block = min(BLOCK, -(-size // threads)) if threads > 1 else size

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from functools import lru_cache
 from typing import Any
 
 import mxnet as mx
@@ -32,12 +33,11 @@ class QuickAdam(mx.optimizer.Adam):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._calls: dict[int, _Call | BlockedCall] = {}  # by the identity of the parameter's array
-        self._numbers = _Numbers(())
 
     def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: Any) -> None:
         arrays = (weight, grad, *state)
         call = self._calls.get(id(weight))
-        if call is None or not call.holds(arrays):
+        if call is None or any(a is not b for a, b in zip(call.arrays, arrays, strict=True)):
             if any(a.stype != "default" for a in arrays):
                 super().update(index, weight, grad, state)
                 return
@@ -50,34 +50,24 @@ class QuickAdam(mx.optimizer.Adam):
         numbers = (
             rate, self.beta1, self.beta2, self.epsilon, self._get_wd(index), self.rescale_grad, clip
         )  # fmt: skip
-        if isinstance(call, BlockedCall):
-            call(numbers)
-            return
-        if numbers != self._numbers.values:  # mostly the same for all parameters of a step
-            self._numbers = _Numbers(numbers)
-        call(self._numbers)
+        call(numbers)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the prepared calls, which point into this process's memory."""
-        return {**super().__getstate__(), "_calls": {}, "_numbers": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "_numbers": _Numbers(())})
+        return {**super().__getstate__(), "_calls": {}}
 
 
-class _Numbers:
+@lru_cache(maxsize=8)  # mostly the same for all parameters of a step
+def _spelt(numbers: tuple[float, ...]) -> Any:
     """The operator's attributes, as the text that it reads."""
-
-    def __init__(self, values: tuple[float, ...]) -> None:
-        self.values = values
-        self.text = c_str_array([repr(float(value)) for value in values])
+    return c_str_array([repr(float(number)) for number in numbers])
 
 
 class _Call:
     """`mx.nd.adam_update` on arrays that stay, with its C arguments prepared."""
 
     def __init__(self, arrays: tuple[mx.nd.NDArray, ...]) -> None:
-        self._arrays = arrays  # the handles live as long as they do
+        self.arrays = arrays  # the handles live as long as they do
         self._operator = ctypes.c_void_p()
         check_call(_LIB.NNGetOpHandle(b"adam_update", ctypes.byref(self._operator)))
         self._inputs = c_handle_array(arrays)
@@ -86,21 +76,17 @@ class _Call:
         self._one = ctypes.c_int(1)
         self._types = ctypes.POINTER(ctypes.c_int)()
 
-    def holds(self, arrays: tuple[mx.nd.NDArray, ...]) -> bool:
-        """Whether it was prepared for these arrays: casting a parameter makes others."""
-        return all(a is b for a, b in zip(self._arrays, arrays, strict=True))
-
-    def __call__(self, numbers: _Numbers) -> None:
+    def __call__(self, numbers: tuple[float, ...]) -> None:
         check_call(
             _LIB.MXImperativeInvokeEx(
                 self._operator,
-                ctypes.c_int(len(self._arrays)),
+                ctypes.c_int(len(self.arrays)),
                 self._inputs,
                 ctypes.byref(self._one),
                 ctypes.byref(self._outputs),
                 ctypes.c_int(_COUNT),
                 _NAMES,
-                numbers.text,
+                _spelt(numbers),
                 ctypes.byref(self._types),
             )
         )

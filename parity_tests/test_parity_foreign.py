@@ -255,7 +255,9 @@ def _blocks(block: Any) -> Iterator[Any]:
         yield from _blocks(child)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=pytest.mark.slow if n >= 4 else ()) for n in range(8)]
+)
 @pytest.mark.parametrize("fails", [False, True])
 def test_neither_net_nor_torchs_generator_changes(seed: int, fails: bool) -> None:
     case = random_case(seed)
