@@ -23,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
     import gluon_cnn  # noqa: F401
 
     if config.getoption("--full"):
-        from parity_tests.heap import keep_freed_memory
+        from parity_tests.backends.heap import keep_freed_memory
 
         keep_freed_memory()
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from benchmarks.cases import SIDES, groups
 from benchmarks.results import describe, picture, read, table, write
 from benchmarks.runner import run_group
-from gluon_cnn import runtime
-from harness.cli import Parser, positive, print_json, run
-from harness.errors import CommandError, UsageError
+from cnn_harness.cli import Parser, positive, print_json, run
+from cnn_harness.errors import CommandError, UsageError
+from gluon_cnn.runtime import settings as runtime
 
 __all__ = ["main"]
 

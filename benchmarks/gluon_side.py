@@ -23,20 +23,20 @@ from mxnet import autograd, gluon
 from benchmarks.cases import Case
 from benchmarks.child import step_times
 from benchmarks.numpy_side import EVERY, RECIPE, made_up, mnist, random_batch
-from gluon_cnn.fused import fused
-from gluon_cnn.measure import training_step
+from cnn_harness.config import TrainConfig
+from cnn_harness.epochs import epoch_rates
+from cnn_harness.jobs.stop import Stop
+from cnn_harness.monitor import Silent
+from cnn_harness.progress import Partial
+from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import get_model
+from gluon_cnn.runtime.measure import training_step
 from gluon_cnn.train import (
     evaluate,
     prepare,
     train_epoch,
     train_step,
 )
-from harness.config import TrainConfig
-from harness.epochs import epoch_rates
-from harness.monitor import Silent
-from harness.progress import Partial
-from harness.stop import Stop
 
 __all__ = ["measure"]
 
@@ -45,7 +45,7 @@ def measure(case: Case) -> dict[str, Any]:
     """What `benchmarks.child` prints for a case of this side."""
     parts = {"train": _train, "infer": _infer, "accuracy": _accuracy, "epoch": _epoch,
              "command": _command}  # fmt: skip
-    settings = {s.name: s.value for s in gluon_cnn.runtime.settled()}
+    settings = {s.name: s.value for s in gluon_cnn.runtime.settings.settled()}
     return {**parts[case.part](case), "settings": settings}
 
 

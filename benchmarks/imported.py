@@ -1,10 +1,10 @@
-"""`python -m benchmarks.imported`: inference through MXNet beside `torch_ref.symbol`'s import.
+"""`python -m benchmarks.imported`: inference through MXNet beside `mxnet_files`'s import.
 
 Both sides open the same exported files of MXNet's own zoo and answer the same random images. Each
 measurement is a process of its own, the sides in turn; what is compared is the median of them. The
 sides are MXNet tuned and hybridized with static memory, the same fused by oneDNN
-(`optimize_for(backend="MKLDNN")`), and the import after `torch_ref.symbol.optimise` and after
-`torch_ref.symbol.freeze`. The outputs of
+(`optimize_for(backend="MKLDNN")`), and the import after `mxnet_files.optimise` and after
+`mxnet_files.freeze`. The outputs of
 all sides must agree, or nothing is printed.
 """
 
@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.cli import Parser, positive, print_json, run
-from harness.errors import CommandError, UsageError
+from cnn_harness.cli import Parser, positive, print_json, run
+from cnn_harness.errors import CommandError, UsageError
 
 __all__ = ["MODELS", "SIDES", "main", "measure", "rows"]
 
@@ -58,7 +58,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if options.child:
         print(json.dumps(_child(**json.loads(options.child))))
         return 0
-    from torch_ref.symbol.zoo import MODELS as KNOWN
+    from mxnet_files.checking.zoo import MODELS as KNOWN
 
     unknown = [name for name in options.models if name not in KNOWN]
     if unknown:
@@ -154,7 +154,7 @@ def _child(side: str, folder: str, name: str, batch: int, seconds: float) -> dic
     images = generator.standard_normal((batch, 3, pixels, pixels)).astype(np.float32)
     place = Path(folder)
     if side == "export":
-        from torch_ref.symbol.zoo import export_model  # torch must not be in MXNet's processes
+        from mxnet_files.checking.zoo import export_model  # torch must not be in MXNet's processes
 
         return {"files": [str(path) for path in export_model(name, place)]}
     symbol, params = place / f"{name}-symbol.json", place / f"{name}-0000.params"
@@ -191,7 +191,7 @@ def _torch(symbol: Path, params: Path, images: np.ndarray, side: str) -> Callabl
     os.environ.setdefault("OMP_PROC_BIND", "true")
     import torch
 
-    from torch_ref.symbol import freeze, load_symbol, optimise
+    from mxnet_files import freeze, load_symbol, optimise
 
     x = torch.from_numpy(images)
     loaded = load_symbol(symbol, params)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import Case
-from data import ArraySplit, Dataset, load_dataset
+from cnn_data import ArraySplit, Dataset, load_dataset
 
 __all__ = ["RECIPE", "made_up", "measure", "mnist", "random_batch"]
 

@@ -13,9 +13,9 @@ from math import prod
 
 from benchmarks.slow_link import BOUND, expected_seconds
 from benchmarks.slow_link_worker import gradient_shapes
+from cnn_harness.cli import Parser, finite_float, positive, run
+from cnn_harness.errors import UsageError
 from gluon_cnn.models import MODELS
-from harness.cli import Parser, finite_float, positive, run
-from harness.errors import UsageError
 
 __all__ = ["WORKERS", "Step", "main", "sizes_of", "step"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.cases import SIDES
 from benchmarks.ratios import BARS, better, middle, ratio, reached, values
-from gluon_cnn import machine
 from gluon_cnn.models import get_model
+from gluon_cnn.runtime import machine
 from gluon_cnn.summary import summarise
 
 __all__ = ["describe", "file_name", "picture", "read", "table", "write"]

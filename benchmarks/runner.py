@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.cases import Case, Group
-from gluon_cnn import runtime
+from gluon_cnn.runtime import settings as runtime
 
 __all__ = ["Failure", "run_case", "run_group"]
 

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from cnn_harness.cli import Parser, positive, print_json, run
+from cnn_harness.errors import CommandError
 from gluon_cnn.launch import SERVE
-from harness.cli import Parser, positive, print_json, run
-from harness.errors import CommandError
 
 __all__ = ["BOUND", "busiest", "expected_seconds", "main", "network"]
 

@@ -16,7 +16,7 @@ from mxnet import autograd, gluon, init
 from mxnet.gluon import nn
 
 from benchmarks.cases import Case
-from data import Split, load_dataset
+from cnn_data import Split, load_dataset
 
 __all__ = ["build", "measure", "train"]
 

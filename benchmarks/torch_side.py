@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from benchmarks.cases import Case
 from benchmarks.child import step_times
 from benchmarks.numpy_side import EVERY, RECIPE, mnist, random_batch
-from harness.config import TrainConfig
-from harness.epochs import epoch_rates
+from cnn_harness.config import TrainConfig
+from cnn_harness.epochs import epoch_rates
 from torch_ref.models import MODELS, get_model
 from torch_ref.train import evaluate, prepare, to_device
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from data import Batches, DataError, Dataset, load_dataset
-from gluon_cnn.devices import contexts
-from gluon_cnn.exported import open_saved
-from gluon_cnn.fused import fused
+from cnn_data import Batches, DataError, Dataset, load_dataset
+from cnn_harness.cli import Parser, print_json, run
+from cnn_harness.errors import CommandError, UsageError
+from cnn_harness.plots import save_confusion
+from gluon_cnn.exporting.exported import open_saved
+from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
-from gluon_cnn.saved import SavedRun
+from gluon_cnn.runtime.devices import contexts
 from gluon_cnn.train import EVALUATION_BATCH, Objective, evaluate
-from harness.cli import Parser, print_json, run
-from harness.errors import CommandError, UsageError
-from harness.plots import save_confusion
+from gluon_cnn.training.saved import SavedRun
 
 __all__ = ["confusion", "evaluate_run", "main"]
 

@@ -20,19 +20,19 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from data import DataError, pixels
-from data.catalog import entry_for
-from gluon_cnn.exported import describe, find_manifest, write_manifest
+from cnn_data import DataError, pixels
+from cnn_data.catalog import entry_for
+from cnn_harness.cli import Parser, natural, positive, print_json, run
+from cnn_harness.errors import CommandError, UsageError
+from cnn_harness.initial import initial_arrays
+from gluon_cnn.exporting.exported import describe, find_manifest, write_manifest
+from gluon_cnn.exporting.onnx_file import OPSET, check_onnx, require_onnx, write_onnx
+from gluon_cnn.exporting.proof import Check, Live, judge, observe
+from gluon_cnn.exporting.real_images import DIGITS, real_images
+from gluon_cnn.exporting.reload import BATCHES, reload
 from gluon_cnn.models import MODELS, ModelError, get_model
-from gluon_cnn.onnx_file import OPSET, check_onnx, require_onnx, write_onnx
-from gluon_cnn.proof import Check, Live, judge, observe
-from gluon_cnn.real_images import DIGITS, real_images
-from gluon_cnn.recipes import DEFAULTS
-from gluon_cnn.reload import BATCHES, reload
-from gluon_cnn.saved import SavedRun, open_run
-from harness.cli import Parser, natural, positive, print_json, run
-from harness.errors import CommandError, UsageError
-from harness.initial import initial_arrays
+from gluon_cnn.training.recipes import DEFAULTS
+from gluon_cnn.training.saved import SavedRun, open_run
 
 __all__ = ["export_net", "fresh_net", "main"]
 

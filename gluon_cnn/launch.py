@@ -3,7 +3,8 @@
 MXNet's wheel holds dmlc_tracker, which its `tools/launch.py` drives: it starts a scheduler, servers
 and workers on this machine or through ssh, mpirun, srun and others, and tells them of each other.
 It does not notice that one of them dies, and the others wait for ever. So each process is started
-under a `harness.node`, and a `harness.supervise` here ends the job when one is lost.
+under a `cnn_harness.jobs.node`, and a `cnn_harness.jobs.supervise` here ends the job when one is
+lost.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gluon_cnn import runtime
-from harness.cli import Parser, positive, run
-from harness.errors import CommandError, UsageError
-from harness.node import encode
-from harness.supervise import Limits, Supervisor
+from cnn_harness.cli import Parser, positive, run
+from cnn_harness.errors import CommandError, UsageError
+from cnn_harness.jobs.node import encode
+from cnn_harness.jobs.supervise import Limits, Supervisor
+from gluon_cnn.runtime import settings as runtime
 
 __all__ = ["LAUNCHERS", "SERVE", "main", "read_hosts", "submit"]
 
@@ -71,7 +72,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
     def start(port: int) -> None:
         words = [f"{address}:{port}", token, encode(command), encode(SERVE)]
-        submit([sys.executable, "-m", "harness.node", *words], args, address)
+        submit([sys.executable, "-m", "cnn_harness.jobs.node", *words], args, address)
 
     asyncio.run(supervisor.run(address, start))
     return 0

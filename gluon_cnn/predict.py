@@ -9,13 +9,13 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 
-from data import ArraySplit, Batches, DataError, read_image
-from gluon_cnn.devices import contexts
-from gluon_cnn.exported import open_saved
-from gluon_cnn.fused import fused
+from cnn_data import ArraySplit, Batches, DataError, read_image
+from cnn_harness.cli import Parser, positive, print_json, run
+from gluon_cnn.exporting.exported import open_saved
+from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
-from gluon_cnn.saved import SavedRun
-from harness.cli import Parser, positive, print_json, run
+from gluon_cnn.runtime.devices import contexts
+from gluon_cnn.training.saved import SavedRun
 
 __all__ = ["main", "predict", "probabilities"]
 

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
+from cnn_harness.cli import Parser, positive, print_json, run
 from gluon_cnn.models import MODELS, ClassicCNN, ModelError, get_model, leaves
 from gluon_cnn.models.layers import Shape
 from gluon_cnn.models.lenet5 import RBFOutput, ScaledTanh, TableConv2D, TrainableSubsampling
-from harness.cli import Parser, positive, print_json, run
 
 __all__ = ["Row", "Summary", "main", "summarise", "table"]
 

@@ -11,9 +11,24 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
-from data import ArraySplit, Batches, DataError
-from gluon_cnn import checkpoint, parallel, workers
-from gluon_cnn.assembly import (
+from cnn_data import ArraySplit, Batches, DataError
+from cnn_harness.cli import run
+from cnn_harness.epochs import (
+    epoch_rates,
+    follow_epochs,
+    require_finite,
+    run_epochs,
+    save_predictions,
+)
+from cnn_harness.jobs.stop import Stop
+from cnn_harness.monitor import Monitor, Silent
+from cnn_harness.progress import Partial, Progress, read_progress, state_of, step_seed
+from cnn_harness.runfolder import RunFolder
+from cnn_harness.train_command import Framework, train_command
+from gluon_cnn.models import MODELS, ModelError
+from gluon_cnn.runtime.devices import contexts, switches
+from gluon_cnn.training import checkpoint, parallel, workers
+from gluon_cnn.training.assembly import (
     EVALUATION_BATCH,
     Objective,
     Training,
@@ -21,23 +36,8 @@ from gluon_cnn.assembly import (
     make_batches,
     prepare,
 )
-from gluon_cnn.devices import contexts, switches
-from gluon_cnn.models import MODELS, ModelError
-from gluon_cnn.recipes import DEFAULTS, DOCUMENTS
-from gluon_cnn.staging import Staging, to_devices
-from harness.cli import run
-from harness.epochs import (
-    epoch_rates,
-    follow_epochs,
-    require_finite,
-    run_epochs,
-    save_predictions,
-)
-from harness.monitor import Monitor, Silent
-from harness.progress import Partial, Progress, read_progress, state_of, step_seed
-from harness.runfolder import RunFolder
-from harness.stop import Stop
-from harness.train_command import Framework, train_command
+from gluon_cnn.training.recipes import DEFAULTS, DOCUMENTS
+from gluon_cnn.training.staging import Staging, to_devices
 
 __all__ = [
     "EVALUATION_BATCH",

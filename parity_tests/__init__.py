@@ -16,9 +16,9 @@ if find_spec("mxnet") is not None:
         import gluon_cnn  # noqa: F401  (settles threads and engine before MXNet loads)
     import mxnet  # noqa: F401  (before torch)
 
-from parity_tests.compare import Mismatch, Verdict, compare
-from parity_tests.leaves import ParityError
-from parity_tests.report import LEVELS, Coverage, Divergence, Report, Row
+from parity_tests.backends.leaves import ParityError
+from parity_tests.numerics.compare import Mismatch, Verdict, compare
+from parity_tests.reporting.report import LEVELS, Coverage, Divergence, Report, Row
 
 if TYPE_CHECKING:
     from parity_tests.api import DEFAULT_LEVELS, check_parity

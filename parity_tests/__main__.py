@@ -18,20 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import gluon_cnn  # noqa: F401  (settles MXNet's threads before it loads)
-from harness.cli import Parser, natural, positive, print_json, run
-from harness.errors import UsageError
+from cnn_harness.cli import Parser, natural, positive, print_json, run
+from cnn_harness.errors import UsageError
 from parity_tests.api import check_parity
-from parity_tests.cases import MODELS, Case, project_case, user_case
-from parity_tests.data_level import check_data
-from parity_tests.heap import keep_freed_memory
-from parity_tests.kill_commands import clean_command, faults_command
-from parity_tests.leaves import ParityError
-from parity_tests.optimizer_level import check_optimizer
-from parity_tests.report import LEVELS, SCHEMA, Report
-from parity_tests.report_files import write_report
-from parity_tests.scale_level import SCALE_MODELS, check_scale
-from parity_tests.table import table
-from parity_tests.training_level import check_training
+from parity_tests.backends.heap import keep_freed_memory
+from parity_tests.backends.leaves import ParityError
+from parity_tests.cases.pairs import MODELS, Case, project_case, user_case
+from parity_tests.faults.commands import clean_command, faults_command
+from parity_tests.levels.data import check_data
+from parity_tests.levels.multi_device.level import SCALE_MODELS, check_scale
+from parity_tests.levels.optimizer.updates import check_optimizer
+from parity_tests.levels.training.level import check_training
+from parity_tests.reporting.files import write_report
+from parity_tests.reporting.report import LEVELS, SCHEMA, Report
+from parity_tests.reporting.table import table
 
 __all__ = ["main"]
 

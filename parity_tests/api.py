@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.artefacts import artefacts_rows
-from parity_tests.backward import backward_rows
-from parity_tests.diagnosis import diagnose
-from parity_tests.environment import environment
-from parity_tests.forward import forward_rows
-from parity_tests.leaves import ParityError, leaves_of, side_of
-from parity_tests.losses import cross_entropy, fixed_gradients
-from parity_tests.referee import DidNotRun, Subject
-from parity_tests.report import LEVELS, Coverage, Report, Row
-from parity_tests.runs import NET, Arrays, Objective, arrays
-from parity_tests.structure import Pairing, pair_leaves, structure_rows
-from parity_tests.weights import copy_weights, pairing_map, project_map, weights_rows
+from parity_tests.backends.leaves import ParityError, leaves_of, side_of
+from parity_tests.backends.losses import cross_entropy, fixed_gradients
+from parity_tests.backends.runs import NET, Arrays, Objective, arrays
+from parity_tests.levels.artefacts.hybridized import artefacts_rows
+from parity_tests.levels.backward import backward_rows
+from parity_tests.levels.diagnosis.divergences import diagnose
+from parity_tests.levels.forward import forward_rows
+from parity_tests.levels.referee import DidNotRun, Subject
+from parity_tests.levels.weights import copy_weights, pairing_map, project_map, weights_rows
+from parity_tests.pairing.structure import Pairing, pair_leaves, structure_rows
+from parity_tests.reporting.environment import environment
+from parity_tests.reporting.report import LEVELS, Coverage, Report, Row
 
 __all__ = ["DEFAULT_LEVELS", "check_parity"]
 
@@ -168,8 +168,8 @@ def _set_objective(subject: Subject, labels: Any, ours: bool) -> str:
 
 
 def _own_loss(subject: Subject, labels: np.ndarray) -> Objective:
-    from gluon_cnn.losses import loss_for as gluon_loss_for
-    from torch_ref.losses import loss_for as torch_loss_for
+    from gluon_cnn.training.losses import loss_for as gluon_loss_for
+    from torch_ref.training.losses import loss_for as torch_loss_for
 
     return Objective(
         labels=labels,

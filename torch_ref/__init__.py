@@ -1,5 +1,5 @@
 """The PyTorch mirror of `gluon_cnn`: same names, same order, written independently.
 
-Importing the package imports nothing heavy: `torch_ref.transfer` and `torch_ref.params_file` work
-where neither framework is installed.
+Importing the package imports nothing heavy: `torch_ref.transfer` and
+`mxnet_files.reading.params_file` work where neither framework is installed.
 """

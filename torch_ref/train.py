@@ -24,22 +24,23 @@ except ModuleNotFoundError:
     raise
 from torch import nn
 
-from data import ArraySplit, Batches, DataError
-from harness.cli import run
-from harness.epochs import (
+from cnn_data import ArraySplit, Batches, DataError
+from cnn_harness.cli import run
+from cnn_harness.epochs import (
     epoch_rates,
     follow_epochs,
     require_finite,
     run_epochs,
     save_predictions,
 )
-from harness.monitor import Monitor, Silent
-from harness.progress import Partial, Progress, read_progress, state_of, step_seed
-from harness.runfolder import RunFolder
-from harness.stop import Stop
-from harness.train_command import Framework, train_command
-from torch_ref import checkpoint, processes
-from torch_ref.assembly import (
+from cnn_harness.jobs.stop import Stop
+from cnn_harness.monitor import Monitor, Silent
+from cnn_harness.progress import Partial, Progress, read_progress, state_of, step_seed
+from cnn_harness.runfolder import RunFolder
+from cnn_harness.train_command import Framework, train_command
+from torch_ref.models import MODELS, ModelError
+from torch_ref.training import checkpoint, processes
+from torch_ref.training.assembly import (
     EVALUATION_BATCH,
     Objective,
     Training,
@@ -48,9 +49,8 @@ from torch_ref.assembly import (
     prepare,
     to_device,
 )
-from torch_ref.devices import switches
-from torch_ref.models import MODELS, ModelError
-from torch_ref.recipes import DEFAULTS, DOCUMENTS
+from torch_ref.training.devices import switches
+from torch_ref.training.recipes import DEFAULTS, DOCUMENTS
 
 __all__ = [
     "EVALUATION_BATCH",

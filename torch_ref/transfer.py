@@ -42,10 +42,10 @@ from typing import TypedDict
 
 import numpy as np
 
-from harness.cli import Parser, print_json, run
-from harness.errors import UsageError
-from torch_ref.params_file import ParamsFileError, read_params, write_params
-from torch_ref.tensor_files import SUFFIXES, TensorFileError, read_tensors, write_tensors
+from cnn_harness.cli import Parser, print_json, run
+from cnn_harness.errors import UsageError
+from mxnet_files.reading.params_file import ParamsFileError, read_params, write_params
+from mxnet_files.reading.tensor_files import SUFFIXES, TensorFileError, read_tensors, write_tensors
 
 __all__ = ["IGNORED", "ROLES", "TransferError", "main", "to_gluon", "to_torch", "transfer_file"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import imported
 from benchmarks.imported import SIDES, main, measure, rows
-from harness.errors import CommandError
+from cnn_harness.errors import CommandError
 
 
 @pytest.fixture

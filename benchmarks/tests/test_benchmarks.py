@@ -10,7 +10,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import cases, child, ratios, results, runner, source_script
 from benchmarks.cases import Case, Group
-from data import ArraySplit, load_dataset
+from cnn_data import ArraySplit, load_dataset
 
 ABOUT = {"cpu": "X", "threads": 2, "memory_mb": 2048, "mxnet": "1", "torch": "2", "numpy": "3",
          "python": "3.11", "date": "2026-01-02"}  # fmt: skip

@@ -4,9 +4,10 @@ import functools
 import sys
 from dataclasses import replace
 
-from gluon_cnn import train, workers
-from harness.cli import run
-from harness.train_command import train_command
+from cnn_harness.cli import run
+from cnn_harness.train_command import train_command
+from gluon_cnn import train
+from gluon_cnn.training import workers
 
 FRAMEWORK = replace(train.FRAMEWORK, prepare=functools.partial(train.prepare, dtype="float64"))
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import mxnet as mx
 
-from data.tests.fuzzing import Target, one_line_errors
-from gluon_cnn import checkpoint
-from gluon_cnn.exported import read_manifest
+from cnn_data.tests.fuzzing import Target, one_line_errors
+from cnn_harness.config import TrainConfig
+from cnn_harness.errors import CommandError
+from cnn_harness.progress import Partial, Progress, read_progress, state_of
+from cnn_harness.sealed import read_sealed, seal
+from gluon_cnn.exporting.exported import read_manifest
+from gluon_cnn.exporting.params_layout import LayoutError, read_layout
 from gluon_cnn.models import ModelError, get_model
-from gluon_cnn.params_layout import LayoutError, read_layout
-from gluon_cnn.saved import open_run
-from harness.config import TrainConfig
-from harness.errors import CommandError
-from harness.progress import Partial, Progress, read_progress, state_of
-from harness.sealed import read_sealed, seal
+from gluon_cnn.training import checkpoint
+from gluon_cnn.training.saved import open_run
 
 _SCRATCH = tempfile.TemporaryDirectory(prefix="fuzz-")
 _FOLDER = Path(_SCRATCH.name)

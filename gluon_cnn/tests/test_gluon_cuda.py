@@ -10,11 +10,12 @@ from pathlib import Path
 import mxnet as mx
 import pytest
 
-from gluon_cnn import cuda, devices, runtime
-from gluon_cnn.cuda import Card, Cuda, probe
-from gluon_cnn.runtime import gpu_choices
-from gluon_cnn.stand_in import shared_object
-from harness.errors import UsageError
+from cnn_harness.errors import UsageError
+from gluon_cnn.runtime import cuda, devices
+from gluon_cnn.runtime import settings as runtime
+from gluon_cnn.runtime.cuda import Card, Cuda, probe
+from gluon_cnn.runtime.settings import gpu_choices
+from gluon_cnn.runtime.stand_in import shared_object
 
 DRIVER_SOURCE = """
 #include <string.h>
@@ -103,7 +104,7 @@ def test_a_driver_without_gpus_says_so(driver, options, words) -> None:
 def test_no_driver_at_all_is_said_and_replaced(tmp_path: Path) -> None:
     # In a process of its own: the stand-in stays loaded under the driver's name
     code = (
-        "import ctypes; from gluon_cnn.cuda import DRIVER_SYMBOLS, probe\n"
+        "import ctypes; from gluon_cnn.runtime.cuda import DRIVER_SYMBOLS, probe\n"
         "found = probe('libcuda-absent.so.1', [])\n"
         "assert found.problem == 'no NVIDIA driver is installed (libcuda-absent.so.1 is missing)'\n"
         "library = ctypes.CDLL('libcuda.so.1')\n"
@@ -227,9 +228,9 @@ def test_the_gpu_wheel_trains_on_the_cpu(
         return done.stdout + done.stderr
 
     code = (
-        "from gluon_cnn import runtime, devices; import mxnet as mx\n"
+        "from gluon_cnn.runtime import devices, settings; import mxnet as mx\n"
         "print(mx.context.num_gpus(), mx.runtime.Features().is_enabled('CUDA'))\n"
-        "print(len(runtime.cuda().loaded), devices.why_cpu())"
+        "print(len(settings.cuda().loaded), devices.why_cpu())"
     )
     counted, why = python("-c", code).splitlines()[:2]
     assert counted == "0 True"

@@ -10,11 +10,12 @@ import mxnet as mx
 import numpy as np
 from PIL import Image
 
-from data import load_dataset
-from gluon_cnn import parallel, train
+from cnn_data import load_dataset
+from gluon_cnn import train
 from gluon_cnn.models import get_model
-from gluon_cnn.recipes import DEFAULTS
-from gluon_cnn.runtime import cpu_devices
+from gluon_cnn.runtime.settings import cpu_devices
+from gluon_cnn.training import parallel
+from gluon_cnn.training.recipes import DEFAULTS
 
 
 def _prepared(model: str, ctx: str, **changes) -> train.Training:
@@ -94,14 +95,15 @@ EPOCH = """
 import sys
 from dataclasses import replace
 sys.orig_argv = ["python", "-m", "gluon_cnn.train", "--ctx", "cpu:0,1"]  # an engine with threads
-from gluon_cnn import parallel, train
+from gluon_cnn import train
+from gluon_cnn.training import parallel
 import mxnet as mx
 import numpy as np
-from data import ArraySplit, load_dataset
-from gluon_cnn.recipes import DEFAULTS
-from harness.monitor import Silent
-from harness.progress import Partial
-from harness.stop import Stop
+from cnn_data import ArraySplit, load_dataset
+from gluon_cnn.training.recipes import DEFAULTS
+from cnn_harness.monitor import Silent
+from cnn_harness.progress import Partial
+from cnn_harness.jobs.stop import Stop
 
 whole = load_dataset("mnist5k")
 few = np.arange(200)

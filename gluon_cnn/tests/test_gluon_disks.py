@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cnn_harness.runfolder import RunFolder
+from cnn_harness.tests.runs import rows, same_end
 from gluon_cnn import train
-from harness.runfolder import RunFolder
-from harness.tests.runs import rows, same_end
 
 ARGV = ["--batch-size", "1000", "--epochs", "2"]
 

@@ -17,17 +17,18 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from data import load_dataset
-from gluon_cnn import evaluate, export, predict, proof, train
+from cnn_data import load_dataset
+from cnn_harness.errors import CommandError
+from gluon_cnn import evaluate, export, predict, train
 from gluon_cnn.export import export_net, fresh_net, write_files
-from gluon_cnn.exported import find_manifest, open_saved, read_manifest
+from gluon_cnn.exporting import proof
+from gluon_cnn.exporting.exported import find_manifest, open_saved, read_manifest
+from gluon_cnn.exporting.onnx_file import check_onnx
+from gluon_cnn.exporting.proof import judge, observe
+from gluon_cnn.exporting.real_images import real_images
+from gluon_cnn.exporting.reload import BATCHES, LOADERS, Reloaded, reload
 from gluon_cnn.models import MODELS
-from gluon_cnn.onnx_file import check_onnx
-from gluon_cnn.proof import judge, observe
-from gluon_cnn.real_images import real_images
-from gluon_cnn.reload import BATCHES, LOADERS, Reloaded, reload
-from gluon_cnn.saved import SavedRun
-from harness.errors import CommandError
+from gluon_cnn.training.saved import SavedRun
 
 WAYS = [(loader, batch) for loader in LOADERS for batch in BATCHES]
 
@@ -336,7 +337,7 @@ def _planting(write, plant):
 
 def _seal_again(folder: Path) -> None:
     """Make the checksums those of the files as they are."""
-    from gluon_cnn.exported import write_manifest
+    from gluon_cnn.exporting.exported import write_manifest
 
     (path,) = folder.glob("mnist_bn_cnn.json")
     values = json.loads(path.read_text())
@@ -586,7 +587,7 @@ def _rename_class(path: Path) -> None:
 def _forget(path: Path) -> None:
     """A file whose sum is right and whose content is not enough."""
     values = json.loads(path.read_text())
-    from gluon_cnn.exported import write_manifest
+    from gluon_cnn.exporting.exported import write_manifest
 
     write_manifest(path, {"name": "lenet"}, [path.parent / n for n in values["files"]])
 
@@ -616,14 +617,14 @@ def test_a_damaged_export_is_refused_by_name(
 
 
 def test_files_outside_the_folder_are_not_opened(copied: Path) -> None:
-    from gluon_cnn.exported import write_manifest
+    from gluon_cnn.exporting.exported import write_manifest
 
     shutil.copy(copied / "lenet.onnx", copied.parent / "other")
     values = read_manifest(copied / "lenet.json")
     write_manifest(copied / "lenet.json", values, [copied / "lenet.onnx"])
     values = json.loads((copied / "lenet.json").read_text())
     values["files"] = {"../other": values["files"]["lenet.onnx"]}
-    from gluon_cnn import exported as module
+    from gluon_cnn.exporting import exported as module
 
     values["sha256"] = module._own_sum({k: v for k, v in values.items() if k != "sha256"})
     (copied / "lenet.json").write_text(json.dumps(values))
@@ -734,7 +735,7 @@ def test_a_newer_onnx_is_named(capsys, run: Path, tmp_path: Path, monkeypatch) -
 
 
 def test_an_operator_without_translation_and_a_file_too_large(tmp_path: Path, monkeypatch) -> None:
-    from gluon_cnn import onnx_file
+    from gluon_cnn.exporting import onnx_file
 
     path = tmp_path / "x.onnx"
     symbol = mx.sym.erfinv(mx.sym.var("data"), name="inverse")

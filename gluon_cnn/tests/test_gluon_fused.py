@@ -6,7 +6,7 @@ import pytest
 from mxnet import autograd
 from mxnet.gluon import nn
 
-from gluon_cnn.fused import fused
+from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import get_model
 from gluon_cnn.train import Objective
 

@@ -1,13 +1,14 @@
-"""Hostile files of runs and exports, and hostile command lines; see `data.tests.fuzzing`."""
+"""Hostile files of runs and exports, and hostile command lines; see `cnn_data.tests.fuzzing`."""
 
 from pathlib import Path
 
 import pytest
 
-from data import prepare
-from data.tests.command_lines import AMOUNTS, check_command_lines, lay_out
-from data.tests.fuzzing import fuzz
-from gluon_cnn import evaluate, export, launch, predict, runtime_command, summary, train
+from cnn_data import prepare
+from cnn_data.tests.command_lines import AMOUNTS, check_command_lines, lay_out
+from cnn_data.tests.fuzzing import fuzz
+from gluon_cnn import evaluate, export, launch, predict, summary, train
+from gluon_cnn.runtime import command as runtime_command
 from gluon_cnn.tests.targets import TARGETS
 
 
@@ -51,16 +52,16 @@ def hostile_folder(tmp_path: Path, monkeypatch) -> Path:
     folder = tmp_path / "here"
     lay_out(folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("harness.train_command.load_data", _no_data)
-    monkeypatch.setattr("data.prepare.build", _no_network)
+    monkeypatch.setattr("cnn_harness.train_command.load_data", _no_data)
+    monkeypatch.setattr("cnn_data.prepare.build", _no_network)
     # Whole jobs and measurements have tests of their own.
     monkeypatch.setattr("gluon_cnn.launch.Supervisor", _not_here)
-    monkeypatch.setattr("gluon_cnn.runtime_command.tune", _not_here)
+    monkeypatch.setattr("gluon_cnn.runtime.command.tune", _not_here)
     return folder
 
 
 def _no_data(config, data_dir, shape):
-    from data import DataError, load_dataset
+    from cnn_data import DataError, load_dataset
 
     if config.dataset.startswith("folder:"):
         return load_dataset(config.dataset, data_dir, image_size=config.image_size or shape[1])
@@ -68,13 +69,13 @@ def _no_data(config, data_dir, shape):
 
 
 def _no_network(*_, **__):
-    from data import DataError
+    from cnn_data import DataError
 
     raise DataError("no network here")
 
 
 def _not_here(*_, **__):
-    from harness.errors import CommandError
+    from cnn_harness.errors import CommandError
 
     raise CommandError("not here")
 

@@ -17,8 +17,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from gluon_cnn import launch, runtime, train
-from harness.errors import CommandError
+from cnn_harness.errors import CommandError
+from gluon_cnn import launch, train
+from gluon_cnn.runtime import settings as runtime
 
 # A rate at which an epoch does not amplify rounding
 DIGITS = ["--optimizer", "sgd", "--lr", "0.01", "--momentum", "0.9", "--batch-size", "100"]
@@ -89,7 +90,9 @@ def _kill_when_it_learns(job: subprocess.Popen[str], mark: str, run: Path, epoch
         assert time.monotonic() < deadline
         time.sleep(0.05)
     everyone = _descendants(job.pid)
-    (victim, *_) = (p for p, a in everyone.items() if mark in a and "harness.node" not in a)
+    (victim, *_) = (
+        p for p, a in everyone.items() if mark in a and "cnn_harness.jobs.node" not in a
+    )
     os.kill(victim, signal.SIGKILL)
     return set(everyone)
 
@@ -172,7 +175,7 @@ def test_a_killed_server_or_scheduler_ends_the_job(mark: str, nth: int, tmp_path
         assert time.monotonic() < deadline
         time.sleep(0.1)
     everyone = _descendants(job.pid)
-    victims = [p for p, a in everyone.items() if mark in a and "harness.node" not in a]
+    victims = [p for p, a in everyone.items() if mark in a and "cnn_harness.jobs.node" not in a]
     assert len(victims) == 2
     os.kill(victims[nth], signal.SIGKILL)
     killed = time.monotonic()

@@ -9,7 +9,6 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from gluon_cnn.losses import RBFLoss
 from gluon_cnn.models import get_model
 from gluon_cnn.models.digits import BITMAPS
 from gluon_cnn.models.lenet5 import (
@@ -19,6 +18,7 @@ from gluon_cnn.models.lenet5 import (
     TableConv2D,
     TrainableSubsampling,
 )
+from gluon_cnn.training.losses import RBFLoss
 
 # Table I again, column by column this time: the S2 maps that each C3 map sees.
 COLUMNS = [

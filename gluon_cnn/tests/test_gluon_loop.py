@@ -5,12 +5,12 @@ import threading
 import numpy as np
 import pytest
 
-from data import ArraySplit, DataError, Dataset
+from cnn_data import ArraySplit, DataError, Dataset
+from cnn_harness.config import TrainConfig
+from cnn_harness.jobs.stop import Stop
+from cnn_harness.monitor import Silent
+from cnn_harness.progress import Partial
 from gluon_cnn.train import prepare, train_epoch
-from harness.config import TrainConfig
-from harness.monitor import Silent
-from harness.progress import Partial
-from harness.stop import Stop
 
 CONFIG = TrainConfig(epochs=2, batch_size=32, augment="shift")
 IMAGES = 150  # four whole batches and a short one

@@ -8,8 +8,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from gluon_cnn.losses import RBFLoss, cross_entropy, loss_for
 from gluon_cnn.models import get_model
+from gluon_cnn.training.losses import RBFLoss, cross_entropy, loss_for
 
 LABELS = np.array([0, 2, 1, 2])
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from mxnet import gluon
 
-from gluon_cnn import adam_blocks, runtime
+from gluon_cnn.fast import adam_blocks
+from gluon_cnn.fast.optimizers import QuickAdam
 from gluon_cnn.models import get_model
-from gluon_cnn.optimizers import QuickAdam
+from gluon_cnn.runtime import settings as runtime
 
 SHAPES = [(5, 3), (7,), (1,), (8, 6, 3, 3), (20000,)]
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from mxnet import autograd
 
+from gluon_cnn.fast.padding import FilledConv, filled
 from gluon_cnn.models import get_model
-from gluon_cnn.padding import FilledConv, filled
 from gluon_cnn.train import Objective
 
 NARROW = ("lenet", "lenet_sigmoid", "lenet_linear")

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from gluon_cnn import assembly, train
+from cnn_harness.errors import UsageError
+from cnn_harness.jobs.stop import Stop
+from cnn_harness.tests.runs import rows, same_end
+from gluon_cnn import train
 from gluon_cnn.models.base import ClassicCNN
 from gluon_cnn.models.layers import RELU, BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool
-from harness.errors import UsageError
-from harness.stop import Stop
-from harness.tests.runs import rows, same_end
+from gluon_cnn.training import assembly
 
 
 class StopAfter(Stop):
@@ -44,7 +45,7 @@ def small(monkeypatch) -> None:
 
 def _stopped_after(looks: int, argv: list[str], monkeypatch) -> int:
     with monkeypatch.context() as patch:
-        patch.setattr("harness.train_command.Stop", lambda: StopAfter(looks))
+        patch.setattr("cnn_harness.train_command.Stop", lambda: StopAfter(looks))
         return train.main(argv)
 
 
@@ -88,7 +89,7 @@ def test_stopped_anywhere_and_resumed(
 def test_every_step_draws_other_masks(small: None, tmp_path: Path) -> None:
     import mxnet as mx
 
-    from harness.progress import step_seed
+    from cnn_harness.progress import step_seed
 
     masks = []
     for step in (0, 1, 2, 0):
@@ -197,7 +198,7 @@ def test_a_checkpoint_of_another_run_is_refused_by_field(finished: Path, capsys)
 
 
 def test_other_data_are_refused_by_field(small: None, tmp_path: Path, capsys) -> None:
-    from harness.tests.runs import photographs
+    from cnn_harness.tests.runs import photographs
 
     folder = photographs(tmp_path / "photographs", size=28)
     run = tmp_path / "run"
@@ -217,9 +218,9 @@ def test_other_data_are_refused_by_field(small: None, tmp_path: Path, capsys) ->
 
 
 def test_from_python_a_changed_batch_is_refused(finished: Path) -> None:
-    from data import load_dataset
-    from harness.runfolder import RunFolder
-    from harness.train_command import read_run
+    from cnn_data import load_dataset
+    from cnn_harness.runfolder import RunFolder
+    from cnn_harness.train_command import read_run
 
     config = read_run(finished)["config"].replace(batch_size=10)
     training = train.prepare(config, load_dataset("mnist5k"), "cpu")

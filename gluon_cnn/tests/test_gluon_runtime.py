@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gluon_cnn import machine, runtime, runtime_command, tuning
-from harness.errors import CommandError
+from cnn_harness.errors import CommandError
+from gluon_cnn.runtime import command as runtime_command
+from gluon_cnn.runtime import machine, tuning
+from gluon_cnn.runtime import settings as runtime
 
 NAMES = (*tuning.NAMES, "OMP_WAIT_POLICY", "XDG_CACHE_HOME", "DMLC_ROLE", runtime.MARK)
 

@@ -4,7 +4,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from gluon_cnn.staging import Staging, to_devices
+from gluon_cnn.training.staging import Staging, to_devices
 
 
 @pytest.mark.parametrize("devices", [[mx.cpu(0)], [mx.cpu(0), mx.cpu(1)]], ids=len)

@@ -7,9 +7,9 @@ from mxnet import autograd
 from mxnet.gluon import HybridBlock, nn
 from mxnet.gluon.loss import SoftmaxCrossEntropyLoss
 
-from gluon_cnn.losses import CrossEntropy
+from gluon_cnn.fast.padding import _pooled_first, filled
 from gluon_cnn.models import get_model
-from gluon_cnn.padding import _pooled_first, filled
+from gluon_cnn.training.losses import CrossEntropy
 
 
 def _both(layers: list[HybridBlock], x: np.ndarray, dtype: str) -> list[bytes]:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_harness.monitor import METRICS
+from cnn_harness.tests.runs import photographs
 from gluon_cnn import evaluate, predict, train
 from gluon_cnn.models import MODELS
-from gluon_cnn.recipes import DEFAULTS, DOCUMENTS
-from harness.monitor import METRICS
-from harness.tests.runs import photographs
+from gluon_cnn.training.recipes import DEFAULTS, DOCUMENTS
 
 QUICK = ["--epochs", "1", "--batch-size", "500"]
 
@@ -66,7 +66,7 @@ def test_evaluate_repeats_the_best_row(digits_run: Path, capsys) -> None:
 
 
 def test_predict_names_digits_drawn_as_files(digits_run: Path, tmp_path: Path, capsys) -> None:
-    from data import load_dataset
+    from cnn_data import load_dataset
 
     test = load_dataset("mnist5k").test
     indices = np.arange(40)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from harness.cli import run
-from parity_tests.leaves import ParityError
+from cnn_harness.cli import run
+from parity_tests.backends.leaves import ParityError
 
 __all__ = ["COMMANDS", "asked", "main"]
 

@@ -8,13 +8,13 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cli import Parser, print_json
-from harness.errors import UsageError
-from harness.runfolder import replace_file
+from cnn_harness.cli import Parser, print_json
+from cnn_harness.errors import UsageError
+from cnn_harness.runfolder import replace_file
 from parity_tests.gate import store
-from parity_tests.gate.attribution import NAMES, Comparison, compared
 from parity_tests.gate.snapshot import RULES_NAME, add_options, fresh, progress
 from parity_tests.gate.store import Snapshot
+from parity_tests.gate.verdict import NAMES, Comparison, compared
 
 __all__ = ["main", "text", "write_report"]
 
@@ -92,7 +92,7 @@ def write_report(folder: Path, comparison: Comparison) -> None:
     body = json.dumps(comparison.as_dict(), indent=1, allow_nan=False) + "\n"
     replace_file(folder / "gate.json", lambda part: part.write_text(body, encoding="utf-8"))
     try:
-        from parity_tests.gate.gate_page import page
+        from parity_tests.gate.page import page
     except ModuleNotFoundError as error:
         print(f"no gate.html: {error}; install Jinja2", file=sys.stderr)
         return

@@ -125,7 +125,7 @@ def _models() -> dict[str, str]:
     found = {}
     for room in ("gluon_cnn", "torch_ref"):
         digest = hashlib.sha256()
-        extra = [root / room / name for name in ("losses.py", "optim.py")]
+        extra = [root / room / name for name in ("training/losses.py", "optim.py")]
         for path in sorted((root / room / "models").glob("*.py")) + extra:
             if path.exists():
                 digest.update(path.name.encode() + path.read_bytes())

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cli import Parser, run
+from cnn_harness.cli import Parser, run
 from parity_tests.gate import store
-from parity_tests.gate.attribution import NAMES, Comparison, compared
-from parity_tests.gate.movement import Movement
+from parity_tests.gate.change import Movement
+from parity_tests.gate.verdict import NAMES, Comparison, compared
 
 __all__ = ["main", "table"]
 

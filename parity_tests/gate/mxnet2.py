@@ -16,9 +16,9 @@ import numpy as np
 from mxnet import autograd
 from mxnet.gluon import nn
 
-from harness.cli import Parser, run
-from parity_tests.gate.subjects import drawn
-from parity_tests.runs import reason_of
+from cnn_harness.cli import Parser, run
+from parity_tests.backends.runs import reason_of
+from parity_tests.gate.record.subjects import drawn
 
 __all__ = ["LEAVES", "main", "probe"]
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.errors import CommandError
+from cnn_harness.errors import CommandError
+from parity_tests.backends.leaves import ParityError
 from parity_tests.gate import store
-from parity_tests.gate.attribution import compared
 from parity_tests.gate.compare import write_report
-from parity_tests.gate.pairs import pair_subject, parse_entries, started_from, starts
+from parity_tests.gate.record.subjects import Subject
+from parity_tests.gate.record.user_pairs import pair_subject, parse_entries, started_from, starts
 from parity_tests.gate.snapshot import borders, record_of, take_snapshot
 from parity_tests.gate.store import Snapshot
-from parity_tests.gate.subjects import Subject
-from parity_tests.leaves import ParityError
+from parity_tests.gate.verdict import compared
 
 __all__ = ["Gate", "GateError", "entries"]
 

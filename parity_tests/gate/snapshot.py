@@ -20,17 +20,17 @@ from types import ModuleType
 
 import numpy as np
 
-from harness.cli import Parser, natural
-from harness.errors import CommandError, UsageError
+from cnn_harness.cli import Parser, natural
+from cnn_harness.errors import CommandError, UsageError
+from parity_tests.backends.runs import reason_of
 from parity_tests.gate import store
 from parity_tests.gate.fingerprint import fingerprint
-from parity_tests.gate.moves import NOISE, PAIRS
-from parity_tests.gate.quantities import SAMPLE
-from parity_tests.gate.rules import take_rules
+from parity_tests.gate.record.noise import NOISE, PAIRS
+from parity_tests.gate.record.quantities import SAMPLE
+from parity_tests.gate.record.rules import take_rules
+from parity_tests.gate.record.sides import take
+from parity_tests.gate.record.subjects import FULL, MODELS, STEPS, Subject, project_subject
 from parity_tests.gate.store import Snapshot, SubjectRecord
-from parity_tests.gate.subjects import FULL, MODELS, STEPS, Subject, project_subject
-from parity_tests.gate.taking import take
-from parity_tests.runs import reason_of
 
 __all__ = [
     "RULES_NAME",
@@ -60,7 +60,7 @@ def borders(wanted: Sequence[str] = SIDES) -> tuple[dict[str, ModuleType], dict[
             absent[side] = "not asked for"
             continue
         try:
-            found[side] = importlib.import_module(f"parity_tests.gate.{side}_border")
+            found[side] = importlib.import_module(f"parity_tests.backends.{side}.gate")
         except Exception as error:  # a framework may fail to load in any way
             absent[side] = reason_of(error)
     return found, absent

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
-from harness.errors import CommandError, UsageError
-from parity_tests.gate.quantities import Failure, Kept, Taken
+from cnn_harness.errors import CommandError, UsageError
+from parity_tests.gate.record.quantities import Failure, Kept, Taken
 
 __all__ = ["SCHEMA", "Snapshot", "SnapshotError", "SubjectRecord", "check_free", "read", "write"]
 

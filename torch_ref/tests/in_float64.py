@@ -4,8 +4,8 @@ import functools
 import sys
 from dataclasses import replace
 
-from harness.cli import run
-from harness.train_command import train_command
+from cnn_harness.cli import run
+from cnn_harness.train_command import train_command
 from torch_ref import train
 
 FRAMEWORK = replace(train.FRAMEWORK, prepare=functools.partial(train.prepare, dtype="float64"))

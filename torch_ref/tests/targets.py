@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.tests.fuzzing import Target, one_line_errors
-from torch_ref.params_file import ParamsFileError, parse_params, write_params
-from torch_ref.symbol.errors import SymbolError
-from torch_ref.symbol.load import load_symbol
-from torch_ref.tensor_files import TensorFileError, read_tensors, write_tensors
+from cnn_data.tests.fuzzing import Target, one_line_errors
+from mxnet_files.errors import SymbolError
+from mxnet_files.load import load_symbol
+from mxnet_files.reading.params_file import ParamsFileError, parse_params, write_params
+from mxnet_files.reading.tensor_files import TensorFileError, read_tensors, write_tensors
 
 _SCRATCH = tempfile.TemporaryDirectory(prefix="fuzz-")
 _FOLDER = Path(_SCRATCH.name)

@@ -1,17 +1,17 @@
-"""Hostile parameter and symbol files and command lines; see `data.tests.fuzzing`."""
+"""Hostile parameter and symbol files and command lines; see `cnn_data.tests.fuzzing`."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import torch_ref.symbol.__main__ as symbol
-from data import DataError
-from data.tests.command_lines import AMOUNTS, check_command_lines, lay_out
-from data.tests.fuzzing import fuzz
+import mxnet_files.__main__ as symbol
+from cnn_data import DataError
+from cnn_data.tests.command_lines import AMOUNTS, check_command_lines, lay_out
+from cnn_data.tests.fuzzing import fuzz
+from mxnet_files.checking import zoo
+from mxnet_files.errors import SymbolError
 from torch_ref import train, transfer
-from torch_ref.symbol import zoo
-from torch_ref.symbol.errors import SymbolError
 from torch_ref.tests.targets import TARGETS
 
 
@@ -53,8 +53,8 @@ def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def no_model(name: str, folder: Path) -> None:
         raise SymbolError(f"{name} is not made here")
 
-    monkeypatch.setattr("harness.train_command.load_data", no_data)
-    monkeypatch.setattr("torch_ref.symbol.zoo.check_model", no_model)
+    monkeypatch.setattr("cnn_harness.train_command.load_data", no_data)
+    monkeypatch.setattr("mxnet_files.checking.zoo.check_model", no_model)
     return folder
 
 

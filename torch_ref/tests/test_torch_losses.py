@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from torch_ref.losses import RBFLoss, cross_entropy, loss_for
 from torch_ref.models import get_model
+from torch_ref.training.losses import RBFLoss, cross_entropy, loss_for
 
 RNG = np.random.default_rng(0)
 OUTPUTS = RNG.uniform(0, 30, (6, 10))

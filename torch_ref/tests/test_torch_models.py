@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from mxnet_files.reading.params_file import read_params, write_params
 from torch_ref.models import (
     MODELS,
     ClassicCNN,
@@ -22,7 +23,6 @@ from torch_ref.models import (
     leaves,
 )
 from torch_ref.models.layers import MaskedDropout, MXBatchNorm2d, output_shape
-from torch_ref.params_file import read_params, write_params
 from torch_ref.transfer import to_gluon, to_torch
 
 # doc-0 to doc-3, and Simonyan and Zisserman 2014 with ten classes

@@ -16,12 +16,12 @@ import torch
 import torch.distributed as dist
 from safetensors.numpy import load_file
 
-from data import load_dataset
-from harness.errors import CommandError
-from harness.peers import ALONE
+from cnn_data import load_dataset
+from cnn_harness.errors import CommandError
+from cnn_harness.jobs.peers import ALONE
 from torch_ref import train
-from torch_ref.processes import Processes, join, joined, share_training
-from torch_ref.recipes import DEFAULTS
+from torch_ref.training.processes import Processes, join, joined, share_training
+from torch_ref.training.recipes import DEFAULTS
 
 DIGITS = ["--optimizer", "sgd", "--lr", "0.01", "--momentum", "0.9"]
 FARTHER = 4.0  # from float64 than one process: the factor of the parity suite's envelopes

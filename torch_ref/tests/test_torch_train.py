@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.monitor import METRICS
+from cnn_harness.monitor import METRICS
 from torch_ref import train
 from torch_ref.models import MODELS
-from torch_ref.recipes import DEFAULTS
+from torch_ref.training.recipes import DEFAULTS
 
 QUICK = ["--epochs", "1", "--batch-size", "200"]
 

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from torch_ref.params_file import BFLOAT16, read_params, write_params
-from torch_ref.tensor_files import DTYPES, TensorFileError, read_tensors, write_tensors
+from mxnet_files.reading.params_file import BFLOAT16, read_params, write_params
+from mxnet_files.reading.tensor_files import DTYPES, TensorFileError, read_tensors, write_tensors
 from torch_ref.transfer import TransferError, main, to_gluon, to_torch
 
 GLUON = {

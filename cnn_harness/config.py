@@ -1,0 +1,146 @@
+"""One frozen configuration a run; the flags of both `train` commands are made from its fields."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cnn_data import AUGMENTATIONS, NORMALISATIONS
+from cnn_harness.cli import finite_float, natural, positive
+from cnn_harness.errors import CommandError, UsageError
+from cnn_harness.initial import INITIALISERS
+from cnn_harness.schedule import SCHEDULES
+
+__all__ = ["OPTIMIZERS", "TrainConfig", "flags"]
+
+OPTIMIZERS = ("sgd", "adam")
+FITS = ("resize", "pad")
+
+
+def _flag(default: Any, help: str, **options: Any) -> Any:
+    """A field that is also a flag; `options` go to argparse."""
+    return field(default=default, metadata={"help": help, **options})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run computes, and nothing else.
+
+    Two runs with equal configurations, thread counts and package versions end with bit-equal
+    parameters; where a run is written, and on which device, is not part of it.
+    """
+
+    model: str = _flag("lenet", "which network", metavar="NAME")
+    dataset: str = _flag(
+        "mnist5k", "mnist5k, mnist, fashion_mnist, cifar10, imagenette, folder:PATH", metavar="NAME"
+    )
+    epochs: int = _flag(20, "passes over the training images", type=positive)
+    batch_size: int = _flag(64, "images per update", type=positive)
+    optimizer: str = _flag("adam", "update rule", choices=OPTIMIZERS)
+    lr: float = _flag(
+        0.002, "learning rate (its highest value, under a schedule)", type=finite_float
+    )
+    momentum: float = _flag(0.0, "momentum of sgd", type=finite_float)
+    nesterov: bool = _flag(False, "Nesterov momentum for sgd", action="store_true")
+    wd: float = _flag(0.0, "weight decay, on every parameter as Gluon does", type=finite_float)
+    schedule: str = _flag("cosine", "how the learning rate falls", choices=SCHEDULES)
+    warmup_epochs: int = _flag(0, "epochs over which the learning rate climbs", type=natural)
+    step_epochs: int = _flag(10, "epochs between two steps of the step schedule", type=positive)
+    step_factor: float = _flag(0.1, "factor of each step of the step schedule", type=finite_float)
+    initialiser: str = _flag("xavier", "how weights start", choices=INITIALISERS)
+    normalise: str = _flag("standard", "what pixels become", choices=NORMALISATIONS)
+    augment: str = _flag("none", "how training images vary", choices=AUGMENTATIONS)
+    image_size: int | None = _flag(
+        None, "side of the square images, pixels; unset: the dataset's own", type=positive
+    )
+    fit: str = _flag("resize", "how images reach --image-size", choices=FITS)
+    seed: int = _flag(0, "seed of weights, order, augmentation and dropout", type=natural)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use, however the configuration was made.
+
+        Raises: UsageError, naming the field.
+        """
+        for name in ("epochs", "batch_size", "step_epochs"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.image_size is None or self.image_size >= 1, "image_size", self.image_size,
+                 "at least 1")  # fmt: skip
+        for name, known in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("initialiser", INITIALISERS),
+            ("normalise", NORMALISATIONS),
+            ("augment", AUGMENTATIONS),
+            ("fit", FITS),
+        ):
+            value = getattr(self, name)
+            _require(value in known, name, value, "one of " + ", ".join(known))
+        _require(self.lr > 0, "lr", self.lr, "more than 0")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1")
+        _require(self.wd >= 0, "wd", self.wd, "0 or more")
+        _require(0 <= self.warmup_epochs <= self.epochs, "warmup_epochs", self.warmup_epochs,
+                 f"0 to the run's {self.epochs} epochs")  # fmt: skip
+        if self.optimizer == "adam":
+            _require(not self.momentum and not self.nesterov, "momentum", self.momentum,
+                     "0 with adam, which has its own")  # fmt: skip
+        _require(not self.nesterov or self.momentum > 0, "nesterov", self.nesterov,
+                 "a momentum above 0 beside it")  # fmt: skip
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        """A copy with the given fields changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: object, origin: str | Path) -> TrainConfig:
+        """The configuration in a parsed `config.json`; `origin` names the file in errors.
+
+        Raises: CommandError for anything but an object with exactly these fields and types.
+        """
+        if not isinstance(values, dict):
+            raise CommandError(f"{origin}: the configuration is not a JSON object")
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        wrong = sorted(set(known) ^ set(values))
+        if wrong:
+            raise CommandError(
+                f"{origin}: configuration fields missing or unknown: {', '.join(map(str, wrong))}"
+            )
+        for name, value in values.items():
+            like = known[name].default
+            if name == "image_size":
+                fits = value is None or type(value) is int
+            elif isinstance(like, float):
+                fits = type(value) in (int, float)
+            else:
+                fits = type(value) is type(like)
+            if not fits:
+                raise CommandError(f"{origin}: {name} is {json.dumps(value)}, not of its type")
+        return cls(**values)
+
+
+def _require(good: bool, name: str, value: object, expected: str) -> None:
+    if not good:
+        raise UsageError(f"{name} is {value}, expected {expected}")
+
+
+def flags(parser: argparse.ArgumentParser, defaults: TrainConfig) -> None:
+    """Add a flag for every field, `--help` showing `defaults`.
+
+    Unset flags are absent from the namespace: what was given must be told from what was not, so
+    that it can change a recipe, or be held against the run to resume.
+    """
+    for f in dataclasses.fields(TrainConfig):
+        options = dict(f.metadata)
+        text = options.pop("help")
+        default = getattr(defaults, f.name)
+        if default is not None and default is not False:
+            text += f" (default: {default})"
+        parser.add_argument(
+            "--" + f.name.replace("_", "-"), default=argparse.SUPPRESS, help=text, **options
+        )

@@ -1,0 +1,142 @@
+"""What a run shows while it goes on: progress, the epoch line, metrics, curves, TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Protocol, TextIO
+
+from tqdm import tqdm
+
+from cnn_harness.errors import CommandError
+from cnn_harness.plots import save_curves
+from cnn_harness.runfolder import RunFolder
+
+__all__ = ["METRICS", "Monitor", "RunMonitor", "Silent"]
+
+METRICS = (
+    "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "seconds", "images_per_second",
+)  # fmt: skip
+
+
+class Monitor(Protocol):
+    """What the training loops call; `images` counts this epoch's images so far."""
+
+    def resume(self, rows: list[dict[str, Any]]) -> None: ...
+    def start_epoch(self, epoch: int, total: int) -> None: ...
+    def progress(self, images: int, loss: float, accuracy: float) -> None: ...
+    def end_epoch(self, row: dict[str, Any]) -> None: ...
+
+
+class Silent:
+    """A monitor that shows nothing, for training from Python."""
+
+    def resume(self, rows: list[dict[str, Any]]) -> None: ...
+
+    def start_epoch(self, epoch: int, total: int) -> None: ...
+
+    def progress(self, images: int, loss: float, accuracy: float) -> None: ...
+
+    def end_epoch(self, row: dict[str, Any]) -> None: ...
+
+
+class RunMonitor:
+    """Shows a run on `stream` and keeps its folder's metrics and curves up to date.
+
+    On a terminal a bar runs inside each epoch; elsewhere a plain line comes every half minute.
+    An epoch ends in doc-2's line:
+    `epoch:1,train_loss:0.4021,train_acc:0.872,test_acc:0.961,time:0.6 sec`.
+    """
+
+    SILENCE = 30.0  # seconds without a line, where there is no terminal
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        title: str,
+        *,
+        tensorboard: bool = False,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._folder = folder
+        self._title = title
+        self._stream = stream if stream is not None else sys.stderr
+        self._rows: list[dict[str, Any]] = []
+        self._bar: tqdm | None = None
+        self._epoch, self._total, self._said = 0, 0, time.monotonic()
+        self._writer = _summary_writer(folder) if tensorboard else None
+
+    def __enter__(self) -> RunMonitor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close_bar()
+        if self._writer is not None:
+            self._writer.close()
+
+    def resume(self, rows: list[dict[str, Any]]) -> None:
+        """Begin with the checkpoint's rows: the files may lack its last one, or have more."""
+        self._rows = list(rows)
+        if rows:
+            self._write()
+
+    def start_epoch(self, epoch: int, total: int) -> None:
+        self._epoch, self._total, self._said = epoch, total, time.monotonic()
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=total, unit=" images", desc=f"epoch {epoch}", leave=False, file=self._stream
+            )
+
+    def progress(self, images: int, loss: float, accuracy: float) -> None:
+        if self._bar is not None:
+            self._bar.update(images - self._bar.n)
+            self._bar.set_postfix(loss=f"{loss:.4f}", acc=f"{accuracy:.3f}")
+        elif time.monotonic() - self._said >= self.SILENCE:
+            self._said = time.monotonic()
+            self._say(
+                f"epoch {self._epoch}: {images}/{self._total} images, "
+                f"loss {loss:.4f}, accuracy {accuracy:.3f}"
+            )
+
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        self._close_bar()
+        self._rows.append(row)
+        self._write()
+        if self._writer is not None:
+            for name in METRICS[1:]:
+                self._writer.add_scalar(name, row[name], row["epoch"])
+            self._writer.flush()
+        self._say(
+            f"epoch:{row['epoch']},train_loss:{row['train_loss']:.4f},"
+            f"train_acc:{row['train_acc']:.3f},test_acc:{row['test_acc']:.3f},"
+            f"time:{row['seconds']:.1f} sec"
+        )
+
+    def _write(self) -> None:
+        self._folder.write_metrics(self._rows)
+        with self._folder.writing("curves.png"):
+            save_curves(self._folder.path / "curves.png", self._rows, self._title)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _say(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+def _summary_writer(folder: RunFolder) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise CommandError(
+            f"--tensorboard needs the tensorboardX package ({error}): pip install tensorboardX"
+        ) from error
+    return SummaryWriter(str(folder.path / "tensorboard"))

@@ -1,0 +1,71 @@
+import json
+
+import numpy as np
+import pytest
+
+from cnn_harness.cli import Parser, finite_float, natural, positive, print_json, run
+from cnn_harness.errors import CommandError, UsageError
+
+
+def _raise(error: BaseException):
+    def body() -> int:
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("bad\nflag"), 2),
+        (CommandError("it failed"), 1),
+        (ValueError("expected kind"), 1),
+        (PermissionError(13, "Permission denied", "/x"), 1),
+        (SystemExit(0), 0),
+        (SystemExit(2), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes_and_one_line(error: BaseException, code: int, capsys) -> None:
+    assert run(_raise(error), errors=(ValueError,)) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == (0 if isinstance(error, SystemExit) else 1)
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(_raise(ZeroDivisionError()), errors=(ValueError,))
+
+
+def test_bad_usage_is_one_line_and_2(capsys) -> None:
+    parser = Parser(prog="prog")
+    parser.add_argument("--n", type=positive)
+    assert run(lambda: 1 if parser.parse_args(["--n", "0"]) else 0) == 2
+    assert capsys.readouterr().err == (
+        "prog: error: argument --n: got '0', expected a whole number from 1 to 2147483647 "
+        "(see --help)\n"
+    )
+
+
+def test_abbreviated_flags_are_refused(capsys) -> None:
+    parser = Parser(prog="prog")
+    parser.add_argument("--dataset")
+    assert run(lambda: 1 if parser.parse_args(["--data", "x"]) else 0) == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "nan", "inf", ""])
+def test_numbers_that_are_none(text: str) -> None:
+    import argparse
+
+    for kind in (positive, natural, finite_float):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected"):
+            kind(text)
+
+
+def test_json_takes_numpy_and_refuses_nan(capsys) -> None:
+    print_json({"a": np.float32(0.5), "b": np.arange(2)})
+    assert json.loads(capsys.readouterr().out) == {"a": 0.5, "b": [0, 1]}
+    with pytest.raises(ValueError, match="JSON"):
+        print_json({"a": float("nan")})

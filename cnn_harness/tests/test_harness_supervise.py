@@ -1,0 +1,219 @@
+"""The supervisor of a distributed job, with real processes that end in every way there is."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cnn_harness.jobs.node import encode
+from cnn_harness.jobs.supervise import JobFailed, Limits, Supervisor
+
+QUICK = Limits(lost=3.0, start=20.0, grace=1.0, save=5.0, linger=5.0)
+WAIT = ["sleep", "600"]
+
+
+def ranked(rank: int, then: str = "exec sleep 600") -> list[str]:
+    """A worker that reports its rank and goes on."""
+    return ["bash", "-c", f"echo {rank} >&$GLUON_CNN_REPORT; {then}"]
+
+
+class Job:
+    """Starts the nodes of a job as MXNet's launcher does, and keeps their processes."""
+
+    def __init__(self, work: dict[int, list[str]], serve: list[str] | None = None) -> None:
+        self.work, self.serve, self.token = work, serve or ["sleep", "1"], "a token"
+        self.nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self.supervisor = Supervisor(len(work), 1, self.token, limits=QUICK)
+        self.port = 0
+
+    def submit(self, port: int) -> None:
+        self.port = port
+        for role, number in (("scheduler", 0), ("server", 0), *(("worker", n) for n in self.work)):
+            self.start(role, self.work.get(number, []) if role == "worker" else [])
+            # One after another, so that number n gets the command of number n
+            while len(self.supervisor.nodes) < len(self.nodes):
+                time.sleep(0.02)
+
+    def start(self, role: str, work: list[str], token: str | None = None) -> None:
+        words = [f"127.0.0.1:{self.port}", token or self.token, encode(work), encode(self.serve)]
+        self.nodes[f"{role} {len(self.nodes)}"] = subprocess.Popen(
+            [sys.executable, "-m", "cnn_harness.jobs.node", *words],
+            env={**os.environ, "DMLC_ROLE": role},
+        )
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self.supervisor.run("127.0.0.1", self.submit))
+        finally:
+            for node in self.nodes.values():
+                node.send_signal(signal.SIGCONT)
+                node.wait(10)
+
+    def fails(self) -> JobFailed:
+        with pytest.raises(JobFailed) as failure:
+            self.run()
+        return failure.value
+
+    def after(self, seconds: float, act) -> None:
+        """Do something once all nodes have started their processes."""
+
+        def body() -> None:
+            total = len(self.work) + 2
+            while sum(node.pid is not None for node in self.supervisor.nodes) < total:
+                time.sleep(0.02)
+            time.sleep(seconds)
+            act()
+
+        threading.Thread(target=body, daemon=True).start()
+
+    def pid(self, role: str, number: int) -> int:
+        (found,) = (n for n in self.supervisor.nodes if (n.role, n.number) == (role, number))
+        assert found.pid is not None
+        return found.pid
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def _all_gone(job: Job) -> bool:
+    pids = [node.pid for node in job.supervisor.nodes if node.pid is not None]
+    deadline = time.monotonic() + 5
+    while any(map(_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(_alive, pids))
+
+
+def test_a_job_ends_when_its_workers_have_ended() -> None:
+    job = Job({0: ["true"], 1: ["sleep", "0.5"]})
+    job.run()
+    assert _all_gone(job)
+    assert {node.code for node in job.supervisor.nodes} == {0}
+
+
+def test_a_worker_that_fails_ends_the_job_with_its_status() -> None:
+    job = Job({0: ranked(1, "sleep 0.5; exit 3"), 1: ranked(0)}, serve=WAIT)
+    failure = job.fails()
+    assert "worker of rank 1 (pid" in str(failure)
+    assert "exited with status 3" in str(failure)
+    assert "--resume" in str(failure)
+    assert failure.exit_code == 3
+    assert _all_gone(job)
+
+
+@pytest.mark.parametrize(("role", "number"), [("worker", 1), ("server", 0), ("scheduler", 0)])
+def test_a_killed_process_ends_the_job_and_is_named(role: str, number: int) -> None:
+    job = Job({0: ranked(0), 1: ranked(1)}, serve=WAIT)
+    job.after(0.2, lambda: os.kill(job.pid(role, number), signal.SIGKILL))
+    began = time.monotonic()
+    failure = job.fails()
+    name = {"worker": "worker of rank 1", "server": "server 0"}.get(role, role)
+    assert str(failure).startswith(f"{name} (pid ")
+    assert "was killed by SIGKILL" in str(failure)
+    assert failure.exit_code == 1
+    assert time.monotonic() - began < 30
+    assert _all_gone(job)
+
+
+def test_a_killed_node_takes_its_process_with_it() -> None:
+    job = Job({0: WAIT, 1: WAIT}, serve=WAIT)
+    job.after(0.2, lambda: job.nodes["worker 3"].kill())
+    assert "worker without a rank yet (pid" in str(failure := job.fails())
+    assert "was lost" in str(failure)
+    assert _all_gone(job)
+
+
+def test_a_node_that_falls_silent_is_lost() -> None:
+    job = Job({0: WAIT, 1: WAIT}, serve=WAIT)
+    job.after(0.2, lambda: job.nodes["worker 2"].send_signal(signal.SIGSTOP))
+    assert "worker without" in str(failure := job.fails())
+    assert "not been heard of for 3 s" in str(failure)
+    assert _all_gone(job)
+
+
+def test_what_ignores_being_asked_is_killed() -> None:
+    stubborn = ["bash", "-c", "trap '' TERM; sleep 600 & wait; sleep 600"]
+    job = Job({0: stubborn, 1: ["bash", "-c", "sleep 0.5; exit 1"]}, serve=WAIT)
+    job.fails()
+    assert _all_gone(job)
+
+
+def test_an_interrupted_job_lets_worker_0_save_while_the_others_serve(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    mark = str(700 + os.getpid() / 1e6)  # how long the other worker sleeps, by which it is found
+    save = f"sleep 0.5; pgrep -f 'sleep {mark}' && echo alive >{note}; exit 143"
+    saves = ["bash", "-c", f'trap "{save}" TERM; while :; do sleep 0.1; done']
+    job = Job({0: saves, 1: ["sleep", mark]}, serve=WAIT)
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    job.after(0.3, interrupt)
+    failure = job.fails()
+    assert failure.exit_code == 128 + signal.SIGTERM
+    assert "SIGTERM" in str(failure)
+    assert "alive" in note.read_text()
+    assert _all_gone(job)
+
+
+def test_processes_that_never_come_are_counted() -> None:
+    job = Job({0: WAIT, 1: WAIT}, serve=WAIT)
+    job.supervisor = Supervisor(3, 2, job.token, limits=Limits(start=1.0, grace=1.0))
+    assert str(job.fails()).startswith("1 workers, 1 servers did not start within 1 s")
+    assert _all_gone(job)
+
+
+def test_a_stranger_is_not_admitted() -> None:
+    job = Job({0: ["sleep", "2"]})
+
+    def intrude() -> None:
+        job.start("worker", ["touch", "/nonexistent"], token="another")
+        job.start("worker", ["touch", "/nonexistent"])  # known, but there is no place left
+
+    job.after(0.0, intrude)
+    job.run()
+    assert len(job.supervisor.nodes) == 3
+
+
+def test_a_launcher_that_cannot_start_anything_is_reported() -> None:
+    job = Job({0: WAIT})
+
+    def broken(port: int) -> None:
+        raise FileNotFoundError("mpirun")
+
+    job.submit = broken  # type: ignore[method-assign]
+    assert "could not start the job: mpirun" in str(job.fails())
+
+
+def test_nodes_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = (
+        "import asyncio, os, subprocess, sys\n"
+        "from cnn_harness.jobs.node import encode\n"
+        "from cnn_harness.jobs.supervise import Supervisor\n"
+        "def submit(port):\n"
+        "    for role in ('scheduler', 'server', 'worker'):\n"
+        f"        work = encode(['bash', '-c', 'echo $$ >>{pids}; exec sleep 600'])\n"
+        "        node = [sys.executable, '-m', 'cnn_harness.jobs.node', f'127.0.0.1:{port}', 't']\n"
+        "        subprocess.Popen([*node, work, work], env={**os.environ, 'DMLC_ROLE': role})\n"
+        "asyncio.run(Supervisor(1, 1, 't').run('127.0.0.1', submit))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 20
+    while not pids.exists() or len(pids.read_text().split()) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    while any(_alive(int(pid)) for pid in pids.read_text().split()):
+        assert time.monotonic() < deadline + 15
+        time.sleep(0.05)

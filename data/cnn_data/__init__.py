@@ -1,0 +1,28 @@
+"""Arrays in, batches out: data sets by name or folder, for any framework.
+
+Nothing here knows MXNet or PyTorch, and TensorFlow is never imported.
+"""
+
+from cnn_data.augment import AUGMENTATIONS
+from cnn_data.batches import Batches
+from cnn_data.catalog import dataset_names
+from cnn_data.errors import DataError
+from cnn_data.load import load_dataset
+from cnn_data.pixels import NORMALISATIONS, Pixels, pixels
+from cnn_data.readers.images import read_image
+from cnn_data.splits import ArraySplit, Dataset, Split
+
+__all__ = [
+    "AUGMENTATIONS",
+    "NORMALISATIONS",
+    "ArraySplit",
+    "Batches",
+    "DataError",
+    "Dataset",
+    "Pixels",
+    "Split",
+    "dataset_names",
+    "load_dataset",
+    "pixels",
+    "read_image",
+]

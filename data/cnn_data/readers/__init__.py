@@ -1,0 +1,1 @@
+"""Original files to arrays, each format by its own reader."""

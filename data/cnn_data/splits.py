@@ -1,0 +1,97 @@
+"""What a data set is once loaded: two splits of uint8 NHWC images with int32 labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from cnn_data.errors import DataError
+
+__all__ = ["ArraySplit", "Dataset", "Pair", "Split", "mixed_order", "stratified_split"]
+
+Pair = tuple[np.ndarray, np.ndarray]  # images uint8 (N, H, W, C), labels int32 (N,)
+
+SPLIT_SEED = 1998  # of every fixed split; changing it changes every published figure
+
+
+class Split(Protocol):
+    """One part of a data set. `labels` is int32 (N,); images are uint8 (n, H, W, C)."""
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        """The images at `indices` (n,), in that order: uint8 (n, H, W, C)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A loaded data set. `mean` and `std` are per channel, of pixels / 255."""
+
+    name: str
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]  # H, W, C, after resizing
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: Split
+    test: Split
+
+
+class ArraySplit:
+    """A split that is held in memory.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        labels: integers (N,).
+
+    Raises:
+        DataError: the shapes or types are not those.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        if images.ndim != 4 or images.dtype != np.uint8:
+            raise DataError(
+                f"images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C)"
+            )
+        if labels.shape != images.shape[:1]:
+            raise DataError(
+                f"{len(images)} images but labels of shape {labels.shape}; expected one label each"
+            )
+        self._images = images
+        self._labels = np.ascontiguousarray(labels, dtype=np.int32)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        return self._images[np.asarray(indices, dtype=np.intp)]
+
+
+def mixed_order(count: int) -> np.ndarray:
+    """A fixed permutation of `count` indices, so that the first few hold many classes."""
+    return np.random.default_rng([SPLIT_SEED, count]).permutation(count)
+
+
+def stratified_split(labels: np.ndarray, held_out: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of a fixed stratified split, (train, test), each in a fixed mixed order.
+
+    Each class gives `held_out` of its members to the test part, rounded, and at least one where
+    it has two. The split is a function of `labels` alone.
+    """
+    rng = np.random.default_rng(SPLIT_SEED)
+    train, test = [], []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        count = 0 if len(members) < 2 else max(1, round(len(members) * held_out))
+        test.append(members[:count])
+        train.append(members[count:])
+    return rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))

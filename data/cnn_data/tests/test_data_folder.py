@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_data import Batches, DataError, Split, encoded, load_dataset, pixels, read_image
+from cnn_data.encoded import EncodedSplit, Files
+from cnn_data.folder import measure_pixels
+from cnn_data.splits import ArraySplit
+from cnn_data.tests import makers
+
+
+def values_of(split: Split) -> list[int]:
+    """The first channel of every picture's first pixel: which pictures are in a split."""
+    images = split.images(np.arange(len(split)))
+    return sorted(images[:, 0, 0, 0].tolist())
+
+
+def test_a_tenth_of_each_class_is_held_out_for_good(tmp_path: Path) -> None:
+    makers.write_classes(tmp_path, {"cat": 20, "dog": 5, "eel": 1})
+    dataset = load_dataset(f"folder:{tmp_path}", image_size=8)
+    assert dataset.class_names == ("cat", "dog", "eel")
+    assert dataset.shape == (8, 8, 1)
+    assert dataset.name == f"folder:{tmp_path}"
+    assert np.bincount(dataset.train.labels).tolist() == [18, 4, 1]
+    assert np.bincount(dataset.test.labels).tolist() == [2, 1]
+    assert sorted(values_of(dataset.train) + values_of(dataset.test)) == list(range(1, 27))
+    again = load_dataset(f"folder:{tmp_path}", image_size=8)
+    assert values_of(again.test) == values_of(dataset.test)
+
+
+def test_labels_belong_to_their_pictures(tmp_path: Path) -> None:
+    makers.write_classes(tmp_path, {"a": 20, "b": 20})
+    dataset = load_dataset(f"folder:{tmp_path}", image_size=4)
+    for split in (dataset.train, dataset.test):
+        first = split.images(np.arange(len(split)))[:, 0, 0, 0]
+        np.testing.assert_array_equal(split.labels, (first > 20).astype(int))
+        assert split.labels.dtype == np.int32
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_train_and_test_folders_are_used_if_there(tmp_path: Path, test: str) -> None:
+    makers.write_classes(tmp_path / "train", {"a": 3, "b": 4})
+    makers.write_classes(tmp_path / test, {"a": 1, "b": 2})
+    dataset = load_dataset(f"folder:{tmp_path}", image_size=8)
+    assert np.bincount(dataset.train.labels).tolist() == [3, 4]
+    assert np.bincount(dataset.test.labels).tolist() == [1, 2]
+    assert values_of(dataset.test) == [1, 2, 3]
+
+
+def test_train_alone_is_split_and_what_lies_beside_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    makers.write_classes(tmp_path / "train", {"a": 10, "b": 10})
+    makers.write_classes(tmp_path, {"extra": 1})
+    dataset = load_dataset(f"folder:{tmp_path}", image_size=8)
+    assert (len(dataset.train), len(dataset.test)) == (18, 2)
+    assert "not used, since there is a train folder: extra" in caplog.text
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    makers.write_classes(tmp_path, {"plane": 2, "train": 2})
+    assert load_dataset(f"folder:{tmp_path}", image_size=8).class_names == ("plane", "train")
+
+
+def test_one_colour_picture_makes_three_channels(tmp_path: Path) -> None:
+    makers.write_classes(tmp_path, {"a": 10, "b": 10})
+    assert load_dataset(f"folder:{tmp_path}", image_size=8).shape == (8, 8, 1)
+    makers.picture((1, 2, 3)).save(tmp_path / "a" / "000.png")
+    dataset = load_dataset(f"folder:{tmp_path}", image_size=8)
+    assert dataset.shape == (8, 8, 3)
+    assert len(dataset.mean) == len(dataset.std) == 3
+    assert dataset.train.images(np.array([0])).shape == (1, 8, 8, 3)
+
+
+def test_images_are_known_by_content_and_the_rest_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    makers.write_classes(tmp_path, {"a": 4})
+    folder = tmp_path / "a"
+    (folder / "000.png").rename(folder / "000.JPG")  # a PNG by content
+    (folder / "001.png").rename(folder / "001")
+    makers.picture(9).save(folder / "x.JPeG", "JPEG")
+    makers.picture(9).save(folder / "y.gif")
+    (folder / "notes.txt").write_text("hello")
+    (folder / ".DS_Store").write_bytes(b"junk")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "README").write_text("hello")
+    with caplog.at_level(logging.WARNING):
+        dataset = load_dataset(f"folder:{tmp_path}", image_size=8)
+    assert len(dataset.train) + len(dataset.test) == 5
+    assert dataset.class_names == ("a",)
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path}: not PNG or JPEG, left out: README, notes.txt, y.gif"
+
+
+def empty(root: Path) -> None:
+    root.mkdir(exist_ok=True)
+
+
+def no_folders(root: Path) -> None:
+    makers.picture(3).save(root / "a.png")
+
+
+def class_without_images(root: Path) -> None:
+    makers.write_classes(root, {"a": 3, "b": 0})
+
+
+def class_of_text(root: Path) -> None:
+    makers.write_classes(root, {"a": 3, "b": 0})
+    (root / "b" / "x.txt").write_text("hello")
+
+
+def zero_bytes(root: Path) -> None:
+    makers.write_classes(root, {"a": 3})
+    (root / "a" / "zero.png").write_bytes(b"")
+
+
+def not_an_image(root: Path) -> None:
+    makers.write_classes(root, {"a": 3})
+    (root / "a" / "bad.JPEG").write_text("hello")
+
+
+def half_a_header(root: Path) -> None:
+    makers.write_classes(root, {"a": 3})
+    (root / "a" / "bad").write_bytes(makers.encoded(makers.picture(3))[:20])
+
+
+def nested(root: Path) -> None:
+    makers.write_classes(root / "a", {"inner": 3})
+    makers.write_classes(root, {"b": 3})
+
+
+def single(root: Path) -> None:
+    makers.write_classes(root, {"a": 1, "b": 1})
+
+
+def empty_test(root: Path) -> None:
+    makers.write_classes(root / "train", {"a": 3})
+    (root / "test").mkdir()
+
+
+def flat_train(root: Path) -> None:
+    (root / "train").mkdir()
+    makers.picture(3).save(root / "train" / "a.png")
+    makers.write_classes(root / "test", {"a": 3})
+
+
+def other_classes(root: Path) -> None:
+    makers.write_classes(root / "train", {"a": 3, "b": 3})
+    makers.write_classes(root / "test", {"a": 3, "c": 3})
+
+
+@pytest.mark.parametrize(
+    ("make", "named", "said"),
+    [
+        (empty, "", "no class folders; expected one sub-folder a class"),
+        (no_folders, "", "no class folders"),
+        (class_without_images, "b", "no PNG or JPEG image in this class"),
+        (class_of_text, "b", "no PNG or JPEG image in this class"),
+        (zero_bytes, "a/zero.png", "is empty (0 bytes)"),
+        (not_an_image, "a/bad.JPEG", "cannot be read as an image"),
+        (half_a_header, "a/bad", "cannot be read as an image"),
+        (nested, "a/inner", "a folder inside class 'a'"),
+        (single, "", "one image a class; expected two"),
+        (empty_test, "test", "no class folders"),
+        (flat_train, "train", "no class folders"),
+        (other_classes, "test", "extra ['c'], missing ['b']"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    tmp_path: Path, make: Callable[[Path], None], named: str, said: str
+) -> None:
+    make(tmp_path)
+    with pytest.raises(DataError) as caught:
+        load_dataset(f"folder:{tmp_path}", image_size=8)
+    assert str(caught.value).startswith(f"{tmp_path / named}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_asked_for_must_make_sense(tmp_path: Path) -> None:
+    makers.write_classes(tmp_path, {"a": 3})
+    with pytest.raises(DataError, match="no such folder; expected one sub-folder a class"):
+        load_dataset("folder:/no/such/folder", image_size=8)
+    with pytest.raises(DataError, match="no image size of its own; give image_size"):
+        load_dataset(f"folder:{tmp_path}")
+    with pytest.raises(DataError, match="image size 0"):
+        load_dataset(f"folder:{tmp_path}", image_size=0)
+    with pytest.raises(DataError, match="unknown fit 'squash'"):
+        load_dataset(f"folder:{tmp_path}", image_size=8, fit="squash")
+
+
+def test_pad_refuses_a_larger_picture_before_training_starts(tmp_path: Path) -> None:
+    makers.write_classes(tmp_path, {"a": 3})  # 8 x 6
+    padded = load_dataset(f"folder:{tmp_path}", image_size=8, fit="pad")
+    assert padded.train.images(np.array([0]))[0, :, 0, 0].tolist()[0] == 0
+    with pytest.raises(DataError, match=r"000\.png: 8 x 6, more than 7 x 7"):
+        load_dataset(f"folder:{tmp_path}", image_size=7, fit="pad")
+
+
+@pytest.mark.parametrize("slow", [0.0, 9.0])
+def test_a_picture_damaged_behind_its_header_stops_the_epoch_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: float
+) -> None:
+    monkeypatch.setattr(encoded, "SLOW", slow)
+    makers.write_classes(tmp_path, {"a": 30}, colour=True)
+    paths = sorted((tmp_path / "a").iterdir())
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = makers.encoded(Image.fromarray(noise))
+    paths[20].write_bytes(whole[: len(whole) // 2])
+    split = EncodedSplit(Files(paths), np.zeros(30), 8, 3)
+    batches = Batches(split, 15, pixels("unit", (0.5,) * 3, (0.5,) * 3))
+    with pytest.raises(DataError, match="damaged image") as caught:
+        list(batches.epoch(0))
+    assert str(paths[20]) in str(caught.value)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+@pytest.mark.parametrize("cached", [True, False])
+def test_images_come_in_order_from_threads_with_and_without_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bool, cached: bool
+) -> None:
+    makers.write_classes(tmp_path, {"a": 100})
+    paths = sorted((tmp_path / "a").iterdir())
+    monkeypatch.setattr(encoded, "SLOW", 0.0 if slow else 9.0)
+    if not cached:
+        monkeypatch.setattr(encoded, "CACHE_LIMIT", 0)
+    split = EncodedSplit(Files(paths), np.zeros(100), 8, 1)
+    for indices in ([5, 3, 99, 3, 0], range(100), range(99, -1, -1), []):
+        wanted = np.array(indices, dtype=int)
+        images = split.images(wanted)
+        assert images.shape == (len(wanted), 8, 8, 1)
+        np.testing.assert_array_equal(images[:, 0, 0, 0], wanted + 1)
+
+
+def test_decoded_pixels_are_kept_only_where_they_are_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    makers.write_classes(tmp_path, {"a": 10})
+    paths = sorted((tmp_path / "a").iterdir())
+    few = EncodedSplit(Files(paths), np.zeros(10), 8, 1)
+    monkeypatch.setattr(encoded, "CACHE_LIMIT", 10 * 8 * 8)
+    many = EncodedSplit(Files(paths), np.zeros(10), 8, 1)
+    everything = np.arange(10)
+    before = few.images(everything), many.images(everything)
+    np.testing.assert_array_equal(*before)
+    before[0][:] = 0  # what was handed out is not the cache
+    shutil.rmtree(tmp_path / "a")
+    np.testing.assert_array_equal(few.images(everything), before[1])
+    with pytest.raises(DataError, match="no such file"):
+        many.images(everything)
+
+
+def test_slow_pictures_are_decoded_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: set[str] = set()
+
+    def crawl(*_: object) -> np.ndarray:
+        used.add(threading.current_thread().name)
+        time.sleep(0.01)
+        return np.zeros((8, 8, 1), np.uint8)
+
+    monkeypatch.setattr(encoded, "decode", crawl)
+    monkeypatch.setattr(encoded, "_cores", lambda: 2)
+    encoded._pool.cache_clear()
+    EncodedSplit(Files([tmp_path] * 30), np.zeros(30), 8, 1).images(np.arange(30))
+    assert sum(name.startswith("decode") for name in used) == 2
+    encoded._pool.cache_clear()
+
+
+def test_training_and_predicting_see_the_same_pixels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "a").mkdir()
+    for i in range(4):
+        array = rng.integers(0, 256, (20 + i, 31, 3), dtype=np.uint8)
+        Image.fromarray(array).save(tmp_path / "a" / f"{i}.jpg")
+    dataset = load_dataset(f"folder:{tmp_path}", image_size=16)
+    for i, path in enumerate(dataset.train._encoded.paths):  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(
+            dataset.train.images(np.array([i]))[0], read_image(path, 16, 3)
+        )
+
+
+def test_mean_and_std_are_those_of_a_fixed_sample() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 4, 4, 3), dtype=np.uint8)
+    images[..., 2] = 51
+    mean, std = measure_pixels(ArraySplit(images, np.zeros(300)))
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std[:2], (images / 255).std((0, 1, 2))[:2], rtol=1e-12)
+    assert std[2] == 1.0  # never changes: nothing to divide by
+    many = ArraySplit(np.concatenate([images] * 4), np.zeros(1200))
+    assert measure_pixels(many) == measure_pixels(many)
+    assert measure_pixels(many)[0] == pytest.approx(mean, abs=0.02)

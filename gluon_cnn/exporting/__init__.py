@@ -1,0 +1,1 @@
+"""Exported files: written, opened again, proven."""

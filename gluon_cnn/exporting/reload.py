@@ -1,0 +1,176 @@
+"""What the files of an export compute, in a process that has seen nothing but the files.
+
+`python -m gluon_cnn.exporting.reload WORK FOLDER…` opens each exported folder every way that its
+files are meant for, runs the inputs in WORK/0.npy, WORK/1.npy, … in the batches of `BATCHES`, and
+writes what it found to WORK/0, WORK/1, …; `gluon_cnn.export` starts it and judges. A file that
+cannot be loaded is a finding, not a failure of this process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+
+from cnn_harness.cli import Parser, one_line, run
+from cnn_harness.errors import CommandError
+from gluon_cnn.exporting.exported import INPUT, find_manifest, open_exported
+
+__all__ = [
+    "BATCHES",
+    "LOADERS",
+    "ONNX_RUNTIME",
+    "SYMBOL_BLOCK",
+    "Reloaded",
+    "main",
+    "parameter_sums",
+    "reload",
+]
+
+BATCHES = (1, 8)  # images at a time; a file that baked its batch in fails one of them
+
+SYMBOL_BLOCK, MODULE, ONNX_RUNTIME = "SymbolBlock.imports", "mx.mod.Module", "ONNX Runtime"
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """What one way of loading found: outputs (n, classes) by batch size, or an error."""
+
+    outputs: dict[int, np.ndarray] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)  # name -> sha256 of its values
+    error: str | None = None
+
+
+def reload(exports: Mapping[Path, np.ndarray]) -> list[dict[str, Reloaded]]:
+    """Open exported folders in a fresh process; for each, what each way of loading found.
+
+    `exports` gives each folder its inputs, float32 (max(BATCHES), C, H, W). Raises: CommandError
+    where the process itself fails.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        for number, inputs in enumerate(exports.values()):
+            np.save(work / f"{number}.npy", inputs)
+        folders = [str(path.absolute()) for path in exports]
+        done = subprocess.run(
+            [sys.executable, "-m", "gluon_cnn.exporting.reload", name, *folders],
+            cwd=Path(__file__).parents[2],  # so that it imports this gluon_cnn, not another
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode:  # it was killed, perhaps for want of memory
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise CommandError(
+                f"the process that reloads the files failed ({done.returncode}): {last}"
+            )
+        return [_read(work / str(number)) for number in range(len(exports))]
+
+
+def _read(folder: Path) -> dict[str, Reloaded]:
+    found = {}
+    for label, result in json.loads((folder / "results.json").read_text()).items():
+        outputs = {n: np.load(folder / f"{label}-{n}.npy") for n in result["batches"]}
+        found[label] = Reloaded(outputs, result["parameters"], result["error"])
+    return found
+
+
+Runner = Callable[[np.ndarray], np.ndarray]
+
+
+def _symbol_block(folder: Path, name: str) -> tuple[Runner, dict[str, str]]:
+    net = open_exported(folder / f"{name}.json", [mx.cpu()]).net
+    return lambda x: net(mx.nd.array(x)).asnumpy(), parameter_sums(net)
+
+
+def _module(folder: Path, name: str) -> tuple[Runner, dict[str, str]]:
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(str(folder / name), 0)
+
+    def forward(x: np.ndarray) -> np.ndarray:
+        module = mx.mod.Module(symbol, data_names=[INPUT], label_names=None, context=mx.cpu())
+        module.bind([(INPUT, x.shape)], for_training=False)
+        module.set_params(arg_params, aux_params)
+        module.forward(mx.io.DataBatch([mx.nd.array(x)]), is_train=False)
+        return module.get_outputs()[0].asnumpy()
+
+    return forward, {}
+
+
+def _onnx_runtime(folder: Path, name: str) -> tuple[Runner, dict[str, str]]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        str(folder / f"{name}.onnx"), providers=["CPUExecutionProvider"]
+    )
+    return lambda x: session.run(None, {INPUT: x})[0], {}
+
+
+LOADERS = {SYMBOL_BLOCK: _symbol_block, MODULE: _module, ONNX_RUNTIME: _onnx_runtime}
+
+
+def parameter_sums(net: mx.gluon.Block) -> dict[str, str]:
+    """A sha256 of each parameter's dtype, shape and values, by its full name."""
+    sums = {}
+    for name, parameter in net.collect_params().items():
+        array = parameter.data(parameter.list_ctx()[0]).asnumpy()
+        head = f"{array.dtype} {array.shape} ".encode()
+        sums[name] = hashlib.sha256(head + array.tobytes()).hexdigest()
+    return sums
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The process; returns 0 once every folder has its findings."""
+    return run(lambda: _command(argv))
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    parser = Parser(
+        prog="python -m gluon_cnn.exporting.reload",
+        description="The second half of gluon_cnn.export: run exported files on given inputs.",
+    )
+    parser.add_argument("work", metavar="WORK", type=Path, help="holds 0.npy, 1.npy, …")
+    parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+", help="of an export")
+    args = parser.parse_args(argv)
+    for number, folder in enumerate(args.folders):
+        into = args.work / str(number)
+        into.mkdir()
+        _examine(folder, np.load(args.work / f"{number}.npy"), into)
+    return 0
+
+
+def _examine(folder: Path, images: np.ndarray, into: Path) -> None:
+    manifest = find_manifest(folder)
+    if manifest is None:
+        raise CommandError(f"{folder} holds no export")
+    name = manifest.stem
+    has_onnx = (folder / f"{name}.onnx").exists()
+    found = {}
+    for label, load in LOADERS.items():
+        if label == ONNX_RUNTIME and not has_onnx:
+            continue
+        batches: list[int] = []
+        parameters: dict[str, str] = {}
+        error = None
+        try:
+            forward, parameters = load(folder, name)
+            for size in BATCHES:
+                np.save(into / f"{label}-{size}.npy", forward(images[:size]))
+                batches.append(size)
+        except Exception as caught:  # whatever a file provokes is what was to be found
+            error = f"{type(caught).__name__}: {one_line(caught)[:500]}"
+        found[label] = {"batches": batches, "parameters": parameters, "error": error}
+    (into / "results.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the train command is made of: data, net, objective, loop, checkpoints, workers."""

@@ -1,0 +1,160 @@
+"""What a run is made of: the net and its objective, optimizer, batches, devices, workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mxnet as mx
+from mxnet import gluon
+
+from cnn_data import Batches, Dataset, pixels
+from cnn_harness.config import TrainConfig
+from cnn_harness.errors import CommandError
+from cnn_harness.initial import initial_arrays
+from cnn_harness.jobs.peers import ALONE, Peers
+from gluon_cnn.fast.padding import filled
+from gluon_cnn.models import ClassicCNN, get_model
+from gluon_cnn.runtime.devices import contexts
+from gluon_cnn.training import parallel
+from gluon_cnn.training.losses import loss_for
+from gluon_cnn.training.staging import Staging
+from gluon_cnn.training.workers import Workers
+
+__all__ = [
+    "EVALUATION_BATCH",
+    "Objective",
+    "Training",
+    "build_net",
+    "make_batches",
+    "make_trainer",
+    "prepare",
+]
+
+EVALUATION_BATCH = 256
+
+
+class Objective(gluon.HybridBlock):
+    """Net, loss and metrics as one graph, so that a step is one call.
+
+    (x, y) -> loss (N,), its sum (1,), the number of right answers (1,), predicted classes (N,).
+    Only `loss` has a gradient. `run` computes what `net` does, from its parameters; by default it
+    is made for training.
+    """
+
+    def __init__(self, net: ClassicCNN, run: gluon.HybridBlock | None = None) -> None:
+        super().__init__(prefix="objective_")
+        self.net = net
+        self.run = filled(net) if run is None else run
+        self.loss = loss_for(net)
+
+    def hybrid_forward(self, F: Any, x: Any, y: Any) -> tuple[Any, Any, Any, Any]:
+        outputs = self.run(x)
+        winner = F.argmin if self.net.smallest_wins else F.argmax
+        predicted = winner(F.BlockGrad(outputs), axis=1)  # a float, as MXNet's argmax returns
+        loss, hits = self.loss(outputs, y), F.broadcast_equal(predicted, y)
+        return loss, F.sum(F.BlockGrad(loss)), F.sum(hits), predicted
+
+
+def build_net(
+    config: TrainConfig, dataset: Dataset, devices: list[mx.Context], dtype: str = "float32"
+) -> ClassicCNN:
+    """The configured net for this dataset, on the devices, its weights drawn from the seed.
+
+    Raises: ModelError where the images are too small for it, or the classes too many.
+    """
+    height, width, channels = dataset.shape
+    if height != width:
+        raise CommandError(
+            f"{dataset.name} has images of {height}×{width}, expected square ones: "
+            f"pass --image-size {max(height, width)}"
+        )
+    net = get_model(config.model, len(dataset.class_names), channels, height)
+    net.cast(dtype)
+    net.initialize(ctx=devices)
+    parameters = net._collect_params_with_prefix()
+    shapes = {name: p.shape for name, p in parameters.items() if p.grad_req != "null"}
+    for name, array in initial_arrays(shapes, config.initialiser, config.seed).items():
+        parameters[name].set_data(mx.nd.array(array, dtype=dtype))
+    return net
+
+
+def make_trainer(
+    net: ClassicCNN, config: TrainConfig, devices: list[mx.Context], peers: Peers = ALONE
+) -> gluon.Trainer:
+    """The configured optimizer over all parameters of the net; gradients are summed over devices
+    and workers."""
+    options: dict[str, Any] = {"learning_rate": config.lr, "wd": config.wd}
+    name = config.optimizer
+    if name == "sgd":
+        options["momentum"] = config.momentum
+        if config.nesterov:
+            name = "nag"
+    store = peers.store if isinstance(peers, Workers) else None
+    return parallel.combining_trainer(net.collect_params(), name, options, devices, store)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run that is ready to start: everything that could be refused has been checked."""
+
+    config: TrainConfig
+    dataset: Dataset
+    devices: list[mx.Context]
+    net: ClassicCNN
+    trainer: gluon.Trainer
+    objective: Objective
+    train: Batches
+    test: Batches
+    staging: Staging
+    peers: Peers = ALONE
+    dtype: str = "float32"
+
+
+def make_batches(
+    config: TrainConfig, dataset: Dataset, peers: Peers = ALONE
+) -> tuple[Batches, Batches]:
+    """The training batches of a run, of which each worker sees its part, and the test batches."""
+    prepared = pixels(config.normalise, dataset.mean, dataset.std)
+    train = Batches(
+        dataset.train,
+        config.batch_size,
+        prepared,
+        augment=config.augment,
+        shuffle=True,
+        seed=config.seed,
+        shard=(peers.rank, peers.count),
+    )
+    return train, Batches(dataset.test, EVALUATION_BATCH, prepared)
+
+
+def prepare(
+    config: TrainConfig,
+    dataset: Dataset,
+    ctx: str = "auto",
+    peers: Peers = ALONE,
+    *,
+    dtype: str = "float32",
+) -> Training:
+    """Build net, optimizer and batches; writes nothing.
+
+    Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
+    """
+    devices = contexts(ctx)
+    net = build_net(config, dataset, devices, dtype)
+    objective = Objective(net)
+    objective.hybridize(static_alloc=True, static_shape=True)
+    train, test = make_batches(config, dataset, peers)
+    return Training(
+        config=config,
+        dataset=dataset,
+        devices=devices,
+        net=net,
+        trainer=make_trainer(net, config, devices, peers),
+        objective=objective,
+        train=train,
+        test=test,
+        staging=Staging(devices, dtype),
+        peers=peers,
+        dtype=dtype,
+    )

@@ -1,0 +1,136 @@
+"""This process as one of several workers over MXNet's parameter server (`gluon_cnn.launch`).
+
+The servers add the workers' gradients and hand the sum back (`update_on_kvstore=False`); every
+worker then makes the same update. So the learning rate is the schedule's at every step, slots are
+at hand for the checkpoint, and a last batch may be smaller: none of which holds where the servers
+update, which is MXNet's default.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import gluon
+
+from cnn_harness.errors import CommandError
+from cnn_harness.jobs.peers import ALONE, Peers, share_state
+from gluon_cnn.runtime import settings as runtime
+from gluon_cnn.training import checkpoint
+from gluon_cnn.training.parallel import statistics
+
+__all__ = ["Workers", "agree_on_statistics", "join", "leave", "share_training"]
+
+_FIRST_KEY = 1 << 20  # below are the Trainer's, which counts parameters from 0
+
+
+class Workers:
+    """The workers of a job; every method must be called by all of them, in the same order."""
+
+    def __init__(self, several_devices: bool = False) -> None:
+        self.store = mx.kv.create("dist_device_sync" if several_devices else "dist_sync")
+        self._next = _FIRST_KEY
+        self._sums: dict[tuple[Any, ...], int] = {}  # the key for sums of a shape and dtype
+        runtime.report_rank(self.rank)
+        self._require_float64()
+
+    @property
+    def rank(self) -> int:
+        return int(self.store.rank)
+
+    @property
+    def count(self) -> int:
+        return int(self.store.num_workers)
+
+    def _key(self) -> int:
+        self._next += 1
+        return self._next
+
+    def _require_float64(self) -> None:
+        """Raise CommandError where a server rounds float64, as MXNet's do by chance.
+
+        See `gluon_cnn.launch.ZEROED`. Consecutive keys are on different servers.
+        """
+        parts = [1 / 3 + rank for rank in range(self.count)]
+        for _ in range(runtime.servers()):
+            value = mx.nd.array([parts[self.rank], 2.0**-40], dtype="float64")
+            key = self._key()
+            self.store.broadcast(key, value.zeros_like(), out=value.zeros_like())
+            self.store.pushpull(key, value)
+            total, small = value.asnumpy()
+            if abs(total - math.fsum(parts)) > 1e-13 * total or small != self.count * 2.0**-40:
+                raise CommandError(
+                    "a parameter server rounds float64, which MXNet's do by chance: start the job "
+                    "with python -m gluon_cnn.launch, or servers as it does"
+                )
+
+    def spread(self, array: np.ndarray) -> np.ndarray:
+        """Worker 0's array, of a shape and floating-point dtype that all know."""
+        value = mx.nd.array(array, dtype=array.dtype)
+        self.store.broadcast(self._key(), value, out=value)
+        return value.asnumpy()
+
+    def share(self, value: Any) -> Any:
+        """Worker 0's JSON value. The servers add floating-point numbers, and hold nothing else."""
+        text = json.dumps(value).encode() if self.rank == 0 else b""
+        size = int(self.spread(np.array([len(text)], np.float64))[0])
+        letters = np.zeros(size, np.float32)
+        if self.rank == 0:
+            letters[:] = np.frombuffer(text, np.uint8)
+        return json.loads(self.spread(letters).astype(np.uint8).tobytes())
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """The sum over all workers, in the array's own dtype."""
+        value = mx.nd.array(array, dtype=array.dtype)
+        kind = (array.shape, array.dtype.str)
+        if kind not in self._sums:
+            self._sums[kind] = self._key()
+            self.store.broadcast(self._sums[kind], value.zeros_like(), out=value.zeros_like())
+        self.store.pushpull(self._sums[kind], value)
+        return value.asnumpy()
+
+    def total(self, numbers: list[float]) -> list[float]:
+        return self.sum(np.array(numbers, np.float64)).tolist()
+
+
+def join(several_devices: bool = False) -> Peers:
+    """The job's workers where this process is one, else this process alone."""
+    return Workers(several_devices) if runtime.is_worker() else ALONE
+
+
+def share_training(peers: Peers, net: gluon.HybridBlock, trainer: gluon.Trainer) -> None:
+    """Give every worker the leader's parameters, slots and counts.
+
+    Only the leader has read the checkpoint: the others may not even see its folder.
+    """
+    if not isinstance(peers, Workers):
+        return
+    for parameter in net._collect_params_with_prefix().values():
+        value = parameter.data(parameter.list_ctx()[0]).asnumpy()
+        parameter.set_data(mx.nd.array(peers.spread(value), dtype=value.dtype))
+    slots, counts = share_state(peers, *checkpoint.optimizer_state(net, trainer))
+    checkpoint.set_optimizer_state(net, trainer, slots, counts, "what worker 0 sent")
+
+
+def agree_on_statistics(peers: Peers, net: gluon.HybridBlock) -> None:
+    """Give every worker the mean of all workers' running statistics."""
+    if isinstance(peers, Workers):
+        for _, parameter in statistics(net):
+            value = parameter.data(parameter.list_ctx()[0]).asnumpy()
+            mean = peers.sum(value) / value.dtype.type(peers.count)
+            parameter.set_data(mx.nd.array(mean, dtype=value.dtype))
+
+
+def leave(code: int) -> int:
+    """End a worker that failed, without what MXNet does at exit: it waits for the other workers,
+    who wait for this one's gradients. Returns the code in every other case."""
+    if code and runtime.is_worker():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

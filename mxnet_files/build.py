@@ -1,0 +1,274 @@
+"""From a checked symbol graph and its arrays to a `torch.fx.GraphModule`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
+from mxnet_files.codegen import make_readable
+from mxnet_files.errors import SymbolError
+from mxnet_files.reading.attributes import read_attributes
+from mxnet_files.reading.names import argument, identifier
+from mxnet_files.reading.params_file import BFLOAT16, bfloat16_to_float32
+from mxnet_files.reading.reader import Entry, Node, SymbolGraph
+from mxnet_files.registry import AUXILIARY, OPERATORS, PARAMETER_SLOTS, Operator, Wiring
+
+__all__ = ["build_module", "strip_prefixes"]
+
+AUX_STATES_ARE_INPUTS = 900  # since MXNet 0.9 files list auxiliary states among the inputs
+SHOWN = 12  # names listed in one error
+
+# Operators whose result has as many axes as their first input; keeps generated code short.
+MAKES_INTEGERS = ("shape_array", "size_array")
+MAKES_DTYPE = ("Cast", "one_hot", "_zeros", "_ones", "_full")
+KEEPS_AXES = ("Activation", "LeakyReLU", "Dropout", "BatchNorm", "clip", "relu", "sigmoid", "tanh")
+
+
+@dataclass
+class Step:
+    """One operator node, ready to be built. `inputs` are entries, or names of implied variables."""
+
+    number: int
+    node: Node
+    operator: Operator
+    attributes: SimpleNamespace
+    inputs: list[Entry | str]
+    slots: list[str]
+
+
+def build_module(
+    graph: SymbolGraph, arrays: Mapping[str, np.ndarray], inputs: Sequence[str] | None = None
+) -> fx.GraphModule:
+    """Wire `graph` as a torch module that holds `arrays` under MXNet's names.
+
+    `arrays` are keyed as in a `.params` file, `arg:` and `aux:` prefixes optional. Variables that
+    it lacks become inputs of `forward`, in file order, labels last and optional; those in the place
+    of a weight are an error. `inputs` names the inputs instead. Raises `SymbolError`.
+    """
+    values, auxiliary = strip_prefixes(arrays)
+    steps = plan(graph)
+    names = variables(graph, steps)
+    required, optional = choose_inputs(names, set(values), inputs)
+    builder = Builder(graph, values)
+    for name in required:
+        builder.placeholder(name, optional=False)
+    for name in optional:
+        builder.placeholder(name, optional=True)
+    for step in steps:
+        builder.add(step)
+    held = auxiliary | {name for name, slots in names.items() if slots & set(AUXILIARY)}
+    return builder.finish(held)
+
+
+def strip_prefixes(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], set[str]]:
+    """Arrays by bare name, and the names that were written as `aux:`."""
+    values: dict[str, np.ndarray] = {}
+    for key, array in arrays.items():
+        name = key[4:] if key[:4] in ("arg:", "aux:") else key
+        if name in values:
+            raise SymbolError(f"{name} is in the parameters twice, as {key} and another key")
+        values[name] = array
+    return values, {key[4:] for key in arrays if key.startswith("aux:")}
+
+
+def plan(graph: SymbolGraph) -> list[Step]:
+    """The operator nodes that the heads need, attributes read. Raises one error for all unknown."""
+    numbers = [number for number in graph.reachable() if graph.nodes[number].op != "null"]
+    unknown: dict[str, list[str]] = {}
+    for number in numbers:
+        node = graph.nodes[number]
+        if node.op not in OPERATORS:
+            unknown.setdefault(node.op, []).append(node.name)
+    if unknown:
+        listed = "; ".join(f"{op} ({', '.join(names)})" for op, names in unknown.items())
+        raise SymbolError(f"unsupported operators ({len(unknown)}), with their nodes: {listed}")
+    return [read_step(graph, number) for number in numbers]
+
+
+def read_step(graph: SymbolGraph, number: int) -> Step:
+    """Attributes and inputs of one node, checked against its operator."""
+    node = graph.nodes[number]
+    operator = OPERATORS[node.op]
+    read = read_attributes(node.where, node.attributes, operator.attributes, strict=node.strict)
+    attributes = SimpleNamespace(**read)
+    inputs: list[Entry | str] = list(node.inputs)
+    slots = operator.inputs(attributes)
+    if slots is None:
+        if not inputs:
+            raise SymbolError(f"{node.where}: has no inputs")
+        return Step(number, node, operator, attributes, inputs, ["data"] * len(inputs))
+    if len(inputs) < len(slots) and graph.version < AUX_STATES_ARE_INPUTS:
+        inputs += [f"{node.name}_{slot}" for slot in slots[len(inputs) :]]
+    if len(inputs) != len(slots):
+        raise SymbolError(
+            f"{node.where}: {len(inputs)} inputs, expected {len(slots)} ({', '.join(slots)})"
+        )
+    return Step(number, node, operator, attributes, inputs, list(slots))
+
+
+def variables(graph: SymbolGraph, steps: Sequence[Step]) -> dict[str, set[str]]:
+    """Every variable the heads need, in file order, with the slots that it feeds."""
+    found: dict[str, set[str]] = {
+        graph.nodes[number].name: set()
+        for number in graph.reachable()
+        if graph.nodes[number].op == "null"
+    }
+    for step in steps:
+        for source, slot in zip(step.inputs, step.slots, strict=True):
+            if isinstance(source, str):
+                found.setdefault(source, set()).add(slot)
+            elif graph.nodes[source.node].op == "null":
+                found[graph.nodes[source.node].name].add(slot)
+    return found
+
+
+def choose_inputs(
+    names: Mapping[str, set[str]], stored: set[str], inputs: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Names of the required inputs and of the optional ones (labels)."""
+    absent = [name for name in names if name not in stored]
+    if inputs is not None:
+        unknown = [name for name in inputs if name not in names]
+        if unknown:
+            raise SymbolError(f"inputs {unknown} are no variables of the graph: {list(names)[:5]}…")
+        missing = [name for name in absent if name not in inputs and names[name] != {"label"}]
+        absent = [*inputs, *(name for name in absent if name not in inputs)]
+    else:
+        missing = [name for name in absent if names[name] & set(PARAMETER_SLOTS)]
+    if missing:
+        shown = ", ".join(missing[:SHOWN]) + (" …" if len(missing) > SHOWN else "")
+        hint = ""
+        if stored and not stored & set(names):
+            hint = f"; the parameters hold other names, such as {sorted(stored)[0]!r}"
+        raise SymbolError(f"missing parameters ({len(missing)}): {shown}{hint}")
+    labels = [name for name in absent if names[name] == {"label"}]
+    return [name for name in absent if name not in labels], labels
+
+
+class Builder:
+    """Adds nodes to the fx graph one by one."""
+
+    def __init__(self, graph: SymbolGraph, values: Mapping[str, np.ndarray]) -> None:
+        self.source = graph
+        self.values = values
+        self.wiring = Wiring()
+        self.variables: dict[str, fx.Node] = {}  # by MXNet's name
+        self.results: dict[Entry, fx.Node] = {}
+        self.inputs: dict[str, str] = {}  # name in forward -> MXNet's name
+        self.paths: dict[str, str] = {}  # MXNet's name -> path in the module
+
+    def placeholder(self, name: str, *, optional: bool) -> None:
+        """An argument of forward."""
+        safe = argument(name)
+        if safe in self.inputs:
+            safe = f"{safe}_{len(self.inputs)}_"
+        kind, default = (torch.Tensor | None, (None,)) if optional else (None, ())
+        node = self.wiring.graph.create_node(
+            "placeholder", safe, default, {}, name=safe, type_expr=kind
+        )
+        node.meta["mxnet"] = ("null", name, 0)
+        self.variables[name] = node
+        self.inputs[safe] = name
+
+    def variable(self, name: str) -> fx.Node:
+        """An input, or the fetch of a parameter."""
+        if name not in self.variables:
+            path = self.wiring.paths.parameter(name)
+            node = self.wiring.graph.create_node("get_attr", path, name=identifier(name))
+            node.meta["mxnet"] = ("null", name, 0)
+            self.paths[name] = path
+            self.variables[name] = node
+            tensor = to_tensor(name, self.values[name])
+            self.wiring.values[node.name] = tensor
+            if not tensor.is_floating_point():
+                self.wiring.whole.add(node)
+        return self.variables[name]
+
+    def fetch(self, source: Entry | str, where: str) -> fx.Node:
+        """The fx node of one input or head."""
+        if isinstance(source, str):
+            return self.variable(source)
+        node = self.source.nodes[source.node]
+        if node.op == "null" and source.index == 0:
+            return self.variable(node.name)
+        if source not in self.results:
+            raise SymbolError(f"{where}: uses output {source.index} of {node.where}, not there")
+        return self.results[source]
+
+    def add(self, step: Step) -> None:
+        """Build one node."""
+        wiring = self.wiring
+        wiring.begin(step.node.name, step.node.where)
+        arguments = [self.fetch(source, step.node.where) for source in step.inputs]
+        built = step.operator.build(wiring, step.attributes, *arguments)
+        outputs = built if isinstance(built, tuple) else (built,)
+        for index, output in enumerate(outputs):
+            self.results[Entry(step.number, index)] = output
+            if output not in arguments:  # an identity adds no node
+                output.meta["mxnet"] = (step.operator.name, step.node.name, index)
+                output.meta["mxnet_number"] = step.number  # names may repeat, numbers do not
+        name = step.operator.name
+        if name in KEEPS_AXES and arguments[0] in wiring.flat:
+            wiring.flat.add(outputs[0])
+        cast = str(getattr(step.attributes, "dtype", "")) if name in MAKES_DTYPE else ""
+        inherits = name not in MAKES_DTYPE and arguments and wiring.whole.issuperset(arguments)
+        if name in MAKES_INTEGERS or "int" in cast or inherits:
+            wiring.whole.update(outputs)
+
+    def finish(self, held: set[str]) -> fx.GraphModule:
+        """The module; parameters in `held` and integers become buffers."""
+        wiring = self.wiring
+        heads = [self.fetch(head, "heads") for head in self.source.heads]
+        wiring.graph.output(heads[0] if len(heads) == 1 else tuple(heads))
+        module = fx.GraphModule(wiring.root, fx.Graph(), class_name="Symbol")
+        for name, path in self.paths.items():
+            tensor = wiring.values[self.variables[name].name]
+            place(module, path, tensor, trained=name not in held)
+        for path, layer in wiring.root.named_children():
+            module.add_module(path, layer)
+        for path, value in wiring.root.named_buffers():
+            module.register_buffer(path, value, persistent=False)
+        make_readable(wiring.graph)
+        module.graph = wiring.graph
+        module.graph.eliminate_dead_code()
+        module.graph.lint()
+        module.recompile()
+        fetched = {node.target for node in module.graph.nodes if node.op == "get_attr"}
+        for path, parameter in module.named_parameters():
+            parameter.requires_grad_(path in fetched)  # fix_gamma leaves its gamma unused
+        module.meta["mxnet_inputs"] = self.inputs
+        module.meta["mxnet_names"] = {path: name for name, path in self.paths.items()}
+        return module.eval()
+
+
+def to_tensor(name: str, array: np.ndarray) -> torch.Tensor:
+    """A tensor that owns its memory."""
+    if array.dtype == BFLOAT16:
+        return torch.from_numpy(bfloat16_to_float32(array)).to(torch.bfloat16)
+    try:
+        return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
+    except TypeError:
+        raise SymbolError(f"parameter {name} has dtype {array.dtype}, which torch lacks") from None
+
+
+def place(root: nn.Module, path: str, tensor: torch.Tensor, *, trained: bool) -> None:
+    """Set a parameter, or a buffer, at a dotted path, making containers on the way."""
+    *folders, leaf = path.split(".")
+    owner: Any = root
+    for folder in folders:
+        if not hasattr(owner, folder):
+            owner.add_module(folder, nn.Module())
+        owner = getattr(owner, folder)
+    if trained and tensor.is_floating_point():
+        owner.register_parameter(leaf, nn.Parameter(tensor))
+    else:
+        owner.register_buffer(leaf, tensor)

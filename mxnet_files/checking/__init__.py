@@ -1,0 +1,1 @@
+"""An import beside MXNet itself."""

@@ -1,0 +1,184 @@
+"""An import beside MXNet itself, where that is installed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import fx
+
+from mxnet_files.build import strip_prefixes
+from mxnet_files.checking.local import NodeError, local_errors
+from mxnet_files.checking.oracle import Oracle, import_mxnet
+from mxnet_files.errors import SymbolError
+from mxnet_files.load import load_symbol
+from mxnet_files.operators.arithmetic import same
+from mxnet_files.reading.params_file import read_params
+from mxnet_files.reading.reader import read_graph
+from mxnet_files.registry import OPERATORS
+from mxnet_files.save import run
+
+__all__ = ["CheckReport", "check_files", "compare_with_mxnet", "find_problems"]
+
+ALLOWED = 8.0  # times MXNet's own distance from the float64 referee
+UNIT32 = 2.0**-24
+DTYPES = ("float32", "float64")
+ONLY_FLOAT32 = {"SoftmaxActivation"}  # does not refuse float64 arrays, but ends the process
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """How far the import is from MXNet.
+
+    nodes: operator nodes of the graph; local: the error of each one compared, in `dtype` (float64,
+    or float32 where an operator of MXNet has no float64); mxnet_error, import_error: largest
+    distance of the float32 outputs from the float64 referee, as parts of the referee's largest
+    output; problems: why the comparison proves nothing, if so.
+    """
+
+    nodes: int
+    local: tuple[NodeError, ...]
+    mxnet_error: float
+    import_error: float
+    dtype: str = "float64"
+    problems: tuple[str, ...] = ()
+
+    @property
+    def worst(self) -> NodeError:
+        """The node with the largest local error."""
+        return max(self.local, key=lambda error: error.units)
+
+    @property
+    def ratio(self) -> float:
+        """import_error over MXNet's own, which counts as one unit of float32 at least."""
+        return self.import_error / max(self.mxnet_error, UNIT32)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What is wrong, in words; empty if the import computes what MXNet computes."""
+        found = list(self.problems)
+        if len(self.local) < self.nodes:
+            found.append(f"only {len(self.local)} of {self.nodes} nodes could be compared")
+        found += [
+            f"{error.op} {error.name} is {error.units:.3g} units from MXNet"
+            for error in self.local
+            if not error.ok
+        ]
+        if not self.ratio <= ALLOWED:
+            found.append(f"float32 outputs are {self.ratio:.3g} times as far off as MXNet's")
+        return tuple(found)
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+
+def check_files(
+    symbol: str | os.PathLike[str],
+    params: str | os.PathLike[str],
+    shapes: Mapping[str, Sequence[int]],
+    seed: int = 0,
+) -> CheckReport:
+    """Import the files and compare with MXNet on random inputs of the given shapes."""
+    module = load_symbol(symbol, params)
+    arrays = strip_prefixes(read_params(params))[0]
+    rng = np.random.default_rng(seed)
+    inputs = {name: rng.normal(size=tuple(shape)) for name, shape in shapes.items()}
+    mxnet = import_mxnet()
+    try:
+        return compare_with_mxnet(module, Path(symbol).read_text("utf-8"), arrays, inputs)
+    except mxnet.MXNetError as error:
+        reason = str(error).strip().splitlines()[-1]
+        asked = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        raise SymbolError(
+            f"MXNet cannot run the graph on {asked} ({reason}): say its input with --input-shape"
+        ) from error
+
+
+def compare_with_mxnet(
+    module: fx.GraphModule,
+    text: str,
+    arrays: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray],
+) -> CheckReport:
+    """Compare a module with MXNet on the same parameters and inputs, both by MXNet's names."""
+    names = list(module.meta["mxnet_inputs"].values())
+    if not inputs.keys() <= set(names):
+        raise SymbolError(f"inputs {sorted(inputs)}, the graph has {names}")
+    given = {**inputs, **_labels(text, names, inputs)}
+    ordered = [given[name] for name in names if name in inputs]
+    copies = {kind: copy.deepcopy(module).to(getattr(torch, kind)).eval() for kind in DTYPES}
+    dtype, expected = _by_node(text, arrays, given)
+    local = local_errors(copies[dtype], [x.astype(dtype) for x in ordered], expected)
+    del expected
+    if dtype == "float64":
+        referee = _flat(Oracle(text, arrays, given, "float64").forward())
+    else:  # the import itself, node by node as MXNet computes
+        referee = _outputs(copies["float64"], ordered)
+    mxnet = _flat(Oracle(text, arrays, given, "float32").forward())
+    found = _outputs(copies["float32"], [x.astype(np.float32) for x in ordered])
+    size = float(np.abs(referee).max()) or 1.0
+    return CheckReport(
+        nodes=_count_nodes(text),
+        dtype=dtype,
+        local=tuple(local),
+        mxnet_error=float(np.abs(mxnet - referee).max()) / size,
+        import_error=float(np.abs(found - referee).max()) / size,
+        problems=tuple(find_problems(referee)),
+    )
+
+
+def _by_node(
+    text: str, arrays: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
+) -> tuple[str, dict[tuple[str, int], np.ndarray]]:
+    """MXNet's outputs of every node in float64, or in float32 where it has no float64."""
+    graph = read_graph(json.loads(text))
+    if not {graph.nodes[number].op for number in graph.reachable()} & ONLY_FLOAT32:
+        try:
+            return "float64", Oracle(text, arrays, given, "float64", internals=True).by_node()
+        except import_mxnet().MXNetError:
+            pass  # an operator that refuses float64
+    return "float32", Oracle(text, arrays, given, "float32", internals=True).by_node()
+
+
+def _outputs(module: fx.GraphModule, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    return _flat([y.numpy() for y in run(module, [torch.from_numpy(x) for x in inputs])])
+
+
+def _count_nodes(text: str) -> int:
+    """Operator outputs that the file holds, apart from identities, which the import drops."""
+    graph = read_graph(json.loads(text))
+    used = set(graph.heads)
+    for number in graph.reachable():
+        used.update(graph.nodes[number].inputs)
+    operators = [graph.nodes[entry.node].op for entry in used]
+    return sum(op != "null" and OPERATORS[op].build is not same for op in operators)
+
+
+def _labels(
+    text: str, names: Sequence[str], inputs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Zeros for the inputs that were not given: labels, which do not reach the outputs."""
+    symbol = import_mxnet().sym.load_json(text)
+    shapes, _, _ = symbol.infer_shape(**{name: x.shape for name, x in inputs.items()})
+    known = dict(zip(symbol.list_arguments(), shapes, strict=True))
+    return {name: np.zeros(known[name]) for name in names if name not in inputs}
+
+
+def _flat(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([y.reshape(-1).astype(np.float64) for y in outputs])
+
+
+def find_problems(referee: np.ndarray) -> list[str]:
+    """A comparison of constants or of NaN proves nothing."""
+    if not np.isfinite(referee).all():
+        return ["MXNet's float64 output is not finite"]
+    if referee.size > 1 and np.ptp(referee) == 0:
+        return ["MXNet's output is the same number everywhere"]
+    return []

@@ -1,0 +1,25 @@
+"""The operators, entered into `registry.OPERATORS` by importing the modules that define them."""
+
+from mxnet_files.operators import (
+    arithmetic,
+    indexing,
+    loss,
+    neural,
+    normalise,
+    pooling,
+    reduction,
+    resize,
+    shape,
+)
+
+__all__ = [
+    "arithmetic",
+    "indexing",
+    "loss",
+    "neural",
+    "normalise",
+    "pooling",
+    "reduction",
+    "resize",
+    "shape",
+]

@@ -1,0 +1,111 @@
+"""Choosing elements by index or condition, and arrays made from a shape alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+from torch import fx
+
+from mxnet_files.functions import mx_shape
+from mxnet_files.operators.shape import integers
+from mxnet_files.reading.attributes import (
+    IGNORED,
+    Attribute,
+    boolean,
+    double,
+    dtype,
+    integer,
+    one_of,
+    optional,
+    shape,
+)
+from mxnet_files.registry import Wired, Wiring, register
+
+__all__ = ["torch_dtype"]
+
+LARGEST_CONSTANT = 2**24  # elements of an array that the file asks for without storing it
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """MXNet's name of a dtype -> torch's."""
+    found = getattr(torch, name)
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def take(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> Wired:
+    if a.mode == "raise":
+        raise w.refuse("mode=raise, expected clip or wrap")
+    return w.call(mx_shape.take, x, indices, a.axis, a.mode == "wrap")
+
+
+register(
+    "take",
+    take,
+    "a indices",
+    {
+        "axis": Attribute(integer, 0),
+        "mode": Attribute(one_of("clip", "wrap", "raise"), "clip"),
+    },
+)
+
+
+def pick(w: Wiring, a: SimpleNamespace, x: fx.Node, index: fx.Node) -> Wired:
+    if a.axis is None:
+        raise w.refuse("axis=None, expected a number")
+    return w.call(mx_shape.pick, x, index, a.axis, a.keepdims, a.mode == "wrap")
+
+
+register(
+    "pick choose_element_0index",
+    pick,
+    "data index",
+    {
+        "axis": Attribute(optional(integer), -1),
+        "keepdims": Attribute(boolean, False),
+        "mode": Attribute(one_of("clip", "wrap"), "clip"),
+    },
+)
+register(
+    "one_hot",
+    lambda w, a, x: w.call(
+        mx_shape.one_hot, x, a.depth, a.on_value, a.off_value, torch_dtype(a.dtype)
+    ),
+    "indices",
+    {
+        "depth": Attribute(integer),
+        "on_value": Attribute(double, 1.0),
+        "off_value": Attribute(double, 0.0),
+        "dtype": Attribute(dtype, "float32"),
+    },
+)
+register("where", lambda w, a, *xs: w.call(mx_shape.where, *xs), "condition x y")
+register("shape_array", lambda w, a, x: w.call(mx_shape.shape_array, x), "data")
+register("size_array", lambda w, a, x: w.call(mx_shape.size_array, x), "data")
+register("zeros_like", lambda w, a, x: w.call(torch.zeros_like, x), "data")
+register("ones_like", lambda w, a, x: w.call(torch.ones_like, x), "data")
+
+
+def constant(value: float | None) -> Callable[..., Wired]:
+    def build(w: Wiring, a: SimpleNamespace) -> Wired:
+        size = integers(w, a, "shape")
+        if not size or min(size) < 1 or math.prod(size) > LARGEST_CONSTANT:
+            raise w.refuse(f"shape={size}, expected positive sizes and at most 2^24 elements")
+        filled = a.value if value is None else value
+        kind = torch_dtype(a.dtype or "float32")
+        return w.constant(torch.full(size, filled, dtype=kind))
+
+    return build
+
+
+CONSTANT = {
+    "shape": Attribute(shape, ()),
+    "dtype": Attribute(optional(dtype), "float32"),
+    "ctx": IGNORED,
+}
+register("_zeros", constant(0.0), "", CONSTANT)
+register("_ones", constant(1.0), "", CONSTANT)
+register("_full", constant(None), "", {**CONSTANT, "value": Attribute(double)})

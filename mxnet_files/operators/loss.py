@@ -1,0 +1,131 @@
+"""Softmax and its relatives, and the output layers that bring their own gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+from torch import fx
+
+from mxnet_files.functions import mx_loss, mx_math
+from mxnet_files.operators.indexing import torch_dtype
+from mxnet_files.reading.attributes import (
+    Attribute,
+    boolean,
+    double,
+    integer,
+    one_of,
+    optional,
+    real,
+)
+from mxnet_files.registry import Wired, Wiring, register
+
+__all__: list[str] = []
+
+
+def softmax(kind: str) -> Callable[..., Wired]:
+    """softmax, log_softmax or softmin."""
+
+    def build(w: Wiring, a: SimpleNamespace, x: fx.Node, length: fx.Node | None = None) -> Wired:
+        sign = -1.0 if kind == "softmin" else 1.0
+        temperature = sign * (1.0 if a.temperature is None else a.temperature)
+        if temperature == 0:
+            raise w.refuse("temperature=0, expected another number")
+        cast = a.dtype is not None
+        part = "step" if cast else ""
+        if length is not None:
+            log = kind == "log_softmax"
+            y = w.call(mx_math.softmax_length, x, length, a.axis, temperature, log, part=part)
+        else:
+            if temperature != 1:
+                x = w.call(torch.div, x, temperature, part="scaled")
+            function = torch.log_softmax if kind == "log_softmax" else torch.softmax
+            y = w.call(function, x, a.axis, part=part)
+        return w.method("to", y, torch_dtype(a.dtype)) if cast else y
+
+    return build
+
+
+SOFTMAX = {
+    "axis": Attribute(integer, -1),
+    "temperature": Attribute(optional(double), None),
+    "dtype": Attribute(optional(one_of("float16", "float32", "float64")), None),
+    "use_length": Attribute(lambda text: text != "None" and boolean(text), False),
+}
+
+
+def data_and_length(a: SimpleNamespace) -> tuple[str, ...]:
+    return ("data", "length") if a.use_length else ("data",)
+
+
+register("softmax", softmax("softmax"), data_and_length, SOFTMAX)
+register("log_softmax", softmax("log_softmax"), "data", SOFTMAX)
+register("softmin", softmax("softmin"), "data", SOFTMAX)
+register(
+    "SoftmaxActivation",
+    lambda w, a, x: w.call(torch.softmax, x, 1 if a.mode == "channel" else -1),
+    "data",
+    {"mode": Attribute(one_of("instance", "channel"), "instance")},
+)
+
+NORMALIZATION = Attribute(one_of("null", "batch", "valid"), "null")
+
+
+def softmax_output(w: Wiring, a: SimpleNamespace, x: fx.Node, label: fx.Node) -> Wired:
+    mode = "channel" if a.multi_output else "last" if a.preserve_shape else "all"
+    ignore = a.ignore_label if a.use_ignore else None
+    return w.call(
+        mx_loss.softmax_output,
+        x,
+        label,
+        mode,
+        a.normalization,
+        a.grad_scale,
+        ignore,
+        a.ignore_label,
+        a.smooth_alpha,
+        a.out_grad,
+    )
+
+
+register(
+    "SoftmaxOutput Softmax",
+    softmax_output,
+    "data label",
+    {
+        "grad_scale": Attribute(real, 1.0),
+        "ignore_label": Attribute(real, -1.0),
+        "multi_output": Attribute(boolean, False),
+        "use_ignore": Attribute(boolean, False),
+        "preserve_shape": Attribute(boolean, False),
+        "normalization": NORMALIZATION,
+        "out_grad": Attribute(boolean, False),
+        "smooth_alpha": Attribute(real, 0.0),
+    },
+)
+
+
+def regression(kind: str) -> Callable[..., Wired]:
+    """linear, logistic or mae."""
+    return lambda w, a, x, label: w.call(mx_loss.regression_output, x, label, kind, a.grad_scale)
+
+
+for _name, _kind in (("Linear", "linear"), ("Logistic", "logistic"), ("MAE", "mae")):
+    register(
+        f"{_name}RegressionOutput _sparse_{_name}RegressionOutput",
+        regression(_kind),
+        "data label",
+        {"grad_scale": Attribute(real, 1.0)},
+    )
+register(
+    "MakeLoss",
+    lambda w, a, x: w.call(mx_loss.make_loss, x, a.grad_scale, a.normalization, a.valid_thresh),
+    "data",
+    {
+        "grad_scale": Attribute(real, 1.0),
+        "valid_thresh": Attribute(real, 0.0),
+        "normalization": NORMALIZATION,
+    },
+)
+register("make_loss", lambda w, a, x: w.call(mx_loss.make_loss, x), "data")

@@ -1,0 +1,276 @@
+"""Convolution, dense layers, activations, dropout, embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from mxnet_files.functions import mx_math, mx_nn
+from mxnet_files.layers import Dropout
+from mxnet_files.reading.attributes import (
+    IGNORED,
+    Attribute,
+    boolean,
+    dtype,
+    integer,
+    one_of,
+    optional,
+    real,
+    shape,
+)
+from mxnet_files.registry import Wired, Wiring, register
+
+__all__ = ["channels_first", "channels_last", "spatial"]
+
+SPEED = dict.fromkeys(("workspace", "cudnn_tune", "cudnn_off"), IGNORED)
+LAYOUTS = optional(one_of("NCW", "NWC", "NCHW", "NHWC", "NCDHW", "NDHWC"))
+
+
+def spatial(w: Wiring, a: SimpleNamespace, key: str, default: int) -> tuple[int, ...]:
+    """A spatial attribute, one number for each axis of the kernel."""
+    value = getattr(a, key)
+    if len(value) == 0:
+        return (default,) * len(a.kernel)
+    if len(value) != len(a.kernel) or not all(isinstance(size, int) for size in value):
+        raise w.refuse(f"{key}={value} beside kernel={a.kernel}, expected a number per axis")
+    if min(value) < min(default, 1):
+        raise w.refuse(f"{key}={value}, expected numbers of at least {min(default, 1)}")
+    return value
+
+
+def check_kernel(w: Wiring, a: SimpleNamespace) -> None:
+    """Refuse kernels other than 1-D, 2-D or 3-D."""
+    if not 1 <= len(a.kernel) <= 3 or not all(size and size > 0 for size in a.kernel):
+        raise w.refuse(f"kernel={a.kernel}, expected one to three positive numbers")
+
+
+def is_last(a: SimpleNamespace) -> bool:
+    """True where the layout has channels last."""
+    return a.layout is not None and a.layout.endswith("C")
+
+
+def channels_first(w: Wiring, a: SimpleNamespace, x: fx.Node, part: str = "nchw") -> fx.Node:
+    """x with channels at axis 1 (also for weights: (O, ..., I) -> (O, I, ...))."""
+    return w.call(torch.movedim, x, -1, 1, part=part) if is_last(a) else x
+
+
+def channels_last(w: Wiring, a: SimpleNamespace, y: fx.Node) -> fx.Node:
+    """y back in the node's own layout."""
+    return w.call(torch.movedim, y, 1, -1) if is_last(a) else y
+
+
+CONVOLUTIONS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+def groups(w: Wiring, a: SimpleNamespace) -> None:
+    """Refuse filters that the groups do not divide."""
+    if a.num_group < 1 or a.num_filter < 1 or a.num_filter % a.num_group:
+        raise w.refuse(f"num_filter={a.num_filter}, num_group={a.num_group} do not divide")
+
+
+def convolution(
+    w: Wiring, a: SimpleNamespace, x: fx.Node, weight: fx.Node, bias: fx.Node | None = None
+) -> Wired:
+    check_kernel(w, a)
+    groups(w, a)
+    last = is_last(a)
+    w.expect(weight, (a.num_filter, *a.kernel, None) if last else (a.num_filter, None, *a.kernel),
+             "weight")  # fmt: skip
+    w.expect(bias, (a.num_filter,), "bias")
+    part = "step" if last else ""
+    y = w.call(
+        CONVOLUTIONS[len(a.kernel)],
+        channels_first(w, a, x),
+        channels_first(w, a, weight, "weight_nchw"),
+        bias,
+        spatial(w, a, "stride", 1),
+        spatial(w, a, "pad", 0),
+        spatial(w, a, "dilate", 1),
+        a.num_group,
+        part=part,
+    )
+    return channels_last(w, a, y)
+
+
+def bias_unless(a: SimpleNamespace) -> tuple[str, ...]:
+    return ("data", "weight") if a.no_bias else ("data", "weight", "bias")
+
+
+register(
+    "Convolution Convolution_v1",
+    convolution,
+    bias_unless,
+    {
+        "kernel": Attribute(shape),
+        "stride": Attribute(shape, ()),
+        "dilate": Attribute(shape, ()),
+        "pad": Attribute(shape, ()),
+        "num_filter": Attribute(integer),
+        "num_group": Attribute(integer, 1),
+        "no_bias": Attribute(boolean, False),
+        "layout": Attribute(LAYOUTS, None),
+        **SPEED,
+    },
+)
+
+
+def deconvolution(
+    w: Wiring, a: SimpleNamespace, x: fx.Node, weight: fx.Node, bias: fx.Node | None = None
+) -> Wired:
+    check_kernel(w, a)
+    groups(w, a)
+    if is_last(a):
+        raise w.refuse(f"layout={a.layout}, expected channels first")
+    w.expect(weight, (None, a.num_filter // a.num_group, *a.kernel), "weight")
+    w.expect(bias, (a.num_filter,), "bias")
+    stride, dilate = spatial(w, a, "stride", 1), spatial(w, a, "dilate", 1)
+    if any(a.target_shape):
+        target = spatial(w, a, "target_shape", 0)
+        return w.call(mx_nn.deconvolution_to, x, weight, bias, target, stride, dilate, a.num_group)
+    pad, adjust = spatial(w, a, "pad", 0), spatial(w, a, "adj", 0)
+    function = TRANSPOSED[len(a.kernel)]
+    return w.call(function, x, weight, bias, stride, pad, adjust, a.num_group, dilate)
+
+
+register(
+    "Deconvolution",
+    deconvolution,
+    bias_unless,
+    {
+        "kernel": Attribute(shape),
+        "stride": Attribute(shape, ()),
+        "dilate": Attribute(shape, ()),
+        "pad": Attribute(shape, ()),
+        "adj": Attribute(shape, ()),
+        "target_shape": Attribute(shape, ()),
+        "num_filter": Attribute(integer),
+        "num_group": Attribute(integer, 1),
+        "no_bias": Attribute(boolean, True),
+        "layout": Attribute(LAYOUTS, None),
+        **SPEED,
+    },
+)
+
+
+def fully_connected(
+    w: Wiring, a: SimpleNamespace, x: fx.Node, weight: fx.Node, bias: fx.Node | None = None
+) -> Wired:
+    w.expect(weight, (a.num_hidden, None), "weight")
+    w.expect(bias, (a.num_hidden,), "bias")
+    if a.flatten and x not in w.flat:
+        x = w.call(torch.flatten, x, 1, part="flat")
+    y = w.call(F.linear, x, weight, bias)
+    if a.flatten:
+        w.flat.add(y)
+    return y
+
+
+register(
+    "FullyConnected",
+    fully_connected,
+    bias_unless,
+    {
+        "num_hidden": Attribute(integer),
+        "no_bias": Attribute(boolean, False),
+        "flatten": Attribute(boolean, True),
+    },
+)
+
+ACTIVATIONS: dict[str, Callable[..., Any]] = {
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softrelu": F.softplus,
+    "softsign": F.softsign,
+}
+register(
+    "Activation",
+    lambda w, a, x: w.call(ACTIVATIONS[a.act_type], x),
+    "data",
+    {"act_type": Attribute(one_of(*ACTIVATIONS))},
+)
+
+
+def leaky_relu(w: Wiring, a: SimpleNamespace, x: fx.Node, gamma: fx.Node | None = None) -> Wired:
+    if a.act_type == "prelu":
+        found = w.shape(gamma)
+        if found is not None and len(found) != 1:
+            gamma = w.method("reshape", gamma, -1, part="slope")
+        return w.call(torch.prelu, x, gamma)
+    if a.act_type == "rrelu":
+        return w.layer(nn.RReLU(a.lower_bound, a.upper_bound), x)
+    if a.act_type == "leaky":
+        return w.call(F.leaky_relu, x, a.slope)
+    if a.act_type == "elu":
+        return w.call(F.elu, x, a.slope)
+    function: Callable[..., Any] = mx_nn.selu if a.act_type == "selu" else F.gelu
+    return w.call(function, x)
+
+
+register(
+    "LeakyReLU",
+    leaky_relu,
+    lambda a: ("data", "gamma") if a.act_type == "prelu" else ("data",),
+    {
+        "act_type": Attribute(one_of("leaky", "prelu", "elu", "selu", "gelu", "rrelu"), "leaky"),
+        "slope": Attribute(real, 0.25),
+        "lower_bound": Attribute(real, 0.125),
+        "upper_bound": Attribute(real, 0.33399999141693115),
+    },
+)
+
+
+def hard_sigmoid(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    return w.call(mx_math.hard_sigmoid, x, a.alpha, a.beta)
+
+
+register(
+    "hard_sigmoid",
+    hard_sigmoid,
+    "data",
+    {"alpha": Attribute(real, 0.20000000298023224), "beta": Attribute(real, 0.5)},
+)
+
+
+def dropout(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    if not 0 <= a.p < 1:
+        raise w.refuse(f"p={a.p}, expected a fraction below 1")
+    if a.axes or a.mode == "always":
+        return w.layer(Dropout(a.p, a.axes, a.mode == "always"), x)
+    return w.layer(nn.Dropout(a.p), x)
+
+
+register(
+    "Dropout",
+    dropout,
+    "data",
+    {
+        "p": Attribute(real, 0.5),
+        "mode": Attribute(one_of("training", "always"), "training"),
+        "axes": Attribute(shape, ()),
+        "cudnn_off": IGNORED,
+    },
+)
+
+
+def embedding(w: Wiring, a: SimpleNamespace, x: fx.Node, weight: fx.Node) -> Wired:
+    w.expect(weight, (a.input_dim, a.output_dim), "weight")
+    return w.call(mx_nn.embedding, x, weight)
+
+
+EMBEDDING = {
+    "input_dim": Attribute(integer),
+    "output_dim": Attribute(integer),
+    "dtype": Attribute(dtype, "float32"),
+    "sparse_grad": IGNORED,
+}
+register("Embedding", embedding, "data weight", EMBEDDING)
+register(
+    "_contrib_SparseEmbedding", embedding, "data weight", {**EMBEDDING, "deterministic": IGNORED}
+)

@@ -1,0 +1,158 @@
+"""Normalisation: over the batch, a layer, an instance, a group, neighbours, or to unit length."""
+
+from __future__ import annotations
+
+import operator
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+
+from mxnet_files.functions import mx_nn
+from mxnet_files.layers import BatchNorm, BatchNormWithStatistics
+from mxnet_files.reading.attributes import (
+    IGNORED,
+    Attribute,
+    boolean,
+    double,
+    integer,
+    one_of,
+    real,
+)
+from mxnet_files.registry import Wired, Wiring, register
+
+__all__ = ["outputs_of"]
+
+# The default of an omitted eps is the float32 number, read as a double.
+EPS_3, EPS_5, EPS_10 = 0.0010000000474974513, 9.999999747378752e-06, 1.000000013351432e-10
+
+
+def outputs_of(w: Wiring, result: fx.Node, count: int) -> tuple[fx.Node, ...]:
+    """The `count` items of a function that returns several tensors."""
+    return tuple(w.call(operator.getitem, result, i, part=str(i)) for i in range(count))
+
+
+def batch_norm(w: Wiring, a: SimpleNamespace, x: fx.Node, gamma: fx.Node, *rest: fx.Node) -> Wired:
+    beta, mean, var = rest
+    found = w.shape(beta)
+    for node, what in ((gamma, "gamma"), (mean, "moving_mean"), (var, "moving_var")):
+        w.expect(node, (None,) if found is None else found, what)
+    if a.eps <= 0:
+        raise w.refuse(f"eps={a.eps}, expected a positive number")
+    kind = BatchNormWithStatistics if a.output_mean_var else BatchNorm
+    layer = kind(a.eps, a.momentum, a.use_global_stats, getattr(a, "axis", 1))
+    y = w.layer(layer, x, None if a.fix_gamma else gamma, beta, mean, var)
+    return outputs_of(w, y, 3) if a.output_mean_var else y
+
+
+BATCH_NORM_V1 = {
+    "eps": Attribute(real, EPS_3),
+    "momentum": Attribute(real, 0.8999999761581421),
+    "fix_gamma": Attribute(boolean, True),
+    "use_global_stats": Attribute(boolean, False),
+    "output_mean_var": Attribute(boolean, False),
+}
+INPUTS = "data gamma beta moving_mean moving_var"
+
+
+def count(a: SimpleNamespace) -> int:
+    return 3 if a.output_mean_var else 1
+
+
+register(
+    "BatchNorm",
+    batch_norm,
+    INPUTS,
+    {
+        **BATCH_NORM_V1,
+        "eps": Attribute(double, EPS_3),
+        "axis": Attribute(integer, 1),
+        **dict.fromkeys(("cudnn_off", "min_calib_range", "max_calib_range"), IGNORED),
+    },
+    count,
+)
+register("BatchNorm_v1", batch_norm, INPUTS, BATCH_NORM_V1, count)
+register(  # the statistics of several devices at once, which is one batch here
+    "_contrib_SyncBatchNorm",
+    batch_norm,
+    INPUTS,
+    {**BATCH_NORM_V1, "ndev": IGNORED, "key": IGNORED},
+    count,
+)
+
+
+def instance_norm(w: Wiring, a: SimpleNamespace, x: fx.Node, *scale: fx.Node) -> Wired:
+    return w.call(torch.instance_norm, x, *scale, None, None, True, 0.0, a.eps, False)
+
+
+register("InstanceNorm", instance_norm, "data gamma beta", {"eps": Attribute(real, EPS_3)})
+
+
+def layer_norm(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+    if not a.output_mean_var:
+        return w.call(mx_nn.layer_norm, *inputs, a.axis, a.eps)
+    y = w.call(mx_nn.layer_norm_statistics, *inputs, a.axis, a.eps, part="all")
+    return outputs_of(w, y, 3)
+
+
+register(
+    "LayerNorm",
+    layer_norm,
+    "data gamma beta",
+    {
+        "axis": Attribute(integer, -1),
+        "eps": Attribute(real, EPS_5),
+        "output_mean_var": Attribute(boolean, False),
+    },
+    count,
+)
+
+
+def group_norm(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+    if a.num_groups < 1:
+        raise w.refuse(f"num_groups={a.num_groups}, expected at least 1")
+    y = w.call(mx_nn.group_norm, *inputs, a.num_groups, a.eps, part="all")
+    return outputs_of(w, y, 3) if a.output_mean_var else w.call(operator.getitem, y, 0)
+
+
+register(
+    "GroupNorm",
+    group_norm,
+    "data gamma beta",
+    {
+        "num_groups": Attribute(integer, 1),
+        "eps": Attribute(real, EPS_5),
+        "output_mean_var": Attribute(boolean, False),
+    },
+    count,
+)
+
+
+def local_response(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    if a.nsize < 1 or a.nsize % 2 == 0:
+        raise w.refuse(f"nsize={a.nsize}, expected an odd number of channels")
+    return w.call(F.local_response_norm, x, a.nsize, a.alpha, a.beta, a.knorm)
+
+
+register(
+    "LRN",
+    local_response,
+    "data",
+    {
+        "nsize": Attribute(integer),
+        "alpha": Attribute(real, 9.999999747378752e-05),
+        "beta": Attribute(real, 0.75),
+        "knorm": Attribute(real, 2.0),
+    },
+)
+
+register(
+    "L2Normalization",
+    lambda w, a, x: w.call(mx_nn.l2_normalize, x, a.mode, a.eps),
+    "data",
+    {
+        "mode": Attribute(one_of("instance", "channel", "spatial"), "instance"),
+        "eps": Attribute(real, EPS_10),
+    },
+)

@@ -1,0 +1,113 @@
+"""Sums, extremes and norms over axes, and matrix products."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import fx
+
+from mxnet_files.functions import mx_math
+from mxnet_files.operators.indexing import torch_dtype
+from mxnet_files.operators.shape import axis_list
+from mxnet_files.reading.attributes import (
+    IGNORED,
+    Attribute,
+    boolean,
+    double,
+    dtype,
+    integer,
+    optional,
+    shape,
+)
+from mxnet_files.registry import Wired, Wiring, register
+
+__all__: list[str] = []
+
+AXES = {
+    "axis": Attribute(shape, ()),
+    "keepdims": Attribute(boolean, False),
+    "exclude": Attribute(boolean, False),
+}
+REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "sum sum_axis": mx_math.reduce_sum,
+    "mean": mx_math.reduce_mean,
+    "prod": mx_math.reduce_prod,
+    "max max_axis": mx_math.reduce_max,
+    "min min_axis": mx_math.reduce_min,
+    "nansum": mx_math.reduce_nansum,
+    "nanprod": mx_math.reduce_nanprod,
+}
+
+
+def reduction(function: Callable[..., Any]) -> Callable[..., Wired]:
+    return lambda w, a, x: w.call(function, x, axis_list(w, a.axis, "axis"), a.keepdims, a.exclude)
+
+
+for _names, _function in REDUCTIONS.items():
+    register(_names, reduction(_function), "data", AXES)
+
+
+def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    if a.ord not in (1, 2):
+        raise w.refuse(f"ord={a.ord}, expected 1 or 2")
+    y = w.call(mx_math.norm, x, a.ord, axis_list(w, a.axis, "axis"), a.keepdims)
+    return y if a.out_dtype is None else w.method("to", y, torch_dtype(a.out_dtype), part="cast")
+
+
+register(
+    "norm",
+    norm,
+    "data",
+    {
+        "ord": Attribute(integer, 2),
+        "axis": Attribute(shape, ()),
+        "keepdims": Attribute(boolean, False),
+        "out_dtype": Attribute(optional(dtype), None),
+    },
+)
+ARGUMENT = {"axis": Attribute(optional(integer), None), "keepdims": Attribute(boolean, False)}
+register("argmax", lambda w, a, x: w.call(mx_math.argmax, x, a.axis, a.keepdims), "data", ARGUMENT)
+register("argmin", lambda w, a, x: w.call(mx_math.argmin, x, a.axis, a.keepdims), "data", ARGUMENT)
+register("argmax_channel", lambda w, a, x: w.call(mx_math.argmax, x, 1, False), "data")
+
+TRANSPOSES = {
+    "transpose_a": Attribute(boolean, False),
+    "transpose_b": Attribute(boolean, False),
+}
+register(
+    "dot",
+    lambda w, a, x, y: w.call(mx_math.dot, x, y, a.transpose_a, a.transpose_b),
+    "lhs rhs",
+    {**TRANSPOSES, "forward_stype": IGNORED},
+)
+
+
+def batch_dot(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
+    if a.transpose_a:
+        x = w.call(torch.transpose, x, -2, -1, part="left")
+    if a.transpose_b:
+        y = w.call(torch.transpose, y, -2, -1, part="right")
+    return w.call(torch.matmul, x, y)
+
+
+register("batch_dot", batch_dot, "lhs rhs", {**TRANSPOSES, "forward_stype": IGNORED})
+
+
+def gemm2(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
+    if a.axis != -2:
+        raise w.refuse(f"axis={a.axis}, expected -2")
+    if a.alpha == 1:
+        return batch_dot(w, a, x, y)
+    return w.call(operator.mul, batch_dot(w, a, x, y), a.alpha, part="scaled")
+
+
+register(
+    "_linalg_gemm2 linalg_gemm2",
+    gemm2,
+    "A B",
+    {**TRANSPOSES, "alpha": Attribute(double, 1.0), "axis": Attribute(integer, -2)},
+)

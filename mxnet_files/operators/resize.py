@@ -1,0 +1,142 @@
+"""Operators that change height and width: padding, cropping, enlarging."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import torch.nn.functional as F
+from torch import fx
+
+from mxnet_files.functions import mx_shape
+from mxnet_files.operators.shape import integers
+from mxnet_files.reading.attributes import (
+    IGNORED,
+    Attribute,
+    boolean,
+    double,
+    integer,
+    one_of,
+    optional,
+    real,
+    shape,
+)
+from mxnet_files.registry import Wired, Wiring, register
+
+__all__: list[str] = []
+
+MODES = {"constant": "constant", "edge": "replicate", "reflect": "reflect"}
+
+
+def pad(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    width = integers(w, a, "pad_width")
+    if len(width) not in (8, 10) or any(width[:4]) or min(width) < 0:
+        raise w.refuse(f"pad_width={width}, expected (0, 0, 0, 0, before, after, …), 4 or 5 axes")
+    pairs = [width[i : i + 2] for i in range(4, len(width), 2)]
+    flat = tuple(size for pair in reversed(pairs) for size in pair)
+    if a.mode == "constant":
+        return w.call(F.pad, x, flat, "constant", a.constant_value)
+    return w.call(F.pad, x, flat, MODES[a.mode])
+
+
+register(
+    "Pad pad",
+    pad,
+    "data",
+    {
+        "mode": Attribute(one_of(*MODES)),
+        "pad_width": Attribute(shape),
+        "constant_value": Attribute(double, 0.0),
+    },
+)
+BLOCK = {"block_size": Attribute(integer)}
+register(
+    "depth_to_space",
+    lambda w, a, x: w.call(mx_shape.depth_to_space, x, a.block_size),
+    "data",
+    BLOCK,
+)
+register(
+    "space_to_depth",
+    lambda w, a, x: w.call(mx_shape.space_to_depth, x, a.block_size),
+    "data",
+    BLOCK,
+)
+
+
+def crop(w: Wiring, a: SimpleNamespace, x: fx.Node, like: fx.Node | None = None) -> Wired:
+    offset, size = integers(w, a, "offset"), integers(w, a, "h_w")
+    if len(offset) != 2 or len(size) != 2:
+        raise w.refuse(f"offset={offset}, h_w={size}, expected two numbers each")
+    if like is not None:
+        return w.call(mx_shape.crop_like, x, like, offset, a.center_crop)
+    return w.call(mx_shape.crop, x, size, offset, a.center_crop)
+
+
+register(
+    "Crop",
+    crop,
+    lambda a: ("data", "crop_like")[: a.num_args],
+    {
+        "offset": Attribute(shape, (0, 0)),
+        "h_w": Attribute(shape, (0, 0)),
+        "center_crop": Attribute(boolean, False),
+        "num_args": Attribute(integer, 1),
+    },
+)
+
+
+def upsampling(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+    if a.scale < 1:
+        raise w.refuse(f"scale={a.scale}, expected at least 1")
+    if a.sample_type == "nearest":
+        return w.call(mx_shape.upsample_nearest, list(inputs), a.scale, a.multi_input_mode == "sum")
+    # bilinear is a transposed convolution, one filter a channel, with the weights of the file
+    x, weight = inputs
+    side = 2 * a.scale - a.scale % 2
+    w.expect(weight, (a.num_filter, 1, side, side), "weight")
+    stride, pad = (a.scale,) * 2, (math.ceil((a.scale - 1) / 2),) * 2
+    return w.call(F.conv_transpose2d, x, weight, None, stride, pad, (0, 0), a.num_filter, (1, 1))
+
+
+register(
+    "UpSampling",
+    upsampling,
+    lambda a: ("data", "weight") if a.sample_type == "bilinear" else None,
+    {
+        "scale": Attribute(integer),
+        "num_filter": Attribute(integer, 0),
+        "sample_type": Attribute(one_of("nearest", "bilinear")),
+        "multi_input_mode": Attribute(one_of("concat", "sum"), "concat"),
+        "num_args": Attribute(integer, 1),
+        "workspace": IGNORED,
+    },
+)
+
+
+def resize(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    if a.mode != "size":
+        raise w.refuse(f"mode={a.mode}, expected size")
+    size = (a.height, a.width)
+    scales = (a.scale_height, a.scale_width)
+    if None in scales and min(size) < 1:
+        raise w.refuse(f"height and width are {size}, expected positive numbers")
+    if None not in scales:
+        return w.call(mx_shape.resize_bilinear, x, (0, 0), scales)
+    return w.call(mx_shape.resize_bilinear, x, size, (0.0, 0.0))
+
+
+register(
+    "_contrib_BilinearResize2D",
+    resize,
+    "data",
+    {
+        "height": Attribute(integer, 1),
+        "width": Attribute(integer, 1),
+        "scale_height": Attribute(optional(real), None),
+        "scale_width": Attribute(optional(real), None),
+        "mode": Attribute(one_of("size", "odd_scale", "like", "to_even_down", "to_even_up",
+                                 "to_odd_down", "to_odd_up"), "size"),
+        "align_corners": Attribute(boolean, True),
+    },
+)  # fmt: skip

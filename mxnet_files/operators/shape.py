@@ -1,0 +1,278 @@
+"""Operators that move elements about and compute nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from torch import fx
+
+from mxnet_files.functions import mx_shape
+from mxnet_files.operators.normalise import outputs_of
+from mxnet_files.reading.attributes import Attribute, boolean, integer, optional, shape
+from mxnet_files.registry import Wired, Wiring, register
+
+__all__: list[str] = []
+
+MOST_OUTPUTS = 4_096
+OPEN = 2**63 - 1  # the open end of a slice, as aten writes it
+
+
+def integers(w: Wiring, a: SimpleNamespace, key: str) -> tuple[int, ...]:
+    """A shape that holds no None."""
+    value = getattr(a, key)
+    if None in value:
+        raise w.refuse(f"{key}={value}, expected numbers only")
+    return value
+
+
+def axis_list(w: Wiring, axes: tuple[int, ...], key: str) -> tuple[int, ...]:
+    """Refuse None and repeated axes."""
+    if None in axes or len(set(axes)) != len(axes):
+        raise w.refuse(f"{key}={axes}, expected different axes")
+    return axes
+
+
+def reshape(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    codes = integers(w, a, "shape")
+    if not codes and a.target_shape:  # before 0.9: 0 infers, keep_highest keeps the batch axis
+        codes = tuple(-1 if size == 0 else size for size in integers(w, a, "target_shape"))
+        if a.keep_highest:
+            codes = (0, *codes[1:])
+        if codes.count(-1) > 1:
+            raise w.refuse(f"target_shape={a.target_shape}, expected at most one 0")
+    if not codes:
+        raise w.refuse("shape is empty, expected the new shape")
+    if codes.count(-1) - _splits_with_unknown(codes) > 1 or min(codes) < -4:
+        raise w.refuse(f"shape={codes}, expected at most one -1 and codes from -4")
+    if all(code > 0 or code == -1 for code in codes):
+        return w.call(torch.reshape, x, codes)
+    return w.call(mx_shape.reshape, x, codes, a.reverse)
+
+
+def _splits_with_unknown(codes: tuple[int, ...]) -> int:
+    """How many -1 belong to a -4, whichever end the codes are read from."""
+    places = [i for i, code in enumerate(codes) if code == -4]
+    near = {i + step for i in places for step in (-2, -1, 1, 2)}
+    return sum(codes[i] == -1 for i in near if 0 <= i < len(codes))
+
+
+register(
+    "Reshape reshape",
+    reshape,
+    "data",
+    {
+        "shape": Attribute(shape, ()),
+        "reverse": Attribute(boolean, False),
+        "target_shape": Attribute(shape, ()),
+        "keep_highest": Attribute(boolean, False),
+    },
+)
+
+
+def reshape_like(w: Wiring, a: SimpleNamespace, x: fx.Node, like: fx.Node) -> Wired:
+    lhs, rhs = [
+        [0 if begin is None else begin, OPEN if end is None else end]
+        for begin, end in ((a.lhs_begin, a.lhs_end), (a.rhs_begin, a.rhs_end))
+    ]
+    return w.call(mx_shape.reshape_like, x, like, lhs, rhs)
+
+
+register(
+    "reshape_like",
+    reshape_like,
+    "lhs rhs",
+    dict.fromkeys(
+        ("lhs_begin", "lhs_end", "rhs_begin", "rhs_end"), Attribute(optional(integer), None)
+    ),
+)
+
+
+def flatten(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    y = w.call(torch.flatten, x, 1)
+    w.flat.add(y)
+    return y
+
+
+register("Flatten flatten", flatten, "data")
+
+
+def transpose(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    axes = axis_list(w, a.axes, "axes")
+    return w.call(torch.permute, x, axes) if axes else w.call(mx_shape.reverse_axes, x)
+
+
+register("transpose", transpose, "data", {"axes": Attribute(shape, ())})
+register(
+    "SwapAxis swapaxes",
+    lambda w, a, x: w.call(torch.transpose, x, a.dim1, a.dim2),
+    "data",
+    {"dim1": Attribute(integer, 0), "dim2": Attribute(integer, 0)},
+)
+register(
+    "expand_dims",
+    lambda w, a, x: w.call(torch.unsqueeze, x, a.axis),
+    "data",
+    {"axis": Attribute(integer)},
+)
+register(
+    "squeeze",
+    lambda w, a, x: w.call(mx_shape.squeeze, x, axis_list(w, a.axis, "axis")),
+    "data",
+    {"axis": Attribute(shape, ())},
+)
+
+
+def concat(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+    return w.call(torch.cat, list(inputs), a.dim)
+
+
+register(
+    "Concat concat _rnn_param_concat",
+    concat,
+    None,
+    {"dim": Attribute(integer, 1), "num_args": Attribute(integer, 0)},
+)
+register(
+    "stack",
+    lambda w, a, *inputs: w.call(torch.stack, list(inputs), a.axis),
+    None,
+    {"axis": Attribute(integer, 0), "num_args": Attribute(integer, 0)},
+)
+
+
+def split(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    if not 1 <= a.num_outputs <= MOST_OUTPUTS:
+        raise w.refuse(f"num_outputs={a.num_outputs}, expected 1 to {MOST_OUTPUTS}")
+    parts = w.call(mx_shape.split_even, x, a.num_outputs, a.axis, part="parts")
+    out = outputs_of(w, parts, a.num_outputs)
+    if a.squeeze_axis:
+        out = tuple(w.call(torch.squeeze, part, a.axis, part=f"{i}_flat")
+                    for i, part in enumerate(out))  # fmt: skip
+    return out
+
+
+register(
+    "SliceChannel split",
+    split,
+    "data",
+    {
+        "num_outputs": Attribute(integer),
+        "axis": Attribute(integer, 1),
+        "squeeze_axis": Attribute(boolean, False),
+    },
+    lambda a: a.num_outputs,
+)
+
+
+def split_v2(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    if a.sections > 0:
+        return split(w, SimpleNamespace(num_outputs=a.sections, **vars(a)), x)
+    starts = integers(w, a, "indices")
+    if not starts or starts[0] != 0 or list(starts) != sorted(starts):
+        raise w.refuse(f"indices={starts}, expected increasing numbers from 0")
+    parts = w.call(mx_shape.split_at, x, starts, a.axis, a.squeeze_axis, part="parts")
+    return outputs_of(w, parts, len(starts))
+
+
+register(
+    "_split_v2",
+    split_v2,
+    "data",
+    {
+        "indices": Attribute(shape),
+        "axis": Attribute(integer, 1),
+        "squeeze_axis": Attribute(boolean, False),
+        "sections": Attribute(integer, 0),
+    },
+    lambda a: a.sections if a.sections > 0 else len(a.indices),
+)
+
+
+def slice_axes(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    if len(a.begin) != len(a.end) or len(a.step) not in (0, len(a.begin)) or 0 in a.step:
+        raise w.refuse(f"begin={a.begin}, end={a.end}, step={a.step} do not fit together")
+    steps = [1 if step is None else step for step in a.step or (1,) * len(a.begin)]
+    # a negative step reads the flipped axis, where element i is number -i - 1
+    flipped = [axis for axis, step in enumerate(steps) if step < 0]
+    if flipped:
+        x = w.call(torch.flip, x, flipped, part="flipped")
+
+    def ends(values: tuple[int | None, ...], default: int) -> list[int]:
+        return [
+            default if value is None else ~value if axis in flipped else value
+            for axis, value in enumerate(values)
+        ]
+
+    begin, end = ends(a.begin, 0), ends(a.end, OPEN)
+    return w.call(mx_shape.slice_axes, x, begin, end, [abs(step) for step in steps])
+
+
+register(
+    "slice crop",
+    slice_axes,
+    "data",
+    {"begin": Attribute(shape), "end": Attribute(shape), "step": Attribute(shape, ())},
+)
+register(
+    "slice_axis",
+    lambda w, a, x: w.call(mx_shape.slice_axis, x, a.axis, a.begin, a.end),
+    "data",
+    {
+        "axis": Attribute(integer),
+        "begin": Attribute(integer),
+        "end": Attribute(optional(integer)),
+    },
+)
+register(
+    "slice_like",
+    lambda w, a, x, like: w.call(mx_shape.slice_like, x, like, axis_list(w, a.axes, "axes")),
+    "data shape_like",
+    {"axes": Attribute(shape, ())},
+)
+register(
+    "tile",
+    lambda w, a, x: w.call(torch.tile, x, integers(w, a, "reps")),
+    "data",
+    {"reps": Attribute(shape)},
+)
+register(
+    "repeat",
+    lambda w, a, x: w.call(mx_shape.repeat, x, a.repeats, a.axis),
+    "data",
+    {"repeats": Attribute(integer), "axis": Attribute(optional(integer), None)},
+)
+register(
+    "reverse flip",
+    lambda w, a, x: w.call(torch.flip, x, axis_list(w, a.axis, "axis")),
+    "data",
+    {"axis": Attribute(shape)},
+)
+
+register(
+    "broadcast_to",
+    lambda w, a, x: w.call(mx_shape.broadcast_to, x, integers(w, a, "shape")),
+    "data",
+    {"shape": Attribute(shape, ())},
+)
+
+
+def broadcast_axes(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    axes, sizes = axis_list(w, a.axis, "axis"), integers(w, a, "size")
+    if len(axes) != len(sizes):
+        raise w.refuse(f"axis={axes}, size={sizes}, expected a size for each axis")
+    return w.call(mx_shape.broadcast_axes, x, axes, sizes)
+
+
+register(
+    "broadcast_axis broadcast_axes",
+    broadcast_axes,
+    "data",
+    {"axis": Attribute(shape, ()), "size": Attribute(shape, ())},
+)
+register(
+    "broadcast_like",
+    lambda w, a, x, like: w.call(mx_shape.broadcast_like, x, like, a.lhs_axes, a.rhs_axes),
+    "lhs rhs",
+    {"lhs_axes": Attribute(shape, ()), "rhs_axes": Attribute(shape, ())},
+)

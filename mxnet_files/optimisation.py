@@ -1,0 +1,223 @@
+"""A copy of an imported module that only infers, and does it faster.
+
+Dropout goes, BatchNorm is folded into the convolution before it, arrays are kept channels-last,
+and in float32 on a CPU with oneDNN weights are laid out once and ReLU and residual sums computed
+within the convolution. The outputs differ from the module's own by rounding alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from mxnet_files.layers import BatchNorm, Dropout
+
+__all__ = ["freeze", "optimise"]
+
+FOLDABLE = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
+
+
+def freeze(module: fx.GraphModule, *inputs: Tensor) -> Callable[..., Any]:
+    """A TorchScript copy of `module` for inference in float32 on the CPU, in oneDNN's own layouts.
+
+    inputs: examples, float32, e.g. (N, C, H, W). The copy answers any N, and no other C, H, W.
+
+    Slower to make than `optimise`, and faster where the CPU lacks AVX-512: values stay in oneDNN's
+    blocked layouts from one convolution to the next, unless a BatchNorm has no convolution before
+    it to be folded into. It can neither be saved nor trained.
+    """
+    plain = optimise(module, fuse=False, channels_last=False)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        traced = torch.jit.freeze(torch.jit.trace(plain, inputs, check_trace=False).eval())
+        # oneDNN's BatchNorm wants a scale and a shift, which fix_gamma does not have
+        if any(isinstance(layer, BatchNorm) for layer in plain.modules()):
+            return traced
+        return torch.jit.optimize_for_inference(traced)
+
+
+def optimise(
+    module: fx.GraphModule, *, fuse: bool = True, channels_last: bool = True
+) -> fx.GraphModule:
+    """A faster copy of `module` for inference; `module` itself is left alone.
+
+    fuse: use oneDNN's fused convolutions where the module is float32 on a CPU that has them. The
+        copy then holds weights in oneDNN's layout: it can neither be saved nor change its dtype.
+        Without it the copy is an ordinary module.
+    channels_last: keep images and weights in that layout.
+    """
+    fast = copy.deepcopy(module).eval().requires_grad_(False)
+    drop_dropout(fast)
+    fold_batch_norm(fast)
+    if channels_last and any(node.target is torch.conv2d for node in fast.graph.nodes):
+        keep_channels_last(fast)
+    if fuse and has_fused_kernels() and is_plain(fast):
+        fuse_convolutions(fast)
+    fast.graph.eliminate_dead_code()
+    fast.graph.lint()
+    drop_unused(fast)
+    fast.recompile()
+    return fast
+
+
+def laid_out_last(x: Tensor) -> Tensor:
+    """x in channels-last layout, if it is an image batch (N, C, H, W)."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def has_fused_kernels() -> bool:
+    """This build of torch has oneDNN's fused convolutions (the ones its compiler uses)."""
+    names = ("_convolution_pointwise", "_reorder_convolution_weight")
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, name) for name in names
+    )
+
+
+def is_plain(module: fx.GraphModule) -> bool:
+    """All floating tensors are float32 on the CPU."""
+    tensors = [value for value in module.state_dict().values() if value.is_floating_point()]
+    return all(value.dtype == torch.float32 and value.is_cpu for value in tensors)
+
+
+def drop_dropout(module: fx.GraphModule) -> None:
+    """Remove the layers that do nothing in inference."""
+    for node in list(module.graph.nodes):
+        if node.op == "call_module":
+            layer = module.get_submodule(node.target)
+            if isinstance(layer, nn.Dropout) or (isinstance(layer, Dropout) and not layer.always):
+                node.replace_all_uses_with(node.args[0])
+                module.graph.erase_node(node)
+
+
+def fetched(module: fx.GraphModule, node: Any) -> Tensor | None:
+    """The tensor of a get_attr node, None for anything else."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    value: Any = module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value
+
+
+def fold_batch_norm(module: fx.GraphModule) -> None:
+    """Turn conv(x)·γ/σ + (β − μγ/σ) into one convolution, in float64."""
+    for node in list(module.graph.nodes):
+        layer = module.get_submodule(node.target) if node.op == "call_module" else None
+        if type(layer) is not BatchNorm or layer.axis != 1:
+            continue
+        before, gamma, *others = node.args
+        if before.target not in FOLDABLE or len(before.users) != 1:
+            continue
+        weight = fetched(module, before.args[1])
+        beta, mean, var = (fetched(module, value) for value in others)
+        if weight is None or beta is None or mean is None or var is None:
+            continue
+        scale = torch.rsqrt(var.double() + layer.eps)
+        if gamma is not None:
+            stored = fetched(module, gamma)
+            if stored is None:
+                continue
+            scale = scale * stored.double()
+        bias = fetched(module, before.args[2])
+        shift = beta.double() + ((0.0 if bias is None else bias.double()) - mean.double()) * scale
+        shape = [-1] + [1] * (weight.dim() - 1)
+        folded = (weight.double() * scale.reshape(shape)).to(weight.dtype)
+        with module.graph.inserting_before(before):
+            parts = (
+                hold(module, f"{before.name}_weight", folded),
+                hold(module, f"{before.name}_bias", shift.to(weight.dtype)),
+            )
+        before.args = (before.args[0], *parts, *before.args[3:])
+        node.replace_all_uses_with(before)
+        module.graph.erase_node(node)
+
+
+def hold(module: fx.GraphModule, name: str, value: Tensor, *, kept: bool = True) -> fx.Node:
+    """Register a buffer under a name like `name`, and fetch it."""
+    path = name
+    while hasattr(module, path):
+        path += "_"
+    module.register_buffer(path, value, persistent=kept)
+    return module.graph.create_node("get_attr", path)
+
+
+def keep_channels_last(module: fx.GraphModule) -> None:
+    """Weights and inputs in the layout that CPUs convolve fastest; operations keep it."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for node in list(module.graph.nodes):
+        if node.op == "placeholder" and not node.args:
+            with module.graph.inserting_after(node):
+                laid_out = module.graph.call_function(laid_out_last, (node,))
+            node.replace_all_uses_with(laid_out, lambda user, own=laid_out: user is not own)
+
+
+def fuse_convolutions(module: fx.GraphModule) -> None:
+    """Make conv, conv+ReLU, conv+clip(0, 6) and conv+sum(+ReLU) single operations of oneDNN."""
+    kernels = torch.ops.mkldnn
+    for node in list(module.graph.nodes):
+        weight = fetched(module, node.args[1]) if node.target is torch.conv2d else None
+        if weight is None:
+            continue
+        x, _, bias, stride, pad, dilate, groups = node.args
+        window = (list(pad), list(stride), list(dilate), groups)
+        last, other, after, limits = following(node)
+        with module.graph.inserting_before(last):
+            packed = kernels._reorder_convolution_weight(weight, *window)
+            laid_out = hold(module, f"{node.name}_packed", packed, kept=False)
+            if other is None:
+                fused = module.graph.call_function(
+                    kernels._convolution_pointwise.default,
+                    (x, laid_out, bias, *window, after or "none", limits, ""),
+                )
+            else:
+                fused = module.graph.call_function(
+                    kernels._convolution_pointwise.binary,
+                    (x, other, laid_out, bias, *window, "add", 1.0, after, [], None),
+                )
+        last.replace_all_uses_with(fused)
+
+
+def following(
+    node: fx.Node,
+) -> tuple[fx.Node, fx.Node | None, str | None, list[float]]:
+    """What can be computed within a convolution: (last node, summand, activation, its limits)."""
+    user = only_user(node)
+    if user is None:
+        return node, None, None, []
+    if user.target is torch.relu:
+        return user, None, "relu", []
+    if user.target is torch.clamp and user.args[1:] == (0.0, 6.0):
+        return user, None, "hardtanh", [0.0, 6.0]
+    # elemwise_add, unlike broadcast_add, has operands of one shape
+    if user.target is operator.add and user.meta.get("mxnet", ("",))[0] == "elemwise_add":
+        others = [value for value in user.args if isinstance(value, fx.Node) and value is not node]
+        if len(others) == 1:
+            last = only_user(user)
+            if last is not None and last.target is torch.relu:
+                return last, others[0], "relu", []
+            return user, others[0], None, []
+    return node, None, None, []
+
+
+def only_user(node: fx.Node) -> fx.Node | None:
+    """The one node that uses `node`, if there is exactly one."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def drop_unused(module: fx.GraphModule) -> None:
+    """Delete the parameters and layers that the graph no longer fetches."""
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    for path, _ in tensors:
+        if path not in used:
+            folder, _, leaf = path.rpartition(".")
+            delattr(module.get_submodule(folder), leaf)
+    module.delete_all_unused_submodules()

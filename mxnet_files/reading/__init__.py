@@ -1,0 +1,1 @@
+"""Files on disk to checked numpy arrays and graphs; no framework."""

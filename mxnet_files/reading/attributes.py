@@ -1,0 +1,189 @@
+"""Operator attributes, as MXNet writes them: short strings, read by hand and never evaluated.
+
+A *kind* turns one string into one value and raises `ValueError` with what it expected. MXNet keeps
+most real attributes in float32 even when the arrays are float64 (slope, momentum, alpha ...), so
+`real` rounds to float32 where `double` does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mxnet_files.errors import SymbolError
+
+__all__ = [
+    "IGNORED",
+    "REQUIRED",
+    "Attribute",
+    "boolean",
+    "double",
+    "dtype",
+    "hidden",
+    "integer",
+    "one_of",
+    "optional",
+    "read_attributes",
+    "real",
+    "shape",
+]
+
+LONGEST = 65_536  # characters in one attribute; a shape of 64 axes needs fewer than 2,000
+MOST_ITEMS = 4_096  # numbers in one shape
+Kind = Callable[[str], Any]
+DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64", "bool", "bfloat16")
+
+_INTEGER = re.compile(r"[+-]?\d{1,19}L?")  # Python 2 wrote 3L
+
+
+def integer(text: str) -> int:
+    """`3`, `-1`, `3L`."""
+    if not _INTEGER.fullmatch(text.strip()):
+        raise ValueError("an integer such as 3")
+    value = int(text.strip().rstrip("L"))
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("an integer of 64 bits")
+    return value
+
+
+def double(text: str) -> float:
+    """A float64 attribute, such as BatchNorm's eps."""
+    try:
+        if len(text) > 64 or "_" in text:
+            raise ValueError
+        value = float(text)
+    except ValueError:
+        raise ValueError("a number such as 0.001") from None
+    return value
+
+
+def real(text: str) -> float:
+    """A float32 attribute, as the float64 number MXNet computes with."""
+    with np.errstate(over="ignore"):  # an attribute beyond float32 is infinite in MXNet too
+        return float(np.float32(double(text)))
+
+
+def boolean(text: str) -> bool:
+    """`True`, `false`, `1`, `0`."""
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if text.strip().lower() not in known:
+        raise ValueError("True or False")
+    return known[text.strip().lower()]
+
+
+def _item(text: str) -> int | None:
+    return None if text.strip() == "None" else integer(text)
+
+
+def shape(text: str) -> tuple[int | None, ...]:
+    """`(2, 3)`, `[2,3]`, `(3L,)`, `()`, `3`; slices may hold `None`."""
+    body = text.strip()
+    if body == "None":
+        return ()
+    if body[:1] + body[-1:] in ("()", "[]"):
+        body = body[1:-1].strip()
+    if not body:
+        return ()
+    items = body.removesuffix(",").split(",")
+    if len(items) > MOST_ITEMS:
+        raise ValueError(f"a shape of at most {MOST_ITEMS} numbers")
+    try:
+        return tuple(_item(item) for item in items)
+    except ValueError:
+        raise ValueError("a shape such as (2, 2)") from None
+
+
+def optional(kind: Kind) -> Kind:
+    """`kind`, or None where the file says `None`."""
+
+    def parse(text: str) -> Any:
+        return None if text.strip() == "None" else kind(text)
+
+    return parse
+
+
+def one_of(*choices: str) -> Kind:
+    """One of the given words."""
+
+    def parse(text: str) -> str:
+        if text.strip() not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return text.strip()
+
+    return parse
+
+
+dtype: Kind = one_of(*DTYPES)
+
+
+def _word(text: str) -> str:
+    return text
+
+
+REQUIRED: Any = object()
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """How one attribute is read, and what stands in when the file omits it."""
+
+    kind: Kind
+    default: Any = REQUIRED
+
+
+IGNORED = Attribute(_word, None)  # tunes MXNet's speed or memory, not what it computes
+
+# Notes that frontends leave on nodes; MXNet renames them to __key__ when it loads a file.
+_NOTES = (
+    "ctx_group",
+    "lr_mult",
+    "wd_mult",
+    "force_mirroring",
+    "mirror_stage",
+    "profiler_scope",
+)
+
+
+def hidden(key: str) -> bool:
+    """True for a note that no operator reads: `__shape__`, `lr_mult`, `weight_lr_mult`, …"""
+    dunder = key.startswith("__") and key.endswith("__")
+    return dunder or any(key.startswith(note) or key.endswith(note) for note in _NOTES)
+
+
+def read_attributes(
+    where: str,
+    written: Mapping[str, str],
+    known: Mapping[str, Attribute],
+    *,
+    strict: bool = True,
+) -> dict[str, Any]:
+    """Values of all `known` attributes, defaults filled in.
+
+    `where` names the node in errors. `strict` refuses attributes the operator does not have; files
+    of MXNet 0.8 keep free-form user attributes beside the operator's, so they are read leniently.
+    Raises `SymbolError`.
+    """
+    values: dict[str, Any] = {}
+    for key, attribute in known.items():
+        if key not in written:
+            if attribute.default is REQUIRED:
+                raise SymbolError(f"{where}: attribute {key} is missing, and it has no default")
+            values[key] = attribute.default
+            continue
+        text = written[key]
+        try:
+            if len(text) > LONGEST:
+                raise ValueError(f"at most {LONGEST} characters")
+            values[key] = attribute.kind(text)
+        except ValueError as error:
+            shown = text if len(text) <= 60 else text[:57] + "..."
+            raise SymbolError(f"{where}: attribute {key}={shown!r}, expected {error}") from None
+    extra = sorted(key for key in written if key not in known and not hidden(key))
+    if strict and extra:
+        shown = ", ".join(key[:60] for key in extra[:5])
+        raise SymbolError(f"{where}: unknown attribute {shown}; it would change the result unseen")
+    return values

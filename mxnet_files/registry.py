@@ -1,0 +1,131 @@
+"""What an operator is: its attributes, its inputs, and how it is wired in torch.fx."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+import torch
+from torch import fx, nn
+
+from mxnet_files.errors import SymbolError
+from mxnet_files.reading.attributes import Attribute
+from mxnet_files.reading.names import PathNames, identifier
+
+__all__ = ["OPERATORS", "PARAMETER_SLOTS", "Operator", "Wiring", "register"]
+
+InputNames: TypeAlias = "Callable[[SimpleNamespace], tuple[str, ...] | None]"
+Wired: TypeAlias = "fx.Node | tuple[fx.Node, ...]"
+
+# Inputs that hold learned numbers; a variable here that the .params file lacks is an error.
+AUXILIARY = ("moving_mean", "moving_var")
+MOST_CONSTANTS = 2**26  # elements
+PARAMETER_SLOTS = ("weight", "bias", "gamma", "beta", *AUXILIARY)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of MXNet.
+
+    `inputs` gives the input names for given attributes (None: any number of them), `outputs` the
+    number of outputs a later node may name; `build(wiring, attributes, *inputs)` adds fx nodes and
+    returns the one that is the result, or one for each output.
+    """
+
+    name: str
+    build: Callable[..., Wired]
+    attributes: Mapping[str, Attribute]
+    inputs: InputNames
+    outputs: Callable[[SimpleNamespace], int]
+
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def register(
+    names: str,
+    build: Callable[..., Wired],
+    inputs: str | InputNames | None,
+    attributes: Mapping[str, Attribute] | None = None,
+    outputs: int | Callable[[SimpleNamespace], int] = 1,
+) -> None:
+    """Enter an operator under its names, separated by spaces; the first is MXNet's main one.
+
+    `inputs` is the names in a string, a function of the attributes, or None for any number.
+    """
+    main, *_ = every = names.split()
+    fixed = tuple(inputs.split()) if isinstance(inputs, str) else None
+    named: InputNames = inputs if callable(inputs) else (lambda a: fixed)
+    counted = outputs if callable(outputs) else (lambda a: outputs)
+    operator = Operator(main, build, attributes or {}, named, counted)
+    for name in every:
+        if name in OPERATORS:
+            raise ValueError(f"operator {name} is registered twice")
+        OPERATORS[name] = operator
+
+
+class Wiring:
+    """The fx graph under construction, as one operator's `build` sees it."""
+
+    def __init__(self) -> None:
+        self.graph = fx.Graph()
+        self.root = nn.Module()
+        self.paths = PathNames()
+        self.values: dict[str, torch.Tensor] = {}  # by fx node name, for parameters only
+        self.flat: set[fx.Node] = set()  # results known to have two axes: no need to flatten them
+        self.whole: set[fx.Node] = set()  # results known to be integers
+        self.constants = 0  # elements of arrays that the file describes without storing them
+        self.where = ""  # the node being built, for errors
+        self._name = ""
+
+    def begin(self, name: str, where: str) -> None:
+        """Start on the node called `name`."""
+        self._name, self.where = identifier(name), where
+
+    def call(self, function: Callable[..., Any], *arguments: Any, part: str = "") -> fx.Node:
+        """A function call. `part` marks a step on the way to the node's own result."""
+        name = f"{self._name}_{part}" if part else self._name
+        return self.graph.create_node("call_function", function, arguments, {}, name=name)
+
+    def method(self, method: str, *arguments: Any, part: str = "") -> fx.Node:
+        """A method call on the first argument."""
+        name = f"{self._name}_{part}" if part else self._name
+        return self.graph.create_node("call_method", method, arguments, {}, name=name)
+
+    def layer(self, module: nn.Module, *arguments: fx.Node | None) -> fx.Node:
+        """A call of a sub-module, kept under the node's name."""
+        path = self.paths.layer(self._name)
+        self.root.add_module(path, module)
+        return self.graph.create_node("call_module", path, arguments, {}, name=self._name)
+
+    def constant(self, value: torch.Tensor) -> fx.Node:
+        """An array that the file describes without storing it; a buffer outside state_dict."""
+        self.constants += value.numel()
+        if self.constants > MOST_CONSTANTS:
+            raise self.refuse(f"more than {MOST_CONSTANTS:,} elements of constants")
+        path = self.paths.layer(self._name)
+        self.root.register_buffer(path, value, persistent=False)
+        return self.graph.create_node("get_attr", path, name=self._name)
+
+    def shape(self, node: fx.Node | None) -> tuple[int, ...] | None:
+        """The shape of a parameter, None for anything computed."""
+        value = self.values.get(node.name) if node is not None else None
+        return None if value is None else tuple(value.shape)
+
+    def expect(self, node: fx.Node | None, shape: Iterable[int | None], what: str) -> None:
+        """Refuse a parameter whose shape contradicts the attributes (None matches any size)."""
+        found, wanted = self.shape(node), tuple(shape)
+        if found is None:
+            return
+        same = len(found) == len(wanted) and all(
+            b is None or a == b for a, b in zip(found, wanted, strict=True)
+        )
+        if not same:
+            shown = "(" + ", ".join("any" if size is None else str(size) for size in wanted) + ")"
+            raise SymbolError(f"{self.where}: {what} has shape {found}, the attributes say {shown}")
+
+    def refuse(self, problem: str) -> SymbolError:
+        """An error about the node being built."""
+        return SymbolError(f"{self.where}: {problem}")

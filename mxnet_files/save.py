@@ -1,0 +1,160 @@
+"""An imported module as a file: a torch.export program, ONNX."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from mxnet_files.atomic import replacing
+from mxnet_files.errors import SymbolError
+
+__all__ = ["example_inputs", "save_onnx", "save_program"]
+
+OPSET = 13
+
+
+def example_inputs(shapes: Sequence[Sequence[int]], seed: int = 0) -> tuple[Tensor, ...]:
+    """Random float32 inputs of the given shapes."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(tuple(shape), generator=generator) for shape in shapes)
+
+
+def save_program(
+    module: fx.GraphModule, inputs: Sequence[Tensor], path: str | os.PathLike[str]
+) -> str:
+    """Write a torch.export program whose batch size is free where the graph allows.
+
+    The file is read back and compared with the module before it takes its place. Returns the
+    shape of the first input, such as `batch×3×224×224`. Raises `SymbolError` if the module cannot
+    run on such inputs.
+    """
+    expected = run(module, inputs)
+    program = export_program(module, inputs)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    buffer.seek(0)
+    same(expected, run(torch.export.load(buffer).module(), inputs), "torch.export program")
+    with replacing(path) as stream:
+        stream.write(buffer.getvalue())
+    first = next(node for node in program.graph.nodes if node.name in user_inputs(program))
+    sizes = first.meta["val"].shape
+    return "×".join(str(size) if isinstance(size, int) else "batch" for size in sizes)
+
+
+def user_inputs(program: Any) -> set[str]:
+    """Names of the inputs that are neither parameters nor buffers."""
+    return set(program.graph_signature.user_inputs)
+
+
+def export_program(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Any:
+    """torch.export with the batch axis free, or fixed where the graph fixes it."""
+    if not batch_is_free(module, inputs):
+        return torch.export.export(module, tuple(inputs))
+    # torch.export takes sizes of 1 for fixed ones, so the example has a batch of 2 or more
+    free = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
+    return torch.export.export(module, doubled(inputs), dynamic_shapes=free)
+
+
+def doubled(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The same inputs with twice the batch."""
+    return tuple(torch.cat([x, x]) for x in inputs)
+
+
+def batch_is_free(module: fx.GraphModule, inputs: Sequence[Tensor]) -> bool:
+    """Twice the batch gives the same outputs twice."""
+    try:
+        pairs = list(zip(run(module, inputs), run(module, doubled(inputs)), strict=True))
+        same([torch.cat([a, a]) for a, _ in pairs], [b for _, b in pairs], "batch")
+    except (SymbolError, RuntimeError):
+        return False
+    return True
+
+
+def save_onnx(
+    module: fx.GraphModule, inputs: Sequence[Tensor], path: str | os.PathLike[str]
+) -> str:
+    """Write ONNX of opset 13, the batch axis free where the graph allows; says what verified it.
+
+    Uses torch's TorchScript-based exporter, which needs no further package. Where `onnx` and
+    `onnxruntime` are installed, the file is checked and run before it takes its place.
+    """
+    names = list(module.meta["mxnet_inputs"])[: len(inputs)]
+    outputs = [f"output{place}" for place in range(len(run(module, inputs)))]
+    free = batch_is_free(module, inputs)
+    axes = {name: {0: "batch"} for name in [*names, *outputs]} if free else None
+    buffer: Any = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter announces its successor
+        try:
+            torch.onnx.export(
+                module,
+                tuple(inputs),
+                buffer,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=names,
+                output_names=outputs,
+                dynamic_axes=axes,
+            )
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason"
+            raise SymbolError(f"torch cannot write this graph as ONNX: {reason}") from None
+    trial = doubled(inputs) if free else inputs
+    given = dict(zip(names, trial, strict=True))
+    verified = verify_onnx(buffer.getvalue(), given, run(module, trial))
+    with replacing(path) as stream:
+        stream.write(buffer.getvalue())
+    return verified
+
+
+def verify_onnx(data: bytes, inputs: dict[str, Tensor], expected: Sequence[Tensor]) -> str:
+    """Check a model with whatever is installed; says what that was."""
+    done = []
+    try:
+        import onnx
+
+        onnx.checker.check_model(onnx.load_from_string(data))
+        done.append("onnx.checker")
+    except ImportError:
+        pass
+    try:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        found = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+        same(expected, [torch.from_numpy(y) for y in found], "ONNX file")
+        done.append("ONNX Runtime")
+    except ImportError:
+        pass
+    return " and ".join(done)
+
+
+def run(module: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """All outputs, without gradients."""
+    try:
+        with torch.no_grad():
+            found = module.forward(*inputs)  # not __call__, which prints a traceback itself
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+        reason = str(error).strip().splitlines()[0]
+        raise SymbolError(f"the graph cannot run on inputs of shape {shapes}: {reason}") from None
+    return found if isinstance(found, tuple) else (found,)
+
+
+def same(expected: Sequence[Tensor], found: Sequence[Tensor], what: str) -> None:
+    """Refuse outputs further apart than float32 arithmetic explains."""
+    for a, b in zip(expected, found, strict=True):
+        near = a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-4 * peak(a))
+        if not near:
+            raise SymbolError(f"the {what} does not compute what the module computes")
+
+
+def peak(x: Tensor) -> float:
+    """The largest absolute value."""
+    return float(x.abs().max()) if x.numel() else 0.0

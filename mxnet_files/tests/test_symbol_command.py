@@ -1,0 +1,209 @@
+"""`python -m mxnet_files`, called as a user would."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+
+from mxnet_files.__main__ import main
+from mxnet_files.reading.params_file import write_params
+
+S = mx.sym
+
+
+def write(folder: Path, symbol: Any, **shapes: tuple[int, ...]) -> list[str]:
+    """A symbol and random parameters as files."""
+    rng = np.random.default_rng(0)
+    sizes, _, states = symbol.infer_shape(**shapes)
+    arrays = {}
+    for prefix, names, found in (
+        ("arg", symbol.list_arguments(), sizes),
+        ("aux", symbol.list_auxiliary_states(), states),
+    ):
+        for name, size in zip(names, found, strict=True):
+            if name not in shapes:
+                value = rng.uniform(0.5, 1.5, size) * (1 if prefix == "aux" else 0.3)
+                arrays[f"{prefix}:{name}"] = value.astype(np.float32)
+    (folder / "x-symbol.json").write_text(symbol.tojson())
+    write_params(folder / "x-0000.params", arrays)
+    return [str(folder / "x-symbol.json"), str(folder / "x-0000.params")]
+
+
+def small_net() -> Any:
+    x = S.Convolution(S.var("data"), num_filter=4, kernel=(3, 3), name="conv")
+    x = S.BatchNorm(x, fix_gamma=False, name="bn")
+    x = S.Pooling(S.relu(x), kernel=(3, 3), stride=(2, 2), pooling_convention="full")
+    return S.SoftmaxOutput(S.FullyConnected(x, num_hidden=3, name="fc"), name="softmax")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    return write(tmp_path, small_net(), data=(1, 3, 10, 8), softmax_label=(1,))
+
+
+SHAPE = ["--input-shape", "1,3,10,8"]
+
+
+def test_program_and_onnx(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.pt2"
+    assert main([*files, "--out", str(out), "--onnx", "--check", *SHAPE]) == 0
+    printed = capsys.readouterr().out
+    assert "input batch×3×10×8" in printed
+    assert "6 of 6 nodes compared" in printed
+    assert "verified by onnx.checker and ONNX Runtime" in printed
+    from mxnet_files import load_symbol
+
+    module = load_symbol(*files)
+    x = torch.randn(5, 3, 10, 8)
+    torch.testing.assert_close(torch.export.load(out).module()(x), module(x))
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(tmp_path / "x.onnx")
+    assert model.opset_import[0].version == 13
+    assert [value.name for value in model.graph.input] == ["data"]
+    session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"))
+    (found,) = session.run(None, {"data": x.numpy()})
+    np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "x-0000.params", "x-symbol.json", "x.onnx", "x.pt2",
+    ]  # fmt: skip
+
+
+def test_json(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*files, "--check", "--json", *SHAPE]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["inputs"] == {"data": [1, 3, 10, 8]}
+    assert found["check"]["ok"] is True
+    assert found["check"]["compared"] == found["check"]["nodes"] == 6
+
+
+def test_code(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*files, "--code"]) == 0
+    assert "conv = torch.conv2d(data, self.conv_weight, self.conv_bias" in capsys.readouterr().out
+
+
+def test_a_graph_that_fixes_its_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = write(tmp_path, S.reshape(S.var("data"), shape=(1, 6)) * 2, data=(1, 2, 3))
+    out = tmp_path / "x.pt2"
+    assert main([*files, "--out", str(out), "--onnx", "--input-shape", "1,2,3"]) == 0
+    assert "input 1×2×3" in capsys.readouterr().out
+
+
+def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    symbol = S.broadcast_add(S.var("left"), S.var("right"))
+    files = write(tmp_path, symbol, left=(1, 3), right=(1, 3))
+    assert main([*files, "--out", str(tmp_path / "x.pt2")]) == 2
+    assert "say --input-shape left=… --input-shape right=…" in capsys.readouterr().err
+    shapes = ["--input-shape", "left=1,3", "--input-shape", "right=1,3"]
+    assert main([*files, "--out", str(tmp_path / "x.pt2"), "--check", *shapes]) == 0
+
+
+def test_failures_are_one_line(
+    files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.pt2"
+    cases = {
+        (files[0], str(tmp_path / "none.params")): "none.params",
+        (files[1], files[1]): "not the JSON of a symbol file",
+        (files[0], files[0]): "x-symbol.json",
+        (*files, "--out", str(out), "--input-shape", "1,4,10,8"): "cannot run on inputs of shape",
+        (*files, "--out", str(tmp_path / "no" / "x.pt2"), *SHAPE): "No such file or directory",
+    }
+    for argv, message in cases.items():
+        assert main(list(argv)) == 1
+        error = capfd.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_bad_usage(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, message in (
+        ([files[0]], "required: params"),
+        ([*files, "--onnx"], "--out, which is missing"),
+        ([*files, "--out", "net.onnx"], "ends in .pt2"),
+        ([*files, "--input-shape", "1,x"], "expected positive sizes"),
+        ([*files, "--input-shape", "1,0"], "expected positive sizes"),
+        ([*files, "--input-shape", "label=1,3"], "the graph's inputs are data"),
+    ):
+        assert main(argv) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_unsupported_operators_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = S.Group([S.sort(S.var("data"), name="a"), S.sort(S.var("data"), name="b")])
+    y = S.topk(S.var("data"), name="c")
+    files = write(tmp_path, S.Group([x, y]), data=(2, 3))
+    assert main(files) == 1
+    error = capsys.readouterr().err
+    assert error == "error: unsupported operators (2), with their nodes: sort (a, b); topk (c)\n"
+
+
+def test_a_check_that_fails_writes_nothing(
+    files: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a wrong default for eps in the import, --check finds the node."""
+    from dataclasses import replace
+
+    from mxnet_files.reading.attributes import Attribute, double
+    from mxnet_files.registry import OPERATORS
+
+    genuine = OPERATORS["BatchNorm"]
+    wrong = replace(genuine, attributes={**genuine.attributes, "eps": Attribute(double, 1e-5)})
+    monkeypatch.setitem(OPERATORS, "BatchNorm", wrong)
+    assert main([*files, "--out", str(tmp_path / "x.pt2"), "--check", *SHAPE]) == 1
+    error = capsys.readouterr().err
+    assert "the import differs from MXNet: BatchNorm bn is" in error
+    assert not (tmp_path / "x.pt2").exists()
+
+
+def test_check_in_float32_where_mxnet_has_no_float64(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = S.LRN(S.relu(S.var("data")), nsize=3)
+    files = write(tmp_path, S.SoftmaxActivation(x, mode="channel"), data=(2, 5, 4, 3))
+    assert main([*files, "--check", "--input-shape", "2,5,4,3"]) == 0
+    assert "3 of 3 nodes compared in float32" in capsys.readouterr().out
+    files = write(tmp_path, S.InstanceNorm(S.var("data"), name="in"), data=(2, 5, 4, 3))
+    assert main([*files, "--check", "--input-shape", "2,5,4,3"]) == 0
+    assert "1 of 1 nodes compared in float32" in capsys.readouterr().out
+
+
+def test_check_allows_for_float32_inside_mxnet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = write(tmp_path, S.LeakyReLU(S.var("data"), slope=0.1), data=(2, 5))
+    assert main([*files, "--check", "--input-shape", "2,5"]) == 0
+    assert "1 of 1 nodes compared in float64" in capsys.readouterr().out
+
+
+def test_check_without_mxnet(
+    files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "mxnet", None)
+    assert main([*files, "--check", *SHAPE]) == 1
+    assert "MXNet is not installed" in capsys.readouterr().err
+
+
+def test_an_input_that_does_not_fit_is_one_line(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*files, "--check"]) == 1  # 1×3×224×224 unless told
+    error = capsys.readouterr().err
+    assert "--input-shape" in error
+    assert error.count("\n") == 1

@@ -1,0 +1,82 @@
+"""The attribute tables against MXNet's own: every attribute known, the same ones required, the
+same defaults, the same inputs."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from mxnet.operator import get_operator_arguments
+
+from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
+from mxnet_files.reading.attributes import IGNORED, REQUIRED, Attribute
+from mxnet_files.registry import AUXILIARY, OPERATORS
+
+ARRAY = ("NDArray-or-Symbol", "Symbol")
+# written by frontends beside any number of inputs, whether MXNet lists it or not
+COUNT = "num_args"
+# MXNet lists it as required and fills in 1 itself; attributes of older versions than 1.9.1
+FILLED_IN = {("smooth_l1", "scalar")}
+OLDER = {
+    ("_contrib_SparseEmbedding", "deterministic"),
+    ("linalg_gemm2", "axis"),
+}
+
+
+def mxnet_attributes(name: str) -> dict[str, str]:
+    found = get_operator_arguments(name)
+    return {
+        key: kind
+        for key, kind in zip(found.names, found.types, strict=True)
+        if not kind.startswith(ARRAY)
+    }
+
+
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_attributes(name: str) -> None:
+    known = OPERATORS[name].attributes
+    for key, kind in mxnet_attributes(name).items():
+        assert key in known, f"{name} has an attribute {key} ({kind}) that the import would refuse"
+        if known[key] is IGNORED or key == COUNT or (name, key) in FILLED_IN:
+            continue
+        required = "required" in kind.split(", ")
+        assert (known[key].default is REQUIRED) == required, (name, key, kind)
+        written = re.search(r"default='?([^']*)'?$", kind)
+        if written is not None:
+            assert read(known[key], written[1]) == known[key].default, (name, key, kind)
+
+
+def read(attribute: Attribute, text: str) -> object:
+    return attribute.kind(text)
+
+
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_no_attribute_is_invented(name: str) -> None:
+    invented = OPERATORS[name].attributes.keys() - mxnet_attributes(name).keys() - {COUNT}
+    assert {(name, key) for key in invented} <= OLDER
+
+
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_inputs(name: str) -> None:
+    operator = OPERATORS[name]
+    found = get_operator_arguments(name)
+    arrays = [
+        key for key, kind in zip(found.names, found.types, strict=True) if kind.startswith(ARRAY)
+    ]
+    every = SimpleNamespace(
+        **{key: attribute.default for key, attribute in operator.attributes.items()}
+        | {"no_bias": False, "act_type": "prelu", "use_length": True, "num_args": 2,
+           "sample_type": "nearest"}
+    )  # fmt: skip
+    slots = operator.inputs(every)
+    one_or_two = ("Crop", "_contrib_BilinearResize2D")
+    if slots is not None and name not in one_or_two:
+        assert list(slots[: len(arrays)]) == arrays
+        assert set(slots[len(arrays) :]) <= set(AUXILIARY)  # MXNet lists these elsewhere
+
+
+def test_the_tables_would_notice_a_wrong_default() -> None:
+    eps = OPERATORS["BatchNorm"].attributes["eps"]
+    assert read(eps, "0.0010000000474974513") == eps.default
+    assert read(eps, "0.00001") != eps.default

@@ -1,0 +1,1 @@
+"""MXNet Gluon's adapter."""

@@ -1,0 +1,318 @@
+"""Runs Gluon leaves and nets for the suite, on clones: the net it is given is only read.
+
+A clone is never hybridized, lives on the CPU, and has parameters of its own, so that gradients,
+running statistics and hooks of the original stay as they are, whatever happens here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd
+from mxnet.gluon import Block, HybridBlock, Parameter
+from mxnet.gluon.block import _BlockScope
+
+from parity_tests.backends.cloning import duplicate
+from parity_tests.backends.gluon.leaves import leaves, role_of
+from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.runs import (
+    Arrays,
+    Call,
+    LeafRun,
+    NetRun,
+    Objective,
+    allot,
+    named,
+    rounded,
+)
+
+__all__ = [
+    "alone", "as_is", "clone", "flat", "ndarray", "release", "roles", "run_leaf", "run_net",
+    "sample_dropout",
+]  # fmt: skip
+
+
+def clone(net: Block, dtype: str | None, *, gradients: bool = True) -> Block:
+    """An independent copy with parameters rounded through float32 to `dtype`, or as they are."""
+    memo: dict[int, Any] = {}
+    for block in _blocks(net):
+        if isinstance(block, HybridBlock):
+            # Compiled graphs cannot be copied, and the clone must not run them.
+            memo[id(block._cached_op)] = None
+            memo[id(block._cached_graph)] = ()
+        shared = block.params._shared or {}
+        for parameter in (*block._reg_params.values(), *block.params.values(), *shared.values()):
+            if id(parameter) not in memo:
+                memo[id(parameter)] = _parameter(parameter, dtype, gradients)
+    copied = duplicate(net, memo)
+    for block in _blocks(copied):
+        if isinstance(block, HybridBlock):
+            block._active = False
+    return copied
+
+
+def _blocks(block: Block) -> Iterator[Block]:
+    yield block
+    for child in block._children.values():
+        yield from _blocks(child)
+
+
+def _parameter(source: Parameter, dtype: str | None, gradients: bool) -> Parameter:
+    if source._data is None:  # declared and never used
+        kind = dtype or source.dtype
+        return Parameter(source.name, shape=source.shape, dtype=kind, allow_deferred_init=True)
+    values = source.data(source.list_ctx()[0]).asnumpy()
+    if dtype is not None:
+        values = rounded(values, dtype)
+    differentiable = source._differentiable and not isinstance(source, mx.gluon.Constant)
+    twin = Parameter(
+        source.name,
+        grad_req=("write" if source.grad_req != "null" else "null") if gradients else "null",
+        shape=values.shape,
+        dtype=values.dtype,
+        differentiable=differentiable,
+    )
+    twin._init_impl(as_is(values), [mx.cpu()])
+    twin._grad_req = source.grad_req  # nothing is allocated for it; a clone of this one may
+    return twin
+
+
+def alone(leaf: Leaf, dtype: str | None, *, gradients: bool = True) -> Block:
+    """A `clone` of one leaf, without the activation that Dense and Conv may carry as a child."""
+    block = copy.copy(leaf.block)
+    block.__dict__["_scope"] = _BlockScope(block)  # the original's scope leads to the original
+    if block._children:
+        block.__dict__["_children"] = type(block._children)()
+        block.__dict__["act"] = None
+    return clone(block, dtype, gradients=gradients)
+
+
+def release(cloned: Block) -> None:
+    """Let go of a clone's arrays, which nobody uses after this.
+
+    A block and its scope hold each other, so that only the cyclic collector would free them, and
+    that counts objects: a layer of VGG16 is a few hundred, and gigabytes.
+    """
+    for block in list(_blocks(cloned)):
+        vars(block).clear()
+
+
+def run_leaf(
+    leaf: Leaf, inputs: Arrays, dtype: str, *, train: bool, upstream: Arrays | None = None
+) -> LeafRun:
+    """Run one leaf alone on `inputs`, imperatively, and backwards if `upstream` is given.
+
+    `train` sets autograd's mode, except that dropout always passes its input on (`sample_dropout`
+    runs it). The buffers are those after the run, which for MXNet's BatchNorm means after backward.
+    """
+    block = alone(leaf, dtype, gradients=upstream is not None)
+    try:
+        return _run_alone(leaf, block, inputs, dtype, train, upstream)
+    finally:
+        release(block)
+
+
+def _run_alone(
+    leaf: Leaf, block: Block, inputs: Arrays, dtype: str, train: bool, upstream: Arrays | None
+) -> LeafRun:
+    if leaf.kind == "dropout":
+        block._rate = 0.0
+    given = [ndarray(x, dtype) for x in inputs]
+    for x in given:
+        if x.dtype in (np.float32, np.float64):
+            x.attach_grad()
+    if upstream is None:
+        with autograd.pause(train_mode=train):
+            outputs = flat(block(*given))
+        return named(_numpy(outputs), buffers=_buffers(leaf, block))
+    with autograd.record(train_mode=train):
+        outputs = flat(block(*given))
+    autograd.backward(outputs, [ndarray(g, dtype) for g in upstream], train_mode=train)
+    return named(
+        _numpy(outputs),
+        [None if x.grad is None else x.grad.asnumpy() for x in given],
+        {r: p.grad().asnumpy() for r, p in roles(leaf, block) if p.grad_req != "null"},
+        _buffers(leaf, block),
+    )
+
+
+def sample_dropout(leaf: Leaf, x: np.ndarray) -> np.ndarray:
+    """What the leaf's dropout makes of x in training, in float32; draws from MXNet's generator."""
+    block = alone(leaf, "float32")
+    with autograd.pause(train_mode=True):
+        return block(ndarray(x, "float32")).asnumpy()
+
+
+def roles(leaf: Leaf, block: Block) -> list[tuple[str, Parameter]]:
+    """The clone's parameters under the roles that the leaf's listing gave them."""
+    roles = [(role_of(leaf.kind, name), p) for name, p in block._reg_params.items()]
+    return [(role, p) for role, p in roles if role in leaf.tensors]
+
+
+def _buffers(leaf: Leaf, block: Block) -> dict[str, np.ndarray]:
+    return {r: p.data().asnumpy() for r, p in roles(leaf, block) if leaf.tensors[r].buffer}
+
+
+def run_net(
+    net: Block,
+    inputs: Arrays,
+    dtype: str,
+    *,
+    train: bool = False,
+    objective: Objective | None = None,
+    masks: Mapping[str, np.ndarray] | None = None,
+) -> NetRun:
+    """Run a clone of the whole net and bring back every leaf's values, and gradients if asked.
+
+    Dropout passes its input on, or applies `masks[path]` (True where a value is kept).
+    """
+    copied = clone(net, dtype, gradients=objective is not None)
+    try:
+        return _run_whole(copied, inputs, dtype, train, objective, masks or {})
+    finally:
+        release(copied)
+
+
+def _run_whole(
+    copied: Block,
+    inputs: Arrays,
+    dtype: str,
+    train: bool,
+    objective: Objective | None,
+    masks: Mapping[str, np.ndarray],
+) -> NetRun:
+    watched = leaves(copied)
+    calls: dict[int, list[_Watched]] = {}
+    for leaf in {id(leaf.block): leaf for leaf in watched}.values():
+        mask = masks.get(leaf.path)
+        _watch(leaf, calls.setdefault(id(leaf.block), []), objective is not None, mask)
+    given = [ndarray(x, dtype) for x in inputs]
+    if objective is None:
+        with autograd.pause(train_mode=train):
+            outputs = flat(copied(*given))
+        return _finish(watched, calls, outputs)
+    with autograd.record(train_mode=train):
+        outputs = flat(copied(*given))
+        probes = [_probe(y) for y in outputs]
+        outputs = [y + z for y, z in zip(outputs, probes, strict=True)]
+        loss = _loss(objective, outputs[0], dtype)
+    if loss is None:
+        heads = [ndarray(g, dtype) for g in objective.upstream]
+        autograd.backward(outputs, heads, train_mode=train)
+    else:
+        loss.backward(train_mode=train)
+    run = _finish(watched, calls, outputs)
+    run.loss = None if loss is None else loss.asnumpy()
+    run.output_gradient = None if probes[0] is None else probes[0].grad.asnumpy()
+    for leaf in watched:
+        for role, parameter in roles(leaf, leaf.block):
+            if parameter.grad_req != "null":
+                run.gradients[leaf.path, role] = parameter.grad().asnumpy()
+    return run
+
+
+def _loss(objective: Objective, output: mx.nd.NDArray, dtype: str) -> mx.nd.NDArray | None:
+    if objective.gluon is None or objective.labels is None:
+        return None
+    return objective.gluon(output, mx.nd.array(objective.labels, dtype=dtype))
+
+
+class _Watched(Call):
+    """A call whose gradients are still in MXNet's hands."""
+
+    probes: tuple[mx.nd.NDArray | None, ...] = ()
+
+
+def _watch(leaf: Leaf, calls: list[_Watched], gradients: bool, mask: np.ndarray | None) -> None:
+    """Make a clone's leaf note its calls.
+
+    MXNet 1.9.1 has no gradient of intermediate arrays: a variable of zeros is added to each input,
+    and its gradient is the input's. Adding 0 changes no value.
+    """
+    block = leaf.block
+    forward: Callable[..., Any] = block.forward
+    if leaf.kind == "dropout":
+        forward = _dropout(float(block._rate), mask)
+
+    def watched(*args: Any) -> Any:
+        probes = tuple(_probe(x) if gradients else None for x in args)
+        passed = [x if z is None else x + z for x, z in zip(args, probes, strict=True)]
+        call = _Watched(_numpy(args))
+        call.probes = probes
+        calls.append(call)
+        out = forward(*passed)
+        if not call.outputs:  # else the leaf's own activation child has set them
+            call.outputs = _numpy(flat(out))
+        return out
+
+    block.__dict__["forward"] = watched
+    activation = getattr(block, "act", None)
+    if block._children and activation is not None and not leaf.composite:
+        _end_before(activation, calls)
+
+
+def _end_before(activation: Block, calls: list[_Watched]) -> None:
+    """What `Dense(activation=…)` itself computes is what its activation is given."""
+
+    def note(_: Block, args: tuple[Any, ...]) -> None:
+        calls[-1].outputs = _numpy(args)
+
+    activation.register_forward_pre_hook(note)
+
+
+def _dropout(rate: float, mask: np.ndarray | None) -> Callable[[Any], Any]:
+    if mask is None:
+        return lambda x: x
+    return lambda x: x * mx.nd.array(mask / (1.0 - rate), dtype=x.dtype)
+
+
+def _probe(x: Any) -> mx.nd.NDArray | None:
+    if not isinstance(x, mx.nd.NDArray) or x.dtype not in (np.float32, np.float64):
+        return None
+    zeros = mx.nd.zeros(x.shape, dtype=x.dtype)
+    zeros.attach_grad()
+    return zeros
+
+
+def _finish(
+    watched: list[Leaf], calls: Mapping[int, list[_Watched]], outputs: list[mx.nd.NDArray]
+) -> NetRun:
+    for made in calls.values():
+        for call in made:
+            call.input_gradients = tuple(
+                None if z is None else z.grad.asnumpy() for z in call.probes
+            )
+            call.probes = ()
+    run = NetRun(allot(watched, calls), _numpy(outputs))
+    for leaf in watched:
+        for role, values in _buffers(leaf, leaf.block).items():
+            run.buffers[leaf.path, role] = values
+    return run
+
+
+def ndarray(value: np.ndarray, dtype: str) -> mx.nd.NDArray:
+    """Floats as an NDArray of `dtype`, other types as they are."""
+    return as_is(rounded(value, dtype))
+
+
+def as_is(value: np.ndarray) -> mx.nd.NDArray:
+    """The same numbers in the same dtype; six times as fast as `mx.nd.array`."""
+    if value.ndim == 0:
+        return mx.nd.array(value, dtype=value.dtype)
+    made = mx.nd.empty(value.shape, dtype=value.dtype)
+    made._sync_copyfrom(value)
+    return made
+
+
+def flat(out: Any) -> list[mx.nd.NDArray]:
+    if isinstance(out, (list, tuple)):
+        return [array for part in out for array in flat(part)]
+    return [out]
+
+
+def _numpy(values: Any) -> Arrays:
+    return tuple(v.asnumpy() for v in values if isinstance(v, mx.nd.NDArray))

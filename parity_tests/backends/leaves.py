@@ -1,0 +1,114 @@
+"""What a net is to the suite: its leaves in order, each with a kind, hyper-parameters, tensors.
+
+A leaf is a module that computes and holds no other. A module with parameters of its own *and*
+children (Gluon's `Dense(activation='relu')`) counts as a leaf, and its children follow it.
+Hyper-parameters are in one vocabulary for both frameworks, tensors under PyTorch's role names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "ABSORBED",
+    "OWN_KINDS",
+    "Leaf",
+    "ParityError",
+    "Tensor",
+    "leaves_of",
+    "number",
+    "side_of",
+]
+
+# Kinds that move values and compute nothing: a net may do without, or do it outside a module.
+ABSORBED = ("flatten", "identity")
+
+# The project's own leaves, known by class name: the suite reads them without importing a model.
+OWN_KINDS = {
+    "ScaledTanh": "scaled_tanh",
+    "TrainableSubsampling": "subsampling",
+    "TableConv2D": "table_conv",
+    "RBFOutput": "rbf",
+}
+
+
+class ParityError(ValueError):
+    """What parity cannot work with: one line with what arrived, what was expected, what to do."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A parameter or buffer of a leaf; `read` copies its values, in their own dtype.
+
+    `name` is the parameter's name in its own net (`features.1.gamma`).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    trainable: bool
+    buffer: bool
+    read: Callable[[], np.ndarray]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One operation of a net.
+
+    `kind` is a word both frameworks share ("conv2d", "relu"), or "custom:ClassName" for a class
+    the suite does not know. `opaque` leaves hold a function that cannot be looked into, and
+    `composite` ones compute through their children, so they cannot be run alone.
+    """
+
+    side: str
+    path: str
+    kind: str
+    block: Any
+    hyper: Mapping[str, object] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    opaque: bool = False
+    composite: bool = False
+
+    @property
+    def family(self) -> str:
+        """The kind as the tolerance table knows it: every unknown class is "custom"."""
+        return self.kind.split(":")[0]
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.path})"
+
+
+def number(value: Any, dimensions: int) -> tuple[int, ...]:
+    """A window's size written as one number or as a tuple, as a tuple."""
+    return (int(value),) * dimensions if isinstance(value, int) else tuple(int(v) for v in value)
+
+
+def side_of(net: object) -> str:
+    """ "gluon" or "torch"; ParityError for anything else."""
+    modules = {cls.__module__.split(".")[0] for cls in type(net).__mro__}
+    if "torch" in modules:
+        return "torch"
+    if "mxnet" in modules:
+        return "gluon"
+    raise ParityError(
+        f"{type(net).__name__} is neither a Gluon Block nor a torch Module; pass one of each"
+    )
+
+
+def leaves_of(net: Any) -> list[Leaf]:
+    """The leaves of a net of either framework, in the order in which they were registered."""
+    if side_of(net) == "torch":
+        from parity_tests.backends.torch import leaves as torch_leaves
+
+        return torch_leaves.leaves(net)
+    from parity_tests.backends.gluon import leaves as gluon_leaves
+
+    return gluon_leaves.leaves(net)

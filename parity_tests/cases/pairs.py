@@ -1,0 +1,156 @@
+"""Pairs of nets that compute the same: this project's twins, random ones, and the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import torch
+from torch import nn
+
+from parity_tests.backends.leaves import ParityError, side_of
+from parity_tests.cases.thin import thin_gluon, thin_torch
+
+__all__ = [
+    "MODELS",
+    "TOY_DIVISOR",
+    "TOY_SIZE",
+    "Case",
+    "project_case",
+    "random_values",
+    "user_case",
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two nets, and what to run them on: inputs (N, C, H, W) and, for a loss, labels (N,)."""
+
+    name: str
+    gluon_net: Any
+    torch_net: nn.Module
+    inputs: np.ndarray
+    labels: np.ndarray | None = None
+
+
+MODELS = (
+    "lenet",
+    "lenet_sigmoid",
+    "lenet_linear",
+    "lenet5",
+    "cifar_cnn",
+    "mnist_bn_cnn",
+    "alexnet",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
+    "vgg11_bn",
+    "vgg13_bn",
+    "vgg16_bn",
+    "vgg19_bn",
+)
+
+# At toy size the deep nets get the least input that their windows fit into, and fewer channels.
+TOY_SIZE = {"alexnet": 67, **dict.fromkeys(MODELS[7:], 32)}
+TOY_DIVISOR = {"mnist_bn_cnn": 4, **dict.fromkeys(MODELS[6:], 16)}
+
+
+def project_case(
+    name: str, *, full: bool = False, batch: int = 2, seed: int = 0, **options: Any
+) -> Case:
+    """One of this project's models in both frameworks, at toy or full size, with equal weights.
+
+    A toy has every leaf of the model, with its window, stride and padding. Weights move by
+    `torch_ref.transfer`. BatchNorm's statistics and the biases are not trivial.
+    """
+    from gluon_cnn.models import get_model as get_gluon
+    from torch_ref.models import get_model as get_torch
+    from torch_ref.transfer import to_torch
+
+    size = None if full else TOY_SIZE.get(name)
+    gluon_net = get_gluon(name, input_size=size, **options)
+    divisor = 1 if full else TOY_DIVISOR.get(name, 1)
+    with torch.device("cpu" if divisor == 1 else "meta"):  # what is thinned out needs no values
+        torch_net = get_torch(name, input_size=size, **options)
+    if divisor > 1:
+        thin_gluon(gluon_net, divisor)
+        thin_torch(torch_net, divisor)
+    gluon_net.initialize()
+    parameters = gluon_net._collect_params_with_prefix()
+    fixed = [n for n, p in parameters.items() if n.endswith("bitmaps")]
+    values = random_values({n: p.shape for n, p in parameters.items() if n not in fixed}, seed)
+    for path, value in values.items():
+        parameters[path].set_data(mx.nd.array(value))
+    values |= {n: parameters[n].data().asnumpy() for n in fixed}
+    state = torch_net.state_dict()
+    moved = to_torch(values, like={n: t.numpy() for n, t in state.items()})
+    with torch.no_grad():
+        for path, value in moved.items():
+            state[path].copy_(torch.from_numpy(value))
+    generator = np.random.default_rng(seed)
+    inputs = generator.standard_normal((batch, *gluon_net.input_shape)).astype(np.float32)
+    labels = generator.integers(0, gluon_net.classes, batch).astype(np.int32)
+    return Case(name, gluon_net, torch_net.eval(), inputs, labels)
+
+
+def random_values(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
+    """Values by parameter path that keep activations near 1, none of them trivial."""
+    return {path: _value(path, shape, seed) for path, shape in shapes.items()}
+
+
+def _value(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    generator = np.random.default_rng([seed, zlib.crc32(path.encode())])
+    role = path.rpartition(".")[2]
+    if role == "running_var" or (len(shape) == 1 and role in ("gamma", "weight")):
+        return generator.uniform(0.5, 1.5, shape).astype(np.float32)
+    if len(shape) == 1:
+        return generator.normal(0, 0.1, shape).astype(np.float32)
+    # LeNet-5's packed C3 has a plane for each connection: 60 planes for 16 maps
+    fan_in = math.prod(shape[1:]) * (60 / 16 if len(shape) == 3 else 1)
+    return generator.normal(0, math.sqrt(2 / fan_in), shape).astype(np.float32)
+
+
+def user_case(
+    gluon: str, theirs: str, shape: Sequence[int], name: str = "", *, seed: int = 0
+) -> Case:
+    """A user's own pair: two `package.module:factory`, each called without arguments.
+
+    A Gluon net that is not initialised yet is, and is run once on the input. Raises ParityError for
+    a factory that cannot be found or does not give a net of its framework.
+    """
+    generator = np.random.default_rng(seed)
+    inputs = generator.standard_normal(tuple(shape)).astype(np.float32)
+    gluon_net, torch_net = _made(gluon, "gluon"), _made(theirs, "torch")
+    if any(p._data is None for p in gluon_net.collect_params().values()):
+        gluon_net.initialize(mx.init.Xavier())
+        gluon_net(mx.nd.array(inputs))
+    return Case(name or f"{gluon} beside {theirs}", gluon_net, torch_net, inputs)
+
+
+def _made(spec: str, side: str) -> Any:
+    module, colon, factory = spec.partition(":")
+    if not (module and colon and factory):
+        raise ParityError(f"--{side} is {spec!r}, expected package.module:factory")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(module), factory)
+    except (ImportError, AttributeError) as error:
+        raise ParityError(f"--{side} {spec}: {error}") from error
+    net = made() if callable(made) and not hasattr(made, "forward") else made
+    try:
+        kind = f"a {side_of(net)} net"
+    except ParityError:
+        kind = f"an object of type {type(net).__name__}"
+    if kind != f"a {side} net":
+        raise ParityError(f"--{side} {spec} gives {kind}, expected a {side} net")
+    return net

@@ -1,1 +1,0 @@
-"""The faults by kind; `parity_tests.faults` is the entrance."""

@@ -1,0 +1,1 @@
+"""The fault catalogue, and the kill matrix that it makes."""

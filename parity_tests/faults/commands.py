@@ -1,0 +1,85 @@
+"""What `--faults` and `--clean N` do: show what is caught, and how often it cries wolf."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from cnn_harness.cli import print_json
+from parity_tests.api import check_parity
+from parity_tests.cases.random_pairs import random_case
+from parity_tests.faults.catalogue import FAULTS, Outcome, outcomes
+from parity_tests.faults.kill_matrix import kill_matrix, score
+from parity_tests.reporting.files import write_report
+from parity_tests.reporting.report import SCHEMA
+
+__all__ = ["clean_command", "faults_command", "planted", "printed"]
+
+
+def planted() -> list[Outcome]:
+    """Plant the whole catalogue, with a line of progress for each fault."""
+    found: list[Outcome] = []
+    for outcome in outcomes(FAULTS):
+        found.append(outcome)
+        seen = f"caught at {outcome.caught_level}" if outcome.caught else "ESCAPED"
+        print(f"{outcome.group}: {outcome.fault}: {seen}", file=sys.stderr, flush=True)
+    return found
+
+
+def faults_command(*, as_json: bool, folder: str | None = None) -> int:
+    """Print the kill matrix; 1 where a fault escaped, was seen at another level, or misnamed.
+
+    `folder` gets it as `report.html` and `report.json` too.
+    """
+    found = planted()
+    if folder:
+        write_report(Path(folder), [], found)
+    good = all(outcome.right_level and not outcome.misdiagnosed for outcome in found)
+    if as_json:
+        faults = [asdict(outcome) for outcome in found]
+        print_json({"schema": SCHEMA, "ok": good, "score": score(found), "faults": faults})
+    else:
+        print(printed(found))
+    return 0 if good else 1
+
+
+def printed(found: Sequence[Outcome]) -> str:
+    """The matrix, fault by level, then the sums by group."""
+    table = kill_matrix(found)
+    if table is None:
+        return "no faults were planted"
+    width = max(len(outcome.fault) for outcome in found)
+    lines = ["● right level and path   ◐ right level   ✕ another level   ○ missed here", ""]
+    lines.append("  ".join(["fault".ljust(width), *table.levels, "diagnosis"]))
+    for outcome, cells, named in table.rows:
+        signs = [c.sign.center(len(level)) for c, level in zip(cells, table.levels, strict=True)]
+        lines.append("  ".join([outcome.fault.ljust(width), *signs, named]).rstrip())
+    columns = list(table.score)
+    lines += ["", "  ".join(["group".ljust(10), *columns])]
+    for group, sums in {**table.groups, "all": table.score}.items():
+        figures = [str(sums[column]).rjust(len(column)) for column in columns]
+        lines.append("  ".join([group.ljust(10), *figures]))
+    return "\n".join(lines)
+
+
+def clean_command(count: int, *, as_json: bool) -> int:
+    """Check `count` random clean pairs from structure to backward; 1 if any alarms."""
+    alarms: list[dict[str, str]] = []
+    values = 0
+    for seed in range(count):
+        case = random_case(seed)
+        report = check_parity(case.gluon_net, case.torch_net, case.inputs, case.labels)
+        values += sum(row.compared for row in report.rows)
+        if not report.ok:
+            alarms.append({"pair": case.name, "message": str(report)})
+            print(f"{case.name}: {report.first_divergence}", file=sys.stderr, flush=True)
+        if not as_json and (seed + 1) % 50 == 0:
+            print(f"{seed + 1} pairs, {len(alarms)} alarms", file=sys.stderr, flush=True)
+    if as_json:
+        found = {"pairs": count, "values": values, "alarms": alarms}
+        print_json({"schema": SCHEMA, "ok": not alarms, **found})
+    else:
+        print(f"{count} random clean pairs, {values:,} values compared: {len(alarms)} false alarms")
+    return 1 if alarms else 0

@@ -1,0 +1,1 @@
+"""The faults by kind; `parity_tests.faults.catalogue` is the entrance."""

@@ -1,0 +1,112 @@
+"""Plants faults into pairs of nets that are otherwise equal, and checks the pair level by level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import torch
+from mxnet.gluon import nn as gluon_nn
+from torch import nn
+
+from parity_tests.api import check_parity
+from parity_tests.backends.leaves import leaves_of
+from parity_tests.cases.pairs import Case, project_case, random_values
+from parity_tests.faults.base import Found, found_in
+from parity_tests.levels.weights import copy_weights, pairing_map
+from parity_tests.pairing.structure import pair_leaves
+
+__all__ = [
+    "Plant", "edited", "exchanged", "in_model", "in_pair", "plain_case", "replaced", "turned",
+]  # fmt: skip
+
+Plant = Callable[[Case], None]
+
+# One after the other, until one of them speaks: what comes later cannot be the first divergence.
+_ROUNDS = (("structure", "weights"), ("forward",), ("backward",), ("artefacts",))
+
+
+def in_model(model: str, plant: Plant, **options: Any) -> Callable[[], Found]:
+    """A fault in one of this project's models, at toy size."""
+    return in_pair(lambda: project_case(model), plant, **options)
+
+
+def in_pair(make: Callable[[], Case], plant: Plant, **options: Any) -> Callable[[], Found]:
+    """A fault in any pair that `make` makes clean; `options` are those of `check_parity`."""
+
+    def run() -> Found:
+        case = make()
+        plant(case)
+        for levels in _ROUNDS:
+            report = check_parity(
+                case.gluon_net, case.torch_net, case.inputs, case.labels, levels, **options
+            )
+            if not report.ok:
+                return found_in(report)
+        return Found()
+
+    return run
+
+
+def plain_case(
+    ours: list[Any], theirs: list[nn.Module], shape: tuple[int, ...], seed: int = 0
+) -> Case:
+    """A pair of plain sequential nets with equal, random weights."""
+    gluon_net = gluon_nn.HybridSequential(prefix="fault_")
+    gluon_net.add(*ours)
+    gluon_net.initialize()
+    parameters = gluon_net._collect_params_with_prefix()
+    values = random_values({name: p.shape for name, p in parameters.items()}, seed)
+    for name, value in values.items():
+        parameters[name].set_data(mx.nd.array(value))
+    torch_net = nn.Sequential(*theirs)
+    listed = leaves_of(gluon_net)
+    copy_weights(listed, torch_net, pairing_map(pair_leaves(listed, leaves_of(torch_net))))
+    inputs = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return Case("plain", gluon_net, torch_net, inputs)
+
+
+def replaced(path: str, make: Callable[[Any], nn.Module]) -> Plant:
+    """Put what `make` makes of a torch layer in its place."""
+
+    def plant(case: Case) -> None:
+        case.torch_net.set_submodule(path, make(case.torch_net.get_submodule(path)))
+
+    return plant
+
+
+def turned(path: str, cls: type[nn.Module]) -> Plant:
+    """Let a torch layer compute something else while it looks the same: a faulty operator."""
+
+    def plant(case: Case) -> None:
+        case.torch_net.get_submodule(path).__class__ = cls
+
+    return plant
+
+
+def edited(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Plant:
+    """Change the values of one torch parameter or buffer."""
+
+    def plant(case: Case) -> None:
+        tensor = case.torch_net.state_dict()[name]
+        before = tensor.numpy().copy()
+        changed = np.ascontiguousarray(change(before.copy()))
+        if np.array_equal(changed, before):
+            raise ValueError(f"the fault planted into {name} changes nothing")
+        tensor.copy_(torch.from_numpy(changed))
+
+    return plant
+
+
+def exchanged(first: str, second: str) -> Plant:
+    """Exchange two torch tensors of one shape."""
+
+    def plant(case: Case) -> None:
+        state = case.torch_net.state_dict()
+        kept = state[first].clone()
+        state[first].copy_(state[second])
+        state[second].copy_(kept)
+
+    return plant

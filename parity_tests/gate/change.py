@@ -1,0 +1,184 @@
+"""How one quantity of one side moved between two snapshots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity_tests.gate.record.quantities import CHECKS, Failure, Kept, Taken
+
+__all__ = ["ROUNDING", "SEMANTICS", "UNCHANGED", "Movement", "movements", "unrecorded"]
+
+UNCHANGED = "unchanged"
+ROUNDING = "moved within rounding"
+SEMANTICS = "moved: semantics"
+
+
+@dataclass(frozen=True)
+class Movement:
+    """One quantity that is not bit-equal any more.
+
+    `error` is the largest move as a part of its bound, `dtype` where that was seen, and `hint` what
+    kind of move it is, where that can be told.
+    """
+
+    subject: str
+    side: str
+    level: str
+    check: str
+    path: str
+    kind: str
+    name: str
+    verdict: str
+    dtype: str
+    error: float
+    detail: str
+    hint: str = ""
+
+    @property
+    def place(self) -> str:
+        """`lenet features.3 (conv2d) forward: output`."""
+        kind = "" if self.kind in ("net", self.path) else f" ({self.kind})"
+        return f"{self.subject} {self.path}{kind} {self.level}: {self.name}"
+
+    @property
+    def order(self) -> tuple[bool, int]:
+        """Causes first: semantics, then by level."""
+        return self.verdict != SEMANTICS, CHECKS.index((self.level, self.check))
+
+
+def movements(subject: str, side: str, old: Taken, new: Taken) -> Iterator[Movement]:
+    """What moved between two snapshots of one side, in the order of causes."""
+    before, after = old.by_key(), new.by_key()
+    added = unrecorded(old, new)
+    for key in dict.fromkeys((*before, *after)):
+        if key[:2] in added:
+            continue
+        a, b = before.get(key), after.get(key)
+        known = b or a
+        assert known is not None  # the key is one of the two's
+        verdict, dtype, error, detail, hint = _judged(a, b)
+        if verdict != UNCHANGED:
+            yield Movement(
+                subject, side, known.level, known.check, known.path, known.kind, known.name,
+                verdict, dtype, error, detail, hint,
+            )  # fmt: skip
+
+
+def unrecorded(old: Taken, new: Taken) -> list[tuple[str, str]]:
+    """The checks that the new one has and the old one none of: an earlier version did not yet."""
+    before, after = ({key[:2] for key in taken.by_key()} for taken in (old, new))
+    return [check for check in CHECKS if check in after - before]
+
+
+_Judged = tuple[str, str, float, str, str]
+
+
+def _judged(a: Kept | Failure | None, b: Kept | Failure | None) -> _Judged:
+    if isinstance(b, Failure):
+        if isinstance(a, Failure):
+            return UNCHANGED, "", 0.0, "", ""
+        return SEMANTICS, "", math.inf, f"does not run any more: {b.reason}", ""
+    if a is None or isinstance(a, Failure):
+        return SEMANTICS, "", math.inf, "is new: it was not computed before", ""
+    if b is None:
+        return SEMANTICS, "", math.inf, "is not computed any more", ""
+    return _moved(a, b)
+
+
+def _moved(a: Kept, b: Kept) -> _Judged:
+    if (a.digest32, a.digest64) == (b.digest32, b.digest64):
+        return UNCHANGED, "", 0.0, "", ""
+    if a.shape != b.shape:
+        return SEMANTICS, "", math.inf, f"has shape {b.shape}, had {a.shape}", "another shape"
+    if b.nonfinite > a.nonfinite:
+        return (
+            SEMANTICS,
+            "",
+            math.inf,
+            f"has {b.nonfinite} values that are not finite",
+            "not finite",
+        )
+    double = _double(a, b)
+    if double > 1:
+        return SEMANTICS, "float64", double, _detail("float64", double), _hint(a, b)
+    # Each float32 value is held against the same net's float64, all of them and not a sample alone.
+    # What was farther off when it was recorded may stay as far.
+    bound = max(a.limit, a.distance)
+    single = _part(b.distance, bound)
+    if single > 1:
+        hint = "float64 has not moved: another precision of float32's arithmetic"
+        return SEMANTICS, "float32", single, _detail("float32", single), hint
+    worst = max(double, single)
+    dtype = "float64" if a.digest64 != b.digest64 else "float32"
+    if _zeros_alone(a, b):
+        return ROUNDING, dtype, 0.0, "the signs of zeros moved, and no value", ""
+    return ROUNDING, dtype, worst, _detail(dtype, worst), ""
+
+
+def _zeros_alone(a: Kept, b: Kept) -> bool:
+    """Whether the bits differ and no value does, as far as sample and sums tell."""
+    pairs = ((a.single, b.single), (a.double, b.double), (a.sums, b.sums))
+    return a.distance == b.distance and all(np.array_equal(x, y) for x, y in pairs)
+
+
+def _double(a: Kept, b: Kept) -> float:
+    """The largest move in float64, by the sample and by the sums, as a part of its bound."""
+    bound = a.limit * a.fraction
+    if a.digest64 == b.digest64:
+        return 0.0
+    worst = _part(_most(a.double, b.double), bound)
+    if a.sums.size and a.sums.shape == b.sums.shape:
+        # n values that each move by no more than the bound, with random signs: four deviations
+        worst = max(worst, _part(_most(a.sums, b.sums), 4 * math.sqrt(a.size) * bound))
+    return worst
+
+
+def _most(a: np.ndarray, b: np.ndarray) -> float:
+    if a.shape != b.shape:
+        return math.inf
+    both = np.isfinite(a) & np.isfinite(b)
+    return float(np.abs(a[both] - b[both]).max(initial=0.0))
+
+
+def _part(move: float, bound: float) -> float:
+    if move == 0:
+        return 0.0
+    return move / bound if bound else math.inf
+
+
+def _detail(dtype: str, error: float) -> str:
+    if math.isinf(error):
+        return f"{dtype} moved, and the operation rounds nothing"
+    figure = f"{error:.2g}" if error < 1000 else f"{error:.1e}"
+    return f"{dtype} moved by {figure} of its bound"
+
+
+def _hint(a: Kept, b: Kept) -> str:
+    """What kind of move it is, by the sampled values."""
+    old, new = a.double, b.double
+    usable = np.isfinite(old) & np.isfinite(new)
+    old, new = old[usable], new[usable]
+    if old.size < 2:
+        return ""
+    moved = ~np.isclose(old, new, rtol=1e-9, atol=1e-9 * float(np.abs(old).max()))
+    some = f"{moved.mean():.0%} of its values moved"
+    if not moved.any():
+        return "every value moved by less than 1e-9 of the largest"
+    x, y = old[moved], new[moved]
+    scale = float(np.abs(old).max()) or 1.0
+    strong = np.abs(x) > 1e-3 * scale
+    if strong.sum() > 1:
+        ratio = y[strong] / x[strong]
+        if np.ptp(ratio) <= 1e-6 * abs(ratio.mean()):
+            return f"{some}, to {ratio.mean():.6g} of what they were"
+    if np.ptp(y - x) <= 1e-6 * scale and x.size > 1:
+        return f"{some}, by {np.mean(y - x):.6g} each"
+    if np.allclose(np.sort(old), np.sort(new), rtol=1e-9):
+        return "the same values in another order"
+    if not y.any():
+        return f"{some}, to 0"
+    return some

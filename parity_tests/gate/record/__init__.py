@@ -1,0 +1,1 @@
+"""Takes a snapshot's quantities: operations alone, the net as a whole, update rules."""

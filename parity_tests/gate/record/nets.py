@@ -1,0 +1,257 @@
+"""The net as a whole, for a snapshot: its run forward and backward, its steps, its exports.
+
+Each is run clean and then with noise, on one noisy net after another. A full-size net and its
+gradients take gigabytes: no two of the noisy nets are held at once, of float32 only what a snapshot
+keeps, and of the noisy runs one value at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from parity_tests.backends.runs import NET, Arrays, NetRun, Objective
+from parity_tests.gate.record.noise import DRAWS, Draw, Moves, noisy
+from parity_tests.gate.record.quantities import Failure, Kept, Quantity
+from parity_tests.gate.record.sizes import Found, Key, Sizes, bias_sums
+from parity_tests.gate.record.subjects import Subject
+
+__all__ = ["Artefacts", "Item", "Net", "Stream", "Training", "run_all"]
+
+Item = Quantity | Kept | Failure | dict[str, bytes]
+Values = Iterable[tuple[Any, np.ndarray]]  # by key
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net that a side has made of a subject, with what its runs have in common.
+
+    `outputs` are those of inference in float64; `kinds` are those of the leaves; `fraction` is what
+    part of float32's limit float64 may take.
+    """
+
+    border: ModuleType
+    subject: Subject
+    net: Any
+    outputs: Arrays
+    objective: Objective
+    kinds: Mapping[str, str]
+    fraction: float
+
+    def noisy_inputs(self, draw: Draw) -> Arrays:
+        return tuple(noisy(x, "input", i, draw=draw) for i, x in enumerate(self.subject.inputs))
+
+    def kind(self, path: str) -> str:
+        return self.kinds.get(path, "net")
+
+
+class Part:
+    """One thing that the whole net does; `clean` comes first, and gives float64 values."""
+
+    level = "forward"
+    name = "output"
+
+    def __init__(self, whole: Net) -> None:
+        self.whole = whole
+        self.border, self.subject = whole.border, whole.subject
+
+    def clean(self) -> Mapping[Any, np.ndarray]:
+        raise NotImplementedError
+
+    def again(self, net: Any, draw: Draw) -> Values:
+        """The same in float64 on a noisy net and noisy inputs."""
+        raise NotImplementedError
+
+    def items(self, moves: Moves) -> Iterator[Item]:
+        raise NotImplementedError
+
+
+class _Both(Part):
+    """A part that is run in both dtypes; what a snapshot keeps of both is `kept`, by key."""
+
+    def __init__(self, whole: Net) -> None:
+        super().__init__(whole)
+        self.kept: dict[Key, Kept] = {}
+
+    def values(self, net: Any, given: Any, dtype: str) -> Values:
+        """What a run gives, in order."""
+        raise NotImplementedError
+
+    def level_of(self, name: str) -> str:
+        return self.level
+
+    def both(self, given: Any, double: Found, sums: Mapping[str, float]) -> None:
+        """Run it in float32 too, beside float64's values; `sums` as `Sizes` takes them."""
+        self._sizes = Sizes(double, sums)
+        for key, single in self.values(self.whole.net, given, "float32"):
+            path, name = key
+            self.kept[key] = Quantity(
+                self.level_of(name), "stream", path, self.whole.kind(path), name, single,
+                double[key], 0.0, self.whole.fraction,
+            ).kept()  # fmt: skip
+
+    def limited(self, keys: Iterable[Key], moves: Moves) -> Iterator[Kept]:
+        for key in keys:
+            yield replace(self.kept[key], limit=moves.limit(key, self._sizes.of(key)))
+
+
+class Stream(_Both):
+    """The net in training mode: outputs of every leaf, then all gradients."""
+
+    def __init__(self, whole: Net) -> None:
+        super().__init__(whole)
+        self.sums: dict[str, float] = {}
+
+    def clean(self) -> Found:
+        inputs = self.subject.inputs
+        run = self._run(self.whole.net, inputs, "float64")
+        self.sums = bias_sums(run)
+        double = dict(_of_run(run))
+        self.both(inputs, double, self.sums)
+        return double
+
+    def again(self, net: Any, draw: Draw) -> Values:
+        return self.values(net, self.whole.noisy_inputs(draw), "float64")
+
+    def values(self, net: Any, given: Any, dtype: str) -> Values:
+        return _of_run(self._run(net, given, dtype))
+
+    def _run(self, net: Any, inputs: Arrays, dtype: str) -> NetRun:
+        # Of a net that is not trained, each leaf alone is run backward
+        objective = self.whole.objective if self.subject.batches else None
+        run: NetRun = self.border.run_net(net, inputs, dtype, train=True, objective=objective)
+        return run
+
+    def level_of(self, name: str) -> str:
+        return "backward" if "gradient" in name else "forward"
+
+    def items(self, moves: Moves) -> Iterator[Item]:
+        outputs = [key for key, kept in self.kept.items() if kept.level == "forward"]
+        gradients = [key for key, kept in self.kept.items() if kept.level == "backward"]
+        yield from self.limited(outputs, moves)
+        gradients.sort(key=lambda key: key[0] == NET)  # backwards, the net's output comes first
+        yield from self.limited(reversed(gradients), moves)
+
+
+class Training(_Both):
+    """Steps of training: the logits, loss, slots, weights and buffers that each leaves."""
+
+    level = "training"
+    name = "step"
+
+    def __init__(self, whole: Net, sums: Mapping[str, float]) -> None:
+        super().__init__(whole)
+        self._sums = sums  # the stream's
+        self._loss = whole.objective.gluon or whole.objective.torch
+
+    def clean(self) -> Found:
+        batches = self.subject.batches
+        double = dict(self.values(self.whole.net, batches, "float64"))
+        self.both(batches, double, self._sums)
+        return double
+
+    def again(self, net: Any, draw: Draw) -> Values:
+        batches = [
+            (noisy(x, "batch", i, draw=draw), y) for i, (x, y) in enumerate(self.subject.batches)
+        ]
+        return self.values(net, batches, "float64")
+
+    def values(self, net: Any, given: Any, dtype: str) -> Values:
+        kept = (1, len(given))  # the steps whose weights are kept
+        for n, path, name, value in self.border.steps(
+            net, given, dtype, self.subject.rule, self.subject.rate, self._loss
+        ):
+            if path == NET or n in kept:
+                yield (path, f"step {n} {name}"), value
+
+    def items(self, moves: Moves) -> Iterator[Item]:
+        yield from self.limited(self.kept, moves)
+
+
+class Artefacts(Part):
+    """What is exported, loaded again and run."""
+
+    level = "artefacts"
+    name = "export"
+
+    def clean(self) -> dict[str, np.ndarray]:
+        self._values, self._files = self.border.artefacts(self.whole.net, self.subject.inputs)
+        return {"output": self.whole.outputs[0]}
+
+    def again(self, net: Any, draw: Draw) -> Values:
+        run: NetRun = self.border.run_net(
+            net, self.whole.noisy_inputs(draw), "float64", train=False
+        )
+        return [("output", run.outputs[0])]
+
+    def items(self, moves: Moves) -> Iterator[Item]:
+        double = self.whole.outputs[0]
+        for name, value in self._values.items():
+            yield Quantity(
+                "artefacts", "stream", NET, "net", name, value,
+                double if value.shape == double.shape else None,
+                moves.limit("output"), self.whole.fraction,
+            )  # fmt: skip
+        yield self._files
+
+
+def run_all(
+    parts: Iterable[Part], noisy_net: Callable[[Draw], AbstractContextManager[Any]]
+) -> Iterator[Item]:
+    """Everything that the parts give, each noisy net being run by all before the next is made."""
+    runs = [_Run(part) for part in parts]
+    for run in runs:
+        run.begin()
+    for draw in DRAWS:
+        with noisy_net(draw) as net:
+            for run in runs:
+                run.widen(net, draw)
+        del net  # before the next is made
+    for run in runs:
+        yield from run.items()
+
+
+@dataclass
+class _Run:
+    """A part under way: how far its values move, or why it stopped."""
+
+    part: Part
+    moves: Moves | None = None
+    failure: Failure | None = None
+
+    def begin(self) -> None:
+        try:
+            self.moves = Moves(self.part.clean())
+        except Exception as error:
+            self._stop(error)
+
+    def widen(self, net: Any, draw: Draw) -> None:
+        if self.moves is None:
+            return
+        try:
+            self.moves.widen(self.part.again(net, draw))
+        except Exception as error:
+            self._stop(error)
+
+    def _stop(self, error: Exception) -> None:
+        self.moves = None
+        where = (self.part.level, "stream", NET, "net", self.part.name)
+        self.failure = Failure.of(error, *where)
+
+    def items(self) -> Iterator[Item]:
+        if self.failure is not None:
+            yield self.failure
+        if self.moves is not None:
+            yield from self.part.items(self.moves)
+
+
+def _of_run(run: NetRun) -> Values:
+    """Outputs in order, then gradients; a leaf that is called again has its calls numbered."""
+    for values in (run.named_outputs(), run.named_gradients()):
+        for (path, call, name), value in values.items():
+            yield (path, f"{name} of call {call + 1}" if call else name), value

@@ -1,0 +1,208 @@
+"""What a side computed: one quantity in both dtypes, and what a snapshot keeps of it.
+
+A tensor of more than SAMPLE values is kept as an evenly spread sample and as sums with random
+signs, in which every value takes part; its sha256 is always that of the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from parity_tests.backends.runs import reason_of
+
+__all__ = [
+    "CHECKS", "SAMPLE", "SUMS", "Failure", "Kept", "Quantity", "Taken", "key_of", "pieces",
+    "sampled",
+]  # fmt: skip
+
+SAMPLE = 256  # values kept of each tensor and dtype
+SUMS = 4  # sums with random signs, of the float64 values
+
+# In the order in which a cause comes before its effects. "local" is one operation alone on inputs
+# that depend on its place only, so nothing inherits from it; "stream" is the net as a whole.
+CHECKS = (
+    ("forward", "local"),
+    ("backward", "local"),
+    ("loss", "local"),
+    ("optimizer", "local"),
+    ("forward", "stream"),
+    ("backward", "stream"),
+    ("training", "stream"),
+    ("artefacts", "stream"),
+)
+
+Key = tuple[str, str, str, str]  # level, check, path, quantity
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One tensor that one side computed, in float32 and in float64.
+
+    `limit` is how far float32's rounding may carry a value of it, and `fraction` what part of that
+    float64's rounding may take. The limit of an operation that rounds nothing is 0.
+    """
+
+    level: str
+    check: str
+    path: str
+    kind: str
+    name: str
+    single: np.ndarray
+    double: np.ndarray | None  # None for what exists in float32 alone
+    limit: float
+    fraction: float = 2.0**-29
+
+    def kept(self) -> Kept:
+        """What goes into a snapshot."""
+        double = self.single.astype(np.float64) if self.double is None else self.double
+        distance = _distance(self.single, double)
+        return Kept(
+            self.level,
+            self.check,
+            self.path,
+            self.kind,
+            self.name,
+            tuple(int(n) for n in self.single.shape),
+            float(self.limit),
+            float(self.fraction),
+            distance,
+            _digest(self.single),
+            _digest(double),
+            sampled(self.single),
+            sampled(double),
+            _sums(double) if double.size > SAMPLE else np.zeros(0),
+            nonfinite=int(np.size(double) - np.isfinite(double).sum()),
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A quantity as a snapshot has it: digests of the whole, values of a sample, sums of all.
+
+    `distance` is the largest |float32 − float64| of all its values.
+    """
+
+    level: str
+    check: str
+    path: str
+    kind: str
+    name: str
+    shape: tuple[int, ...]
+    limit: float
+    fraction: float
+    distance: float
+    digest32: str
+    digest64: str
+    single: np.ndarray
+    double: np.ndarray
+    sums: np.ndarray
+    nonfinite: int = 0
+
+    @property
+    def key(self) -> Key:
+        return key_of(self)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a side could not compute, and why, in one line."""
+
+    level: str
+    check: str
+    path: str
+    kind: str
+    name: str
+    reason: str
+
+    @classmethod
+    def of(
+        cls, error: BaseException, level: str, check: str, path: str, kind: str, name: str
+    ) -> Failure:
+        return cls(level, check, path, kind, name, reason_of(error))
+
+    @property
+    def key(self) -> Key:
+        return key_of(self)
+
+
+@dataclass
+class Taken:
+    """Everything that one side gave for one subject, in the order of causes."""
+
+    quantities: list[Kept] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def by_key(self) -> dict[Key, Kept | Failure]:
+        found: dict[Key, Kept | Failure] = {item.key: item for item in self.quantities}
+        return found | {item.key: item for item in self.failures}
+
+
+def key_of(item: Kept | Failure | Quantity) -> Key:
+    return (item.level, item.check, item.path, item.name)
+
+
+def sampled(array: np.ndarray) -> np.ndarray:
+    """At most SAMPLE values, evenly spread, the first and the last among them."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if flat.size <= SAMPLE:
+        return flat.copy()
+    return flat[np.linspace(0, flat.size - 1, SAMPLE).astype(np.int64)]
+
+
+_CHUNK = 1 << 20  # values at a time: a full-size gradient has a hundred million
+
+
+def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array's values in order, a part at a time, each flat."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        yield flat[start : start + _CHUNK]
+
+
+def _distance(single: np.ndarray, double: np.ndarray) -> float:
+    if single.shape != double.shape:
+        return float("inf")
+    most = 0.0
+    for a, b in zip(pieces(single), pieces(double), strict=True):
+        both = np.isfinite(a) & np.isfinite(b)
+        move = np.abs(a[both].astype(np.float64) - b[both])
+        most = max(most, float(move.max(initial=0.0)))
+    return most
+
+
+def _digest(array: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    for part in pieces(array):
+        digest.update(part.data)
+    return digest.hexdigest()[:24]
+
+
+_ODD = tuple(np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9,
+                                    0xD6E8FEB86659FD93))  # fmt: skip
+
+
+def _sums(array: np.ndarray) -> np.ndarray:
+    """SUMS sums of all values, each value with a sign that its place decides.
+
+    A change of any value changes them; a change δ of n values moves each by about √n·δ.
+    """
+    total = np.zeros(SUMS)
+    with np.errstate(invalid="ignore"):
+        for number, part in enumerate(pieces(array)):
+            first = number * _CHUNK + 1
+            place = np.arange(first, first + part.size, dtype=np.uint64)
+            for i, odd in enumerate(_ODD):
+                mixed = place * odd
+                mixed ^= mixed >> np.uint64(29)
+                mixed *= odd
+                total[i] += np.where(mixed >> np.uint64(63), part, -part).sum()
+    return total

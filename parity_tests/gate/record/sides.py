@@ -1,0 +1,256 @@
+"""Takes one side of one subject: every leaf alone, the loss alone, then the net as a whole."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.runs import NET, Arrays, LeafRun, Objective
+from parity_tests.gate.record.nets import Artefacts, Item, Net, Part, Stream, Training, run_all
+from parity_tests.gate.record.noise import DRAWS, Draw, Moves, noisy
+from parity_tests.gate.record.quantities import Failure, Kept, Quantity, Taken
+from parity_tests.gate.record.subjects import Subject, Tensors, drawn
+from parity_tests.numerics.compare import UNIT
+
+__all__ = ["start_of", "take"]
+
+LOSS = "(loss)"
+
+_EXACT = ("relu", "flatten", "identity", "dropout")
+_SINGLE = ("leaky_relu", "prelu", "elu", "selu", "gelu")  # MXNet: float32 even in a float64 net
+_UNIT = UNIT["float32"]
+# One pair of draws is enough for a leaf: both dtypes of a leaf alone see the same inputs.
+_LEAF_DRAWS = DRAWS[:2]
+
+Tensor = tuple[str, str]  # (path, role)
+
+
+def take(border: ModuleType, subject: Subject) -> Taken:
+    """Everything a side gives for a subject; what does not run is a Failure, leaf by leaf."""
+    taken = Taken()
+    try:
+        taker = _Taker(border, subject)
+    except Exception as error:
+        taken.failures.append(Failure.of(error, "forward", "stream", NET, "net", "output"))
+        return taken
+    for part in (taker.local, taker.loss, taker.whole):
+        for item in part():
+            if isinstance(item, Failure):
+                taken.failures.append(item)
+            elif isinstance(item, dict):
+                taken.files.update(item)
+            else:
+                taken.quantities.append(item.kept() if isinstance(item, Quantity) else item)
+    return taken
+
+
+def start_of(border: ModuleType, net: Any, subject: Subject) -> Tensors:
+    """The values that every leaf starts from."""
+    values = {}
+    for leaf in border.leaves(net):
+        for role, tensor in leaf.tensors.items():
+            key = (leaf.path, role)
+            value = subject.values(border.SIDE, key, leaf.kind, tensor.shape)
+            values[key] = tensor.read() if value is None else value
+    return values
+
+
+def _moved(key: Tensor, value: np.ndarray, draw: Draw) -> np.ndarray:
+    path, role = key
+    return value if role == "bitmaps" else noisy(value, path, role, draw=draw)
+
+
+class _Taker:
+    """A net of one side, dressed; the nets and leaves with other values are made when they run."""
+
+    def __init__(self, border: ModuleType, subject: Subject) -> None:
+        self.border, self.subject = border, subject
+        plain = subject.make[border.SIDE]()
+        self.net = border.dressed(plain, start_of(border, plain, subject))
+        del plain
+        gc.collect()  # a Gluon net is a circle, and the user's own may not be cleared
+        self.leaves: Sequence[Leaf] = border.leaves(self.net)
+        self.outputs: Arrays = ()
+        self.objective: Objective | None = None
+        self.shapes: dict[str, Arrays] = {}
+        self.broken: Failure | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """The net as a whole comes first, since it tells what shape each leaf's input has."""
+        try:
+            run = self.border.run_net(self.net, self.subject.inputs, "float64", train=False)
+        except Exception as error:
+            self.broken = Failure.of(error, "forward", "stream", NET, "net", "output")
+            return
+        self.shapes = {path: calls[0].inputs for path, calls in run.calls.items() if calls}
+        self.outputs = run.outputs
+        loss = self.subject.loss.get(self.border.SIDE)
+        self.objective = self.border.objective(self.net, loss, self.subject.labels, run.outputs)
+
+    def local(self) -> Iterator[Kept | Failure]:
+        """Every leaf alone, forward and then backward."""
+        # Only what is kept of a leaf stays: VGG16's gradients fill gigabytes
+        found = [
+            item.kept() if isinstance(item, Quantity) else item
+            for leaf in self.leaves
+            for item in self._leaf(leaf)
+        ]
+        for level in ("forward", "backward"):
+            yield from (item for item in found if item.level == level)
+
+    def _leaf(self, leaf: Leaf) -> Iterator[Quantity | Failure]:
+        if leaf.composite:
+            return
+        where = ("forward", "local", leaf.path, leaf.kind, "output")
+        given = self.shapes.get(leaf.path)
+        if given is None:
+            reason = self.broken.reason if self.broken else "it never ran on this input"
+            yield Failure(*where, reason)
+            return
+        xs = tuple(_filled(x, self.subject.name, leaf.path, i) for i, x in enumerate(given))
+        try:
+            yield from self._modes(leaf, xs)
+        except Exception as error:
+            yield Failure.of(error, *where)
+
+    def _modes(self, leaf: Leaf, xs: Arrays) -> Iterator[Quantity]:
+        name = (self.subject.name, leaf.path)
+        shapes = self.border.run_leaf(leaf, xs, "float64", train=True)
+        outputs = [v for k, v in shapes.items() if k.startswith("output")]
+        upstream = tuple(_filled(y, *name, "upstream", i) for i, y in enumerate(outputs))
+        modes = (True, False) if leaf.family in ("batchnorm", "custom") else (True,)
+        for train in modes:
+            gs = upstream if train else None
+
+            def run(
+                leaf: Leaf, dtype: str, xs: Arrays, gs: Arrays | None, train: bool = train
+            ) -> LeafRun:
+                return self.border.run_leaf(leaf, xs, dtype, train=train, upstream=gs)
+
+            double, single = run(leaf, "float64", xs, gs), run(leaf, "float32", xs, gs)
+            moves = Moves(double)
+            for draw in _LEAF_DRAWS:
+                moved_xs = tuple(noisy(x, *name, i, draw=draw) for i, x in enumerate(xs))
+                moved_gs = None
+                if gs is not None:
+                    moved_gs = tuple(noisy(g, "g", i, draw=draw) for i, g in enumerate(gs))
+                with self._leaf_with(leaf, partial(_moved, draw=draw)) as other:
+                    moves.widen(run(other, "float64", moved_xs, moved_gs).items())
+            sizes = self._sizes(leaf, xs, gs, run)
+            for quantity, value in double.items():
+                if not train and not quantity.startswith("output"):
+                    continue
+                yield Quantity(
+                    "forward" if quantity.startswith("output") else "backward",
+                    "local",
+                    leaf.path,
+                    leaf.kind,
+                    quantity if train else f"{quantity} in inference",
+                    single[quantity],
+                    value,
+                    0.0 if _exact(leaf, quantity) else moves.limit(quantity, sizes.get(quantity)),
+                    1.0 if self.border.SIDE == "gluon" and leaf.kind in _SINGLE else 2.0**-29,
+                )
+
+    @contextmanager
+    def _leaf_with(
+        self, leaf: Leaf, change: Callable[[Tensor, np.ndarray], np.ndarray]
+    ) -> Iterator[Leaf]:
+        values = {role: change((leaf.path, role), t.read()) for role, t in leaf.tensors.items()}
+        other: Leaf = self.border.dressed_leaf(leaf, values)
+        del values
+        try:
+            yield other
+        finally:
+            self.border.release(other.block)
+
+    def _sizes(
+        self, leaf: Leaf, xs: Arrays, gs: Arrays | None, run: Callable[..., LeafRun]
+    ) -> dict[str, float]:
+        """What a linear operation rounds: itself with every number made absolute."""
+        if not (leaf.kind == "dense" or leaf.kind.startswith("conv") or "avg_pool" in leaf.kind):
+            return {}
+        absolute = None if gs is None else tuple(np.abs(g) for g in gs)
+        with self._leaf_with(leaf, lambda _, value: np.abs(value)) as other:
+            made = run(other, "float64", tuple(np.abs(x) for x in xs), absolute)
+        return {name: float(value.max()) for name, value in made.items() if value.size}
+
+    def loss(self) -> Iterator[Quantity | Failure]:
+        """The loss alone, on logits that are not the net's."""
+        if self.objective is None or self.objective.labels is None:
+            return
+        classes = int(self.objective.labels.max()) + 1
+        shape = (len(self.objective.labels), max(classes, 10))
+        logits = drawn("logits", *shape).standard_normal(shape).astype(np.float32) * 3
+        try:
+            runs = {d: self.border.loss_run(self.objective, logits, d) for d in UNIT}
+            moves = Moves(runs["float64"])
+            for draw in DRAWS:
+                moved = noisy(logits, "logits", draw=draw)
+                moves.widen(self.border.loss_run(self.objective, moved, "float64").items())
+        except Exception as error:
+            yield Failure.of(error, "loss", "local", LOSS, "loss", "loss")
+            return
+        # The table of a vectorised log is off by 64 u of 1, however small the result (`compare`)
+        for name, value in runs["float64"].items():
+            limit = max(moves.limit(name), 64 * _UNIT * max(1.0, float(np.abs(logits).max())))
+            single = runs["float32"][name]
+            yield Quantity("loss", "local", LOSS, "loss", name, single, value, limit)
+
+    def whole(self) -> Iterator[Item]:
+        """The net as a whole: its run, its training, its exports."""
+        if self.broken is not None:
+            yield self.broken
+            return
+        assert self.objective is not None  # a net that runs has one
+        single = self.border.SIDE == "gluon" and any(leaf.kind in _SINGLE for leaf in self.leaves)
+        whole = Net(
+            self.border,
+            self.subject,
+            self.net,
+            self.outputs,
+            self.objective,
+            {leaf.path: leaf.kind for leaf in self.leaves},
+            1.0 if single else UNIT["float64"] / _UNIT,
+        )
+        stream = Stream(whole)
+        yield from run_all([stream], self._moved_net)  # lets its values go before the others'
+        parts: list[Part] = [Artefacts(whole)]
+        if self.subject.batches and self.objective.labels is not None:
+            parts.insert(0, Training(whole, stream.sums))
+        yield from run_all(parts, self._moved_net)
+
+    @contextmanager
+    def _moved_net(self, draw: Draw) -> Iterator[Any]:
+        values = {
+            (leaf.path, role): _moved((leaf.path, role), tensor.read(), draw)
+            for leaf in self.leaves
+            for role, tensor in leaf.tensors.items()
+        }
+        net = self.border.dressed(self.net, values)
+        del values
+        try:
+            yield net
+        finally:
+            self.border.release(net)
+
+
+def _filled(array: np.ndarray, *seed: object) -> np.ndarray:
+    """Normal values in an array's shape, exact in float32; integers stay as they are."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    return drawn(*seed).standard_normal(array.shape).astype(np.float32)
+
+
+def _exact(leaf: Leaf, quantity: str) -> bool:
+    if leaf.kind in _EXACT:
+        return True
+    return "max_pool" in leaf.kind and quantity.startswith("output")

@@ -1,0 +1,194 @@
+"""A user's own pairs as subjects of a snapshot, and the small plain pair that the suite tests with.
+
+A user's nets may draw their weights anew each time, so that a snapshot keeps what they held when it
+was taken, and later ones start from that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity_tests.backends.leaves import ParityError
+from parity_tests.gate.record.sides import start_of
+from parity_tests.gate.record.subjects import STEPS, Subject, drawn
+
+__all__ = ["START", "pair_subject", "parse_entries", "plain_subject", "started_from", "starts"]
+
+START = "start"
+
+
+def pair_subject(
+    name: str,
+    gluon_net: Any,
+    torch_net: Any,
+    inputs: Any,
+    labels: Any = None,
+    *,
+    start: Mapping[str, np.ndarray] | None = None,
+) -> Subject:
+    """A pair of nets, or one net with None beside it, and what they are run on.
+
+    `inputs` is an array (N, …) or a tuple of them; `labels` (N,) are classes, with which steps of
+    training are recorded too. `start` are the first values that an earlier snapshot kept.
+    Raises ParityError for what is no such pair.
+    """
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ParityError(f"a pair is named {name!r}, expected letters, digits, '_', '-' and '.'")
+    nets = {"gluon": gluon_net, "torch": torch_net}
+    given = tuple(np.asarray(x) for x in (inputs if isinstance(inputs, tuple) else (inputs,)))
+    if not given or any(x.size == 0 for x in given) or all(net is None for net in nets.values()):
+        raise ParityError(f"the pair {name} has no net or no inputs")
+    known = None if labels is None else np.asarray(labels).astype(np.int32)
+    batches = () if known is None else tuple((given[0], known) for _ in range(STEPS))
+    kept = dict(start or {})
+
+    def value(
+        side: str, key: tuple[str, str], kind: str, shape: tuple[int, ...]
+    ) -> np.ndarray | None:
+        found = kept.get(f"{START}/{side}/{key[0]}/{key[1]}")
+        if start is not None and (found is None or found.shape != tuple(shape)):
+            raise ParityError(
+                f"{side} {key[0]}.{key[1]} {tuple(shape)} is not what the snapshot has "
+                f"({'nothing' if found is None else found.shape}): the net itself has changed"
+            )
+        return found
+
+    return Subject(
+        name,
+        {side: partial(_same, net) for side, net in nets.items() if net is not None},
+        given,
+        known,
+        value,
+        {side: _default_loss(side) for side in nets},
+        batches=batches,
+    )
+
+
+def _same(net: Any) -> Any:
+    return net
+
+
+def _default_loss(side: str) -> Callable[[Any], Any]:
+    return lambda net: importlib.import_module(f"parity_tests.backends.{side}.gate").default_loss(
+        net
+    )
+
+
+def starts(subject: Subject, borders: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The first values of every side, for a snapshot to keep."""
+    return {
+        f"{START}/{side}/{path}/{role}": value
+        for side, border in borders.items()
+        if side in subject.make
+        for (path, role), value in start_of(border, subject.make[side](), subject).items()
+    }
+
+
+def started_from(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The first values in what a snapshot kept of a subject."""
+    return {k: v for k, v in inputs.items() if k.startswith(f"{START}/")}
+
+
+def parse_entries(lines: Iterable[str], root: Path) -> dict[str, Callable[[], Subject]]:
+    """Configuration lines `name = pkg:gluon_net | pkg:torch_net | 1,3,32,32`, each a maker.
+
+    Raises ParityError for a line of another form; what cannot be imported is said when it is made.
+    """
+    found: dict[str, Callable[[], Subject]] = {}
+    for line in filter(None, (line.strip() for line in lines)):
+        match = re.fullmatch(r"([\w.-]+)\s*=\s*(\S+)\s*\|\s*(\S+)\s*\|\s*([\d,]+)", line)
+        if not match:
+            raise ParityError(
+                f"parity_pairs has {line!r}, expected name = pkg:gluon_net | pkg:torch_net | "
+                "1,3,32,32"
+            )
+        found[match[1]] = partial(_of_entry, match[1], match[2], match[3], match[4], root)
+    return found
+
+
+def _of_entry(name: str, gluon: str, theirs: str, shape: str, root: Path) -> Subject:
+    sizes = tuple(int(size) for size in shape.split(",") if size)
+    inputs = drawn(name, "inputs").standard_normal(sizes).astype(np.float32)
+    return pair_subject(name, _imported(gluon, root), _imported(theirs, root), inputs)
+
+
+def _imported(spec: str, root: Path) -> Any:
+    module, colon, factory = spec.partition(":")
+    if not (module and colon and factory):
+        raise ParityError(f"parity_pairs has {spec!r}, expected package.module:factory")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        made = getattr(importlib.import_module(module), factory)
+    except (ImportError, AttributeError) as error:
+        raise ParityError(f"parity_pairs {spec}: {error}") from error
+    return made() if callable(made) and not hasattr(made, "forward") else made
+
+
+def plain_subject() -> Subject:
+    """Every operation of the project's nets once or twice, on two images of 12×12."""
+
+    def value(side: str, key: tuple[str, str], kind: str, shape: tuple[int, ...]) -> np.ndarray:
+        generator = drawn("plain", *key)
+        if key[1] == "running_var" or (kind == "batchnorm" and key[1] == "weight"):
+            return generator.uniform(0.5, 1.5, shape).astype(np.float32)
+        return (0.4 * generator.standard_normal(shape)).astype(np.float32)
+
+    generator = drawn("plain", "inputs")
+
+    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+        x = generator.standard_normal((count, 2, 12, 12)).astype(np.float32)
+        return x, generator.randint(0, 10, count).astype(np.int32)
+
+    inputs, labels = images(2)
+    return Subject(
+        "plain",
+        {"gluon": _plain_gluon, "torch": _plain_torch},
+        (inputs,),
+        labels,
+        value,
+        {side: _default_loss(side) for side in ("gluon", "torch")},
+        batches=tuple(images(4) for _ in range(STEPS)),
+    )
+
+
+def _plain_gluon() -> Any:
+    from mxnet.gluon import nn
+
+    net = nn.HybridSequential(prefix="plain_")
+    net.add(
+        nn.Conv2D(4, 3, in_channels=2),
+        nn.BatchNorm(in_channels=4),
+        nn.Activation("relu"),
+        nn.MaxPool2D(2),
+        nn.Conv2D(6, 2, in_channels=4),
+        nn.Activation("sigmoid"),
+        nn.AvgPool2D(2),
+        nn.Flatten(),
+        nn.Dense(16, in_units=24),
+        nn.Activation("tanh"),
+        nn.Dropout(0.5),
+        nn.Dense(10, in_units=16),
+    )
+    net.initialize()
+    return net
+
+
+def _plain_torch() -> Any:
+    from torch import nn
+
+    from torch_ref.models.layers import MXBatchNorm2d
+
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), MXBatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 2),
+        nn.Sigmoid(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(24, 16), nn.Tanh(), nn.Dropout(0.5),
+        nn.Linear(16, 10),
+    )  # fmt: skip

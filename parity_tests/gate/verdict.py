@@ -1,0 +1,292 @@
+"""Who moved: one verdict on two snapshots, for each framework and across both."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from parity_tests.gate.change import ROUNDING, SEMANTICS, UNCHANGED, Movement, movements, unrecorded
+from parity_tests.gate.fingerprint import GROUPS, difference
+from parity_tests.gate.record.quantities import CHECKS, Kept, Taken
+from parity_tests.gate.store import Snapshot, SnapshotError
+
+__all__ = ["NAMES", "Across", "Comparison", "SideVerdict", "compared"]
+
+NAMES = {"gluon": "MXNet", "torch": "torch"}
+_LIBRARY = {"gluon": "mxnet", "torch": "torch"}
+
+
+@dataclass(frozen=True)
+class SideVerdict:
+    """One framework's: `verdict` is one of the three, or "not compared" with the reason."""
+
+    side: str
+    verdict: str
+    first: Movement | None = None
+    moved: int = 0
+    compared: int = 0
+    cause: str = ""
+    pattern: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """`MXNet moved at lenet features.3 (conv2d) forward: output; …`."""
+        name = NAMES[self.side]
+        if self.first is None:
+            return f"{name} {self.verdict}" + (f" ({self.cause})" if self.cause else "")
+        how = "moved" if self.verdict == SEMANTICS else "moved within rounding, first"
+        parts = [f"{name} {how} at {self.first.place}: {self.first.detail}"]
+        parts += [text for text in (self.first.hint, self.pattern, self.cause) if text]
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class Across:
+    """How many quantities of both sides agree in float64, in one snapshot or across two."""
+
+    what: str
+    compared: int
+    apart: int
+    first: str = ""
+
+
+@dataclass
+class Comparison:
+    """The outcome of two snapshots."""
+
+    old: str
+    new: str
+    sides: dict[str, SideVerdict]
+    across: list[Across]
+    environment: dict[str, list[str]]
+    movements: list[Movement] = field(default_factory=list)
+    not_compared: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """The worst of the sides; what compares nothing is no pass."""
+        found = [side.verdict for side in self.sides.values()]
+        for verdict in (SEMANTICS, ROUNDING, UNCHANGED):
+            if verdict in found:
+                return verdict
+        return "nothing compared"
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict in (UNCHANGED, ROUNDING)
+
+    @property
+    def sentence(self) -> str:
+        """Who moved, in one line: what moved most first."""
+        order = {SEMANTICS: 0, ROUNDING: 1, UNCHANGED: 2}
+        sides = sorted(self.sides.values(), key=lambda s: order.get(s.verdict, 3))
+        return ". ".join(side.sentence for side in sides)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; an infinite error is the string "inf"."""
+        return {
+            "verdict": self.verdict,
+            "ok": self.ok,
+            "sentence": self.sentence,
+            "old": self.old,
+            "new": self.new,
+            "sides": {k: {**_plain(v), "sentence": v.sentence} for k, v in self.sides.items()},
+            "across": [asdict(across) for across in self.across],
+            "environment": self.environment,
+            "not_compared": self.not_compared,
+            "movements": [_plain(movement) for movement in self.movements],
+        }
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    def number(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {k: number(v) for k, v in item.items()}
+        return str(item) if isinstance(item, float) and not math.isfinite(item) else item
+
+    return number(asdict(value))
+
+
+def compared(old: Snapshot, new: Snapshot) -> Comparison:
+    """Judge a new snapshot by an old one. Raises SnapshotError where they cannot be compared."""
+    _same_start(old, new)
+    environment = difference(old.fingerprint, new.fingerprint)
+    found: list[Movement] = []
+    counts: Counter[str] = Counter()
+    kinds: dict[str, Counter[tuple[str, str]]] = {side: Counter() for side in NAMES}
+    shared = [name for name in old.subjects if name in new.subjects]
+    for name in shared:
+        for side in NAMES:
+            a, b = (s.subjects[name].sides.get(side) for s in (old, new))
+            if a is None or b is None:
+                continue
+            counts[side] += len(a.quantities)
+            kinds[side].update({(k.kind, k.level): 1 for k in a.quantities if k.check == "local"})
+            found += movements(name, side, a, b)
+    found.sort(key=lambda movement: movement.order)
+    sides = {
+        side: _side(side, [m for m in found if m.side == side], counts[side], environment, old, new)
+        for side in NAMES
+    }
+    missing = _unrecorded(old, new, shared)
+    missing += [f"{n} is not in {new.name}" for n in old.subjects if n not in new.subjects]
+    missing += [f"{n} is not in {old.name}" for n in new.subjects if n not in old.subjects]
+    return Comparison(
+        old.name, new.name, sides, _across(old, new, shared), environment, found, missing
+    )
+
+
+def _unrecorded(old: Snapshot, new: Snapshot, shared: list[str]) -> list[str]:
+    """What an earlier version of this program did not record yet, subject by subject."""
+    found = []
+    for name in shared:
+        a, b = old.subjects[name].sides, new.subjects[name].sides
+        checks = {check for side in a.keys() & b.keys() for check in unrecorded(a[side], b[side])}
+        found += [f"{name} {level} ({check}) is not in {old.name}"
+                  for level, check in CHECKS if (level, check) in checks]  # fmt: skip
+    return found
+
+
+def _same_start(old: Snapshot, new: Snapshot) -> None:
+    if old.settings != new.settings:
+        changed = [k for k in old.settings if old.settings[k] != new.settings.get(k)]
+        raise SnapshotError(
+            f"{old.name} and {new.name} were taken with other settings ({', '.join(changed)}): "
+            "take the new one as the old one was taken"
+        )
+    for name in old.subjects.keys() & new.subjects.keys():
+        a, b = old.subjects[name].inputs, new.subjects[name].inputs
+        given = [{k for k in x if not k.startswith("start/")} for x in (a, b)]
+        shared = a.keys() & b.keys()  # where a framework is missing, so are its first values
+        if given[0] != given[1] or any(not np.array_equal(a[key], b[key]) for key in shared):
+            raise SnapshotError(f"{old.name} and {new.name} ran {name} on other inputs")
+
+
+def _side(
+    side: str,
+    moved: list[Movement],
+    count: int,
+    environment: dict[str, list[str]],
+    old: Snapshot,
+    new: Snapshot,
+) -> SideVerdict:
+    if not count:
+        reasons = [f"not in {s.name}: {s.absent[side]}" for s in (old, new) if side in s.absent]
+        return SideVerdict(side, "not compared", cause="; ".join(reasons) or "no subject has it")
+    if not moved:
+        return SideVerdict(side, UNCHANGED, compared=count)
+    first = moved[0]
+    return SideVerdict(
+        side,
+        first.verdict,
+        first,
+        len(moved),
+        count,
+        _cause(side, first.verdict, environment),
+        _pattern(first, moved, old),
+    )
+
+
+def _cause(side: str, verdict: str, environment: dict[str, list[str]]) -> str:
+    """What differs between the two environments and can be the reason.
+
+    A thread count or another CPU changes the order in which numbers are added, and no semantics.
+    """
+    groups = [_LIBRARY[side], "numpy", "models", "switches"]
+    places = ["threads", "machine"]
+    library = environment.get(groups[0])
+    others = [g for g in (*places, "models", "switches", "numpy") if g in environment]
+    if library:
+        version = next((x for x in library if x.startswith("version")), library[0])
+        text = f"the library changed ({version})"
+        if verdict == ROUNDING and any(g in environment for g in places):
+            also = " and ".join(GROUPS[g] for g in places if g in environment)
+            text += f", and {also} too, which can round otherwise by itself"
+        return text
+    if verdict == ROUNDING and others:
+        return "the library is the same; " + "; ".join(
+            f"{GROUPS[g]} ({', '.join(environment[g])})" for g in others
+        )
+    suspects = [g for g in ("models", "switches", "numpy") if g in environment]
+    if suspects:
+        return "the library is the same; " + "; ".join(
+            f"{GROUPS[g]} changed ({', '.join(environment[g])})" for g in suspects
+        )
+    if others:
+        return (
+            "the library is the same and "
+            + " and ".join(GROUPS[g] for g in others)
+            + " alone cannot explain it"
+        )
+    return "nothing that the fingerprint knows has changed"
+
+
+def _pattern(first: Movement, moved: list[Movement], old: Snapshot) -> str:
+    """Whether every operation of the kind moved: then it is the operation, and not the place."""
+    if first.check != "local" or first.level == "loss":
+        return ""
+    level = (first.level, first.verdict)
+    hit = {
+        (m.subject, m.path): m.kind
+        for m in moved
+        if m.check == "local" and (m.level, m.verdict) == level
+    }
+    there: Counter[str] = Counter()
+    for record in old.subjects.values():
+        taken = record.sides.get(first.side, Taken())
+        paths = {k.path: k.kind for k in taken.quantities
+                 if (k.level, k.check) == (first.level, "local")}  # fmt: skip
+        there.update(paths.values())
+    counts = Counter(hit.values())
+    parts = [f"{counts[kind]} of {there[kind]} {kind}" for kind in counts]
+    what = "update rules" if first.level == "optimizer" else "operations"
+    if len(hit) == 1:
+        return f"it alone of all {what} moved by itself"
+    return f"of all {what} alone, {', '.join(sorted(parts))} moved"
+
+
+def _across(old: Snapshot, new: Snapshot, shared: list[str]) -> list[Across]:
+    """MXNet beside torch, in float64: before, now, and each one's new beside the other's old."""
+    found = []
+    for what, left, right in (
+        ("before", old, old),
+        ("now", new, new),
+        ("new MXNet beside old torch", new, old),
+        ("old MXNet beside new torch", old, new),
+    ):
+        counted = apart = 0
+        first = ""
+        for name in shared:
+            a = left.subjects[name].sides.get("gluon")
+            b = right.subjects[name].sides.get("torch")
+            if a is None or b is None:
+                continue
+            theirs = {kept.key: kept for kept in b.quantities}
+            for kept in a.quantities:
+                other = theirs.get(kept.key)
+                if other is None or other.shape != kept.shape:
+                    continue
+                counted += 1
+                if not _agree(kept, other):
+                    apart += 1
+                    first = first or f"{name} {kept.path} {kept.level}: {kept.name}"
+        if counted:
+            found.append(Across(what, counted, apart, first))
+    return found
+
+
+_TOGETHER = 1e-9  # of the largest value: as two free runs of training in float64 must stay
+
+
+def _agree(a: Kept, b: Kept) -> bool:
+    if a.level == "artefacts":
+        return True  # float32 alone
+    bound = max(a.limit, b.limit) * max(a.fraction, b.fraction)
+    largest = float(np.abs(b.double[np.isfinite(b.double)]).max(initial=0.0))
+    if a.level in ("training", "optimizer") or a.kind == "batchnorm":
+        bound = max(bound, _TOGETHER * largest)
+    return bool(np.nanmax(np.abs(a.double - b.double), initial=0.0) <= 4 * bound)

@@ -1,0 +1,1 @@
+"""What is compared: one module or folder a level, each reported on its own."""

@@ -1,0 +1,1 @@
+"""Level artefacts: every way in which an exported net can be opened computes the same."""

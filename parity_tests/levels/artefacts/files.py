@@ -1,0 +1,271 @@
+"""Level artefacts, the files: SymbolBlock.imports = mx.mod.Module = ONNX Runtime = PyTorch import.
+
+The net is exported as `gluon_cnn.export` does it, every file is opened every way that it is meant
+for, and each way is held against the live net: its parameters bit by bit, every node of the graph,
+and the outputs. `exported_truth` says against what.
+
+- MXNet's own ways run the same operators, so every node must be bit-equal; where a graph adds in
+  another order, a node must keep 16·u·s of float64 on the same values.
+- ONNX Runtime and the PyTorch import have kernels of their own: every node is run alone on the live
+  net's values, and must keep the bounds of float32; the import also those of float64.
+- Outputs of the whole net that are not bit-equal are judged against an envelope: how far noise of
+  float32's size in every node carries them.
+
+What cannot be made is said in a note: ONNX where the packages are not installed or MXNet has no
+translation, the import where it lacks an operator. What was made and does not open is a divergence.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from mxnet_files.checking.local import FLOAT32_INSIDE
+from parity_tests.backends.runs import NET, output_name
+from parity_tests.levels.artefacts.expected import Truth, find_truth
+from parity_tests.levels.artefacts.exported import (
+    MODULE,
+    ONNX_RUNTIME,
+    SYMBOL_BLOCK,
+    TORCH_IMPORT,
+    WAYS,
+    Opened,
+    Values,
+    Workspace,
+    mxnet_alone,
+    without_subgraph_lines,
+    write_files,
+)
+from parity_tests.levels.artefacts.graphs import Entry
+from parity_tests.levels.referee import DidNotRun, Subject, attempt
+from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, Verdict, bits_equal, compare
+from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.table import NOT_COMPARED
+
+__all__ = ["exported_rows"]
+
+# ONNX Runtime's sigmoid (MLAS, logistic.cpp) is ½ + x·p(x²)/q(x²): it rounds against ½, however
+# small the result. 68 u of |y| was seen, below 1 u of |y| + ½.
+_AGAINST_HALF = ("sigmoid",)
+
+FILES = "files"  # the check of what the parameter file holds
+LEVEL = "artefacts"
+
+
+def exported_rows(
+    subject: Subject, tamper: Callable[[Path], object] = lambda folder: None
+) -> tuple[list[Row], Coverage]:
+    """Export, open every way, compare. `tamper` may change the files in between: tests do."""
+    coverage = Coverage()
+    blank = Row(LEVEL, NET, "files", "not compared", FILES)
+    with tempfile.TemporaryDirectory() as name, without_subgraph_lines():
+        try:
+            space, no_onnx = attempt(
+                "gluon", write_files, subject.gluon_net, subject.inputs, Path(name)
+            )
+            truth = attempt("gluon", find_truth, subject.gluon_net, space)
+        except DidNotRun as error:
+            return [replace(blank, detail=f"no export: {error}")], coverage
+        judge = _Judge(subject, space, truth, coverage)
+        rows: list[Row] = []
+        reasons = {
+            ONNX_RUNTIME: no_onnx or (truth.unsupported and f"no bound: {truth.unsupported}"),
+            TORCH_IMPORT: truth.unsupported,
+        }
+        tamper(Path(name))
+        rows += judge.parameter_rows(FILES, _stored(space))
+        for way, opener in WAYS.items():
+            reason = reasons.get(way, "")
+            if reason:
+                detail = NOT_COMPARED + reason
+                rows.append(Row(LEVEL, NET, "files", "note", way, detail=detail))
+                continue
+            try:
+                rows += judge.way_rows(way, attempt(way, opener, space))
+            except DidNotRun as error:
+                row = Row(LEVEL, NET, "files", "diverged", way, compared=1, detail=str(error))
+                rows.append(row)
+    return rows, coverage
+
+
+def _stored(space: Workspace) -> dict[str, np.ndarray]:
+    """The parameter file, by name with its prefix; empty where it cannot be read."""
+    try:
+        return {key: array.asnumpy() for key, array in mx.nd.load(str(space.params)).items()}
+    except mx.MXNetError:
+        return {}
+
+
+class _Judge:
+    """Makes the rows of one net's files."""
+
+    def __init__(
+        self, subject: Subject, space: Workspace, truth: Truth, coverage: Coverage
+    ) -> None:
+        self.space, self.truth, self.coverage = space, truth, coverage
+        self.torch_paths = {pair.gluon.path: pair.torch.path for pair in subject.pairing.pairs}
+        labels = truth.graph.paths
+        self.leaves = {name: label.partition(" ")[2] for name, label in labels.items()}
+
+    def path(self, leaf: str | None) -> str:
+        """A Gluon leaf's path as the report gives it."""
+        return NET if leaf is None else self.torch_paths.get(leaf, leaf) or NET
+
+    def parameter_rows(self, way: str, held: Mapping[str, np.ndarray]) -> Iterator[Row]:
+        """Every parameter of the live net, bit by bit, in what a way holds."""
+        for name, expected in self.truth.parameters.items():
+            called = name
+            if way == FILES:
+                called = f"{'aux' if name in self.truth.auxiliary else 'arg'}:{name}"
+            path = self.path(self.truth.owners.get(name))
+            row = Row(LEVEL, path, f"parameter {name}", "diverged", way, dtype="float32")
+            self.coverage.expect("exported parameters", f"{way} {name}")
+            if called not in held:
+                yield replace(row, compared=1, detail=f"{called} is missing")
+                continue
+            self.coverage.done("exported parameters", f"{way} {name}")
+            yield row.with_verdict(bits_equal(held[called], expected))
+
+    def way_rows(self, way: str, opened: Opened) -> Iterator[Row]:
+        """Parameters, nodes and outputs of one way."""
+        held = opened.parameters
+        if way == ONNX_RUNTIME:  # BatchNorm's gamma where it is fixed is stored as 1
+            held = {**_fixed(self.truth), **held}
+        yield from self.parameter_rows(way, held)
+        if way in (SYMBOL_BLOCK, MODULE):
+            yield from self.stream_rows(way, opened)
+        else:
+            yield from self.alone_rows(way, opened.alone, "float32")
+        if opened.double:
+            yield from self.alone_rows(way, opened.double, "float64")
+        yield from self.output_rows(way, opened.outputs)
+
+    def stream_rows(self, way: str, opened: Opened) -> Iterator[Row]:
+        """Nodes of MXNet's own ways: bit-equal, or right when alone."""
+        alone: Values | None = None
+        for entry in self.entries(way, opened.stream):
+            row = self.row(way, entry)
+            if entry not in opened.stream:
+                yield replace(row, compared=1, detail=f"the files have no node {entry[0]}")
+                continue
+            actual, expected = opened.stream[entry], self.truth.single[entry]
+            verdict = bits_equal(actual, expected)
+            if not verdict.ok and self.truth.scales:
+                if alone is None:
+                    alone = self.alone_in_mxnet(opened)
+                if entry in alone:
+                    verdict = self.alone_verdict(way, alone[entry], entry, "float32")
+            yield row.with_verdict(verdict)
+        yield from self.strange(way, opened.stream)
+
+    def alone_in_mxnet(self, opened: Opened) -> Values:
+        """The files' graph, with the files' parameters, node by node."""
+        try:
+            return attempt(
+                "gluon", mxnet_alone, self.space.graph(), opened.parameters, self.space, "float32"
+            )
+        except DidNotRun:
+            return {}
+
+    def alone_rows(self, way: str, found: Values, dtype: str) -> Iterator[Row]:
+        """Nodes run alone on the live net's values."""
+        for entry in self.entries(way, found):
+            row = replace(self.row(way, entry), dtype=dtype)
+            if entry in found:
+                yield row.with_verdict(self.alone_verdict(way, found[entry], entry, dtype))
+        if way == TORCH_IMPORT:
+            yield from self.strange(way, found)
+
+    def entries(self, way: str, found: Iterable[Entry]) -> Iterator[Entry]:
+        """The live net's nodes; each is to be compared, but for what a converter folds away."""
+        folded = way in (ONNX_RUNTIME, TORCH_IMPORT)
+        for entry in self.truth.graph.entries:
+            key = f"{way} {entry[0]} {entry[1]}"
+            if entry in set(found):
+                self.coverage.expect("graph nodes", key)
+                self.coverage.done("graph nodes", key)
+            elif not folded or not self.may_fold(entry):
+                self.coverage.expect("graph nodes", key)
+            yield entry
+
+    def may_fold(self, entry: Entry) -> bool:
+        """Whether a node computes nothing: files of another format may do without it."""
+        op, _ = self.truth.graph.operators[entry[0]]
+        return op in ("identity", "_copy", "BlockGrad", "Dropout")
+
+    def strange(self, way: str, found: Iterable[Entry]) -> Iterator[Row]:
+        """Nodes that the live net does not have."""
+        known = self.truth.graph.entries
+        for entry in found:
+            if entry not in known:
+                detail = f"the files compute {entry[0]}, the net does not"
+                quantity = f"output of {entry[0]}"
+                yield Row(LEVEL, NET, quantity, "diverged", way, compared=1, detail=detail)
+
+    def row(self, way: str, entry: Entry) -> Row:
+        name, index = entry
+        quantity = f"output {index + 1} of {name}" if index else f"output of {name}"
+        path = self.path(self.leaves.get(name))
+        return Row(LEVEL, path, quantity, "diverged", way, dtype="float32", mode="inference")
+
+    def alone_verdict(self, way: str, actual: np.ndarray, entry: Entry, dtype: str) -> Verdict:
+        """A node's value beside float64's on the same inputs."""
+        expected = self.truth.double[entry]
+        scale = self.truth.scales.get(entry, np.zeros(1))  # the import drops identities
+        factor = self.truth.factor(entry)
+        op, attributes = self.truth.graph.operators[entry[0]]
+        if way == ONNX_RUNTIME and attributes.get("act_type", op) in _AGAINST_HALF:
+            scale = scale + 0.5
+        if dtype == "float64" and op in FLOAT32_INSIDE:
+            factor *= UNIT["float32"] / UNIT["float64"]
+        if not np.issubdtype(expected.dtype, np.floating):
+            dtype = str(actual.dtype)
+        if not scale.any():  # nothing is rounded: the value as float32 has it
+            expected = expected.astype(dtype)
+        varied = entry in self.truth.imperative and np.ptp(expected) > 0
+        return compare(
+            actual,
+            expected,
+            scale=scale,
+            factor=factor,
+            dtype=dtype,
+            unit=dtype if dtype in UNIT else "float32",
+            content="varied" if varied else "any",
+        )
+
+    def output_rows(self, way: str, outputs: list[np.ndarray]) -> Iterator[Row]:
+        """The whole net's outputs: bit-equal, or within the envelope of float64."""
+        if len(outputs) != len(self.truth.outputs):
+            detail = f"{len(outputs)} outputs, the net has {len(self.truth.outputs)}"
+            yield Row(LEVEL, NET, "outputs", "diverged", way, compared=1, detail=detail)
+            return
+        for place, actual in enumerate(outputs):
+            row = Row(LEVEL, NET, output_name(place), "", way, dtype="float32", mode="inference")
+            verdict = compare(actual, self.truth.outputs[place])
+            if verdict.reason != "values" or not self.truth.moves:
+                yield row.with_verdict(verdict)
+                continue
+            verdict = compare(
+                actual,
+                self.truth.referee[place],
+                scale=self.truth.moves[place] / UNIT["float32"],
+                factor=ENVELOPE_FACTOR,
+                dtype="float32",
+                unit="float32",
+            )
+            verdict = replace(verdict, unit="envelopes")
+            yield replace(row.with_verdict(verdict), unit="envelopes")
+
+
+def _fixed(truth: Truth) -> dict[str, np.ndarray]:
+    """Parameters that the graph does not read: an ONNX file may leave them out."""
+    graph: Any = truth.graph.document
+    read = {e[0] for node in graph["nodes"] for e in node["inputs"]}
+    names = [node["name"] for number, node in enumerate(graph["nodes"]) if number in read]
+    return {name: v for name, v in truth.parameters.items() if name not in names}

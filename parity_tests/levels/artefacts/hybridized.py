@@ -1,0 +1,227 @@
+"""Level artefacts: Gluon's imperative net = hybridized = hybridized with static memory = exported.
+
+The files and all ways of opening them are compared in `exported_rows`; this module has the graphs
+that live beside the net.
+
+Bit by bit where the graph adds in the same order, as it does for this project's models. A graph may
+choose another layout for an operation, and so another order: then its distance from the same steps
+in float64 must be that of the imperative net, within the envelope's factor.
+
+One block goes through several steps, as it would in use: inference, training with an update of the
+parameters, on other inputs each time, and inference again. A graph that keeps a mode, a buffer or a
+parameter from the time when it was traced is right once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd
+from mxnet.gluon import Block, HybridBlock
+
+from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.leaves import Leaf, leaves_of
+from parity_tests.backends.runs import NET, Arrays, input_name, is_float, output_name
+from parity_tests.levels.artefacts.files import exported_rows
+from parity_tests.levels.diagnosis.graphs import explain_graph
+from parity_tests.levels.local import content_of
+from parity_tests.levels.referee import DidNotRun, Subject, attempt
+from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
+from parity_tests.reporting.report import Coverage, Row
+
+__all__ = ["STEPS", "VARIANTS", "artefacts_rows"]
+
+VARIANTS: dict[str, dict[str, bool]] = {
+    "hybridized": {},
+    "static": {"static_alloc": True, "static_shape": True},
+}
+STEPS = ("inference", "train", "train", "inference")
+_RATE = 2.0**-6  # of the update in a training step
+
+
+def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
+    """The whole net; where it differs every leaf alone too, so that the difference has a path."""
+    coverage = Coverage()
+    rows: list[Row] = []
+    for path in dict.fromkeys(pair.path for pair in subject.pairing.pairs):
+        coverage.expect("artefacts", path)
+    try:
+        rows += _rows(NET, partial(_whole, subject.gluon_net), subject.inputs)
+        if any(row.status != "ok" for row in rows):
+            rows = _leaf_rows(subject) + rows
+        if isinstance(subject.gluon_net, HybridBlock):
+            made, counted = exported_rows(subject)
+            rows += made
+            coverage.merge(counted)
+    except DidNotRun as error:
+        rows.append(Row("artefacts", NET, "output", "not compared", detail=str(error)))
+    if any(row.compared for row in rows):
+        for path in coverage.expected["artefacts"]:
+            coverage.done("artefacts", path)
+    return rows, coverage
+
+
+def _leaf_rows(subject: Subject) -> list[Row]:
+    rows: list[Row] = []
+    run = subject.run("torch", "float64", train=False)
+    for pair in subject.pairing.pairs:
+        calls = run.calls[pair.torch.path]
+        if calls and not pair.gluon.composite:
+            rows += _rows(pair.path, partial(_alone, pair.gluon), calls[0].inputs)
+    return rows
+
+
+def _alone(leaf: Leaf, dtype: str) -> Block:
+    block = gluon_side.alone(leaf, dtype)
+    if leaf.kind == "dropout":
+        block._rate = 0.0
+    return block
+
+
+def _whole(net: Block, dtype: str) -> Block:
+    copied = gluon_side.clone(net, dtype)
+    for leaf in leaves_of(copied):
+        if leaf.kind == "dropout":
+            leaf.block._rate = 0.0
+    return copied
+
+
+def _rows(path: str, make: Callable[[str], Block], inputs: Arrays) -> Iterator[Row]:
+    wanted = attempt("gluon", _steps, make("float32"), inputs, "float32")
+    for variant, flags in VARIANTS.items():
+        block = make("float32")
+        blank = Row("artefacts", path, "output", "not compared", variant, dtype="float32")
+        if not isinstance(block, HybridBlock):
+            yield replace(blank, detail=f"{type(block).__name__} is no HybridBlock")
+            continue
+        block.hybridize(**flags)
+        try:
+            made = attempt("gluon", _steps, block, inputs, "float32")
+        except DidNotRun as error:
+            yield replace(blank, status="diverged", compared=1, detail=str(error))
+            continue
+        rows = list(_compared(blank, made, wanted))
+        if any(row.status == "diverged" for row in rows):
+            rows = _in_another_order(rows, blank, made, wanted, make, inputs)
+        for row in rows:
+            yield _explained(row, made, wanted, make, inputs) if row.status == "diverged" else row
+
+
+def _explained(
+    row: Row, made: Steps, wanted: Steps, make: Callable[[str], Block], inputs: Arrays
+) -> Row:
+    name, _, step = row.quantity.rpartition(", step ")
+    number = int(step) - 1
+    if name not in made[number] or name not in wanted[number]:
+        return row
+    given = tuple(_varied(x, number) for x in inputs)
+
+    def exchanged() -> np.ndarray:
+        return _infer(make("float32"), given[::-1], "float32")[name]
+
+    two = len(given) == 2 and given[0].shape == given[1].shape and number == 0
+    values = made[number][name], wanted[number][name]
+    diagnosis = explain_graph(name, *values, given, exchanged if two else None)
+    return replace(row, diagnosis=diagnosis)
+
+
+Steps = list[dict[str, np.ndarray]]
+
+
+def _compared(blank: Row, made: Steps, wanted: Steps) -> Iterator[Row]:
+    for step, mode in enumerate(STEPS):
+        actual, expected = made[step], wanted[step]
+        for name in {**expected, **actual}:
+            row = replace(blank, quantity=f"{name}, step {step + 1}", mode=mode)
+            if name in actual and name in expected:
+                verdict = compare(actual[name], expected[name], content=_content(name))
+                yield row.with_verdict(verdict)
+            else:
+                detail = f"only one of imperative and {blank.check} gives it"
+                yield replace(row, status="diverged", compared=1, detail=detail)
+
+
+def _in_another_order(
+    rows: list[Row],
+    blank: Row,
+    made: Steps,
+    wanted: Steps,
+    make: Callable[[str], Block],
+    inputs: Arrays,
+) -> list[Row]:
+    """The rows again, judged by the distance from float64; as they are where that does not run."""
+    try:
+        exact = attempt("gluon", _steps, make("float64"), inputs, "float64")
+    except DidNotRun:
+        return rows
+    judged: list[Row] = []
+    for step, mode in enumerate(STEPS):
+        for name, actual in made[step].items():
+            expected, single = exact[step].get(name), wanted[step].get(name)
+            if expected is None or single is None or expected.shape != actual.shape:
+                return rows
+            own = float(np.abs(single - expected).max())
+            least = 4 * UNIT["float32"] * float(np.abs(expected).max())
+            verdict = compare(
+                actual,
+                expected,
+                scale=max(own, least) / UNIT["float32"],
+                factor=ENVELOPE_FACTOR,
+                dtype="float32",
+                unit="float32",
+                content=_content(name),
+            )
+            row = replace(blank, quantity=f"{name}, step {step + 1}", mode=mode)
+            verdict = replace(verdict, unit="× the imperative net's own error")
+            judged.append(replace(row.with_verdict(verdict), unit="own errors"))
+    return judged
+
+
+def _content(name: str) -> str:
+    return "any" if name.startswith("parameter") else content_of(name)
+
+
+def _steps(block: Block, inputs: Arrays, dtype: str) -> Steps:
+    """What each step gives: outputs, and in training gradients and all parameters after it."""
+    return [
+        (_train if mode == "train" else _infer)(block, tuple(_varied(x, n) for x in inputs), dtype)
+        for n, mode in enumerate(STEPS)
+    ]
+
+
+def _infer(block: Block, inputs: Arrays, dtype: str) -> dict[str, np.ndarray]:
+    outputs = gluon_side.flat(block(*(gluon_side.ndarray(x, dtype) for x in inputs)))
+    return {output_name(i): y.asnumpy() for i, y in enumerate(outputs)}
+
+
+def _train(block: Block, inputs: Arrays, dtype: str) -> dict[str, np.ndarray]:
+    given = [gluon_side.ndarray(x, dtype) for x in inputs]
+    for x in given:
+        if x.dtype == np.dtype(dtype):
+            x.attach_grad()
+    with autograd.record():
+        outputs = gluon_side.flat(block(*given))
+    autograd.backward(outputs, [_head(y, dtype) for y in outputs])
+    results = {output_name(i): y.asnumpy() for i, y in enumerate(outputs)}
+    results |= {input_name(i): x.grad.asnumpy() for i, x in enumerate(given) if x.grad is not None}
+    for i, parameter in enumerate(block.collect_params().values()):
+        if parameter.grad_req != "null":
+            results[f"parameter {i} gradient"] = parameter.grad().asnumpy()
+            parameter.set_data(parameter.data() - _RATE * parameter.grad())
+        results[f"parameter {i}"] = parameter.data().asnumpy()
+    return results
+
+
+def _varied(x: np.ndarray, step: int) -> np.ndarray:
+    """Other inputs at every step, of the same shape and kind."""
+    turned = np.roll(x, step, axis=-1)
+    return turned * (1 - 0.25 * step) if is_float(x) else turned
+
+
+def _head(output: mx.nd.NDArray, dtype: str) -> mx.nd.NDArray:
+    generator = np.random.default_rng(output.size)
+    return gluon_side.ndarray(generator.standard_normal(output.shape), dtype)

@@ -1,0 +1,155 @@
+"""Level backward: gradients of every leaf's inputs and parameters, local and end to end.
+
+In training mode, as a step runs it, BatchNorm's statistics after the step included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from parity_tests.backends.losses import loss_run, loss_scales
+from parity_tests.backends.runs import NET, Key, NetRun, is_float
+from parity_tests.levels.envelope import backward_envelope, forward_envelope
+from parity_tests.levels.inherited import judged_keys, with_the_other_side
+from parity_tests.levels.local import JUDGED, local_rows, upstream_for
+from parity_tests.levels.referee import DidNotRun, Subject, along, attempt
+from parity_tests.numerics import conventions
+from parity_tests.numerics.compare import compare, tolerance
+from parity_tests.reporting.report import Coverage, Row
+
+__all__ = ["backward_rows"]
+
+
+def backward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
+    """The loss, then local rows of every leaf, then the gradients of the whole step."""
+    coverage = Coverage()
+    rows: list[Row] = []
+    try:
+        referee = subject.run("torch", "float64", train=True, backward=True)
+        rows += _local(subject, referee, coverage)
+        rows += _loss(subject, referee)
+        rows += _inherited(subject, referee)
+    except DidNotRun as error:
+        rows.append(Row("backward", NET, "gradient", "not compared", detail=str(error)))
+    return rows, coverage
+
+
+def _local(subject: Subject, referee: NetRun, coverage: Coverage) -> Iterator[Row]:
+    for pair in subject.pairing.pairs:
+        calls = referee.calls[pair.torch.path]
+        wanted = [f"{role} gradient" for role, t in pair.torch.tensors.items() if t.trainable]
+        if not calls or is_float(calls[0].inputs[0]):
+            wanted.append("input gradient")
+        for quantity in wanted:
+            coverage.expect("gradients", f"{pair.path} {quantity}")
+        if not pair.comparable:
+            continue
+        for call in calls:
+            upstream = upstream_for(pair.path, call.outputs)
+            rows = local_rows(
+                "backward", pair, call.inputs, train=True, upstream=upstream, strict=subject.strict
+            )
+            for row in rows:
+                if row.compared:
+                    coverage.done("gradients", f"{pair.path} {row.quantity}")
+            yield from rows
+
+
+def _loss(subject: Subject, referee: NetRun) -> Iterator[Row]:
+    """The loss of each sample and its gradient, on the referee's outputs."""
+    objective = subject.objective
+    if objective.labels is None:
+        return
+    logits = referee.outputs[0]
+    runs = {
+        (side, dtype): attempt(side, loss_run, objective, side, logits, dtype)
+        for side in ("gluon", "torch")
+        for dtype in ("float64", "float32")
+    }
+    expected = runs["torch", "float64"]
+    sizes = loss_scales(logits, objective.labels, expected)
+    for quantity in ("loss", "loss gradient"):
+        for side, dtype in JUDGED:
+            verdict = compare(
+                runs[side, dtype][quantity],
+                expected[quantity],
+                scale=sizes[quantity],
+                factor=tolerance("loss", "train", side, dtype).factor(logits.shape[-1]),
+                dtype=dtype,
+                unit=dtype,
+                content="nonzero",
+            )
+            yield Row.judged(
+                "backward",
+                NET,
+                quantity,
+                verdict,
+                check="local",
+                side=side,
+                dtype=dtype,
+                mode="train",
+            )
+
+
+def _inherited(subject: Subject, referee: NetRun) -> Iterator[Row]:
+    buffers = forward_envelope(subject, train=True)
+    envelope = backward_envelope(subject)
+    rows: list[Row] = []
+    single: dict[str, Mapping[Key, np.ndarray]] = {}
+    for side, dtype in JUDGED:
+        try:
+            run = subject.run(side, dtype, train=True, backward=True)
+        except DidNotRun as error:
+            detail = str(error)
+            rows.append(
+                Row("backward", NET, "gradient", "not compared", "inherited", side, dtype,
+                    detail=detail)
+            )  # fmt: skip
+            continue
+        outputs = run.named_outputs()
+        if side == "gluon":
+            outputs = subject.by_torch_path(outputs)
+        led = along(subject, outputs)
+        gradients = run.named_gradients()
+        if dtype == "float32":
+            single[side] = subject.by_torch_path(gradients) if side == "gluon" else gradients
+        rows += judged_keys(
+            "backward",
+            subject,
+            actual=gradients,
+            expected=led.named_gradients(),
+            envelope=envelope,
+            side=side,
+            dtype=dtype,
+            mode="train",
+        )
+        rows += judged_keys(
+            "backward",
+            subject,
+            actual=_in_common_terms(subject, run, side),
+            expected=_in_common_terms(subject, referee, "torch"),
+            envelope=buffers,
+            side=side,
+            dtype=dtype,
+            mode="train",
+        )
+    return with_the_other_side(rows, single)
+
+
+def _in_common_terms(subject: Subject, run: NetRun, side: str) -> dict[Key, np.ndarray]:
+    """Buffers after the step; unless strict, torch's unbiased variances made biased."""
+    buffers = run.named_buffers()
+    if side == "gluon" or subject.strict:
+        return buffers
+    for pair in subject.pairing.pairs:
+        key = (pair.torch.path, 0, "running_var")
+        calls = run.calls[pair.torch.path]
+        if key not in buffers or len(calls) != 1:
+            continue
+        convention = conventions.variance(pair.torch, "running_var", calls[0].inputs, train=True)
+        if convention is not None:
+            kind = buffers[key].dtype
+            buffers[key] = convention.convert(buffers[key].astype(np.float64)).astype(kind)
+    return buffers

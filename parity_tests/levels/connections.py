@@ -1,0 +1,114 @@
+"""What happens between leaves, in a net's own `forward`, where no listing of modules shows it.
+
+Every leaf computes the same alone, and one is given something else: what was given to it on one
+side is made of what was given on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from parity_tests.backends.runs import NET, NetRun
+from parity_tests.levels.diagnosis.hypotheses import (
+    SLACK,
+    Explanation,
+    close,
+    factor_of,
+    rearranged,
+    the_one,
+)
+from parity_tests.levels.referee import Subject
+from parity_tests.reporting.report import Row
+
+__all__ = ["explain_between"]
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+}
+
+
+def explain_between(row: Row, subject: Subject) -> str:
+    """What was done to the input of a leaf, or to the net's output, on one side only."""
+    train = row.mode == "train"
+    ours = subject.run("gluon", "float64", train=train)
+    theirs = subject.run("torch", "float64", train=train)
+    if row.path == NET:
+        return the_one(_found(ours.outputs[0], theirs.outputs[0], theirs, True))
+    pair = next(p for p in subject.pairing.pairs if p.path == row.path)
+    a = ours.calls[pair.gluon.path][0].inputs[0]
+    b = theirs.calls[pair.torch.path][0].inputs[0]
+    return the_one(_found(a, b, theirs, False))
+
+
+_SLACK = SLACK["float64"]
+
+
+def _found(a: np.ndarray, b: np.ndarray, run: NetRun, at_the_end: bool) -> Iterator[Explanation]:
+    if a.size != b.size:
+        return
+    maps = a if a.ndim >= b.ndim else b
+    if a.ndim != b.ndim:  # one side flattened before the leaf, the other flattens in it
+        flat = a.reshape(b.shape) if a.ndim > b.ndim else b.reshape(a.shape)
+        if maps.ndim == 4:
+            other = b if maps is a else a
+            last = maps.transpose(0, 2, 3, 1).reshape(other.shape)
+            if close(last, other, _SLACK) and not close(flat, other, _SLACK):
+                yield Explanation("NHWC flatten order", "the maps are flattened channels last")
+        a, b = a.reshape(maps.shape), b.reshape(maps.shape)
+    if close(a, b, _SLACK):
+        return  # what it was given is not what differs
+    if at_the_end:
+        if close(_softmax(a), b, _SLACK) or close(_softmax(b), a, _SLACK):
+            yield Explanation("softmax on the output", "one side gives probabilities")
+    else:
+        for name, function in _ACTIVATIONS.items():
+            if close(function(b), a, _SLACK):
+                yield Explanation("missing activation", f"Gluon has a {name} here, torch has none")
+            if close(function(a), b, _SLACK):
+                yield Explanation("additional activation", f"torch has a {name} here")
+        yield from _shortcuts(a, b, run)
+    for name, made in rearranged(a, "image"):
+        if close(made, b, _SLACK):
+            yield Explanation(name, "what Gluon gives, so changed, is what torch gives")
+    yield from _branches(a, b)
+    yield from factor_of(a, b, "", _SLACK, 0)
+
+
+def _shortcuts(a: np.ndarray, b: np.ndarray, run: NetRun) -> Iterator[Explanation]:
+    known = {
+        path: value
+        for path, calls in run.calls.items()
+        for call in calls
+        for value in (*call.inputs, *call.outputs)
+        if value.shape == a.shape
+    }
+    inputs = {
+        f"what {path} is given": call.inputs[0]
+        for path, calls in run.calls.items()
+        for call in calls
+        if call.inputs[0].shape == a.shape
+    }
+    for name, value in {**{f"the output of {p}": v for p, v in known.items()}, **inputs}.items():
+        if close(b + value, a, _SLACK):
+            yield Explanation("missing shortcut", f"torch does not add {name}")
+        if close(a + value, b, _SLACK):
+            yield Explanation("additional shortcut", f"torch adds {name}")
+
+
+def _branches(a: np.ndarray, b: np.ndarray) -> Iterator[Explanation]:
+    if a.ndim < 2:
+        return
+    for first in range(1, a.shape[1]):
+        if close(np.roll(a, first, axis=1), b, _SLACK):
+            detail = f"the last {first} of {a.shape[1]} channels come first in torch"
+            yield Explanation("branches in another order", detail)

@@ -1,0 +1,1 @@
+"""What explains a divergence: named hypotheses, each tried on the values."""

@@ -1,0 +1,159 @@
+"""Diagnosis: what explains a divergence, found by trying named hypotheses on the values.
+
+Each hypothesis is computed on the side that is right (`parity_tests.numerics.reference` says
+which), and named in `Row.diagnosis`, as `NAME: what it says`, only where it makes the values of the
+side that is wrong, and where no other does. Nothing here knows where a fault came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.runs import Arrays, LeafRun
+from parity_tests.backends.torch import runs as torch_side
+from parity_tests.levels.connections import explain_between
+from parity_tests.levels.diagnosis.hypotheses import SLACK, Explanation, close, explained, the_one
+from parity_tests.levels.diagnosis.structure import explain_structure
+from parity_tests.levels.local import upstream_for
+from parity_tests.levels.referee import DidNotRun, Subject, attempt
+from parity_tests.numerics.reference import knobs_of, oracle
+from parity_tests.pairing.structure import Pair
+from parity_tests.reporting.report import Report, Row
+
+__all__ = ["diagnose"]
+
+MOST = 24  # rows of a report that are explained: what follows from a cause needs no name of its own
+
+
+def diagnose(report: Report, subject: Subject) -> None:
+    """Fill in `diagnosis` of the first rows that diverged, of the first level that has any."""
+    failures = [row for row in report.failures if row.status == "diverged"]
+    first = [row for row in failures if row.level == failures[0].level][:MOST] if failures else []
+    names: dict[int, str] = {}
+    for row in first:
+        if row.diagnosis:
+            continue
+        try:
+            names[id(row)] = _explained(row, subject)
+        except (DidNotRun, KeyError, ValueError, RuntimeError, IndexError):
+            continue  # a hypothesis that cannot be tried explains nothing
+    report.rows = [
+        replace(row, diagnosis=names[id(row)]) if names.get(id(row)) else row for row in report.rows
+    ]
+
+
+def _explained(row: Row, subject: Subject) -> str:
+    if row.level == "structure":
+        return explain_structure(row, subject.pairing)
+    if row.level == "weights" and row.check == "value":
+        return _weights(row, subject)
+    if row.level in ("forward", "backward") and row.check == "local":
+        pair = _pair(row, subject)
+        return "" if pair is None else _local(row, pair, subject)
+    if row.level == "forward" and row.check == "inherited":
+        return explain_between(row, subject)
+    return ""
+
+
+def _pair(row: Row, subject: Subject) -> Pair | None:
+    return next((pair for pair in subject.pairing.pairs if pair.path == row.path), None)
+
+
+def _weights(row: Row, subject: Subject) -> str:
+    pair = _pair(row, subject)
+    if pair is None:
+        return ""
+    tensors = [leaf.tensors[row.quantity] for leaf in pair]
+    others = {
+        tensor.name: tensor.read()
+        for gluon, _ in subject.pairing.steps
+        if gluon is not None
+        for tensor in gluon.tensors.values()
+        if tensor.name != tensors[0].name and tensor.shape == tensors[1].shape
+    }
+    ours, theirs = (tensor.read() for tensor in tensors)
+    return explained(ours, theirs, role=row.quantity, kind=pair.torch.kind, others=others)
+
+
+def _local(row: Row, pair: Pair, subject: Subject) -> str:
+    """One leaf alone: which side computes what its listing says, and what the other computes."""
+    train, backward = row.mode == "train", row.level == "backward"
+    run = subject.run("torch", "float64", train=train or backward, backward=backward)
+    call = run.calls[pair.torch.path][0]
+    upstream = upstream_for(pair.path, call.outputs) if backward else None
+    how = {"train": train, "upstream": upstream}
+    runs: dict[str, LeafRun] = {}
+    for leaf, runner in ((pair.gluon, gluon_side.run_leaf), (pair.torch, torch_side.run_leaf)):
+        runs[leaf.side] = attempt(leaf.side, runner, leaf, call.inputs, row.dtype, **how)
+    slack = SLACK[row.dtype]
+    batch = len(call.inputs[0])
+    right = oracle(pair.torch, call.inputs, train=train, upstream=upstream)
+    if right is not None:
+        names = [name for name in right if backward or name.startswith("output")]
+        wrong = [side for side, run in runs.items() if not _same(run, right, names, slack)]
+        if len(wrong) == 1:
+            found = _faults(pair.torch, call.inputs, train, upstream, runs[wrong[0]], names, slack)
+            name = the_one(
+                Explanation(name, f"{_SIDE[wrong[0]]} computes exactly that") for name in found
+            )
+            if name:
+                return name
+            if _in_half_precision(runs[wrong[0]], right, names, row.dtype):
+                return f"float16 rounding: all that {_SIDE[wrong[0]]} gives is a float16"
+    role = "gradient" if row.quantity.endswith("gradient") else row.quantity.split()[0]
+    weights = role == "gradient" and not row.quantity.startswith("input")
+    ours, theirs = runs["gluon"][row.quantity], runs["torch"][row.quantity]
+    return explained(
+        ours, theirs, role=role, kind=pair.torch.kind, slack=slack, batch=batch if weights else 0
+    )
+
+
+def _in_half_precision(run: LeafRun, right: LeafRun, names: list[str], dtype: str) -> bool:
+    """Whether float32 values are all representable in float16, and near the right ones."""
+    if dtype != "float32":
+        return False
+    for name in names:
+        value = run[name]
+        with np.errstate(over="ignore"):
+            half = value.astype(np.float16).astype(np.float32)
+        if not np.array_equal(half, value) or not close(value, right[name], 2.0**-9):
+            return False
+    return True
+
+
+_SIDE = {"gluon": "Gluon", "torch": "torch"}
+
+
+def _same(run: LeafRun, other: LeafRun, names: list[str], slack: float) -> bool:
+    return all(
+        name in run and name in other and close(_flat(run[name], other[name]), other[name], slack)
+        for name in names
+    )
+
+
+def _flat(value: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return value.reshape(like.shape) if value.size == like.size else value
+
+
+def _faults(
+    leaf: Leaf, inputs: Arrays, train: bool, upstream: Arrays | None, run: LeafRun,
+    names: list[str], slack: float,
+) -> Iterator[str]:  # fmt: skip
+    """The faults with which the leaf gives all that the wrong side gave."""
+    for knob, name in knobs_of(leaf.kind):
+        made = oracle(leaf, inputs, train=train, upstream=upstream, knob=knob)
+        if made is None:
+            continue
+        asked = [n for n in names if not _idle(n, made, run)]
+        if asked and _same(run, made, asked, slack):
+            yield name
+
+
+def _idle(name: str, made: LeafRun, run: LeafRun) -> bool:
+    """A gradient that neither has, or that is 0 on both sides."""
+    return not made.get(name, np.zeros(1)).any() and not run.get(name, np.zeros(1)).any()

@@ -1,0 +1,121 @@
+"""Names for differences of structure, where running both listings shows them to be all there is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.torch import runs as torch_side
+from parity_tests.levels.diagnosis.hypotheses import SLACK, close
+from parity_tests.levels.referee import DidNotRun, attempt
+from parity_tests.numerics.reference import oracle
+from parity_tests.pairing.structure import Pair, Pairing
+from parity_tests.reporting.report import Row
+
+__all__ = ["explain_structure"]
+
+ACTIVATIONS = (
+    "relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu", "gelu", "silu", "prelu", "softplus",
+    "softsign", "scaled_tanh",
+)  # fmt: skip
+_POOLS = {
+    ("max", "avg"): "average for maximum pooling",
+    ("avg", "max"): "maximum for average pooling",
+}
+_NAMES = {
+    "eps": "eps value",
+    "ceil": "pooling rounds up",
+    "count_include_pad": "padding counted",
+    "stride": "stride",
+    "pad": "padding",
+    "dilation": "dilation",
+    "groups": "groups",
+    "slope": "slope value",
+    "approximate": "GELU approximation",
+    "p": "dropout rate",
+}
+
+
+def explain_structure(row: Row, pairing: Pairing) -> str:
+    """The name of a leaf that is missing, added, moved or of another kind, or of a number in it."""
+    if row.quantity == "leaf":
+        return _alone(row, pairing)
+    pair = next((p for p in pairing.pairs if p.path == row.path), None)
+    if pair is None:
+        return ""
+    ours, theirs = pair.gluon.kind, pair.torch.kind
+    if row.quantity == "kind":
+        if ours in ACTIVATIONS and theirs in ACTIVATIONS:
+            return f"another activation: {ours} in Gluon, {theirs} in torch"
+        pools = (ours.partition("_pool")[0], theirs.partition("_pool")[0])
+        if pools in _POOLS and ours.partition("_pool")[2] == theirs.partition("_pool")[2]:
+            return f"{_POOLS[pools]}: in torch, with the same windows"
+        return ""
+    name = _number(row.quantity, pair)
+    if not name or not _all_there_is(pair):
+        return ""
+    a, b = pair.gluon.hyper.get(row.quantity), pair.torch.hyper.get(row.quantity)
+    return f"{name}: {a} in Gluon, {b} in torch; each computes by its own"
+
+
+def _alone(row: Row, pairing: Pairing) -> str:
+    leaf = next((x for x in pairing.alone if x.path == row.path and str(x) in row.detail), None)
+    if leaf is None:
+        return ""
+    for other in pairing.alone:
+        if other.side != leaf.side and other.kind == leaf.kind:
+            return f"moved layer: {leaf.kind} is at {leaf.path} and at {other.path}"
+    if leaf.kind not in ACTIVATIONS:
+        return ""
+    if leaf.side == "gluon":
+        return f"missing activation: torch has no {leaf.kind} there"
+    return f"additional activation: Gluon has no {leaf.kind} there"
+
+
+def _number(quantity: str, pair: Pair) -> str:
+    a, b = pair.gluon.hyper.get(quantity), pair.torch.hyper.get(quantity)
+    if quantity == "kept" and isinstance(a, float) and isinstance(b, float):
+        return "momentum complement" if math.isclose(a, 1 - b, rel_tol=1e-6) else "momentum value"
+    if quantity == "axis" and pair.torch.kind == "softmax":
+        return "softmax axis"
+    if quantity == "pad" and isinstance(b, str):
+        return "asymmetric padding" if "asymmetric" in b else ""
+    return _NAMES.get(quantity, "")
+
+
+def _all_there_is(pair: Pair) -> bool:
+    """Whether each side computes what its own listing says: then the listing is the difference."""
+    if pair.torch.kind == "dropout":
+        return True  # the rate is the listing's alone: it passes its input on here
+    x = np.random.default_rng(1).standard_normal(_shape(pair.torch)).astype(np.float32)
+    for leaf, run in ((pair.gluon, gluon_side.run_leaf), (pair.torch, torch_side.run_leaf)):
+        dtype = "float32" if leaf.side == "gluon" and leaf.kind == "gelu" else "float64"
+        train = leaf.kind == "batchnorm"
+        try:
+            made = attempt(leaf.side, run, leaf, (x,), dtype, train=train)
+        except DidNotRun:
+            return False
+        kept = leaf if leaf.kind != "gelu" else replace(leaf, hyper=dict(leaf.hyper))
+        wanted = oracle(kept, (x,), train=train)
+        slack = SLACK["float32"] if leaf.kind in ("gelu", "leaky_relu") else SLACK[dtype]
+        if wanted is None or not close(made["output"], wanted["output"], slack):
+            return False
+    return True
+
+
+def _shape(leaf: Leaf) -> tuple[int, ...]:
+    weight = leaf.tensors.get("weight")
+    if leaf.kind == "dense" and weight is not None:
+        return (3, weight.shape[1])
+    if leaf.kind.startswith("conv") and weight is not None:
+        groups = int(str(leaf.hyper["groups"]))
+        return (2, weight.shape[1] * groups, 17, 15)
+    if leaf.kind == "batchnorm":
+        return (3, leaf.tensors["running_mean"].shape[0], 5, 4)
+    if "pool" in leaf.kind:
+        return (2, 3, 17, 15)
+    return (3, 6)

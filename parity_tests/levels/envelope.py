@@ -1,0 +1,200 @@
+"""The envelope of inherited error: how far rounding alone may carry a value, measured.
+
+The referee is run again, several times, with random noise at every leaf, in proportion to the scale
+of what the leaf rounds. No limit is out of thin air: a value is judged against the largest move
+seen, times the factor in `compare.ENVELOPE_FACTOR`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.losses import loss_run, loss_scales
+from parity_tests.backends.runs import NET, Arrays, Call, Key, NetRun, input_name, output_name
+from parity_tests.backends.torch.runs import Edit
+from parity_tests.levels.local import Truth, mode_of, truth_of
+from parity_tests.levels.referee import Subject, attempt
+from parity_tests.numerics.compare import UNIT, tolerance
+from parity_tests.numerics.scale_case import Scales
+
+__all__ = ["DRAWS", "Envelope", "backward_envelope", "forward_envelope", "forward_truth"]
+
+DRAWS = 4
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The largest move of each value under float32's rounding, in absolute numbers.
+
+    `float64` is the part of it that float64's rounding may take: 2⁻²⁹, or more where a leaf has a
+    wider bound in float64.
+    """
+
+    moves: dict[Key, float]
+    float64: float
+
+    def limit(self, key: Key, dtype: str) -> float:
+        """0 where nothing has been rounded yet."""
+        return self.moves.get(key, 0.0) * (self.float64 if dtype == "float64" else 1.0)
+
+
+class _Sizes:
+    """The noise that each value gets, and the float64 part of the widest bound among them."""
+
+    def __init__(self) -> None:
+        self.noise: dict[Key, np.ndarray] = {}
+        self.own: dict[Key, float] = {}
+        self.float64 = UNIT["float64"] / UNIT["float32"]
+
+    def add(self, key: Key, scales: Scales, train: bool, *, own: bool) -> None:
+        """Note a quantity's noise: on its way, or `own`, rounded last and passed to nobody."""
+        quantity = key[2]
+        size = sigma(scales, quantity, train)
+        if own:
+            self.own[key] = self.own.get(key, 0.0) + float(size.max())
+        if size.any():
+            if not own:
+                self.noise[key] = size
+            mode = mode_of(quantity, train)
+            single, double = (
+                tolerance(scales.family, mode, "gluon", dtype).factor(scales.length) * UNIT[dtype]
+                for dtype in ("float32", "float64")
+            )
+            self.float64 = max(self.float64, double / single)
+
+    def envelope(self, moves: dict[Key, float]) -> Envelope:
+        whole = {key: move + self.own.get(key, 0.0) for key, move in moves.items()}
+        return Envelope(whole, self.float64)
+
+
+def call_scales(leaf: Leaf, call: Call, *, train: bool, upstream: Arrays | None) -> Scales:
+    """The scales of one call of a torch leaf inside the referee's run."""
+    return truth_of(leaf, call.inputs, train=train, upstream=upstream)[1]
+
+
+def forward_truth(subject: Subject, leaf: Leaf, index: int, *, train: bool) -> Truth:
+    """`truth_of` one call of a torch leaf inside the referee's run, made once."""
+    key = ("truth", leaf.path, index, train)
+    if key not in subject.kept:
+        call = subject.run("torch", "float64", train=train).calls[leaf.path][index]
+        subject.kept[key] = truth_of(leaf, call.inputs, train=train)
+    return subject.kept[key]
+
+
+def sigma(scales: Scales, quantity: str, train: bool) -> np.ndarray:
+    """The size of the noise that stands for a leaf's own rounding in float32.
+
+    A quarter of the larger of the two sides' bounds: a bound is then four standard deviations.
+    """
+    mode = mode_of(quantity, train)
+    factor = max(
+        tolerance(scales.family, mode, side, "float32").factor(scales.length)
+        for side in ("gluon", "torch")
+    )
+    drift = scales.drift.get(quantity, 0.0)
+    return (factor * UNIT["float32"] * scales.sizes[quantity] + 2 * drift) / 4
+
+
+def _adder(sizes: dict[Key, np.ndarray], name: Callable[[int], str], draw: int) -> Edit:
+    """An edit of a run that adds one draw of noise wherever a size is known."""
+    generator = np.random.default_rng(draw)
+
+    def add(path: str, call: int, index: int, value: torch.Tensor) -> torch.Tensor:
+        size = sizes.get((path, call, name(index)))
+        return value if size is None else value + _noise(size, draw, generator)
+
+    return add
+
+
+def _noise(size: np.ndarray, draw: int, generator: np.random.Generator) -> torch.Tensor:
+    """Normal noise: each value's own in even draws, one per channel in odd ones.
+
+    A wrongly rounded mean moves a whole channel, and what moves together does not average out.
+    """
+    shape = size.shape
+    if draw % 2 and len(shape) > 1:
+        shape = (1, shape[1]) + (1,) * (len(shape) - 2)
+    return torch.from_numpy(size * generator.standard_normal(shape))
+
+
+def forward_envelope(subject: Subject, *, train: bool) -> Envelope:
+    """How far float32's rounding may carry each leaf's outputs, and buffers in training.
+
+    Noise goes into every leaf's output; a buffer's own rounding is added. Raises DidNotRun.
+    """
+    train = train and subject.has_modes
+    if ("forward", train) not in subject.kept:
+        subject.kept["forward", train] = _forward(subject, train)
+    return subject.kept["forward", train]
+
+
+def _forward(subject: Subject, train: bool) -> Envelope:
+    clean = subject.run("torch", "float64", train=train)
+    sizes = _Sizes()
+    for leaf in subject.torch_leaves():
+        for index in range(len(clean.calls[leaf.path])):
+            _, scales = attempt("torch", forward_truth, subject, leaf, index, train=train)
+            for name in scales.sizes:
+                if name.startswith("output"):
+                    sizes.add((leaf.path, index, name), scales, train, own=False)
+                elif name in leaf.tensors:
+                    sizes.add((leaf.path, 0, name), scales, train, own=True)
+    moves: dict[Key, float] = {}
+    for draw in range(DRAWS):
+        moved = subject.referee_run(train=train, edit=_adder(sizes.noise, output_name, draw))
+        _widen(moves, moved.named_outputs(), clean.named_outputs())
+        _widen(moves, moved.named_buffers(), clean.named_buffers())
+    return sizes.envelope(moves)
+
+
+def _widen(
+    moves: dict[Key, float], moved: dict[Key, np.ndarray], clean: dict[Key, np.ndarray]
+) -> None:
+    for key, value in moved.items():
+        move = float(np.abs(value - clean[key]).max()) if value.size else 0.0
+        moves[key] = max(moves.get(key, 0.0), move)
+
+
+def backward_envelope(subject: Subject) -> Envelope:
+    """How far float32's rounding may carry each gradient of a training step, forward given.
+
+    As `forward_envelope`, with the noise in the gradients that leaves send back. To a parameter's
+    gradient its own rounding is added. Raises DidNotRun.
+    """
+    clean = subject.run("torch", "float64", train=True, backward=True)
+    sizes = _Sizes()
+    for leaf in subject.torch_leaves():
+        for index, call in enumerate(clean.calls[leaf.path]):
+            if not call.upstream or any(g is None for g in call.upstream):
+                continue
+            upstream = tuple(g for g in call.upstream if g is not None)
+            scales = attempt("torch", call_scales, leaf, call, train=True, upstream=upstream)
+            for name in scales.sizes:
+                if name.startswith("input"):
+                    sizes.add((leaf.path, index, name), scales, True, own=False)
+                elif name.endswith("gradient"):
+                    sizes.add((leaf.path, 0, name), scales, True, own=True)
+    _add_loss(subject, clean, sizes)
+    moves: dict[Key, float] = {}
+    for draw in range(DRAWS):
+        add = _adder(sizes.noise, input_name, draw)
+        moved = subject.referee_run(train=True, backward=True, edit_gradient=add)
+        _widen(moves, moved.named_gradients(), clean.named_gradients())
+    return sizes.envelope(moves)
+
+
+def _add_loss(subject: Subject, clean: NetRun, sizes: _Sizes) -> None:
+    """The gradient of the loss is rounded before any leaf sees it."""
+    labels = subject.objective.labels
+    if labels is None:
+        return
+    logits = clean.outputs[0]
+    run = loss_run(subject.objective, "torch", logits, "float64")
+    size = loss_scales(logits, labels, run)["loss gradient"]
+    key = (NET, 0, input_name(0))
+    sizes.add(key, Scales("loss", {key[2]: size}, logits.shape[-1]), True, own=False)

@@ -1,0 +1,131 @@
+"""Level forward: every leaf's output, local and inherited, in float64 and float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.runs import NET, Key, NetRun
+from parity_tests.backends.torch import runs as torch_side
+from parity_tests.levels.envelope import forward_envelope, forward_truth
+from parity_tests.levels.inherited import judged_keys, with_the_other_side
+from parity_tests.levels.local import local_rows
+from parity_tests.levels.referee import DidNotRun, Subject, attempt
+from parity_tests.numerics.compare import compare
+from parity_tests.pairing.structure import Pair
+from parity_tests.reporting.report import Coverage, Row
+
+__all__ = ["forward_rows"]
+
+
+def forward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
+    """Local rows of every leaf first, then the inherited ones; inference, then training."""
+    coverage = Coverage()
+    local: list[Row] = []
+    inherited: list[Row] = []
+    modes = (False, True) if subject.has_modes else (False,)
+    for train in modes:
+        try:
+            referee = subject.run("torch", "float64", train=train)
+            local += _local(subject, referee, train, coverage)
+            inherited += _inherited(subject, train)
+        except DidNotRun as error:
+            inherited.append(Row("forward", "net", "output", "not compared", detail=str(error)))
+    return local + inherited, coverage
+
+
+def _local(subject: Subject, referee: NetRun, train: bool, coverage: Coverage) -> Iterator[Row]:
+    for pair in subject.pairing.pairs:
+        if not train:
+            coverage.expect("outputs", pair.path)
+        calls = referee.calls[pair.torch.path]
+        if not pair.comparable:
+            continue
+        if not calls and not train:
+            detail = "never ran on this input"
+            yield Row("forward", pair.path, "output", "not compared", "local", detail=detail)
+        for index, call in enumerate(calls):
+            if train and pair.torch.kind == "dropout":
+                yield from _dropout(subject, pair, call.inputs[0])
+            if train and pair.torch.family not in ("batchnorm", "custom"):
+                continue
+            coverage.done("outputs", pair.path)
+            truth = partial(forward_truth, subject, pair.torch, index, train=train)
+            yield from local_rows(
+                "forward", pair, call.inputs, train=train, strict=subject.strict, truth=truth
+            )
+
+
+def _dropout(subject: Subject, pair: Pair, x: np.ndarray) -> Iterator[Row]:
+    """Each side's own dropout: what it keeps is x/(1 − p), and it keeps 1 − p of all values.
+
+    Only where masks are given: MXNet's generator cannot be put back afterwards.
+    """
+    if pair.torch.path not in subject.masks:
+        return
+    more = {"check": "local", "mode": "train", "dtype": "float32"}
+    for side, module in (("gluon", gluon_side), ("torch", torch_side)):
+        rate = float(getattr(pair, side).hyper["p"])
+        ones = np.ones((max(1, -(-4096 // x[0].size)), *x.shape[1:]), np.float32)
+        made = attempt(side, module.sample_dropout, getattr(pair, side), ones)
+        kept = made[made != 0]
+        wanted = np.full_like(kept, 1.0) / (1.0 - rate)
+        verdict = compare(kept, wanted.astype(np.float32), scale=wanted, content="nonzero")
+        row = Row.judged("forward", pair.path, "scale of what is kept", verdict, side=side, **more)
+        if not verdict.ok and (kept == 1).all():
+            said = f"what is kept is not divided by 1 − p = {1 - rate:g}"
+            row = replace(row, diagnosis=f"dropout scale: {said}")
+        yield row
+        share = np.array([kept.size / made.size])
+        # six standard deviations of a mean of independent draws
+        units = made.size if not pair.torch.hyper["axes"] else made.shape[0] * made.shape[1]
+        spread = 6 * np.sqrt(max(rate * (1 - rate), 1e-12) / units)
+        verdict = compare(
+            share, np.array([1.0 - rate]), scale=spread / 2.0**-53, factor=1.0, unit="float64"
+        )
+        yield Row.judged(
+            "forward", pair.path, "share that is kept", verdict, side=side, unit="× 6σ", **more
+        )
+
+
+def _inherited(subject: Subject, train: bool) -> Iterator[Row]:
+    referee = subject.run("torch", "float64", train=train)
+    envelope = forward_envelope(subject, train=train)
+    rows: list[Row] = []
+    single: dict[str, Mapping[Key, np.ndarray]] = {}
+    for side, dtype in (("gluon", "float64"), ("gluon", "float32"), ("torch", "float32")):
+        try:
+            run = subject.run(side, dtype, train=train)
+        except DidNotRun as error:
+            detail = str(error)
+            rows.append(
+                Row(
+                    "forward",
+                    NET,
+                    "output",
+                    "not compared",
+                    "inherited",
+                    side,
+                    dtype,
+                    detail=detail,
+                )
+            )
+            continue
+        outputs = run.named_outputs()
+        if dtype == "float32":
+            single[side] = subject.by_torch_path(outputs) if side == "gluon" else outputs
+        rows += judged_keys(
+            "forward",
+            subject,
+            actual=outputs,
+            expected=referee.named_outputs(),
+            envelope=envelope,
+            side=side,
+            dtype=dtype,
+            mode="train" if train else "inference",
+        )
+    return with_the_other_side(rows, single)

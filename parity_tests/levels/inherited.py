@@ -1,0 +1,102 @@
+"""Inherited error: what each side's own stream has gathered, judged against the envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from parity_tests.backends.runs import NET, Key
+from parity_tests.levels.envelope import Envelope
+from parity_tests.levels.local import content_of
+from parity_tests.levels.referee import Subject
+from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
+from parity_tests.reporting.report import Row
+
+__all__ = ["judged_keys", "with_the_other_side"]
+
+
+def judged_keys(
+    level: str,
+    subject: Subject,
+    *,
+    actual: Mapping[Key, np.ndarray],
+    expected: Mapping[Key, np.ndarray],
+    envelope: Envelope,
+    side: str,
+    dtype: str,
+    mode: str,
+) -> Iterator[Row]:
+    """One row for each value of the paired leaves, and of the net as a whole, in order.
+
+    `actual` has the keys of its own side, `expected` and `envelope` torch's.
+    """
+    if side == "gluon":
+        actual = subject.by_torch_path(actual)
+    paths = [pair.torch.path for pair in subject.pairing.pairs]
+    order = {path: i for i, path in enumerate([*dict.fromkeys(paths), NET])}
+    kinds = {pair.torch.path: pair.torch.kind for pair in subject.pairing.pairs}
+    keys = {key: None for key in (*expected, *actual) if key[0] in order}
+    for path, call, quantity in sorted(keys, key=lambda key: order[key[0]]):
+        key = (path, call, quantity)
+        row = Row(
+            level, path or NET, quantity, "diverged", "inherited", side, dtype, mode, compared=1
+        )
+        if key not in actual or key not in expected:
+            absent, present = (side, "the referee") if key not in actual else ("the referee", side)
+            which = f"call {call + 1}: " if call else ""
+            yield replace(row, detail=f"{which}{absent} has no {quantity}, {present} has")
+            continue
+        value = _as_torch_sees_it(actual[key], expected[key], kinds.get(path, ""), quantity)
+        yield _judged(row, value, expected[key], envelope.limit(key, dtype))
+
+
+def with_the_other_side(
+    rows: Iterable[Row], single: Mapping[str, Mapping[Key, np.ndarray]]
+) -> Iterator[Row]:
+    """Show, around a divergence in float32, the values of the side that was not judged as well.
+
+    `single` has both sides' float32 values, by the keys of torch.
+    """
+    for row in rows:
+        name, other = ("PyTorch", "torch") if row.side == "gluon" else ("Gluon", "gluon")
+        key = (row.path, 0, row.quantity)
+        values = single.get(other, {})
+        once = key in values and (row.path, 1, row.quantity) not in values
+        if row.around is not None and row.dtype == "float32" and once:
+            window = row.around.beside(f"{name} float32", values[key])
+            row = replace(row, around=window)
+        yield row
+
+
+def _as_torch_sees_it(
+    actual: np.ndarray, expected: np.ndarray, kind: str, quantity: str
+) -> np.ndarray:
+    """Gluon's Dense flattens (N, C, H, W) itself; torch flattens before it."""
+    flattened = (
+        kind == "dense" and quantity == "input gradient" and actual.ndim > expected.ndim == 2
+    )
+    if flattened and actual.shape[0] == expected.shape[0] and actual.size == expected.size:
+        return actual.reshape(expected.shape)
+    return actual
+
+
+def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, limit: float) -> Row:
+    verdict = compare(
+        actual,
+        expected,
+        scale=limit / UNIT[row.dtype],
+        factor=ENVELOPE_FACTOR,
+        dtype=row.dtype,
+        unit=row.dtype,
+        content=content_of(row.quantity),
+    )
+    verdict = replace(verdict, unit="envelopes")
+    distance = allowed = None
+    if actual.shape == expected.shape and np.isfinite(actual).all():
+        largest = float(np.abs(expected).max())
+        distance = float(np.abs(actual - expected).max()) / largest if largest else None
+        allowed = ENVELOPE_FACTOR * limit / largest if largest else None
+    row = row.with_verdict(verdict)
+    return replace(row, unit="envelopes", distance=distance, allowed=allowed)

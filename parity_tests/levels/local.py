@@ -1,0 +1,161 @@
+"""Local comparison: one leaf, alone, in both frameworks, on the same inputs.
+
+In float64 the two sides are compared with each other, which shows that they compute the same
+function; in float32 each is compared with the referee.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.runs import Arrays, LeafRun, rounded
+from parity_tests.backends.torch import runs as torch_side
+from parity_tests.levels.referee import DidNotRun, attempt
+from parity_tests.numerics import conventions
+from parity_tests.numerics.compare import EXACT, Verdict, compare, tolerance
+from parity_tests.numerics.scales import Scales, scales_of
+from parity_tests.pairing.structure import Pair
+from parity_tests.reporting.report import Row
+
+__all__ = ["Truth", "content_of", "local_rows", "mode_of", "truth_of", "upstream_for"]
+
+# What a torch leaf gives in float64, and the scales of it
+Truth = tuple[LeafRun, Scales]
+
+# Whose value is judged, in which dtype: in float64 there is only one difference to judge.
+JUDGED = (("gluon", "float64"), ("gluon", "float32"), ("torch", "float32"))
+
+
+def upstream_for(path: str, outputs: Arrays) -> Arrays:
+    """Gradients to send back into a leaf: normal, seeded by its path, exact in float32.
+
+    Not those that reach it in the net: behind a dead unit they would be 0 and compare nothing.
+    """
+    generator = np.random.default_rng(zlib.crc32(path.encode()))
+    return tuple(rounded(generator.standard_normal(y.shape), "float64") for y in outputs)
+
+
+def truth_of(leaf: Leaf, inputs: Arrays, *, train: bool, upstream: Arrays | None = None) -> Truth:
+    """A torch leaf alone on `inputs` in float64, and the scales of what it gives."""
+    run = torch_side.run_leaf(leaf, inputs, "float64", train=train, upstream=upstream)
+    return run, scales_of(leaf, inputs, run, train=train, upstream=upstream)
+
+
+@dataclass(frozen=True)
+class _Local:
+    level: str
+    pair: Pair
+    inputs: Arrays
+    train: bool
+    strict: bool
+    runs: dict[tuple[str, str], LeafRun]
+    scales: Scales
+
+    @property
+    def mode(self) -> str:
+        return "train" if self.train else "inference"
+
+
+def local_rows(
+    level: str,
+    pair: Pair,
+    inputs: Arrays,
+    *,
+    train: bool,
+    upstream: Arrays | None = None,
+    strict: bool = False,
+    truth: Callable[[], Truth] | None = None,
+) -> list[Row]:
+    """The rows of one leaf at level forward (its outputs) or backward (gradients, buffers).
+
+    `truth` gives what `truth_of` would, where it is known already.
+    """
+    runs: dict[tuple[str, str], LeafRun] = {}
+    how: dict[str, Any] = {"train": train, "upstream": upstream}
+    find = truth or partial(truth_of, pair.torch, inputs, **how)
+    try:
+        for dtype in ("float64", "float32"):
+            runs["gluon", dtype] = attempt(
+                "gluon", gluon_side.run_leaf, pair.gluon, inputs, dtype, **how
+            )
+        runs["torch", "float64"], scales = attempt("torch", find)
+        runs["torch", "float32"] = attempt(
+            "torch", torch_side.run_leaf, pair.torch, inputs, "float32", **how
+        )
+    except DidNotRun as error:
+        return [Row(level, pair.path, "leaf", "not compared", "local", detail=str(error))]
+    local = _Local(level, pair, inputs, train, strict, runs, scales)
+    names = {name: None for run in runs.values() for name in run}
+    return [
+        row
+        for name in names
+        if name.startswith("output") == (level == "forward")
+        for row in _quantity_rows(local, name)
+    ]
+
+
+def _quantity_rows(local: _Local, name: str) -> list[Row]:
+    blank = Row(local.level, local.pair.path, name, "", "local", mode=local.mode)
+    for (side, dtype), run in local.runs.items():
+        if name not in run:
+            detail = f"{side} gives no {name}, the other side does"
+            return [
+                replace(blank, status="diverged", side=side, dtype=dtype, compared=1, detail=detail)
+            ]
+    return [_judged(local, replace(blank, side=side, dtype=dtype)) for side, dtype in JUDGED]
+
+
+def _judged(local: _Local, row: Row) -> Row:
+    name, side, dtype = row.quantity, row.side, row.dtype
+    entry = tolerance(local.scales.family, mode_of(name, local.train), side, dtype)
+    # MXNet's own way of adding, in its own dtype
+    drift = local.scales.drift.get(name, 0.0) if (side, dtype) == ("gluon", "float32") else 0.0
+    actual, expected = local.runs[side, dtype][name], local.runs["torch", "float64"][name]
+
+    def judge(wanted: np.ndarray) -> Verdict:
+        return compare(
+            actual,
+            wanted,
+            scale=local.scales.sizes.get(name, EXACT),  # a fixed buffer has no scale
+            factor=entry.factor(local.scales.length),
+            allowance=2 * drift,
+            dtype=dtype,
+            unit=dtype,
+            content=content_of(name),
+        )
+
+    verdict = judge(expected)
+    row = row.with_verdict(verdict)
+    if row.around is not None and dtype == "float32":
+        title, other = ("PyTorch", "torch") if side == "gluon" else ("Gluon", "gluon")
+        beside = row.around.beside(f"{title} {dtype}", local.runs[other, dtype][name])
+        row = replace(row, around=beside)
+    if verdict.ok or side == "torch":
+        return row
+    convention = conventions.variance(local.pair.torch, name, local.inputs, local.train)
+    if convention is None or not judge(convention.convert(expected)).ok:
+        return row
+    status = "diverged" if local.strict else "note"
+    return replace(row, status=status, diagnosis=convention.diagnosis)
+
+
+def content_of(name: str) -> str:
+    """What a quantity must hold to be worth comparing: a gradient may rightly be constant."""
+    if name.startswith("output"):
+        return "varied"
+    return "nonzero" if name.endswith("gradient") else "any"
+
+
+def mode_of(name: str, train: bool) -> str:
+    """Under which mode the tolerance table has a quantity."""
+    if content_of(name) == "any":
+        return "statistics"
+    return "train" if train else "inference"

@@ -1,0 +1,1 @@
+"""Level optimizer: update rules and learning rates, step by step."""

@@ -1,0 +1,183 @@
+"""The float64 witness, and the runs of a pair of nets, each made once.
+
+The referee is the torch net in float64. What makes it one is the local comparison in float64, in
+which MXNet's value must agree with it to 16·u·s at every leaf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.runs import (
+    NET,
+    Arrays,
+    Key,
+    NetRun,
+    Objective,
+    Outputs,
+    output_name,
+    reason_of,
+)
+from parity_tests.backends.torch import runs as torch_side
+from parity_tests.pairing.structure import Pairing
+
+__all__ = ["DidNotRun", "Subject", "along", "attempt"]
+
+
+class DidNotRun(Exception):
+    """A net or a leaf that raised while it was run; its message is one line."""
+
+
+def attempt(side: str, action: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call foreign code; whatever it raises becomes DidNotRun with one line."""
+    try:
+        return action(*args, **options)
+    except Exception as error:  # a user's net may raise anything
+        raise DidNotRun(f"{side} did not run: {reason_of(error)}") from error
+
+
+@dataclass
+class Subject:
+    """A pair of nets under examination, and the runs of it that have been made so far.
+
+    `masks` are by torch path: True where dropout keeps a value. `strict` makes a divergence of
+    what is otherwise a known difference of conventions.
+    """
+
+    gluon_net: Any
+    torch_net: Any
+    pairing: Pairing
+    inputs: Arrays
+    objective: Objective
+    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    strict: bool = False
+    _runs: dict[tuple[str, str, bool, bool], NetRun] = field(default_factory=dict)
+    kept: dict[Any, Any] = field(default_factory=dict)  # what levels share, such as envelopes
+    clones: dict[str, torch.nn.Module] = field(default_factory=dict)  # by dtype
+
+    def run(self, side: str, dtype: str, *, train: bool, backward: bool = False) -> NetRun:
+        """One side's run of the whole net, made once. Raises DidNotRun."""
+        key = (side, dtype, train, backward)
+        if key not in self._runs:
+            self._runs[key] = attempt(side, self._run, side, dtype, train, backward)
+        return self._runs[key]
+
+    def _run(self, side: str, dtype: str, train: bool, backward: bool) -> NetRun:
+        objective = self.objective if backward else None
+        if side == "torch":
+            masks = self.masks if train else {}
+            return torch_side.run_net(
+                self.torch_net,
+                self.inputs,
+                dtype,
+                train=train,
+                objective=objective,
+                masks=masks,
+                cloned=self._cloned(dtype),
+            )
+        return gluon_side.run_net(
+            self.gluon_net,
+            self.inputs,
+            dtype,
+            train=train,
+            objective=objective,
+            masks=self.gluon_masks() if train else {},
+        )
+
+    def _cloned(self, dtype: str) -> torch.nn.Module:
+        """The torch net's clone that all its runs share."""
+        if dtype not in self.clones:
+            self.clones[dtype] = torch_side.clone(self.torch_net, dtype)
+        return self.clones[dtype]
+
+    def gluon_masks(self) -> dict[str, np.ndarray]:
+        """The same masks by Gluon path."""
+        return {
+            pair.gluon.path: self.masks[pair.torch.path]
+            for pair in self.pairing.pairs
+            if pair.torch.path in self.masks
+        }
+
+    def referee_run(
+        self,
+        *,
+        train: bool,
+        backward: bool = False,
+        edit: torch_side.Edit | None = None,
+        edit_gradient: torch_side.Edit | None = None,
+    ) -> NetRun:
+        """The referee once more, with values replaced on their way; its calls have no inputs.
+
+        Raises DidNotRun.
+        """
+        cloned = attempt("torch", self._cloned, "float64")
+        return attempt(
+            "torch",
+            torch_side.run_net,
+            self.torch_net,
+            self.inputs,
+            "float64",
+            train=train,
+            objective=self.objective if backward else None,
+            masks=self.masks if train else {},
+            edit=edit,
+            edit_gradient=edit_gradient,
+            inputs_too=False,
+            cloned=cloned,
+        )
+
+    def by_torch_path(self, values: Outputs) -> dict[Key, np.ndarray]:
+        """Values under Gluon paths, under those of the paired torch leaves; others are left out."""
+        paths = {pair.gluon.path: pair.torch.path for pair in self.pairing.pairs} | {NET: NET}
+        return {
+            (paths[path], call, name): value
+            for (path, call, name), value in values.items()
+            if path in paths
+        }
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether anything here may compute otherwise in training than in inference."""
+        return bool(self.masks) or any(
+            pair.torch.family in ("batchnorm", "custom") for pair in self.pairing.pairs
+        )
+
+    def torch_leaves(self) -> list[Leaf]:
+        """Every torch leaf that can be run alone, paired or not."""
+        return [t for _, t in self.pairing.steps if t is not None and not t.composite]
+
+
+class _Replaced(torch.autograd.Function):
+    """Passes another value on, and the gradient back as if nothing had happened."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return other.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient, None
+
+
+def along(subject: Subject, outputs: Outputs) -> NetRun:
+    """The referee's training step at the very values of another run, by torch path.
+
+    A value near 0 may fall on either side of a ReLU, and one of two near-equal values may win a
+    pooling window: then the gradient takes another way, rightly. Where the referee is led along the
+    same values it takes the same way. Raises DidNotRun.
+    """
+
+    def edit(path: str, call: int, index: int, value: torch.Tensor) -> torch.Tensor:
+        other = outputs.get((path, call, output_name(index)))
+        if other is None or other.shape != tuple(value.shape):
+            return value
+        return _Replaced.apply(value, torch.from_numpy(other.astype(np.float64)))
+
+    return subject.referee_run(train=True, backward=True, edit=edit)

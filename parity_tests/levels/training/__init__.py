@@ -1,0 +1,1 @@
+"""Level training: N steps on real batches, resynchronised and free-running."""

@@ -1,0 +1,151 @@
+"""Training free-running: two runs that start equal and are left alone.
+
+In float64 every stage of every step is compared; `training_envelope` judges float32's loss curves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from parity_tests.backends.runs import NET
+from parity_tests.backends.trainees import Key, Stages, State
+from parity_tests.levels.training.ledger import Ledger
+from parity_tests.levels.training.trials import Trial
+from parity_tests.numerics.compare import UNIT, compare
+from parity_tests.pairing.structure import Pairing
+from parity_tests.reporting.report import Row
+
+__all__ = ["TOGETHER", "free_rows"]
+
+TOGETHER = 1e-9  # relative distance of two free runs in float64
+STAGES = ("logits", "loss", "logit gradient", "gradient", "slot", "weight", "buffer")
+
+
+def free_rows(
+    trial: Trial, steps: int, dtype: str = "float64", bound: float = TOGETHER
+) -> list[Row]:
+    """Rows of two runs that start equal and are left alone; they end with the first divergence.
+
+    Distances are relative to the largest value that the leaf has in that stage: a bias is added to
+    what the weights beside it make, and counts on their scale.
+    """
+    ledger = Ledger()
+    gluon, theirs = trial.trainee("gluon", dtype), trial.trainee("torch", dtype)
+    idle = _IdleBiases(trial.pairing, gluon.state(), theirs.state())
+    for number, batch in enumerate(trial.batches[:steps], 1):
+        a, b = idle.seen(gluon.step(batch), theirs.step(batch), bound)
+        for order, row in _apart(a, b, dtype, bound):
+            ledger.add(number, order, idle.explained(row))
+        if ledger.failed:
+            break
+    return ledger.rows()
+
+
+class _IdleBiases:
+    """Biases right before a BatchNorm: what it subtracts again has no effect and no gradient.
+
+    The gradient is rounding alone, and Adam divides it by its own size, so that such a bias wanders
+    by up to the learning rate a step, and the running mean after it. The bias is noted. The running
+    mean is compared without the biases that it has seen.
+    """
+
+    def __init__(self, pairing: Pairing, *start: State) -> None:
+        self._after: dict[Key, tuple[Key, float]] = {}  # a bias -> the running mean, what it keeps
+        leaves = [pair.torch for pair in pairing.pairs]
+        for leaf, norm in pairwise(leaves):
+            kept: Any = norm.hyper.get("kept")
+            if norm.kind == "batchnorm" and kept is not None and "bias" in leaf.tensors:
+                key = (leaf.path, "bias")
+                self._after[key] = ((norm.path, "running_mean"), float(np.float32(kept)))
+        self._biases = [dict(state.weights) for state in start]
+        self._means = [{key: 0.0 * state.weights[key] for key in self._after} for state in start]
+
+    def seen(self, ours: Stages, theirs: Stages, bound: float) -> tuple[Stages, Stages]:
+        """The stages of a step, with running means that hold no bias."""
+        for key in list(self._after):
+            if not all(_no_gradient(stages, key, bound) for stages in (ours, theirs)):
+                del self._after[key]  # it has an effect: what follows it is no BatchNorm's alone
+        found = []
+        for side, stages in enumerate((ours, theirs)):
+            buffers = dict(stages.after.buffers)
+            for key, (mean, kept) in self._after.items():
+                seen = self._means[side]
+                seen[key] = kept * seen[key] + (1 - kept) * self._biases[side][key]
+                buffers[mean] = buffers[mean] - seen[key]
+            self._biases[side] = dict(stages.after.weights)
+            found.append(replace(stages, after=replace(stages.after, buffers=buffers)))
+        return found[0], found[1]
+
+    def explained(self, row: Row) -> Row:
+        if row.status != "diverged" or (row.path, row.quantity) not in self._after:
+            return row
+        diagnosis = "its gradient is rounding alone: BatchNorm subtracts what it adds"
+        return replace(row, status="note", diagnosis=diagnosis)
+
+
+def _no_gradient(stages: Stages, key: Key, bound: float) -> bool:
+    beside = [np.abs(g).max() for (path, _), g in stages.gradients.items() if path == key[0]]
+    return bool(np.abs(stages.gradients[key]).max() <= bound * max(beside))
+
+
+# A row's place within its step: stage, tensor.
+_Placed = tuple[tuple[int, int], Row]
+
+
+def _apart(a: Stages, b: Stages, dtype: str, bound: float) -> Iterator[_Placed]:
+    for place, stage in enumerate(STAGES):
+        ours, theirs = _stage(a, stage), _stage(b, stage)
+        largest: dict[Key, float] = {}
+        for key, value in theirs.items():
+            group = _group(stage, key)
+            largest[group] = max(largest.get(group, 0.0), float(np.abs(value).max()))
+        for number, (key, value) in enumerate(ours.items()):
+            verdict = compare(
+                value,
+                theirs[key],
+                scale=largest[_group(stage, key)] / UNIT[dtype],
+                factor=bound,
+                dtype=dtype,
+                unit=dtype,
+                content="any" if stage in ("weight", "buffer") else "nonzero",
+            )
+            verdict = replace(verdict, unit="of the largest value")
+            row = Row.judged(
+                "training",
+                *key,
+                verdict,
+                check="free-running",
+                side="gluon",
+                dtype=dtype,
+                mode="train",
+                unit=verdict.unit,
+            )
+            yield (place, -number if stage == "gradient" else number), row
+
+
+def _group(stage: str, key: Key) -> Key:
+    """Whose values a tensor counts beside: weights and biases of a leaf, means, variances."""
+    path, name = key
+    if stage == "slot":
+        return path, name.rpartition(" ")[2]
+    return key if stage == "buffer" else (path, stage)
+
+
+def _stage(stages: Stages, stage: str) -> dict[Key, np.ndarray]:
+    """A stage's tensors by (path, quantity)."""
+    if stage in ("logits", "loss", "logit gradient"):
+        return {(NET, stage): getattr(stages, stage.replace(" ", "_"))}
+    if stage == "gradient":
+        return {(path, f"{role} gradient"): g for (path, role), g in stages.gradients.items()}
+    if stage == "slot":
+        return {
+            (path, f"{role} {name}"): value
+            for (path, role), slots in stages.after.slots.items()
+            for name, value in slots.items()
+        }
+    return stages.after.weights if stage == "weight" else stages.after.buffers

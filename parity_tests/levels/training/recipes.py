@@ -1,0 +1,199 @@
+"""Level training, whole recipes: both `train` commands with the same flags, to the last epoch.
+
+First weights must be equal bit by bit, and batches (level data). Metrics must then be as near as
+the mirror's are to themselves when everything in it rounds a little worse, measured in several
+draws (`training_envelope`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gluon_cnn.train
+import torch_ref.train
+from cnn_data import Batches, Dataset
+from cnn_harness.config import TrainConfig
+from cnn_harness.epochs import run_epochs
+from cnn_harness.jobs.stop import Stop
+from cnn_harness.monitor import Silent
+from cnn_harness.progress import Progress
+from cnn_harness.train_command import load_data, read_run
+from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.runs import NET, Objective
+from parity_tests.levels.data import data_rows
+from parity_tests.levels.training.envelope import noise_of, one_ulp, shake
+from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, bits_equal, compare, tolerance
+from parity_tests.pairing.structure import pair_leaves
+from parity_tests.reporting.report import Report, Row
+
+__all__ = ["METRICS", "check_recipe", "first_weight_rows", "metric_rows"]
+
+METRICS = ("train_loss", "train_acc", "test_loss", "test_acc")
+_COMMANDS = {"gluon": gluon_cnn.train, "torch": torch_ref.train}
+
+Metrics = list[dict[str, Any]]  # rows of metrics.jsonl, one an epoch
+
+
+def check_recipe(argv: Sequence[str], folder: Path, *, draws: int = 3) -> Report:
+    """Run both `train` commands with the same flags (but `--out` and `--ctx`), and compare them.
+
+    The runs go to `folder`, as gluon and torch; the envelope is measured with `draws` more runs of
+    the mirror. A command that fails is a row of its own.
+    """
+    started = time.perf_counter()
+    report = Report("recipe " + " ".join(argv), ("training", "data"))
+    report.coverage.expect("commands", "gluon")
+    report.coverage.expect("commands", "torch")
+    for side, module in _COMMANDS.items():
+        code, said = _quietly(module, [*argv, "--ctx", "cpu", "--out", str(folder / side)])
+        if code:
+            detail = f"the command ended with {code}: {said}"
+            report.add([Row("training", NET, "run", "not compared", "whole recipe", side,
+                            detail=detail)])  # fmt: skip
+        else:
+            report.coverage.done("commands", side)
+    if not report.rows:
+        runs = {side: read_run(folder / side) for side in _COMMANDS}
+        configs = {side: run["config"] for side, run in runs.items()}
+        dataset = _dataset(runs["torch"])
+        report.add(first_weight_rows(configs["gluon"], configs["torch"], dataset))
+        report.add(*data_rows(configs["gluon"], configs["torch"], dataset))
+        ours, theirs = (metrics_of(folder / side) for side in _COMMANDS)
+        moved = [shaken_run(configs["torch"], dataset, seed) for seed in range(draws)]
+        report.add(metric_rows(ours, theirs, moved, len(dataset.train), len(dataset.test)))
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _quietly(module: Any, argv: Sequence[str]) -> tuple[int, str]:
+    """The command's exit code, and its last line."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = module.main(list(argv))
+    lines = (out.getvalue() + err.getvalue()).strip().splitlines()
+    return code, lines[-1] if lines else ""
+
+
+def _dataset(run: dict[str, Any]) -> Dataset:
+    config: TrainConfig = run["config"]
+    model = torch_ref.train.FRAMEWORK.models[config.model]
+    return load_data(config, run["data_dir"], model.input_shape)
+
+
+def metrics_of(folder: Path) -> Metrics:
+    """The rows of a run's metrics.jsonl."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def first_weight_rows(ours: TrainConfig, theirs: TrainConfig, dataset: Dataset) -> list[Row]:
+    """Every parameter and buffer of both nets as the commands make them, bit by bit."""
+    gluon_net = gluon_cnn.train.prepare(ours, dataset, "cpu").net
+    torch_net = torch_ref.train.prepare(theirs, dataset, "cpu").net
+    rows = []
+    for pair in pair_leaves(leaves_of(gluon_net), leaves_of(torch_net)).pairs:
+        for role, tensor in pair.torch.tensors.items():
+            verdict = bits_equal(pair.gluon.tensors[role].read(), tensor.read())
+            more = {"check": "whole recipe", "side": "gluon", "dtype": tensor.dtype}
+            rows.append(Row.judged("training", pair.path, f"first {role}", verdict, **more))
+    return rows
+
+
+class _Noisy:
+    """Training batches with every pixel one ulp away from where it was."""
+
+    def __init__(self, batches: Batches, seed: int) -> None:
+        self._batches, self._seed = batches, seed
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def global_size(self, batch: int) -> int:
+        return self._batches.global_size(batch)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number, (x, y) in enumerate(self._batches.epoch(epoch, start), start):
+            yield one_ulp(x, (self._seed, epoch, number)), y
+
+
+def shaken_run(config: TrainConfig, dataset: Dataset, seed: int) -> Metrics:
+    """The mirror's run once more, with one draw of noise wherever it rounds; writes nothing."""
+    training = torch_ref.train.prepare(config, dataset, "cpu")
+    x, y = next(iter(training.train.epoch(1)))
+    loss: Any = training.objective.loss
+    objective = Objective(labels=y, gluon=loss, torch=loss)  # only torch's is run
+    shake(training.net, noise_of(training.net, x, objective), seed)
+    noisy: Any = _Noisy(training.train, seed)
+    shaken = dataclasses.replace(training, train=noisy)
+    monitor, stop = Silent(), Stop()
+
+    def test() -> tuple[float, float]:
+        result = torch_ref.train.evaluate(shaken.objective, shaken.test, shaken.device)
+        return result.loss, result.accuracy
+
+    return run_epochs(
+        config,
+        len(dataset.train),
+        Progress(),
+        train_epoch=lambda done: torch_ref.train.train_epoch(shaken, done, monitor, stop),
+        evaluate=test,
+        save_best=lambda: None,
+        save_last=lambda progress: None,
+        monitor=monitor,
+        stop=stop,
+    )
+
+
+def metric_rows(
+    ours: Metrics, theirs: Metrics, moved: Sequence[Metrics], train: int, test: int
+) -> list[Row]:
+    """Gluon's metrics beside torch's, epoch by epoch, and the last accuracies.
+
+    The bound is `ENVELOPE_FACTOR` times the largest move of any draw up to that epoch. An accuracy
+    may always be one image off, and a loss by what evaluating it rounds. `train` and `test` are the
+    numbers of images.
+    """
+    if len(ours) != len(theirs):
+        detail = f"{len(ours)} epochs beside {len(theirs)}"
+        return [Row("training", NET, "epochs", "diverged", "whole recipe", compared=1,
+                    detail=detail)]  # fmt: skip
+    rounding = UNIT["float32"] * sum(
+        tolerance("loss", "train", side, "float32").factor(1) for side in ("gluon", "torch")
+    )
+    rows = []
+    for name in METRICS:
+        largest = 0.0
+        for epoch, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            largest = max(largest, *(abs(draw[epoch][name] - b[name]) for draw in moved))
+            least = 1.5 / (test if name.startswith("test") else train)  # one image, not two
+            if name.endswith("loss"):
+                least = rounding * (1 + abs(b[name]))
+            verdict = compare(
+                np.array([a[name]], dtype=np.float64),
+                np.array([b[name]], dtype=np.float64),
+                scale=(largest + least / ENVELOPE_FACTOR) / UNIT["float64"],
+                factor=ENVELOPE_FACTOR,
+                content="any",
+            )
+            more = {"check": "whole recipe", "side": "gluon", "dtype": "float32", "mode": "train"}
+            rows.append(
+                Row.judged(
+                    "training",
+                    NET,
+                    f"epoch {epoch + 1} {name}",
+                    dataclasses.replace(verdict, unit="envelopes"),
+                    unit="envelopes",
+                    distance=abs(a[name] - b[name]),
+                    **more,
+                )
+            )
+    return rows

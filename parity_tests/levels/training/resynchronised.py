@@ -1,0 +1,226 @@
+"""Training resynchronised: every step from Gluon's state, so each stage has a bound of its own.
+
+What a stage inherits (logits, gradients of parameters, BatchNorm's statistics) is judged against
+the referee in envelopes, as at the levels forward and backward; what it computes from values at
+hand (the loss and its gradient from the side's own logits, slots and weights from its own
+gradients) in u·s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.losses import loss_scales
+from parity_tests.backends.runs import NET, NetRun
+from parity_tests.backends.runs import Key as RunKey
+from parity_tests.backends.torch import runs as torch_side
+from parity_tests.backends.trainees import Batch, Key, Stages, State
+from parity_tests.levels.diagnosis.training import Step, explain_stage
+from parity_tests.levels.envelope import Envelope, backward_envelope, forward_envelope
+from parity_tests.levels.inherited import judged_keys
+from parity_tests.levels.local import JUDGED
+from parity_tests.levels.optimizer.updates import judged_update
+from parity_tests.levels.referee import DidNotRun, Subject, along
+from parity_tests.levels.training.ledger import Ledger
+from parity_tests.levels.training.trials import Trial
+from parity_tests.numerics.compare import compare, tolerance
+from parity_tests.numerics.update_rules import Update
+from parity_tests.pairing.structure import pair_leaves
+from parity_tests.reporting.report import Row
+
+__all__ = ["resynchronised_rows"]
+
+
+def resynchronised_rows(trial: Trial, steps: int) -> list[Row]:
+    """Rows of `steps` steps that all start from Gluon's float32 state."""
+    ledger = Ledger()
+    trainees = {key: trial.trainee(*key) for key in JUDGED}
+    for trainee in trainees.values():
+        trainee.watch()
+    carriers = _Carriers(trial)
+    try:
+        earlier: Batch | None = None
+        gradients: dict[tuple[str, str], dict[Key, np.ndarray]] = {}
+        for number, batch in enumerate(trial.batches[:steps], 1):
+            state = trainees["gluon", "float32"].state()
+            for key, trainee in trainees.items():
+                if key != ("gluon", "float32"):
+                    trainee.load(state)
+            witness = _Witness(trial, carriers, state, batch)
+            for place, ((side, dtype), trainee) in enumerate(trainees.items()):
+                before = trainee.state()
+                stages = trainee.step(batch)
+                rows = _judged(trial, witness, before, stages, batch, earlier, side, dtype)
+                step = Step(
+                    witness.subject, witness.run, witness.led(stages), batch, before, stages,
+                    earlier, gradients.get((side, dtype), {}),
+                )  # fmt: skip
+                for order, row in rows:
+                    ledger.add(number, (*order, place), _explained(row, step))
+                gradients[side, dtype] = stages.gradients
+            earlier = batch
+    except DidNotRun as error:
+        row = Row("training", NET, "step", "not compared", "resynchronised", detail=str(error))
+        return [*ledger.rows(), row]
+    return ledger.rows()
+
+
+def _explained(row: Row, step: Step) -> Row:
+    if row.status != "diverged" or row.diagnosis:
+        return row
+    try:
+        return replace(row, diagnosis=explain_stage(row, step))
+    except DidNotRun:
+        return row  # a hypothesis that cannot be tried explains nothing
+
+
+class _Carriers:
+    """A pair of nets that only hold a state, for the referee to run clones of."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.gluon = gluon_side.clone(trial.gluon_net, None)
+        self.torch = torch_side.clone(trial.torch_net, "float32")
+        self._named = self.gluon._collect_params_with_prefix()
+        self._state = {
+            **dict(self.torch.named_parameters()),
+            **dict(self.torch.named_buffers()),
+        }
+        self.pairing = pair_leaves(leaves_of(self.gluon), leaves_of(self.torch))
+
+    def load(self, state: State) -> None:
+        values = {**state.weights, **state.buffers}
+        for pair in self.pairing.pairs:
+            for role, tensor in pair.torch.tensors.items():
+                value = values.get((pair.torch.path, role))
+                if value is None:
+                    continue
+                self._named[pair.gluon.tensors[role].name].set_data(value)
+                with torch.no_grad():
+                    self._state[tensor.name].copy_(torch.from_numpy(value))
+
+
+class _Witness:
+    """The referee's own step from a state: what each stage must be, and how far it may be off."""
+
+    def __init__(self, trial: Trial, carriers: _Carriers, state: State, batch: Batch) -> None:
+        carriers.load(state)
+        self.labels, self.objective = batch.labels, trial.objective
+        self.subject = Subject(
+            carriers.gluon,
+            carriers.torch,
+            carriers.pairing,
+            (batch.images,),
+            replace(trial.objective, labels=batch.labels),
+            batch.masks,
+            strict=True,
+        )
+        self.run = self.subject.run("torch", "float64", train=True, backward=True)
+        self.forward = forward_envelope(self.subject, train=True)
+        self.backward = backward_envelope(self.subject)
+
+    def led(self, stages: Stages) -> NetRun:
+        """The referee along the very activations of a step, so that it turns as that step did at
+        every ReLU and in every pooling window."""
+        return along(self.subject, stages.outputs)
+
+
+_Placed = tuple[tuple[int, int], Row]  # stage, tensor
+
+
+def _judged(
+    trial: Trial,
+    witness: _Witness,
+    before: State,
+    stages: Stages,
+    batch: Batch,
+    earlier: Batch | None,
+    side: str,
+    dtype: str,
+) -> Iterator[_Placed]:
+    """Every stage of one side's step: what is inherited in envelopes, what is local in u·s."""
+    more = {"side": side, "dtype": dtype, "check": "resynchronised"}
+    led = witness.led(stages)
+
+    def inherited(
+        actual: dict[Key, np.ndarray],
+        expected: Mapping[RunKey, np.ndarray],
+        envelope: Envelope,
+        suffix: str = "",
+    ) -> Iterator[Row]:
+        named = {(path, 0, role + suffix): value for (path, role), value in actual.items()}
+        rows = judged_keys(
+            "training",
+            witness.subject,
+            actual=named,
+            expected={key: value for key, value in expected.items() if key in named},
+            envelope=envelope,
+            side="torch",  # whose paths the keys have
+            dtype=dtype,
+            mode="train",
+        )
+        return (replace(row, side=side, check=more["check"]) for row in rows)
+
+    outputs = {(NET, "output"): stages.logits}
+    for row in inherited(outputs, witness.run.named_outputs(), witness.forward):
+        yield (0, 0), replace(row, quantity="logits")
+    yield from _judged_loss(witness, stages, more)
+    rows = inherited(stages.gradients, led.named_gradients(), witness.backward, " gradient")
+    for number, row in enumerate(rows):
+        yield (3, -number), row  # backward meets the last leaf first
+    last = earlier.rate if earlier is not None else 0.0
+    update = Update(batch.rate, len(batch.labels), before.count + 1, last)
+    for number, (path, role) in enumerate(stages.gradients):
+        key = (path, role)
+        made = judged_update(
+            trial.rule,
+            update,
+            {**before.slots[key], "weight": before.weights[key]},
+            stages.gradients[key],
+            {**stages.after.slots[key], "weight": stages.after.weights[key]},
+            role=role,
+            level="training",
+            path=path,
+            side=side,
+            check="resynchronised",
+        )
+        for row in made:
+            yield (5 if row.quantity == role else 4, number), row
+    buffers = witness.run.named_buffers()
+    for number, row in enumerate(inherited(stages.after.buffers, buffers, witness.forward)):
+        yield (6, number), row
+
+
+def _judged_loss(witness: _Witness, stages: Stages, more: dict[str, str]) -> Iterator[_Placed]:
+    """Loss and logit gradient against those of the side's own logits, in float64."""
+    logits = torch.from_numpy(stages.logits.astype(np.float64)).requires_grad_()
+    objective = witness.objective
+    assert objective.torch is not None  # a trial has both losses
+    each = objective.torch(logits, torch.from_numpy(witness.labels.astype(np.int64)))
+    each.sum().backward()
+    assert logits.grad is not None
+    expected = {"loss": each.detach().numpy(), "loss gradient": logits.grad.numpy()}
+    sizes = loss_scales(stages.logits, witness.labels, expected)
+    length = stages.logits.shape[-1]
+    for place, (name, kind, value) in enumerate(
+        (
+            ("loss", "loss", stages.loss),
+            ("logit gradient", "loss gradient", stages.logit_gradient),
+        ),
+        1,
+    ):
+        verdict = compare(
+            value,
+            expected[kind],
+            scale=sizes[kind],
+            factor=tolerance("loss", "train", more["side"], more["dtype"]).factor(length),
+            dtype=more["dtype"],
+            unit=more["dtype"],
+            content="nonzero",
+        )
+        yield (place, 0), Row.judged("training", NET, name, verdict, mode="train", **more)

@@ -1,0 +1,182 @@
+"""Level weights: a total bijection of parameters and buffers, and values that are equal bit by bit.
+
+Equal values do not prove a map: two tensors of one shape may be swapped where both hold the same,
+or be swapped there and back. So every tensor also carries a fingerprint of its own through a round
+trip, Gluon to torch to Gluon, and is looked for half-way where the *structure* says it belongs.
+"""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.leaves import Leaf, Tensor, leaves_of
+from parity_tests.backends.runs import NET
+from parity_tests.numerics.compare import bits_equal
+from parity_tests.pairing.structure import Pairing
+from parity_tests.reporting.report import Coverage, Row
+
+__all__ = ["TransferMap", "copy_weights", "project_map", "weights_rows"]
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TransferMap:
+    """Gluon's arrays by their names -> torch's by theirs, and back; `name` is for reports."""
+
+    name: str
+    to_torch: Callable[[Arrays], dict[str, np.ndarray]]
+    to_gluon: Callable[[Arrays], dict[str, np.ndarray]]
+
+
+def pairing_map(pairing: Pairing) -> TransferMap:
+    """The map that the pairing of leaves implies: role by role, for nets that are not ours."""
+    names = {
+        pair.gluon.tensors[role].name: tensor.name
+        for pair in pairing.pairs
+        for role, tensor in pair.torch.tensors.items()
+        if role in pair.gluon.tensors and pair.gluon.tensors[role].shape == tensor.shape
+    }
+    back = {theirs: ours for ours, theirs in names.items()}
+    return TransferMap(
+        "the pairing",
+        lambda arrays: {names[n]: a.copy() for n, a in arrays.items() if n in names},
+        lambda arrays: {back[n]: a.copy() for n, a in arrays.items() if n in back},
+    )
+
+
+def project_map(gluon_net: Any, torch_net: nn.Module) -> TransferMap | None:
+    """`torch_ref.transfer`, for two nets of this project with one name; None for any others."""
+    name = getattr(gluon_net, "model_name", None)
+    if name is None or getattr(torch_net, "model_name", None) != name:
+        return None
+    from torch_ref import transfer
+
+    gluon = {n: p.data().asnumpy() for n, p in gluon_net._collect_params_with_prefix().items()}
+    theirs = {n: t.detach().numpy() for n, t in torch_net.state_dict().items()}
+    return TransferMap(
+        "torch_ref.transfer",
+        lambda arrays: transfer.to_torch(arrays, like=theirs),
+        lambda arrays: transfer.to_gluon(arrays, like=gluon),
+    )
+
+
+def copy_weights(gluon_leaves: list[Leaf], torch_net: nn.Module, way: TransferMap) -> None:
+    """Put Gluon's values into a torch net. Raises what the map raises for unknown names."""
+    arrays = {t.name: t.read() for leaf in gluon_leaves for t in leaf.tensors.values()}
+    _load(torch_net, way.to_torch(arrays))
+
+
+def _load(net: nn.Module, arrays: Arrays) -> None:
+    state = {
+        **dict(net.named_parameters(remove_duplicate=False)),
+        **dict(net.named_buffers(remove_duplicate=False)),
+    }
+    with torch.no_grad():
+        for name, array in arrays.items():
+            state[name].copy_(torch.from_numpy(np.array(array)))
+
+
+def weights_rows(
+    gluon_net: Any, torch_net: nn.Module, pairing: Pairing, way: TransferMap | None = None
+) -> tuple[list[Row], Coverage]:
+    """One row per tensor for its values, one for its place after transfer, one for the way back."""
+    coverage = Coverage()
+    rows = list(_values(pairing, coverage))
+    if not rows:
+        detail = "neither net has parameters or buffers"
+        rows.append(Row("weights", NET, "tensors", "ok", "value", compared=1, detail=detail))
+    rows += _round_trip(gluon_net, torch_net, pairing, way or pairing_map(pairing))
+    return rows, coverage
+
+
+def _values(pairing: Pairing, coverage: Coverage) -> Iterator[Row]:
+    for gluon, theirs in pairing.steps:
+        leaves = [leaf for leaf in (gluon, theirs) if leaf is not None]
+        path = leaves[-1].path
+        for role in {role: None for leaf in leaves for role in leaf.tensors}:
+            tensors = [leaf.tensors[role] for leaf in leaves if role in leaf.tensors]
+            group = "buffers" if tensors[-1].buffer else "parameters"
+            key = tensors[-1].name
+            coverage.expect(group, key, tensors[-1].size)
+            if len(tensors) < 2:
+                has = next(leaf.side for leaf in leaves if role in leaf.tensors)
+                detail = f"only {has} has it"
+                yield Row("weights", path, role, "not compared", "value", has, detail=detail)
+                continue
+            coverage.done(group, key)
+            verdict = bits_equal(tensors[0].read(), tensors[1].read())
+            yield Row.judged("weights", path, role, verdict, check="value", dtype=tensors[1].dtype)
+
+
+def _round_trip(
+    gluon_net: Any, torch_net: nn.Module, pairing: Pairing, way: TransferMap
+) -> Iterator[Row]:
+    """Send a fingerprint in place of every Gluon tensor to the torch net and back."""
+    prints = {
+        tensor.name: fingerprint(tensor)
+        for gluon, _ in pairing.steps
+        if gluon is not None
+        for tensor in gluon.tensors.values()
+    }
+    if not prints:
+        return
+    try:
+        there = {leaf.path: leaf for leaf in _carried(torch_net, way.to_torch(prints))}
+        state = {t.name: t.read() for leaf in there.values() for t in leaf.tensors.values()}
+        here = {leaf.path: leaf for leaf in _returned(gluon_net, way.to_gluon(state))}
+    except (AssertionError, KeyError, ValueError, RuntimeError) as error:
+        detail = " ".join(str(error).split())
+        yield Row("weights", "", "names", "diverged", "transfer", detail=detail, compared=1)
+        return
+    for pair in pairing.pairs:
+        for role, tensor in pair.gluon.tensors.items():
+            if role not in pair.torch.tensors:
+                continue
+            sent = prints[tensor.name]
+            for check, leaf in (
+                ("transfer", there[pair.torch.path]),
+                ("round trip", here[pair.gluon.path]),
+            ):
+                verdict = bits_equal(leaf.tensors[role].read(), sent)
+                row = Row.judged("weights", pair.path, role, verdict, check=check)
+                yield row if verdict.ok else replace(row, diagnosis=_found(prints, leaf, role))
+
+
+def fingerprint(tensor: Tensor) -> np.ndarray:
+    """Values that no other tensor carries: seeded by the tensor's name, in its shape and dtype."""
+    generator = np.random.default_rng(zlib.crc32(tensor.name.encode()))
+    if np.issubdtype(np.dtype(tensor.dtype), np.floating):
+        return generator.standard_normal(tensor.shape).astype(tensor.dtype)
+    return generator.integers(1, 100, tensor.shape).astype(tensor.dtype)
+
+
+def _found(prints: Arrays, leaf: Leaf, role: str) -> str:
+    arrived = leaf.tensors[role].read()
+    for name, sent in prints.items():
+        if sent.shape == arrived.shape and np.array_equal(sent, arrived):
+            return f"swapped tensors: it holds what was sent as {name}"
+    return ""
+
+
+def _carried(net: nn.Module, arrays: Arrays) -> list[Leaf]:
+    carrier = copy.deepcopy(net).cpu()
+    _load(carrier, arrays)
+    return leaves_of(carrier)
+
+
+def _returned(net: Any, arrays: Arrays) -> list[Leaf]:
+    carrier = gluon_side.clone(net, None)
+    named = carrier._collect_params_with_prefix()
+    for name, array in arrays.items():
+        named[name].set_data(gluon_side.as_is(array))
+    return leaves_of(carrier)

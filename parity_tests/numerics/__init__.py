@@ -1,0 +1,1 @@
+"""Scales, tolerances and reference values: what is compared, and how closely."""

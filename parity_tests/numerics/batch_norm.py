@@ -1,0 +1,132 @@
+"""Scales of batch normalisation, and the error that MXNet's way of adding makes on given values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity_tests.numerics.scale_case import ScaleCase, Scales
+
+__all__ = ["batch_norm_scales"]
+
+
+@dataclass(frozen=True)
+class _Norm:
+    """One normalisation in float64: x (N, C, …), and per channel (C,) the rest."""
+
+    x: np.ndarray
+    gain: np.ndarray  # |γ/σ|
+    offset: np.ndarray  # |β|
+    mean: np.ndarray
+    deviation: np.ndarray
+    batch: bool
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        return (0, *range(2, self.x.ndim))
+
+    @property
+    def count(self) -> int:
+        return self.x.size // self.x.shape[1]
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """(C,) beside (N, C, …)."""
+        return values.reshape((1, -1) + (1,) * (self.x.ndim - 2))
+
+    def average(self, values: np.ndarray) -> np.ndarray:
+        return values.mean(axis=self.axes)
+
+
+def batch_norm_scales(case: ScaleCase) -> Scales:
+    """Of the output γ·(x − μ)/σ + β, its gradients, and the running statistics."""
+    norm = _norm(case)
+    hyper: dict[str, Any] = dict(case.leaf.hyper)
+    x, g = norm.x, case.g
+    # A batch's mean is a sum with a scale of its own, however small it comes out.
+    centre = norm.average(np.abs(x)) if norm.batch else np.abs(norm.mean)
+    size = np.abs(x) + norm.spread(centre)
+    normal = size / norm.spread(norm.deviation)
+    through = g
+    if norm.batch:  # the statistics depend on the input, and send a gradient of their own back
+        both = norm.average(g), norm.average(g * normal)
+        through = g + norm.spread(both[0]) + normal * norm.spread(both[1])
+    sizes = {
+        "output": norm.spread(norm.gain) * size + norm.spread(norm.offset),
+        "input gradient": norm.spread(norm.gain) * through,
+        "weight gradient": (g * normal).sum(axis=norm.axes),
+        "bias gradient": g.sum(axis=norm.axes),
+    }
+    kept = _kept(hyper) if norm.batch else 1.0
+    mean, variance = case.parameter("running_mean"), case.parameter("running_var")
+    if mean is not None and variance is not None:
+        sizes["running_mean"] = kept * np.abs(mean) + (1 - kept) * norm.average(np.abs(x))
+        # MXNet stores 1/√(var + eps) and computes the variance back from it
+        eps: Any = hyper["eps"]
+        square = norm.average(x**2) + eps
+        sizes["running_var"] = kept * variance + (1 - kept) * square
+    if not norm.batch:
+        return Scales("batchnorm", sizes)
+    return Scales("batchnorm", sizes, norm.count, _drift(norm, case, kept))
+
+
+def _norm(case: ScaleCase) -> _Norm:
+    x, hyper = case.x, dict(case.leaf.hyper)
+    eps: Any = hyper["eps"]
+    axes = (0, *range(2, x.ndim))
+    batch = case.train and not hyper["global_stats"]
+    mean, variance = case.parameter("running_mean"), case.parameter("running_var")
+    if batch or mean is None or variance is None:
+        batch, mean, variance = True, x.mean(axis=axes), x.var(axis=axes)
+    gamma, beta = case.parameter("weight"), case.parameter("bias")
+    deviation = np.sqrt(variance + eps)
+    gain = (np.ones_like(deviation) if gamma is None else np.abs(gamma)) / deviation
+    offset = np.zeros_like(deviation) if beta is None else np.abs(beta)
+    return _Norm(x, gain, offset, mean, deviation, batch)
+
+
+def _kept(hyper: dict[str, Any]) -> float:
+    kept = hyper["kept"]
+    return 1.0 if kept is None else float(kept)
+
+
+def _drift(norm: _Norm, case: ScaleCase, kept: float) -> dict[str, np.ndarray]:
+    """How far float32 sums, added one by one as MXNet does, are off on these very values.
+
+    A random walk's √n is not enough where values repeat (a constant border, a pooled gradient): a
+    sum of equal terms is rounded the same way each time.
+    """
+    mean = _added(norm, norm.x) / norm.count
+    off_mean = np.abs(mean - norm.mean)
+    centred = norm.x - norm.spread(norm.mean)
+    variance = norm.average(centred**2)
+    off_variance = np.abs(_added(norm, centred**2) / norm.count - variance)
+    # σ² off by d moves 1/σ by d/2σ³
+    relative = norm.spread(off_variance / (2 * norm.deviation**2))
+    gain, normal = norm.spread(norm.gain), centred / norm.spread(norm.deviation)
+    drift = {
+        "output": gain * (norm.spread(off_mean) + np.abs(centred) * relative),
+        "running_mean": (1 - kept) * off_mean,
+        "running_var": (1 - kept) * off_variance,
+    }
+    if case.upstream is not None:
+        g = case.upstream[0]
+        off_bias = np.abs(_added(norm, g) - g.sum(axis=norm.axes))
+        off_weight = np.abs(_added(norm, g * normal) - (g * normal).sum(axis=norm.axes))
+        sums = norm.spread(off_bias) + np.abs(normal) * norm.spread(off_weight)
+        # normal itself is off by what the output's was, before its gain
+        moved = norm.spread(off_mean / norm.deviation) + np.abs(normal) * relative
+        size = np.abs(g) + norm.spread(norm.average(np.abs(g)))
+        drift |= {
+            "bias gradient": off_bias,
+            "weight gradient": off_weight + (np.abs(g) * moved).sum(axis=norm.axes),
+            "input gradient": gain * (sums / norm.count + size * (moved + relative)),
+        }
+    return drift
+
+
+def _added(norm: _Norm, values: np.ndarray) -> np.ndarray:
+    """(N, C, …) summed per channel in float32, one by one, in MXNet's order (N, …)."""
+    rows = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
+    return np.add.accumulate(rows.astype(np.float32), axis=1)[:, -1].astype(np.float64)

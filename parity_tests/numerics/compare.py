@@ -1,0 +1,351 @@
+"""The one comparison of the suite, and the one table of tolerances.
+
+Errors are measured in u·s: u is the unit roundoff of the dtype (2⁻²⁴ in float32, 2⁻⁵³ in float64)
+and s, computed in float64 by `parity_tests.numerics.scales`, is the size of the sum that was
+rounded. An operation that rounds nothing has s = 0, and its values must be equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+from parity_tests.reporting.window import Around, around
+
+__all__ = [
+    "ENVELOPE_FACTOR",
+    "EXACT",
+    "TOLERANCES",
+    "UNIT",
+    "Mismatch",
+    "Tolerance",
+    "Verdict",
+    "bits_equal",
+    "compare",
+    "tolerance",
+]
+
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+# Below the smallest normal number a float has no full precision left, and oneDNN flushes to zero.
+_FLOOR = {"float32": 2.0**-126, "float64": 2.0**-1022}
+
+EXACT = 0.0
+ENVELOPE_FACTOR = 4.0
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How many u·s an operation may be off, as a function of the length of its sum, and why."""
+
+    factor: Callable[[int], float]
+    reason: str
+
+
+def _constant(factor: float) -> Callable[[int], float]:
+    return lambda length: factor
+
+
+def _root(length: int) -> float:
+    return 16.0 + math.sqrt(length)
+
+
+def _whole(length: int) -> float:
+    return 16.0 + length
+
+
+def _log(length: int) -> float:
+    return 64.0 + _root(length)
+
+
+_UNBLOCKED = (
+    "MXNet's CPU BatchNorm adds a channel's n values one by one in the dtype of the input. "
+    "The error of such a sum grows like a random walk, √n·u·Σ|x| (Higham and Mary 2019, "
+    "doi 10.1137/18M1226312), and mean and variance both carry it; 87 was seen at n = 16,384, "
+    "where √n = 128, and 144 at 65,536, where it is 256. What the walk does not cover, values that "
+    "repeat, is computed on the values themselves (batch_norm._drift) and allowed twice"
+)
+_BOTH_UNBLOCKED = (
+    "in float64 both frameworks add one by one, in different orders: running statistics differ by "
+    "no more than n·u (Higham 2002, section 4.2). Outputs and gradients keep to 16"
+)
+_POOL_UNBLOCKED = (
+    "in float64 both frameworks add a window's n values one by one, in different orders: no more "
+    "than n·u (Higham 2002, section 4.2). Two of 1,000 random pairs were off by 17 and 28, at "
+    "global pools of values that repeat"
+)
+_SLOPE = (
+    "MXNet multiplies by the slope in float32 even in a float64 net: one rounding of 2⁻²⁴, which "
+    "is 2²⁹ units of 2⁻⁵³"
+)
+_SINGLE = (
+    "MXNet's LeakyReLU operator, which is its PReLU, ELU, SELU and GELU too, computes in float32 "
+    "even in a float64 net: 16 units of 2⁻²⁴"
+)
+_CLASSES = (
+    "the exponentials of the n classes are added one by one: √n·u, as above; 24 was seen for "
+    "1,000 classes in float64, where √n = 32"
+)
+_TABLE_LOG = (
+    "oneDNN's vectorised log interpolates in a table and is off by up to 2⁻¹⁸, 64 u of 1, however "
+    "small the result; 57 was seen for two logits near 1"
+)
+
+# (kind, mode, side, dtype), "*" for any; the most specific entry wins. Buffers have the mode
+# "statistics".
+TOLERANCES: dict[tuple[str, str, str, str], Tolerance] = {
+    ("*", "*", "*", "*"): Tolerance(
+        _constant(16.0),
+        "7 is the most that was seen on VGG16's convolutions in either framework, whatever the "
+        "length of the sum: both add in blocks. 16 leaves a factor of two for other hardware",
+    ),
+    ("batchnorm", "train", "gluon", "float32"): Tolerance(_root, _UNBLOCKED),
+    ("batchnorm", "statistics", "gluon", "float32"): Tolerance(_root, _UNBLOCKED),
+    ("batchnorm", "statistics", "gluon", "float64"): Tolerance(_whole, _BOTH_UNBLOCKED),
+    ("leaky_relu", "*", "gluon", "float64"): Tolerance(_constant(16.0 + 2.0**29), _SLOPE),
+    **{
+        (kind, "*", "gluon", "float64"): Tolerance(_constant(16 * 2.0**29), _SINGLE)
+        for kind in ("prelu", "elu", "selu", "gelu")
+    },
+    ("avg_pool", "*", "gluon", "float32"): Tolerance(
+        _root,
+        "oneDNN adds a window's n values one by one, with the same consequences as in BatchNorm; "
+        "16 was seen for a global pool of 252 values, 3.3 for windows of 3×3",
+    ),
+    ("avg_pool", "*", "gluon", "float64"): Tolerance(_whole, _POOL_UNBLOCKED),
+    ("softmax", "*", "*", "*"): Tolerance(_root, _CLASSES),
+    ("log_softmax", "*", "*", "*"): Tolerance(_root, _CLASSES),
+    ("log_softmax", "*", "gluon", "float32"): Tolerance(_log, _TABLE_LOG),
+    ("loss", "*", "*", "*"): Tolerance(_root, _CLASSES),
+    ("loss", "*", "gluon", "float32"): Tolerance(_log, _TABLE_LOG),
+    ("custom", "*", "*", "*"): Tolerance(
+        _constant(64.0),
+        "the operation is not known, so its scale is measured by perturbing its input and "
+        "parameters at random: that sees √n of a sum of n terms, and other rounding not at all",
+    ),
+}
+
+
+def tolerance(kind: str, mode: str, side: str, dtype: str) -> Tolerance:
+    """The table's entry for an operation in a mode, a side and a dtype."""
+    for key in ((kind, mode, side, dtype), (kind, "*", side, dtype), (kind, "*", "*", "*")):
+        if key in TOLERANCES:
+            return TOLERANCES[key]
+    return TOLERANCES["*", "*", "*", "*"]
+
+
+class Mismatch(AssertionError):
+    """A comparison that failed, raised by `Verdict.require`."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one comparison found.
+
+    `reason` is empty when it passed, else the first check that failed: "nothing compared", "shape",
+    "dtype", "not finite", "constant", "dead" or "values". `error` and `bound` are in `unit`s.
+    `around` has the values near `position` of what failed.
+    """
+
+    reason: str
+    detail: str
+    error: float | None = None
+    bound: float | None = None
+    position: tuple[int, ...] | None = None
+    actual: float | None = None
+    expected: float | None = None
+    compared: int = 0
+    unit: str = "u"
+    around: Around | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.reason
+
+    @property
+    def fraction(self) -> float | None:
+        """Error as a fraction of the bound: 0 for equal values, above 1 for a divergence."""
+        if self.error is None or self.bound is None:
+            return None
+        if self.error == 0:
+            return 0.0
+        return self.error / self.bound if self.bound else math.inf
+
+    def __str__(self) -> str:
+        if self.reason and self.reason != "values":
+            return f"{self.reason}: {self.detail}"
+        if not self.error and self.ok:
+            return f"equal, {self.compared} values"
+        at = "(" + ",".join(map(str, self.position or ())) + ")"
+        if self.error == math.inf:
+            return f"{self.actual!r} at {at}, expected {self.expected!r} exactly"
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{_figure(self.error)}{unit} at {at}, bound {_figure(self.bound)}{unit}"
+
+    def require(self, where: str = "") -> Verdict:
+        """Return the verdict if it passed; raise Mismatch with its message otherwise."""
+        if not self.ok:
+            values = f" ({self.actual!r} beside {self.expected!r})" if self.position else ""
+            raise Mismatch(f"{where}: {self}{values}" if where else f"{self}{values}")
+        return self
+
+
+def _figure(number: float | None) -> str:
+    if number is None or not math.isfinite(number):
+        return "∞"
+    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
+
+
+def compare(
+    actual: np.ndarray,
+    expected: np.ndarray,
+    *,
+    scale: np.ndarray | float = EXACT,
+    factor: float = 16.0,
+    allowance: np.ndarray | float = 0.0,
+    dtype: str | None = None,
+    unit: str | None = None,
+    content: str = "varied",
+) -> Verdict:
+    """Compare in one order: something was compared, shape, dtype, finite, content, values.
+
+    `scale` is s, an array like `expected` or one number; 0 asks for equal values (±0 are equal).
+    `allowance` is an absolute error allowed on top of factor·u·s.
+    `dtype` is what `actual` must have (by default what `expected` has); `unit` is the dtype whose
+    roundoff counts (by default that of `actual`). `content` is what `expected` must hold for the
+    comparison to mean anything: "varied" values, "nonzero" ones (a gradient may be constant), or
+    "any" (so may a fresh bias be zero). Raises ValueError for a scale that is not finite: such a
+    bound would pass anything.
+    """
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.size == 0 or expected.size == 0:
+        return Verdict("nothing compared", f"shapes {actual.shape} and {expected.shape}")
+    if actual.shape != expected.shape:
+        return Verdict("shape", f"{actual.shape} beside {expected.shape}")
+    kind = _name(actual.dtype)
+    wanted = dtype or _name(expected.dtype)
+    if kind != wanted:
+        return Verdict("dtype", f"{actual.dtype}, expected {wanted}")
+    same = bool((actual == expected).all())  # as most are; what is no number equals nothing
+    refused = (None if same else _not_finite(actual)) or _not_finite(expected)
+    refused = refused or _empty_of_content(expected, content)
+    if refused:
+        return replace(_pictured(refused, actual, expected), compared=actual.size)
+    size = np.asarray(scale, dtype=np.float64)
+    unit = unit or kind
+    if not isinstance(allowance, float) or allowance:
+        size = size + np.asarray(allowance) / (factor * UNIT[unit])
+    _require_finite(size, factor)
+    if same:
+        return _verdict(actual, expected, (0,) * actual.ndim, 0.0, size, factor)
+    verdict = _values(actual, expected, size, factor, unit)
+    return verdict if verdict.ok else _pictured(verdict, actual, expected)
+
+
+def _pictured(verdict: Verdict, actual: np.ndarray, expected: np.ndarray) -> Verdict:
+    """The verdict with the values around its position, where it has one."""
+    if verdict.position is None:
+        return verdict
+    window = around(verdict.position, {"actual": actual, "expected": expected})
+    return replace(verdict, around=window)
+
+
+@cache
+def _name(dtype: np.dtype) -> str:
+    return str(dtype)
+
+
+def _not_finite(array: np.ndarray) -> Verdict | None:
+    finite = np.isfinite(array)
+    if finite.all():
+        return None
+    position = tuple(int(i) for i in np.argwhere(~finite)[0])
+    detail = f"{array[position]} at ({','.join(map(str, position))}), {(~finite).sum()} in all"
+    return Verdict("not finite", detail, position=position)
+
+
+def _empty_of_content(array: np.ndarray, content: str) -> Verdict | None:
+    if content == "any":
+        return None
+    low, high = array.min(), array.max()
+    if low == high == 0:
+        return Verdict("dead", f"every one of {array.size} values is 0")
+    if low == high and array.size > 1 and content == "varied":
+        return Verdict("constant", f"every one of {array.size} values is {low}")
+    return None
+
+
+def _require_finite(size: np.ndarray, factor: float) -> None:
+    if not (size.min() >= 0 and math.isfinite(size.max())):  # NaN is neither
+        raise ValueError("the scale of a comparison must be finite and not negative")
+    if not math.isfinite(factor):
+        raise ValueError(f"the factor of a comparison is {factor}, expected a finite number")
+
+
+def _values(
+    actual: np.ndarray,
+    expected: np.ndarray,
+    size: np.ndarray,
+    factor: float,
+    unit: str,
+) -> Verdict:
+    if np.issubdtype(actual.dtype, np.floating):
+        distance = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+    else:  # integers and booleans: exact in their own type
+        distance = (actual != expected).astype(np.float64)
+    roundoff = UNIT.get(unit, UNIT["float64"]) * size
+    if unit in _FLOOR:
+        roundoff = np.where(size > 0, roundoff + _FLOOR[unit], 0.0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        errors = np.where(distance == 0, 0.0, distance / roundoff)
+    errors = np.broadcast_to(errors, actual.shape)
+    position = tuple(int(i) for i in np.unravel_index(int(np.argmax(errors)), errors.shape))
+    return _verdict(actual, expected, position, float(errors[position]), size, factor)
+
+
+def _verdict(
+    actual: np.ndarray,
+    expected: np.ndarray,
+    position: tuple[int, ...],
+    error: float,
+    size: np.ndarray,
+    factor: float,
+) -> Verdict:
+    bound = factor if size.any() else 0.0
+    return Verdict(
+        "" if error <= bound else "values",
+        "",
+        error=error,
+        bound=bound,
+        position=position,
+        actual=actual[position].item(),
+        expected=expected[position].item(),
+        compared=actual.size,
+    )
+
+
+def bits_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:
+    """Compare bit patterns: what a transfer must keep, the sign of zero included."""
+    verdict = compare(actual, expected, content="any")
+    if verdict.reason or actual.dtype.itemsize not in (1, 2, 4, 8):
+        return verdict
+    pattern = f"u{actual.dtype.itemsize}"
+    same = np.ascontiguousarray(actual).view(pattern) == np.ascontiguousarray(expected).view(
+        pattern
+    )
+    if same.all():
+        return verdict
+    position = tuple(int(i) for i in np.argwhere(~same)[0])
+    different = replace(
+        verdict,
+        reason="values",
+        error=math.inf,
+        bound=0.0,
+        position=position,
+        actual=actual[position].item(),
+        expected=expected[position].item(),
+    )
+    return _pictured(different, actual, expected)

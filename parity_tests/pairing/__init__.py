@@ -1,0 +1,1 @@
+"""Which operation of one net belongs to which of the other."""

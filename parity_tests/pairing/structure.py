@@ -1,0 +1,198 @@
+"""Level structure: pairs the leaves of two nets one to one, in order, and says where they differ.
+
+The pairing is the cheapest alignment of the two lists (Needleman and Wunsch 1970), so that one
+missing leaf is reported as that leaf, and not as a difference at every leaf after it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from parity_tests.backends.leaves import ABSORBED, Leaf
+from parity_tests.backends.runs import NET
+from parity_tests.reporting.report import Coverage, Row
+
+__all__ = ["Pair", "Pairing", "pair_leaves", "structure_rows"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two leaves in the same place; `comparable` if they may compute the same thing."""
+
+    gluon: Leaf
+    torch: Leaf
+
+    @property
+    def path(self) -> str:
+        return self.torch.path or NET
+
+    @property
+    def comparable(self) -> bool:
+        alike = self.gluon.kind == self.torch.kind or self._unknown
+        return alike and not (self.gluon.composite or self.torch.composite)
+
+    @property
+    def _unknown(self) -> bool:
+        # A function that cannot be looked into may be anything without tensors; and two unknown
+        # classes may be the same thing under two names. Running them tells.
+        if self.gluon.opaque and not self.torch.tensors:
+            return True
+        return self.gluon.family == self.torch.family == "custom" and _same_shapes(*self)
+
+    def __iter__(self) -> Iterator[Leaf]:
+        return iter((self.gluon, self.torch))
+
+
+@dataclass
+class Pairing:
+    """The aligned leaves: pairs, and what has no partner, each with the leaf that it follows."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    alone: list[Leaf] = field(default_factory=list)
+    steps: list[tuple[Leaf | None, Leaf | None]] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return len(self.pairs) + len(self.alone)
+
+
+def _same_shapes(gluon: Leaf, torch: Leaf) -> bool:
+    return {r: t.shape for r, t in gluon.tensors.items()} == {
+        r: t.shape for r, t in torch.tensors.items()
+    }
+
+
+def _price(gluon: Leaf, torch: Leaf) -> float:
+    """What it costs to pair two leaves; leaving both alone costs 2."""
+    if gluon.kind == torch.kind:
+        return 0.25 * (not _same_shapes(gluon, torch)) + 0.1 * bool(_differences(gluon, torch))
+    if Pair(gluon, torch)._unknown:
+        return 0.5
+    if gluon.kind in ABSORBED or torch.kind in ABSORBED:
+        return math.inf  # they are free to have no partner
+    return 1.5
+
+
+def pair_leaves(gluon: Sequence[Leaf], torch: Sequence[Leaf]) -> Pairing:
+    """The cheapest pairing that keeps both orders."""
+    cost = np.zeros((len(gluon) + 1, len(torch) + 1))
+    cost[1:, 0] = np.cumsum([_lonely(leaf) for leaf in gluon])
+    cost[0, 1:] = np.cumsum([_lonely(leaf) for leaf in torch])
+    for i, left in enumerate(gluon, 1):
+        for j, right in enumerate(torch, 1):
+            cost[i, j] = min(
+                cost[i - 1, j - 1] + _price(left, right),
+                cost[i - 1, j] + _lonely(left),
+                cost[i, j - 1] + _lonely(right),
+            )
+    pairing = Pairing()
+    i, j = len(gluon), len(torch)
+    while i or j:
+        if i and j and cost[i, j] == cost[i - 1, j - 1] + _price(gluon[i - 1], torch[j - 1]):
+            i, j = i - 1, j - 1
+            pairing.steps.append((gluon[i], torch[j]))
+            pairing.pairs.append(Pair(gluon[i], torch[j]))
+        elif i and cost[i, j] == cost[i - 1, j] + _lonely(gluon[i - 1]):
+            i -= 1
+            pairing.steps.append((gluon[i], None))
+            pairing.alone.append(gluon[i])
+        else:
+            j -= 1
+            pairing.steps.append((None, torch[j]))
+            pairing.alone.append(torch[j])
+    for steps in (pairing.steps, pairing.pairs, pairing.alone):
+        steps.reverse()
+    return pairing
+
+
+def _lonely(leaf: Leaf) -> float:
+    return 0.05 if leaf.kind in ABSORBED else 1.0
+
+
+def structure_rows(pairing: Pairing) -> tuple[list[Row], Coverage]:
+    """One row for every leaf that agrees, and one for every single difference."""
+    rows: list[Row] = []
+    coverage = Coverage()
+    before = ""
+    for gluon, torch in pairing.steps:
+        if gluon is None or torch is None:
+            row = _alone(gluon or torch, before)  # type: ignore[arg-type]
+            if row.status != "note":
+                coverage.expect("leaves", f"{row.path or NET} ({(gluon or torch).side})")  # type: ignore[union-attr]
+            rows.append(row)
+            continue
+        before = torch.path
+        path = torch.path or NET
+        coverage.expect("leaves", path)
+        coverage.done("leaves", path)
+        found = [
+            _row(path, q, f"Gluon has {a}, torch has {b}") for q, a, b in _differences(gluon, torch)
+        ]
+        counts = {leaf.side: sum(t.size for t in leaf.tensors.values()) for leaf in (gluon, torch)}
+        if not Pair(gluon, torch).comparable and gluon.kind != torch.kind:
+            found.insert(0, _row(path, "kind", f"Gluon has {gluon}, torch has {torch}"))
+        elif gluon.kind != torch.kind:
+            rows.append(
+                Row("structure", path, "kind", "note", detail=f"{gluon} is taken for {torch}")
+            )
+        if counts["gluon"] != counts["torch"]:
+            found.append(
+                _row(
+                    path,
+                    "parameter count",
+                    f"Gluon has {counts['gluon']}, torch has {counts['torch']}",
+                )
+            )
+        compared = 2 + len(gluon.hyper) + 3 * len(gluon.tensors)
+        rows.extend(found or [Row("structure", path, "leaf", "ok", "", compared=compared)])
+    return rows, coverage
+
+
+def _row(path: str, quantity: str, detail: str) -> Row:
+    return Row("structure", path, quantity, "diverged", detail=detail, compared=1)
+
+
+def _alone(leaf: Leaf, before: str) -> Row:
+    after = f"after {before}" if before else "at the start"
+    detail = f"{leaf} is in {'Gluon' if leaf.side == 'gluon' else 'torch'} only, {after}"
+    if leaf.kind in ABSORBED:
+        return Row("structure", leaf.path, "leaf", "note", detail=f"{detail}; it moves no value")
+    return Row("structure", leaf.path, "leaf", "diverged", detail=detail, compared=1)
+
+
+def _differences(gluon: Leaf, torch: Leaf) -> list[tuple[str, object, object]]:
+    """(quantity, Gluon's, torch's) for every hyper-parameter and tensor that differs."""
+    found: list[tuple[str, object, object]] = []
+    shared = gluon.hyper.keys() & torch.hyper.keys()
+    names = shared if gluon.family == "custom" else gluon.hyper.keys() | torch.hyper.keys()
+    if gluon.kind == torch.kind:
+        for name in sorted(names):
+            a, b = gluon.hyper.get(name, "none"), torch.hyper.get(name, "none")
+            if not _equal(name, a, b):
+                found.append((name, a, b))
+    for role in sorted(gluon.tensors.keys() | torch.tensors.keys()):
+        a, b = gluon.tensors.get(role), torch.tensors.get(role)
+        if a is None or b is None:
+            found.append((role, "one" if a else "none", "one" if b else "none"))
+            continue
+        for quantity, left, right in (
+            (f"{role} shape", a.shape, b.shape),
+            (f"{role} dtype", a.dtype, b.dtype),
+            (f"{role} trainable", a.trainable, b.trainable),
+        ):
+            if left != right:
+                found.append((quantity, left, right))
+    return found
+
+
+def _equal(name: str, a: object, b: object) -> bool:
+    if name == "axis" and isinstance(a, int) and isinstance(b, int):
+        return a == b or {a, b} == {1, -1}  # of (N, C) inputs both are the same; running tells
+    if isinstance(a, float) and isinstance(b, float):
+        # 1 − 0.9 is not 0.1; and MXNet rounds a slope or a momentum to float32
+        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)
+    return a == b

@@ -1,0 +1,1 @@
+"""Rows, verdicts, pages, tables and charts."""

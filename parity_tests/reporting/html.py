@@ -1,0 +1,177 @@
+"""One self-contained page of a parity run: the verdict first, then where and how far."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from parity_tests.faults.base import Outcome
+from parity_tests.faults.kill_matrix import kill_matrix
+from parity_tests.reporting.chart import inherited_picture, local_picture
+from parity_tests.reporting.drift import Drift
+from parity_tests.reporting.environment import environment
+from parity_tests.reporting.report import LEVELS, Report, Row
+
+__all__ = ["page"]
+
+FAILURES = 12  # rows of a net that are shown at once; the table of all comparisons has the rest
+CARDS = 3  # divergences with their values; the rest are in their nets' sections
+
+
+def page(reports: Sequence[Report], outcomes: Sequence[Outcome] = ()) -> str:
+    """HTML with its style and script inside; whatever a net is named is escaped.
+
+    `outcomes` are those of the fault catalogue. Only this page's own style and script may act in
+    it, and nothing is fetched.
+    """
+    made = Environment(
+        loader=PackageLoader("parity_tests.reporting", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    made.filters |= {"part": _part, "digits": _digits, "size": _size}
+    style, script = (Markup(_own(name)) for name in ("report.css", "report.js"))
+    failed = [report for report in reports if not report.ok]
+    ordered = failed + [report for report in reports if report.ok]
+    asked = {level for report in reports for level in report.levels}
+    return made.get_template("report.html.j2").render(
+        style=style,
+        script=script,
+        policy="default-src 'none'; img-src data:; "
+        f"style-src {_hash(style)}; script-src {_hash(script)}",
+        title=_title(reports, failed, outcomes),
+        reports=reports,
+        failed=failed,
+        cards=CARDS,
+        views=[_view(report, f"net-{i}") for i, report in enumerate(ordered)],
+        kills=kill_matrix(outcomes),
+        values=sum(row.compared for report in reports for row in report.rows),
+        seconds=sum(report.seconds for report in reports),
+        levels=[level for level in LEVELS if level in asked],
+        unasked=[level for level in LEVELS if level not in asked],
+        environment=next((r.environment for r in reports if r.environment), None) or environment(),
+    )
+
+
+def _own(name: str) -> str:
+    return resources.files("parity_tests.reporting").joinpath("templates", name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _title(reports: Sequence[Report], failed: list[Report], outcomes: Sequence[Outcome]) -> str:
+    escaped = sum(not outcome.right_level for outcome in outcomes)
+    if len(failed) == 1 and (first := failed[0].first_divergence) is not None:
+        return f"Diverged at {first.path} ({first.level})" if first.path else "Diverged"
+    if failed:
+        return f"Diverged: {len(failed)} of {len(reports)} nets"
+    if escaped:
+        return f"{escaped} of {len(outcomes)} faults not caught where they belong"
+    return "Parity" if reports else f"All {len(outcomes)} faults caught"
+
+
+@dataclass
+class _Layer:
+    """A line of the table of layers: worst parts of the bound, and the distance from float64."""
+
+    path: str
+    local: dict[str, dict[str, float | None]] = field(default_factory=dict)  # level -> side
+    drift: Drift | None = None
+    failed: int = 0
+
+
+def _view(report: Report, name: str) -> dict[str, Any]:
+    drifts = report.drifts
+    shown = [level for level in ("forward", "backward") if level in report.levels]
+    steps = [level for level in ("optimizer", "training", "scale") if level in report.levels]
+    drawn = shown + steps
+    return {
+        "id": name,
+        "report": report,
+        "first": report.first_divergence,
+        "answers": report.answers,
+        "coverage": report.coverage.counts(),
+        "missing": report.coverage.missing(),
+        "levels": [_level(report, level) for level in LEVELS],
+        "local": [p for level in drawn if (p := local_picture(report, level))],
+        "inherited": [p for level in shown if (p := inherited_picture(report, drifts, level))],
+        "layers": _layers(report, drifts),
+        "failures": report.failures[:FAILURES],
+        "more": max(0, len(report.failures) - FAILURES),
+        "notes": report.notes,
+        "rows": _failures_first(report),
+    }
+
+
+def _failures_first(report: Report) -> list[Row]:
+    rows = report.failures + report.notes
+    shown = {id(row) for row in rows}
+    return rows + [row for row in report.rows if id(row) not in shown]
+
+
+def _level(report: Report, level: str) -> dict[str, Any]:
+    rows = [row for row in report.rows if row.level == level]
+    failed = any(row.status in ("diverged", "not compared") for row in rows)
+    count = report.compared(level)
+    verdict = "diverged" if failed else "parity" if count else "nothing compared"
+    worst = report.worst(level)
+    return {
+        "name": level,
+        "verdict": verdict if level in report.levels else "not asked for",
+        "count": count,
+        "worst": worst.fraction if worst else None,
+        "at": worst.path if worst and worst.fraction else "",
+    }
+
+
+def _layers(report: Report, drifts: Sequence[Drift]) -> list[_Layer]:
+    """Every path of the levels that go layer by layer, in the order of computation."""
+    layers: dict[str, _Layer] = {}
+    for row in report.rows:
+        if row.level not in ("structure", "weights", "forward", "backward") or not row.path:
+            continue
+        layer = layers.setdefault(row.path, _Layer(row.path))
+        layer.failed += row.status in ("diverged", "not compared")
+        if row.check == "local" and row.dtype == "float32" and row.status != "note":
+            sides = layer.local.setdefault(row.level, {})
+            known = sides.get(row.side)
+            if row.fraction is not None and (known is None or row.fraction > known):
+                sides[row.side] = row.fraction
+    for drift in drifts:
+        layer = layers.setdefault(drift.path, _Layer(drift.path))
+        output = drift.level == "forward" and drift.quantity == "output"
+        if output and (layer.drift is None or drift.share > layer.drift.share):
+            layer.drift = drift
+    return list(layers.values())
+
+
+def _part(fraction: float | None) -> str:
+    """Error over bound as a reader wants it."""
+    if fraction is None:
+        return ""
+    if fraction == 0:
+        return "equal"
+    return "∞" if math.isinf(fraction) else f"{fraction:.3g}"
+
+
+def _size(number: float | None) -> str:
+    """A distance: `3.1e-07`."""
+    return "" if number is None else "0" if number == 0 else f"{number:.1e}"
+
+
+def _digits(value: float, count: int) -> str:
+    """One of a window's values; nine digits tell any two float32 apart."""
+    return f"{value:.{count}g}" if math.isfinite(value) else str(value)

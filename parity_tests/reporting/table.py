@@ -1,0 +1,93 @@
+"""The table a terminal shows: model × level, how much was compared, the worst error, where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from parity_tests.reporting.report import Report
+
+__all__ = ["NOT_COMPARED", "table"]
+
+NOT_COMPARED = "not compared: "  # how the detail of a note begins that leaves something out
+HEAD = ("model", "level", "verdict", "values", "worst/bound", "where")
+# The groups of coverage that a level is responsible for.
+GROUPS = (
+    "leaves", "parameters", "buffers", "outputs", "gradients",
+    "optimizer weights", "optimizer slots", "schedules",
+    "training weights", "training gradients", "training slots", "training buffers",
+    "artefacts", "exported parameters", "graph nodes",
+    "scale gradients", "scale slots", "scale weights", "scale buffers", "batches",
+)  # fmt: skip
+
+
+def table(reports: Sequence[Report], levels: Sequence[str]) -> str:
+    """A line a model and level, then a line a model of what was compared, in percent."""
+    lines: list[tuple[str, ...]] = [HEAD]
+    for report in reports:
+        lines += [_line(report, level) for level in levels if level in report.levels]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    text = [_set(line, widths) for line in lines]
+    text.insert(1, "-" * max(map(len, text)))
+    after = [*_coverage(reports), *_left_out(reports), *_normal(reports)]
+    return "\n".join([*text, "", *after])
+
+
+def _left_out(reports: Sequence[Report]) -> list[str]:
+    """What a note says was not compared, and why; models that agree share a line."""
+    by_text: dict[str, list[str]] = {}
+    for report in reports:
+        for row in report.notes:
+            if row.detail.startswith(NOT_COMPARED):
+                what = f"{row.check} {row.detail}" if row.check else row.detail
+                by_text.setdefault(what, []).append(report.name)
+    return [f"{what} ({', '.join(names)})" for what, names in by_text.items()]
+
+
+def _line(report: Report, level: str) -> tuple[str, ...]:
+    rows = [row for row in report.rows if row.level == level]
+    failed = [row for row in rows if row.status in ("diverged", "not compared")]
+    values = sum(row.compared for row in rows)
+    worst = report.worst(level)
+    fraction, where = "", ""
+    if worst is not None and worst.fraction is not None:
+        fraction = "equal" if worst.fraction == 0 else f"{worst.fraction:.3f}"
+        if worst.fraction:
+            aside = " ".join(p for p in (worst.check, worst.side, worst.dtype, worst.mode) if p)
+            where = f"{worst.path} {worst.quantity} ({aside})"
+    verdict = "diverged" if failed else "ok" if values else "nothing compared"
+    return report.name, level, verdict, f"{values:,}", fraction, where
+
+
+def _set(line: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
+        cell.rjust(width) if i in (3, 4) else cell.ljust(width)
+        for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _normal(reports: Sequence[Report]) -> list[str]:
+    """Whether inherited error is normal: a line for what is not, one for the most of what is."""
+    answers = [(report.name, answer) for report in reports for answer in report.answers]
+    wrong = [(name, answer) for name, answer in answers if not answer.normal]
+    lines = [f"inherited error, {name} {answer.level}: {answer.sentence}" for name, answer in wrong]
+    if answers and not wrong:
+        name, most = max(answers, key=lambda pair: pair[1].at.share)
+        nets = len({name for name, _ in answers})
+        where = f"{name} {most.level}"
+        where = where if nets == 1 else f"normal in all {nets} nets, the most in {where}"
+        lines.append(f"inherited error, {where}: {most.sentence}")
+    return lines
+
+
+def _coverage(reports: Sequence[Report]) -> list[str]:
+    """What was compared, in percent; models that agree share a line."""
+    by_text: dict[str, list[str]] = {}
+    for report in reports:
+        percent = report.coverage.percent()
+        text = ", ".join(f"{percent[g]:.4g} % of {g}" for g in GROUPS if g in percent)
+        missing = report.coverage.missing()
+        if missing:
+            text += f"; not compared: {', '.join(missing[:5])}" + (" …" if missing[5:] else "")
+        by_text.setdefault(text or "nothing", []).append(report.name)
+    return [f"compared {text}: {', '.join(names)}" for text, names in by_text.items()]

@@ -1,0 +1,127 @@
+"""When a report is ok, what comes first in it, and what it looks like as JSON."""
+
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from parity_tests.numerics.compare import compare
+from parity_tests.reporting.report import LEVELS, SCHEMA, Coverage, Report, Row
+
+OK = Row("forward", "features.0", "output", "ok", error=1.0, bound=16.0, compared=10)
+BAD = Row("forward", "features.3", "output", "diverged", "local", error=41.0, bound=16.0,
+          compared=10, detail="41 u at (0,5,1,1), bound 16 u")  # fmt: skip
+EMPTY = Row("forward", "features.5", "output", "not compared", detail="never ran")
+NOTE = Row("forward", "features.6", "running_var", "note", error=99.0, bound=16.0, compared=4)
+
+
+def report(*rows: Row, levels: Sequence[str] = ("forward",)) -> Report:
+    made = Report("net", tuple(levels))
+    made.add(rows)
+    return made
+
+
+def test_a_report_is_ok_only_if_something_was_compared() -> None:
+    assert report(OK).ok
+    assert report(OK, NOTE).ok
+    assert not report().ok
+    assert not report(OK, EMPTY).ok
+    assert not report(OK, BAD).ok
+    assert not report(OK, levels=()).ok
+
+
+def test_every_level_that_was_asked_for_must_have_compared() -> None:
+    made = report(OK, levels=("weights", "forward"))
+    assert not made.ok
+    assert made.first_divergence is not None
+    assert made.first_divergence.level == "weights"
+    assert "nothing was compared" in str(made)
+
+
+def test_what_is_missing_from_the_coverage_is_no_pass() -> None:
+    made = report(OK)
+    coverage = Coverage()
+    coverage.expect("gradients", "features.0 weight gradient")
+    coverage.expect("parameters", "features.0.weight", 30)
+    coverage.expect("parameters", "features.1.weight", 10)
+    coverage.done("parameters", "features.0.weight")
+    made.add([], coverage)
+    assert not made.ok
+    assert made.coverage.percent() == {"gradients": 0.0, "parameters": 75.0}
+    assert made.first_divergence is not None
+    assert "features.0 weight gradient" in made.first_divergence.message
+
+
+def test_coverage_cannot_be_had_by_comparing_what_nobody_expects() -> None:
+    coverage = Coverage()
+    coverage.expect("leaves", "a")
+    coverage.done("leaves", "b")
+    assert coverage.percent() == {"leaves": 0.0}
+
+
+def test_none_exactly_when_ok() -> None:
+    for made in (report(OK), report(), report(BAD), report(EMPTY), report(OK, NOTE)):
+        assert (made.first_divergence is None) == made.ok
+
+
+def test_causes_come_before_effects() -> None:
+    """Levels in causal order; within one the order of computation; what is missing comes last."""
+    late = Row("backward", "features.0", "weight gradient", "diverged", compared=1)
+    early = Row("weights", "classifier.5", "weight", "diverged", compared=1)
+    made = report(late, EMPTY, BAD, early, levels=("weights", "forward", "backward"))
+    order = [(row.level, row.path) for row in made.failures]
+    assert order == [
+        ("weights", "classifier.5"),
+        ("forward", "features.3"),
+        ("forward", "features.5"),
+        ("backward", "features.0"),
+    ]
+
+
+def test_the_message_has_the_form_of_the_design() -> None:
+    first = report(BAD).first_divergence
+    assert first is not None
+    assert first.message.startswith("features.3 forward local: 41 u at (0,5,1,1), bound 16 u")
+    assert (first.level, first.path, first.quantity) == ("forward", "features.3", "output")
+    assert (first.error, first.bound) == (41.0, 16.0)
+
+
+def test_a_note_is_never_the_worst_of_what_passed() -> None:
+    worst = report(OK, NOTE).worst("forward")
+    assert worst is not None
+    assert worst.path == "features.0"
+
+
+def test_a_row_takes_over_all_of_a_verdict() -> None:
+    verdict = compare(np.array([1.0, 2.5]), np.array([1.0, 2.0]), scale=1.0, unit="float64")
+    row = Row.judged("forward", "a", "output", verdict)
+    assert row.status == "diverged"
+    assert row.position == (1,)
+    assert row.values == (2.5, 2.0)
+    assert row.compared == 2
+    assert row.fraction == pytest.approx(0.5 * 2**53 / 16)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_json_has_no_number_that_json_has_not(number: float) -> None:
+    row = Row("forward", "a", "output", "diverged", error=number, bound=0.0, compared=1)
+    text = report(row).to_json()
+    read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert read["rows"][0]["error"] == str(number)
+
+
+def test_json_says_what_the_object_says() -> None:
+    made = report(OK, BAD, NOTE)
+    read = json.loads(made.to_json())
+    assert read["schema"] == SCHEMA
+    assert read["ok"] is False
+    assert read["first_divergence"]["path"] == "features.3"
+    assert [row["status"] for row in read["rows"]] == ["ok", "diverged", "note"]
+    assert read["rows"][0]["fraction"] == 1 / 16
+
+
+def test_the_levels_are_those_of_the_design() -> None:
+    wanted = ("structure", "weights", "forward", "backward", "artefacts", "data")
+    assert [level for level in LEVELS if level in wanted] == list(wanted)

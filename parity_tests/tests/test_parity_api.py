@@ -1,0 +1,133 @@
+"""`check_parity` on nets that are not ours: what it changes (nothing), refuses, and cannot pass."""
+
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+from mxnet.gluon import nn as gluon_nn
+from torch import nn
+
+from parity_tests import check_parity
+from parity_tests.backends.leaves import ParityError
+
+X = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+
+
+def ours() -> gluon_nn.HybridSequential:
+    net = gluon_nn.HybridSequential()
+    net.add(
+        gluon_nn.Conv2D(4, 3, in_channels=3, activation="relu"),
+        gluon_nn.BatchNorm(in_channels=4),
+        gluon_nn.MaxPool2D(2),
+        gluon_nn.Dense(6, in_units=4 * 3 * 3),
+        gluon_nn.Dense(4, in_units=6),
+    )
+    mx.random.seed(0)
+    net.initialize(mx.init.Xavier())
+    return net
+
+
+def theirs() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(36, 6), nn.Linear(6, 4),
+    )  # fmt: skip
+
+
+def _state(gluon_net: Any, torch_net: nn.Module) -> list[bytes]:
+    values = [p.data().asnumpy().tobytes() for p in gluon_net.collect_params().values()]
+    values += [t.numpy().tobytes() for t in torch_net.state_dict().values()]
+    grads = [p.grad().asnumpy().tobytes() for p in gluon_net.collect_params().values()
+             if p.grad_req != "null"]  # fmt: skip
+    flags = [str((type(m).__name__, m.training)).encode() for m in torch_net.modules()]
+    hooks = [str(len(m._forward_hooks)).encode() for m in torch_net.modules()]
+    more = [str(p.grad is None).encode() for p in torch_net.parameters()]
+    names = [name.encode() for name in gluon_net.collect_params()]
+    return values + grads + flags + hooks + more + names
+
+
+def test_a_foreign_pair_agrees_after_transfer_and_neither_net_changes() -> None:
+    gluon_net, torch_net = ours(), theirs()
+    gluon_net.hybridize()
+    torch_net[0].train()
+    before = _state(gluon_net, torch_net)
+    report = check_parity(gluon_net, torch_net, X, transfer=True)
+    assert report.ok, str(report)
+    assert _state(gluon_net, torch_net) == before
+    assert gluon_net._active
+    assert set(report.coverage.percent().values()) == {100.0}
+
+
+def test_without_transfer_the_weights_differ_first() -> None:
+    report = check_parity(ours(), theirs(), X)
+    assert not report.ok
+    assert report.first_divergence is not None
+    assert (report.first_divergence.level, report.first_divergence.path) == ("weights", "0")
+
+
+def test_neither_net_changes_when_a_layer_fails() -> None:
+    class Broken(nn.ReLU):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no such kernel")
+
+    gluon_net, torch_net = ours(), theirs()
+    torch_net[1] = Broken()
+    before = _state(gluon_net, torch_net)
+    report = check_parity(gluon_net, torch_net, X, transfer=True)
+    assert not report.ok
+    assert "no such kernel" in "".join(row.detail for row in report.rows)
+    assert _state(gluon_net, torch_net) == before
+
+
+@pytest.mark.parametrize("levels", [("structure",), ("forward",), ("backward",)])
+def test_a_truncated_pair_never_passes(levels: tuple[str, ...]) -> None:
+    report = check_parity(ours(), theirs()[:-1], X, levels=levels)
+    assert not report.ok
+
+
+def test_an_input_of_zeros_proves_nothing() -> None:
+    report = check_parity(ours(), theirs(), np.zeros_like(X), transfer=True)
+    assert not report.ok
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_input_that_is_not_finite_proves_nothing(bad: float) -> None:
+    x = X.copy()
+    x[0, 0, 0, 0] = bad
+    assert not check_parity(ours(), theirs(), x, transfer=True).ok
+
+
+def test_dead_activations_prove_nothing() -> None:
+    gluon_net = ours()
+    conv = gluon_net[0]
+    conv.bias.set_data(mx.nd.ones(4) * -1000)
+    report = check_parity(gluon_net, theirs(), X, transfer=True)
+    assert not report.ok
+    assert any("dead" in row.detail for row in report.rows)
+
+
+def test_no_level_is_no_pass() -> None:
+    assert not check_parity(ours(), theirs(), X, levels=(), transfer=True).ok
+
+
+@pytest.mark.parametrize(
+    "arguments", [(None, None), ("swapped",), (ours, theirs)], ids=["none", "swapped", "functions"]
+)
+def test_what_is_no_pair_is_refused(arguments: tuple) -> None:
+    pair = (theirs(), ours()) if arguments == ("swapped",) else arguments
+    with pytest.raises(ParityError):
+        check_parity(pair[0], pair[1], X)
+
+
+def test_unknown_levels_are_refused() -> None:
+    with pytest.raises(ParityError, match="structure"):
+        check_parity(ours(), theirs(), X, levels=("feelings",))
+
+
+def test_labels_start_the_backward_pass_from_the_loss() -> None:
+    report = check_parity(ours(), theirs(), X, labels=np.array([1, 3]), transfer=True)
+    assert report.ok, str(report)
+    assert any("loss" in row.quantity for row in report.rows)

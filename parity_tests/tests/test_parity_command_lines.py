@@ -1,0 +1,50 @@
+"""Hostile command lines of `python -m parity_tests`, `snapshot`, `compare` and the matrix."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cnn_data.tests.command_lines import AMOUNTS, check_command_lines, lay_out
+from cnn_harness.errors import CommandError
+from parity_tests.__main__ import main
+from parity_tests.gate import matrix
+
+FLAGS = [
+    "--model", "--level", "--steps", "--full", "--gluon", "--torch", "--input", "--transfer",
+    "--faults", "--clean", "--batch-size", "--seed", "--report", "lenet,lenet", "forward",
+    "1,3,8,8", "os:getcwd", "sys:nothing", "no.such:net", "file:x", "builtins:print",
+]  # fmt: skip
+GATE = ["--model", "--full", "--side", "mxnet", "--seed", "--report"]
+COMMANDS: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
+    "parity": (main, FLAGS),
+    "snapshot": (lambda argv: main(["snapshot", *argv]), GATE),
+    "compare": (lambda argv: main(["compare", *argv]), GATE),
+    "matrix": (matrix.main, []),
+}
+
+
+@pytest.fixture
+def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "here"
+    lay_out(folder)
+    monkeypatch.chdir(folder)
+    here = sys.modules[main.__module__]
+
+    def not_here(*_: object, **__: object) -> None:
+        raise CommandError("not here")
+
+    # What takes minutes has tests of its own.
+    for name in ("check_data", "check_optimizer", "check_scale", "check_training", "project_case",
+                 "clean_command", "faults_command"):  # fmt: skip
+        monkeypatch.setattr(here, name, not_here)
+    monkeypatch.setattr("parity_tests.gate.snapshot.fresh", not_here)
+    monkeypatch.setattr("parity_tests.gate.compare.fresh", not_here)
+    return folder
+
+
+@pytest.mark.parametrize("examples", AMOUNTS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_lines(command: str, examples: int, hostile_folder: Path) -> None:
+    check_command_lines(*COMMANDS[command], examples, hostile_folder)

@@ -1,0 +1,1 @@
+"""What the mirror's train command is made of."""

@@ -1,0 +1,159 @@
+"""What a run is made of: the net and its objective, optimizer, batches, device, processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from cnn_data import Batches, Dataset, pixels
+from cnn_harness.config import TrainConfig
+from cnn_harness.errors import CommandError
+from cnn_harness.initial import initial_arrays
+from cnn_harness.jobs.peers import ALONE, Peers
+from torch_ref.models import ClassicCNN, get_model
+from torch_ref.optim import SGD, Adam
+from torch_ref.training import processes
+from torch_ref.training.devices import device
+from torch_ref.training.losses import loss_for
+from torch_ref.transfer import to_gluon, to_torch
+
+__all__ = [
+    "EVALUATION_BATCH",
+    "Objective",
+    "Training",
+    "build_net",
+    "make_batches",
+    "make_optimizer",
+    "prepare",
+    "to_device",
+]
+
+EVALUATION_BATCH = 256
+FIXED = ("running_mean", "running_var", "bitmaps")  # not drawn: they start as the layer has them
+
+
+class Objective(nn.Module):
+    """Net, loss and hits: (x, y) -> (loss, hits, predicted), each (N,)."""
+
+    def __init__(self, net: ClassicCNN) -> None:
+        super().__init__()
+        self.net = net
+        self.loss = loss_for(net)
+
+    def forward(
+        self, x: torch.Tensor, y: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        outputs = self.net(x)
+        winner = torch.argmin if self.net.smallest_wins else torch.argmax
+        predicted = winner(outputs.detach(), dim=1)
+        return self.loss(outputs, y), predicted == y, predicted
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run that is ready to start: everything that could be refused has been checked."""
+
+    config: TrainConfig
+    dataset: Dataset
+    device: torch.device
+    net: ClassicCNN
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+    together: nn.Module  # the objective, with gradients summed over all processes
+    train: Batches
+    test: Batches
+    peers: Peers = ALONE
+    dtype: str = "float32"
+
+
+def build_net(
+    config: TrainConfig, dataset: Dataset, where: torch.device, dtype: str = "float32"
+) -> ClassicCNN:
+    """The configured net for this dataset, its weights drawn from the seed as Gluon's are.
+
+    Raises: ModelError where the images are too small for it, or the classes too many.
+    """
+    height, width, channels = dataset.shape
+    if height != width:
+        raise CommandError(
+            f"{dataset.name} has images of {height}×{width}, expected square ones: "
+            f"pass --image-size {max(height, width)}"
+        )
+    net = get_model(config.model, len(dataset.class_names), channels, height)
+    # First weights are drawn by Gluon's names, so that both frameworks draw the same. A BatchNorm
+    # is known by its statistics, so that all of the state is named before they are left out.
+    named = to_gluon({name: value.numpy() for name, value in net.state_dict().items()})
+    shapes = {n: a.shape for n, a in named.items() if n.rpartition(".")[2] not in FIXED}
+    first = to_torch(initial_arrays(shapes, config.initialiser, config.seed))
+    net.load_state_dict({n: torch.from_numpy(a) for n, a in first.items()}, strict=False)
+    return net.to(where, getattr(torch, dtype))
+
+
+def make_optimizer(net: ClassicCNN, config: TrainConfig) -> torch.optim.Optimizer:
+    """The configured optimizer, by MXNet's update rules, over all parameters of the net."""
+    if config.optimizer == "adam":
+        return Adam(net.parameters(), lr=config.lr, wd=config.wd)
+    return SGD(
+        net.parameters(),
+        lr=config.lr,
+        momentum=config.momentum,
+        wd=config.wd,
+        nesterov=config.nesterov,
+    )
+
+
+def make_batches(
+    config: TrainConfig, dataset: Dataset, peers: Peers = ALONE
+) -> tuple[Batches, Batches]:
+    """The training batches of a run, of which each process sees its part, and the test batches."""
+    prepared = pixels(config.normalise, dataset.mean, dataset.std)
+    train = Batches(
+        dataset.train,
+        config.batch_size,
+        prepared,
+        augment=config.augment,
+        shuffle=True,
+        seed=config.seed,
+        shard=(peers.rank, peers.count),
+    )
+    return train, Batches(dataset.test, EVALUATION_BATCH, prepared)
+
+
+def prepare(
+    config: TrainConfig,
+    dataset: Dataset,
+    ctx: str = "auto",
+    peers: Peers = ALONE,
+    *,
+    dtype: str = "float32",
+) -> Training:
+    """Build net, optimizer and batches; writes nothing.
+
+    Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
+    """
+    where = device(ctx)
+    net = build_net(config, dataset, where, dtype)
+    objective = Objective(net)
+    train, test = make_batches(config, dataset, peers)
+    return Training(
+        config=config,
+        dataset=dataset,
+        device=where,
+        net=net,
+        optimizer=make_optimizer(net, config),
+        objective=objective,
+        together=processes.together(peers, objective),
+        train=train,
+        test=test,
+        peers=peers,
+        dtype=dtype,
+    )
+
+
+def to_device(
+    x: np.ndarray, y: np.ndarray, where: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(x).to(where), torch.from_numpy(y.astype(np.int64)).to(where)
