@@ -25,6 +25,8 @@ def load_quietly() -> None:
         try:
             import mxnet
 
+            import mxnet_compat  # noqa: F401  (MXNet beside a current Python and numpy)
+
             mxnet.nd.waitall()  # starts the engine, which is when it writes
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(

@@ -1,0 +1,174 @@
+"""MXNet beside a numpy that has lost the names it reads: `mxnet_compat`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mxnet_compat
+
+# numpy as later releases have it
+BARE = """
+import sys, warnings
+import numpy
+import mxnet_compat
+for name, (removed, _) in mxnet_compat.REMOVED.items():
+    vars(numpy).pop(name, None)
+numpy.__all__ = [name for name in numpy.__all__ if name in vars(numpy)]
+def gone(name):
+    raise AttributeError(name)
+numpy.__getattr__ = gone
+"""
+TRAIN = """
+import mxnet as mx
+from mxnet import autograd, gluon
+net = gluon.nn.HybridSequential()
+net.add(gluon.nn.Conv2D(4, 3), gluon.nn.BatchNorm(), gluon.nn.Dense(3))
+net.initialize(mx.init.Xavier())
+net.hybridize()
+trainer = gluon.Trainer(net.collect_params(), "adam")
+x = mx.nd.array(numpy.arange(64).reshape(2, 1, 8, 4) / 64)
+with autograd.record():
+    loss = net(x).square().sum()
+loss.backward()
+trainer.step(2)
+assert numpy.isfinite(net(x).asnumpy()).all()
+assert mx.nd.zeros(tuple(numpy.array([2, 3]))).shape == (2, 3)
+assert mx.nd.ones((2, 3)).reshape((numpy.int64(3), numpy.int64(2))).shape == (3, 2)
+print("trained")
+"""
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin", **environment},
+    )  # fmt: skip
+
+
+def test_without_help_mxnet_does_not_import_beside_a_bare_numpy() -> None:
+    done = python(BARE + "import mxnet")
+    assert done.returncode == 1
+    assert "AttributeError" in done.stderr
+
+
+def test_mxnet_trains_beside_a_bare_numpy_and_nobody_sees_a_name_more() -> None:
+    done = python(
+        BARE
+        + "before = set(dir(numpy))\n"
+        + "mxnet_compat.install(force=True)\n"
+        + TRAIN
+        + "new = set(dir(numpy)) - before  # submodules that somebody imported\n"
+        + "assert all(isinstance(vars(numpy)[name], type(sys)) for name in new), new\n"
+        + "import scipy.sparse\n"  # MXNet imports it
+        + "assert scipy.sparse._base.np is sys.modules['numpy'] is numpy\n"
+    )
+    assert (done.returncode, done.stdout) == (0, "trained\n"), done.stderr
+
+
+def test_what_mxnet_sees_of_numpy_is_numpy_itself() -> None:
+    view = mxnet_compat.numpy_view()
+    assert view is not np
+    for name, value in vars(np).items():
+        if name not in ("bool", "int"):
+            assert vars(view)[name] is value
+    assert view.bool is bool
+    np.testing.assert_array_equal(view.msort(np.array([[3, 1], [2, 4]])), [[2, 1], [3, 4]])
+    np.testing.assert_array_equal(view.in1d([[1, 2], [3, 4]], [2, 3]), [False, True, True, False])
+    assert view.product([2, 3]) == 6
+    assert view.NZERO == 0
+    assert np.signbit(view.NZERO)
+
+
+def test_what_numpy_moved_out_says_where_it_is() -> None:
+    with pytest.raises(RuntimeError, match="numpy_financial"):
+        mxnet_compat.REMOVED["npv"][1](0.1, [1])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("mxnet_compat.MXNETS = ('1.2.3',)", "MXNet 1.9.1; it was tried with 1.2.3"),
+        ("mxnet_compat.NUMPYS = ((3, 0), (3, 1))", "; it was tried with 3.0 to 3.1"),
+        ("mxnet_compat.PYTHONS = ((3, 14), (3, 15))", "; it was tried with 3.14 to 3.15"),
+    ],
+)
+def test_an_unknown_combination_is_refused_in_one_line(change: str, said: str) -> None:
+    done = python(f"import mxnet_compat\n{change}\nmxnet_compat.install(force=True)\nimport mxnet")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: mxnet_compat does not know")
+    assert said in last
+
+
+def test_where_mxnet_imports_by_itself_nothing_is_done() -> None:
+    if mxnet_compat.needed():
+        pytest.skip("this numpy or Python needs the border")
+    done = python("import sys; before = list(sys.meta_path); import mxnet_compat\n"
+                  "print(sys.meta_path == before)")  # fmt: skip
+    assert done.stdout == "True\n"
+
+
+# Pythons of this machine that MXNet was tried with, and the numpy that each gets.
+ELSEWHERE = [("3.11", "1.26.4"), ("3.12", "1.26.4"), ("3.12", "2.1.3"), ("3.13", "2.5")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("version", "numpy"), ELSEWHERE)
+def test_mxnet_trains_on_other_pythons(version: str, numpy: str, tmp_path: Path) -> None:
+    """A new environment with MXNet and that numpy alone: warnings of numpy are errors."""
+    interpreter = find_python(version)
+    if interpreter is None:
+        pytest.skip(f"no python{version} here")
+    environment = tmp_path / "environment"
+    subprocess.run([interpreter, "-m", "venv", str(environment)], check=True)
+    command = str(environment / "bin" / "python")
+    install = [command, "-m", "pip", "install", "-q"]
+    subprocess.run([*install, "--no-deps", "mxnet==1.9.1"], check=True)
+    subprocess.run([*install, f"numpy=={numpy}.*" if numpy.count(".") == 1 else f"numpy=={numpy}",
+                    "setuptools", "requests"], check=True)  # fmt: skip
+    code = (
+        "import numpy\nbefore = set(dir(numpy))\nimport mxnet_compat\n"
+        + TRAIN
+        + WORKERS
+        + "assert set(dir(numpy)) == before\n"
+    )
+    script = tmp_path / "train.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [command, "-W", "error:::numpy", str(script)], capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(mxnet_compat.__file__).parent)},
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "trained\nworked\n"), done.stderr
+
+
+WORKERS = """
+import pickle, threading
+data = gluon.data.ArrayDataset(numpy.arange(12, dtype="float32"), numpy.arange(12))
+loader = gluon.data.DataLoader(data, batch_size=3, num_workers=2)
+assert [int(y.sum().asscalar()) for _, y in loader] == [3, 12, 21, 30]
+assert (pickle.loads(pickle.dumps(x)) == x).asnumpy().all()
+sums = []
+threads = [threading.Thread(target=lambda: sums.append(float(x.sum().asscalar()))) for _ in "ab"]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len(set(sums)) == 1
+print("worked")
+"""
+
+
+def find_python(version: str) -> str | None:
+    """An interpreter of that version: on the path, or one that pyenv keeps."""
+    import shutil
+
+    on_path = shutil.which(f"python{version}")
+    kept = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for candidate in ([on_path] if on_path else []) + [str(path) for path in kept]:
+        done = subprocess.run([candidate, "-c", "import sys; print(sys.version_info[:2])"],
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        if done.stdout.strip() == str(tuple(map(int, version.split(".")))):
+            return candidate
+    return None

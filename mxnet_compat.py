@@ -1,0 +1,245 @@
+"""MXNet 1.9.1 on Python 3.12 and 3.13 and on numpy 1.24 to 2.x: `import mxnet_compat` first.
+
+    import mxnet_compat
+    import mxnet as mx
+
+MXNet 1.9.1 reads names that numpy and Python have removed since its last release. This module gives
+them to MXNet alone: the modules of `mxnet` import a view of numpy that has the old names, and
+everybody else sees numpy as it is, with no attribute and no warning more. It needs nothing but
+numpy, is a single file, and does nothing at all where MXNet imports by itself (numpy before 1.24 on
+Python before 3.12).
+
+Raises ImportError, in one line, at `import mxnet` for a combination that has not been tried.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import importlib.abc
+import importlib.machinery
+import re
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+__all__ = ["REMOVED", "install", "needed", "numpy_view"]
+
+# What has been tried: with anything else a silent difference is possible, so it is refused.
+PYTHONS = ((3, 8), (3, 13))
+NUMPYS = ((1, 17), (2, 5))
+MXNETS = ("1.9.1",)
+
+
+def needed() -> bool:
+    """Whether MXNet 1.9.1 does not import by itself here."""
+    return _version(numpy.__version__) >= (1, 24) or sys.version_info >= (3, 12)
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = re.findall(r"\d+", text)[:2]
+    return int(major), int(minor)
+
+
+def _financial(name: str) -> Callable[..., Any]:
+    def removed(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(
+            f"numpy.{name} was removed in numpy 1.20 (NEP 32); use the package numpy_financial"
+        )
+
+    removed.__name__ = name
+    return removed
+
+
+def _msort(a: Any) -> Any:
+    return numpy.sort(a, axis=0)
+
+
+def _in1d(ar1: Any, ar2: Any, assume_unique: bool = False, invert: bool = False) -> Any:
+    ar1 = numpy.asarray(ar1).ravel()
+    return numpy.isin(ar1, ar2, assume_unique=assume_unique, invert=invert)
+
+
+# Every name that MXNet 1.9.1 reads from numpy and a newer numpy lacks: the release that removed it,
+# and what MXNet is given. `bool` and `int` were Python's own types; numpy 2 has another `bool`.
+# https://numpy.org/doc/stable/release/1.24.0-notes.html, 2.0.0-notes.html (NEP 52)
+REMOVED: Mapping[str, tuple[str, Any]] = {
+    "bool": ("1.24", bool),
+    "int": ("1.24", int),
+    "NaN": ("2.0", float("nan")),
+    "NAN": ("2.0", float("nan")),
+    "Inf": ("2.0", float("inf")),
+    "PINF": ("2.0", float("inf")),
+    "NINF": ("2.0", -float("inf")),
+    "PZERO": ("2.0", 0.0),
+    "NZERO": ("2.0", -0.0),
+    "float_": ("2.0", numpy.float64),
+    "alltrue": ("2.0", numpy.all),
+    "sometrue": ("2.0", numpy.any),
+    "product": ("2.0", numpy.prod),
+    "cumproduct": ("2.0", numpy.cumprod),
+    "round_": ("2.0", numpy.around),
+    "msort": ("2.0", _msort),
+    "row_stack": ("2.5", numpy.vstack),
+    "in1d": ("2.5", _in1d),
+    "trapz": ("2.5", getattr(numpy, "trapezoid", None)),
+    "mirr": ("1.20", _financial("mirr")),
+    "npv": ("1.20", _financial("npv")),
+    "pmt": ("1.20", _financial("pmt")),
+    "ppmt": ("1.20", _financial("ppmt")),
+    "pv": ("1.20", _financial("pv")),
+    "rate": ("1.20", _financial("rate")),
+}
+# Python's own types under numpy's name: what they meant to MXNet, also where numpy reuses the name.
+_ALWAYS = ("bool", "int")
+
+
+def numpy_view() -> types.ModuleType:
+    """numpy with the names of `REMOVED`; what it has itself is the very same object."""
+    view = types.ModuleType("numpy", numpy.__doc__)
+    vars(view).update(vars(numpy))
+    for name, (_, value) in REMOVED.items():
+        if name in _ALWAYS or name not in vars(view):
+            setattr(view, name, value)
+    return view
+
+
+def install(force: bool = False) -> None:
+    """Let `import mxnet` work here; called by importing this module, where it is `needed`.
+
+    A second call, or one after MXNet was imported, changes nothing. `force` is for trying it where
+    MXNet needs no help.
+    """
+    if not (force or needed()) or "mxnet" in sys.modules:
+        return
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds MXNet's modules as Python does, and has them loaded with an import of their own."""
+
+    def __init__(self) -> None:
+        self._builtins: dict[str, Any] | None = None
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname.partition(".")[0] != "mxnet":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is None or type(spec.loader) is not importlib.machinery.SourceFileLoader:
+            return spec
+        if self._builtins is None:
+            _refuse_unknown(Path(spec.loader.path).parent)
+            self._builtins = {**vars(builtins), "__import__": _Import(numpy_view())}
+        spec.loader = _Loader(fullname, spec.loader.path, self._builtins)
+        return spec
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Executes a module with builtins of its own, which every function in it keeps."""
+
+    def __init__(self, fullname: str, path: str, own: dict[str, Any]) -> None:
+        super().__init__(fullname, path)
+        self._own = own
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        vars(module)["__builtins__"] = self._own
+        if module.__name__ in _WRITES_ATTRIBUTES and _version(numpy.__version__) >= (2, 0):
+            vars(module)["str"] = _OldString
+        super().exec_module(module)
+
+
+class _Import:
+    """`__import__` as MXNet's modules see it."""
+
+    def __init__(self, view: types.ModuleType) -> None:
+        self._view = view
+
+    def __call__(
+        self, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+    ) -> Any:
+        if level == 0:
+            if name == "numpy" or (name.startswith("numpy.") and not fromlist):
+                if name != "numpy":
+                    importlib.import_module(name)
+                return self._view
+            if name == "numpy.core.numeric" and tuple(fromlist) == ("normalize_axis_tuple",):
+                return _axis_tools()
+            if name == "numpy.compat" and tuple(fromlist) == ("basestring",):
+                return types.SimpleNamespace(basestring=str)
+            if name.partition(".")[0] == "distutils":
+                _require_distutils()
+        return builtins.__import__(name, globals, locals, fromlist, level)
+
+
+def _axis_tools() -> types.ModuleType:
+    """Where `normalize_axis_tuple` is: it was numpy.core's, which warns since numpy 2."""
+    new = _version(numpy.__version__) >= (2, 0)
+    return importlib.import_module("numpy.lib.array_utils" if new else "numpy.core.numeric")
+
+
+def _require_distutils() -> None:
+    """setuptools brings the distutils that Python 3.12 no longer has."""
+    if sys.version_info < (3, 12) or "distutils" in sys.modules:
+        return
+    try:
+        importlib.import_module("setuptools")
+        importlib.import_module("distutils")
+    except ImportError as error:
+        raise ImportError(
+            "MXNet needs distutils, which Python 3.12 removed: pip install setuptools"
+        ) from error
+
+
+# Modules that write operator attributes as text for MXNet's C library with `str(value)`. numpy 2
+# writes its scalars inside a tuple as `np.int64(3)`, which the library cannot read.
+_WRITES_ATTRIBUTES = frozenset(
+    {"mxnet._ctypes.ndarray", "mxnet._ctypes.symbol", "mxnet.symbol.symbol", "mxnet.io.io"}
+)
+
+
+class _OldStringType(type):
+    def __call__(cls, value: Any = "", *more: Any) -> str:
+        if isinstance(value, (tuple, list)) and any(isinstance(v, numpy.generic) for v in value):
+            with numpy.printoptions(legacy="1.25"):  # type: ignore[arg-type, unused-ignore]
+                return str(value, *more)
+        return str(value, *more)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, str)
+
+
+class _OldString(metaclass=_OldStringType):
+    """`str`, by which a tuple of numpy's numbers reads as it did before numpy 2."""
+
+
+def _refuse_unknown(folder: Path) -> None:
+    """Raise ImportError for a Python, numpy or MXNet with which this has not been tried."""
+    text = (folder / "libinfo.py").read_text(encoding="utf-8")
+    match = re.search(r"^__version__ = ['\"]([^'\"]+)", text, re.MULTILINE)
+    mxnet = match.group(1) if match else "unknown"
+    here = sys.version_info[:2]
+    for what, is_known, known in (
+        (f"MXNet {mxnet}", mxnet in MXNETS, " or ".join(MXNETS)),
+        (f"Python {here[0]}.{here[1]}", PYTHONS[0] <= here <= PYTHONS[1], _range(PYTHONS)),
+        (
+            f"numpy {numpy.__version__}",
+            NUMPYS[0] <= _version(numpy.__version__) <= NUMPYS[1],
+            _range(NUMPYS),
+        ),
+    ):
+        if not is_known:
+            raise ImportError(f"mxnet_compat does not know {what}; it was tried with {known}")
+
+
+def _range(bounds: tuple[tuple[int, int], tuple[int, int]]) -> str:
+    return " to ".join(f"{major}.{minor}" for major, minor in bounds)
+
+
+install()
