@@ -13,7 +13,7 @@ Operators follow MXNet where torch's namesake differs; the differences live in `
 `python -m mxnet_files` converts from the command line.
 """
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 from mxnet_files.errors import SymbolError
@@ -36,4 +36,6 @@ _NEED_TORCH = {
 def __getattr__(name: str) -> Any:
     if name in _NEED_TORCH:
         return getattr(import_module(f"mxnet_files.{_NEED_TORCH[name]}"), name)
+    if name == "__version__":
+        return metadata.version("gluon-cnn-parity")
     raise AttributeError(f"module 'mxnet_files' has no attribute {name!r}")

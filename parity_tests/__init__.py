@@ -10,6 +10,8 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from gluon_cnn_parity import __version__
+
 # Where only torch is installed, what needs no MXNet works all the same (`parity_tests.gate`).
 if find_spec("mxnet") is not None:
     if "mxnet" not in sys.modules:
@@ -33,6 +35,7 @@ __all__ = [
     "Report",
     "Row",
     "Verdict",
+    "__version__",
     "check_parity",
     "compare",
 ]

@@ -3,3 +3,7 @@
 Importing the package imports nothing heavy: `torch_ref.transfer` and
 `mxnet_files.reading.params_file` work where neither framework is installed.
 """
+
+from gluon_cnn_parity import __version__
+
+__all__ = ["__version__"]

@@ -3,6 +3,7 @@
 Nothing here knows MXNet or PyTorch, and TensorFlow is never imported.
 """
 
+from gluon_cnn_parity import __version__
 from cnn_data.augment import AUGMENTATIONS
 from cnn_data.batches import Batches
 from cnn_data.catalog import dataset_names
@@ -21,6 +22,7 @@ __all__ = [
     "Dataset",
     "Pixels",
     "Split",
+    "__version__",
     "dataset_names",
     "load_dataset",
     "pixels",

@@ -13,6 +13,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from gluon_cnn_parity import missing
+
 __all__ = ["load_quietly"]
 
 
@@ -23,16 +25,16 @@ def load_quietly() -> None:
     with tempfile.TemporaryFile() as caught, _lightly():
         os.dup2(caught.fileno(), 2)
         try:
+            # isort: split
             import mxnet
 
             import mxnet_compat  # noqa: F401  (MXNet beside a current Python and numpy)
 
             mxnet.nd.waitall()  # starts the engine, which is when it writes
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"{error.msg}: install MXNet with pip install -e '.[cpu]' or '.[gpu]'",
-                name=error.name,
-            ) from error
+            if error.name != "mxnet":  # what MXNet needs
+                raise
+            raise ModuleNotFoundError(missing("mxnet", "cpu"), name="mxnet") from None
         finally:
             os.dup2(kept, 2)
             os.close(kept)

@@ -18,9 +18,9 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
+from gluon_cnn_parity import started
 from gluon_cnn.runtime import machine, tuning
 from gluon_cnn.runtime.cuda import WHEEL, Cuda, probe
 from gluon_cnn.runtime.loading import load_quietly
@@ -54,6 +54,10 @@ TRIAL = "GLUON_CNN_TRIAL"  # settings that a process of `--tune` is to measure, 
 # as long as with threads that sleep at once, and with 10,000 spins on bound threads twice.
 SPINS = "10000"
 
+# Commands that compute nothing: `--help` alone, and those that start other processes, each of which
+# settles for itself.
+WITHOUT_MXNET = ("", "launch", "prepare")
+
 _settled: tuple[Setting, ...] = ()
 _CUDA: Cuda | None = None
 
@@ -74,8 +78,8 @@ def settle() -> tuple[Setting, ...]:
     and nothing is set.
     """
     global _settled
-    if _command(sys.orig_argv) == "launch":
-        return ()  # it starts the processes that compute, each of which settles for itself
+    if _command(sys.orig_argv) in WITHOUT_MXNET:
+        return ()
     if "mxnet" in sys.modules:
         warnings.warn(
             "mxnet was imported before gluon_cnn: its threads and engine stay as they are; "
@@ -153,7 +157,7 @@ def cpu_devices(argv: Sequence[str]) -> int:
     MXNet has to be told before it is imported, which is before any command parses its flags.
     """
     asked = ""
-    if _command(argv):
+    if _command(argv) is not None:
         for flag, value in zip(argv, [*argv[1:], ""], strict=True):
             if flag == "--ctx":
                 asked = value
@@ -162,12 +166,10 @@ def cpu_devices(argv: Sequence[str]) -> int:
     return len(asked.split(",")) if asked.startswith("cpu:") else 1
 
 
-def _command(argv: Sequence[str]) -> str:
-    """Which of this package's commands a command line starts, such as "train"; empty for none."""
-    for flag, module in pairwise(argv):
-        if flag == "-m":
-            return module.removeprefix("gluon_cnn.") if module.startswith("gluon_cnn.") else ""
-    return ""
+def _command(argv: Sequence[str]) -> str | None:
+    """Which of this package's commands a command line starts, such as "train"; None for none."""
+    process = started(argv)
+    return process.command if process is not None and process.package == "gluon_cnn" else None
 
 
 def _choices(devices: int = 1) -> list[Setting]:

@@ -1,0 +1,123 @@
+"""What all packages of this distribution share: its version, its extras, the Python it runs on.
+
+Standard library alone, and readable by any Python from 3.8 on: it is imported before everything
+else, and says in one line what is missing.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Started", "__version__", "missing", "refuse", "require", "started"]
+
+DISTRIBUTION = "gluon-cnn-parity"
+PYTHONS = ((3, 11),)  # as python_requires in setup.cfg
+
+# Console script → the package whose commands it runs
+SCRIPTS = {"gluon-cnn": "gluon_cnn", "gluon-parity": "parity_tests", "mxnet-files": "mxnet_files"}
+PACKAGES = (*SCRIPTS.values(), "cnn_data", "torch_ref")
+
+_MODULE_FLAG = re.compile(r"-[bBdEhiIOPqsSuvVx?]*m(.*)", re.DOTALL)
+_CODE_FLAG = re.compile(r"-[bBdEhiIOPqsSuvVx?]*c.*", re.DOTALL)
+_FLAGS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
+
+
+class Started(NamedTuple):
+    """Which command of this distribution a process runs."""
+
+    program: str  # as the user typed it: "python -m gluon_cnn.train", "gluon-cnn train"
+    package: str  # "gluon_cnn"
+    command: str  # "train"; empty for the package's own, as in `gluon-cnn --help`
+
+
+def started(argv: Sequence[str] | None = None) -> Started | None:
+    """The command that a command line such as `sys.orig_argv` (the default) starts.
+
+    None where it starts somebody else's program, whatever flags that program has.
+
+    >>> started(["python", "-m", "gluon_cnn.train", "--epochs", "1"])
+    Started(program='python -m gluon_cnn.train', package='gluon_cnn', command='train')
+    >>> started(["python", "/usr/bin/gluon-cnn", "train"])
+    Started(program='gluon-cnn train', package='gluon_cnn', command='train')
+    >>> started(["python", "script.py", "-m", "gluon_cnn.train"])
+    """
+    words = list(getattr(sys, "orig_argv", sys.argv) if argv is None else argv)[1:]
+    while words and words[0].startswith("-"):
+        flag = words.pop(0)
+        if module := _MODULE_FLAG.fullmatch(flag):
+            name = module[1] or (words.pop(0) if words else "")
+            return _started_module(name, words)
+        if _CODE_FLAG.fullmatch(flag):
+            return None
+        if flag in _FLAGS_WITH_VALUE:
+            del words[:1]
+    script = Path(words.pop(0)).name if words else ""
+    return _with_command(script, SCRIPTS[script], words) if script in SCRIPTS else None
+
+
+def _started_module(name: str, arguments: Sequence[str]) -> Started | None:
+    package, _, command = name.partition(".")
+    if package not in PACKAGES:
+        return None
+    if command in ("", "__main__"):
+        return _with_command(f"python -m {package}", package, arguments)
+    return Started(f"python -m {name}", package, command)
+
+
+def _with_command(program: str, package: str, arguments: Sequence[str]) -> Started:
+    command = arguments[0] if arguments and re.fullmatch(r"[a-z]+", arguments[0]) else ""
+    return Started(f"{program} {command}".rstrip(), package, command)
+
+
+def missing(package: str, extras: str) -> str:
+    """What to say where a package is missing that these extras bring, such as `cpu,parity`."""
+    return f"{package} is not installed: pip install -e '.[{extras}]'"
+
+
+def refuse(program: str, message: str) -> SystemExit:
+    """Print one line on stderr; the exception to raise ends the process with exit status 2."""
+    print(f"{program}: error: {message}", file=sys.stderr)
+    return SystemExit(2)
+
+
+def require(*packages: str, extras: str, program: str) -> None:
+    """End a command in one line, with exit status 2, where a package that it needs is missing."""
+    for package in packages:
+        if not _is_installed(package):
+            raise refuse(program, missing(package, extras))
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # an import hook's own refusal
+        return False
+
+
+def _require_python() -> None:
+    if sys.version_info[:2] in PYTHONS:
+        return
+    supported = " and ".join(".".join(map(str, python)) for python in PYTHONS)
+    here = ".".join(map(str, sys.version_info[:3]))
+    message = f"{DISTRIBUTION} runs on Python {supported}, this is {here} ({sys.executable})"
+    command = started()
+    if command is not None:
+        raise refuse(command.program, message)
+    raise ImportError(message)
+
+
+def _version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:  # the source tree alone, on PYTHONPATH
+        return "0+unknown"
+
+
+_require_python()
+__version__ = _version()
