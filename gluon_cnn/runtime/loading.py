@@ -25,10 +25,10 @@ def load_quietly() -> None:
     with tempfile.TemporaryFile() as caught, _lightly():
         os.dup2(caught.fileno(), 2)
         try:
-            # isort: split
-            import mxnet
+            import mxnet_compat
 
-            import mxnet_compat  # noqa: F401  (MXNet beside a current Python and numpy)
+            mxnet_compat.install()  # before MXNet is looked for: MXNet beside a current numpy
+            import mxnet
 
             mxnet.nd.waitall()  # starts the engine, which is when it writes
         except ModuleNotFoundError as error:
