@@ -148,11 +148,23 @@ class _Loader(importlib.machinery.SourceFileLoader):
         super().__init__(fullname, path)
         self._own = own
 
+    def get_code(self, fullname: str) -> types.CodeType | None:
+        if fullname not in _MENDED:
+            return super().get_code(fullname)
+        source = self.get_data(self.path)
+        for old, new in _MENDED[fullname]:
+            if old not in source:
+                raise ImportError(f"{self.path} is not MXNet 1.9.1's: {old.decode()} is not in it")
+            source = source.replace(old, new)
+        return self.source_to_code(source, self.path)
+
     def exec_module(self, module: types.ModuleType) -> None:
         vars(module)["__builtins__"] = self._own
         if module.__name__ in _WRITES_ATTRIBUTES and _version(numpy.__version__) >= (2, 0):
             vars(module)["str"] = _OldString
         super().exec_module(module)
+        if module.__name__ == "mxnet.ndarray.ndarray":
+            module.NDArray.__array__ = _as_array
 
 
 class _Import:
@@ -195,6 +207,28 @@ def _require_distutils() -> None:
         raise ImportError(
             "MXNet needs distutils, which Python 3.12 removed: pip install setuptools"
         ) from error
+
+
+# Source that numpy 2 reads otherwise. numpy 2.3 has no `tostring`. 0.0 + numpy.float32(x) was a
+# float64 before NEP 50 and is a float32 since: metrics would add up their losses in float32.
+_MENDED: Mapping[str, tuple[tuple[bytes, bytes], ...]] = {
+    "mxnet.recordio": ((b".tostring()", b".tobytes()"),),
+    "mxnet.metric": (
+        (b"sum_metric = 0.0\n", b"sum_metric = numpy.float64(0.0)\n"),
+        (b"sum_metric = 0.\n", b"sum_metric = numpy.float64(0.0)\n"),
+        (b"        loss = 0.\n", b"        loss = numpy.float64(0.0)\n"),
+    ),
+}
+
+
+def _as_array(array: Any, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+    """What `numpy.asarray(NDArray)` is.
+
+    Without it numpy walks down the array as a sequence of arrays without an end, which it cut off
+    at 32 dimensions before numpy 2 and refuses since: `numpy.all(a == b)` of two NDArrays worked.
+    """
+    values = array.asnumpy()
+    return values if dtype is None else values.astype(dtype, copy=False)
 
 
 # Modules that write operator attributes as text for MXNet's C library with `str(value)`. numpy 2

@@ -37,6 +37,16 @@ trainer.step(2)
 assert numpy.isfinite(net(x).asnumpy()).all()
 assert mx.nd.zeros(tuple(numpy.array([2, 3]))).shape == (2, 3)
 assert mx.nd.ones((2, 3)).reshape((numpy.int64(3), numpy.int64(2))).shape == (3, 2)
+# a label of several numbers in a record; numpy 2.3 has no ndarray.tostring
+record = mx.recordio.pack((0, numpy.array([1, 2.5], "float32"), 0, 0), b"image")
+header, image = mx.recordio.unpack(record)
+assert image == b"image" and header.label.tolist() == [1, 2.5]
+# sums of float32 losses are float64, as before NEP 50
+metric = mx.metric.Loss()
+for loss in (0.1, 1e-9):
+    metric.update(None, [mx.nd.array([loss])])
+assert metric.sum_metric == float(numpy.float32(0.1)) + float(numpy.float32(1e-9))
+assert numpy.all(x == x) and numpy.asarray(x).shape == x.shape
 print("trained")
 """
 
