@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Started", "__version__", "missing", "refuse", "require", "started"]
+__all__ = [
+    "DISTRIBUTION",
+    "EXTRAS",
+    "Started",
+    "__version__",
+    "did_you_mean",
+    "missing",
+    "program",
+    "refuse",
+    "require",
+    "started",
+]
 
 DISTRIBUTION = "gluon-cnn-parity"
 PYTHONS = ((3, 11),)  # as python_requires in setup.cfg
@@ -22,6 +34,17 @@ PYTHONS = ((3, 11),)  # as python_requires in setup.cfg
 # Console script → the package whose commands it runs
 SCRIPTS = {"gluon-cnn": "gluon_cnn", "gluon-parity": "parity_tests", "mxnet-files": "mxnet_files"}
 PACKAGES = (*SCRIPTS.values(), "cnn_data", "torch_ref")
+
+# Package that only some commands need → the extras that bring it, and what uses it, along
+EXTRAS = {
+    "mxnet": "cpu",
+    "dmlc_tracker": "cpu",  # inside MXNet's wheel
+    "torch": "torch",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "jinja2": "parity",
+    "markupsafe": "parity",
+}
 
 _MODULE_FLAG = re.compile(r"-[bBdEhiIOPqsSuvVx?]*m(.*)", re.DOTALL)
 _CODE_FLAG = re.compile(r"-[bBdEhiIOPqsSuvVx?]*c.*", re.DOTALL)
@@ -75,9 +98,25 @@ def _with_command(program: str, package: str, arguments: Sequence[str]) -> Start
     return Started(f"{program} {command}".rstrip(), package, command)
 
 
-def missing(package: str, extras: str) -> str:
-    """What to say where a package is missing that these extras bring, such as `cpu,parity`."""
-    return f"{package} is not installed: pip install -e '.[{extras}]'"
+def program(default: str) -> str:
+    """How the user started this process, where it is a command of this distribution."""
+    process = started()
+    return default if process is None else process.program
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, if any is near.
+
+    >>> did_you_mean("lenett", ["alexnet", "lenet"])
+    '; did you mean lenet?'
+    """
+    nearest = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def missing(package: str, extras: str = "") -> str:
+    """What to say where a package is missing: the extras, such as `cpu,parity`, that bring it."""
+    return f"{package} is not installed: pip install -e '.[{extras or EXTRAS[package]}]'"
 
 
 def refuse(program: str, message: str) -> SystemExit:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cnn_harness.errors import CommandError, UsageError
+from gluon_cnn_parity import DISTRIBUTION, EXTRAS, __version__, did_you_mean, missing, program
+from cnn_harness.errors import CommandError, MissingExtra, UsageError
 from cnn_harness.jobs.stop import Interrupted
 
 __all__ = ["Parser", "finite_float", "natural", "positive", "print_json", "run"]
@@ -30,12 +31,25 @@ class Parser(argparse.ArgumentParser):
 
     Errors go to stderr as `PROG: error: MESSAGE` and exit with status 2. Abbreviated flags are
     off: a script that says `--data` must not change meaning when a flag `--dataset` is added.
+    `prog` names a command where it was not started by the user, but called.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, prog: str, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", _Formatter)
         kwargs.setdefault("allow_abbrev", False)
-        super().__init__(**kwargs)
+        super().__init__(prog=program(prog), **kwargs)
+        if self.add_help:
+            self.add_argument(
+                "--version", action="version", version=f"{DISTRIBUTION} {__version__}",
+                help="show the version of this project and exit",
+            )  # fmt: skip
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            nearest = did_you_mean(str(value), map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, f"{error.message}{nearest}") from None
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
@@ -101,14 +115,17 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def run(body: Callable[[], int], errors: tuple[type[Exception], ...] = ()) -> int:
+def run(body: Callable[[], int], errors: tuple[type[Exception], ...] = (), extras: str = "") -> int:
     """Run the body of a command and return its exit code; no expected error shows a traceback.
+
+    A package of `gluon_cnn_parity.EXTRAS` that is missing is one line too; `extras` are those that
+    the command needs altogether, such as `cpu,parity`.
 
     `CommandError` (with its own exit code), the exception types in `errors`, and the system's
     own refusals (`OSError`: no permission, no space, no such file) become one line on stderr.
     Anything else is a bug in this project and keeps its traceback.
     """
-    prog = _program()
+    prog = program(_main_module())
     try:
         return body()
     except SystemExit as stop:  # argparse: --help, or bad usage
@@ -123,6 +140,14 @@ def run(body: Callable[[], int], errors: tuple[type[Exception], ...] = ()) -> in
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        print(f"{prog}: error: {missing(error.name, extras)}", file=sys.stderr)
+        return 2
+    except MissingExtra as error:
+        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
     except UsageError as error:
         print(f"{prog}: error: {one_line(error)} (see --help)", file=sys.stderr)
         return error.exit_code
@@ -137,8 +162,8 @@ def run(body: Callable[[], int], errors: tuple[type[Exception], ...] = ()) -> in
         return 1
 
 
-def _program() -> str:
-    """How this process was started, as the parsers name it: "python -m gluon_cnn.train"."""
+def _main_module() -> str:
+    """How a process was started that is no command of this distribution, such as a benchmark."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None:
         return f"python -m {spec.name.removesuffix('.__main__')}"

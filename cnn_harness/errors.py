@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CommandError", "UsageError"]
+__all__ = ["CommandError", "MissingExtra", "UsageError"]
 
 
 class CommandError(Exception):
@@ -13,5 +13,11 @@ class CommandError(Exception):
 
 class UsageError(CommandError):
     """The command line itself is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class MissingExtra(CommandError):
+    """A package is not installed that only some commands need (exit code 2)."""
 
     exit_code = 2

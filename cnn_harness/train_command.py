@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import cnn_data
+from gluon_cnn_parity import did_you_mean
 from cnn_data import Dataset
 from cnn_harness.cli import print_json
 from cnn_harness.config import TrainConfig
@@ -198,10 +199,14 @@ def _configured(framework: Framework, given: Mapping[str, Any], recipe: str | No
     if recipe is not None and recipe not in framework.documents:
         raise UsageError(
             f"--recipe is {recipe!r}, expected one of {', '.join(framework.documents)}"
+            f"{did_you_mean(recipe, framework.documents)}"
         )
     model = given.get("model")
     if model is not None and model not in framework.defaults:
-        raise UsageError(f"--model is {model!r}, expected one of {', '.join(framework.defaults)}")
+        raise UsageError(
+            f"--model is {model!r}, expected one of {', '.join(framework.defaults)}"
+            f"{did_you_mean(model, framework.defaults)}"
+        )
     if recipe is not None:
         return framework.documents[recipe].replace(**given)
     return framework.defaults[model or "lenet"].replace(**given)

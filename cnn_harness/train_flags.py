@@ -24,7 +24,7 @@ class Recipes(Protocol):
 
 def likely(framework: Recipes, argv: Sequence[str] | None) -> TrainConfig:
     """The configuration whose values `--help` shows: that of the model or recipe beside it."""
-    first = Parser(add_help=False, exit_on_error=False)
+    first = Parser(prog="train", add_help=False, exit_on_error=False)
     first.add_argument("--model", nargs="?", default="lenet")
     first.add_argument("--recipe", nargs="?")
     known, _ = first.parse_known_args(argv)

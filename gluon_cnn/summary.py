@@ -19,7 +19,7 @@ from gluon_cnn.models import MODELS, ClassicCNN, ModelError, get_model, leaves
 from gluon_cnn.models.layers import Shape
 from gluon_cnn.models.lenet5 import RBFOutput, ScaledTanh, TableConv2D, TrainableSubsampling
 
-__all__ = ["Row", "Summary", "main", "summarise", "table"]
+__all__ = ["Row", "Summary", "align", "by", "main", "summarise", "table"]
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def table(summary: Summary) -> str:
             row.name,
             row.path,
             row.operation,
-            _by(row.output),
+            by(row.output),
             f"{row.fixed:,} fixed" if row.fixed else _number(row.parameters),
             _number(row.connections),
             _number(row.multiply_adds),
@@ -200,7 +200,7 @@ def table(summary: Summary) -> str:
     cells = [header, *body, total]
     if not any(row.name for row in summary.rows):
         cells = [line[1:] for line in cells]
-    lines = _align(cells, left=len(cells[0]) - 4)
+    lines = align(cells, left=len(cells[0]) - 4)
     rule = "-" * max(map(len, lines))
     counts = f"{summary.total('parameters'):,} trainable parameters"
     for quantity, what in (("fixed", "fixed"), ("statistics", "running statistics")):
@@ -209,7 +209,7 @@ def table(summary: Summary) -> str:
     least = summary.least_input_size
     return "\n".join(
         [
-            f"{summary.model}: input {_by(summary.input_shape)}, {summary.classes} classes",
+            f"{summary.model}: input {by(summary.input_shape)}, {summary.classes} classes",
             "",
             lines[0],
             rule,
@@ -222,7 +222,8 @@ def table(summary: Summary) -> str:
     )
 
 
-def _by(shape: Shape) -> str:
+def by(shape: Shape) -> str:
+    """A shape as people write it: 3×224×224."""
     return "×".join(map(str, shape))
 
 
@@ -230,7 +231,8 @@ def _number(value: int) -> str:
     return f"{value:,}" if value else "–"
 
 
-def _align(cells: Sequence[Sequence[str]], left: int) -> list[str]:
+def align(cells: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Lines of a table: the first `left` columns are words, the others numbers."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gluon_cnn_parity import did_you_mean
 from cnn_data.errors import DataError
 
 __all__ = ["CATALOG", "DIGITS", "Entry", "Original", "dataset_names", "entry_for"]
@@ -219,5 +220,8 @@ def dataset_names() -> tuple[str, ...]:
 def entry_for(name: str) -> Entry:
     """The catalogue's entry; DataError with the known names if there is none."""
     if name not in CATALOG:
-        raise DataError(f"unknown dataset {name!r}; choose one of {', '.join(dataset_names())}")
+        nearest = did_you_mean(name, CATALOG)
+        raise DataError(
+            f"unknown dataset {name!r}; choose one of {', '.join(dataset_names())}{nearest}"
+        )
     return CATALOG[name]

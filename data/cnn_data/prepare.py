@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gluon_cnn_parity import DISTRIBUTION, __version__, did_you_mean, program
 from cnn_data.catalog import CATALOG, entry_for
 from cnn_data.errors import DataError
 from cnn_data.load import FOLDER, data_folder
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     parser = _Parser(
-        prog="python -m cnn_data.prepare",
+        prog=program("python -m cnn_data.prepare"),
         description="Download a data set and prepare it for training without TensorFlow.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -77,9 +78,16 @@ def _main(argv: Sequence[str] | None) -> int:
         default=argparse.SUPPRESS,
         help="print one JSON object on stdout",
     )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"{DISTRIBUTION} {__version__}",
+        help="show the version of this project and exit",
+    )
     args = parser.parse_args(argv)
     if args.name not in CATALOG:
-        parser.error(f"unknown dataset {args.name!r}; choose one of {', '.join(CATALOG)}")
+        nearest = did_you_mean(args.name, CATALOG)
+        parser.error(f"unknown dataset {args.name!r}; choose one of {', '.join(CATALOG)}{nearest}")
     began = time.perf_counter()
     try:
         path = prepare(args.name, args.data_dir, progress=sys.stderr.isatty())

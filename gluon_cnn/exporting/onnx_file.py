@@ -16,7 +16,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from cnn_harness.errors import CommandError
+from cnn_harness.errors import CommandError, MissingExtra
 from gluon_cnn.exporting.exported import INPUT
 
 __all__ = ["BATCH", "IR_VERSION", "OPSET", "check_onnx", "require_onnx", "write_onnx"]
@@ -30,12 +30,15 @@ INSTALL = "install both with pip install -e '.[cpu,onnx]'"
 
 
 def require_onnx() -> None:
-    """Raise CommandError unless onnx, of a release that MXNet knows, and onnxruntime are there."""
+    """Raise unless onnx, of a release that MXNet knows, and onnxruntime are there.
+
+    Raises: MissingExtra where one of them is missing; CommandError for another release.
+    """
     try:
         import onnx
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise CommandError(
+        raise MissingExtra(
             f"--onnx needs onnx and onnxruntime, and {error.name} cannot be imported: {INSTALL}"
         ) from error
     if not hasattr(onnx, "mapping"):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from gluon_cnn_parity import did_you_mean
 from gluon_cnn.models.alexnet import alexnet
 from gluon_cnn.models.arithmetic import output_size, same_padding
 from gluon_cnn.models.base import ClassicCNN, first_layers, leaves
@@ -98,5 +99,6 @@ def least_input_size(name: str) -> int:
 
 def _entry(name: str) -> Entry:
     if name not in MODELS:
-        raise ModelError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+        nearest = did_you_mean(name, MODELS)
+        raise ModelError(f"unknown model {name!r}; known: {', '.join(MODELS)}{nearest}")
     return MODELS[name]

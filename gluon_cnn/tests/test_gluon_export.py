@@ -724,7 +724,7 @@ def test_without_onnx_one_line_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     argv = [str(run), "--out", str(tmp_path / "o"), "--onnx"]
-    _refused(capsys, export.main, argv, 1, package, "pip install -e '.[cpu,onnx]'")
+    _refused(capsys, export.main, argv, 2, package, "pip install -e '.[cpu,onnx]'")
     assert not list(tmp_path.iterdir())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gluon_cnn_parity import did_you_mean
 from torch_ref.models.alexnet import alexnet
 from torch_ref.models.base import ClassicCNN, ModelError, first_layers, least_size, leaves
 from torch_ref.models.cnn import cifar_cnn, mnist_bn_cnn
@@ -99,5 +100,6 @@ def least_input_size(name: str) -> int:
 
 def _entry(name: str) -> Entry:
     if name not in MODELS:
-        raise ModelError(f"unknown model {name!r}; the known ones are {', '.join(MODELS)}")
+        nearest = did_you_mean(name, MODELS)
+        raise ModelError(f"unknown model {name!r}; known: {', '.join(MODELS)}{nearest}")
     return MODELS[name]

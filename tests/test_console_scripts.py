@@ -1,0 +1,153 @@
+"""The console scripts: lists of commands, exit codes, one line on bad input, nearest names."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gluon_cnn_parity import DISTRIBUTION, __version__
+from cnn_harness.command_group import Command, CommandGroup
+from gluon_cnn.__main__ import COMMANDS as GLUON_CNN
+from gluon_cnn.__main__ import main as gluon_cnn
+from gluon_cnn.models import MODELS
+
+GROUPS = [GLUON_CNN]
+
+
+def by_script(group: CommandGroup) -> str:
+    return group.script
+
+
+@pytest.fixture(params=GROUPS, ids=by_script)
+def group(request: pytest.FixtureRequest) -> CommandGroup:
+    group: CommandGroup = request.param
+    return group
+
+
+def test_help_lists_every_command(group: CommandGroup, capsys: pytest.CaptureFixture[str]) -> None:
+    assert group.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, command in group.commands.items():
+        assert any(line.split() == [name, *command.summary.split()] for line in lines)
+        assert len(command.summary) < 80
+
+
+def test_version_is_the_distributions(
+    group: CommandGroup, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert group.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{DISTRIBUTION} {__version__}\n"
+
+
+def test_every_command_has_help_and_version(
+    group: CommandGroup, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in group.commands:
+        assert group.main([name, "--help"]) == 0
+        assert capsys.readouterr().out.startswith("usage: ")
+        assert group.main([name, "--version"]) == 0
+        assert capsys.readouterr().out == f"{DISTRIBUTION} {__version__}\n"
+
+
+def test_a_near_miss_is_answered_with_the_nearest_name(
+    group: CommandGroup, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in group.commands:
+        assert group.main([name[:-1]]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"{group.script}: error: no command {name[:-1]!r}, expected one of ")
+        assert f"; did you mean {name}? (see --help)\n" in said
+        assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--no-such-flag"], ["--"], ["-"], ["xyzzy"]])
+def test_what_is_no_command_is_one_line_and_2(
+    group: CommandGroup, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert group.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "did you mean" not in said
+
+
+def test_no_command_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gluon_cnn([]) == 2
+    assert capsys.readouterr().err.startswith("gluon-cnn: error: no command, expected one of train")
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "nearest"),
+    [
+        (["summary", "lenett"], 2, "lenet"),
+        (["train", "--model", "vgg166"], 2, "vgg16"),
+        (["train", "--optimizer", "adm"], 2, "adam"),
+        (["train", "--recipe", "doc2"], 2, "doc-2"),
+        (["train", "--dataset", "mnist5"], 1, "mnist5k"),
+        (["export", "--model", "alexnt", "--out", "x"], 2, "alexnet"),
+        (["prepare", "cifar1"], 2, "cifar10"),
+    ],
+)
+def test_a_near_miss_of_a_value_too(
+    argv: list[str], code: int, nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gluon_cnn(argv) == code
+    said = capsys.readouterr().err
+    assert f"did you mean {nearest}?" in said
+    assert said.count("\n") == 1
+
+
+def test_models_lists_every_model_with_its_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gluon_cnn(["models"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    assert list(rows) == ["model", *MODELS]
+    assert rows["lenet5"] == ["1×32×32", "60,000", "840", "328,096"]
+    assert rows["vgg16"][:2] == ["3×224×224", "134,301,514"]
+    assert gluon_cnn(["models", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["models"]["vgg16"] == {
+        "input_shape": [3, 224, 224],
+        "parameters": 134_301_514,
+        "fixed": 0,
+        "multiply_adds": 15_466_209_280,
+    }
+
+
+def run_code(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_help_imports_no_framework(group: CommandGroup, tmp_path: Path) -> None:
+    package = {"gluon-cnn": "gluon_cnn", "gluon-parity": "parity_tests"}[group.script]
+    module = "__main__" if package == "gluon_cnn" else "command"
+    code = (
+        f"import sys; sys.orig_argv = ['python', '/bin/{group.script}', '--help']\n"
+        f"from {package}.{module} import main\n"
+        "code = main(['--help'])\n"
+        "loaded = {'mxnet', 'torch', 'numpy', 'matplotlib'} & sys.modules.keys()\n"
+        "sys.exit(f'imported {loaded}' if loaded else code)"
+    )
+    done = run_code(code, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_package_that_is_missing_is_one_line_that_names_its_extra(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_torch.py").write_text("import torch\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    group = CommandGroup("tool", "", {"go": Command("needs_torch", "")}, extras="cpu,parity")
+    assert group.main(["go"]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(": error: torch is not installed: pip install -e '.[cpu,parity]'\n")
+    assert said.count("\n") == 1
+
+
+def test_a_module_that_no_extra_brings_is_a_bug_with_its_traceback() -> None:
+    group = CommandGroup("tool", "", {"go": Command("no_such_module_at_all", "")}, extras="cpu")
+    with pytest.raises(ModuleNotFoundError):
+        group.main(["go"])
