@@ -16,11 +16,13 @@ __all__ = ["Command", "CommandGroup"]
 
 @dataclass(frozen=True)
 class Command:
-    """One sub-command: a module with `main(argv) -> int`, imported when it is asked for."""
+    """One sub-command: `MODULE[:FUNCTION]`, imported when it is asked for.
 
-    module: str
+    The function, `main` where none is named, takes the arguments and returns the exit code.
+    """
+
+    target: str
     summary: str  # one line of the group's --help
-    flags: tuple[str, ...] = ()  # put before the user's own arguments
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class CommandGroup:
     def _run(self, words: list[str]) -> int:
         name, *rest = words or [""]
         if name in self.commands:
-            return self._call(self.commands[name], rest)
+            return _call(self.commands[name], rest)
         if self.default and name not in ("-h", "--help", "--version") and name[:1] in ("", "-"):
-            return self._call(self.commands[self.default], words)
+            return _call(self.commands[self.default], words)
         parser = self.parser()
         if name.startswith("-"):
             parser.parse_args(words)  # --help and --version end here, and any other flag
@@ -55,19 +57,15 @@ class CommandGroup:
         names = ", ".join(self.commands)
         parser.error(f"{got}, expected one of {names}{did_you_mean(name, self.commands)}")
 
-    def _call(self, command: Command, arguments: list[str]) -> int:
-        code: int = importlib.import_module(command.module).main([*command.flags, *arguments])
-        return code
-
     def parser(self) -> Parser:
-        """Shows the commands; their own parsers read what follows a command's name."""
+        """Show the commands; their own parsers read what follows a command's name."""
         process = started()
         prog = self.script
         if process is not None:
             prog = process.program.removesuffix(f" {process.command}")
         widest = max(map(len, self.commands))
         lines = [f"  {name:<{widest}}  {each.summary}" for name, each in self.commands.items()]
-        default = [f"Without a command: {self.default}."] if self.default else []
+        default = [f"Without a command: {self.default}, with its flags."] if self.default else []
         parser = Parser(
             prog=self.script,
             description=self.description,
@@ -79,3 +77,9 @@ class CommandGroup:
         )
         parser.prog = prog  # the command's name that follows is wrong, or missing
         return parser
+
+
+def _call(command: Command, arguments: list[str]) -> int:
+    module, _, function = command.target.partition(":")
+    code: int = getattr(importlib.import_module(module), function or "main")(arguments)
+    return code

@@ -1,225 +1,29 @@
-"""`python -m parity_tests`: run parity, print a table, exit 1 with the first divergence by name.
-
-`snapshot` and `compare` as the first word are `parity_tests.gate`'s commands.
-"""
+"""`gluon-parity COMMAND`, or `python -m parity_tests [COMMAND]`: check, and the upgrade gate."""
 
 from __future__ import annotations
 
 import sys
 
-from parity_tests.gate import commands
-
-if __name__ == "__main__" and commands.asked(sys.argv[1:]):
-    sys.exit(commands.main(sys.argv[1:]))
-
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
-
-import gluon_cnn  # noqa: F401  (settles MXNet's threads before it loads)
-from cnn_harness.cli import Parser, natural, positive, print_json, run
-from cnn_harness.errors import UsageError
-from parity_tests.api import check_parity
-from parity_tests.backends.heap import keep_freed_memory
-from parity_tests.backends.leaves import ParityError
-from parity_tests.cases.pairs import MODELS, Case, project_case, user_case
-from parity_tests.faults.commands import clean_command, faults_command
-from parity_tests.levels.data import check_data
-from parity_tests.levels.multi_device.level import SCALE_MODELS, check_scale
-from parity_tests.levels.optimizer.updates import check_optimizer
-from parity_tests.levels.training.level import check_training
-from parity_tests.reporting.files import write_report
-from parity_tests.reporting.report import LEVELS, SCHEMA, Report
-from parity_tests.reporting.table import table
+from cnn_harness.command_group import Command, CommandGroup
 
 __all__ = ["main"]
 
-# What takes many steps, and minutes, is checked where it is asked for.
-MANY_STEPS = ("optimizer", "training", "scale")
-OF_ONE_STEP = tuple(level for level in LEVELS if level not in MANY_STEPS)
-OF_NETS = tuple(level for level in OF_ONE_STEP if level != "data")  # and of any pair
-FULL = ("alexnet", "vgg16")  # whose full size is worth a minute
+COMMANDS = CommandGroup(
+    script="gluon-parity",
+    description="Say, operation by operation, whether a Gluon and a PyTorch net compute the same.",
+    commands={
+        "check": Command("parity_tests.check", "compare this project's models, or your own pair"),
+        "faults": Command("parity_tests.faults.commands:plant", "plant faults: what is caught"),
+        "clean": Command("parity_tests.faults.commands:try_clean", "equal pairs: what alarms"),
+        "snapshot": Command("parity_tests.gate.snapshot", "record what both frameworks compute"),
+        "compare": Command("parity_tests.gate.compare", "what moved between two snapshots"),
+        "matrix": Command("parity_tests.gate.matrix", "one table of many versions' snapshots"),
+    },
+    extras="cpu,parity",
+    default="check",
+)
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    if commands.asked(given):
-        return commands.main(given)
-    return run(lambda: _main(given), errors=(ParityError,))
-
-
-def _main(argv: Sequence[str] | None) -> int:
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if args.faults or args.clean is not None:
-        return _of_itself(args)
-    levels = _chosen(args.level, LEVELS, "--level") if args.level else OF_ONE_STEP
-    own = (args.gluon, args.torch, args.input)
-    if any(own) and not all(own):
-        raise UsageError("--gluon, --torch and --input go together: name all three")
-    if any(own) and (args.model or args.full):
-        raise UsageError("--model and --full are for this project's models, not for your own pair")
-    if args.full:
-        keep_freed_memory()
-    reports = []
-    try:
-        for report in _reports(args, levels):
-            reports.append(report)
-            if not args.json:
-                print(_progress(report), file=sys.stderr, flush=True)
-    except KeyboardInterrupt:
-        if not reports:
-            raise
-    if args.report:
-        write_report(Path(args.report), reports)
-    failed = [report for report in reports if not report.ok]
-    if args.json:
-        print_json({"schema": SCHEMA, "ok": not failed, "reports": [_summary(r) for r in reports]})
-    else:
-        print(table(reports, levels))
-    for report in failed:
-        print(f"{report.name}: {report.first_divergence}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _of_itself(args: Any) -> int:
-    """What this checker catches, and how often it cries wolf."""
-    if args.faults and args.clean is not None:
-        raise UsageError("--faults and --clean are two commands: give one of them")
-    others = (args.model, args.level, args.gluon, args.torch, args.input, args.full)
-    if any(others):
-        raise UsageError("--faults and --clean choose their own nets: leave the other flags out")
-    if args.faults:
-        return faults_command(as_json=args.json, folder=args.report)
-    return clean_command(args.clean, as_json=args.json)
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m parity_tests",
-        description="Check, layer by layer, that Gluon and PyTorch compute the same.",
-        epilog=f"Models: {', '.join(MODELS)}. Levels: {', '.join(LEVELS)}. Exit status: 0 parity, "
-        "1 a divergence (named on stderr), 2 bad usage.",
-    )
-    parser.add_argument(
-        "--model", action="append", metavar="NAME", help="model, or several with commas; unset: all"
-    )
-    parser.add_argument(
-        "--level", action="append", metavar="NAME",
-        help="level, or several with commas; unset: all but optimizer, training and scale",
-    )  # fmt: skip
-    parser.add_argument("--steps", type=positive, default=20, help="steps of the training level")
-    parser.add_argument(
-        "--full", action="store_true", help="also alexnet and vgg16 at 224×224, forward"
-    )
-    parser.add_argument("--gluon", metavar="PKG:FACTORY", help="your own Gluon net")
-    parser.add_argument("--torch", metavar="PKG:FACTORY", help="your own torch net")
-    parser.add_argument("--input", metavar="N,C,H,W", help="shape of the input of your own pair")
-    parser.add_argument(
-        "--transfer", action="store_true", help="copy Gluon's weights into your torch net first"
-    )
-    parser.add_argument(
-        "--faults", action="store_true",
-        help="plant the whole fault catalogue and print the kill matrix",
-    )  # fmt: skip
-    parser.add_argument(
-        "--clean", type=positive, nargs="?", const=1000, metavar="N",
-        help="check N random clean pairs, none of which may alarm (1000 without N)",
-    )  # fmt: skip
-    parser.add_argument("--batch-size", type=positive, default=2, help="images of the model checks")
-    parser.add_argument("--seed", type=natural, default=0, help="seed of weights and inputs")
-    parser.add_argument("--report", metavar="DIR", help="write report.html and report.json there")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object, without the single comparisons"
-    )
-    return parser
-
-
-def _chosen(given: list[str] | None, known: Sequence[str], flag: str) -> tuple[str, ...]:
-    """What a repeatable, comma-separated flag names, in the order of `known`; all if unset."""
-    if given is None:
-        return tuple(known)
-    names = [name.strip() for text in given for name in text.split(",")]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UsageError(f"{flag} is {unknown[0]!r}, expected some of {', '.join(known)}")
-    return tuple(name for name in known if name in names)
-
-
-def _reports(args: Any, levels: tuple[str, ...]) -> Iterator[Report]:
-    if args.gluon:
-        mine = tuple(level for level in levels if level in OF_NETS)
-        if not mine:
-            raise UsageError(
-                f"--level {','.join(levels)} is for this project's models, not for your own pair"
-            )
-        case = user_case(args.gluon, args.torch, _shape(args.input), seed=args.seed)
-        yield _check(case, mine, transfer=args.transfer)
-        return
-    if "optimizer" in levels:
-        yield check_optimizer()
-    levels = tuple(level for level in levels if level != "optimizer")
-    known = SCALE_MODELS if levels == ("scale",) and not args.model else MODELS
-    of_nets = tuple(level for level in levels if level in OF_NETS)
-    for name in _chosen(args.model, known, "--model") if levels else ():
-        report = None
-        if of_nets:
-            case = project_case(name, batch=args.batch_size, seed=args.seed)
-            report = _check(case, of_nets)
-        if "training" in levels:
-            training = check_training(name, steps=args.steps, seed=args.seed)
-            report = training if report is None else _joined(report, training, levels)
-        if "scale" in levels:
-            scale = check_scale(name, seed=args.seed)
-            report = scale if report is None else _joined(report, scale, levels)
-        if "data" in levels:
-            data = check_data(name, seed=args.seed)
-            report = data if report is None else _joined(report, data, levels)
-        assert report is not None  # levels are never empty
-        yield report
-        if args.full and name in FULL and "forward" in levels:
-            full = project_case(name, full=True, batch=1, seed=args.seed)
-            some = tuple(level for level in levels if level in ("structure", "weights", "forward"))
-            result = _check(full, some)
-            result.name = f"{name} 224"
-            yield result
-
-
-def _check(case: Case, levels: tuple[str, ...], *, transfer: bool = False) -> Report:
-    return check_parity(
-        case.gluon_net,
-        case.torch_net,
-        case.inputs,
-        case.labels,
-        levels,
-        transfer=transfer,
-        name=case.name,
-    )
-
-
-def _joined(first: Report, second: Report, levels: tuple[str, ...]) -> Report:
-    first.levels = levels
-    first.add(second.rows, second.coverage)
-    first.seconds += second.seconds
-    return first
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", text):
-        raise UsageError(f"--input is {text!r}, expected a shape such as 1,3,32,32")
-    return tuple(int(number) for number in text.split(","))
-
-
-def _progress(report: Report) -> str:
-    return f"{report.name}: {'ok' if report.ok else 'DIVERGED'}, {report.seconds:.1f} s"
-
-
-def _summary(report: Report) -> dict[str, Any]:
-    long = ("rows", "inherited")
-    return {key: value for key, value in report.as_dict().items() if key not in long}
-
+main = COMMANDS.main
 
 if __name__ == "__main__":
     sys.exit(main())

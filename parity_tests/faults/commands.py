@@ -1,4 +1,4 @@
-"""What `--faults` and `--clean N` do: show what is caught, and how often it cries wolf."""
+"""`gluon-parity faults` and `clean`: show what is caught, and how often it cries wolf."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from cnn_harness.cli import print_json
+from cnn_harness.cli import Parser, positive, print_json, run
 from parity_tests.api import check_parity
+from parity_tests.backends.leaves import ParityError
 from parity_tests.cases.random_pairs import random_case
 from parity_tests.faults.catalogue import FAULTS, Outcome, outcomes
 from parity_tests.faults.kill_matrix import kill_matrix, score
 from parity_tests.reporting.files import write_report
 from parity_tests.reporting.report import SCHEMA
 
-__all__ = ["clean_command", "faults_command", "planted", "printed"]
+__all__ = ["clean_command", "faults_command", "plant", "planted", "printed", "try_clean"]
+
+CLEAN_PAIRS = 1000
 
 
 def planted() -> list[Outcome]:
@@ -83,3 +86,40 @@ def clean_command(count: int, *, as_json: bool) -> int:
     else:
         print(f"{count} random clean pairs, {values:,} values compared: {len(alarms)} false alarms")
     return 1 if alarms else 0
+
+
+def plant(argv: Sequence[str] | None = None) -> int:
+    """The command `faults`; returns its exit code."""
+    parser = Parser(
+        prog="gluon-parity faults",
+        description="Plant the whole fault catalogue and print the kill matrix.",
+        epilog="Exit status: 0 every fault was caught at its level and named rightly, 1 one was "
+        "not, 2 bad usage.",
+    )
+    parser.add_argument("--report", metavar="DIR", help="write report.html and report.json there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def body() -> int:
+        args = parser.parse_args(argv)
+        return faults_command(as_json=args.json, folder=args.report)
+
+    return run(body, errors=(ParityError,))
+
+
+def try_clean(argv: Sequence[str] | None = None) -> int:
+    """The command `clean`; returns its exit code."""
+    parser = Parser(
+        prog="gluon-parity clean",
+        description="Check N random pairs of nets that compute the same, none of which may alarm.",
+        epilog="Exit status: 0 no alarm, 1 a false alarm (named on stderr), 2 bad usage.",
+    )
+    parser.add_argument(
+        "count", type=positive, nargs="?", default=CLEAN_PAIRS, metavar="N", help="how many pairs"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def body() -> int:
+        args = parser.parse_args(argv)
+        return clean_command(args.count, as_json=args.json)
+
+    return run(body, errors=(ParityError,))

@@ -8,9 +8,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnn_harness.cli import Parser, print_json
+from gluon_cnn_parity import EXTRAS, missing
+from cnn_harness.cli import Parser, print_json, run
 from cnn_harness.errors import UsageError
 from cnn_harness.runfolder import replace_file
+from parity_tests.backends.leaves import ParityError
 from parity_tests.gate import store
 from parity_tests.gate.snapshot import RULES_NAME, add_options, fresh, progress
 from parity_tests.gate.store import Snapshot
@@ -19,8 +21,12 @@ from parity_tests.gate.verdict import NAMES, Comparison, compared
 __all__ = ["main", "text", "write_report"]
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
+    return run(lambda: _main(argv), errors=(ParityError,))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="python -m parity_tests compare",
         description="Compare two snapshots, or a snapshot with one taken now: unchanged, moved "
@@ -94,7 +100,9 @@ def write_report(folder: Path, comparison: Comparison) -> None:
     try:
         from parity_tests.gate.page import page
     except ModuleNotFoundError as error:
-        print(f"no gate.html: {error}; install Jinja2", file=sys.stderr)
+        if error.name not in EXTRAS:
+            raise
+        print(f"no gate.html: {missing(error.name)}", file=sys.stderr)
         return
     html = page(comparison)
     replace_file(folder / "gate.html", lambda part: part.write_text(html, encoding="utf-8"))

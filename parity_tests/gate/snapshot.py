@@ -20,8 +20,9 @@ from types import ModuleType
 
 import numpy as np
 
-from cnn_harness.cli import Parser, natural
+from cnn_harness.cli import Parser, natural, run
 from cnn_harness.errors import CommandError, UsageError
+from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import reason_of
 from parity_tests.gate import store
 from parity_tests.gate.fingerprint import fingerprint
@@ -124,8 +125,12 @@ def chosen_models(given: list[str] | None, full: bool) -> list[tuple[str, bool]]
     return chosen + [(name, True) for name in FULL if full and name in names]
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
+    return run(lambda: _main(argv), errors=(ParityError,))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="python -m parity_tests snapshot",
         description="Record what MXNet and torch compute now, for a later `compare`. Where only "

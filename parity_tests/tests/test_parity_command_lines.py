@@ -1,6 +1,5 @@
 """Hostile command lines of `python -m parity_tests`, `snapshot`, `compare` and the matrix."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 
 from cnn_data.tests.command_lines import AMOUNTS, check_command_lines, lay_out
 from cnn_harness.errors import CommandError
+from parity_tests import check
 from parity_tests.__main__ import main
 from parity_tests.gate import matrix
 
@@ -30,7 +30,6 @@ def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "here"
     lay_out(folder)
     monkeypatch.chdir(folder)
-    here = sys.modules[main.__module__]
 
     def not_here(*_: object, **__: object) -> None:
         raise CommandError("not here")
@@ -38,7 +37,7 @@ def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # What takes minutes has tests of its own.
     for name in ("check_data", "check_optimizer", "check_scale", "check_training", "project_case",
                  "clean_command", "faults_command"):  # fmt: skip
-        monkeypatch.setattr(here, name, not_here)
+        monkeypatch.setattr(check, name, not_here)
     monkeypatch.setattr("parity_tests.gate.snapshot.fresh", not_here)
     monkeypatch.setattr("parity_tests.gate.compare.fresh", not_here)
     return folder

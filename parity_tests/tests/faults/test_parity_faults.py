@@ -84,6 +84,8 @@ def test_the_command_fails_where_a_fault_escapes(
     monkeypatch.setattr("parity_tests.faults.commands.FAULTS", (escaped,))
     assert main(["--faults"]) == 1
     assert "ESCAPED" in capsys.readouterr().err
+    assert main(["faults", "--json"]) == 1
+    assert not json.loads(capsys.readouterr().out)["ok"]
 
 
 def test_the_commands_refuse_what_they_cannot_do(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,4 +93,6 @@ def test_the_commands_refuse_what_they_cannot_do(capsys: pytest.CaptureFixture[s
     assert main(["--faults", "--clean", "3"]) == 2
     assert main(["--clean", "0"]) == 2
     assert main(["--clean", "2"]) == 0
+    assert main(["clean", "0"]) == 2
+    assert main(["clean", "2", "--json"]) == 0
     assert "2 random clean pairs" in capsys.readouterr().out

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import torch
 
+from parity_tests.__main__ import main
 from parity_tests.backends.runs import Call, NetRun
-from parity_tests.gate import commands, snapshot, store
+from parity_tests.gate import snapshot, store
 from parity_tests.gate.change import ROUNDING, SEMANTICS, UNCHANGED
 from parity_tests.gate.record.nets import Item, Part, Values, run_all
 from parity_tests.gate.record.noise import DRAWS, Draw, Moves
@@ -163,7 +164,7 @@ def test_a_bad_snapshot_is_refused_by_name(
     spoil: object, said: str, spoilt: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(spoilt)  # type: ignore[operator]
-    assert commands.main(["compare", str(spoilt)]) == 2
+    assert main(["compare", str(spoilt)]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert str(spoilt) in error
@@ -202,7 +203,7 @@ def test_nothing_is_written_over_what_is_no_snapshot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    assert commands.main(["snapshot", str(tmp_path)]) == 2
+    assert main(["snapshot", str(tmp_path)]) == 2
     assert "not a snapshot and not empty" in capsys.readouterr().err
     assert contents(tmp_path) == {"thesis.txt": b"mine"}
 
@@ -368,7 +369,7 @@ def test_a_killed_process_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(snapshot, "_one", _Deadly())
-    assert commands.main(["snapshot", str(tmp_path / "new"), "--model", "lenet,lenet5"]) == 1
+    assert main(["snapshot", str(tmp_path / "new"), "--model", "lenet,lenet5"]) == 1
     error = capsys.readouterr().err
     assert "a process that took a model was killed" in error
     assert error.count("\n") == 1
