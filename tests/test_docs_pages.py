@@ -1,0 +1,93 @@
+"""What README, docs and site promise of themselves: links, words, the picture of the packages."""
+
+import configparser
+import doctest
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+_LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def load(path: str) -> ModuleType:
+    """A module of docs/, which is no package."""
+    name = f"docs_{Path(path).stem}"
+    spec = importlib.util.spec_from_file_location(name, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_of_the_repository(page: Path) -> None:
+    targets = [m[1] for m in _LINK.finditer(page.read_text(encoding="utf-8"))]
+    inside = [target for target in targets if "://" not in target]
+    assert [target for target in inside if not (page.parent / target).exists()] == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    shown = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE))
+    assert {path.name for path in ROOT.glob("docs/*.md")} <= shown
+
+
+def test_every_extra_is_in_the_readme() -> None:
+    setup = configparser.ConfigParser(interpolation=None)
+    setup.read(ROOT / "setup.cfg")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, table = readme.partition("| extra |")
+    assert [name for name in setup["options.extras_require"] if f"`{name}`" not in table] == []
+
+
+def test_the_glossary_has_each_term_once_in_order() -> None:
+    text = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^\*\*(.+)\*\*\n:   \S", text, re.MULTILINE)
+    assert terms == sorted(set(terms), key=str.lower)
+    needed = {
+        "operation", "leaf", "referee", "envelope", "u·s", "local", "inherited", "pair", "twin",
+        "snapshot", "kill matrix",
+    }  # fmt: skip
+    assert needed <= set(terms)
+
+
+def test_the_picture_of_the_packages_is_drawn_from_the_source() -> None:
+    house = load("docs/house.py")
+    drawn = house.PICTURE.read_text(encoding="utf-8")
+    assert drawn == house.draw(house.imports_of_rooms()), "run: python docs/house.py"
+
+
+def test_every_installed_package_is_in_the_picture() -> None:
+    house = load("docs/house.py")
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    options = setup["options"]
+    names = (options["packages"] + options["py_modules"]).split()
+    assert {name.partition(".")[0] for name in names} == (
+        {*house.ROOMS, *house.NOT_DRAWN} - {"benchmarks"}
+    )
+
+
+def test_a_circle_of_packages_is_not_drawn() -> None:
+    house = load("docs/house.py")
+    arrows = house.imports_of_rooms()
+    arrows["cnn_data"] = {"gluon_cnn"}
+    with pytest.raises(ValueError, match="circle"):
+        house.draw(arrows)
+
+
+def test_links_of_the_site_are_relocated() -> None:
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    hooks = load("docs/site_hooks.py")
+    assert doctest.testmod(hooks) == doctest.TestResults(failed=0, attempted=3)
+    assert [path for path in hooks.OUTSIDE if not (ROOT / path).exists()] == []
