@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "did_you_mean",
     "missing",
+    "needs",
     "program",
     "refuse",
     "require",
@@ -117,6 +119,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def missing(package: str, extras: str = "") -> str:
     """What to say where a package is missing: the extras, such as `cpu,parity`, that bring it."""
     return f"{package} is not installed: pip install -e '.[{extras or EXTRAS[package]}]'"
+
+
+@contextmanager
+def needs(extras: str = "") -> Iterator[None]:
+    """Around imports of packages that extras bring: one that is missing is named with its extras.
+
+    Raises: ModuleNotFoundError, with what to install as its message.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        raise ModuleNotFoundError(missing(error.name, extras), name=error.name) from None
 
 
 def refuse(program: str, message: str) -> SystemExit:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SymbolError", "freeze", "import_symbol", "load_symbol", "optimise"]
 
+NO_TORCH = "torch is not installed: pip install -e '.[torch]'"
+
 # `mxnet_files.reading` needs numpy alone: torch is imported with the first of these names.
 _NEED_TORCH = {
     "freeze": "optimisation",
@@ -35,7 +37,12 @@ _NEED_TORCH = {
 
 def __getattr__(name: str) -> Any:
     if name in _NEED_TORCH:
-        return getattr(import_module(f"mxnet_files.{_NEED_TORCH[name]}"), name)
+        try:
+            return getattr(import_module(f"mxnet_files.{_NEED_TORCH[name]}"), name)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise ModuleNotFoundError(NO_TORCH, name="torch") from None
     if name == "__version__":
         return metadata.version("gluon-cnn-parity")
     raise AttributeError(f"module 'mxnet_files' has no attribute {name!r}")

@@ -10,7 +10,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from gluon_cnn_parity import __version__
+from gluon_cnn_parity import __version__, needs
 
 # Where only torch is installed, what needs no MXNet works all the same (`parity_tests.gate`).
 if find_spec("mxnet") is not None:
@@ -44,5 +44,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """What needs both frameworks is imported when it is asked for."""
     if name in ("DEFAULT_LEVELS", "check_parity"):
-        return getattr(importlib.import_module("parity_tests.api"), name)
+        with needs("cpu,parity"):
+            return getattr(importlib.import_module("parity_tests.api"), name)
     raise AttributeError(f"module 'parity_tests' has no attribute {name!r}")

@@ -8,20 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gluon_cnn_parity import require
+
 if __name__ == "__main__":
     # KeyboardInterrupt inside the imports below may abort the process or become another error
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    require("torch", extras="torch", program="python -m torch_ref.train")
 
 import numpy as np
-
-try:
-    import torch
-except ModuleNotFoundError:
-    if __name__ == "__main__":
-        sys.exit(
-            "error: torch is not installed, and the mirror runs on it: pip install -e '.[torch]'"
-        )
-    raise
+import torch
 from torch import nn
 
 from cnn_data import ArraySplit, Batches, DataError

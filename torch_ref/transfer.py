@@ -252,10 +252,7 @@ def _main(argv: Sequence[str] | None) -> int:
         raise UsageError("expected one of SRC and DST to end in .params, and --like to be as DST")
     if args.destination.exists() and not args.force:
         raise TransferError(f"{args.destination} exists: pass --force to overwrite it")
-    try:
-        done = transfer_file(args.source, args.destination, args.like)
-    except ImportError as error:
-        raise TransferError(f"{error.name} is needed for this kind of file: install it") from None
+    done = transfer_file(args.source, args.destination, args.like)
     if args.json:
         print_json(done)
     else:

@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from gluon_cnn_parity import missing
+from gluon_cnn_parity import needs
 
 __all__ = ["load_quietly"]
 
@@ -22,7 +22,7 @@ def load_quietly() -> None:
     """Import MXNet without its line about the engine, which it writes straight to descriptor 2."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught, _lightly():
+    with tempfile.TemporaryFile() as caught, _lightly(), needs("cpu"):
         os.dup2(caught.fileno(), 2)
         try:
             import mxnet_compat
@@ -31,10 +31,6 @@ def load_quietly() -> None:
             import mxnet
 
             mxnet.nd.waitall()  # starts the engine, which is when it writes
-        except ModuleNotFoundError as error:
-            if error.name != "mxnet":  # what MXNet needs
-                raise
-            raise ModuleNotFoundError(missing("mxnet", "cpu"), name="mxnet") from None
         finally:
             os.dup2(kept, 2)
             os.close(kept)

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from gluon_cnn_parity import needs
+
+with needs("parity"):
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
 from parity_tests.faults.base import Outcome
 from parity_tests.faults.kill_matrix import kill_matrix
