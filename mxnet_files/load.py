@@ -26,17 +26,27 @@ def load_symbol(
 ) -> fx.GraphModule:
     """Import `x-symbol.json` and `x-0000.params` as a torch module, in eval mode.
 
-    symbol, params: the two files that `HybridBlock.export` or `save_checkpoint` wrote; a graph
-        without parameters needs no second file.
-    inputs: names of the variables that `forward` takes, in that order. Default: every variable that
-        the parameters lack, in file order; labels of output layers come last and are optional.
-
     The module's keys are MXNet's names (`module.meta["mxnet_names"]` maps those that had to
     change), auxiliary states are buffers, and several heads give a tuple. Arrays that the graph
     does not use are left out with a warning. Nothing in either file is executed.
 
-    Raises `SymbolError` (a `ValueError`) for files that are damaged, do not fit together, or use
-    operators outside the supported ones (all of them are listed); `OSError` if one cannot be read.
+        module = load_symbol("lenet-symbol.json", "lenet-0000.params")
+        logits = module(torch.zeros(1, 1, 28, 28))  # (1, 10)
+
+    Args:
+        symbol: the graph that `HybridBlock.export` or `save_checkpoint` wrote.
+        params: the parameters that it wrote beside; a graph without parameters needs none.
+        inputs: names of the variables that `forward` takes, in that order. Default: every variable
+            that the parameters lack, in file order; labels of output layers come last and are
+            optional.
+
+    Returns:
+        A module that takes tensors of MXNet's shapes and layouts, such as float32 (N, C, H, W).
+
+    Raises:
+        SymbolError: files that are damaged, do not fit together, or use operators outside the
+            supported ones (all of them are listed). A `ValueError`.
+        OSError: one of them cannot be read.
     """
     graph = read_symbol(symbol)
     try:
@@ -49,7 +59,27 @@ def load_symbol(
 def import_symbol(
     document: Any, arrays: Mapping[str, np.ndarray], *, inputs: Sequence[str] | None = None
 ) -> fx.GraphModule:
-    """As `load_symbol`, from the parsed JSON and the arrays; arg: and aux: are optional."""
+    """As `load_symbol`, from the parsed JSON and the arrays.
+
+    >>> import torch
+    >>> variable = {"op": "null", "name": "data", "inputs": []}
+    >>> relu = {"op": "relu", "name": "relu0", "inputs": [[0, 0, 0]]}
+    >>> graph = {"nodes": [variable, relu], "arg_nodes": [0], "heads": [[1, 0, 0]]}
+    >>> module = import_symbol(graph, {})
+    >>> module(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+
+    Args:
+        document: what `json.load` gives for a `*-symbol.json` file.
+        arrays: parameters by name; the prefixes `arg:` and `aux:` are optional.
+        inputs: as for `load_symbol`.
+
+    Returns:
+        The module, as `load_symbol` gives it.
+
+    Raises:
+        SymbolError: as for `load_symbol`.
+    """
     return _import(read_graph(document), arrays, inputs)
 
 

@@ -27,11 +27,17 @@ FOLDABLE = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
 def freeze(module: fx.GraphModule, *inputs: Tensor) -> Callable[..., Any]:
     """A TorchScript copy of `module` for inference in float32 on the CPU, in oneDNN's own layouts.
 
-    inputs: examples, float32, e.g. (N, C, H, W). The copy answers any N, and no other C, H, W.
-
     Slower to make than `optimise`, and faster where the CPU lacks AVX-512: values stay in oneDNN's
     blocked layouts from one convolution to the next, unless a BatchNorm has no convolution before
     it to be folded into. It can neither be saved nor trained.
+
+    Args:
+        module: what `load_symbol` returned; it is left alone.
+        inputs: examples, float32, such as (N, C, H, W). The copy answers any N, and no other C, H
+            and W.
+
+    Returns:
+        A function of tensors of those shapes, with the module's outputs up to rounding.
     """
     plain = optimise(module, fuse=False, channels_last=False)
     with torch.no_grad(), warnings.catch_warnings():
@@ -49,10 +55,15 @@ def optimise(
 ) -> fx.GraphModule:
     """A faster copy of `module` for inference; `module` itself is left alone.
 
-    fuse: use oneDNN's fused convolutions where the module is float32 on a CPU that has them. The
-        copy then holds weights in oneDNN's layout: it can neither be saved nor change its dtype.
-        Without it the copy is an ordinary module.
-    channels_last: keep images and weights in that layout.
+    Args:
+        module: what `load_symbol` returned.
+        fuse: use oneDNN's fused convolutions where the module is float32 on a CPU that has them.
+            The copy then holds weights in oneDNN's layout: it can neither be saved nor change its
+            dtype. Without it the copy is an ordinary module.
+        channels_last: keep images and weights in that layout.
+
+    Returns:
+        A module in eval mode with the same inputs and, up to rounding, outputs.
     """
     fast = copy.deepcopy(module).eval().requires_grad_(False)
     drop_dropout(fast)

@@ -42,20 +42,40 @@ def check_parity(
 ) -> Report:
     """Say, layer by layer, whether a Gluon net and a torch net compute the same thing.
 
-    Neither net is changed: everything runs on copies, on the CPU. `inputs` is one array (N, …) or a
-    tuple of them, of numpy or either framework; `labels` (N,) are classes, and make the backward
-    pass start from softmax cross-entropy (this project's nets: from their own loss) instead of from
-    fixed gradients. `levels` are among structure, weights, forward, backward and artefacts.
+    Neither net is changed: everything runs on copies, on the CPU, in float64 and float32.
 
-    Weights are compared as they are; `transfer=True` first copies Gluon's into a copy of the torch
-    net. Dropout passes its input on, unless `masks` has an array for its torch path, True where a
-    value is kept, in the shape of its input: both sides then drop the same values in training.
-    `strict` makes a divergence of differences between the frameworks that are known and predicted
-    (torch's BatchNorm stores the unbiased variance), instead of a note; by default it is on for
-    this project's own nets, which promise to have none.
+    >>> import mxnet as mx
+    >>> import torch
+    >>> gluon_net = mx.gluon.nn.Dense(2, in_units=3)
+    >>> gluon_net.initialize()
+    >>> inputs = np.array([[1.0, -2.0, 0.5]], np.float32)
+    >>> report = check_parity(gluon_net, torch.nn.Linear(3, 2), inputs, transfer=True)
+    >>> report.ok, report.first_divergence
+    (True, None)
 
-    The report's paths are the torch net's module paths. Raises ParityError for arguments that are
-    not two nets and their inputs.
+    Args:
+        gluon_net: an initialised Gluon block.
+        torch_net: a torch module.
+        inputs: one array (N, …), or a tuple of them, of numpy or either framework.
+        labels: classes (N,), integers. With them the backward pass starts from softmax
+            cross-entropy (this project's nets: from their own loss), without from fixed gradients.
+        levels: among structure, weights, forward, backward and artefacts.
+        transfer: first copy Gluon's weights into a copy of the torch net; else weights are compared
+            as they are.
+        masks: for the torch path of a Dropout, a boolean array in the shape of its input, True
+            where a value is kept: both sides then drop the same values in training. Without one
+            Dropout passes its input on.
+        strict: make a divergence, instead of a note, of differences between the frameworks that
+            are known and predicted (torch's BatchNorm stores the unbiased variance). None: for
+            this project's own nets, which promise to have none.
+        name: of the report; None is the net's own.
+
+    Returns:
+        The report; `ok` is False too where nothing was compared. Its paths are the torch net's
+        module paths, its errors in u·s.
+
+    Raises:
+        ParityError: the arguments are not two nets and their inputs.
     """
     started = time.perf_counter()
     _check_sides(gluon_net, torch_net)

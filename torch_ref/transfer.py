@@ -75,8 +75,20 @@ class TransferError(ValueError):
 def to_torch(arrays: Arrays, like: Arrays | None = None) -> dict[str, np.ndarray]:
     """Copies of Gluon's `arrays` under torch's state-dict names, in the order given.
 
-    `like`: the destination's current arrays (a state dict in numpy); names, shapes and dtypes must
-    then match it exactly, `num_batches_tracked` apart. Raises TransferError.
+    >>> gamma = np.ones(8, np.float32)
+    >>> list(to_torch({"features.1.gamma": gamma, "features.1.running_mean": gamma}))
+    ['features.1.weight', 'features.1.running_mean']
+
+    Args:
+        arrays: by Gluon's names, of any of the three kinds.
+        like: the destination's current arrays (a state dict in numpy); names, shapes and dtypes
+            must then match it exactly, `num_batches_tracked` apart.
+
+    Returns:
+        The same values in the same dtypes, by torch's names.
+
+    Raises:
+        TransferError: every reason why they do not map, in one line.
     """
     nets = sorted({net for name in arrays if (net := _exported_net(name)) is not None})
     problems = (
@@ -91,9 +103,20 @@ def to_torch(arrays: Arrays, like: Arrays | None = None) -> dict[str, np.ndarray
 def to_gluon(arrays: Arrays, like: Arrays | None = None) -> dict[str, np.ndarray]:
     """Copies of a torch state dict's `arrays` under Gluon's structural names, in the order given.
 
-    `like`: the destination's current arrays (`_collect_params_with_prefix`, or an exported file,
-    whose names are then used); names, shapes and dtypes must match it exactly. Raises
-    TransferError.
+    >>> w = np.ones(8, np.float32)
+    >>> list(to_gluon({"features.1.weight": w, "features.1.running_var": w}))
+    ['features.1.gamma', 'features.1.running_var']
+
+    Args:
+        arrays: a state dict, in numpy.
+        like: the destination's current arrays (`_collect_params_with_prefix`, or an exported file,
+            whose names are then used); names, shapes and dtypes must match it exactly.
+
+    Returns:
+        The same values in the same dtypes, by Gluon's names.
+
+    Raises:
+        TransferError: every reason why they do not map, in one line.
     """
     kept = {n: a for n, a in arrays.items() if _role(n) != IGNORED}
     if like is not None:
@@ -203,8 +226,18 @@ class Transferred(TypedDict):
 def transfer_file(source: Path, destination: Path, like: Path | None = None) -> Transferred:
     """Write `source`'s arrays to `destination` in the other framework's names and format.
 
-    One of the two is a `.params` file; `like` has the destination's format. Returns the counts
-    that the command prints. Raises TransferError, ParamsFileError, TensorFileError or OSError.
+    Args:
+        source: a `.params`, `.safetensors` or `.pt` file.
+        destination: a `.params` file if `source` is none, else one of the other two.
+        like: a file of the destination's format that has the names, shapes and dtypes to match.
+
+    Returns:
+        The counts that the command prints: arrays, values, names that were ignored on purpose.
+
+    Raises:
+        TransferError: the arrays do not map.
+        ParamsFileError, TensorFileError: a file is damaged, or not of its kind.
+        OSError: a file cannot be read or written.
     """
     arrays = _read(source)
     wanted = None if like is None else _read(like)

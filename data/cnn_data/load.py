@@ -37,12 +37,21 @@ def load_dataset(
     imagenette extracted), a TFDS-prepared data set in `data_dir`, imagenette's archive there.
     `mnist5k` is embedded and needs none of them.
 
+    Images are uint8 (n, H, W, C), labels int32 (n,).
+
+    >>> digits = load_dataset("mnist5k")
+    >>> digits.shape, len(digits.train), len(digits.test), digits.train.labels.dtype
+    ((28, 28, 1), 4000, 1000, dtype('int32'))
+
     Args:
         name: mnist5k, mnist, fashion_mnist, cifar10, imagenette or folder:PATH.
         data_dir: where to look, and where downloads go; `~/tensorflow_datasets` if not given.
         image_size: height and width in pixels; None is the data set's own, which imagenette and
             folders do not have.
         fit: "resize" (bilinear) or "pad" (centred on a background of 0).
+
+    Returns:
+        The two splits, with class names, and mean and standard deviation of each channel.
 
     Raises:
         DataError: an unknown name, no such folder, files that are damaged or not as expected, no

@@ -52,6 +52,17 @@ def pixels(normalisation: str, mean: Sequence[float], std: Sequence[float]) -> P
     - lenet5: background 0 becomes -0.1 and ink 255 becomes 1.175, so that the mean is near 0 and
       the variance near 1 (LeCun, Bottou, Bengio, Haffner 1998, section II.B).
 
+    >>> pixels("half", mean=[0.13], std=[0.31]).apply(np.array([[[[0, 255]]]], np.uint8))
+    array([[[[-1.,  1.]]]], dtype=float32)
+
+    Args:
+        normalisation: one of `NORMALISATIONS`.
+        mean: of each channel's pixels / 255.
+        std: of each channel's pixels / 255.
+
+    Returns:
+        The map, whose `apply` takes uint8 (n, C, H, W) to float32.
+
     Raises:
         DataError: an unknown name, or a `std` that is not positive.
     """

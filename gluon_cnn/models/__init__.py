@@ -69,11 +69,26 @@ def get_model(
     input_size: int | None = None,
     **options: object,
 ) -> ClassicCNN:
-    """Build a net by name, uninitialised, for (N, in_channels, input_size, input_size) inputs.
+    """Build a net by name, uninitialised.
 
-    What is None is the document's own. `options` are the model's: `logit_relu` (cifar_cnn),
-    `dropout` (alexnet and vgg). Raises ModelError for an unknown name or option, a number below 1,
-    and an input too small for the net.
+    >>> import mxnet as mx
+    >>> net = get_model("lenet", classes=5)
+    >>> net.initialize()
+    >>> net(mx.nd.zeros((2, 1, 28, 28))).shape
+    (2, 5)
+
+    Args:
+        name: one of `MODELS`.
+        classes: numbers that the net returns for an image.
+        in_channels: of the images; None is the document's own number.
+        input_size: height and width of the images, in pixels; None is the document's own.
+        options: the model's own: `logit_relu` (cifar_cnn), `dropout` (alexnet and vgg).
+
+    Returns:
+        A net that takes float32 (N, in_channels, input_size, input_size) to (N, classes).
+
+    Raises:
+        ModelError: an unknown name or option, a number below 1, or an input too small for the net.
     """
     entry = _entry(name)
     sizes = {"classes", "in_channels", "input_size"}

@@ -12,11 +12,24 @@ class WindowError(ValueError):
 def output_size(n: int, f: int, p: int = 0, s: int = 1) -> int:
     """Width of the output, (n + 2p − f) / s + 1 rounded down.
 
-    n is the width of the input, f of the window (a convolution's kernel or a pool), p the padding
-    on each side and s the stride, all in pixels. Rounding down drops the pixels that a last,
-    incomplete window would cover; MXNet calls it the `valid` pooling convention.
+    Rounding down drops the pixels that a last, incomplete window would cover; MXNet calls it the
+    `valid` pooling convention.
 
-    Raises WindowError if the window does not fit, ValueError if a number makes no sense.
+    >>> output_size(224, f=11, s=4)  # AlexNet's first convolution
+    54
+
+    Args:
+        n: width of the input, in pixels.
+        f: width of the window, a convolution's kernel or a pool.
+        p: padding on each side.
+        s: stride.
+
+    Returns:
+        The width in pixels, at least 1.
+
+    Raises:
+        WindowError: the window does not fit.
+        ValueError: a number makes no sense.
     """
     if n < 1 or f < 1 or p < 0 or s < 1:
         raise ValueError(
@@ -30,7 +43,11 @@ def output_size(n: int, f: int, p: int = 0, s: int = 1) -> int:
 def same_padding(f: int) -> int:
     """Padding (f − 1) / 2 that keeps the width at stride 1, for an odd window f.
 
-    Raises ValueError for an even window: it would need half a pixel on each side.
+    >>> same_padding(5)
+    2
+
+    Raises:
+        ValueError: an even window, which would need half a pixel on each side.
     """
     if f < 1 or f % 2 == 0:
         raise ValueError(f"got f={f}; only an odd window has a padding that keeps the width")

@@ -212,13 +212,30 @@ def compare(
 ) -> Verdict:
     """Compare in one order: something was compared, shape, dtype, finite, content, values.
 
-    `scale` is s, an array like `expected` or one number; 0 asks for equal values (±0 are equal).
-    `allowance` is an absolute error allowed on top of factor·u·s.
-    `dtype` is what `actual` must have (by default what `expected` has); `unit` is the dtype whose
-    roundoff counts (by default that of `actual`). `content` is what `expected` must hold for the
-    comparison to mean anything: "varied" values, "nonzero" ones (a gradient may be constant), or
-    "any" (so may a fresh bias be zero). Raises ValueError for a scale that is not finite: such a
-    bound would pass anything.
+    >>> expected = np.array([1.0, 2.0], np.float32)
+    >>> print(compare(expected + np.float32(2**-20), expected, scale=1.0))
+    16 u at (0), bound 16 u
+    >>> compare(expected + np.float32(2**-19), expected, scale=1.0).ok
+    False
+    >>> print(compare(np.zeros(2), np.zeros(2)))
+    dead: every one of 2 values is 0
+
+    Args:
+        actual: the values that are judged, of any shape.
+        expected: the values that they are judged by, of the same shape.
+        scale: s, an array like `expected` or one number; 0 asks for equal values (±0 are equal).
+        factor: how many u·s the values may be apart.
+        allowance: an absolute error allowed on top of factor·u·s.
+        dtype: what `actual` must have; by default what `expected` has.
+        unit: the dtype whose unit roundoff u counts; by default that of `actual`.
+        content: what `expected` must hold for the comparison to mean anything: "varied" values,
+            "nonzero" ones (a gradient may be constant), or "any" (so may a new bias be zero).
+
+    Returns:
+        The verdict, with the worst error in u·s and where it is. `require()` raises it.
+
+    Raises:
+        ValueError: a scale or factor that is not finite: such a bound would pass anything.
     """
     actual, expected = np.asarray(actual), np.asarray(expected)
     if actual.size == 0 or expected.size == 0:
@@ -328,7 +345,18 @@ def _verdict(
 
 
 def bits_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:
-    """Compare bit patterns: what a transfer must keep, the sign of zero included."""
+    """Compare bit patterns: what a transfer must keep, the sign of zero included.
+
+    >>> bits_equal(np.array([0.0, 1.0]), np.array([-0.0, 1.0])).ok
+    False
+
+    Args:
+        actual: the values that arrived, of any shape and dtype.
+        expected: the values that were sent, of the same shape and dtype.
+
+    Returns:
+        The verdict, at the first value whose bits differ.
+    """
     verdict = compare(actual, expected, content="any")
     if verdict.reason or actual.dtype.itemsize not in (1, 2, 4, 8):
         return verdict

@@ -71,10 +71,24 @@ def get_model(
     input_size: int | None = None,
     **options: Any,
 ) -> ClassicCNN:
-    """A new net by name; None takes the model's own number of channels and pixels a side.
+    """Build a net by name, with torch's own initial weights.
 
-    Options: `logit_relu` of cifar_cnn; `dropout` of alexnet and the VGGs. Raises ModelError for an
-    unknown name or option, a number below 1, or an input too small for the net's windows.
+    >>> net = get_model("lenet", classes=5)
+    >>> tuple(net(torch.zeros(2, 1, 28, 28)).shape)
+    (2, 5)
+
+    Args:
+        name: one of `MODELS`.
+        classes: numbers that the net returns for an image.
+        in_channels: of the images; None is the document's own number.
+        input_size: height and width of the images, in pixels; None is the document's own.
+        options: the model's own: `logit_relu` (cifar_cnn), `dropout` (alexnet and vgg).
+
+    Returns:
+        A net that takes float32 (N, in_channels, input_size, input_size) to (N, classes).
+
+    Raises:
+        ModelError: an unknown name or option, a number below 1, or an input too small for the net.
     """
     entry = _entry(name)
     unknown = sorted(set(options) - set(entry.options))

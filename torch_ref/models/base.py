@@ -70,7 +70,19 @@ def leaves(net: ClassicCNN) -> list[tuple[str, nn.Module]]:
 def first_layers(net: ClassicCNN, n: int) -> nn.Sequential:
     """The net cut after its first `n` operations (doc-1), sharing its parameters.
 
-    Raises ModelError unless 1 ≤ n ≤ the number of operations.
+    >>> from torch_ref.models import get_model
+    >>> tuple(first_layers(get_model("lenet"), 3)(torch.zeros(2, 1, 28, 28)).shape)
+    (2, 6, 12, 12)
+
+    Args:
+        net: the whole net.
+        n: how many operations are kept, from the input on.
+
+    Returns:
+        A net that takes the same images to what the n-th operation returns.
+
+    Raises:
+        ModelError: unless 1 ≤ n ≤ the number of operations.
     """
     layers = [leaf for _, leaf in leaves(net)]
     if not 1 <= n <= len(layers):
