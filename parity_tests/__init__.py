@@ -20,7 +20,8 @@ if find_spec("mxnet") is not None:
 
 from parity_tests.backends.leaves import ParityError
 from parity_tests.numerics.compare import Mismatch, Verdict, compare
-from parity_tests.reporting.report import LEVELS, Coverage, Divergence, Report, Row
+from parity_tests.reporting.report import Coverage, Divergence, Report, Row
+from parity_tests.reporting.verdicts import LEVELS
 
 if TYPE_CHECKING:
     from parity_tests.api import DEFAULT_LEVELS, check_parity

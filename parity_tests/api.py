@@ -20,12 +20,13 @@ from parity_tests.levels.referee import DidNotRun, Subject
 from parity_tests.levels.weights import copy_weights, pairing_map, project_map, weights_rows
 from parity_tests.pairing.structure import Pairing, pair_leaves, structure_rows
 from parity_tests.reporting.environment import environment
-from parity_tests.reporting.report import LEVELS, Coverage, Report, Row
+from parity_tests.reporting.report import Coverage, Report, Row
+from parity_tests.reporting.verdicts import LEVELS, Level, Side, Status
 
 __all__ = ["DEFAULT_LEVELS", "check_parity"]
 
-DEFAULT_LEVELS = ("structure", "weights", "forward", "backward")
-_OF_NETS = (*DEFAULT_LEVELS, "artefacts")
+DEFAULT_LEVELS = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD, Level.BACKWARD)
+_OF_NETS = (*DEFAULT_LEVELS, Level.ARTEFACTS)
 
 
 def check_parity(
@@ -79,13 +80,13 @@ def check_parity(
     """
     started = time.perf_counter()
     _check_sides(gluon_net, torch_net)
-    levels = _check_levels(levels)
+    chosen = _check_levels(levels)
     given = arrays(inputs)
     gluon_leaves = leaves_of(gluon_net)
     way = project_map(gluon_net, torch_net)
     report = Report(
         name or getattr(gluon_net, "model_name", None) or type(torch_net).__name__,
-        levels,
+        chosen,
         environment=environment(),
     )
     pairing = pair_leaves(gluon_leaves, leaves_of(torch_net))
@@ -105,19 +106,21 @@ def check_parity(
         _check_masks(masks or {}, pairing),
         strict=way is not None if strict is None else strict,
     )
-    makers: dict[str, Callable[[], tuple[list[Row], Coverage]]] = {
-        "structure": lambda: structure_rows(pairing),
-        "weights": lambda: weights_rows(gluon_net, torch_net, pairing, way),
-        "forward": lambda: forward_rows(subject),
-        "backward": lambda: backward_rows(subject),
-        "artefacts": lambda: artefacts_rows(subject),
+    makers: dict[Level, Callable[[], tuple[list[Row], Coverage]]] = {
+        Level.STRUCTURE: lambda: structure_rows(pairing),
+        Level.WEIGHTS: lambda: weights_rows(gluon_net, torch_net, pairing, way),
+        Level.FORWARD: lambda: forward_rows(subject),
+        Level.BACKWARD: lambda: backward_rows(subject),
+        Level.ARTEFACTS: lambda: artefacts_rows(subject),
     }
     refused = _refused_inputs(given)
-    if "backward" in levels and not refused:
+    if Level.BACKWARD in chosen and not refused:
         refused = _set_objective(subject, labels, way is not None)
-    for level in levels:
-        if refused and level not in ("structure", "weights"):
-            report.add([Row(level, NET, "inputs", "not compared", detail=refused)])
+    for level in chosen:
+        if refused and level not in (Level.STRUCTURE, Level.WEIGHTS):
+            status = Status.NOT_COMPARED
+            row = Row(level=level, path=NET, quantity="inputs", status=status, detail=refused)
+            report.add([row])
         else:
             report.add(*makers[level]())
     if not report.ok:
@@ -128,13 +131,13 @@ def check_parity(
 
 def _check_sides(gluon_net: Any, torch_net: Any) -> None:
     sides = (side_of(gluon_net), side_of(torch_net))
-    if sides != ("gluon", "torch"):
+    if sides != (Side.GLUON, Side.TORCH):
         raise ParityError(
             f"got a {sides[0]} net and a {sides[1]} net, expected Gluon's first, then torch's"
         )
 
 
-def _check_levels(levels: Sequence[str]) -> tuple[str, ...]:
+def _check_levels(levels: Sequence[str]) -> tuple[Level, ...]:
     unknown = [level for level in levels if level not in _OF_NETS]
     if unknown or isinstance(levels, str):
         raise ParityError(
@@ -170,7 +173,7 @@ def _refused_inputs(given: Arrays) -> str:
 def _set_objective(subject: Subject, labels: Any, ours: bool) -> str:
     """Decide what the backward pass starts from; why it cannot, if it cannot."""
     try:
-        outputs = subject.run("torch", "float64", train=False).outputs
+        outputs = subject.run(Side.TORCH, "float64", train=False).outputs
     except DidNotRun:
         return ""  # the levels will say so, each for itself
     if labels is None:

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gluon_cnn  # noqa: F401  (settles MXNet's threads before it loads)
 from gluon_cnn_parity import did_you_mean
@@ -22,16 +22,19 @@ from parity_tests.levels.multi_device.level import SCALE_MODELS, check_scale
 from parity_tests.levels.optimizer.updates import check_optimizer
 from parity_tests.levels.training.level import check_training
 from parity_tests.reporting.files import write_report
-from parity_tests.reporting.report import LEVELS, SCHEMA, Report
+from parity_tests.reporting.report import SCHEMA, Report
 from parity_tests.reporting.table import table
+from parity_tests.reporting.verdicts import LEVELS, Level
 
 __all__ = ["main"]
 
 # What takes many steps, and minutes, is checked where it is asked for.
-MANY_STEPS = ("optimizer", "training", "scale")
+MANY_STEPS = (Level.OPTIMIZER, Level.TRAINING, Level.MULTI_DEVICE)
 OF_ONE_STEP = tuple(level for level in LEVELS if level not in MANY_STEPS)
-OF_NETS = tuple(level for level in OF_ONE_STEP if level != "data")  # and of any pair
+OF_NETS = tuple(level for level in OF_ONE_STEP if level != Level.DATA)  # and of any pair
 FULL = ("alexnet", "vgg16")  # whose full size is worth a minute
+
+_Word = TypeVar("_Word", bound=str)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,7 +129,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _chosen(given: list[str] | None, known: Sequence[str], flag: str) -> tuple[str, ...]:
+def _chosen(given: list[str] | None, known: Sequence[_Word], flag: str) -> tuple[_Word, ...]:
     """What a repeatable, comma-separated flag names, in the order of `known`; all if unset."""
     if given is None:
         return tuple(known)
@@ -138,7 +141,7 @@ def _chosen(given: list[str] | None, known: Sequence[str], flag: str) -> tuple[s
     return tuple(name for name in known if name in names)
 
 
-def _reports(args: Any, levels: tuple[str, ...]) -> Iterator[Report]:
+def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
     if args.gluon:
         mine = tuple(level for level in levels if level in OF_NETS)
         if not mine:
@@ -148,36 +151,37 @@ def _reports(args: Any, levels: tuple[str, ...]) -> Iterator[Report]:
         case = user_case(args.gluon, args.torch, _shape(args.input), seed=args.seed)
         yield _check(case, mine, transfer=args.transfer)
         return
-    if "optimizer" in levels:
+    if Level.OPTIMIZER in levels:
         yield check_optimizer()
-    levels = tuple(level for level in levels if level != "optimizer")
-    known = SCALE_MODELS if levels == ("scale",) and not args.model else MODELS
+    levels = tuple(level for level in levels if level != Level.OPTIMIZER)
+    known = SCALE_MODELS if levels == (Level.MULTI_DEVICE,) and not args.model else MODELS
     of_nets = tuple(level for level in levels if level in OF_NETS)
     for name in _chosen(args.model, known, "--model") if levels else ():
         report = None
         if of_nets:
             case = project_case(name, batch=args.batch_size, seed=args.seed)
             report = _check(case, of_nets)
-        if "training" in levels:
+        if Level.TRAINING in levels:
             training = check_training(name, steps=args.steps, seed=args.seed)
             report = training if report is None else _joined(report, training, levels)
-        if "scale" in levels:
+        if Level.MULTI_DEVICE in levels:
             scale = check_scale(name, seed=args.seed)
             report = scale if report is None else _joined(report, scale, levels)
-        if "data" in levels:
+        if Level.DATA in levels:
             data = check_data(name, seed=args.seed)
             report = data if report is None else _joined(report, data, levels)
         assert report is not None  # levels are never empty
         yield report
-        if args.full and name in FULL and "forward" in levels:
+        if args.full and name in FULL and Level.FORWARD in levels:
             full = project_case(name, full=True, batch=1, seed=args.seed)
-            some = tuple(level for level in levels if level in ("structure", "weights", "forward"))
+            cheap = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD)
+            some = tuple(level for level in levels if level in cheap)
             result = _check(full, some)
             result.name = f"{name} 224"
             yield result
 
 
-def _check(case: Case, levels: tuple[str, ...], *, transfer: bool = False) -> Report:
+def _check(case: Case, levels: tuple[Level, ...], *, transfer: bool = False) -> Report:
     return check_parity(
         case.gluon_net,
         case.torch_net,
@@ -189,7 +193,7 @@ def _check(case: Case, levels: tuple[str, ...], *, transfer: bool = False) -> Re
     )
 
 
-def _joined(first: Report, second: Report, levels: tuple[str, ...]) -> Report:
+def _joined(first: Report, second: Report, levels: tuple[Level, ...]) -> Report:
     first.levels = levels
     first.add(second.rows, second.coverage)
     first.seconds += second.seconds

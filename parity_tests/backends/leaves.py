@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from parity_tests.reporting.verdicts import Side
+
 __all__ = [
     "ABSORBED",
     "OWN_KINDS",
@@ -68,7 +70,7 @@ class Leaf:
     `composite` ones compute through their children, so they cannot be run alone.
     """
 
-    side: str
+    side: Side
     path: str
     kind: str
     block: Any
@@ -91,13 +93,13 @@ def number(value: Any, dimensions: int) -> tuple[int, ...]:
     return (int(value),) * dimensions if isinstance(value, int) else tuple(int(v) for v in value)
 
 
-def side_of(net: object) -> str:
+def side_of(net: object) -> Side:
     """ "gluon" or "torch"; ParityError for anything else."""
     modules = {cls.__module__.split(".")[0] for cls in type(net).__mro__}
     if "torch" in modules:
-        return "torch"
+        return Side.TORCH
     if "mxnet" in modules:
-        return "gluon"
+        return Side.GLUON
     raise ParityError(
         f"{type(net).__name__} is neither a Gluon Block nor a torch Module; pass one of each"
     )
@@ -105,7 +107,7 @@ def side_of(net: object) -> str:
 
 def leaves_of(net: Any) -> list[Leaf]:
     """The leaves of a net of either framework, in the order in which they were registered."""
-    if side_of(net) == "torch":
+    if side_of(net) == Side.TORCH:
         from parity_tests.backends.torch import leaves as torch_leaves
 
         return torch_leaves.leaves(net)

@@ -13,8 +13,9 @@ from mxnet import gluon
 from parity_tests.backends.gluon.runs import as_is
 from parity_tests.backends.updaters import GluonUpdater, MakeGluon, MakeTorch, TorchUpdater, Updater
 from parity_tests.numerics.update_rules import Rule
+from parity_tests.reporting.verdicts import Side
 
-__all__ = ["SHAPES", "GluonSide", "Side", "TorchSide", "gradients"]
+__all__ = ["SHAPES", "GluonSide", "OptimizerSide", "TorchSide", "gradients"]
 
 # More parameters than MXNet's SGD updates at once (4), of several ranks, one of a single value.
 SHAPES = {
@@ -26,10 +27,10 @@ SHAPES = {
 }
 
 
-class Side(Protocol):
+class OptimizerSide(Protocol):
     """Parameters of those shapes and an optimizer over them."""
 
-    side: str
+    side: Side
     dtype: str
     updater: Updater
 
@@ -43,7 +44,7 @@ class Side(Protocol):
 class GluonSide:
     """A Trainer over parameters of those shapes."""
 
-    side: str = "gluon"
+    side = Side.GLUON
 
     def __init__(self, rule: Rule, dtype: str, make: MakeGluon) -> None:
         self.dtype, self._parameters = dtype, {}
@@ -67,7 +68,7 @@ class GluonSide:
 class TorchSide:
     """The other framework's optimizer over the same."""
 
-    side: str = "torch"
+    side = Side.TORCH
 
     def __init__(self, rule: Rule, dtype: str, make: MakeTorch) -> None:
         self.dtype = dtype

@@ -6,29 +6,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from parity_tests.reporting.report import LEVELS, Report
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.verdicts import LEVELS, Level
 
-__all__ = ["GROUPS", "MATRIX_LEVELS", "SELF_TEST", "Fault", "Found", "Outcome", "found_in"]
+__all__ = ["GROUPS", "MATRIX_LEVELS", "Fault", "Found", "Outcome", "found_in"]
 
 GROUPS = (
     "weights", "structure", "arithmetic", "batchnorm", "loss", "optimizer", "data", "artefacts",
     "checker",
 )  # fmt: skip
-SELF_TEST = "self-test"  # the level at which a fault of the checker itself is caught
-MATRIX_LEVELS = (*LEVELS, SELF_TEST)
+MATRIX_LEVELS = (*LEVELS, Level.SELF_TEST)
 
 
 @dataclass(frozen=True)
 class Found:
     """Where the checker saw a fault first, and what it called it; empty where it saw nothing."""
 
-    level: str = ""
+    level: Level = Level.NONE
     path: str = ""
     diagnosis: str = ""  # the name alone, as `missing activation`
     message: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fault:
     """One way to be wrong, planted on purpose into something that is right.
 
@@ -42,7 +42,7 @@ class Fault:
     where: str
     imitates: str
     source: str
-    level: str
+    level: Level
     path: str
     run: Callable[[], Found]
     diagnosis: str = ""
@@ -81,9 +81,9 @@ class Outcome:
     where: str
     imitates: str
     source: str
-    level: str
+    level: Level
     path: str
-    caught_level: str
+    caught_level: Level
     caught_path: str
     diagnosis: str
     expected_diagnosis: str

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parity_tests.faults.base import MATRIX_LEVELS, Outcome
+from parity_tests.reporting.verdicts import Level
 
 __all__ = ["Cell", "KillMatrix", "kill_matrix", "score"]
 
@@ -58,7 +59,7 @@ def kill_matrix(outcomes: Sequence[Outcome]) -> KillMatrix | None:
     return KillMatrix(tuple(levels), rows, score(outcomes), groups)
 
 
-def _cell(outcome: Outcome, level: str) -> Cell:
+def _cell(outcome: Outcome, level: Level) -> Cell:
     if level == outcome.caught_level:
         if outcome.right_path:
             return Cell("●", f"caught at {outcome.caught_path}", "good")

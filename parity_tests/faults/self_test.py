@@ -19,6 +19,7 @@ from torch import nn
 from parity_tests import api
 from parity_tests.backends import losses
 from parity_tests.reporting.report import Report
+from parity_tests.reporting.verdicts import Level
 
 __all__ = ["NAMES", "named", "self_test"]
 
@@ -135,7 +136,7 @@ def _weights_differ() -> str:
 
 
 def _nothing_compared() -> str:
-    return "ok" if Report("empty", ("forward",)).ok else "refused"
+    return "ok" if Report("empty", (Level.FORWARD,)).ok else "refused"
 
 
 def _constant_inputs() -> str:

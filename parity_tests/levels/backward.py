@@ -18,6 +18,7 @@ from parity_tests.levels.referee import DidNotRun, Subject, along, attempt
 from parity_tests.numerics import conventions
 from parity_tests.numerics.compare import compare, tolerance
 from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["backward_rows"]
 
@@ -27,12 +28,20 @@ def backward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     coverage = Coverage()
     rows: list[Row] = []
     try:
-        referee = subject.run("torch", "float64", train=True, backward=True)
+        referee = subject.run(Side.TORCH, "float64", train=True, backward=True)
         rows += _local(subject, referee, coverage)
         rows += _loss(subject, referee)
         rows += _inherited(subject, referee)
     except DidNotRun as error:
-        rows.append(Row("backward", NET, "gradient", "not compared", detail=str(error)))
+        rows.append(
+            Row(
+                level=Level.BACKWARD,
+                path=NET,
+                quantity="gradient",
+                status=Status.NOT_COMPARED,
+                detail=str(error),
+            )
+        )
     return rows, coverage
 
 
@@ -49,7 +58,12 @@ def _local(subject: Subject, referee: NetRun, coverage: Coverage) -> Iterator[Ro
         for call in calls:
             upstream = upstream_for(pair.path, call.outputs)
             rows = local_rows(
-                "backward", pair, call.inputs, train=True, upstream=upstream, strict=subject.strict
+                Level.BACKWARD,
+                pair,
+                call.inputs,
+                train=True,
+                upstream=upstream,
+                strict=subject.strict,
             )
             for row in rows:
                 if row.compared:
@@ -65,10 +79,10 @@ def _loss(subject: Subject, referee: NetRun) -> Iterator[Row]:
     logits = referee.outputs[0]
     runs = {
         (side, dtype): attempt(side, loss_run, objective, side, logits, dtype)
-        for side in ("gluon", "torch")
+        for side in (Side.GLUON, Side.TORCH)
         for dtype in ("float64", "float32")
     }
-    expected = runs["torch", "float64"]
+    expected = runs[Side.TORCH, "float64"]
     sizes = loss_scales(logits, objective.labels, expected)
     for quantity in ("loss", "loss gradient"):
         for side, dtype in JUDGED:
@@ -82,14 +96,14 @@ def _loss(subject: Subject, referee: NetRun) -> Iterator[Row]:
                 content="nonzero",
             )
             yield Row.judged(
-                "backward",
-                NET,
-                quantity,
                 verdict,
-                check="local",
+                level=Level.BACKWARD,
+                path=NET,
+                quantity=quantity,
+                check=Check.LOCAL,
                 side=side,
                 dtype=dtype,
-                mode="train",
+                mode=Mode.TRAIN,
             )
 
 
@@ -104,44 +118,52 @@ def _inherited(subject: Subject, referee: NetRun) -> Iterator[Row]:
         except DidNotRun as error:
             detail = str(error)
             rows.append(
-                Row("backward", NET, "gradient", "not compared", "inherited", side, dtype,
-                    detail=detail)
-            )  # fmt: skip
+                Row(
+                    level=Level.BACKWARD,
+                    path=NET,
+                    quantity="gradient",
+                    status=Status.NOT_COMPARED,
+                    check=Check.INHERITED,
+                    side=side,
+                    dtype=dtype,
+                    detail=detail,
+                )
+            )
             continue
         outputs = run.named_outputs()
-        if side == "gluon":
+        if side == Side.GLUON:
             outputs = subject.by_torch_path(outputs)
         led = along(subject, outputs)
         gradients = run.named_gradients()
         if dtype == "float32":
-            single[side] = subject.by_torch_path(gradients) if side == "gluon" else gradients
+            single[side] = subject.by_torch_path(gradients) if side == Side.GLUON else gradients
         rows += judged_keys(
-            "backward",
+            Level.BACKWARD,
             subject,
             actual=gradients,
             expected=led.named_gradients(),
             envelope=envelope,
             side=side,
             dtype=dtype,
-            mode="train",
+            mode=Mode.TRAIN,
         )
         rows += judged_keys(
-            "backward",
+            Level.BACKWARD,
             subject,
             actual=_in_common_terms(subject, run, side),
-            expected=_in_common_terms(subject, referee, "torch"),
+            expected=_in_common_terms(subject, referee, Side.TORCH),
             envelope=buffers,
             side=side,
             dtype=dtype,
-            mode="train",
+            mode=Mode.TRAIN,
         )
     return with_the_other_side(rows, single)
 
 
-def _in_common_terms(subject: Subject, run: NetRun, side: str) -> dict[Key, np.ndarray]:
+def _in_common_terms(subject: Subject, run: NetRun, side: Side) -> dict[Key, np.ndarray]:
     """Buffers after the step; unless strict, torch's unbiased variances made biased."""
     buffers = run.named_buffers()
-    if side == "gluon" or subject.strict:
+    if side == Side.GLUON or subject.strict:
         return buffers
     for pair in subject.pairing.pairs:
         key = (pair.torch.path, 0, "running_var")

@@ -21,6 +21,7 @@ from parity_tests.levels.diagnosis.hypotheses import (
 )
 from parity_tests.levels.referee import Subject
 from parity_tests.reporting.report import Row
+from parity_tests.reporting.verdicts import Mode, Side
 
 __all__ = ["explain_between"]
 
@@ -39,9 +40,9 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def explain_between(row: Row, subject: Subject) -> str:
     """What was done to the input of a leaf, or to the net's output, on one side only."""
-    train = row.mode == "train"
-    ours = subject.run("gluon", "float64", train=train)
-    theirs = subject.run("torch", "float64", train=train)
+    train = row.mode == Mode.TRAIN
+    ours = subject.run(Side.GLUON, "float64", train=train)
+    theirs = subject.run(Side.TORCH, "float64", train=train)
     if row.path == NET:
         return the_one(_found(ours.outputs[0], theirs.outputs[0], theirs, True))
     pair = next(p for p in subject.pairing.pairs if p.path == row.path)

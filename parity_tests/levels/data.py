@@ -20,6 +20,7 @@ from gluon_cnn.training.staging import Staging
 from parity_tests.levels.diagnosis.data import explain_images, explain_labels
 from parity_tests.numerics.compare import Verdict, bits_equal
 from parity_tests.reporting.report import Coverage, Report, Row
+from parity_tests.reporting.verdicts import Check, Level, Status
 
 __all__ = ["check_data", "data_rows"]
 
@@ -36,7 +37,7 @@ def check_data(model: str, *, seed: int = 0) -> Report:
     twin = torch_ref.training.recipes.DEFAULTS[model].replace(seed=seed)
     size = config.image_size or 32
     dataset = load_dataset("mnist5k", image_size=size, fit=config.fit)
-    report = Report(model, ("data",))
+    report = Report(model, (Level.DATA,))
     report.add(*data_rows(config, twin, dataset))
     report.seconds = time.perf_counter() - started
     return report
@@ -77,7 +78,7 @@ def _explained(
     row: Row, pair: tuple[Batch | None, Batch | None], batches: Batches, epoch: int, number: int
 ) -> Row:
     ours, theirs = pair
-    if row.status == "ok" or ours is None or theirs is None:
+    if row.status == Status.OK or ours is None or theirs is None:
         return row
     if row.quantity == "labels":
         return replace(row, diagnosis=explain_labels(ours[1], theirs[1]))
@@ -91,15 +92,42 @@ def _recipe_rows(ours: TrainConfig, theirs: TrainConfig) -> Iterator[Row]:
         if value != other:
             verdict = Verdict("values", f"{value!r} beside {other!r}", compared=1)
         detail = "" if verdict.ok else verdict.detail
-        status = "ok" if verdict.ok else "diverged"
-        yield Row("data", "recipe", name, status, "value", compared=1, detail=detail)
+        status = Status.OK if verdict.ok else Status.DIVERGED
+        yield Row(
+            level=Level.DATA,
+            path="recipe",
+            quantity=name,
+            status=status,
+            check=Check.VALUE,
+            compared=1,
+            detail=detail,
+        )
 
 
 def _length_rows(part: str, ours: Batches, theirs: Batches) -> list[Row]:
     if len(ours) == len(theirs):
-        return [Row("data", part, "batches an epoch", "ok", "value", compared=1)]
+        return [
+            Row(
+                level=Level.DATA,
+                path=part,
+                quantity="batches an epoch",
+                status=Status.OK,
+                check=Check.VALUE,
+                compared=1,
+            )
+        ]
     detail = f"{len(ours)} beside {len(theirs)}"
-    return [Row("data", part, "batches an epoch", "diverged", "value", compared=1, detail=detail)]
+    return [
+        Row(
+            level=Level.DATA,
+            path=part,
+            quantity="batches an epoch",
+            status=Status.DIVERGED,
+            check=Check.VALUE,
+            compared=1,
+            detail=detail,
+        )
+    ]
 
 
 def _chosen(count: int) -> list[int]:
@@ -121,4 +149,4 @@ def _batch_rows(path: str, ours: Batch | None, theirs: Batch | None) -> Iterator
         "labels": bits_equal(y.astype(np.int64), tensors[1].numpy()),
     }
     for quantity, verdict in verdicts.items():
-        yield Row.judged("data", path, quantity, verdict, check="value")
+        yield Row.judged(verdict, level=Level.DATA, path=path, quantity=quantity, check=Check.VALUE)

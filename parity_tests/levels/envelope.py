@@ -21,6 +21,7 @@ from parity_tests.levels.local import Truth, mode_of, truth_of
 from parity_tests.levels.referee import Subject, attempt
 from parity_tests.numerics.compare import UNIT, tolerance
 from parity_tests.numerics.scale_case import Scales
+from parity_tests.reporting.verdicts import Side
 
 __all__ = ["DRAWS", "Envelope", "backward_envelope", "forward_envelope", "forward_truth"]
 
@@ -81,7 +82,7 @@ def forward_truth(subject: Subject, leaf: Leaf, index: int, *, train: bool) -> T
     """`truth_of` one call of a torch leaf inside the referee's run, made once."""
     key = ("truth", leaf.path, index, train)
     if key not in subject.kept:
-        call = subject.run("torch", "float64", train=train).calls[leaf.path][index]
+        call = subject.run(Side.TORCH, "float64", train=train).calls[leaf.path][index]
         subject.kept[key] = truth_of(leaf, call.inputs, train=train)
     return subject.kept[key]
 
@@ -134,7 +135,7 @@ def forward_envelope(subject: Subject, *, train: bool) -> Envelope:
 
 
 def _forward(subject: Subject, train: bool) -> Envelope:
-    clean = subject.run("torch", "float64", train=train)
+    clean = subject.run(Side.TORCH, "float64", train=train)
     sizes = _Sizes()
     for leaf in subject.torch_leaves():
         for index in range(len(clean.calls[leaf.path])):
@@ -166,7 +167,7 @@ def backward_envelope(subject: Subject) -> Envelope:
     As `forward_envelope`, with the noise in the gradients that leaves send back. To a parameter's
     gradient its own rounding is added. Raises DidNotRun.
     """
-    clean = subject.run("torch", "float64", train=True, backward=True)
+    clean = subject.run(Side.TORCH, "float64", train=True, backward=True)
     sizes = _Sizes()
     for leaf in subject.torch_leaves():
         for index, call in enumerate(clean.calls[leaf.path]):

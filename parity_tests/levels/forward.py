@@ -18,6 +18,7 @@ from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import compare
 from parity_tests.pairing.structure import Pair
 from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["forward_rows"]
 
@@ -30,11 +31,19 @@ def forward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     modes = (False, True) if subject.has_modes else (False,)
     for train in modes:
         try:
-            referee = subject.run("torch", "float64", train=train)
+            referee = subject.run(Side.TORCH, "float64", train=train)
             local += _local(subject, referee, train, coverage)
             inherited += _inherited(subject, train)
         except DidNotRun as error:
-            inherited.append(Row("forward", "net", "output", "not compared", detail=str(error)))
+            inherited.append(
+                Row(
+                    level=Level.FORWARD,
+                    path=NET,
+                    quantity="output",
+                    status=Status.NOT_COMPARED,
+                    detail=str(error),
+                )
+            )
     return local + inherited, coverage
 
 
@@ -47,7 +56,14 @@ def _local(subject: Subject, referee: NetRun, train: bool, coverage: Coverage) -
             continue
         if not calls and not train:
             detail = "never ran on this input"
-            yield Row("forward", pair.path, "output", "not compared", "local", detail=detail)
+            yield Row(
+                level=Level.FORWARD,
+                path=pair.path,
+                quantity="output",
+                status=Status.NOT_COMPARED,
+                check=Check.LOCAL,
+                detail=detail,
+            )
         for index, call in enumerate(calls):
             if train and pair.torch.kind == "dropout":
                 yield from _dropout(subject, pair, call.inputs[0])
@@ -56,7 +72,7 @@ def _local(subject: Subject, referee: NetRun, train: bool, coverage: Coverage) -
             coverage.done("outputs", pair.path)
             truth = partial(forward_truth, subject, pair.torch, index, train=train)
             yield from local_rows(
-                "forward", pair, call.inputs, train=train, strict=subject.strict, truth=truth
+                Level.FORWARD, pair, call.inputs, train=train, strict=subject.strict, truth=truth
             )
 
 
@@ -67,15 +83,22 @@ def _dropout(subject: Subject, pair: Pair, x: np.ndarray) -> Iterator[Row]:
     """
     if pair.torch.path not in subject.masks:
         return
-    more = {"check": "local", "mode": "train", "dtype": "float32"}
-    for side, module in (("gluon", gluon_side), ("torch", torch_side)):
+    judged = partial(
+        Row.judged,
+        level=Level.FORWARD,
+        path=pair.path,
+        check=Check.LOCAL,
+        dtype="float32",
+        mode=Mode.TRAIN,
+    )
+    for side, module in ((Side.GLUON, gluon_side), (Side.TORCH, torch_side)):
         rate = float(getattr(pair, side).hyper["p"])
         ones = np.ones((max(1, -(-4096 // x[0].size)), *x.shape[1:]), np.float32)
         made = attempt(side, module.sample_dropout, getattr(pair, side), ones)
         kept = made[made != 0]
         wanted = np.full_like(kept, 1.0) / (1.0 - rate)
         verdict = compare(kept, wanted.astype(np.float32), scale=wanted, content="nonzero")
-        row = Row.judged("forward", pair.path, "scale of what is kept", verdict, side=side, **more)
+        row = judged(verdict, quantity="scale of what is kept", side=side)
         if not verdict.ok and (kept == 1).all():
             said = f"what is kept is not divided by 1 − p = {1 - rate:g}"
             row = replace(row, diagnosis=f"dropout scale: {said}")
@@ -87,45 +110,43 @@ def _dropout(subject: Subject, pair: Pair, x: np.ndarray) -> Iterator[Row]:
         verdict = compare(
             share, np.array([1.0 - rate]), scale=spread / 2.0**-53, factor=1.0, unit="float64"
         )
-        yield Row.judged(
-            "forward", pair.path, "share that is kept", verdict, side=side, unit="× 6σ", **more
-        )
+        yield judged(verdict, quantity="share that is kept", side=side, unit="× 6σ")
 
 
 def _inherited(subject: Subject, train: bool) -> Iterator[Row]:
-    referee = subject.run("torch", "float64", train=train)
+    referee = subject.run(Side.TORCH, "float64", train=train)
     envelope = forward_envelope(subject, train=train)
     rows: list[Row] = []
     single: dict[str, Mapping[Key, np.ndarray]] = {}
-    for side, dtype in (("gluon", "float64"), ("gluon", "float32"), ("torch", "float32")):
+    for side, dtype in ((Side.GLUON, "float64"), (Side.GLUON, "float32"), (Side.TORCH, "float32")):
         try:
             run = subject.run(side, dtype, train=train)
         except DidNotRun as error:
             detail = str(error)
             rows.append(
                 Row(
-                    "forward",
-                    NET,
-                    "output",
-                    "not compared",
-                    "inherited",
-                    side,
-                    dtype,
+                    level=Level.FORWARD,
+                    path=NET,
+                    quantity="output",
+                    status=Status.NOT_COMPARED,
+                    check=Check.INHERITED,
+                    side=side,
+                    dtype=dtype,
                     detail=detail,
                 )
             )
             continue
         outputs = run.named_outputs()
         if dtype == "float32":
-            single[side] = subject.by_torch_path(outputs) if side == "gluon" else outputs
+            single[side] = subject.by_torch_path(outputs) if side == Side.GLUON else outputs
         rows += judged_keys(
-            "forward",
+            Level.FORWARD,
             subject,
             actual=outputs,
             expected=referee.named_outputs(),
             envelope=envelope,
             side=side,
             dtype=dtype,
-            mode="train" if train else "inference",
+            mode=Mode.TRAIN if train else Mode.INFERENCE,
         )
     return with_the_other_side(rows, single)

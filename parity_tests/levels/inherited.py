@@ -13,26 +13,27 @@ from parity_tests.levels.local import content_of
 from parity_tests.levels.referee import Subject
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
 from parity_tests.reporting.report import Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["judged_keys", "with_the_other_side"]
 
 
 def judged_keys(
-    level: str,
+    level: Level,
     subject: Subject,
     *,
     actual: Mapping[Key, np.ndarray],
     expected: Mapping[Key, np.ndarray],
     envelope: Envelope,
-    side: str,
+    side: Side,
     dtype: str,
-    mode: str,
+    mode: Mode,
 ) -> Iterator[Row]:
     """One row for each value of the paired leaves, and of the net as a whole, in order.
 
     `actual` has the keys of its own side, `expected` and `envelope` torch's.
     """
-    if side == "gluon":
+    if side == Side.GLUON:
         actual = subject.by_torch_path(actual)
     paths = [pair.torch.path for pair in subject.pairing.pairs]
     order = {path: i for i, path in enumerate([*dict.fromkeys(paths), NET])}
@@ -41,7 +42,15 @@ def judged_keys(
     for path, call, quantity in sorted(keys, key=lambda key: order[key[0]]):
         key = (path, call, quantity)
         row = Row(
-            level, path or NET, quantity, "diverged", "inherited", side, dtype, mode, compared=1
+            level=level,
+            path=path or NET,
+            quantity=quantity,
+            status=Status.DIVERGED,
+            check=Check.INHERITED,
+            side=side,
+            dtype=dtype,
+            mode=mode,
+            compared=1,
         )
         if key not in actual or key not in expected:
             absent, present = (side, "the referee") if key not in actual else ("the referee", side)
@@ -60,7 +69,7 @@ def with_the_other_side(
     `single` has both sides' float32 values, by the keys of torch.
     """
     for row in rows:
-        name, other = ("PyTorch", "torch") if row.side == "gluon" else ("Gluon", "gluon")
+        name, other = ("PyTorch", Side.TORCH) if row.side == Side.GLUON else ("Gluon", Side.GLUON)
         key = (row.path, 0, row.quantity)
         values = single.get(other, {})
         once = key in values and (row.path, 1, row.quantity) not in values

@@ -24,6 +24,7 @@ from parity_tests.numerics.compare import EXACT, Verdict, compare, tolerance
 from parity_tests.numerics.scales import Scales, scales_of
 from parity_tests.pairing.structure import Pair
 from parity_tests.reporting.report import Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["Truth", "content_of", "local_rows", "mode_of", "truth_of", "upstream_for"]
 
@@ -31,7 +32,7 @@ __all__ = ["Truth", "content_of", "local_rows", "mode_of", "truth_of", "upstream
 Truth = tuple[LeafRun, Scales]
 
 # Whose value is judged, in which dtype: in float64 there is only one difference to judge.
-JUDGED = (("gluon", "float64"), ("gluon", "float32"), ("torch", "float32"))
+JUDGED = ((Side.GLUON, "float64"), (Side.GLUON, "float32"), (Side.TORCH, "float32"))
 
 
 def upstream_for(path: str, outputs: Arrays) -> Arrays:
@@ -51,21 +52,21 @@ def truth_of(leaf: Leaf, inputs: Arrays, *, train: bool, upstream: Arrays | None
 
 @dataclass(frozen=True)
 class _Local:
-    level: str
+    level: Level
     pair: Pair
     inputs: Arrays
     train: bool
     strict: bool
-    runs: dict[tuple[str, str], LeafRun]
+    runs: dict[tuple[Side, str], LeafRun]
     scales: Scales
 
     @property
-    def mode(self) -> str:
-        return "train" if self.train else "inference"
+    def mode(self) -> Mode:
+        return Mode.TRAIN if self.train else Mode.INFERENCE
 
 
 def local_rows(
-    level: str,
+    level: Level,
     pair: Pair,
     inputs: Arrays,
     *,
@@ -78,37 +79,55 @@ def local_rows(
 
     `truth` gives what `truth_of` would, where it is known already.
     """
-    runs: dict[tuple[str, str], LeafRun] = {}
+    runs: dict[tuple[Side, str], LeafRun] = {}
     how: dict[str, Any] = {"train": train, "upstream": upstream}
     find = truth or partial(truth_of, pair.torch, inputs, **how)
     try:
         for dtype in ("float64", "float32"):
-            runs["gluon", dtype] = attempt(
-                "gluon", gluon_side.run_leaf, pair.gluon, inputs, dtype, **how
+            runs[Side.GLUON, dtype] = attempt(
+                Side.GLUON, gluon_side.run_leaf, pair.gluon, inputs, dtype, **how
             )
-        runs["torch", "float64"], scales = attempt("torch", find)
-        runs["torch", "float32"] = attempt(
-            "torch", torch_side.run_leaf, pair.torch, inputs, "float32", **how
+        runs[Side.TORCH, "float64"], scales = attempt(Side.TORCH, find)
+        runs[Side.TORCH, "float32"] = attempt(
+            Side.TORCH, torch_side.run_leaf, pair.torch, inputs, "float32", **how
         )
     except DidNotRun as error:
-        return [Row(level, pair.path, "leaf", "not compared", "local", detail=str(error))]
+        return [
+            Row(
+                level=level,
+                path=pair.path,
+                quantity="leaf",
+                status=Status.NOT_COMPARED,
+                check=Check.LOCAL,
+                detail=str(error),
+            )
+        ]
     local = _Local(level, pair, inputs, train, strict, runs, scales)
     names = {name: None for run in runs.values() for name in run}
     return [
         row
         for name in names
-        if name.startswith("output") == (level == "forward")
+        if name.startswith("output") == (level == Level.FORWARD)
         for row in _quantity_rows(local, name)
     ]
 
 
 def _quantity_rows(local: _Local, name: str) -> list[Row]:
-    blank = Row(local.level, local.pair.path, name, "", "local", mode=local.mode)
+    blank = Row(
+        level=local.level,
+        path=local.pair.path,
+        quantity=name,
+        status=Status.NOT_COMPARED,
+        check=Check.LOCAL,
+        mode=local.mode,
+    )
     for (side, dtype), run in local.runs.items():
         if name not in run:
             detail = f"{side} gives no {name}, the other side does"
             return [
-                replace(blank, status="diverged", side=side, dtype=dtype, compared=1, detail=detail)
+                replace(
+                    blank, status=Status.DIVERGED, side=side, dtype=dtype, compared=1, detail=detail
+                )
             ]
     return [_judged(local, replace(blank, side=side, dtype=dtype)) for side, dtype in JUDGED]
 
@@ -117,8 +136,8 @@ def _judged(local: _Local, row: Row) -> Row:
     name, side, dtype = row.quantity, row.side, row.dtype
     entry = tolerance(local.scales.family, mode_of(name, local.train), side, dtype)
     # MXNet's own way of adding, in its own dtype
-    drift = local.scales.drift.get(name, 0.0) if (side, dtype) == ("gluon", "float32") else 0.0
-    actual, expected = local.runs[side, dtype][name], local.runs["torch", "float64"][name]
+    drift = local.scales.drift.get(name, 0.0) if (side, dtype) == (Side.GLUON, "float32") else 0.0
+    actual, expected = local.runs[side, dtype][name], local.runs[Side.TORCH, "float64"][name]
 
     def judge(wanted: np.ndarray) -> Verdict:
         return compare(
@@ -135,15 +154,15 @@ def _judged(local: _Local, row: Row) -> Row:
     verdict = judge(expected)
     row = row.with_verdict(verdict)
     if row.around is not None and dtype == "float32":
-        title, other = ("PyTorch", "torch") if side == "gluon" else ("Gluon", "gluon")
+        title, other = ("PyTorch", Side.TORCH) if side == Side.GLUON else ("Gluon", Side.GLUON)
         beside = row.around.beside(f"{title} {dtype}", local.runs[other, dtype][name])
         row = replace(row, around=beside)
-    if verdict.ok or side == "torch":
+    if verdict.ok or side == Side.TORCH:
         return row
     convention = conventions.variance(local.pair.torch, name, local.inputs, local.train)
     if convention is None or not judge(convention.convert(expected)).ok:
         return row
-    status = "diverged" if local.strict else "note"
+    status = Status.DIVERGED if local.strict else Status.NOTE
     return replace(row, status=status, diagnosis=convention.diagnosis)
 
 
@@ -158,4 +177,4 @@ def mode_of(name: str, train: bool) -> str:
     """Under which mode the tolerance table has a quantity."""
     if content_of(name) == "any":
         return "statistics"
-    return "train" if train else "inference"
+    return Mode.TRAIN if train else Mode.INFERENCE

@@ -27,6 +27,7 @@ from parity_tests.backends.runs import (
 )
 from parity_tests.backends.torch import runs as torch_side
 from parity_tests.pairing.structure import Pairing
+from parity_tests.reporting.verdicts import Side
 
 __all__ = ["DidNotRun", "Subject", "along", "attempt"]
 
@@ -35,12 +36,12 @@ class DidNotRun(Exception):
     """A net or a leaf that raised while it was run; its message is one line."""
 
 
-def attempt(side: str, action: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def attempt(who: str, action: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Call foreign code; whatever it raises becomes DidNotRun with one line."""
     try:
         return action(*args, **options)
     except Exception as error:  # a user's net may raise anything
-        raise DidNotRun(f"{side} did not run: {reason_of(error)}") from error
+        raise DidNotRun(f"{who} did not run: {reason_of(error)}") from error
 
 
 @dataclass
@@ -58,20 +59,20 @@ class Subject:
     objective: Objective
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     strict: bool = False
-    _runs: dict[tuple[str, str, bool, bool], NetRun] = field(default_factory=dict)
+    _runs: dict[tuple[Side, str, bool, bool], NetRun] = field(default_factory=dict)
     kept: dict[Any, Any] = field(default_factory=dict)  # what levels share, such as envelopes
     clones: dict[str, torch.nn.Module] = field(default_factory=dict)  # by dtype
 
-    def run(self, side: str, dtype: str, *, train: bool, backward: bool = False) -> NetRun:
+    def run(self, side: Side, dtype: str, *, train: bool, backward: bool = False) -> NetRun:
         """One side's run of the whole net, made once. Raises DidNotRun."""
         key = (side, dtype, train, backward)
         if key not in self._runs:
             self._runs[key] = attempt(side, self._run, side, dtype, train, backward)
         return self._runs[key]
 
-    def _run(self, side: str, dtype: str, train: bool, backward: bool) -> NetRun:
+    def _run(self, side: Side, dtype: str, train: bool, backward: bool) -> NetRun:
         objective = self.objective if backward else None
-        if side == "torch":
+        if side == Side.TORCH:
             masks = self.masks if train else {}
             return torch_side.run_net(
                 self.torch_net,

@@ -23,6 +23,7 @@ from parity_tests.backends.runs import NET
 from parity_tests.numerics.compare import bits_equal
 from parity_tests.pairing.structure import Pairing
 from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.verdicts import Check, Level, Status
 
 __all__ = ["TransferMap", "copy_weights", "project_map", "weights_rows"]
 
@@ -94,7 +95,17 @@ def weights_rows(
     rows = list(_values(pairing, coverage))
     if not rows:
         detail = "neither net has parameters or buffers"
-        rows.append(Row("weights", NET, "tensors", "ok", "value", compared=1, detail=detail))
+        rows.append(
+            Row(
+                level=Level.WEIGHTS,
+                path=NET,
+                quantity="tensors",
+                status=Status.OK,
+                check=Check.VALUE,
+                compared=1,
+                detail=detail,
+            )
+        )
     rows += _round_trip(gluon_net, torch_net, pairing, way or pairing_map(pairing))
     return rows, coverage
 
@@ -111,11 +122,26 @@ def _values(pairing: Pairing, coverage: Coverage) -> Iterator[Row]:
             if len(tensors) < 2:
                 has = next(leaf.side for leaf in leaves if role in leaf.tensors)
                 detail = f"only {has} has it"
-                yield Row("weights", path, role, "not compared", "value", has, detail=detail)
+                yield Row(
+                    level=Level.WEIGHTS,
+                    path=path,
+                    quantity=role,
+                    status=Status.NOT_COMPARED,
+                    check=Check.VALUE,
+                    side=has,
+                    detail=detail,
+                )
                 continue
             coverage.done(group, key)
             verdict = bits_equal(tensors[0].read(), tensors[1].read())
-            yield Row.judged("weights", path, role, verdict, check="value", dtype=tensors[1].dtype)
+            yield Row.judged(
+                verdict,
+                level=Level.WEIGHTS,
+                path=path,
+                quantity=role,
+                check=Check.VALUE,
+                dtype=tensors[1].dtype,
+            )
 
 
 def _round_trip(
@@ -136,7 +162,15 @@ def _round_trip(
         here = {leaf.path: leaf for leaf in _returned(gluon_net, way.to_gluon(state))}
     except (AssertionError, KeyError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())
-        yield Row("weights", "", "names", "diverged", "transfer", detail=detail, compared=1)
+        yield Row(
+            level=Level.WEIGHTS,
+            path="",
+            quantity="names",
+            status=Status.DIVERGED,
+            check=Check.TRANSFER,
+            detail=detail,
+            compared=1,
+        )
         return
     for pair in pairing.pairs:
         for role, tensor in pair.gluon.tensors.items():
@@ -144,11 +178,13 @@ def _round_trip(
                 continue
             sent = prints[tensor.name]
             for check, leaf in (
-                ("transfer", there[pair.torch.path]),
-                ("round trip", here[pair.gluon.path]),
+                (Check.TRANSFER, there[pair.torch.path]),
+                (Check.ROUND_TRIP, here[pair.gluon.path]),
             ):
                 verdict = bits_equal(leaf.tensors[role].read(), sent)
-                row = Row.judged("weights", pair.path, role, verdict, check=check)
+                row = Row.judged(
+                    verdict, level=Level.WEIGHTS, path=pair.path, quantity=role, check=check
+                )
                 yield row if verdict.ok else replace(row, diagnosis=_found(prints, leaf, role))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from parity_tests.backends.leaves import ABSORBED, Leaf
 from parity_tests.backends.runs import NET
 from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.verdicts import Level, Side, Status
 
 __all__ = ["Pair", "Pairing", "pair_leaves", "structure_rows"]
 
@@ -121,7 +122,7 @@ def structure_rows(pairing: Pairing) -> tuple[list[Row], Coverage]:
     for gluon, torch in pairing.steps:
         if gluon is None or torch is None:
             row = _alone(gluon or torch, before)  # type: ignore[arg-type]
-            if row.status != "note":
+            if row.status != Status.NOTE:
                 coverage.expect("leaves", f"{row.path or NET} ({(gluon or torch).side})")  # type: ignore[union-attr]
             rows.append(row)
             continue
@@ -137,31 +138,68 @@ def structure_rows(pairing: Pairing) -> tuple[list[Row], Coverage]:
             found.insert(0, _row(path, "kind", f"Gluon has {gluon}, torch has {torch}"))
         elif gluon.kind != torch.kind:
             rows.append(
-                Row("structure", path, "kind", "note", detail=f"{gluon} is taken for {torch}")
+                Row(
+                    level=Level.STRUCTURE,
+                    path=path,
+                    quantity="kind",
+                    status=Status.NOTE,
+                    detail=f"{gluon} is taken for {torch}",
+                )
             )
-        if counts["gluon"] != counts["torch"]:
+        if counts[Side.GLUON] != counts[Side.TORCH]:
             found.append(
                 _row(
                     path,
                     "parameter count",
-                    f"Gluon has {counts['gluon']}, torch has {counts['torch']}",
+                    f"Gluon has {counts[Side.GLUON]}, torch has {counts[Side.TORCH]}",
                 )
             )
         compared = 2 + len(gluon.hyper) + 3 * len(gluon.tensors)
-        rows.extend(found or [Row("structure", path, "leaf", "ok", "", compared=compared)])
+        rows.extend(
+            found
+            or [
+                Row(
+                    level=Level.STRUCTURE,
+                    path=path,
+                    quantity="leaf",
+                    status=Status.OK,
+                    compared=compared,
+                )
+            ]
+        )
     return rows, coverage
 
 
 def _row(path: str, quantity: str, detail: str) -> Row:
-    return Row("structure", path, quantity, "diverged", detail=detail, compared=1)
+    return Row(
+        level=Level.STRUCTURE,
+        path=path,
+        quantity=quantity,
+        status=Status.DIVERGED,
+        detail=detail,
+        compared=1,
+    )
 
 
 def _alone(leaf: Leaf, before: str) -> Row:
     after = f"after {before}" if before else "at the start"
-    detail = f"{leaf} is in {'Gluon' if leaf.side == 'gluon' else 'torch'} only, {after}"
+    detail = f"{leaf} is in {'Gluon' if leaf.side == Side.GLUON else 'torch'} only, {after}"
     if leaf.kind in ABSORBED:
-        return Row("structure", leaf.path, "leaf", "note", detail=f"{detail}; it moves no value")
-    return Row("structure", leaf.path, "leaf", "diverged", detail=detail, compared=1)
+        return Row(
+            level=Level.STRUCTURE,
+            path=leaf.path,
+            quantity="leaf",
+            status=Status.NOTE,
+            detail=f"{detail}; it moves no value",
+        )
+    return Row(
+        level=Level.STRUCTURE,
+        path=leaf.path,
+        quantity="leaf",
+        status=Status.DIVERGED,
+        detail=detail,
+        compared=1,
+    )
 
 
 def _differences(gluon: Leaf, torch: Leaf) -> list[tuple[str, object, object]]:

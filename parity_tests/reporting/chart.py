@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from parity_tests.reporting.drift import Drift
 from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.verdicts import Check, Level, Side, Status
 
 __all__ = ["Picture", "inherited_picture", "local_picture"]
 
@@ -22,7 +23,7 @@ class Mark:
     """The error of one side at one layer; `value` 0 is equal, None cannot be measured."""
 
     path: str
-    side: str
+    side: Side
     value: float | None
     over: bool
     title: str
@@ -35,7 +36,7 @@ class Mark:
 class Picture:
     """What the template draws, in the units of a view box WIDTH wide."""
 
-    level: str
+    level: Level
     title: str
     description: str
     paths: int
@@ -54,21 +55,21 @@ class Picture:
     height: float = TOP + HEIGHT + FOOT
 
 
-def local_picture(report: Report, level: str) -> Picture | None:
+def local_picture(report: Report, level: Level) -> Picture | None:
     """Float32 error over bound: every layer alone, or of other levels the worst there is."""
-    alone = level in ("forward", "backward")
+    alone = level in (Level.FORWARD, Level.BACKWARD)
     how = "each layer alone, on the same input, " if alone else ""
     rows = [
         row
         for row in report.rows
         if (row.level, row.dtype) == (level, "float32")
-        and (row.check == "local" or not alone)
+        and (row.check == Check.LOCAL or not alone)
         and row.side
-        and row.status != "note"  # a known difference of conventions, and said elsewhere
+        and row.status != Status.NOTE  # a known difference of conventions, and said elsewhere
     ]
     marks = []
     for row in _worst((row.path, row.side, _rank(row), row) for row in rows):
-        over = row.status != "ok"
+        over = row.status != Status.OK
         number = "" if row.fraction is None else _times(row.fraction)
         title = f"{row.path} {row.quantity}, {_name(row.side)}: {_of_bound(row)}"
         marks.append(Mark(row.path, row.side, row.fraction, over, title, number))
@@ -82,15 +83,15 @@ def local_picture(report: Report, level: str) -> Picture | None:
     )
 
 
-def inherited_picture(report: Report, drifts: Sequence[Drift], level: str) -> Picture | None:
+def inherited_picture(report: Report, drifts: Sequence[Drift], level: Level) -> Picture | None:
     """The whole net, each side's own stream: distance from float64, and the envelope."""
     chosen = _worst((d.path, "", d.share, d) for d in drifts if d.level == level)
     marks = []
     for drift in chosen:
-        for side, distance in (("gluon", drift.gluon), ("torch", drift.torch)):
+        for side, distance in ((Side.GLUON, drift.gluon), (Side.TORCH, drift.torch)):
             size = "no number" if distance.relative is None else f"{distance.relative:.1e}"
             title = f"{drift.place}, {_name(side)}: {size} of the largest value from float64"
-            over = not distance.ok or (drift.moved == "function" and side == "gluon")
+            over = not distance.ok or (drift.moved == "function" and side == Side.GLUON)
             marks.append(Mark(drift.path, side, distance.relative, over, title, size))
     return _picture(
         level,
@@ -104,7 +105,7 @@ def inherited_picture(report: Report, drifts: Sequence[Drift], level: str) -> Pi
 
 
 def _picture(
-    level: str,
+    level: Level,
     title: str,
     marks: list[Mark],
     bounds: Mapping[str, float],
@@ -127,7 +128,7 @@ def _picture(
         power = top if value is None or not math.isfinite(value) else math.log10(value)
         return TOP + HEIGHT * (top - min(max(power, low), top)) / (top - low)
 
-    shift = {"gluon": -step / 5, "torch": step / 5}
+    shift = {Side.GLUON: -step / 5, Side.TORCH: step / 5}
     labelled = [m for m in marks if m.over]
     labelled = labelled if len(labelled) <= LABELLED else []
     placed = tuple(
@@ -174,7 +175,7 @@ def _worst(items: Iterable[tuple]) -> list:
 
 def _rank(row: Row) -> float:
     if row.fraction is None:
-        return math.inf if row.status != "ok" else -1.0
+        return math.inf if row.status != Status.OK else -1.0
     return row.fraction
 
 
@@ -183,8 +184,8 @@ def _log_of_largest(bounds: Iterable[float]) -> float | None:
     return math.log10(largest) if largest > 0 else None
 
 
-def _name(side: str) -> str:
-    return {"gluon": "Gluon", "torch": "PyTorch"}[side]
+def _name(side: Side) -> str:
+    return {Side.GLUON: "Gluon", Side.TORCH: "PyTorch"}[side]
 
 
 def _of_bound(row: Row) -> str:

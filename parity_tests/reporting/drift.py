@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
+
 if TYPE_CHECKING:
     from parity_tests.reporting.report import Row
 
@@ -44,8 +46,8 @@ class Drift:
     the right one no number can say.
     """
 
-    level: str
-    mode: str
+    level: Level
+    mode: Mode
     path: str
     quantity: str
     gluon: Distance
@@ -122,7 +124,7 @@ class Answer:
     the largest part of it.
     """
 
-    level: str
+    level: Level
     normal: bool
     at: Drift
     compared: int
@@ -153,13 +155,13 @@ _SIDES = ("Gluon", "PyTorch")
 class _Group:
     rows: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
 
-    def worst(self, side: str, dtype: str) -> Row | None:
+    def worst(self, side: Side, dtype: str) -> Row | None:
         return max(self.rows.get((side, dtype), ()), key=_rank, default=None)
 
 
 def _rank(row: Row) -> tuple[bool, float]:
     share = row.fraction
-    return row.status not in ("ok", "note"), math.inf if share is None else share
+    return row.status not in (Status.OK, Status.NOTE), math.inf if share is None else share
 
 
 def drifts(rows: Iterable[Row]) -> list[Drift]:
@@ -167,32 +169,32 @@ def drifts(rows: Iterable[Row]) -> list[Drift]:
 
     Of a leaf that is called several times the worst call counts.
     """
-    groups: dict[tuple[str, str, str, str], _Group] = {}
+    groups: dict[tuple[Level, Mode, str, str], _Group] = {}
     for row in rows:
-        if row.check == "inherited" and row.compared:
+        if row.check == Check.INHERITED and row.compared:
             key = (row.level, row.mode, row.path, row.quantity)
             group = groups.setdefault(key, _Group())
             group.rows.setdefault((row.side, row.dtype), []).append(row)
     found = []
     for key, group in groups.items():
-        gluon, torch = group.worst("gluon", "float32"), group.worst("torch", "float32")
+        gluon, torch = group.worst(Side.GLUON, "float32"), group.worst(Side.TORCH, "float32")
         if gluon is None or torch is None:
             continue
         bounds = [row.allowed for row in (gluon, torch) if row.allowed is not None]
-        moved = _moved(gluon, torch, group.worst("gluon", "float64"))
+        moved = _moved(gluon, torch, group.worst(Side.GLUON, "float64"))
         bound = max(bounds, default=None)
         found.append(Drift(*key, _distance(gluon), _distance(torch), bound, moved))
     return found
 
 
 def _distance(row: Row) -> Distance:
-    return Distance(row.distance, row.fraction, row.status in ("ok", "note"))
+    return Distance(row.distance, row.fraction, row.status in (Status.OK, Status.NOTE))
 
 
 def _moved(gluon: Row, torch: Row, witness: Row | None) -> str:
-    if witness is not None and witness.status not in ("ok", "note"):
+    if witness is not None and witness.status not in (Status.OK, Status.NOTE):
         return "function"
-    out = [row.status not in ("ok", "note") for row in (gluon, torch)]
+    out = [row.status not in (Status.OK, Status.NOTE) for row in (gluon, torch)]
     return {(True, True): "both", (True, False): "gluon", (False, True): "torch"}.get(
         (out[0], out[1]), ""
     )
@@ -205,7 +207,7 @@ def answers(found: Sequence[Drift]) -> list[Answer]:
         of_level = [drift for drift in found if drift.level == level]
         wrong = [drift for drift in of_level if not drift.normal]
         if wrong:  # a gradient comes from the net's end
-            at = wrong[-1] if level == "backward" else wrong[0]
+            at = wrong[-1] if level == Level.BACKWARD else wrong[0]
         else:
             at = max(of_level, key=lambda drift: drift.share)
         made.append(Answer(level, not wrong, at, len(of_level)))

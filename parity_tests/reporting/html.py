@@ -21,7 +21,8 @@ from parity_tests.faults.kill_matrix import kill_matrix
 from parity_tests.reporting.chart import inherited_picture, local_picture
 from parity_tests.reporting.drift import Drift
 from parity_tests.reporting.environment import environment
-from parity_tests.reporting.report import LEVELS, Report, Row
+from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.verdicts import LEVELS, Check, Level, Status
 
 __all__ = ["page"]
 
@@ -98,8 +99,12 @@ class _Layer:
 
 def _view(report: Report, name: str) -> dict[str, Any]:
     drifts = report.drifts
-    shown = [level for level in ("forward", "backward") if level in report.levels]
-    steps = [level for level in ("optimizer", "training", "scale") if level in report.levels]
+    shown = [level for level in (Level.FORWARD, Level.BACKWARD) if level in report.levels]
+    steps = [
+        level
+        for level in (Level.OPTIMIZER, Level.TRAINING, Level.MULTI_DEVICE)
+        if level in report.levels
+    ]
     drawn = shown + steps
     return {
         "id": name,
@@ -125,9 +130,9 @@ def _failures_first(report: Report) -> list[Row]:
     return rows + [row for row in report.rows if id(row) not in shown]
 
 
-def _level(report: Report, level: str) -> dict[str, Any]:
+def _level(report: Report, level: Level) -> dict[str, Any]:
     rows = [row for row in report.rows if row.level == level]
-    failed = any(row.status in ("diverged", "not compared") for row in rows)
+    failed = any(row.status in (Status.DIVERGED, Status.NOT_COMPARED) for row in rows)
     count = report.compared(level)
     verdict = "diverged" if failed else "parity" if count else "nothing compared"
     worst = report.worst(level)
@@ -144,18 +149,21 @@ def _layers(report: Report, drifts: Sequence[Drift]) -> list[_Layer]:
     """Every path of the levels that go layer by layer, in the order of computation."""
     layers: dict[str, _Layer] = {}
     for row in report.rows:
-        if row.level not in ("structure", "weights", "forward", "backward") or not row.path:
+        if (
+            row.level not in (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD, Level.BACKWARD)
+            or not row.path
+        ):
             continue
         layer = layers.setdefault(row.path, _Layer(row.path))
-        layer.failed += row.status in ("diverged", "not compared")
-        if row.check == "local" and row.dtype == "float32" and row.status != "note":
+        layer.failed += row.status in (Status.DIVERGED, Status.NOT_COMPARED)
+        if row.check == Check.LOCAL and row.dtype == "float32" and row.status != Status.NOTE:
             sides = layer.local.setdefault(row.level, {})
             known = sides.get(row.side)
             if row.fraction is not None and (known is None or row.fraction > known):
                 sides[row.side] = row.fraction
     for drift in drifts:
         layer = layers.setdefault(drift.path, _Layer(drift.path))
-        output = drift.level == "forward" and drift.quantity == "output"
+        output = drift.level == Level.FORWARD and drift.quantity == "output"
         if output and (layer.drift is None or drift.share > layer.drift.share):
             layer.drift = drift
     return list(layers.values())

@@ -11,19 +11,15 @@ from typing import Any
 
 from parity_tests.numerics.compare import Verdict
 from parity_tests.reporting.drift import Answer, Drift, answers, drifts
+from parity_tests.reporting.verdicts import LEVELS, Check, Level, Mode, Side, Status
 from parity_tests.reporting.window import Around
 
-__all__ = ["LEVELS", "SCHEMA", "Coverage", "Divergence", "Report", "Row"]
+__all__ = ["SCHEMA", "Coverage", "Divergence", "Report", "Row"]
 
-# In the order in which a cause comes before its effects: the first divergence is the first here.
-LEVELS = (
-    "structure", "weights", "forward", "backward", "optimizer", "training", "artefacts", "scale",
-    "data",
-)  # fmt: skip
 SCHEMA = 2  # of report.json, described in report.schema.json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One comparison.
 
@@ -32,14 +28,14 @@ class Row:
     "note": a difference that is expected, and said. Errors and bounds are in `unit`s.
     """
 
-    level: str
+    level: Level
     path: str
     quantity: str
-    status: str
-    check: str = ""
-    side: str = ""
+    status: Status
+    check: Check = Check.NONE
+    side: Side = Side.NONE
     dtype: str = ""
-    mode: str = ""
+    mode: Mode = Mode.NONE
     error: float | None = None
     bound: float | None = None
     unit: str = "u"
@@ -53,9 +49,35 @@ class Row:
     around: Around | None = None  # the values at a divergence
 
     @classmethod
-    def judged(cls, level: str, path: str, quantity: str, verdict: Verdict, **more: Any) -> Row:
+    def judged(
+        cls,
+        verdict: Verdict,
+        *,
+        level: Level,
+        path: str,
+        quantity: str,
+        check: Check = Check.NONE,
+        side: Side = Side.NONE,
+        dtype: str = "",
+        mode: Mode = Mode.NONE,
+        unit: str = "u",
+        diagnosis: str = "",
+        distance: float | None = None,
+    ) -> Row:
         """The row of a comparison that was made."""
-        return cls(level, path, quantity, **more, **_outcome(verdict))
+        return cls(
+            level=level,
+            path=path,
+            quantity=quantity,
+            check=check,
+            side=side,
+            dtype=dtype,
+            mode=mode,
+            unit=unit,
+            diagnosis=diagnosis,
+            distance=distance,
+            **_outcome(verdict),
+        )
 
     def with_verdict(self, verdict: Verdict) -> Row:
         """The same row with a comparison's outcome."""
@@ -70,21 +92,23 @@ class Row:
 
     def _sides(self) -> tuple[str, str]:
         """Whose values were compared: the one that was judged, and what it was judged by."""
-        side = "PyTorch" if self.side == "torch" else "Gluon"
-        if self.check in ("transfer", "round trip"):
+        side = "PyTorch" if self.side == Side.TORCH else "Gluon"
+        if self.check in (Check.TRANSFER, Check.ROUND_TRIP):
             return "arrived", "sent"
-        if self.level == "artefacts":
+        if self.level == Level.ARTEFACTS:
             return self.check, "imperative"
-        if self.check == "schedule":
+        if self.check == Check.SCHEDULE:
             return "this project", side
-        if self.check == "equal bits":
+        if self.check == Check.EQUAL_BITS:
             return "PyTorch", "Gluon"
-        if self.check == "in turn":
+        if self.check == Check.IN_TURN:
             return "several devices", "one device"
-        two = self.check == "local" and self.dtype == "float64" and self.level != "optimizer"
-        if not self.side or two or "free-running" in self.check:
+        two = (
+            self.check == Check.LOCAL and self.dtype == "float64" and self.level != Level.OPTIMIZER
+        )
+        if not self.side or two or Check.FREE_RUNNING in self.check:
             return "Gluon", "PyTorch"
-        witness = self.check == "inherited" and self.dtype == "float64"
+        witness = self.check == Check.INHERITED and self.dtype == "float64"
         return f"{side} {self.dtype}".strip(), "PyTorch float64" if witness else "float64"
 
     @property
@@ -111,7 +135,7 @@ def _outcome(verdict: Verdict) -> dict[str, Any]:
     """What a comparison's verdict sets in its row."""
     values = (verdict.actual, verdict.expected)
     return {
-        "status": "ok" if verdict.ok else "diverged",
+        "status": Status.OK if verdict.ok else Status.DIVERGED,
         "error": verdict.error,
         "bound": verdict.bound,
         "position": verdict.position,
@@ -126,7 +150,7 @@ def _outcome(verdict: Verdict) -> dict[str, Any]:
 class Divergence:
     """The first row, in causal order, that failed."""
 
-    level: str
+    level: Level
     path: str
     quantity: str
     error: float | None
@@ -189,7 +213,7 @@ class Report:
     """The outcome of one pair's parity run; `ok` is False too when nothing was compared."""
 
     name: str
-    levels: tuple[str, ...]
+    levels: tuple[Level, ...]
     rows: list[Row] = field(default_factory=list)
     coverage: Coverage = field(default_factory=Coverage)
     environment: dict[str, str] = field(default_factory=dict)
@@ -202,7 +226,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        failed = any(row.status in ("diverged", "not compared") for row in self.rows)
+        failed = any(row.status in (Status.DIVERGED, Status.NOT_COMPARED) for row in self.rows)
         every_level = all(self.compared(level) for level in self.levels)
         return bool(self.levels) and every_level and not failed and not self.coverage.missing()
 
@@ -214,8 +238,8 @@ class Report:
     def failures(self) -> list[Row]:
         """What failed, causes first: by level, and within a level in the order of computation."""
         order = {level: i for i, level in enumerate(LEVELS)}
-        failed = [row for row in self.rows if row.status in ("diverged", "not compared")]
-        return sorted(failed, key=lambda row: (order[row.level], row.status != "diverged"))
+        failed = [row for row in self.rows if row.status in (Status.DIVERGED, Status.NOT_COMPARED)]
+        return sorted(failed, key=lambda row: (order[row.level], row.status != Status.DIVERGED))
 
     @property
     def first_divergence(self) -> Divergence | None:
@@ -235,14 +259,14 @@ class Report:
             return None
         missing = self.coverage.missing()
         empty = [level for level in self.levels if not self.compared(level)]
-        level = empty[0] if empty else self.levels[0] if self.levels else ""
+        level = empty[0] if empty else self.levels[0] if self.levels else Level.NONE
         detail = f"not compared: {', '.join(missing[:5])}" if missing else "nothing was compared"
         return Divergence(level, "", "coverage", None, None, "", f"{level}: {detail}")
 
     @property
     def notes(self) -> list[Row]:
         """Differences that are expected, and said."""
-        return [row for row in self.rows if row.status == "note"]
+        return [row for row in self.rows if row.status == Status.NOTE]
 
     @property
     def drifts(self) -> list[Drift]:
@@ -256,7 +280,7 @@ class Report:
 
     def worst(self, level: str) -> Row | None:
         """The row of a level whose error is the largest part of its bound."""
-        judged = [row for row in self.rows if row.level == level and row.status != "note"]
+        judged = [row for row in self.rows if row.level == level and row.status != Status.NOTE]
         rows = [row for row in judged if row.fraction is not None]
         return max(rows, key=lambda row: row.fraction or 0.0, default=None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from parity_tests.reporting.report import Report
+from parity_tests.reporting.verdicts import Level, Status
 
 __all__ = ["NOT_COMPARED", "table"]
 
@@ -20,7 +21,7 @@ GROUPS = (
 )  # fmt: skip
 
 
-def table(reports: Sequence[Report], levels: Sequence[str]) -> str:
+def table(reports: Sequence[Report], levels: Sequence[Level]) -> str:
     """A line a model and level, then a line a model of what was compared, in percent."""
     lines: list[tuple[str, ...]] = [HEAD]
     for report in reports:
@@ -43,9 +44,9 @@ def _left_out(reports: Sequence[Report]) -> list[str]:
     return [f"{what} ({', '.join(names)})" for what, names in by_text.items()]
 
 
-def _line(report: Report, level: str) -> tuple[str, ...]:
+def _line(report: Report, level: Level) -> tuple[str, ...]:
     rows = [row for row in report.rows if row.level == level]
-    failed = [row for row in rows if row.status in ("diverged", "not compared")]
+    failed = [row for row in rows if row.status in (Status.DIVERGED, Status.NOT_COMPARED)]
     values = sum(row.compared for row in rows)
     worst = report.worst(level)
     fraction, where = "", ""

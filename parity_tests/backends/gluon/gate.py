@@ -16,7 +16,7 @@ from mxnet import autograd, gluon
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.leaves import Leaf
-from parity_tests.backends.runs import Arrays, NetRun, Objective
+from parity_tests.backends.runs import NET, Arrays, NetRun, Objective
 from parity_tests.gate.record.subjects import RATE, RULES, Tensors, fixed_upstream
 from parity_tests.numerics.update_rules import Rule
 
@@ -100,8 +100,8 @@ def steps(
                 logits = copied(mx.nd.array(images, dtype=dtype))
                 each = loss(logits, mx.nd.array(labels, dtype=dtype))
             each.backward()
-            yield number, "(net)", "logits", logits.asnumpy()
-            yield number, "(net)", "loss", each.asnumpy()
+            yield number, NET, "logits", logits.asnumpy()
+            yield number, NET, "loss", each.asnumpy()
             trainer.step(len(labels))
             for index, (path, role, parameter) in enumerate(trained):
                 for kind, slot in _slots(trainer, index, rule):

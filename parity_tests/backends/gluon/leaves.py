@@ -11,6 +11,7 @@ from mxnet.gluon import Block, Parameter, nn
 from mxnet.gluon.contrib import nn as contrib
 
 from parity_tests.backends.leaves import OWN_KINDS, Leaf, ParityError, Tensor, number
+from parity_tests.reporting.verdicts import Side
 
 __all__ = ["describe", "leaves", "role_of"]
 
@@ -32,7 +33,7 @@ def _walk(block: Block, path: str) -> Iterator[Leaf]:
         kind, hyper = describe(block)
         activated = getattr(block, "act", None) is not None and len(children) == 1
         yield Leaf(
-            "gluon",
+            Side.GLUON,
             path,
             kind,
             block,

@@ -13,7 +13,7 @@ import torch
 import torch._dynamo  # else a first optimizer imports it, in frames that stay with the weights
 
 from parity_tests.backends.leaves import Leaf
-from parity_tests.backends.runs import Arrays, NetRun, Objective
+from parity_tests.backends.runs import NET, Arrays, NetRun, Objective
 from parity_tests.backends.torch import runs as torch_side
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.gate.record.subjects import RATE, RULES, Tensors, fixed_upstream
@@ -110,8 +110,8 @@ def steps(
         logits = copied(torch.from_numpy(images.astype(dtype)))
         each = loss(logits, torch.from_numpy(labels.astype(np.int64)))
         each.sum().backward()
-        yield number, "(net)", "logits", logits.detach().numpy().copy()
-        yield number, "(net)", "loss", each.detach().numpy().copy()
+        yield number, NET, "logits", logits.detach().numpy().copy()
+        yield number, NET, "loss", each.detach().numpy().copy()
         _step(optimizer, len(labels))
         for path, role, parameter in trained:
             for kind in rule.slots:

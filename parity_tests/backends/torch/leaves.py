@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from parity_tests.backends.leaves import OWN_KINDS, Leaf, Tensor, number
+from parity_tests.reporting.verdicts import Side
 
 __all__ = ["describe", "leaves"]
 
@@ -29,7 +30,7 @@ def _walk(module: nn.Module, path: str) -> Iterator[Leaf]:
     if not children or own:
         kind, hyper = describe(module)
         yield Leaf(
-            "torch", path, kind, module, hyper, _tensors(module, path), composite=bool(children)
+            Side.TORCH, path, kind, module, hyper, _tensors(module, path), composite=bool(children)
         )
     for name, child in children:
         yield from _walk(child, f"{path}.{name}" if path else name)

@@ -11,9 +11,11 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import nn as gluon_nn
 
+from parity_tests.backends.runs import NET
 from parity_tests.cases.pairs import Case, project_case
 from parity_tests.faults.base import Fault, Found
 from parity_tests.faults.kinds.pairs import Plant, edited, in_model, in_pair
+from parity_tests.reporting.verdicts import Level
 
 __all__ = ["ARTEFACTS"]
 
@@ -133,44 +135,54 @@ def _two_inputs() -> Found:
 
 
 def _fault(
-    name: str, where: str, run: Any, level: str, path: str, diagnosis: str, imitates: str,
+    name: str, where: str, run: Any, level: Level, path: str, diagnosis: str, imitates: str,
     source: str,
 ) -> Fault:  # fmt: skip
-    return Fault(name, "artefacts", where, imitates, source, level, path, run, diagnosis)
+    return Fault(
+        name=name,
+        group="artefacts",
+        where=where,
+        imitates=imitates,
+        source=source,
+        level=level,
+        path=path,
+        run=run,
+        diagnosis=diagnosis,
+    )
 
 
 ARTEFACTS: tuple[Fault, ...] = (
     _fault("graph without an activation", "Gluon lenet, features.4, hybridized",
-           in_model("lenet", _graph("features", 4, _NoActivation)), "artefacts", "features.4",
+           in_model("lenet", _graph("features", 4, _NoActivation)), Level.ARTEFACTS, "features.4",
            "missing activation", "a stale hybridized graph",
            "HybridBlock caches its graph: what is changed after the first call is not in it"),
     _fault("graph in half precision", "Gluon lenet, classifier.2, hybridized",
-           in_model("lenet", _graph("classifier", 2, _HalfPrecision)), "artefacts",
+           in_model("lenet", _graph("classifier", 2, _HalfPrecision)), Level.ARTEFACTS,
            "classifier.2", "float16 or TF32 rounding", "an AMP pass left on",
            "apache/mxnet's export(remove_amp_cast=…)"),
     _fault("graph that stops gradients", "Gluon lenet, features.1, hybridized",
-           in_model("lenet", _graph("features", 1, _NoGradient)), "artefacts", "features.1",
+           in_model("lenet", _graph("features", 1, _NoGradient)), Level.ARTEFACTS, "features.1",
            "stopped gradient", "BlockGrad left in a graph", "MXNet's BlockGrad operator"),
     _fault("graph with a scale left in", "Gluon lenet, features.1, hybridized",
-           in_model("lenet", _graph("features", 1, _Doubled)), "artefacts", "features.1",
+           in_model("lenet", _graph("features", 1, _Doubled)), Level.ARTEFACTS, "features.1",
            "constant factor", "loss scaling or dropout's scale traced into a graph",
            "MXNet's amp.scale_loss"),
     _fault("graph with its inputs exchanged", "a Gluon net of two inputs, hybridized",
-           _two_inputs, "artefacts", "(net)", "swapped inputs",
+           _two_inputs, Level.ARTEFACTS, NET, "swapped inputs",
            "a symbol that lists its inputs in another order",
            "SymbolBlock.imports takes input names in the caller's order"),
     _fault("auxiliary states lost", "Gluon mnist_bn_cnn, its parameter file",
-           _stored("mnist_bn_cnn", _lost_aux), "weights", "features.1", "fresh statistics",
+           _stored("mnist_bn_cnn", _lost_aux), Level.WEIGHTS, "features.1", "fresh statistics",
            "a file without aux: entries, loaded over a fresh net",
            "apache/mxnet issue 15482: moving_mean and moving_var are not in the params"),
     _fault("stale parameter file", "Gluon lenet, its parameter file", _stored("lenet", _stale),
-           "weights", "features.0", "", "the file of an epoch before",
+           Level.WEIGHTS, "features.0", "", "the file of an epoch before",
            "export(epoch=0) overwrites nothing of another epoch"),
     _fault("parameter file in half precision", "Gluon lenet, its parameter file",
-           _stored("lenet", _half_file), "weights", "features.0", "float16 or TF32 rounding",
+           _stored("lenet", _half_file), Level.WEIGHTS, "features.0", "float16 or TF32 rounding",
            "net.cast('float16') before saving", "MXNet's float16 guide; amp.convert_hybrid_block"),
     _fault("one tensor of another epoch", "torch lenet, classifier.1.bias",
            in_model("lenet", edited("classifier.1.bias", lambda a: a + np.float32(0.125) * np.sin(
-               np.arange(a.size, dtype=np.float32)))), "weights", "classifier.1", "",
+               np.arange(a.size, dtype=np.float32)))), Level.WEIGHTS, "classifier.1", "",
            "a partial checkpoint loaded over another", "torch's load_state_dict(strict=False)"),
 )  # fmt: skip

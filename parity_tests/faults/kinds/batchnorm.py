@@ -11,6 +11,7 @@ from torch import nn
 from parity_tests.cases.pairs import Case
 from parity_tests.faults.base import Fault
 from parity_tests.faults.kinds.pairs import in_model, plain_case, turned
+from parity_tests.reporting.verdicts import Level
 from torch_ref.models.layers import MXBatchNorm2d
 
 __all__ = ["BATCHNORM"]
@@ -138,41 +139,51 @@ def _case() -> Case:
 _PATH = "features.4"
 
 
-def _fault(name: str, cls: Any, level: str, diagnosis: str, imitates: str, source: str) -> Fault:
+def _fault(name: str, cls: Any, level: Level, diagnosis: str, imitates: str, source: str) -> Fault:
     run = in_model("mnist_bn_cnn", turned(_PATH, cls))
     where = f"torch mnist_bn_cnn, {_PATH}"
-    return Fault(name, "batchnorm", where, imitates, source, level, _PATH, run, diagnosis)
+    return Fault(
+        name=name,
+        group="batchnorm",
+        where=where,
+        imitates=imitates,
+        source=source,
+        level=level,
+        path=_PATH,
+        run=run,
+        diagnosis=diagnosis,
+    )
 
 
 BATCHNORM: tuple[Fault, ...] = (
-    _fault("epsilon outside the root", EpsilonOutside, "forward", "eps placement",
+    _fault("epsilon outside the root", EpsilonOutside, Level.FORWARD, "eps placement",
            "γ·(x − μ)/(σ + eps) for γ·(x − μ)/√(σ² + eps)",
            "Ioffe and Szegedy 2015, algorithm 1, beside hand-written normalisations"),
-    _fault("normalised by the unbiased variance", Unbiased, "forward", "variance ratio n/(n−1)",
+    _fault("normalised by the unbiased variance", Unbiased, Level.FORWARD, "variance ratio n/(n−1)",
            "torch.var's default in a BatchNorm written by hand",
            "pytorch/pytorch issue 19902: which of the two is used where"),
-    _fault("gamma computed as one", FixedGamma, "forward", "gamma ≡ 1",
+    _fault("gamma computed as one", FixedGamma, Level.FORWARD, "gamma ≡ 1",
            "fix_gamma=True left in a symbol file", "apache/mxnet issue 9624"),
-    _fault("beta not added", NoBeta, "forward", "bias ignored",
+    _fault("beta not added", NoBeta, Level.FORWARD, "bias ignored",
            "center=False, or a beta merged into a bias that was dropped",
            "Keras' BatchNormalization(center=False)"),
-    _fault("batch statistics in inference", AlwaysTraining, "forward",
+    _fault("batch statistics in inference", AlwaysTraining, Level.FORWARD,
            "batch statistics in inference", "eval() forgotten, or train_mode left on",
            "MXNet's mode is the autograd scope, torch's the module's state"),
-    _fault("running statistics in training", AlwaysInference, "forward",
+    _fault("running statistics in training", AlwaysInference, Level.FORWARD,
            "running statistics in training", "use_global_stats, or eval() before training",
            "detectors train with frozen BatchNorm: use_global_stats=True in GluonCV"),
-    _fault("momentum complement inside", Complement, "backward", "momentum complement",
+    _fault("momentum complement inside", Complement, Level.BACKWARD, "momentum complement",
            "0.1 kept and 0.9 taken", "torch's momentum is what it takes, MXNet's what it keeps"),
-    _fault("running statistics never updated", NeverKept, "backward", "update missed",
+    _fault("running statistics never updated", NeverKept, Level.BACKWARD, "update missed",
            "a recorded forward without backward, which leaves MXNet's statistics as they were",
            "apache/mxnet issues 14357 and 18751: the CPU updates them in backward"),
-    _fault("unbiased variance stored", StoresUnbiased, "backward", "variance ratio n/(n−1)",
+    _fault("unbiased variance stored", StoresUnbiased, Level.BACKWARD, "variance ratio n/(n−1)",
            "torch's own BatchNorm2d, and cuDNN's", "apache/mxnet issue 18751: v/n and v/(n − 1)"),
-    _fault("running statistics updated twice", KeptTwice, "backward", "update made twice",
+    _fault("running statistics updated twice", KeptTwice, Level.BACKWARD, "update made twice",
            "a forward that is run again for its activations",
            "torch.utils.checkpoint's documentation warns of it"),
-    _fault("statistics held constant in backward", StatisticsConstant, "backward",
+    _fault("statistics held constant in backward", StatisticsConstant, Level.BACKWARD,
            "statistics held constant", "mean and variance detached",
            "apache/mxnet pull request 1061: the second term of ∂μ was once overlooked"),
 )  # fmt: skip

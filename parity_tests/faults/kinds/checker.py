@@ -17,13 +17,14 @@ import numpy as np
 from parity_tests import api
 from parity_tests.backends import losses, runs
 from parity_tests.backends.runs import Objective
-from parity_tests.faults.base import SELF_TEST, Fault, Found
+from parity_tests.faults.base import Fault, Found
 from parity_tests.faults.self_test import compare, named, self_test
 from parity_tests.levels import backward, local, weights
 from parity_tests.levels.referee import Subject
 from parity_tests.numerics.compare import Verdict
 from parity_tests.pairing.structure import Pair, Pairing
 from parity_tests.reporting.report import Report
+from parity_tests.reporting.verdicts import Level, Status
 
 __all__ = ["CHECKER"]
 
@@ -132,8 +133,8 @@ def _zipped_leaves(gluon: Any, torch: Any) -> Pairing:
 _local_rows = local.local_rows
 
 
-def _reads_forward(level: str, *args: Any, **options: Any) -> list[Any]:
-    rows = _local_rows("forward", *args, **options)
+def _reads_forward(level: Level, *args: Any, **options: Any) -> list[Any]:
+    rows = _local_rows(Level.FORWARD, *args, **options)
     return [replace(row, level=level, quantity="input gradient") for row in rows]
 
 
@@ -148,7 +149,7 @@ _weight_rows = weights._values
 
 
 def _skips_missing(*args: Any) -> Iterator[Any]:
-    return (row for row in _weight_rows(*args) if row.status != "not compared")
+    return (row for row in _weight_rows(*args) if row.status != Status.NOT_COMPARED)
 
 
 def _ones(outputs: Any) -> Objective:
@@ -177,7 +178,7 @@ def _tested(*patches: Patch) -> Callable[[], Found]:
             return Found()
         first = next(iter(wrong))
         message = f"self-test: {first} gives {wrong[first]!r}; {len(wrong)} of its cases fail"
-        return Found(SELF_TEST, first, named(wrong), message)
+        return Found(Level.SELF_TEST, first, named(wrong), message)
 
     return run
 
@@ -187,7 +188,15 @@ def _fault(
 ) -> Fault:
     where = ", ".join(f"{getattr(t, '__name__', t)}.{n}" for t, n, _ in patches)
     return Fault(
-        name, "checker", where, imitates, source, SELF_TEST, path, _tested(*patches), diagnosis
+        name=name,
+        group="checker",
+        where=where,
+        imitates=imitates,
+        source=source,
+        level=Level.SELF_TEST,
+        path=path,
+        run=_tested(*patches),
+        diagnosis=diagnosis,
     )
 
 

@@ -16,6 +16,7 @@ from parity_tests.levels.optimizer.schedules import schedule_rows
 from parity_tests.levels.optimizer.updates import Course, check_optimizer
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.report import Report
+from parity_tests.reporting.verdicts import Level
 from torch_ref import optim
 
 __all__ = ["ADAM", "MOMENTUM", "OPTIMIZERS", "making"]
@@ -178,7 +179,7 @@ def _late_schedule() -> Found:
     def late(base: float, name: str, step: int, total: int, **more: Any) -> float:
         return learning_rate(base, name, max(0, step - 1), total, **more)
 
-    report = Report("schedule", ("optimizer",))
+    report = Report("schedule", (Level.OPTIMIZER,))
     report.add(*schedule_rows("linear", 48, late))
     return found_in(report)
 
@@ -195,7 +196,17 @@ def _fault(
     where = f"torch optimizer of {course.label}"
     run = _updated(course, make_torch=making(kind))
     path = f"{course.label}/{tensor}"
-    return Fault(name, "optimizer", where, imitates, source, "optimizer", path, run, diagnosis)
+    return Fault(
+        name=name,
+        group="optimizer",
+        where=where,
+        imitates=imitates,
+        source=source,
+        level=Level.OPTIMIZER,
+        path=path,
+        run=run,
+        diagnosis=diagnosis,
+    )
 
 
 _FOLDED = Course(Rule("sgd", momentum=0.9), "step")
@@ -235,17 +246,21 @@ OPTIMIZERS: tuple[Fault, ...] = (
            "a race in an update in place", "dense"),
     _fault("gradient not divided", PLAIN, Summed, "factor of B",
            "a summed loss and no rescale_grad", "Trainer.step(batch_size) divides"),
-    Fault("learning rate outside the slot", "optimizer", "torch optimizer of sgd momentum=0.9 step",
-          "torch.optim.SGD where the rate changes", "apache/mxnet issue 15533", "optimizer",
-          f"{_FOLDED.label}/kernel",
-          _updated(_FOLDED, make_torch=torchs_own, exact=False, dtypes=("float32",)),
-          "learning rate outside the slot"),
-    Fault("biases not decayed", "optimizer", f"Gluon Trainer of {MOMENTUM.label}",
-          "wd_mult = 0 for biases on one side", "Gluon decays every parameter, biases included",
-          "optimizer", f"{MOMENTUM.label}/kernel bias",
-          _updated(MOMENTUM, steps=3, make_gluon=_no_decay_of_biases), "no weight decay"),
-    Fault("schedule off by one", "optimizer", "cnn_harness.schedule, linear",
-          "counting updates from 1 where the other counts from 0",
-          "a Trainer asks MXNet's scheduler for update 1 first", "optimizer", "schedule linear",
-          _late_schedule, "schedule off by one"),
+    Fault(name="learning rate outside the slot", group="optimizer",
+          where="torch optimizer of sgd momentum=0.9 step",
+          imitates="torch.optim.SGD where the rate changes", source="apache/mxnet issue 15533",
+          level=Level.OPTIMIZER, path=f"{_FOLDED.label}/kernel",
+          run=_updated(_FOLDED, make_torch=torchs_own, exact=False, dtypes=("float32",)),
+          diagnosis="learning rate outside the slot"),
+    Fault(name="biases not decayed", group="optimizer", where=f"Gluon Trainer of {MOMENTUM.label}",
+          imitates="wd_mult = 0 for biases on one side",
+          source="Gluon decays every parameter, biases included",
+          level=Level.OPTIMIZER, path=f"{MOMENTUM.label}/kernel bias",
+          run=_updated(MOMENTUM, steps=3, make_gluon=_no_decay_of_biases),
+          diagnosis="no weight decay"),
+    Fault(name="schedule off by one", group="optimizer", where="cnn_harness.schedule, linear",
+          imitates="counting updates from 1 where the other counts from 0",
+          source="a Trainer asks MXNet's scheduler for update 1 first",
+          level=Level.OPTIMIZER, path="schedule linear",
+          run=_late_schedule, diagnosis="schedule off by one"),
 )  # fmt: skip

@@ -16,6 +16,7 @@ from cnn_harness.config import TrainConfig
 from parity_tests.faults.base import Fault, Found, found_in
 from parity_tests.levels.data import data_rows
 from parity_tests.reporting.report import Report
+from parity_tests.reporting.verdicts import Level
 
 __all__ = ["DATA"]
 
@@ -41,7 +42,7 @@ def _coloured() -> Dataset:
 
 
 def _checked(ours: TrainConfig, theirs: TrainConfig, dataset: Dataset) -> Found:
-    report = Report("data", ("data",))
+    report = Report("data", (Level.DATA,))
     rows, coverage = data_rows(ours, theirs, dataset)
     # Two recipes that differ are named by their field before any batch is compared: here the
     # batches have to show it.
@@ -101,7 +102,17 @@ def _fault(
     path: str = "train epoch 1 batch 1",
 ) -> Fault:  # fmt: skip
     where = "batches of torch_ref.training.assembly"
-    return Fault(name, "data", where, imitates, source, "data", path, run, diagnosis)
+    return Fault(
+        name=name,
+        group="data",
+        where=where,
+        imitates=imitates,
+        source=source,
+        level=Level.DATA,
+        path=path,
+        run=run,
+        diagnosis=diagnosis,
+    )
 
 
 DATA: tuple[Fault, ...] = (

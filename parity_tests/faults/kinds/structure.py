@@ -14,9 +14,11 @@ from mxnet.gluon import HybridBlock
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
+from parity_tests.backends.runs import NET
 from parity_tests.cases.pairs import Case
 from parity_tests.faults.base import Fault
 from parity_tests.faults.kinds.pairs import Plant, in_model, in_pair, plain_case, replaced
+from parity_tests.reporting.verdicts import Level
 
 __all__ = ["STRUCTURE"]
 
@@ -165,9 +167,19 @@ def _ungrouped(path: str) -> Callable[[Any], nn.Module]:
 
 def _fault(
     name: str, where: str, run: Any, path: str, diagnosis: str, imitates: str, source: str,
-    level: str = "structure",
+    level: Level = Level.STRUCTURE,
 ) -> Fault:  # fmt: skip
-    return Fault(name, "structure", where, imitates, source, level, path, run, diagnosis)
+    return Fault(
+        name=name,
+        group="structure",
+        where=where,
+        imitates=imitates,
+        source=source,
+        level=level,
+        path=path,
+        run=run,
+        diagnosis=diagnosis,
+    )
 
 
 _OPERATOR = "an operator's default taken for the layer's"
@@ -249,31 +261,31 @@ STRUCTURE: tuple[Fault, ...] = (
     _fault("functional activation missing", "forward of a torch net, before second",
            in_pair(_functional_case, _hidden(activated=lambda self, y: y)), "second",
            "missing activation", "F.relu forgotten in a forward", "hand-written ports",
-           "forward"),
+           Level.FORWARD),
     _fault("shortcut missing", "forward of a torch net, before pool",
            in_pair(_functional_case, _hidden(joined=lambda self, x, y: y)), "pool",
            "missing shortcut", "a residual block that returns its body", "He et al. 2016",
-           "forward"),
+           Level.FORWARD),
     _fault("branches joined in the other order", "forward of a torch net, before last",
            in_pair(_functional_case,
                    _hidden(stacked=lambda self, y, x: torch.cat([x, y], dim=1))), "last",
            "branches in another order", "torch.cat([b, a]) for F.concat(a, b)",
-           "Inception and DenseNet ports", "forward"),
+           "Inception and DenseNet ports", Level.FORWARD),
     _fault("flatten with channels last", "forward of a torch net, before last",
            in_pair(_functional_case,
                    _hidden(flattened=lambda self, y: y.permute(0, 2, 3, 1).flatten(1))), "last",
            "NHWC flatten order", "a permutation kept from a channels-last net",
-           "TensorFlow ports", "forward"),
+           "TensorFlow ports", Level.FORWARD),
     _fault("colours reversed in the net", "forward of a torch net, before first",
            in_pair(_functional_case, _hidden(entered=lambda self, x: x.flip(1))), "first",
            "BGR channels", "a net that turns RGB into BGR by itself",
-           "Caffe ports: x[:, [2, 1, 0]]", "forward"),
+           "Caffe ports: x[:, [2, 1, 0]]", Level.FORWARD),
     _fault("softmax inside the net", "forward of a torch net, at the end",
-           in_pair(_functional_case, _hidden(ended=lambda self, y: y.softmax(1))), "(net)",
+           in_pair(_functional_case, _hidden(ended=lambda self, y: y.softmax(1))), NET,
            "softmax on the output", "probabilities where the other net gives logits",
-           "doc-2: the loss applies log-softmax itself", "forward"),
+           "doc-2: the loss applies log-softmax itself", Level.FORWARD),
     _fault("maps mirrored in the net", "forward of a torch net, before pool",
            in_pair(_functional_case, _hidden(joined=lambda self, x, y: (x + y).flip(3))), "pool",
            "mirrored", "an augmentation left in a forward", "kornia layers inside a model",
-           "forward"),
+           Level.FORWARD),
 )  # fmt: skip

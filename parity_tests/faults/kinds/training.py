@@ -16,6 +16,7 @@ from parity_tests.backends.trainees import Batch, GluonTrainee, Stages, TorchTra
 from parity_tests.faults.base import Fault, Found, found_in
 from parity_tests.levels.training.level import check_training
 from parity_tests.levels.training.trials import plain_trial
+from parity_tests.reporting.verdicts import Level, Side
 
 __all__ = ["LOSS", "TRAINEES"]
 
@@ -179,11 +180,21 @@ def _torchs_own() -> Found:
 
 def _fault(
     name: str, cls: Any, path: str, diagnosis: str, imitates: str, source: str,
-    group: str = "loss", side: str = "torch",
+    group: str = "loss", side: str = Side.TORCH,
 ) -> Fault:  # fmt: skip
     where = f"{side} side of a small training run"
     run = _trained(side, cls)
-    return Fault(name, group, where, imitates, source, "training", path, run, diagnosis)
+    return Fault(
+        name=name,
+        group=group,
+        where=where,
+        imitates=imitates,
+        source=source,
+        level=Level.TRAINING,
+        path=path,
+        run=run,
+        diagnosis=diagnosis,
+    )
 
 
 LOSS: tuple[Fault, ...] = (
@@ -192,7 +203,7 @@ LOSS: tuple[Fault, ...] = (
     _fault("divided twice", GluonDivides, NET, "factor of B",
            "a mean loss, and Trainer.step(batch_size) as well",
            "Gluon's Trainer.step documentation: gradients are divided by batch_size",
-           side="gluon"),
+           side=Side.GLUON),
     _fault("label off by one", LabelsShifted, NET, "labels off by one",
            "classes counted from 1 on one side", "MATLAB and Torch7 count classes from 1"),
     _fault("gradient halved", GradientHalved, NET, "constant factor",
@@ -222,9 +233,11 @@ LOSS: tuple[Fault, ...] = (
     _fault("inference mode in training", Inference, NET, "running statistics in training",
            "eval() before an evaluation, and no train() after it",
            "torch's mode is the module's state", "batchnorm"),
-    Fault("torch's own BatchNorm in training", "batchnorm", "torch side of a small training run",
-          "nn.BatchNorm2d for the mirror's", "apache/mxnet issue 18751: v/n and v/(n − 1)",
-          "training", "1", _torchs_own, "variance ratio n/(n−1)"),
+    Fault(name="torch's own BatchNorm in training", group="batchnorm",
+          where="torch side of a small training run",
+          imitates="nn.BatchNorm2d for the mirror's",
+          source="apache/mxnet issue 18751: v/n and v/(n − 1)",
+          level=Level.TRAINING, path="1", run=_torchs_own, diagnosis="variance ratio n/(n−1)"),
     _fault("images of the step before", Repeated, NET, "repeated batch",
            "a batch that is trained on twice", "an iterator that is not advanced; a buffer that is"
            " reused while it is read", "data"),

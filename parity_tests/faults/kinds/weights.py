@@ -8,6 +8,7 @@ import numpy as np
 
 from parity_tests.faults.base import Fault, Found
 from parity_tests.faults.kinds.pairs import Plant, edited, exchanged, in_model
+from parity_tests.reporting.verdicts import Level
 
 __all__ = ["WEIGHTS", "ten_bits"]
 
@@ -70,7 +71,17 @@ def _planted(
 ) -> Fault:
     path = tensor.rpartition(".")[0]
     where = f"torch {model}, {tensor}"
-    return Fault(name, group, where, imitates, source, "weights", path, run, diagnosis)
+    return Fault(
+        name=name,
+        group=group,
+        where=where,
+        imitates=imitates,
+        source=source,
+        level=Level.WEIGHTS,
+        path=path,
+        run=run,
+        diagnosis=diagnosis,
+    )
 
 
 def _swap(

@@ -33,12 +33,9 @@ from mxnet_files.checking.oracle import Oracle
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.runs import Arrays
 from parity_tests.levels.artefacts.graphs import Entry, Graph, given, inputs_of
+from parity_tests.reporting.verdicts import Check
 
 __all__ = [
-    "MODULE",
-    "ONNX_RUNTIME",
-    "SYMBOL_BLOCK",
-    "TORCH_IMPORT",
     "WAYS",
     "Opened",
     "Values",
@@ -48,9 +45,6 @@ __all__ = [
     "without_subgraph_lines",
     "write_files",
 ]
-
-SYMBOL_BLOCK, MODULE = "SymbolBlock.imports", "mx.mod.Module"
-ONNX_RUNTIME, TORCH_IMPORT = "ONNX Runtime", "PyTorch import"
 
 Values = dict[Entry, np.ndarray]
 
@@ -310,9 +304,9 @@ class Alone(Walker):
         return torch.from_numpy(self.values[entry]).to(result.dtype)
 
 
-WAYS: dict[str, Callable[[Workspace], Opened]] = {
-    SYMBOL_BLOCK: open_symbol_block,
-    MODULE: open_module,
-    ONNX_RUNTIME: open_onnx,
-    TORCH_IMPORT: open_torch,
+WAYS: dict[Check, Callable[[Workspace], Opened]] = {
+    Check.SYMBOL_BLOCK: open_symbol_block,
+    Check.MODULE: open_module,
+    Check.ONNX_RUNTIME: open_onnx,
+    Check.TORCH_IMPORT: open_torch,
 }

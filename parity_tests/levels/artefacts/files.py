@@ -30,10 +30,6 @@ from mxnet_files.checking.local import FLOAT32_INSIDE
 from parity_tests.backends.runs import NET, output_name
 from parity_tests.levels.artefacts.expected import Truth, find_truth
 from parity_tests.levels.artefacts.exported import (
-    MODULE,
-    ONNX_RUNTIME,
-    SYMBOL_BLOCK,
-    TORCH_IMPORT,
     WAYS,
     Opened,
     Values,
@@ -47,6 +43,7 @@ from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, Verdict, bits_equal, compare
 from parity_tests.reporting.report import Coverage, Row
 from parity_tests.reporting.table import NOT_COMPARED
+from parity_tests.reporting.verdicts import Check, Level, Mode, Status
 
 __all__ = ["exported_rows"]
 
@@ -54,16 +51,19 @@ __all__ = ["exported_rows"]
 # small the result. 68 u of |y| was seen, below 1 u of |y| + ½.
 _AGAINST_HALF = ("sigmoid",)
 
-FILES = "files"  # the check of what the parameter file holds
-LEVEL = "artefacts"
-
 
 def exported_rows(
     subject: Subject, tamper: Callable[[Path], object] = lambda folder: None
 ) -> tuple[list[Row], Coverage]:
     """Export, open every way, compare. `tamper` may change the files in between: tests do."""
     coverage = Coverage()
-    blank = Row(LEVEL, NET, "files", "not compared", FILES)
+    blank = Row(
+        level=Level.ARTEFACTS,
+        path=NET,
+        quantity="files",
+        status=Status.NOT_COMPARED,
+        check=Check.FILES,
+    )
     with tempfile.TemporaryDirectory() as name, without_subgraph_lines():
         try:
             space, no_onnx = attempt(
@@ -75,21 +75,38 @@ def exported_rows(
         judge = _Judge(subject, space, truth, coverage)
         rows: list[Row] = []
         reasons = {
-            ONNX_RUNTIME: no_onnx or (truth.unsupported and f"no bound: {truth.unsupported}"),
-            TORCH_IMPORT: truth.unsupported,
+            Check.ONNX_RUNTIME: no_onnx or (truth.unsupported and f"no bound: {truth.unsupported}"),
+            Check.TORCH_IMPORT: truth.unsupported,
         }
         tamper(Path(name))
-        rows += judge.parameter_rows(FILES, _stored(space))
+        rows += judge.parameter_rows(Check.FILES, _stored(space))
         for way, opener in WAYS.items():
             reason = reasons.get(way, "")
             if reason:
                 detail = NOT_COMPARED + reason
-                rows.append(Row(LEVEL, NET, "files", "note", way, detail=detail))
+                rows.append(
+                    Row(
+                        level=Level.ARTEFACTS,
+                        path=NET,
+                        quantity="files",
+                        status=Status.NOTE,
+                        check=way,
+                        detail=detail,
+                    )
+                )
                 continue
             try:
                 rows += judge.way_rows(way, attempt(way, opener, space))
             except DidNotRun as error:
-                row = Row(LEVEL, NET, "files", "diverged", way, compared=1, detail=str(error))
+                row = Row(
+                    level=Level.ARTEFACTS,
+                    path=NET,
+                    quantity="files",
+                    status=Status.DIVERGED,
+                    check=way,
+                    compared=1,
+                    detail=str(error),
+                )
                 rows.append(row)
     return rows, coverage
 
@@ -117,14 +134,21 @@ class _Judge:
         """A Gluon leaf's path as the report gives it."""
         return NET if leaf is None else self.torch_paths.get(leaf, leaf) or NET
 
-    def parameter_rows(self, way: str, held: Mapping[str, np.ndarray]) -> Iterator[Row]:
+    def parameter_rows(self, way: Check, held: Mapping[str, np.ndarray]) -> Iterator[Row]:
         """Every parameter of the live net, bit by bit, in what a way holds."""
         for name, expected in self.truth.parameters.items():
             called = name
-            if way == FILES:
+            if way == Check.FILES:
                 called = f"{'aux' if name in self.truth.auxiliary else 'arg'}:{name}"
             path = self.path(self.truth.owners.get(name))
-            row = Row(LEVEL, path, f"parameter {name}", "diverged", way, dtype="float32")
+            row = Row(
+                level=Level.ARTEFACTS,
+                path=path,
+                quantity=f"parameter {name}",
+                status=Status.DIVERGED,
+                check=way,
+                dtype="float32",
+            )
             self.coverage.expect("exported parameters", f"{way} {name}")
             if called not in held:
                 yield replace(row, compared=1, detail=f"{called} is missing")
@@ -132,13 +156,13 @@ class _Judge:
             self.coverage.done("exported parameters", f"{way} {name}")
             yield row.with_verdict(bits_equal(held[called], expected))
 
-    def way_rows(self, way: str, opened: Opened) -> Iterator[Row]:
+    def way_rows(self, way: Check, opened: Opened) -> Iterator[Row]:
         """Parameters, nodes and outputs of one way."""
         held = opened.parameters
-        if way == ONNX_RUNTIME:  # BatchNorm's gamma where it is fixed is stored as 1
+        if way == Check.ONNX_RUNTIME:  # BatchNorm's gamma where it is fixed is stored as 1
             held = {**_fixed(self.truth), **held}
         yield from self.parameter_rows(way, held)
-        if way in (SYMBOL_BLOCK, MODULE):
+        if way in (Check.SYMBOL_BLOCK, Check.MODULE):
             yield from self.stream_rows(way, opened)
         else:
             yield from self.alone_rows(way, opened.alone, "float32")
@@ -146,7 +170,7 @@ class _Judge:
             yield from self.alone_rows(way, opened.double, "float64")
         yield from self.output_rows(way, opened.outputs)
 
-    def stream_rows(self, way: str, opened: Opened) -> Iterator[Row]:
+    def stream_rows(self, way: Check, opened: Opened) -> Iterator[Row]:
         """Nodes of MXNet's own ways: bit-equal, or right when alone."""
         alone: Values | None = None
         for entry in self.entries(way, opened.stream):
@@ -173,18 +197,18 @@ class _Judge:
         except DidNotRun:
             return {}
 
-    def alone_rows(self, way: str, found: Values, dtype: str) -> Iterator[Row]:
+    def alone_rows(self, way: Check, found: Values, dtype: str) -> Iterator[Row]:
         """Nodes run alone on the live net's values."""
         for entry in self.entries(way, found):
             row = replace(self.row(way, entry), dtype=dtype)
             if entry in found:
                 yield row.with_verdict(self.alone_verdict(way, found[entry], entry, dtype))
-        if way == TORCH_IMPORT:
+        if way == Check.TORCH_IMPORT:
             yield from self.strange(way, found)
 
-    def entries(self, way: str, found: Iterable[Entry]) -> Iterator[Entry]:
+    def entries(self, way: Check, found: Iterable[Entry]) -> Iterator[Entry]:
         """The live net's nodes; each is to be compared, but for what a converter folds away."""
-        folded = way in (ONNX_RUNTIME, TORCH_IMPORT)
+        folded = way in (Check.ONNX_RUNTIME, Check.TORCH_IMPORT)
         for entry in self.truth.graph.entries:
             key = f"{way} {entry[0]} {entry[1]}"
             if entry in set(found):
@@ -199,28 +223,44 @@ class _Judge:
         op, _ = self.truth.graph.operators[entry[0]]
         return op in ("identity", "_copy", "BlockGrad", "Dropout")
 
-    def strange(self, way: str, found: Iterable[Entry]) -> Iterator[Row]:
+    def strange(self, way: Check, found: Iterable[Entry]) -> Iterator[Row]:
         """Nodes that the live net does not have."""
         known = self.truth.graph.entries
         for entry in found:
             if entry not in known:
                 detail = f"the files compute {entry[0]}, the net does not"
                 quantity = f"output of {entry[0]}"
-                yield Row(LEVEL, NET, quantity, "diverged", way, compared=1, detail=detail)
+                yield Row(
+                    level=Level.ARTEFACTS,
+                    path=NET,
+                    quantity=quantity,
+                    status=Status.DIVERGED,
+                    check=way,
+                    compared=1,
+                    detail=detail,
+                )
 
-    def row(self, way: str, entry: Entry) -> Row:
+    def row(self, way: Check, entry: Entry) -> Row:
         name, index = entry
         quantity = f"output {index + 1} of {name}" if index else f"output of {name}"
         path = self.path(self.leaves.get(name))
-        return Row(LEVEL, path, quantity, "diverged", way, dtype="float32", mode="inference")
+        return Row(
+            level=Level.ARTEFACTS,
+            path=path,
+            quantity=quantity,
+            status=Status.DIVERGED,
+            check=way,
+            dtype="float32",
+            mode=Mode.INFERENCE,
+        )
 
-    def alone_verdict(self, way: str, actual: np.ndarray, entry: Entry, dtype: str) -> Verdict:
+    def alone_verdict(self, way: Check, actual: np.ndarray, entry: Entry, dtype: str) -> Verdict:
         """A node's value beside float64's on the same inputs."""
         expected = self.truth.double[entry]
         scale = self.truth.scales.get(entry, np.zeros(1))  # the import drops identities
         factor = self.truth.factor(entry)
         op, attributes = self.truth.graph.operators[entry[0]]
-        if way == ONNX_RUNTIME and attributes.get("act_type", op) in _AGAINST_HALF:
+        if way == Check.ONNX_RUNTIME and attributes.get("act_type", op) in _AGAINST_HALF:
             scale = scale + 0.5
         if dtype == "float64" and op in FLOAT32_INSIDE:
             factor *= UNIT["float32"] / UNIT["float64"]
@@ -239,14 +279,30 @@ class _Judge:
             content="varied" if varied else "any",
         )
 
-    def output_rows(self, way: str, outputs: list[np.ndarray]) -> Iterator[Row]:
+    def output_rows(self, way: Check, outputs: list[np.ndarray]) -> Iterator[Row]:
         """The whole net's outputs: bit-equal, or within the envelope of float64."""
         if len(outputs) != len(self.truth.outputs):
             detail = f"{len(outputs)} outputs, the net has {len(self.truth.outputs)}"
-            yield Row(LEVEL, NET, "outputs", "diverged", way, compared=1, detail=detail)
+            yield Row(
+                level=Level.ARTEFACTS,
+                path=NET,
+                quantity="outputs",
+                status=Status.DIVERGED,
+                check=way,
+                compared=1,
+                detail=detail,
+            )
             return
         for place, actual in enumerate(outputs):
-            row = Row(LEVEL, NET, output_name(place), "", way, dtype="float32", mode="inference")
+            row = Row(
+                level=Level.ARTEFACTS,
+                path=NET,
+                quantity=output_name(place),
+                status=Status.DIVERGED,
+                check=way,
+                dtype="float32",
+                mode=Mode.INFERENCE,
+            )
             verdict = compare(actual, self.truth.outputs[place])
             if verdict.reason != "values" or not self.truth.moves:
                 yield row.with_verdict(verdict)

@@ -32,14 +32,15 @@ from parity_tests.levels.local import content_of
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
 from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["STEPS", "VARIANTS", "artefacts_rows"]
 
-VARIANTS: dict[str, dict[str, bool]] = {
-    "hybridized": {},
-    "static": {"static_alloc": True, "static_shape": True},
+VARIANTS: dict[Check, dict[str, bool]] = {
+    Check.HYBRIDIZED: {},
+    Check.STATIC: {"static_alloc": True, "static_shape": True},
 }
-STEPS = ("inference", "train", "train", "inference")
+STEPS = (Mode.INFERENCE, Mode.TRAIN, Mode.TRAIN, Mode.INFERENCE)
 _RATE = 2.0**-6  # of the update in a training step
 
 
@@ -51,14 +52,22 @@ def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
         coverage.expect("artefacts", path)
     try:
         rows += _rows(NET, partial(_whole, subject.gluon_net), subject.inputs)
-        if any(row.status != "ok" for row in rows):
+        if any(row.status != Status.OK for row in rows):
             rows = _leaf_rows(subject) + rows
         if isinstance(subject.gluon_net, HybridBlock):
             made, counted = exported_rows(subject)
             rows += made
             coverage.merge(counted)
     except DidNotRun as error:
-        rows.append(Row("artefacts", NET, "output", "not compared", detail=str(error)))
+        rows.append(
+            Row(
+                level=Level.ARTEFACTS,
+                path=NET,
+                quantity="output",
+                status=Status.NOT_COMPARED,
+                detail=str(error),
+            )
+        )
     if any(row.compared for row in rows):
         for path in coverage.expected["artefacts"]:
             coverage.done("artefacts", path)
@@ -67,7 +76,7 @@ def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
 
 def _leaf_rows(subject: Subject) -> list[Row]:
     rows: list[Row] = []
-    run = subject.run("torch", "float64", train=False)
+    run = subject.run(Side.TORCH, "float64", train=False)
     for pair in subject.pairing.pairs:
         calls = run.calls[pair.torch.path]
         if calls and not pair.gluon.composite:
@@ -94,7 +103,14 @@ def _rows(path: str, make: Callable[[str], Block], inputs: Arrays) -> Iterator[R
     wanted = attempt("gluon", _steps, make("float32"), inputs, "float32")
     for variant, flags in VARIANTS.items():
         block = make("float32")
-        blank = Row("artefacts", path, "output", "not compared", variant, dtype="float32")
+        blank = Row(
+            level=Level.ARTEFACTS,
+            path=path,
+            quantity="output",
+            status=Status.NOT_COMPARED,
+            check=variant,
+            dtype="float32",
+        )
         if not isinstance(block, HybridBlock):
             yield replace(blank, detail=f"{type(block).__name__} is no HybridBlock")
             continue
@@ -102,13 +118,17 @@ def _rows(path: str, make: Callable[[str], Block], inputs: Arrays) -> Iterator[R
         try:
             made = attempt("gluon", _steps, block, inputs, "float32")
         except DidNotRun as error:
-            yield replace(blank, status="diverged", compared=1, detail=str(error))
+            yield replace(blank, status=Status.DIVERGED, compared=1, detail=str(error))
             continue
         rows = list(_compared(blank, made, wanted))
-        if any(row.status == "diverged" for row in rows):
+        if any(row.status == Status.DIVERGED for row in rows):
             rows = _in_another_order(rows, blank, made, wanted, make, inputs)
         for row in rows:
-            yield _explained(row, made, wanted, make, inputs) if row.status == "diverged" else row
+            yield (
+                _explained(row, made, wanted, make, inputs)
+                if row.status == Status.DIVERGED
+                else row
+            )
 
 
 def _explained(
@@ -142,7 +162,7 @@ def _compared(blank: Row, made: Steps, wanted: Steps) -> Iterator[Row]:
                 yield row.with_verdict(verdict)
             else:
                 detail = f"only one of imperative and {blank.check} gives it"
-                yield replace(row, status="diverged", compared=1, detail=detail)
+                yield replace(row, status=Status.DIVERGED, compared=1, detail=detail)
 
 
 def _in_another_order(
@@ -188,7 +208,9 @@ def _content(name: str) -> str:
 def _steps(block: Block, inputs: Arrays, dtype: str) -> Steps:
     """What each step gives: outputs, and in training gradients and all parameters after it."""
     return [
-        (_train if mode == "train" else _infer)(block, tuple(_varied(x, n) for x in inputs), dtype)
+        (_train if mode == Mode.TRAIN else _infer)(
+            block, tuple(_varied(x, n) for x in inputs), dtype
+        )
         for n, mode in enumerate(STEPS)
     ]
 

@@ -24,6 +24,7 @@ from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.reference import knobs_of, oracle
 from parity_tests.pairing.structure import Pair
 from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["diagnose"]
 
@@ -32,7 +33,7 @@ MOST = 24  # rows of a report that are explained: what follows from a cause need
 
 def diagnose(report: Report, subject: Subject) -> None:
     """Fill in `diagnosis` of the first rows that diverged, of the first level that has any."""
-    failures = [row for row in report.failures if row.status == "diverged"]
+    failures = [row for row in report.failures if row.status == Status.DIVERGED]
     first = [row for row in failures if row.level == failures[0].level][:MOST] if failures else []
     names: dict[int, str] = {}
     for row in first:
@@ -48,14 +49,14 @@ def diagnose(report: Report, subject: Subject) -> None:
 
 
 def _explained(row: Row, subject: Subject) -> str:
-    if row.level == "structure":
+    if row.level == Level.STRUCTURE:
         return explain_structure(row, subject.pairing)
-    if row.level == "weights" and row.check == "value":
+    if row.level == Level.WEIGHTS and row.check == Check.VALUE:
         return _weights(row, subject)
-    if row.level in ("forward", "backward") and row.check == "local":
+    if row.level in (Level.FORWARD, Level.BACKWARD) and row.check == Check.LOCAL:
         pair = _pair(row, subject)
         return "" if pair is None else _local(row, pair, subject)
-    if row.level == "forward" and row.check == "inherited":
+    if row.level == Level.FORWARD and row.check == Check.INHERITED:
         return explain_between(row, subject)
     return ""
 
@@ -82,12 +83,12 @@ def _weights(row: Row, subject: Subject) -> str:
 
 def _local(row: Row, pair: Pair, subject: Subject) -> str:
     """One leaf alone: which side computes what its listing says, and what the other computes."""
-    train, backward = row.mode == "train", row.level == "backward"
-    run = subject.run("torch", "float64", train=train or backward, backward=backward)
+    train, backward = row.mode == Mode.TRAIN, row.level == Level.BACKWARD
+    run = subject.run(Side.TORCH, "float64", train=train or backward, backward=backward)
     call = run.calls[pair.torch.path][0]
     upstream = upstream_for(pair.path, call.outputs) if backward else None
     how = {"train": train, "upstream": upstream}
-    runs: dict[str, LeafRun] = {}
+    runs: dict[Side, LeafRun] = {}
     for leaf, runner in ((pair.gluon, gluon_side.run_leaf), (pair.torch, torch_side.run_leaf)):
         runs[leaf.side] = attempt(leaf.side, runner, leaf, call.inputs, row.dtype, **how)
     slack = SLACK[row.dtype]
@@ -107,7 +108,7 @@ def _local(row: Row, pair: Pair, subject: Subject) -> str:
                 return f"float16 rounding: all that {_SIDE[wrong[0]]} gives is a float16"
     role = "gradient" if row.quantity.endswith("gradient") else row.quantity.split()[0]
     weights = role == "gradient" and not row.quantity.startswith("input")
-    ours, theirs = runs["gluon"][row.quantity], runs["torch"][row.quantity]
+    ours, theirs = runs[Side.GLUON][row.quantity], runs[Side.TORCH][row.quantity]
     return explained(
         ours, theirs, role=role, kind=pair.torch.kind, slack=slack, batch=batch if weights else 0
     )
@@ -126,7 +127,7 @@ def _in_half_precision(run: LeafRun, right: LeafRun, names: list[str], dtype: st
     return True
 
 
-_SIDE = {"gluon": "Gluon", "torch": "torch"}
+_SIDE = {Side.GLUON: "Gluon", Side.TORCH: "torch"}
 
 
 def _same(run: LeafRun, other: LeafRun, names: list[str], slack: float) -> bool:

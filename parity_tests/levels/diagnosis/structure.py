@@ -15,6 +15,7 @@ from parity_tests.levels.referee import DidNotRun, attempt
 from parity_tests.numerics.reference import oracle
 from parity_tests.pairing.structure import Pair, Pairing
 from parity_tests.reporting.report import Row
+from parity_tests.reporting.verdicts import Side
 
 __all__ = ["explain_structure"]
 
@@ -71,7 +72,7 @@ def _alone(row: Row, pairing: Pairing) -> str:
             return f"moved layer: {leaf.kind} is at {leaf.path} and at {other.path}"
     if leaf.kind not in ACTIVATIONS:
         return ""
-    if leaf.side == "gluon":
+    if leaf.side == Side.GLUON:
         return f"missing activation: torch has no {leaf.kind} there"
     return f"additional activation: Gluon has no {leaf.kind} there"
 
@@ -93,7 +94,7 @@ def _all_there_is(pair: Pair) -> bool:
         return True  # the rate is the listing's alone: it passes its input on here
     x = np.random.default_rng(1).standard_normal(_shape(pair.torch)).astype(np.float32)
     for leaf, run in ((pair.gluon, gluon_side.run_leaf), (pair.torch, torch_side.run_leaf)):
-        dtype = "float32" if leaf.side == "gluon" and leaf.kind == "gelu" else "float64"
+        dtype = "float32" if leaf.side == Side.GLUON and leaf.kind == "gelu" else "float64"
         train = leaf.kind == "batchnorm"
         try:
             made = attempt(leaf.side, run, leaf, (x,), dtype, train=train)

@@ -20,6 +20,7 @@ from parity_tests.levels.diagnosis.hypotheses import (
 )
 from parity_tests.levels.referee import Subject
 from parity_tests.reporting.report import Row
+from parity_tests.reporting.verdicts import Side
 
 __all__ = ["Step", "explain_stage"]
 
@@ -54,12 +55,12 @@ def explain_stage(row: Row, step: Step) -> str:
 
 def _logits(row: Row, step: Step) -> Iterator[Explanation]:
     slack, made = SLACK[row.dtype], step.stages.logits
-    idle = step.subject.run("torch", "float64", train=False)
+    idle = step.subject.run(Side.TORCH, "float64", train=False)
     if close(made, idle.outputs[0], slack):
         yield Explanation("running statistics in training", "they are those of inference mode")
     if step.earlier is not None and step.earlier.images.shape == step.batch.images.shape:
         subject = replace(step.subject, inputs=(step.earlier.images,), _runs={}, kept={})
-        again = subject.run("torch", "float64", train=True)
+        again = subject.run(Side.TORCH, "float64", train=True)
         if close(made, again.outputs[0], slack):
             yield Explanation("repeated batch", "they are those of the images of the step before")
 

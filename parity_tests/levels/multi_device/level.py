@@ -26,6 +26,7 @@ from parity_tests.levels.training.resynchronised import resynchronised_rows
 from parity_tests.levels.training.trials import Trial, project_trial
 from parity_tests.numerics.compare import Verdict, bits_equal, compare
 from parity_tests.reporting.report import Coverage, Report, Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["SCALE_BATCH", "SCALE_MODELS", "check_scale", "scale_rows"]
 
@@ -46,7 +47,7 @@ def check_scale(trial: Trial | str, *, steps: int = STEPS, seed: int = 0) -> Rep
         batch = SCALE_BATCH.get(trial, 7)
         trial = project_trial(trial, steps, batch=batch, seed=seed)
         trial.make_gluon = SplitTrainee
-    report = Report(trial.name, ("scale",))
+    report = Report(trial.name, (Level.MULTI_DEVICE,))
     report.add(*scale_rows(trial))
     report.seconds = time.perf_counter() - started
     return report
@@ -62,14 +63,17 @@ def scale_rows(trial: Trial) -> tuple[list[Row], Coverage]:
         rows += _caveat_rows(trial)
     else:
         whole = [*resynchronised_rows(trial, 1), *free_rows(trial, len(trial.batches))]
-        rows += [replace(row, level="scale", check=f"whole {row.check}") for row in whole]
+        rows += [
+            replace(row, level=Level.MULTI_DEVICE, check=Check(f"whole {row.check}"))
+            for row in whole
+        ]
     return rows, coverage
 
 
 def _in_turn_rows(trial: Trial, dtype: str, coverage: Coverage) -> list[Row]:
     """Two devices beside one that takes the halves in turn, bit by bit."""
     args = (trial.gluon_net, trial.torch_net, dtype, trial.rule, trial.objective)
-    together, in_turn = trial.trainee("gluon", dtype), InTurn(*args)
+    together, in_turn = trial.trainee(Side.GLUON, dtype), InTurn(*args)
     ledger = Ledger()
     lonely = _head(trial.batches[-1], 1)
     for number, batch in enumerate([*trial.batches, lonely], 1):
@@ -119,8 +123,8 @@ def _stages(ours: Stages, expected: Stages) -> Iterator[_Compared]:
 
 def _row(path: str, quantity: str, verdict: Verdict, dtype: str) -> Row:
     return Row.judged(
-        "scale", path, quantity, verdict,
-        check="in turn", side="gluon", dtype=dtype, mode="train",
+        verdict, level=Level.MULTI_DEVICE, path=path, quantity=quantity,
+        check=Check.IN_TURN, side=Side.GLUON, dtype=dtype, mode=Mode.TRAIN,
     )  # fmt: skip
 
 
@@ -132,8 +136,8 @@ def _head(batch: Batch, count: int) -> Batch:
 def _caveat_rows(trial: Trial) -> list[Row]:
     """How far two devices are from one on the whole batch, where BatchNorm sees halves."""
     batch = trial.batches[0]
-    two = trial.trainee("gluon", "float64").step(batch)
-    one = trial.trainee("torch", "float64").step(batch)
+    two = trial.trainee(Side.GLUON, "float64").step(batch)
+    one = trial.trainee(Side.TORCH, "float64").step(batch)
     pairs: Sequence[tuple[str, str, np.ndarray, np.ndarray]] = [
         (NET, "loss", two.loss, one.loss),
         *(
@@ -148,7 +152,7 @@ def _caveat_rows(trial: Trial) -> list[Row]:
         verdict = compare(value, wanted, scale=1.0, content="any")
         distance = float(np.abs(value - wanted).max() / max(np.abs(wanted).max(), 1e-300))
         row = replace(
-            _row(path, quantity, verdict, "float64"), check="whole", status="note",
+            _row(path, quantity, verdict, "float64"), check=Check.WHOLE, status=Status.NOTE,
             error=None, bound=None, distance=distance,
             detail=f"{distance:.2g} of the largest value from one device's",
             diagnosis=f"BatchNorm normalises each of {len(DEVICES)} devices' parts by its own "

@@ -18,6 +18,7 @@ from cnn_harness.schedule import learning_rate
 from parity_tests.levels.diagnosis.updates import explain_rates
 from parity_tests.numerics.compare import compare
 from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.verdicts import Check, Level, Side
 
 __all__ = ["schedule_rows"]
 
@@ -47,18 +48,18 @@ def schedule_rows(
     coverage.done("schedules", schedule)
     rows = []
     for side, rates in (
-        ("gluon", _mxnet(schedule, steps, every)),
-        ("torch", _torch(schedule, steps, every)),
+        (Side.GLUON, _mxnet(schedule, steps, every)),
+        (Side.TORCH, _torch(schedule, steps, every)),
     ):
         verdict = compare(ours, rates, scale=_BASE, content="nonzero")
         at = verdict.position[0] + 1 if verdict.position else 1
         rows.append(
             Row.judged(
-                "optimizer",
-                f"schedule {schedule}",
-                f"step {at} rate",
                 verdict,
-                check="schedule",
+                level=Level.OPTIMIZER,
+                path=f"schedule {schedule}",
+                quantity=f"step {at} rate",
+                check=Check.SCHEDULE,
                 side=side,
                 dtype="float64",
                 diagnosis="" if verdict.ok else explain_rates(ours, rates),

@@ -14,7 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cnn_harness.schedule import learning_rate
-from parity_tests.backends.optimizer_sides import SHAPES, GluonSide, Side, TorchSide, gradients
+from parity_tests.backends.optimizer_sides import (
+    SHAPES,
+    GluonSide,
+    OptimizerSide,
+    TorchSide,
+    gradients,
+)
 from parity_tests.backends.updaters import MakeGluon, MakeTorch, gluon_trainer, torch_optimizer
 from parity_tests.levels.diagnosis.updates import explain_update
 from parity_tests.levels.optimizer.schedules import schedule_rows
@@ -22,6 +28,7 @@ from parity_tests.levels.training.ledger import Ledger
 from parity_tests.numerics.compare import compare, tolerance
 from parity_tests.numerics.update_rules import Rule, Update, legible, updated
 from parity_tests.reporting.report import Coverage, Report, Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
 __all__ = ["COURSES", "STEPS", "Course", "check_optimizer", "judged_update", "optimizer_rows"]
 
@@ -91,7 +98,7 @@ def check_optimizer(
     `step 17 mom`: of each the first step that diverged, or else the worst.
     """
     started = time.perf_counter()
-    report = Report("optimizers", ("optimizer",))
+    report = Report("optimizers", (Level.OPTIMIZER,))
     for course in courses:
         report.add(*optimizer_rows(course, steps, dtypes, make_gluon, make_torch, exact=exact))
     for schedule in dict.fromkeys(course.schedule for course in courses):
@@ -117,7 +124,7 @@ def optimizer_rows(
             coverage.expect(_group(stage), f"{course.label}/{name} {stage}", int(np.prod(shape)))
     ledger = Ledger()
     for dtype in dtypes:
-        sides: tuple[Side, Side] = (
+        sides: tuple[OptimizerSide, OptimizerSide] = (
             GluonSide(course.rule, dtype, make_gluon),
             TorchSide(course.rule, dtype, make_torch),
         )
@@ -146,8 +153,8 @@ _State = dict[str, dict[str, np.ndarray]]  # slots and "weight" of each paramete
 
 
 def _updated(
-    sides: tuple[Side, Side], update: Update, given: dict[str, np.ndarray]
-) -> dict[str, _State]:
+    sides: tuple[OptimizerSide, OptimizerSide], update: Update, given: dict[str, np.ndarray]
+) -> dict[Side, _State]:
     """The state of both sides after one more step."""
     for side in sides:
         side.set_gradients(given)
@@ -159,8 +166,8 @@ def _step_rows(
     course: Course,
     update: Update,
     given: dict[str, np.ndarray],
-    before: dict[str, _State],
-    after: dict[str, _State],
+    before: dict[Side, _State],
+    after: dict[Side, _State],
     exact: bool,
 ) -> Iterator[_Placed]:
     dtype = str(given[next(iter(SHAPES))].dtype)
@@ -169,13 +176,20 @@ def _step_rows(
         for stage, kind in enumerate((*course.rule.slots, "weight")):
             if not exact:
                 break
-            verdict = compare(after["torch"][name][kind], after["gluon"][name][kind])
+            verdict = compare(after[Side.TORCH][name][kind], after[Side.GLUON][name][kind])
             equal = equal and verdict.ok
-            more = {"check": "equal bits", "side": "torch", "dtype": dtype}
-            path = f"{course.label}/{name}"
-            yield (stage, tensor, 2), Row.judged("optimizer", path, kind, verdict, **more)
+            row = Row.judged(
+                verdict,
+                level=Level.OPTIMIZER,
+                path=f"{course.label}/{name}",
+                quantity=kind,
+                check=Check.EQUAL_BITS,
+                side=Side.TORCH,
+                dtype=dtype,
+            )
+            yield (stage, tensor, 2), row
         for place, side in enumerate(after):
-            if side == "torch" and exact and equal:
+            if side == Side.TORCH and exact and equal:
                 continue  # what is said of MXNet's values is said of these
             rows = judged_update(
                 course.rule,
@@ -183,10 +197,10 @@ def _step_rows(
                 before[side][name],
                 given[name],
                 after[side][name],
-                level="optimizer",
+                level=Level.OPTIMIZER,
                 path=f"{course.label}/{name}",
                 side=side,
-                check="local",
+                check=Check.LOCAL,
             )
             for stage, row in enumerate(rows):
                 yield (stage, tensor, place), row
@@ -199,8 +213,11 @@ def judged_update(
     gradient: np.ndarray,
     after: dict[str, np.ndarray],
     *,
+    level: Level,
+    path: str,
+    side: Side,
+    check: Check,
     role: str = "",
-    **more: str,
 ) -> Iterator[Row]:
     """One side's update of one tensor against the rule: a row for each slot, then the weight's.
 
@@ -214,21 +231,21 @@ def judged_update(
             after[stage],
             expected[stage],
             scale=sizes[stage],
-            factor=tolerance("update", "train", more["side"], dtype).factor(1),
+            factor=tolerance("update", Mode.TRAIN, side, dtype).factor(1),
             dtype=dtype,
             unit=dtype,
             content="nonzero",
         )
         quantity = role or "weight" if stage == "weight" else f"{role} {stage}".strip()
         row = Row.judged(
-            more["level"],
-            more["path"],
-            quantity,
             verdict,
-            check=more["check"],
-            side=more["side"],
+            level=level,
+            path=path,
+            quantity=quantity,
+            check=check,
+            side=side,
             dtype=dtype,
-            mode="train",
+            mode=Mode.TRAIN,
         )
         if not verdict.ok:
             diagnosis = explain_update(rule, update, before, gradient, after, stage)

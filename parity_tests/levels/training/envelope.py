@@ -27,6 +27,7 @@ from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.trials import Trial
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare, tolerance
 from parity_tests.reporting.report import Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
 __all__ = ["DRAWS", "Noise", "curve_rows", "noise_of", "one_ulp", "shake"]
 
@@ -126,8 +127,8 @@ def curve_rows(trial: Trial, steps: int, *, draws: int = DRAWS) -> list[Row]:
     """
     first = trial.batches[0]
     noise = noise_of(trial.torch_net, first.images, replace(trial.objective, labels=first.labels))
-    gluon, clean = trial.trainee("gluon", "float32"), trial.trainee("torch", "float32")
-    shaken = [trial.trainee("torch", "float32") for _ in range(draws)]
+    gluon, clean = trial.trainee(Side.GLUON, "float32"), trial.trainee(Side.TORCH, "float32")
+    shaken = [trial.trainee(Side.TORCH, "float32") for _ in range(draws)]
     for seed, trainee in enumerate(shaken):
         shake(trainee.net, noise, seed)
     ledger = Ledger()
@@ -149,14 +150,14 @@ def curve_rows(trial: Trial, steps: int, *, draws: int = DRAWS) -> list[Row]:
         )
         verdict = replace(verdict, unit="envelopes")
         row = Row.judged(
-            "training",
-            NET,
-            "loss",
             verdict,
-            check="free-running",
-            side="gluon",
+            level=Level.TRAINING,
+            path=NET,
+            quantity="loss",
+            check=Check.FREE_RUNNING,
+            side=Side.GLUON,
             dtype="float32",
-            mode="train",
+            mode=Mode.TRAIN,
             unit="envelopes",
             distance=abs(_mean(ours.loss) - loss) / abs(loss),
         )

@@ -19,6 +19,7 @@ from parity_tests.levels.training.trials import Trial
 from parity_tests.numerics.compare import UNIT, compare
 from parity_tests.pairing.structure import Pairing
 from parity_tests.reporting.report import Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["TOGETHER", "free_rows"]
 
@@ -35,7 +36,7 @@ def free_rows(
     what the weights beside it make, and counts on their scale.
     """
     ledger = Ledger()
-    gluon, theirs = trial.trainee("gluon", dtype), trial.trainee("torch", dtype)
+    gluon, theirs = trial.trainee(Side.GLUON, dtype), trial.trainee(Side.TORCH, dtype)
     idle = _IdleBiases(trial.pairing, gluon.state(), theirs.state())
     for number, batch in enumerate(trial.batches[:steps], 1):
         a, b = idle.seen(gluon.step(batch), theirs.step(batch), bound)
@@ -82,10 +83,10 @@ class _IdleBiases:
         return found[0], found[1]
 
     def explained(self, row: Row) -> Row:
-        if row.status != "diverged" or (row.path, row.quantity) not in self._after:
+        if row.status != Status.DIVERGED or (row.path, row.quantity) not in self._after:
             return row
         diagnosis = "its gradient is rounding alone: BatchNorm subtracts what it adds"
-        return replace(row, status="note", diagnosis=diagnosis)
+        return replace(row, status=Status.NOTE, diagnosis=diagnosis)
 
 
 def _no_gradient(stages: Stages, key: Key, bound: float) -> bool:
@@ -116,13 +117,14 @@ def _apart(a: Stages, b: Stages, dtype: str, bound: float) -> Iterator[_Placed]:
             )
             verdict = replace(verdict, unit="of the largest value")
             row = Row.judged(
-                "training",
-                *key,
                 verdict,
-                check="free-running",
-                side="gluon",
+                level=Level.TRAINING,
+                path=key[0],
+                quantity=key[1],
+                check=Check.FREE_RUNNING,
+                side=Side.GLUON,
                 dtype=dtype,
-                mode="train",
+                mode=Mode.TRAIN,
                 unit=verdict.unit,
             )
             yield (place, -number if stage == "gradient" else number), row

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from parity_tests.reporting.report import Row
+from parity_tests.reporting.verdicts import Status
 
 __all__ = ["Ledger"]
 
@@ -55,13 +56,13 @@ class Ledger:
 
 
 def _rank(row: Row) -> int:
-    return {"ok": 0, "note": 1}.get(row.status, 2)
+    return {Status.OK: 0, Status.NOTE: 1}.get(row.status, 2)
 
 
 def _row(entry: _Entry) -> Row:
     row = replace(
         entry.row, quantity=f"step {entry.step} {entry.row.quantity}", compared=entry.compared
     )
-    if row.status == "ok" or not entry.later:
+    if row.status == Status.OK or not entry.later:
         return row
     return replace(row, detail=f"{row.detail}, and in {entry.later} later steps")

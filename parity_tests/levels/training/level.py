@@ -16,6 +16,7 @@ from parity_tests.levels.training.free_running import free_rows
 from parity_tests.levels.training.resynchronised import resynchronised_rows
 from parity_tests.levels.training.trials import Trial, project_trial
 from parity_tests.reporting.report import Coverage, Report, Row
+from parity_tests.reporting.verdicts import Level
 
 __all__ = ["RESYNCHRONISED", "STEPS", "check_training", "training_rows"]
 
@@ -41,7 +42,7 @@ def check_training(
     started = time.perf_counter()
     if isinstance(trial, str):
         trial = project_trial(trial, max(steps, resynchronised), seed=seed)
-    report = Report(trial.name, ("training",))
+    report = Report(trial.name, (Level.TRAINING,))
     report.add(*training_rows(trial, steps, resynchronised, dtypes))
     report.seconds = time.perf_counter() - started
     return report

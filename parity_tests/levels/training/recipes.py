@@ -34,11 +34,12 @@ from parity_tests.levels.training.envelope import noise_of, one_ulp, shake
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, bits_equal, compare, tolerance
 from parity_tests.pairing.structure import pair_leaves
 from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["METRICS", "check_recipe", "first_weight_rows", "metric_rows"]
 
 METRICS = ("train_loss", "train_acc", "test_loss", "test_acc")
-_COMMANDS = {"gluon": gluon_cnn.train, "torch": torch_ref.train}
+_COMMANDS = {Side.GLUON: gluon_cnn.train, Side.TORCH: torch_ref.train}
 
 Metrics = list[dict[str, Any]]  # rows of metrics.jsonl, one an epoch
 
@@ -50,25 +51,33 @@ def check_recipe(argv: Sequence[str], folder: Path, *, draws: int = 3) -> Report
     the mirror. A command that fails is a row of its own.
     """
     started = time.perf_counter()
-    report = Report("recipe " + " ".join(argv), ("training", "data"))
-    report.coverage.expect("commands", "gluon")
-    report.coverage.expect("commands", "torch")
+    report = Report("recipe " + " ".join(argv), (Level.TRAINING, Level.DATA))
+    report.coverage.expect("commands", Side.GLUON)
+    report.coverage.expect("commands", Side.TORCH)
     for side, module in _COMMANDS.items():
         code, said = _quietly(module, [*argv, "--ctx", "cpu", "--out", str(folder / side)])
         if code:
             detail = f"the command ended with {code}: {said}"
-            report.add([Row("training", NET, "run", "not compared", "whole recipe", side,
-                            detail=detail)])  # fmt: skip
+            row = Row(
+                level=Level.TRAINING,
+                path=NET,
+                quantity="run",
+                status=Status.NOT_COMPARED,
+                check=Check.WHOLE_RECIPE,
+                side=side,
+                detail=detail,
+            )
+            report.add([row])
         else:
             report.coverage.done("commands", side)
     if not report.rows:
         runs = {side: read_run(folder / side) for side in _COMMANDS}
         configs = {side: run["config"] for side, run in runs.items()}
-        dataset = _dataset(runs["torch"])
-        report.add(first_weight_rows(configs["gluon"], configs["torch"], dataset))
-        report.add(*data_rows(configs["gluon"], configs["torch"], dataset))
+        dataset = _dataset(runs[Side.TORCH])
+        report.add(first_weight_rows(configs[Side.GLUON], configs[Side.TORCH], dataset))
+        report.add(*data_rows(configs[Side.GLUON], configs[Side.TORCH], dataset))
         ours, theirs = (metrics_of(folder / side) for side in _COMMANDS)
-        moved = [shaken_run(configs["torch"], dataset, seed) for seed in range(draws)]
+        moved = [shaken_run(configs[Side.TORCH], dataset, seed) for seed in range(draws)]
         report.add(metric_rows(ours, theirs, moved, len(dataset.train), len(dataset.test)))
     report.seconds = time.perf_counter() - started
     return report
@@ -103,8 +112,16 @@ def first_weight_rows(ours: TrainConfig, theirs: TrainConfig, dataset: Dataset) 
     for pair in pair_leaves(leaves_of(gluon_net), leaves_of(torch_net)).pairs:
         for role, tensor in pair.torch.tensors.items():
             verdict = bits_equal(pair.gluon.tensors[role].read(), tensor.read())
-            more = {"check": "whole recipe", "side": "gluon", "dtype": tensor.dtype}
-            rows.append(Row.judged("training", pair.path, f"first {role}", verdict, **more))
+            row = Row.judged(
+                verdict,
+                level=Level.TRAINING,
+                path=pair.path,
+                quantity=f"first {role}",
+                check=Check.WHOLE_RECIPE,
+                side=Side.GLUON,
+                dtype=tensor.dtype,
+            )
+            rows.append(row)
     return rows
 
 
@@ -164,10 +181,18 @@ def metric_rows(
     """
     if len(ours) != len(theirs):
         detail = f"{len(ours)} epochs beside {len(theirs)}"
-        return [Row("training", NET, "epochs", "diverged", "whole recipe", compared=1,
-                    detail=detail)]  # fmt: skip
+        row = Row(
+            level=Level.TRAINING,
+            path=NET,
+            quantity="epochs",
+            status=Status.DIVERGED,
+            check=Check.WHOLE_RECIPE,
+            compared=1,
+            detail=detail,
+        )
+        return [row]
     rounding = UNIT["float32"] * sum(
-        tolerance("loss", "train", side, "float32").factor(1) for side in ("gluon", "torch")
+        tolerance("loss", "train", side, "float32").factor(1) for side in (Side.GLUON, Side.TORCH)
     )
     rows = []
     for name in METRICS:
@@ -184,16 +209,18 @@ def metric_rows(
                 factor=ENVELOPE_FACTOR,
                 content="any",
             )
-            more = {"check": "whole recipe", "side": "gluon", "dtype": "float32", "mode": "train"}
             rows.append(
                 Row.judged(
-                    "training",
-                    NET,
-                    f"epoch {epoch + 1} {name}",
                     dataclasses.replace(verdict, unit="envelopes"),
+                    level=Level.TRAINING,
+                    path=NET,
+                    quantity=f"epoch {epoch + 1} {name}",
                     unit="envelopes",
                     distance=abs(a[name] - b[name]),
-                    **more,
+                    check=Check.WHOLE_RECIPE,
+                    side=Side.GLUON,
+                    dtype="float32",
+                    mode=Mode.TRAIN,
                 )
             )
     return rows

@@ -33,6 +33,7 @@ from parity_tests.numerics.compare import compare, tolerance
 from parity_tests.numerics.update_rules import Update
 from parity_tests.pairing.structure import pair_leaves
 from parity_tests.reporting.report import Row
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["resynchronised_rows"]
 
@@ -48,9 +49,9 @@ def resynchronised_rows(trial: Trial, steps: int) -> list[Row]:
         earlier: Batch | None = None
         gradients: dict[tuple[str, str], dict[Key, np.ndarray]] = {}
         for number, batch in enumerate(trial.batches[:steps], 1):
-            state = trainees["gluon", "float32"].state()
+            state = trainees[Side.GLUON, "float32"].state()
             for key, trainee in trainees.items():
-                if key != ("gluon", "float32"):
+                if key != (Side.GLUON, "float32"):
                     trainee.load(state)
             witness = _Witness(trial, carriers, state, batch)
             for place, ((side, dtype), trainee) in enumerate(trainees.items()):
@@ -66,13 +67,20 @@ def resynchronised_rows(trial: Trial, steps: int) -> list[Row]:
                 gradients[side, dtype] = stages.gradients
             earlier = batch
     except DidNotRun as error:
-        row = Row("training", NET, "step", "not compared", "resynchronised", detail=str(error))
+        row = Row(
+            level=Level.TRAINING,
+            path=NET,
+            quantity="step",
+            status=Status.NOT_COMPARED,
+            check=Check.RESYNCHRONISED,
+            detail=str(error),
+        )
         return [*ledger.rows(), row]
     return ledger.rows()
 
 
 def _explained(row: Row, step: Step) -> Row:
-    if row.status != "diverged" or row.diagnosis:
+    if row.status != Status.DIVERGED or row.diagnosis:
         return row
     try:
         return replace(row, diagnosis=explain_stage(row, step))
@@ -120,7 +128,7 @@ class _Witness:
             batch.masks,
             strict=True,
         )
-        self.run = self.subject.run("torch", "float64", train=True, backward=True)
+        self.run = self.subject.run(Side.TORCH, "float64", train=True, backward=True)
         self.forward = forward_envelope(self.subject, train=True)
         self.backward = backward_envelope(self.subject)
 
@@ -140,11 +148,10 @@ def _judged(
     stages: Stages,
     batch: Batch,
     earlier: Batch | None,
-    side: str,
+    side: Side,
     dtype: str,
 ) -> Iterator[_Placed]:
     """Every stage of one side's step: what is inherited in envelopes, what is local in u·s."""
-    more = {"side": side, "dtype": dtype, "check": "resynchronised"}
     led = witness.led(stages)
 
     def inherited(
@@ -155,21 +162,21 @@ def _judged(
     ) -> Iterator[Row]:
         named = {(path, 0, role + suffix): value for (path, role), value in actual.items()}
         rows = judged_keys(
-            "training",
+            Level.TRAINING,
             witness.subject,
             actual=named,
             expected={key: value for key, value in expected.items() if key in named},
             envelope=envelope,
-            side="torch",  # whose paths the keys have
+            side=Side.TORCH,  # whose paths the keys have
             dtype=dtype,
-            mode="train",
+            mode=Mode.TRAIN,
         )
-        return (replace(row, side=side, check=more["check"]) for row in rows)
+        return (replace(row, side=side, check=Check.RESYNCHRONISED) for row in rows)
 
     outputs = {(NET, "output"): stages.logits}
     for row in inherited(outputs, witness.run.named_outputs(), witness.forward):
         yield (0, 0), replace(row, quantity="logits")
-    yield from _judged_loss(witness, stages, more)
+    yield from _judged_loss(witness, stages, side, dtype)
     rows = inherited(stages.gradients, led.named_gradients(), witness.backward, " gradient")
     for number, row in enumerate(rows):
         yield (3, -number), row  # backward meets the last leaf first
@@ -184,10 +191,10 @@ def _judged(
             stages.gradients[key],
             {**stages.after.slots[key], "weight": stages.after.weights[key]},
             role=role,
-            level="training",
+            level=Level.TRAINING,
             path=path,
             side=side,
-            check="resynchronised",
+            check=Check.RESYNCHRONISED,
         )
         for row in made:
             yield (5 if row.quantity == role else 4, number), row
@@ -196,7 +203,7 @@ def _judged(
         yield (6, number), row
 
 
-def _judged_loss(witness: _Witness, stages: Stages, more: dict[str, str]) -> Iterator[_Placed]:
+def _judged_loss(witness: _Witness, stages: Stages, side: Side, dtype: str) -> Iterator[_Placed]:
     """Loss and logit gradient against those of the side's own logits, in float64."""
     logits = torch.from_numpy(stages.logits.astype(np.float64)).requires_grad_()
     objective = witness.objective
@@ -218,9 +225,19 @@ def _judged_loss(witness: _Witness, stages: Stages, more: dict[str, str]) -> Ite
             value,
             expected[kind],
             scale=sizes[kind],
-            factor=tolerance("loss", "train", more["side"], more["dtype"]).factor(length),
-            dtype=more["dtype"],
-            unit=more["dtype"],
+            factor=tolerance("loss", "train", side, dtype).factor(length),
+            dtype=dtype,
+            unit=dtype,
             content="nonzero",
         )
-        yield (place, 0), Row.judged("training", NET, name, verdict, mode="train", **more)
+        row = Row.judged(
+            verdict,
+            level=Level.TRAINING,
+            path=NET,
+            quantity=name,
+            check=Check.RESYNCHRONISED,
+            side=side,
+            dtype=dtype,
+            mode=Mode.TRAIN,
+        )
+        yield (place, 0), row

@@ -27,6 +27,7 @@ from parity_tests.cases.pairs import project_case
 from parity_tests.levels.weights import copy_weights, pairing_map, project_map
 from parity_tests.numerics.update_rules import Rule, legible
 from parity_tests.pairing.structure import Pairing, pair_leaves
+from parity_tests.reporting.verdicts import Side
 from torch_ref.models.layers import MXBatchNorm2d
 from torch_ref.training.losses import loss_for as torch_loss_for
 
@@ -56,9 +57,9 @@ class Trial:
     def __post_init__(self) -> None:
         self.pairing = pair_leaves(leaves_of(self.gluon_net), leaves_of(self.torch_net))
 
-    def trainee(self, side: str, dtype: str) -> Any:
+    def trainee(self, side: Side, dtype: str) -> Any:
         """A fresh trainee of one side, from the first weights."""
-        make = self.make_gluon if side == "gluon" else self.make_torch
+        make = self.make_gluon if side == Side.GLUON else self.make_torch
         return make(self.gluon_net, self.torch_net, dtype, self.rule, self.objective)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from parity_tests.__main__ import main
-from parity_tests.faults.base import SELF_TEST, Found
+from parity_tests.faults.base import Found
 from parity_tests.faults.catalogue import FAULTS, GROUPS, MATRIX_LEVELS, Fault
 from parity_tests.faults.kill_matrix import score
 from parity_tests.faults.self_test import self_test
+from parity_tests.reporting.verdicts import Level
 
 # Those that every run of the tests plants; `-m slow` plants the others.
 OFTEN = FAULTS[::4]
@@ -54,7 +55,7 @@ def test_the_catalogue_is_whole() -> None:
 
 def test_the_checker_passes_its_own_test() -> None:
     assert self_test() == {}
-    assert sum(fault.level == SELF_TEST for fault in FAULTS) >= 20
+    assert sum(fault.level == Level.SELF_TEST for fault in FAULTS) >= 20
 
 
 def test_the_command_prints_the_matrix(

@@ -9,6 +9,7 @@ from parity_tests.faults.kill_matrix import kill_matrix, score
 from parity_tests.reporting.files import document, schema
 from parity_tests.reporting.html import page
 from parity_tests.reporting.report import Report
+from parity_tests.reporting.verdicts import Level
 
 
 def outcome(fault: str, *places: str, named: str = "", name: str = "", **more: Any) -> Outcome:
@@ -19,7 +20,8 @@ def outcome(fault: str, *places: str, named: str = "", name: str = "", **more: A
         "source": "an issue", "message": "features.3 weights value: 41 u at (0,5,1,1)",
     }  # fmt: skip
     return Outcome(
-        fault=fault, level=level, path=path, caught_level=caught_level, caught_path=caught_path,
+        fault=fault, level=Level(level), path=path, caught_level=Level(caught_level),
+        caught_path=caught_path,
         diagnosis=named, expected_diagnosis=name, seconds=1.0, **{**texts, **more},
     )  # fmt: skip
 
@@ -59,7 +61,7 @@ def test_each_fault_has_its_sign_at_its_level() -> None:
 
 def test_no_faults_no_matrix() -> None:
     assert kill_matrix(()) is None
-    assert "Kill matrix" not in page([Report("net", ("forward",))])
+    assert "Kill matrix" not in page([Report("net", (Level.FORWARD,))])
 
 
 def test_the_environment_is_there_with_or_without_nets() -> None:
@@ -79,4 +81,4 @@ def test_the_file_holds_the_matrix_and_is_not_ok_with_a_fault_that_escaped() -> 
         False,
     ]
     assert document([], OUTCOMES[:2])["ok"]
-    assert not document([Report("net", ("forward",))], OUTCOMES[:2])["ok"]
+    assert not document([Report("net", (Level.FORWARD,))], OUTCOMES[:2])["ok"]

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from parity_tests.__main__ import main
-from parity_tests.backends.runs import Call, NetRun
+from parity_tests.backends.runs import NET, Call, NetRun
 from parity_tests.gate import snapshot, store
 from parity_tests.gate.change import ROUNDING, SEMANTICS, UNCHANGED
 from parity_tests.gate.record.nets import Item, Part, Values, run_all
@@ -93,12 +93,12 @@ def test_every_call_of_a_leaf_has_outputs_and_gradients() -> None:
     assert not taken.failures
     back = [k.key[2:] for k in taken.quantities if k.key[:2] == ("backward", "stream")]
     assert back == [
-        ("(net)", "output gradient"), ("1", "bias gradient"), ("1", "weight gradient"),
+        (NET, "output gradient"), ("1", "bias gradient"), ("1", "weight gradient"),
         ("1", "input gradient"), ("0", "input gradient of call 2"), ("0", "input gradient"),
     ]  # fmt: skip
     forward = [k.key[2:] for k in taken.quantities if k.key[:2] == ("forward", "stream")]
     assert forward == [("0", "output"), ("0", "output of call 2"), ("1", "output"),
-                       ("(net)", "output")]  # fmt: skip
+                       (NET, "output")]  # fmt: skip
 
 
 @pytest.mark.parametrize("schema", sorted(path.name for path in OLD.iterdir()))

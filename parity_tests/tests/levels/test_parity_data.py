@@ -15,6 +15,7 @@ from cnn_harness.config import TrainConfig
 from parity_tests.cases.pairs import MODELS
 from parity_tests.levels.data import check_data, data_rows
 from parity_tests.reporting.report import Report
+from parity_tests.reporting.verdicts import Level
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_the_recipes_were_written_twice_and_agree() -> None:
 
 def _first_failure(theirs: TrainConfig, digits: Dataset) -> tuple[str, str]:
     ours = gluon_cnn.training.recipes.DEFAULTS["lenet"]
-    report = Report("lenet", ("data",))
+    report = Report("lenet", (Level.DATA,))
     report.add(*data_rows(ours, theirs, digits))
     # The recipe's own rows would name the field; here the batches have to show it too
     failed = [row for row in report.failures if row.path != "recipe"]

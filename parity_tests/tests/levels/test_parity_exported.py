@@ -15,21 +15,18 @@ from torch import nn
 
 from parity_tests import check_parity
 from parity_tests.backends.leaves import leaves_of
-from parity_tests.backends.runs import Arrays, Objective
+from parity_tests.backends.runs import NET, Arrays, Objective
 from parity_tests.cases.pairs import Case, project_case
 from parity_tests.levels.artefacts.exported import (
-    MODULE,
-    ONNX_RUNTIME,
-    SYMBOL_BLOCK,
-    TORCH_IMPORT,
     WAYS,
 )
-from parity_tests.levels.artefacts.files import FILES, exported_rows
+from parity_tests.levels.artefacts.files import exported_rows
 from parity_tests.levels.artefacts.hybridized import artefacts_rows
 from parity_tests.levels.referee import Subject
 from parity_tests.pairing.structure import pair_leaves
 from parity_tests.reporting.report import Report, Row
 from parity_tests.reporting.table import table
+from parity_tests.reporting.verdicts import Check, Level
 
 Tamper = Callable[[Path], Any]
 FLAT = np.random.default_rng(11).standard_normal((4, 6)).astype(np.float32)
@@ -103,19 +100,23 @@ def edit_onnx(change: Callable[[Any], object]) -> Tamper:
 def test_clean_files_are_equal_every_way(subject: Subject) -> None:
     rows, coverage = exported_rows(subject)
     assert bad(rows) == {}
-    assert {row.check for row in rows} == {FILES, *WAYS}
+    assert {row.check for row in rows} == {Check.FILES, *WAYS}
     assert not [row for row in rows if row.status == "note"]
     assert set(coverage.percent().values()) == {100.0}
     nodes = dict.fromkeys(WAYS, 0)
     for row in rows:
         nodes[row.check] = nodes.get(row.check, 0) + row.quantity.startswith("output of")
-    assert nodes[SYMBOL_BLOCK] == nodes[MODULE] == nodes[ONNX_RUNTIME] > 10
-    assert nodes[TORCH_IMPORT] == 2 * nodes[SYMBOL_BLOCK]  # in float32 and float64
-    stream = [row for row in rows if row.check in (SYMBOL_BLOCK, MODULE) and "of" in row.quantity]
+    assert nodes[Check.SYMBOL_BLOCK] == nodes[Check.MODULE] == nodes[Check.ONNX_RUNTIME] > 10
+    assert nodes[Check.TORCH_IMPORT] == 2 * nodes[Check.SYMBOL_BLOCK]  # in float32 and float64
+    stream = [
+        row
+        for row in rows
+        if row.check in (Check.SYMBOL_BLOCK, Check.MODULE) and "of" in row.quantity
+    ]
     assert all(row.error == 0 for row in stream)
     outputs = {row.check: row for row in rows if row.quantity == "output"}
     assert outputs.keys() == WAYS.keys()
-    assert outputs[SYMBOL_BLOCK].error == 0
+    assert outputs[Check.SYMBOL_BLOCK].error == 0
 
 
 MEAN = "mnist_bn_cnn_features_1_running_mean"
@@ -127,27 +128,27 @@ BETA = "mnist_bn_cnn_features_4_beta"
     [
         (  # the statistics were never written
             edit_params(lambda arrays: arrays.pop(f"aux:{MEAN}")),
-            "features.1", (FILES,), "is missing",
+            "features.1", (Check.FILES,), "is missing",
         ),
         (  # they were, as those of a fresh net
             edit_params(lambda a: a.update({f"aux:{MEAN}": a[f"aux:{MEAN}"] * 0})),
-            "features.1", (FILES, SYMBOL_BLOCK, MODULE, TORCH_IMPORT), "",
+            "features.1", (Check.FILES, Check.SYMBOL_BLOCK, Check.MODULE, Check.TORCH_IMPORT), "",
         ),
         (  # parameters of before the last step
             edit_params(lambda a: a.update({f"arg:{BETA}": a[f"arg:{BETA}"] * (1 + 2.0**-22)})),
-            "features.4", (FILES, SYMBOL_BLOCK, MODULE, TORCH_IMPORT), "",
+            "features.4", (Check.FILES, Check.SYMBOL_BLOCK, Check.MODULE, Check.TORCH_IMPORT), "",
         ),
         (  # the operator's eps in the place of the layer's
             edit_node("mnist_bn_cnn_features_4_fwd", eps="0.001"),
-            "features.4", (SYMBOL_BLOCK, MODULE, TORCH_IMPORT), "bound 16",
+            "features.4", (Check.SYMBOL_BLOCK, Check.MODULE, Check.TORCH_IMPORT), "bound 16",
         ),
         (
             edit_node("mnist_bn_cnn_features_2_fwd", act_type="softrelu"),
-            "features.2", (SYMBOL_BLOCK, MODULE, TORCH_IMPORT), "",
+            "features.2", (Check.SYMBOL_BLOCK, Check.MODULE, Check.TORCH_IMPORT), "",
         ),
         (  # the operator's default, where the layer trains its scale
             edit_node("mnist_bn_cnn_features_1_fwd", fix_gamma="True"),
-            "features.1", (SYMBOL_BLOCK, MODULE, TORCH_IMPORT), "",
+            "features.1", (Check.SYMBOL_BLOCK, Check.MODULE, Check.TORCH_IMPORT), "",
         ),
     ],
     ids=["lost aux", "reset aux", "stale params", "eps", "activation", "fixed gamma"],
@@ -160,13 +161,13 @@ def test_wrong_files_are_caught_at_their_layer(
     for way in ways:
         assert found[way].path == path, found[way].message
         assert word in found[way].detail
-    assert ONNX_RUNTIME not in found  # its file was made before
+    assert Check.ONNX_RUNTIME not in found  # its file was made before
 
 
 def test_a_lost_state_does_not_load(subject: Subject) -> None:
     rows, _ = exported_rows(subject, edit_params(lambda arrays: arrays.pop(f"aux:{MEAN}")))
     found = bad(rows)
-    for way in (SYMBOL_BLOCK, MODULE, TORCH_IMPORT):
+    for way in (Check.SYMBOL_BLOCK, Check.MODULE, Check.TORCH_IMPORT):
         assert MEAN in found[way].detail
 
 
@@ -198,8 +199,8 @@ def test_a_wrong_onnx_file_is_caught_at_its_layer(
 ) -> None:
     rows, _ = exported_rows(subject, edit_onnx(change))
     found = bad(rows)
-    assert found.keys() == {ONNX_RUNTIME}
-    assert found[ONNX_RUNTIME].path == path, found[ONNX_RUNTIME].message
+    assert found.keys() == {Check.ONNX_RUNTIME}
+    assert found[Check.ONNX_RUNTIME].path == path, found[Check.ONNX_RUNTIME].message
 
 
 def test_onnx_runtimes_sigmoid_rounds_against_a_half() -> None:
@@ -214,7 +215,7 @@ def test_onnx_runtimes_sigmoid_rounds_against_a_half() -> None:
     tampered, _ = exported_rows(
         subject_of(case.gluon_net, case.torch_net, (case.inputs,)), edit_onnx(coarse)
     )
-    assert bad(tampered)[ONNX_RUNTIME].path == "features.1"
+    assert bad(tampered)[Check.ONNX_RUNTIME].path == "features.1"
 
 
 class GluonDifference(HybridBlock):
@@ -260,14 +261,14 @@ def _exchange_operands(document: dict[str, Any]) -> None:
 def test_exchanged_inputs_are_caught_where_they_enter(difference: Subject) -> None:
     rows, _ = exported_rows(difference, edit_symbol(_exchange_names))
     found = bad(rows)
-    for way in (SYMBOL_BLOCK, MODULE, TORCH_IMPORT):
+    for way in (Check.SYMBOL_BLOCK, Check.MODULE, Check.TORCH_IMPORT):
         assert found[way].path == "a", found[way].message
 
 
 def test_exchanged_operands_are_caught_outside_a_layer(difference: Subject) -> None:
     rows, _ = exported_rows(difference, edit_symbol(_exchange_operands))
-    for way in (SYMBOL_BLOCK, MODULE, TORCH_IMPORT):
-        assert bad(rows)[way].path == "(net)"
+    for way in (Check.SYMBOL_BLOCK, Check.MODULE, Check.TORCH_IMPORT):
+        assert bad(rows)[way].path == NET
         assert "output of " in bad(rows)[way].quantity
 
 
@@ -275,7 +276,7 @@ def test_what_onnx_cannot_hold_is_said(difference: Subject) -> None:
     rows, coverage = exported_rows(difference)
     assert bad(rows) == {}
     (note,) = (row for row in rows if row.status == "note")
-    assert note.check == ONNX_RUNTIME
+    assert note.check == Check.ONNX_RUNTIME
     assert "one input" in note.detail
     assert not coverage.missing()
 
@@ -286,7 +287,7 @@ def test_a_damaged_file_is_a_divergence(subject: Subject) -> None:
         path.write_text(path.read_text()[:2000])
 
     found = bad(exported_rows(subject, cut)[0])
-    assert found.keys() >= {SYMBOL_BLOCK, MODULE, TORCH_IMPORT}
+    assert found.keys() >= {Check.SYMBOL_BLOCK, Check.MODULE, Check.TORCH_IMPORT}
 
 
 def test_without_onnx_the_report_says_so(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,11 +301,11 @@ def test_without_onnx_the_report_says_so(case: Case, monkeypatch: pytest.MonkeyP
         return genuine(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    levels = ("artefacts",)
+    levels = (Level.ARTEFACTS,)
     report = check_parity(case.gluon_net, case.torch_net, case.inputs, levels=levels)
     assert report.ok
     (note,) = report.notes
-    assert note.check == ONNX_RUNTIME
+    assert note.check == Check.ONNX_RUNTIME
     assert "pip install" in note.detail
     assert "ONNX Runtime not compared: " in table([report], levels)
 
@@ -326,11 +327,11 @@ def test_an_operator_without_import_is_said() -> None:
     net.add(gluon_nn.Dense(5, in_units=6), Own())
     net.initialize()
     torch_net = nn.Sequential(nn.Linear(6, 5), TorchOwn())
-    report: Report = check_parity(net, torch_net, FLAT, levels=("artefacts",), transfer=True)
+    report: Report = check_parity(net, torch_net, FLAT, levels=(Level.ARTEFACTS,), transfer=True)
     assert report.ok, str(report)
     notes = {row.check: row.detail for row in report.notes}
-    assert notes.keys() == {ONNX_RUNTIME, TORCH_IMPORT}
-    assert "cumsum" in notes[TORCH_IMPORT]
+    assert notes.keys() == {Check.ONNX_RUNTIME, Check.TORCH_IMPORT}
+    assert "cumsum" in notes[Check.TORCH_IMPORT]
 
 
 def test_layers_called_twice_are_told_apart() -> None:

@@ -18,6 +18,7 @@ from parity_tests.levels.envelope import forward_envelope
 from parity_tests.levels.referee import Subject
 from parity_tests.pairing.structure import pair_leaves
 from parity_tests.reporting.report import Row
+from parity_tests.reporting.verdicts import Side
 
 X = np.random.default_rng(3).standard_normal((4, 6)).astype(np.float32)
 
@@ -128,14 +129,14 @@ def _envelope_and_moves(name: str) -> tuple[dict, dict, dict]:
     pairing = pair_leaves(leaves_of(case.gluon_net), leaves_of(case.torch_net))
     subject = Subject(case.gluon_net, case.torch_net, pairing, (case.inputs,), Objective())
     envelope = forward_envelope(subject, train=False)
-    exact = subject.run("torch", "float64", train=False).named_outputs()
+    exact = subject.run(Side.TORCH, "float64", train=False).named_outputs()
     distances = {}
-    for side in ("gluon", "torch"):
+    for side in (Side.GLUON, Side.TORCH):
         values = subject.run(side, "float32", train=False).named_outputs()
         distances[side] = {
             key: float(np.abs(value - exact[key]).max()) for key, value in values.items()
         }
-    return envelope.moves, distances["gluon"], distances["torch"]
+    return envelope.moves, distances[Side.GLUON], distances[Side.TORCH]
 
 
 @pytest.mark.parametrize("name", ["lenet", "vgg11"])

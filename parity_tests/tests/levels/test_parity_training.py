@@ -20,6 +20,7 @@ from parity_tests.levels.training.resynchronised import resynchronised_rows
 from parity_tests.levels.training.trials import plain_trial, project_trial
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.verdicts import Level, Side, Status
 
 NETS = ("lenet", "mnist_bn_cnn", "cifar_cnn", "alexnet", "vgg11")
 OFTEN = ("lenet", "mnist_bn_cnn")
@@ -64,7 +65,7 @@ def test_a_bias_before_batch_norm_wanders_and_is_noted() -> None:
     """Adam divides its gradient, which is rounding alone, by its own size."""
     trial = project_trial("mnist_bn_cnn", 12)
     rows = free_rows(trial, 12, bound=1e-12)
-    noted = [row for row in rows if row.status == "note"]
+    noted = [row for row in rows if row.status == Status.NOTE]
     assert {(row.path, row.quantity.split()[-1]) for row in noted} <= {
         (f"features.{n}", "bias") for n in (0, 3, 7, 10)
     }
@@ -109,7 +110,7 @@ def test_dropout_drops_the_same_values() -> None:
 
     trial.make_torch = Elsewhere
     rows = resynchronised_rows(trial, 1)
-    assert (rows[0].path, rows[0].quantity, rows[0].side) == (NET, "step 1 logits", "torch")
+    assert (rows[0].path, rows[0].quantity, rows[0].side) == (NET, "step 1 logits", Side.TORCH)
 
 
 @pytest.mark.parametrize("rule", [None, Rule("adam")], ids=["sgd", "adam"])
@@ -124,7 +125,7 @@ def test_a_step_from_a_loaded_state_is_the_step_that_was() -> None:
     """Whichever framework the state is of: slots, counts and buffers included."""
     for rule in (Rule("adam", wd=0.01), Rule("nag", momentum=0.5), Rule("sgd")):
         trial = plain_trial(3, rule)
-        for side in ("gluon", "torch"):
+        for side in (Side.GLUON, Side.TORCH):
             first, second = trial.trainee(side, "float32"), trial.trainee(side, "float32")
             for batch in trial.batches[:2]:
                 first.step(batch)
@@ -173,9 +174,16 @@ def test_the_ledger_keeps_the_first_divergence_and_the_worst_step() -> None:
     ledger = Ledger()
 
     def add(step: int, error: float, path: str = "a", order: int = 0) -> None:
-        status = "ok" if error <= 1 else "diverged"
+        status = Status.OK if error <= 1 else Status.DIVERGED
         row = Row(
-            "training", path, "weight", status, error=error, bound=1.0, compared=5, detail="x"
+            level=Level.TRAINING,
+            path=path,
+            quantity="weight",
+            status=status,
+            error=error,
+            bound=1.0,
+            compared=5,
+            detail="x",
         )
         ledger.add(step, (order,), row)
 

@@ -16,6 +16,7 @@ from parity_tests.numerics.compare import bits_equal, compare
 from parity_tests.reporting import environment as environment_module
 from parity_tests.reporting.environment import environment
 from parity_tests.reporting.report import Row
+from parity_tests.reporting.verdicts import Check, Level, Side
 from parity_tests.reporting.window import around
 
 
@@ -77,18 +78,21 @@ def test_only_what_fails_is_pictured() -> None:
     ("more", "names"),
     [
         ({}, ("Gluon", "PyTorch")),
-        ({"check": "transfer"}, ("arrived", "sent")),
-        ({"check": "local", "side": "gluon", "dtype": "float64"}, ("Gluon", "PyTorch")),
-        ({"check": "local", "side": "torch", "dtype": "float32"}, ("PyTorch float32", "float64")),
+        ({"check": Check.TRANSFER}, ("arrived", "sent")),
+        ({"check": Check.LOCAL, "side": Side.GLUON, "dtype": "float64"}, ("Gluon", "PyTorch")),
         (
-            {"check": "inherited", "side": "gluon", "dtype": "float64"},
+            {"check": Check.LOCAL, "side": Side.TORCH, "dtype": "float32"},
+            ("PyTorch float32", "float64"),
+        ),
+        (
+            {"check": Check.INHERITED, "side": Side.GLUON, "dtype": "float64"},
             ("Gluon float64", "PyTorch float64"),
         ),
     ],
 )
 def test_a_window_says_whose_values_it_holds(more: dict, names: tuple[str, str]) -> None:
     verdict = compare(np.array([1.0, 2.0]), np.array([1.0, 3.0]))
-    window = Row.judged("forward", "a", "output", verdict, **more).window
+    window = Row.judged(verdict, level=Level.FORWARD, path="a", quantity="output", **more).window
     assert window is not None
     assert window.names == names
 
@@ -106,7 +110,7 @@ def test_a_local_divergence_shows_both_sides_and_the_referee() -> None:
     case.torch_net.get_submodule("features.4").__class__ = _CoarseSigmoid
     report = check_parity(case.gluon_net, case.torch_net, case.inputs, levels=("forward",))
     row = report.failures[0]
-    assert (row.path, row.check, row.side) == ("features.4", "local", "torch")
+    assert (row.path, row.check, row.side) == ("features.4", Check.LOCAL, Side.TORCH)
     assert row.window is not None
     assert row.window.names == ("PyTorch float32", "float64", "Gluon float32")
     at, column = row.window.center
@@ -137,13 +141,13 @@ def test_an_inherited_divergence_shows_both_sides_and_the_referee() -> None:
     x = np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)
     report = check_parity(ours, _Between(), x, levels=("forward", "backward"), transfer=True)
     row = report.failures[0]
-    assert (row.path, row.check, row.side) == ("second", "inherited", "torch")
+    assert (row.path, row.check, row.side) == ("second", Check.INHERITED, Side.TORCH)
     assert row.window is not None
     assert row.window.names == ("PyTorch float32", "float64", "Gluon float32")
     at, column = row.window.center
     judged, exact, other = (grid[at][column] for grid in row.window.grids)
     assert abs(judged - exact) > 100 * abs(other - exact)
-    gradients = [r for r in report.failures if r.level == "backward" and r.dtype == "float32"]
+    gradients = [r for r in report.failures if r.level == Level.BACKWARD and r.dtype == "float32"]
     assert all(r.window is not None and len(r.window.names) == 3 for r in gradients)
 
 

@@ -14,23 +14,24 @@ from parity_tests.cases.pairs import Case, project_case
 from parity_tests.reporting.drift import answers, drifts
 from parity_tests.reporting.report import Report, Row
 from parity_tests.reporting.table import table
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 
-def row(side: str, error: float, *, dtype: str = "float32", path: str = "a", **more: Any) -> Row:
+def row(side: Side, error: float, *, dtype: str = "float32", path: str = "a", **more: Any) -> Row:
     """An inherited row whose bound is 4 envelopes, 4e-6 of the largest value."""
-    status = "ok" if error <= 4 else "diverged"
-    given = {"level": "forward", "quantity": "output", "mode": "inference", **more}
+    status = Status.OK if error <= 4 else Status.DIVERGED
+    given = {"level": Level.FORWARD, "quantity": "output", "mode": Mode.INFERENCE, **more}
     return Row(
-        path=path, status=status, check="inherited", side=side, dtype=dtype, error=error,
+        path=path, status=status, check=Check.INHERITED, side=side, dtype=dtype, error=error,
         bound=4.0, unit="envelopes", compared=10, distance=error * 1e-6, allowed=4e-6, **given,
     )  # fmt: skip
 
 
 def both(gluon: float, theirs: float, witness: float = 0.0, **more: Any) -> list[Row]:
     return [
-        row("gluon", witness, dtype="float64", **more),
-        row("gluon", gluon, **more),
-        row("torch", theirs, **more),
+        row(Side.GLUON, witness, dtype="float64", **more),
+        row(Side.GLUON, gluon, **more),
+        row(Side.TORCH, theirs, **more),
     ]
 
 
@@ -85,9 +86,17 @@ def test_the_sentence(rows: list[Row], words: str) -> None:
 def test_a_value_without_a_number_is_not_normal() -> None:
     rows = both(1.0, 1.0)
     rows[1] = Row(
-        "forward", "a", "output", "diverged", "inherited", "gluon", "float32", "inference",
-        compared=10, detail="not finite: nan at (0,1), 1 in all",
-    )  # fmt: skip
+        level=Level.FORWARD,
+        path="a",
+        quantity="output",
+        status=Status.DIVERGED,
+        check=Check.INHERITED,
+        side=Side.GLUON,
+        dtype="float32",
+        mode=Mode.INFERENCE,
+        compared=10,
+        detail="not finite: nan at (0,1), 1 in all",
+    )
     (drift,) = drifts(rows)
     assert (drift.moved, drift.ratio, drift.share) == ("gluon", None, math.inf)
     assert "its values cannot be measured" in drift.sentence
@@ -100,7 +109,7 @@ def test_of_several_calls_the_worst_counts() -> None:
 
 
 def test_one_side_alone_says_nothing() -> None:
-    assert not drifts([row("gluon", 1.0)])
+    assert not drifts([row(Side.GLUON, 1.0)])
     assert not answers([])
 
 
@@ -113,17 +122,17 @@ def test_a_level_is_as_normal_as_its_values() -> None:
     outside = [*inside, *both(5.0, 1.0, path="d"), *both(50.0, 1.0, path="e")]
     (answer,) = answers(drifts(outside))
     assert (answer.normal, answer.at.path) == (False, "d")
-    (answer,) = answers(drifts([Row(**{**vars(r), "level": "backward"}) for r in outside]))
+    (answer,) = answers(drifts([Row(**{**vars(r), "level": Level.BACKWARD}) for r in outside]))
     assert (answer.normal, answer.at.path) == (False, "e")  # gradients come from the end
 
 
 def test_the_table_says_what_is_normal_and_names_what_is_not() -> None:
-    normal, odd = Report("one", ("forward",)), Report("two", ("forward",))
+    normal, odd = Report("one", (Level.FORWARD,)), Report("two", (Level.FORWARD,))
     normal.add(both(3.6, 0.3))
     odd.add(both(40.0, 0.4))
-    assert "inherited error, one forward: Gluon is 12 times" in table([normal], ("forward",))
-    assert "normal in all 2 nets" in table([normal, Report("3", (), both(1, 1))], ("forward",))
-    text = table([normal, odd], ("forward",))
+    assert "inherited error, one forward: Gluon is 12 times" in table([normal], (Level.FORWARD,))
+    assert "normal in all 2 nets" in table([normal, Report("3", (), both(1, 1))], (Level.FORWARD,))
+    text = table([normal, odd], (Level.FORWARD,))
     assert "inherited error, two forward: Gluon moved at a" in text
     assert "inherited error, one" not in text
 

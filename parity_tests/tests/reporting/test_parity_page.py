@@ -28,6 +28,7 @@ from parity_tests import check_parity
 from parity_tests.cases.pairs import project_case
 from parity_tests.reporting.html import page
 from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.verdicts import Check, Level, Side, Status
 from parity_tests.tests.faults.test_parity_kills import OUTCOMES
 
 WIDTH, HEIGHT = 1280, 800
@@ -237,7 +238,7 @@ def test_without_its_script_nothing_sorts(show: Show, diverged: Report) -> None:
 
 def test_200_layers_fit_and_can_be_told_apart(show: Show, deep: Report) -> None:
     assert deep.first_divergence is not None
-    assert (deep.first_divergence.path, deep.first_divergence.level) == ("181", "forward")
+    assert (deep.first_divergence.path, deep.first_divergence.level) == ("181", Level.FORWARD)
     browser = show(page([deep]))
     assert in_view(browser, "svg")
     assert in_view(browser, "svg text.first")
@@ -324,9 +325,21 @@ def test_it_can_be_used_without_seeing_it(show: Show, diverged: Report) -> None:
 
 def test_whatever_a_net_is_called_is_text(show: Show) -> None:
     name = "</script><script>hacked = 1</script><img src=x onerror='hacked = 1'>\"'&"
-    row = Row("forward", name, name, "diverged", "local", "gluon", "float32", error=2.0, bound=1.0,
-              compared=1, detail=name, diagnosis=name)  # fmt: skip
-    report = Report(name, ("forward",), [row], environment={name: name})
+    row = Row(
+        level=Level.FORWARD,
+        path=name,
+        quantity=name,
+        status=Status.DIVERGED,
+        check=Check.LOCAL,
+        side=Side.GLUON,
+        dtype="float32",
+        error=2.0,
+        bound=1.0,
+        compared=1,
+        detail=name,
+        diagnosis=name,
+    )
+    report = Report(name, (Level.FORWARD,), [row], environment={name: name})
     browser = show(page([report]))
     assert not complaints(browser)
     assert browser.execute_script("return typeof hacked") == "undefined"

@@ -8,16 +8,48 @@ import numpy as np
 import pytest
 
 from parity_tests.numerics.compare import compare
-from parity_tests.reporting.report import LEVELS, SCHEMA, Coverage, Report, Row
+from parity_tests.reporting.report import SCHEMA, Coverage, Report, Row
+from parity_tests.reporting.verdicts import LEVELS, Check, Level, Status
 
-OK = Row("forward", "features.0", "output", "ok", error=1.0, bound=16.0, compared=10)
-BAD = Row("forward", "features.3", "output", "diverged", "local", error=41.0, bound=16.0,
-          compared=10, detail="41 u at (0,5,1,1), bound 16 u")  # fmt: skip
-EMPTY = Row("forward", "features.5", "output", "not compared", detail="never ran")
-NOTE = Row("forward", "features.6", "running_var", "note", error=99.0, bound=16.0, compared=4)
+OK = Row(
+    level=Level.FORWARD,
+    path="features.0",
+    quantity="output",
+    status=Status.OK,
+    error=1.0,
+    bound=16.0,
+    compared=10,
+)
+BAD = Row(
+    level=Level.FORWARD,
+    path="features.3",
+    quantity="output",
+    status=Status.DIVERGED,
+    check=Check.LOCAL,
+    error=41.0,
+    bound=16.0,
+    compared=10,
+    detail="41 u at (0,5,1,1), bound 16 u",
+)
+EMPTY = Row(
+    level=Level.FORWARD,
+    path="features.5",
+    quantity="output",
+    status=Status.NOT_COMPARED,
+    detail="never ran",
+)
+NOTE = Row(
+    level=Level.FORWARD,
+    path="features.6",
+    quantity="running_var",
+    status=Status.NOTE,
+    error=99.0,
+    bound=16.0,
+    compared=4,
+)
 
 
-def report(*rows: Row, levels: Sequence[str] = ("forward",)) -> Report:
+def report(*rows: Row, levels: Sequence[Level] = (Level.FORWARD,)) -> Report:
     made = Report("net", tuple(levels))
     made.add(rows)
     return made
@@ -33,10 +65,10 @@ def test_a_report_is_ok_only_if_something_was_compared() -> None:
 
 
 def test_every_level_that_was_asked_for_must_have_compared() -> None:
-    made = report(OK, levels=("weights", "forward"))
+    made = report(OK, levels=(Level.WEIGHTS, Level.FORWARD))
     assert not made.ok
     assert made.first_divergence is not None
-    assert made.first_divergence.level == "weights"
+    assert made.first_divergence.level == Level.WEIGHTS
     assert "nothing was compared" in str(made)
 
 
@@ -68,9 +100,21 @@ def test_none_exactly_when_ok() -> None:
 
 def test_causes_come_before_effects() -> None:
     """Levels in causal order; within one the order of computation; what is missing comes last."""
-    late = Row("backward", "features.0", "weight gradient", "diverged", compared=1)
-    early = Row("weights", "classifier.5", "weight", "diverged", compared=1)
-    made = report(late, EMPTY, BAD, early, levels=("weights", "forward", "backward"))
+    late = Row(
+        level=Level.BACKWARD,
+        path="features.0",
+        quantity="weight gradient",
+        status=Status.DIVERGED,
+        compared=1,
+    )
+    early = Row(
+        level=Level.WEIGHTS,
+        path="classifier.5",
+        quantity="weight",
+        status=Status.DIVERGED,
+        compared=1,
+    )
+    made = report(late, EMPTY, BAD, early, levels=(Level.WEIGHTS, Level.FORWARD, Level.BACKWARD))
     order = [(row.level, row.path) for row in made.failures]
     assert order == [
         ("weights", "classifier.5"),
@@ -84,7 +128,7 @@ def test_the_message_has_the_form_of_the_design() -> None:
     first = report(BAD).first_divergence
     assert first is not None
     assert first.message.startswith("features.3 forward local: 41 u at (0,5,1,1), bound 16 u")
-    assert (first.level, first.path, first.quantity) == ("forward", "features.3", "output")
+    assert (first.level, first.path, first.quantity) == (Level.FORWARD, "features.3", "output")
     assert (first.error, first.bound) == (41.0, 16.0)
 
 
@@ -96,8 +140,8 @@ def test_a_note_is_never_the_worst_of_what_passed() -> None:
 
 def test_a_row_takes_over_all_of_a_verdict() -> None:
     verdict = compare(np.array([1.0, 2.5]), np.array([1.0, 2.0]), scale=1.0, unit="float64")
-    row = Row.judged("forward", "a", "output", verdict)
-    assert row.status == "diverged"
+    row = Row.judged(verdict, level=Level.FORWARD, path="a", quantity="output")
+    assert row.status == Status.DIVERGED
     assert row.position == (1,)
     assert row.values == (2.5, 2.0)
     assert row.compared == 2
@@ -106,7 +150,15 @@ def test_a_row_takes_over_all_of_a_verdict() -> None:
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
 def test_json_has_no_number_that_json_has_not(number: float) -> None:
-    row = Row("forward", "a", "output", "diverged", error=number, bound=0.0, compared=1)
+    row = Row(
+        level=Level.FORWARD,
+        path="a",
+        quantity="output",
+        status=Status.DIVERGED,
+        error=number,
+        bound=0.0,
+        compared=1,
+    )
     text = report(row).to_json()
     read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert read["rows"][0]["error"] == str(number)

@@ -15,7 +15,8 @@ from jsonschema import Draft202012Validator
 from parity_tests import check_parity
 from parity_tests.cases.pairs import project_case
 from parity_tests.reporting.files import document, schema, write_report
-from parity_tests.reporting.report import LEVELS, SCHEMA, Report, Row
+from parity_tests.reporting.report import SCHEMA, Report, Row
+from parity_tests.reporting.verdicts import LEVELS, Level, Status
 
 OF_NETS = ("structure", "weights", "forward", "backward", "artefacts")
 
@@ -55,10 +56,18 @@ def test_a_real_report_keeps_to_the_schema(
 
 def test_numbers_that_json_has_not_keep_to_the_schema(validator: Draft202012Validator) -> None:
     rows = [
-        Row("forward", "a", "output", "diverged", error=number, bound=0.0, compared=1)
+        Row(
+            level=Level.FORWARD,
+            path="a",
+            quantity="output",
+            status=Status.DIVERGED,
+            error=number,
+            bound=0.0,
+            compared=1,
+        )
         for number in (math.inf, -math.inf, math.nan)
     ]
-    validator.validate(document([Report("net", ("forward",), rows), Report("nothing", ())]))
+    validator.validate(document([Report("net", (Level.FORWARD,), rows), Report("nothing", ())]))
 
 
 def _pop(*keys: Any) -> Callable[[dict], None]:
@@ -107,7 +116,13 @@ def test_the_schema_refuses(
 
 def test_every_field_of_a_row_is_in_the_schema() -> None:
     """And none is there that a row has not: the schema cannot fall behind."""
-    read = json.loads(Report("net", ("forward",), [Row("forward", "a", "output", "ok")]).to_json())
+    read = json.loads(
+        Report(
+            "net",
+            (Level.FORWARD,),
+            [Row(level=Level.FORWARD, path="a", quantity="output", status=Status.OK)],
+        ).to_json()
+    )
     definitions = schema()["$defs"]
     assert set(read["rows"][0]) == set(definitions["row"]["properties"])
     assert set(read) == set(definitions["report"]["properties"])
