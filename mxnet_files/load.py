@@ -61,14 +61,6 @@ def import_symbol(
 ) -> fx.GraphModule:
     """As `load_symbol`, from the parsed JSON and the arrays.
 
-    >>> import torch
-    >>> variable = {"op": "null", "name": "data", "inputs": []}
-    >>> relu = {"op": "relu", "name": "relu0", "inputs": [[0, 0, 0]]}
-    >>> graph = {"nodes": [variable, relu], "arg_nodes": [0], "heads": [[1, 0, 0]]}
-    >>> module = import_symbol(graph, {})
-    >>> module(torch.tensor([-1.0, 2.0]))
-    tensor([0., 2.])
-
     Args:
         document: what `json.load` gives for a `*-symbol.json` file.
         arrays: parameters by name; the prefixes `arg:` and `aux:` are optional.
@@ -79,6 +71,15 @@ def import_symbol(
 
     Raises:
         SymbolError: as for `load_symbol`.
+
+    Examples:
+        >>> import torch
+        >>> variable = {"op": "null", "name": "data", "inputs": []}
+        >>> relu = {"op": "relu", "name": "relu0", "inputs": [[0, 0, 0]]}
+        >>> graph = {"nodes": [variable, relu], "arg_nodes": [0], "heads": [[1, 0, 0]]}
+        >>> module = import_symbol(graph, {})
+        >>> module(torch.tensor([-1.0, 2.0]))
+        tensor([0., 2.])
     """
     return _import(read_graph(document), arrays, inputs)
 

@@ -45,15 +45,6 @@ def check_parity(
 
     Neither net is changed: everything runs on copies, on the CPU, in float64 and float32.
 
-    >>> import mxnet as mx
-    >>> import torch
-    >>> gluon_net = mx.gluon.nn.Dense(2, in_units=3)
-    >>> gluon_net.initialize()
-    >>> inputs = np.array([[1.0, -2.0, 0.5]], np.float32)
-    >>> report = check_parity(gluon_net, torch.nn.Linear(3, 2), inputs, transfer=True)
-    >>> report.ok, report.first_divergence
-    (True, None)
-
     Args:
         gluon_net: an initialised Gluon block.
         torch_net: a torch module.
@@ -69,7 +60,7 @@ def check_parity(
         strict: make a divergence, instead of a note, of differences between the frameworks that
             are known and predicted (torch's BatchNorm stores the unbiased variance). None: for
             this project's own nets, which promise to have none.
-        name: of the report; None is the net's own.
+        name: of the report; empty for the net's own.
 
     Returns:
         The report; `ok` is False too where nothing was compared. Its paths are the torch net's
@@ -77,6 +68,16 @@ def check_parity(
 
     Raises:
         ParityError: the arguments are not two nets and their inputs.
+
+    Examples:
+        >>> import mxnet as mx
+        >>> import torch
+        >>> gluon_net = mx.gluon.nn.Dense(2, in_units=3)
+        >>> gluon_net.initialize()
+        >>> inputs = np.array([[1.0, -2.0, 0.5]], np.float32)
+        >>> report = check_parity(gluon_net, torch.nn.Linear(3, 2), inputs, transfer=True)
+        >>> report.ok, report.first_divergence
+        (True, None)
     """
     started = time.perf_counter()
     _check_sides(gluon_net, torch_net)

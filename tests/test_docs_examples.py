@@ -61,7 +61,7 @@ def test_a_function_of_the_reference_says_what_it_takes_gives_and_raises(dotted:
     parameters = set(inspect.signature(function).parameters) - {"options"}
     assert {name for name in parameters if f"    {name}: " not in text} == set()
     assert "Returns:" in text
-    assert (">>> " in text) != (dotted in _WITHOUT_EXAMPLE)
+    assert ("Examples:\n    >>> " in text) != (dotted in _WITHOUT_EXAMPLE)
 
 
 @pytest.mark.parametrize("dotted", DOCUMENTED)

@@ -75,10 +75,6 @@ class TransferError(ValueError):
 def to_torch(arrays: Arrays, like: Arrays | None = None) -> dict[str, np.ndarray]:
     """Copies of Gluon's `arrays` under torch's state-dict names, in the order given.
 
-    >>> gamma = np.ones(8, np.float32)
-    >>> list(to_torch({"features.1.gamma": gamma, "features.1.running_mean": gamma}))
-    ['features.1.weight', 'features.1.running_mean']
-
     Args:
         arrays: by Gluon's names, of any of the three kinds.
         like: the destination's current arrays (a state dict in numpy); names, shapes and dtypes
@@ -89,6 +85,11 @@ def to_torch(arrays: Arrays, like: Arrays | None = None) -> dict[str, np.ndarray
 
     Raises:
         TransferError: every reason why they do not map, in one line.
+
+    Examples:
+        >>> gamma = np.ones(8, np.float32)
+        >>> list(to_torch({"features.1.gamma": gamma, "features.1.running_mean": gamma}))
+        ['features.1.weight', 'features.1.running_mean']
     """
     nets = sorted({net for name in arrays if (net := _exported_net(name)) is not None})
     problems = (
@@ -103,10 +104,6 @@ def to_torch(arrays: Arrays, like: Arrays | None = None) -> dict[str, np.ndarray
 def to_gluon(arrays: Arrays, like: Arrays | None = None) -> dict[str, np.ndarray]:
     """Copies of a torch state dict's `arrays` under Gluon's structural names, in the order given.
 
-    >>> w = np.ones(8, np.float32)
-    >>> list(to_gluon({"features.1.weight": w, "features.1.running_var": w}))
-    ['features.1.gamma', 'features.1.running_var']
-
     Args:
         arrays: a state dict, in numpy.
         like: the destination's current arrays (`_collect_params_with_prefix`, or an exported file,
@@ -117,6 +114,11 @@ def to_gluon(arrays: Arrays, like: Arrays | None = None) -> dict[str, np.ndarray
 
     Raises:
         TransferError: every reason why they do not map, in one line.
+
+    Examples:
+        >>> w = np.ones(8, np.float32)
+        >>> list(to_gluon({"features.1.weight": w, "features.1.running_var": w}))
+        ['features.1.gamma', 'features.1.running_var']
     """
     kept = {n: a for n, a in arrays.items() if _role(n) != IGNORED}
     if like is not None:

@@ -26,13 +26,6 @@ class Batches:
     The order of the images is a function of (seed, epoch), the augmentation of (seed, epoch, batch
     index): neither depends on `start`, on `prefetch` or on the sharding.
 
-    >>> from cnn_data import load_dataset, pixels
-    >>> digits = load_dataset("mnist5k")
-    >>> batches = Batches(digits.train, 64, pixels("unit", digits.mean, digits.std), shuffle=True)
-    >>> x, y = next(batches.epoch(0))
-    >>> len(batches), x.shape, x.dtype, y.shape
-    (63, (64, 1, 28, 28), dtype('float32'), (64,))
-
     Args:
         split: where the images come from.
         batch_size: images of a whole batch, over all shards; the last one may be smaller.
@@ -46,6 +39,15 @@ class Batches:
 
     Raises:
         DataError: a size, shard or augmentation that makes no sense, or an empty split.
+
+    Examples:
+        >>> from cnn_data import load_dataset, pixels
+        >>> digits = load_dataset("mnist5k")
+        >>> unit = pixels("unit", digits.mean, digits.std)
+        >>> batches = Batches(digits.train, 64, unit, shuffle=True)
+        >>> x, y = next(batches.epoch(0))
+        >>> len(batches), x.shape, x.dtype, y.shape
+        (63, (64, 1, 28, 28), dtype('float32'), (64,))
     """
 
     def __init__(

@@ -39,10 +39,6 @@ def load_dataset(
 
     Images are uint8 (n, H, W, C), labels int32 (n,).
 
-    >>> digits = load_dataset("mnist5k")
-    >>> digits.shape, len(digits.train), len(digits.test), digits.train.labels.dtype
-    ((28, 28, 1), 4000, 1000, dtype('int32'))
-
     Args:
         name: mnist5k, mnist, fashion_mnist, cifar10, imagenette or folder:PATH.
         data_dir: where to look, and where downloads go; `~/tensorflow_datasets` if not given.
@@ -56,6 +52,11 @@ def load_dataset(
     Raises:
         DataError: an unknown name, no such folder, files that are damaged or not as expected, no
             network (within 5 seconds).
+
+    Examples:
+        >>> digits = load_dataset("mnist5k")
+        >>> digits.shape, len(digits.train), len(digits.test), digits.train.labels.dtype
+        ((28, 28, 1), 4000, 1000, dtype('int32'))
     """
     try:
         return _load(name, data_dir, image_size, fit)

@@ -52,9 +52,6 @@ def pixels(normalisation: str, mean: Sequence[float], std: Sequence[float]) -> P
     - lenet5: background 0 becomes -0.1 and ink 255 becomes 1.175, so that the mean is near 0 and
       the variance near 1 (LeCun, Bottou, Bengio, Haffner 1998, section II.B).
 
-    >>> pixels("half", mean=[0.13], std=[0.31]).apply(np.array([[[[0, 255]]]], np.uint8))
-    array([[[[-1.,  1.]]]], dtype=float32)
-
     Args:
         normalisation: one of `NORMALISATIONS`.
         mean: of each channel's pixels / 255.
@@ -65,6 +62,10 @@ def pixels(normalisation: str, mean: Sequence[float], std: Sequence[float]) -> P
 
     Raises:
         DataError: an unknown name, or a `std` that is not positive.
+
+    Examples:
+        >>> pixels("half", mean=[0.13], std=[0.31]).apply(np.array([[[[0, 255]]]], np.uint8))
+        array([[[[-1.,  1.]]]], dtype=float32)
     """
     channels = len(mean)
     if len(std) != channels or not channels or not all(value > 0 for value in std):

@@ -45,16 +45,17 @@ class Dataset:
 class ArraySplit:
     """A split that is held in memory.
 
-    >>> split = ArraySplit(np.zeros((3, 28, 28, 1), np.uint8), np.array([7, 2, 1]))
-    >>> len(split), split.images(np.array([2, 0])).shape
-    (3, (2, 28, 28, 1))
-
     Args:
         images: uint8 (N, H, W, C).
         labels: integers (N,).
 
     Raises:
         DataError: the shapes or types are not those.
+
+    Examples:
+        >>> split = ArraySplit(np.zeros((3, 28, 28, 1), np.uint8), np.array([7, 2, 1]))
+        >>> len(split), split.images(np.array([2, 0])).shape
+        (3, (2, 28, 28, 1))
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
@@ -91,10 +92,11 @@ def stratified_split(labels: np.ndarray, held_out: float) -> tuple[np.ndarray, n
     Each class gives `held_out` of its members to the test part, rounded, and at least one where
     it has two. The split is a function of `labels` alone.
 
-    >>> labels = np.array([0, 0, 0, 0, 1, 1])
-    >>> train, test = stratified_split(labels, held_out=0.25)
-    >>> len(train), sorted(labels[test].tolist())
-    (4, [0, 1])
+    Examples:
+        >>> labels = np.array([0, 0, 0, 0, 1, 1])
+        >>> train, test = stratified_split(labels, held_out=0.25)
+        >>> len(train), sorted(labels[test].tolist())
+        (4, [0, 1])
     """
     rng = np.random.default_rng(SPLIT_SEED)
     train, test = [], []

@@ -71,12 +71,6 @@ def get_model(
 ) -> ClassicCNN:
     """Build a net by name, uninitialised.
 
-    >>> import mxnet as mx
-    >>> net = get_model("lenet", classes=5)
-    >>> net.initialize()
-    >>> net(mx.nd.zeros((2, 1, 28, 28))).shape
-    (2, 5)
-
     Args:
         name: one of `MODELS`.
         classes: numbers that the net returns for an image.
@@ -89,6 +83,13 @@ def get_model(
 
     Raises:
         ModelError: an unknown name or option, a number below 1, or an input too small for the net.
+
+    Examples:
+        >>> import mxnet as mx
+        >>> net = get_model("lenet", classes=5)
+        >>> net.initialize()
+        >>> net(mx.nd.zeros((2, 1, 28, 28))).shape
+        (2, 5)
     """
     entry = _entry(name)
     sizes = {"classes", "in_channels", "input_size"}

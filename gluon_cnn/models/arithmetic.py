@@ -15,9 +15,6 @@ def output_size(n: int, f: int, p: int = 0, s: int = 1) -> int:
     Rounding down drops the pixels that a last, incomplete window would cover; MXNet calls it the
     `valid` pooling convention.
 
-    >>> output_size(224, f=11, s=4)  # AlexNet's first convolution
-    54
-
     Args:
         n: width of the input, in pixels.
         f: width of the window, a convolution's kernel or a pool.
@@ -30,6 +27,10 @@ def output_size(n: int, f: int, p: int = 0, s: int = 1) -> int:
     Raises:
         WindowError: the window does not fit.
         ValueError: a number makes no sense.
+
+    Examples:
+        >>> output_size(224, f=11, s=4)  # AlexNet's first convolution
+        54
     """
     if n < 1 or f < 1 or p < 0 or s < 1:
         raise ValueError(
@@ -43,11 +44,12 @@ def output_size(n: int, f: int, p: int = 0, s: int = 1) -> int:
 def same_padding(f: int) -> int:
     """Padding (f − 1) / 2 that keeps the width at stride 1, for an odd window f.
 
-    >>> same_padding(5)
-    2
-
     Raises:
         ValueError: an even window, which would need half a pixel on each side.
+
+    Examples:
+        >>> same_padding(5)
+        2
     """
     if f < 1 or f % 2 == 0:
         raise ValueError(f"got f={f}; only an odd window has a padding that keeps the width")

@@ -108,13 +108,6 @@ def leaves(net: ClassicCNN) -> list[tuple[str, HybridBlock]]:
 def first_layers(net: ClassicCNN, n: int) -> nn.HybridSequential:
     """The net cut after its first `n` operations (doc-1), sharing its parameters.
 
-    >>> import mxnet as mx
-    >>> from gluon_cnn.models import get_model
-    >>> net = get_model("lenet")
-    >>> net.initialize()
-    >>> first_layers(net, 3)(mx.nd.zeros((2, 1, 28, 28))).shape
-    (2, 6, 12, 12)
-
     Args:
         net: the whole net.
         n: how many operations are kept, from the input on.
@@ -124,6 +117,14 @@ def first_layers(net: ClassicCNN, n: int) -> nn.HybridSequential:
 
     Raises:
         ModelError: unless 1 ≤ n ≤ the number of operations.
+
+    Examples:
+        >>> import mxnet as mx
+        >>> from gluon_cnn.models import get_model
+        >>> net = get_model("lenet")
+        >>> net.initialize()
+        >>> first_layers(net, 3)(mx.nd.zeros((2, 1, 28, 28))).shape
+        (2, 6, 12, 12)
     """
     blocks = [leaf for _, leaf in leaves(net)]
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(blocks):

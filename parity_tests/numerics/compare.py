@@ -212,14 +212,6 @@ def compare(
 ) -> Verdict:
     """Compare in one order: something was compared, shape, dtype, finite, content, values.
 
-    >>> expected = np.array([1.0, 2.0], np.float32)
-    >>> print(compare(expected + np.float32(2**-20), expected, scale=1.0))
-    16 u at (0), bound 16 u
-    >>> compare(expected + np.float32(2**-19), expected, scale=1.0).ok
-    False
-    >>> print(compare(np.zeros(2), np.zeros(2)))
-    dead: every one of 2 values is 0
-
     Args:
         actual: the values that are judged, of any shape.
         expected: the values that they are judged by, of the same shape.
@@ -236,6 +228,15 @@ def compare(
 
     Raises:
         ValueError: a scale or factor that is not finite: such a bound would pass anything.
+
+    Examples:
+        >>> expected = np.array([1.0, 2.0], np.float32)
+        >>> print(compare(expected + np.float32(2**-20), expected, scale=1.0))
+        16 u at (0), bound 16 u
+        >>> compare(expected + np.float32(2**-19), expected, scale=1.0).ok
+        False
+        >>> print(compare(np.zeros(2), np.zeros(2)))
+        dead: every one of 2 values is 0
     """
     actual, expected = np.asarray(actual), np.asarray(expected)
     if actual.size == 0 or expected.size == 0:
@@ -347,15 +348,16 @@ def _verdict(
 def bits_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:
     """Compare bit patterns: what a transfer must keep, the sign of zero included.
 
-    >>> bits_equal(np.array([0.0, 1.0]), np.array([-0.0, 1.0])).ok
-    False
-
     Args:
         actual: the values that arrived, of any shape and dtype.
         expected: the values that were sent, of the same shape and dtype.
 
     Returns:
         The verdict, at the first value whose bits differ.
+
+    Examples:
+        >>> bits_equal(np.array([0.0, 1.0]), np.array([-0.0, 1.0])).ok
+        False
     """
     verdict = compare(actual, expected, content="any")
     if verdict.reason or actual.dtype.itemsize not in (1, 2, 4, 8):

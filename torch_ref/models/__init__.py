@@ -73,10 +73,6 @@ def get_model(
 ) -> ClassicCNN:
     """Build a net by name, with torch's own initial weights.
 
-    >>> net = get_model("lenet", classes=5)
-    >>> tuple(net(torch.zeros(2, 1, 28, 28)).shape)
-    (2, 5)
-
     Args:
         name: one of `MODELS`.
         classes: numbers that the net returns for an image.
@@ -89,6 +85,11 @@ def get_model(
 
     Raises:
         ModelError: an unknown name or option, a number below 1, or an input too small for the net.
+
+    Examples:
+        >>> net = get_model("lenet", classes=5)
+        >>> tuple(net(torch.zeros(2, 1, 28, 28)).shape)
+        (2, 5)
     """
     entry = _entry(name)
     unknown = sorted(set(options) - set(entry.options))

@@ -70,10 +70,6 @@ def leaves(net: ClassicCNN) -> list[tuple[str, nn.Module]]:
 def first_layers(net: ClassicCNN, n: int) -> nn.Sequential:
     """The net cut after its first `n` operations (doc-1), sharing its parameters.
 
-    >>> from torch_ref.models import get_model
-    >>> tuple(first_layers(get_model("lenet"), 3)(torch.zeros(2, 1, 28, 28)).shape)
-    (2, 6, 12, 12)
-
     Args:
         net: the whole net.
         n: how many operations are kept, from the input on.
@@ -83,6 +79,11 @@ def first_layers(net: ClassicCNN, n: int) -> nn.Sequential:
 
     Raises:
         ModelError: unless 1 ≤ n ≤ the number of operations.
+
+    Examples:
+        >>> from torch_ref.models import get_model
+        >>> tuple(first_layers(get_model("lenet"), 3)(torch.zeros(2, 1, 28, 28)).shape)
+        (2, 6, 12, 12)
     """
     layers = [leaf for _, leaf in leaves(net)]
     if not 1 <= n <= len(layers):
