@@ -1,7 +1,6 @@
 """What an installation holds: every package of the tree, nothing under a common name."""
 
 import configparser
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,16 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-# Folder of the tree → the name it is installed under; benchmarks is not installed
-ROOTS = {
-    "data/cnn_data": "cnn_data",
-    **{
-        name: name
-        for name in ("cnn_harness", "gluon_cnn", "mxnet_files", "parity_tests", "torch_ref")
-    },
-}
-MODULES = {"gluon_cnn_parity.py", "mxnet_compat.py", "pytest_parity.py"}
+from tests.trees import FOLDERS, MODULES, ROOT, copy_tree
 
 
 def setup_list(key: str) -> list[str]:
@@ -32,7 +22,7 @@ def setup_list(key: str) -> list[str]:
 def product_files() -> set[str]:
     """Every file of the tree that belongs into an installation, as it is named there."""
     files = set(MODULES)
-    for folder, package in ROOTS.items():
+    for folder, package in FOLDERS.items():
         for path in (ROOT / folder).rglob("*"):
             inside = path.relative_to(ROOT / folder)
             if path.is_file() and not {"tests", "__pycache__"} & set(inside.parts):
@@ -49,7 +39,7 @@ def test_setup_cfg_lists_every_package_of_the_tree_and_no_other() -> None:
     listed = setup_list("packages")
     assert len(listed) == len(set(listed))
     assert set(listed) == packages
-    assert {f"{name}.py" for name in setup_list("py_modules")} == MODULES
+    assert {f"{name}.py" for name in setup_list("py_modules")} == set(MODULES)
 
 
 def test_every_folder_with_code_is_a_package() -> None:
@@ -59,14 +49,7 @@ def test_every_folder_with_code_is_a_package() -> None:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the tree to build in: setuptools leaves build/ and *.egg-info beside setup.cfg."""
-    copy = tmp_path_factory.mktemp("tree")
-    ignored = shutil.ignore_patterns("__pycache__", "results", "*.egg-info", "runs")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", *MODULES):
-        shutil.copy(ROOT / name, copy / name)
-    for folder in (*(root.split("/")[0] for root in ROOTS), "benchmarks", "tests"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
-    return copy
+    return copy_tree(tmp_path_factory.mktemp("built") / "tree")
 
 
 def build(tree: Path, kind: str) -> Path:

@@ -1,0 +1,1 @@
+"""What concerns no single room: installing, console scripts, what people type."""
