@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 DISTRIBUTION = "gluon-cnn-parity"
-PYTHONS = ((3, 11),)  # as python_requires in setup.cfg
+PYTHONS = ((3, 11), (3, 12), (3, 13))  # as python_requires in setup.cfg
 
 # Console script → the package whose commands it runs
 SCRIPTS = {"gluon-cnn": "gluon_cnn", "gluon-parity": "parity_tests", "mxnet-files": "mxnet_files"}

@@ -5,9 +5,10 @@
 
 MXNet 1.9.1 reads names that numpy and Python have removed since its last release. This module gives
 them to MXNet alone: the modules of `mxnet` import a view of numpy that has the old names, and
-everybody else sees numpy as it is, with no attribute and no warning more. It needs nothing but
-numpy, is a single file, and does nothing at all where MXNet imports by itself (numpy before 1.24 on
-Python before 3.12).
+everybody else sees numpy as it is, with no attribute and no warning more. The same is done for
+onnx, whose `onnx.mapping` MXNet's converter reads and onnx 1.18 removed. It needs nothing but
+numpy, is a single file, and does nothing at all where MXNet works by itself (numpy before 1.24 on
+Python before 3.12, without onnx or with one before 1.18).
 
 Raises ImportError, in one line, at `import mxnet` for a combination that has not been tried.
 """
@@ -18,16 +19,18 @@ import builtins
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import re
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-__all__ = ["REMOVED", "install", "needed", "numpy_view"]
+__all__ = ["REMOVED", "helps", "install", "needed", "numpy_view"]
 
 # What has been tried: with anything else a silent difference is possible, so it is refused.
 PYTHONS = ((3, 8), (3, 13))
@@ -36,8 +39,18 @@ MXNETS = ("1.9.1",)
 
 
 def needed() -> bool:
-    """Whether MXNet 1.9.1 does not import by itself here."""
-    return _version(numpy.__version__) >= (1, 24) or sys.version_info >= (3, 12)
+    """Whether MXNet 1.9.1, or its ONNX converter, does not work by itself here."""
+    if _version(numpy.__version__) >= (1, 24) or sys.version_info >= (3, 12):
+        return True
+    try:
+        return _version(metadata.version("onnx")) >= (1, 18)
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def helps() -> bool:
+    """Whether the MXNet that is imported here was imported with this module's help."""
+    return isinstance(getattr(sys.modules.get("mxnet"), "__loader__", None), _Loader)
 
 
 def _version(text: str) -> tuple[int, int]:
@@ -185,9 +198,40 @@ class _Import:
                 return _axis_tools()
             if name == "numpy.compat" and tuple(fromlist) == ("basestring",):
                 return types.SimpleNamespace(basestring=str)
+            if name == "onnx" and importlib.util.find_spec("onnx.mapping") is None:
+                return _OnnxView(builtins.__import__(name, globals, locals, _kept(fromlist)))
             if name.partition(".")[0] == "distutils":
                 _require_distutils()
         return builtins.__import__(name, globals, locals, fromlist, level)
+
+
+def _kept(fromlist: Any) -> tuple[str, ...]:
+    return tuple(name for name in fromlist or () if name != "mapping")
+
+
+class _OnnxView(types.ModuleType):
+    """onnx with the `mapping` between its types and numpy's that it had until 1.17."""
+
+    def __init__(self, onnx: types.ModuleType) -> None:
+        super().__init__("onnx")
+        self._onnx = onnx
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._onnx, name)
+
+    @property
+    def mapping(self) -> types.SimpleNamespace:
+        helper = importlib.import_module("onnx.helper")
+        kinds = self._onnx.TensorProto.DataType
+        same = (
+            "FLOAT UINT8 INT8 UINT16 INT16 INT32 INT64 STRING BOOL FLOAT16 DOUBLE UINT32 UINT64 "
+            "COMPLEX64 COMPLEX128"
+        ).split()
+        to_numpy = {kinds.Value(n): helper.tensor_dtype_to_np_dtype(kinds.Value(n)) for n in same}
+        to_onnx = {dtype: kind for kind, dtype in to_numpy.items()}
+        return types.SimpleNamespace(
+            TENSOR_TYPE_TO_NP_TYPE=to_numpy, NP_TYPE_TO_TENSOR_TYPE=to_onnx
+        )
 
 
 def _axis_tools() -> types.ModuleType:

@@ -16,6 +16,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
+import mxnet_compat
 from cnn_harness.errors import CommandError, MissingExtra
 from gluon_cnn.exporting.exported import INPUT
 
@@ -41,10 +42,10 @@ def require_onnx() -> None:
         raise MissingExtra(
             f"--onnx needs onnx and onnxruntime, and {error.name} cannot be imported: {INSTALL}"
         ) from error
-    if not hasattr(onnx, "mapping"):
+    if not hasattr(onnx, "mapping") and not mxnet_compat.helps():
         raise CommandError(
-            f"--onnx needs onnx before 1.18, which removed what MXNet's converter reads; "
-            f"this is {onnx.__version__}: {INSTALL}"
+            f"--onnx needs onnx before 1.18 where mxnet was imported before gluon_cnn; this is "
+            f"{onnx.__version__}: import gluon_cnn, or mxnet_compat, first"
         )
 
 
