@@ -223,10 +223,23 @@ class _OnnxView(types.ModuleType):
     def mapping(self) -> types.SimpleNamespace:
         helper = importlib.import_module("onnx.helper")
         kinds = self._onnx.TensorProto.DataType
-        same = (
-            "FLOAT UINT8 INT8 UINT16 INT16 INT32 INT64 STRING BOOL FLOAT16 DOUBLE UINT32 UINT64 "
-            "COMPLEX64 COMPLEX128"
-        ).split()
+        same = [
+            "FLOAT",
+            "UINT8",
+            "INT8",
+            "UINT16",
+            "INT16",
+            "INT32",
+            "INT64",
+            "STRING",
+            "BOOL",
+            "FLOAT16",
+            "DOUBLE",
+            "UINT32",
+            "UINT64",
+            "COMPLEX64",
+            "COMPLEX128",
+        ]
         to_numpy = {kinds.Value(n): helper.tensor_dtype_to_np_dtype(kinds.Value(n)) for n in same}
         to_onnx = {dtype: kind for kind, dtype in to_numpy.items()}
         return types.SimpleNamespace(

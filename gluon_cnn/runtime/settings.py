@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mxnet_compat
 from gluon_cnn_parity import started
 from gluon_cnn.runtime import machine, tuning
 from gluon_cnn.runtime.cuda import WHEEL, Cuda, probe
@@ -97,6 +98,7 @@ def settle() -> tuple[Setting, ...]:
         global _CUDA
         _CUDA = probe()
     if os.environ.get("DMLC_ROLE") in ("server", "scheduler"):
+        mxnet_compat.install()
         import mxnet  # noqa: F401  (serves until the job ends, and then exits: never silence it)
     cpus = machine.open_cpus()
     load_quietly()

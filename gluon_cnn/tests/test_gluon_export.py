@@ -728,8 +728,11 @@ def test_without_onnx_one_line_says_what_to_install(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_newer_onnx_is_named(capsys, run: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.delattr(onnx, "mapping")
+def test_a_newer_onnx_is_named_where_mxnet_came_without_help(
+    capsys, run: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.delattr(onnx, "mapping", raising=False)
+    monkeypatch.setattr("mxnet_compat.helps", lambda: False)
     argv = [str(run), "--out", str(tmp_path / "o"), "--onnx"]
     _refused(capsys, export.main, argv, 1, "before 1.18", onnx.__version__)
 

@@ -16,6 +16,9 @@ __all__ = ["Oracle", "import_mxnet"]
 def import_mxnet() -> Any:
     """The package, or a SymbolError where it is not installed."""
     try:
+        import mxnet_compat
+
+        mxnet_compat.install()  # first: MXNet beside a current numpy
         import mxnet
     except ImportError:
         raise SymbolError("MXNet is not installed: nothing to check against") from None

@@ -146,6 +146,7 @@ def _mxnet() -> dict[str, str]:
 
 
 _PROBE = """
+import mxnet_compat
 import mxnet as mx
 x, w = mx.nd.ones((1, 16, 8, 8)), mx.nd.ones((16, 16, 3, 3))
 mx.nd.Convolution(x, w, no_bias=True, kernel=(3, 3), num_filter=16).wait_to_read()
