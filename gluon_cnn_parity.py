@@ -158,7 +158,7 @@ def _is_installed(package: str) -> bool:
 def _require_python() -> None:
     if sys.version_info[:2] in PYTHONS:
         return
-    supported = " and ".join(".".join(map(str, python)) for python in PYTHONS)
+    supported = ", ".join(".".join(map(str, python)) for python in PYTHONS)
     here = ".".join(map(str, sys.version_info[:3]))
     message = f"{DISTRIBUTION} runs on Python {supported}, this is {here} ({sys.executable})"
     command = started()

@@ -67,7 +67,7 @@ def test_another_python_gets_one_clear_line(own_command: bool) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    said = f"{DISTRIBUTION} runs on Python 3.11, this is 3.9.7 ({sys.executable})\n"
+    said = f"{DISTRIBUTION} runs on Python 3.11, 3.12, 3.13, this is 3.9.7 ({sys.executable})\n"
     assert done.returncode == (2 if own_command else 1)
     if own_command:
         assert done.stderr == f"python -m gluon_cnn.train: error: {said}"

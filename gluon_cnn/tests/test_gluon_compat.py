@@ -17,8 +17,11 @@ import mxnet_compat
 for name, (removed, _) in mxnet_compat.REMOVED.items():
     vars(numpy).pop(name, None)
 numpy.__all__ = [name for name in numpy.__all__ if name in vars(numpy)]
+later = vars(numpy).get("__getattr__")
 def gone(name):
-    raise AttributeError(name)
+    if later is None or name in mxnet_compat.REMOVED:
+        raise AttributeError(name)
+    return later(name)
 numpy.__getattr__ = gone
 """
 TRAIN = """

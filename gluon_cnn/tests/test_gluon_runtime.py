@@ -141,7 +141,7 @@ def test_the_environment_for_a_child_is_the_users(monkeypatch) -> None:
 
 
 def test_importing_mxnet_first_is_said_once(tmp_path: Path) -> None:
-    code = "import mxnet, gluon_cnn, gluon_cnn.models, gluon_cnn.train"
+    code = "import mxnet_compat, mxnet, gluon_cnn, gluon_cnn.models, gluon_cnn.train"
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
         env=_environment(XDG_CACHE_HOME=str(tmp_path)), capture_output=True, text=True, check=False,
