@@ -5,16 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
 from parity_tests.gate.record.quantities import CHECKS, Failure, Kept, Taken
+from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["ROUNDING", "SEMANTICS", "UNCHANGED", "Movement", "movements", "unrecorded"]
+__all__ = ["Change", "Movement", "movements", "unrecorded"]
 
-UNCHANGED = "unchanged"
-ROUNDING = "moved within rounding"
-SEMANTICS = "moved: semantics"
+
+class Change(StrEnum):
+    """What two snapshots say of a side, or of one quantity of it."""
+
+    UNCHANGED = "unchanged"
+    ROUNDING = "moved within rounding"
+    SEMANTICS = "moved: semantics"
+    NOT_COMPARED = "not compared"
+    NOTHING_COMPARED = "nothing compared"  # of neither side
+    RECORDED = "recorded"  # a pair that had no baseline
 
 
 @dataclass(frozen=True)
@@ -27,12 +36,12 @@ class Movement:
 
     subject: str
     side: str
-    level: str
-    check: str
+    level: Level
+    check: Check
     path: str
     kind: str
     name: str
-    verdict: str
+    verdict: Change
     dtype: str
     error: float
     detail: str
@@ -47,7 +56,7 @@ class Movement:
     @property
     def order(self) -> tuple[bool, int]:
         """Causes first: semantics, then by level."""
-        return self.verdict != SEMANTICS, CHECKS.index((self.level, self.check))
+        return self.verdict != Change.SEMANTICS, CHECKS.index((self.level, self.check))
 
 
 def movements(subject: str, side: str, old: Taken, new: Taken) -> Iterator[Movement]:
@@ -61,42 +70,48 @@ def movements(subject: str, side: str, old: Taken, new: Taken) -> Iterator[Movem
         known = b or a
         assert known is not None  # the key is one of the two's
         verdict, dtype, error, detail, hint = _judged(a, b)
-        if verdict != UNCHANGED:
+        if verdict != Change.UNCHANGED:
             yield Movement(
                 subject, side, known.level, known.check, known.path, known.kind, known.name,
                 verdict, dtype, error, detail, hint,
             )  # fmt: skip
 
 
-def unrecorded(old: Taken, new: Taken) -> list[tuple[str, str]]:
+def unrecorded(old: Taken, new: Taken) -> list[tuple[Level, Check]]:
     """The checks that the new one has and the old one none of: an earlier version did not yet."""
     before, after = ({key[:2] for key in taken.by_key()} for taken in (old, new))
     return [check for check in CHECKS if check in after - before]
 
 
-_Judged = tuple[str, str, float, str, str]
+_Judged = tuple[Change, str, float, str, str]
 
 
 def _judged(a: Kept | Failure | None, b: Kept | Failure | None) -> _Judged:
     if isinstance(b, Failure):
         if isinstance(a, Failure):
-            return UNCHANGED, "", 0.0, "", ""
-        return SEMANTICS, "", math.inf, f"does not run any more: {b.reason}", ""
+            return Change.UNCHANGED, "", 0.0, "", ""
+        return Change.SEMANTICS, "", math.inf, f"does not run any more: {b.reason}", ""
     if a is None or isinstance(a, Failure):
-        return SEMANTICS, "", math.inf, "is new: it was not computed before", ""
+        return Change.SEMANTICS, "", math.inf, "is new: it was not computed before", ""
     if b is None:
-        return SEMANTICS, "", math.inf, "is not computed any more", ""
+        return Change.SEMANTICS, "", math.inf, "is not computed any more", ""
     return _moved(a, b)
 
 
 def _moved(a: Kept, b: Kept) -> _Judged:
     if (a.digest32, a.digest64) == (b.digest32, b.digest64):
-        return UNCHANGED, "", 0.0, "", ""
+        return Change.UNCHANGED, "", 0.0, "", ""
     if a.shape != b.shape:
-        return SEMANTICS, "", math.inf, f"has shape {b.shape}, had {a.shape}", "another shape"
+        return (
+            Change.SEMANTICS,
+            "",
+            math.inf,
+            f"has shape {b.shape}, had {a.shape}",
+            "another shape",
+        )
     if b.nonfinite > a.nonfinite:
         return (
-            SEMANTICS,
+            Change.SEMANTICS,
             "",
             math.inf,
             f"has {b.nonfinite} values that are not finite",
@@ -104,19 +119,19 @@ def _moved(a: Kept, b: Kept) -> _Judged:
         )
     double = _double(a, b)
     if double > 1:
-        return SEMANTICS, "float64", double, _detail("float64", double), _hint(a, b)
+        return Change.SEMANTICS, "float64", double, _detail("float64", double), _hint(a, b)
     # Each float32 value is held against the same net's float64, all of them and not a sample alone.
     # What was farther off when it was recorded may stay as far.
     bound = max(a.limit, a.distance)
     single = _part(b.distance, bound)
     if single > 1:
         hint = "float64 has not moved: another precision of float32's arithmetic"
-        return SEMANTICS, "float32", single, _detail("float32", single), hint
+        return Change.SEMANTICS, "float32", single, _detail("float32", single), hint
     worst = max(double, single)
     dtype = "float64" if a.digest64 != b.digest64 else "float32"
     if _zeros_alone(a, b):
-        return ROUNDING, dtype, 0.0, "the signs of zeros moved, and no value", ""
-    return ROUNDING, dtype, worst, _detail(dtype, worst), ""
+        return Change.ROUNDING, dtype, 0.0, "the signs of zeros moved, and no value", ""
+    return Change.ROUNDING, dtype, worst, _detail(dtype, worst), ""
 
 
 def _zeros_alone(a: Kept, b: Kept) -> bool:

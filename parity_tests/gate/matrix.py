@@ -14,6 +14,7 @@ from cnn_harness.cli import Parser, run
 from parity_tests.gate import store
 from parity_tests.gate.change import Movement
 from parity_tests.gate.verdict import NAMES, Comparison, compared
+from parity_tests.reporting.verdicts import Check
 
 __all__ = ["main", "table"]
 
@@ -44,7 +45,7 @@ def _kinds(moved: list[Movement]) -> str:
     """The kinds of operations, losses and rules that moved by themselves, with how far at most."""
     most: dict[str, float] = {}
     for m in moved:
-        if m.check == "local":
+        if m.check == Check.LOCAL:
             what = f"{m.kind} {m.level}"
             most[what] = max(most.get(what, 0.0), m.error)
     return ", ".join(f"{kind} ({error:.2g})" for kind, error in sorted(most.items()))

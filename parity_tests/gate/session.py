@@ -10,6 +10,7 @@ from typing import Any
 from cnn_harness.errors import CommandError
 from parity_tests.backends.leaves import ParityError
 from parity_tests.gate import store
+from parity_tests.gate.change import Change
 from parity_tests.gate.compare import write_report
 from parity_tests.gate.record.subjects import Subject
 from parity_tests.gate.record.user_pairs import pair_subject, parse_entries, started_from, starts
@@ -63,11 +64,11 @@ class Gate:
             return None
         return started_from(self.old.subjects[name].inputs)
 
-    def check(self, name: str, make: Callable[[], Subject]) -> tuple[str, str]:
+    def check(self, name: str, make: Callable[[], Subject]) -> tuple[Change, str]:
         """(verdict, what is wrong) of one pair; nothing is wrong within rounding."""
         try:
             if self.old is not None and name not in self.old.subjects:
-                return "not compared", (
+                return Change.NOT_COMPARED, (
                     f"{name} is not in {self.folder}: record it with --parity-update"
                 )
             subject = make()
@@ -79,10 +80,10 @@ class Gate:
             record.inputs |= starts(subject, found)
             self.new.subjects[name] = record
             if self.old is None:
-                return "recorded", _failures(name, record)
+                return Change.RECORDED, _failures(name, record)
             comparison = compared(_part(self.old, name), _part(self.new, name))
         except (ParityError, CommandError) as error:
-            return "not compared", f"{name}: {error}"
+            return Change.NOT_COMPARED, f"{name}: {error}"
         return comparison.verdict, "" if comparison.ok else f"{name}: {comparison.sentence}"
 
     def finish(self, report: Path) -> None:

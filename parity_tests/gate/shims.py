@@ -20,6 +20,9 @@ import torch
 from mxnet.optimizer import optimizer as mx_optimizers
 from torch.nn import functional
 
+from parity_tests.gate.change import Change
+from parity_tests.reporting.verdicts import Level
+
 __all__ = ["SHIMS", "Shim", "planted"]
 
 Operator = Callable[..., Any]
@@ -37,10 +40,10 @@ class Shim:
     module: Any
     operator: str
     change: Callable[[Operator], Operator]
-    level: str
+    level: Level
     path: str
     rules: bool = False  # an update rule: no net is needed
-    verdict: str = "moved: semantics"
+    verdict: Change = Change.SEMANTICS
 
 
 @contextmanager
@@ -181,67 +184,68 @@ _SGD: Any = importlib.import_module("torch.optim.sgd")
 
 SHIMS = (
     Shim("max pooling clips its last window", "gluon", _ND, "Pooling",
-         _result(_mx_last_window, _pool("max")), "forward", "3"),
+         _result(_mx_last_window, _pool("max")), Level.FORWARD, "3"),
     Shim("average pooling divides by one more", "gluon", _ND, "Pooling",
-         _result(lambda y: y * 0.8, _pool("avg")), "forward", "6"),
+         _result(lambda y: y * 0.8, _pool("avg")), Level.FORWARD, "6"),
     Shim("BatchNorm's eps is the operator's", "gluon", _ND, "BatchNorm",
-         _options(eps=1e-3), "forward", "1"),
+         _options(eps=1e-3), Level.FORWARD, "1"),
     Shim("BatchNorm fixes gamma", "gluon", _ND, "BatchNorm",
-         _options(fix_gamma=True), "forward", "1"),
+         _options(fix_gamma=True), Level.FORWARD, "1"),
     Shim("BatchNorm keeps another share", "gluon", _ND, "BatchNorm",
-         _options(momentum=0.99), "backward", "1"),
+         _options(momentum=0.99), Level.BACKWARD, "1"),
     Shim("ReLU leaks", "gluon", _ND, "Activation",
-         _result(lambda y: y + 1e-6, _activation("relu")), "forward", "2"),
+         _result(lambda y: y + 1e-6, _activation("relu")), Level.FORWARD, "2"),
     Shim("a fast sigmoid", "gluon", _ND, "Activation",
-         _result(lambda y: y * (1 + 2.0**-18), _activation("sigmoid")), "forward", "5"),
+         _result(lambda y: y * (1 + 2.0**-18), _activation("sigmoid")), Level.FORWARD, "5"),
     Shim("tanh is negated", "gluon", _ND, "Activation",
-         _result(lambda y: -y, _activation("tanh")), "forward", "9"),
-    Shim("convolution in bfloat16", "gluon", _ND, "Convolution", _inputs_coarse, "forward", "0"),
+         _result(lambda y: -y, _activation("tanh")), Level.FORWARD, "9"),
+    Shim("convolution in bfloat16", "gluon", _ND, "Convolution",
+         _inputs_coarse, Level.FORWARD, "0"),
     Shim("convolution without its bias", "gluon", _ND, "Convolution",
-         lambda old: lambda x, w, b, **o: old(x, w, b * 0, **o), "forward", "0"),
+         lambda old: lambda x, w, b, **o: old(x, w, b * 0, **o), Level.FORWARD, "0"),
     Shim("convolution's weight gradient is off by 256 u", "gluon", _ND, "Convolution",
-         _weight_gradient("gluon", 1 + 2.0**-16), "backward", "0"),
+         _weight_gradient("gluon", 1 + 2.0**-16), Level.BACKWARD, "0"),
     Shim("a dense layer scales by one part in a million", "gluon", _ND, "FullyConnected",
-         _result(lambda y: y * (1 + 1e-6)), "forward", "8"),
+         _result(lambda y: y * (1 + 1e-6)), Level.FORWARD, "8"),
     Shim("log-softmax is coarse", "gluon", _ND, "log_softmax",
-         _result(lambda y: y * (1 + 1e-4)), "loss", "(loss)"),
+         _result(lambda y: y * (1 + 1e-4)), Level.LOSS, "(loss)"),
     Shim("Adam's eps is outside", "gluon", _OPT, "adam_update",
-         _options(epsilon=1e-3), "optimizer", "adam", rules=True),
+         _options(epsilon=1e-3), Level.OPTIMIZER, "adam", rules=True),
     Shim("Adam without decay", "gluon", _OPT, "adam_update",
-         _options(wd=0.0), "optimizer", "adam wd=0.01", rules=True),
+         _options(wd=0.0), Level.OPTIMIZER, "adam wd=0.01", rules=True),
     Shim("NAG is plain momentum", "gluon", _OPT, "nag_mom_update",
-         lambda old: _OPT.sgd_mom_update, "optimizer", "nag momentum=0.9 wd=0.01", rules=True),
+         lambda old: _OPT.sgd_mom_update, Level.OPTIMIZER, "nag momentum=0.9 wd=0.01", rules=True),
     Shim("SGD's rate doubles", "gluon", _OPT, "multi_sgd_mom_update",
-         _options(lrs=lambda lrs: [2 * lr for lr in lrs]), "optimizer", "sgd momentum=0.9",
+         _options(lrs=lambda lrs: [2 * lr for lr in lrs]), Level.OPTIMIZER, "sgd momentum=0.9",
          rules=True),
     Shim("max pooling clips its last window", "torch", _FN, "max_pool2d",
-         _result(_torch_last_window), "forward", "3"),
+         _result(_torch_last_window), Level.FORWARD, "3"),
     Shim("average pooling divides by one more", "torch", _FN, "avg_pool2d",
-         _result(lambda y: y * 0.8), "forward", "6"),
+         _result(lambda y: y * 0.8), Level.FORWARD, "6"),
     Shim("BatchNorm's eps is another", "torch", torch, "batch_norm",
-         lambda old: lambda *a: old(*a[:7], 1e-3, a[8]), "forward", "1"),
+         lambda old: lambda *a: old(*a[:7], 1e-3, a[8]), Level.FORWARD, "1"),
     Shim("BatchNorm in inference has another eps", "torch", _FN, "batch_norm",
-         lambda old: lambda *a, **o: old(*a[:-1], 1e-3), "forward", "1"),
+         lambda old: lambda *a, **o: old(*a[:-1], 1e-3), Level.FORWARD, "1"),
     Shim("running variance is unbiased", "torch", torch, "var_mean",
-         _options(unbiased=True), "backward", "1"),
+         _options(unbiased=True), Level.BACKWARD, "1"),
     Shim("ReLU passes small negatives", "torch", _FN, "relu",
-         lambda old: lambda x, inplace=False: old(x + 1e-4), "forward", "2"),
+         lambda old: lambda x, inplace=False: old(x + 1e-4), Level.FORWARD, "2"),
     Shim("a fast sigmoid", "torch", torch, "sigmoid",
-         _result(lambda y: y * (1 + 2.0**-18)), "forward", "5"),
-    Shim("convolution in bfloat16", "torch", _FN, "conv2d", _inputs_coarse, "forward", "0"),
+         _result(lambda y: y * (1 + 2.0**-18)), Level.FORWARD, "5"),
+    Shim("convolution in bfloat16", "torch", _FN, "conv2d", _inputs_coarse, Level.FORWARD, "0"),
     Shim("convolution's weight gradient is off by 256 u", "torch", _FN, "conv2d",
-         _weight_gradient("torch", 1 + 2.0**-16), "backward", "0"),
+         _weight_gradient("torch", 1 + 2.0**-16), Level.BACKWARD, "0"),
     Shim("a dense layer's input gradient doubles", "torch", _FN, "linear",
-         lambda old: lambda x, *a: old(_TorchGradient.apply(x, 2.0), *a), "backward", "8"),
+         lambda old: lambda x, *a: old(_TorchGradient.apply(x, 2.0), *a), Level.BACKWARD, "8"),
     Shim("cross-entropy smooths its labels", "torch", _FN, "cross_entropy",
-         _options(label_smoothing=0.01), "loss", "(loss)"),
+         _options(label_smoothing=0.01), Level.LOSS, "(loss)"),
     Shim("Adam's eps is another", "torch", _ADAM, "adam",
-         _options(eps=1e-4), "optimizer", "torch.optim adam", rules=True),
+         _options(eps=1e-4), Level.OPTIMIZER, "torch.optim adam", rules=True),
     Shim("SGD damps its momentum", "torch", _SGD, "sgd",
-         _options(dampening=0.1), "optimizer", "torch.optim sgd momentum=0.9", rules=True),
+         _options(dampening=0.1), Level.OPTIMIZER, "torch.optim sgd momentum=0.9", rules=True),
     Shim("SGD with Nesterov", "torch", _SGD, "sgd",
-         _options(nesterov=True, momentum=lambda m: m or 0.9), "optimizer", "torch.optim sgd",
+         _options(nesterov=True, momentum=lambda m: m or 0.9), Level.OPTIMIZER, "torch.optim sgd",
          rules=True),
     Shim("a dense layer adds in another order", "torch", _FN, "linear",
-         _summed_otherwise, "forward", "8", verdict="moved within rounding"),
+         _summed_otherwise, Level.FORWARD, "8", verdict=Change.ROUNDING),
 )  # fmt: skip

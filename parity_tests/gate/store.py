@@ -21,6 +21,7 @@ from safetensors.numpy import load, save
 
 from cnn_harness.errors import CommandError, UsageError
 from parity_tests.gate.record.quantities import Failure, Kept, Taken
+from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = ["SCHEMA", "Snapshot", "SnapshotError", "SubjectRecord", "check_free", "read", "write"]
 
@@ -236,6 +237,7 @@ def _record(name: str, contents: dict[str, bytes]) -> SubjectRecord:
             values = dict(zip(described["columns"], row, strict=True))
             if values["name"] == "output gradient":  # the first versions had it under "forward"
                 values["level"] = "backward"
+            values["level"], values["check"] = Level(values["level"]), Check(values["check"])
             values["shape"] = tuple(values["shape"])
             for column in ("limit", "fraction", "distance"):
                 values[column] = float(values[column])
@@ -244,7 +246,9 @@ def _record(name: str, contents: dict[str, bytes]) -> SubjectRecord:
             taken.quantities.append(
                 Kept(**values, single=single, double=both[: single.size], sums=both[single.size :])
             )
-        taken.failures = [Failure(*row) for row in part["failures"]]
+        taken.failures = [
+            Failure(Level(level), Check(check), *row) for level, check, *row in part["failures"]
+        ]
         taken.files = {file: contents[f"{name}-{side}-{file}"] for file in part["files"]}
         record.sides[side] = taken
     return record

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.gate.change import ROUNDING, SEMANTICS, UNCHANGED, Movement, movements, unrecorded
+from parity_tests.gate.change import Change, Movement, movements, unrecorded
 from parity_tests.gate.fingerprint import GROUPS, difference
 from parity_tests.gate.record.quantities import CHECKS, Kept, Taken
 from parity_tests.gate.store import Snapshot, SnapshotError
+from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = ["NAMES", "Across", "Comparison", "SideVerdict", "compared"]
 
@@ -22,10 +23,10 @@ _LIBRARY = {"gluon": "mxnet", "torch": "torch"}
 
 @dataclass(frozen=True)
 class SideVerdict:
-    """One framework's: `verdict` is one of the three, or "not compared" with the reason."""
+    """One framework's: what is not compared has its reason in `cause`."""
 
     side: str
-    verdict: str
+    verdict: Change
     first: Movement | None = None
     moved: int = 0
     compared: int = 0
@@ -38,7 +39,7 @@ class SideVerdict:
         name = NAMES[self.side]
         if self.first is None:
             return f"{name} {self.verdict}" + (f" ({self.cause})" if self.cause else "")
-        how = "moved" if self.verdict == SEMANTICS else "moved within rounding, first"
+        how = "moved" if self.verdict == Change.SEMANTICS else "moved within rounding, first"
         parts = [f"{name} {how} at {self.first.place}: {self.first.detail}"]
         parts += [text for text in (self.first.hint, self.pattern, self.cause) if text]
         return "; ".join(parts)
@@ -67,22 +68,22 @@ class Comparison:
     not_compared: list[str] = field(default_factory=list)
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Change:
         """The worst of the sides; what compares nothing is no pass."""
         found = [side.verdict for side in self.sides.values()]
-        for verdict in (SEMANTICS, ROUNDING, UNCHANGED):
+        for verdict in (Change.SEMANTICS, Change.ROUNDING, Change.UNCHANGED):
             if verdict in found:
                 return verdict
-        return "nothing compared"
+        return Change.NOTHING_COMPARED
 
     @property
     def ok(self) -> bool:
-        return self.verdict in (UNCHANGED, ROUNDING)
+        return self.verdict in (Change.UNCHANGED, Change.ROUNDING)
 
     @property
     def sentence(self) -> str:
         """Who moved, in one line: what moved most first."""
-        order = {SEMANTICS: 0, ROUNDING: 1, UNCHANGED: 2}
+        order = {Change.SEMANTICS: 0, Change.ROUNDING: 1, Change.UNCHANGED: 2}
         sides = sorted(self.sides.values(), key=lambda s: order.get(s.verdict, 3))
         return ". ".join(side.sentence for side in sides)
 
@@ -125,7 +126,9 @@ def compared(old: Snapshot, new: Snapshot) -> Comparison:
             if a is None or b is None:
                 continue
             counts[side] += len(a.quantities)
-            kinds[side].update({(k.kind, k.level): 1 for k in a.quantities if k.check == "local"})
+            kinds[side].update(
+                {(k.kind, k.level): 1 for k in a.quantities if k.check == Check.LOCAL}
+            )
             found += movements(name, side, a, b)
     found.sort(key=lambda movement: movement.order)
     sides = {
@@ -176,9 +179,11 @@ def _side(
 ) -> SideVerdict:
     if not count:
         reasons = [f"not in {s.name}: {s.absent[side]}" for s in (old, new) if side in s.absent]
-        return SideVerdict(side, "not compared", cause="; ".join(reasons) or "no subject has it")
+        return SideVerdict(
+            side, Change.NOT_COMPARED, cause="; ".join(reasons) or "no subject has it"
+        )
     if not moved:
-        return SideVerdict(side, UNCHANGED, compared=count)
+        return SideVerdict(side, Change.UNCHANGED, compared=count)
     first = moved[0]
     return SideVerdict(
         side,
@@ -191,7 +196,7 @@ def _side(
     )
 
 
-def _cause(side: str, verdict: str, environment: dict[str, list[str]]) -> str:
+def _cause(side: str, verdict: Change, environment: dict[str, list[str]]) -> str:
     """What differs between the two environments and can be the reason.
 
     A thread count or another CPU changes the order in which numbers are added, and no semantics.
@@ -203,11 +208,11 @@ def _cause(side: str, verdict: str, environment: dict[str, list[str]]) -> str:
     if library:
         version = next((x for x in library if x.startswith("version")), library[0])
         text = f"the library changed ({version})"
-        if verdict == ROUNDING and any(g in environment for g in places):
+        if verdict == Change.ROUNDING and any(g in environment for g in places):
             also = " and ".join(GROUPS[g] for g in places if g in environment)
             text += f", and {also} too, which can round otherwise by itself"
         return text
-    if verdict == ROUNDING and others:
+    if verdict == Change.ROUNDING and others:
         return "the library is the same; " + "; ".join(
             f"{GROUPS[g]} ({', '.join(environment[g])})" for g in others
         )
@@ -227,23 +232,23 @@ def _cause(side: str, verdict: str, environment: dict[str, list[str]]) -> str:
 
 def _pattern(first: Movement, moved: list[Movement], old: Snapshot) -> str:
     """Whether every operation of the kind moved: then it is the operation, and not the place."""
-    if first.check != "local" or first.level == "loss":
+    if first.check != Check.LOCAL or first.level == Level.LOSS:
         return ""
     level = (first.level, first.verdict)
     hit = {
         (m.subject, m.path): m.kind
         for m in moved
-        if m.check == "local" and (m.level, m.verdict) == level
+        if m.check == Check.LOCAL and (m.level, m.verdict) == level
     }
     there: Counter[str] = Counter()
     for record in old.subjects.values():
         taken = record.sides.get(first.side, Taken())
         paths = {k.path: k.kind for k in taken.quantities
-                 if (k.level, k.check) == (first.level, "local")}  # fmt: skip
+                 if (k.level, k.check) == (first.level, Check.LOCAL)}  # fmt: skip
         there.update(paths.values())
     counts = Counter(hit.values())
     parts = [f"{counts[kind]} of {there[kind]} {kind}" for kind in counts]
-    what = "update rules" if first.level == "optimizer" else "operations"
+    what = "update rules" if first.level == Level.OPTIMIZER else "operations"
     if len(hit) == 1:
         return f"it alone of all {what} moved by itself"
     return f"of all {what} alone, {', '.join(sorted(parts))} moved"
@@ -283,10 +288,10 @@ _TOGETHER = 1e-9  # of the largest value: as two free runs of training in float6
 
 
 def _agree(a: Kept, b: Kept) -> bool:
-    if a.level == "artefacts":
+    if a.level == Level.ARTEFACTS:
         return True  # float32 alone
     bound = max(a.limit, b.limit) * max(a.fraction, b.fraction)
     largest = float(np.abs(b.double[np.isfinite(b.double)]).max(initial=0.0))
-    if a.level in ("training", "optimizer") or a.kind == "batchnorm":
+    if a.level in (Level.TRAINING, Level.OPTIMIZER) or a.kind == "batchnorm":
         bound = max(bound, _TOGETHER * largest)
     return bool(np.nanmax(np.abs(a.double - b.double), initial=0.0) <= 4 * bound)

@@ -23,13 +23,14 @@ class Level(StrEnum):
     ARTEFACTS = "artefacts"
     MULTI_DEVICE = "scale"  # the word of command lines and of reports that people have kept
     DATA = "data"
+    LOSS = "loss"  # of the gate alone: the loss on fixed logits
     SELF_TEST = "self-test"  # of the fault catalogue alone: a fault of the checker itself
     NONE = ""  # nothing was compared, or a fault was not caught
 
 
 # Those that a report has: the first divergence is the first here.
 LEVELS: tuple[Level, ...] = tuple(
-    level for level in Level if level not in (Level.SELF_TEST, Level.NONE)
+    level for level in Level if level not in (Level.LOSS, Level.SELF_TEST, Level.NONE)
 )
 
 
@@ -53,6 +54,7 @@ class Check(StrEnum):
     # of operations
     LOCAL = "local"  # both sides given the same input
     INHERITED = "inherited"  # each side's own stream
+    STREAM = "stream"  # the gate's word for a side's own stream, compared with itself
     # of optimizers
     EQUAL_BITS = "equal bits"
     SCHEDULE = "schedule"

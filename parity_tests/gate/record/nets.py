@@ -20,6 +20,7 @@ from parity_tests.gate.record.noise import DRAWS, Draw, Moves, noisy
 from parity_tests.gate.record.quantities import Failure, Kept, Quantity
 from parity_tests.gate.record.sizes import Found, Key, Sizes, bias_sums
 from parity_tests.gate.record.subjects import Subject
+from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = ["Artefacts", "Item", "Net", "Stream", "Training", "run_all"]
 
@@ -53,7 +54,7 @@ class Net:
 class Part:
     """One thing that the whole net does; `clean` comes first, and gives float64 values."""
 
-    level = "forward"
+    level = Level.FORWARD
     name = "output"
 
     def __init__(self, whole: Net) -> None:
@@ -82,7 +83,7 @@ class _Both(Part):
         """What a run gives, in order."""
         raise NotImplementedError
 
-    def level_of(self, name: str) -> str:
+    def level_of(self, name: str) -> Level:
         return self.level
 
     def both(self, given: Any, double: Found, sums: Mapping[str, float]) -> None:
@@ -91,7 +92,7 @@ class _Both(Part):
         for key, single in self.values(self.whole.net, given, "float32"):
             path, name = key
             self.kept[key] = Quantity(
-                self.level_of(name), "stream", path, self.whole.kind(path), name, single,
+                self.level_of(name), Check.STREAM, path, self.whole.kind(path), name, single,
                 double[key], 0.0, self.whole.fraction,
             ).kept()  # fmt: skip
 
@@ -127,12 +128,12 @@ class Stream(_Both):
         run: NetRun = self.border.run_net(net, inputs, dtype, train=True, objective=objective)
         return run
 
-    def level_of(self, name: str) -> str:
-        return "backward" if "gradient" in name else "forward"
+    def level_of(self, name: str) -> Level:
+        return Level.BACKWARD if "gradient" in name else Level.FORWARD
 
     def items(self, moves: Moves) -> Iterator[Item]:
-        outputs = [key for key, kept in self.kept.items() if kept.level == "forward"]
-        gradients = [key for key, kept in self.kept.items() if kept.level == "backward"]
+        outputs = [key for key, kept in self.kept.items() if kept.level == Level.FORWARD]
+        gradients = [key for key, kept in self.kept.items() if kept.level == Level.BACKWARD]
         yield from self.limited(outputs, moves)
         gradients.sort(key=lambda key: key[0] == NET)  # backwards, the net's output comes first
         yield from self.limited(reversed(gradients), moves)
@@ -141,7 +142,7 @@ class Stream(_Both):
 class Training(_Both):
     """Steps of training: the logits, loss, slots, weights and buffers that each leaves."""
 
-    level = "training"
+    level = Level.TRAINING
     name = "step"
 
     def __init__(self, whole: Net, sums: Mapping[str, float]) -> None:
@@ -176,7 +177,7 @@ class Training(_Both):
 class Artefacts(Part):
     """What is exported, loaded again and run."""
 
-    level = "artefacts"
+    level = Level.ARTEFACTS
     name = "export"
 
     def clean(self) -> dict[str, np.ndarray]:
@@ -193,7 +194,7 @@ class Artefacts(Part):
         double = self.whole.outputs[0]
         for name, value in self._values.items():
             yield Quantity(
-                "artefacts", "stream", NET, "net", name, value,
+                Level.ARTEFACTS, Check.STREAM, NET, "net", name, value,
                 double if value.shape == double.shape else None,
                 moves.limit("output"), self.whole.fraction,
             )  # fmt: skip
@@ -240,7 +241,7 @@ class _Run:
 
     def _stop(self, error: Exception) -> None:
         self.moves = None
-        where = (self.part.level, "stream", NET, "net", self.part.name)
+        where = (self.part.level, Check.STREAM, NET, "net", self.part.name)
         self.failure = Failure.of(error, *where)
 
     def items(self) -> Iterator[Item]:

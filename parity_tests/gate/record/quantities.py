@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parity_tests.backends.runs import reason_of
+from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = [
     "CHECKS", "SAMPLE", "SUMS", "Failure", "Kept", "Quantity", "Taken", "key_of", "pieces",
@@ -25,17 +26,17 @@ SUMS = 4  # sums with random signs, of the float64 values
 # In the order in which a cause comes before its effects. "local" is one operation alone on inputs
 # that depend on its place only, so nothing inherits from it; "stream" is the net as a whole.
 CHECKS = (
-    ("forward", "local"),
-    ("backward", "local"),
-    ("loss", "local"),
-    ("optimizer", "local"),
-    ("forward", "stream"),
-    ("backward", "stream"),
-    ("training", "stream"),
-    ("artefacts", "stream"),
+    (Level.FORWARD, Check.LOCAL),
+    (Level.BACKWARD, Check.LOCAL),
+    (Level.LOSS, Check.LOCAL),
+    (Level.OPTIMIZER, Check.LOCAL),
+    (Level.FORWARD, Check.STREAM),
+    (Level.BACKWARD, Check.STREAM),
+    (Level.TRAINING, Check.STREAM),
+    (Level.ARTEFACTS, Check.STREAM),
 )
 
-Key = tuple[str, str, str, str]  # level, check, path, quantity
+Key = tuple[Level, Check, str, str]  # level, check, path, quantity
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Quantity:
     float64's rounding may take. The limit of an operation that rounds nothing is 0.
     """
 
-    level: str
-    check: str
+    level: Level
+    check: Check
     path: str
     kind: str
     name: str
@@ -86,8 +87,8 @@ class Kept:
     `distance` is the largest |float32 − float64| of all its values.
     """
 
-    level: str
-    check: str
+    level: Level
+    check: Check
     path: str
     kind: str
     name: str
@@ -115,8 +116,8 @@ class Kept:
 class Failure:
     """What a side could not compute, and why, in one line."""
 
-    level: str
-    check: str
+    level: Level
+    check: Check
     path: str
     kind: str
     name: str
@@ -124,7 +125,7 @@ class Failure:
 
     @classmethod
     def of(
-        cls, error: BaseException, level: str, check: str, path: str, kind: str, name: str
+        cls, error: BaseException, level: Level, check: Check, path: str, kind: str, name: str
     ) -> Failure:
         return cls(level, check, path, kind, name, reason_of(error))
 

@@ -12,6 +12,7 @@ from parity_tests.gate.record.quantities import Failure, Quantity, Taken
 from parity_tests.gate.record.sizes import Found
 from parity_tests.gate.record.subjects import drawn
 from parity_tests.numerics.update_rules import Rule
+from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = ["take_rules"]
 
@@ -26,7 +27,7 @@ def take_rules(border: ModuleType) -> Taken:
         try:
             taken.quantities += [q.kept() for q in _rule(border, label, rule, weight, gradients)]
         except Exception as error:
-            where = ("optimizer", "local", label, rule.name, "weight")
+            where = (Level.OPTIMIZER, Check.LOCAL, label, rule.name, "weight")
             taken.failures.append(Failure.of(error, *where))
     return taken
 
@@ -46,5 +47,5 @@ def _rule(
     for key, value in double.items():
         limit = moves.limit(key)
         yield Quantity(
-            "optimizer", "local", label, rule.name, key[1], single[key], value, limit
+            Level.OPTIMIZER, Check.LOCAL, label, rule.name, key[1], single[key], value, limit
         )  # fmt: skip

@@ -18,6 +18,7 @@ from parity_tests.gate.record.noise import DRAWS, Draw, Moves, noisy
 from parity_tests.gate.record.quantities import Failure, Kept, Quantity, Taken
 from parity_tests.gate.record.subjects import Subject, Tensors, drawn
 from parity_tests.numerics.compare import UNIT
+from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = ["start_of", "take"]
 
@@ -38,7 +39,7 @@ def take(border: ModuleType, subject: Subject) -> Taken:
     try:
         taker = _Taker(border, subject)
     except Exception as error:
-        taken.failures.append(Failure.of(error, "forward", "stream", NET, "net", "output"))
+        taken.failures.append(Failure.of(error, Level.FORWARD, Check.STREAM, NET, "net", "output"))
         return taken
     for part in (taker.local, taker.loss, taker.whole):
         for item in part():
@@ -88,7 +89,7 @@ class _Taker:
         try:
             run = self.border.run_net(self.net, self.subject.inputs, "float64", train=False)
         except Exception as error:
-            self.broken = Failure.of(error, "forward", "stream", NET, "net", "output")
+            self.broken = Failure.of(error, Level.FORWARD, Check.STREAM, NET, "net", "output")
             return
         self.shapes = {path: calls[0].inputs for path, calls in run.calls.items() if calls}
         self.outputs = run.outputs
@@ -103,13 +104,13 @@ class _Taker:
             for leaf in self.leaves
             for item in self._leaf(leaf)
         ]
-        for level in ("forward", "backward"):
+        for level in (Level.FORWARD, Level.BACKWARD):
             yield from (item for item in found if item.level == level)
 
     def _leaf(self, leaf: Leaf) -> Iterator[Quantity | Failure]:
         if leaf.composite:
             return
-        where = ("forward", "local", leaf.path, leaf.kind, "output")
+        where = (Level.FORWARD, Check.LOCAL, leaf.path, leaf.kind, "output")
         given = self.shapes.get(leaf.path)
         if given is None:
             reason = self.broken.reason if self.broken else "it never ran on this input"
@@ -149,8 +150,8 @@ class _Taker:
                 if not train and not quantity.startswith("output"):
                     continue
                 yield Quantity(
-                    "forward" if quantity.startswith("output") else "backward",
-                    "local",
+                    Level.FORWARD if quantity.startswith("output") else Level.BACKWARD,
+                    Check.LOCAL,
                     leaf.path,
                     leaf.kind,
                     quantity if train else f"{quantity} in inference",
@@ -197,13 +198,13 @@ class _Taker:
                 moved = noisy(logits, "logits", draw=draw)
                 moves.widen(self.border.loss_run(self.objective, moved, "float64").items())
         except Exception as error:
-            yield Failure.of(error, "loss", "local", LOSS, "loss", "loss")
+            yield Failure.of(error, Level.LOSS, Check.LOCAL, LOSS, "loss", "loss")
             return
         # The table of a vectorised log is off by 64 u of 1, however small the result (`compare`)
         for name, value in runs["float64"].items():
             limit = max(moves.limit(name), 64 * _UNIT * max(1.0, float(np.abs(logits).max())))
             single = runs["float32"][name]
-            yield Quantity("loss", "local", LOSS, "loss", name, single, value, limit)
+            yield Quantity(Level.LOSS, Check.LOCAL, LOSS, "loss", name, single, value, limit)
 
     def whole(self) -> Iterator[Item]:
         """The net as a whole: its run, its training, its exports."""

@@ -22,7 +22,7 @@ import torch
 from parity_tests.__main__ import main
 from parity_tests.backends.runs import NET, Call, NetRun
 from parity_tests.gate import snapshot, store
-from parity_tests.gate.change import ROUNDING, SEMANTICS, UNCHANGED
+from parity_tests.gate.change import Change
 from parity_tests.gate.record.nets import Item, Part, Values, run_all
 from parity_tests.gate.record.noise import DRAWS, Draw, Moves
 from parity_tests.gate.record.quantities import SAMPLE, Failure, Kept, Quantity
@@ -33,6 +33,7 @@ from parity_tests.gate.snapshot import borders, take_snapshot
 from parity_tests.gate.store import Snapshot
 from parity_tests.gate.verdict import compared
 from parity_tests.numerics.compare import ENVELOPE_FACTOR
+from parity_tests.reporting.verdicts import Check, Level
 
 OLD = Path(__file__).parent / "snapshots"
 
@@ -106,7 +107,7 @@ def test_old_snapshots_stay_readable(schema: str) -> None:
     old = store.read(OLD / schema)
     assert sum(len(t.quantities) for t in old.subjects["plain"].sides.values()) > 200
     found = compared(old, take_snapshot([plain_subject()], rules=False))
-    assert found.verdict in (UNCHANGED, ROUNDING), found.sentence
+    assert found.verdict in (Change.UNCHANGED, Change.ROUNDING), found.sentence
 
 
 def test_what_an_earlier_version_did_not_record_is_not_compared(folder: Path) -> None:
@@ -116,9 +117,9 @@ def test_what_an_earlier_version_did_not_record_is_not_compared(folder: Path) ->
     for taken in old.subjects["plain"].sides.values():
         taken.quantities = [k for k in taken.quantities if k.level != "training"]
     found = compared(old, new)
-    assert found.verdict == UNCHANGED
+    assert found.verdict == Change.UNCHANGED
     assert found.not_compared == ["plain training (stream) is not in older"]
-    assert compared(new, old).verdict == SEMANTICS  # it was there, and is no more
+    assert compared(new, old).verdict == Change.SEMANTICS  # it was there, and is no more
 
 
 def test_there_is_one_of_each_schema() -> None:
@@ -187,7 +188,7 @@ def test_one_side_alone_is_compared_and_the_other_is_said(folder: Path, tmp_path
     new = take_snapshot([plain_subject()], sides=("gluon",))
     store.write(new, tmp_path / "half")
     found = compared(store.read(folder), store.read(tmp_path / "half"))
-    assert found.sides["gluon"].verdict == UNCHANGED
+    assert found.sides["gluon"].verdict == Change.UNCHANGED
     assert found.sides["torch"].verdict == "not compared"
     assert "not asked for" in found.sentence
 
@@ -223,7 +224,9 @@ def test_an_interrupted_write_leaves_the_old_snapshot(
 
 def quantity(double: np.ndarray, single: np.ndarray | None = None, limit: float = 1e-5) -> Kept:
     value = double.astype(np.float32) if single is None else single
-    return Quantity("forward", "local", "a", "conv2d", "output", value, double, limit).kept()
+    return Quantity(
+        Level.FORWARD, Check.LOCAL, "a", "conv2d", "output", value, double, limit
+    ).kept()
 
 
 def judged(old: Kept, new: Kept) -> str:
@@ -237,8 +240,8 @@ def test_one_value_outside_the_sample_is_seen() -> None:
     moved = values.copy()
     moved[7] += 1e-9
     assert 7 not in np.linspace(0, values.size - 1, SAMPLE).astype(int)
-    assert judged(quantity(values), quantity(moved)) == SEMANTICS
-    assert judged(quantity(values), quantity(values + 1e-15)) == ROUNDING
+    assert judged(quantity(values), quantity(moved)) == Change.SEMANTICS
+    assert judged(quantity(values), quantity(values + 1e-15)) == Change.ROUNDING
 
 
 def test_a_bias_counts_on_the_scale_of_what_it_sums() -> None:
@@ -264,11 +267,11 @@ def test_float32_is_held_against_its_own_float64() -> None:
     near, far = single.copy(), single.copy()
     near[3] += np.float32(2e-6)
     far[3] += np.float32(1e-3)
-    assert judged(quantity(values), quantity(values, near)) == ROUNDING
-    assert judged(quantity(values), quantity(values, far)) == SEMANTICS
+    assert judged(quantity(values), quantity(values, near)) == Change.ROUNDING
+    assert judged(quantity(values), quantity(values, far)) == Change.SEMANTICS
     assert judged(quantity(values), quantity(values, np.where(single > 3, np.nan, single)))
     broken = replace(quantity(values), nonfinite=1, digest64="")
-    assert judged(quantity(values), broken) == SEMANTICS
+    assert judged(quantity(values), broken) == Change.SEMANTICS
 
 
 def _taken_by(threads: int, out: Path) -> None:
@@ -404,7 +407,7 @@ def test_another_thread_count_is_rounding_and_is_named(tmp_path: Path) -> None:
     for threads in (1, 2):
         _taken_by(threads, tmp_path / str(threads))
     found = compared(store.read(tmp_path / "1"), store.read(tmp_path / "2"))
-    assert found.verdict in (UNCHANGED, ROUNDING), found.sentence
+    assert found.verdict in (Change.UNCHANGED, Change.ROUNDING), found.sentence
     assert "OMP_NUM_THREADS 1 -> 2" in found.environment["threads"]
     for side in found.sides.values():
-        assert side.verdict == UNCHANGED or "another thread count" in side.sentence
+        assert side.verdict == Change.UNCHANGED or "another thread count" in side.sentence

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parity_tests.gate.change import SEMANTICS, UNCHANGED
+from parity_tests.gate.change import Change
 from parity_tests.gate.record.user_pairs import plain_subject
 from parity_tests.gate.shims import SHIMS, Shim, planted
 from parity_tests.gate.snapshot import RULES_NAME, take_snapshot
@@ -41,25 +41,25 @@ def test_a_changed_operator_is_laid_to_its_framework_and_leaf(
 ) -> None:
     found = moved_under(shim, baseline)
     side, other = found.sides[shim.side], found.sides["torch" if shim.side == "gluon" else "gluon"]
-    assert other.verdict == UNCHANGED
+    assert other.verdict == Change.UNCHANGED
     assert side.verdict == shim.verdict, side.sentence
     assert side.first is not None
     assert (side.first.level, side.first.path) == (shim.level, shim.path), side.sentence
     assert "the library changed (version" in side.sentence
-    assert found.ok == (shim.verdict != SEMANTICS)
+    assert found.ok == (shim.verdict != Change.SEMANTICS)
 
 
 def test_an_unchanged_version_is_bit_equal(baseline: Snapshot) -> None:
     again = take_snapshot([plain_subject()])
     found = compared(baseline, again)
-    assert found.verdict == UNCHANGED
+    assert found.verdict == Change.UNCHANGED
     assert {side.compared > 100 for side in found.sides.values()} == {True}
     assert not found.movements
     assert all(not across.apart and across.compared > 100 for across in found.across)
 
 
 def test_there_are_enough_of_them_on_both_sides() -> None:
-    semantic = [shim for shim in SHIMS if shim.verdict == SEMANTICS]
+    semantic = [shim for shim in SHIMS if shim.verdict == Change.SEMANTICS]
     assert len(semantic) >= 20
     assert {side: sum(s.side == side for s in semantic) >= 10 for side in ("gluon", "torch")} == {
         "gluon": True,
