@@ -1,6 +1,7 @@
 """The console scripts: lists of commands, exit codes, one line on bad input, nearest names."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from gluon_cnn.__main__ import main as gluon_cnn
 from gluon_cnn.models import MODELS
 from parity_tests.__main__ import COMMANDS as GLUON_PARITY
 from parity_tests.__main__ import main as gluon_parity
+from tests.trees import ROOT
 
 GROUPS = [GLUON_CNN, GLUON_PARITY]
 
@@ -51,6 +53,15 @@ def test_every_command_has_help_and_version(
         assert capsys.readouterr().out.startswith("usage: ")
         assert group.main([name, "--version"]) == 0
         assert capsys.readouterr().out == f"{DISTRIBUTION} {__version__}\n"
+
+
+def test_every_command_that_ends_with_a_result_prints_it_as_json(
+    group: CommandGroup, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in group.commands:
+        group.main([name, "--help"])
+        shown = capsys.readouterr().out
+        assert ("--json" in shown) == (name != "launch"), name  # its workers print, and it does not
 
 
 def test_a_near_miss_is_answered_with_the_nearest_name(
@@ -105,6 +116,34 @@ def test_a_near_miss_of_a_checked_model_or_level(capsys: pytest.CaptureFixture[s
     assert "did you mean alexnet?" in capsys.readouterr().err
     assert gluon_parity(["--level", "foward"]) == 2
     assert "did you mean forward?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("start", "named"),
+    [
+        ("SCRIPT summary lenett", "gluon-cnn summary"),
+        ("-m gluon_cnn summary lenett", "python -m gluon_cnn summary"),
+        ("-m gluon_cnn.summary lenett", "python -m gluon_cnn.summary"),
+        ("-m gluon_cnn sumary", "python -m gluon_cnn"),
+        ("SCRIPT sumary", "gluon-cnn"),
+        ("SCRIPT train --model lenett", "gluon-cnn train"),
+        ("SCRIPT prepare mnst", "gluon-cnn prepare"),
+    ],
+)
+def test_errors_begin_with_the_command_as_it_was_started(
+    start: str, named: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "gluon-cnn"
+    script.write_text("import sys\nfrom gluon_cnn.__main__ import main\nsys.exit(main())\n")
+    done = subprocess.run(
+        [sys.executable, *start.replace("SCRIPT", str(script)).split()],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "data")])},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{named}: error: ")
+    assert "; did you mean " in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_models_lists_every_model_with_its_counts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,3 +78,16 @@ def test_another_python_gets_one_clear_line(own_command: bool) -> None:
 def test_old_pythons_can_read_the_refusal() -> None:
     source = Path(gluon_cnn_parity.__file__).read_text(encoding="utf-8")
     ast.parse(source, feature_version=(3, 8))
+
+
+def test_the_shared_module_needs_the_standard_library_alone() -> None:
+    tree = ast.parse(Path(gluon_cnn_parity.__file__).read_text(encoding="utf-8"))
+    names = {
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import)
+            else [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+        )
+    }  # fmt: skip
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names

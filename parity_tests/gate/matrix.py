@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnn_harness.cli import Parser, run
+from cnn_harness.cli import Parser, print_json, run
 from parity_tests.gate import store
 from parity_tests.gate.change import Movement
 from parity_tests.gate.verdict import NAMES, Comparison, compared
@@ -59,13 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="Exit status: 0 every version was compared, 2 bad usage or a bad snapshot.",
     )
     parser.add_argument("folder", metavar="DIR", help="holds `base` and the other snapshots")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def body() -> int:
-        folder = Path(parser.parse_args(argv).folder)
+        args = parser.parse_args(argv)
+        folder = Path(args.folder)
         base = store.read(folder / BASE)
         names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != BASE)
         found = [compared(store.read(folder / name), base) for name in names if name[0] != "."]
-        print(table(found))
+        if args.json:
+            print_json({"comparisons": [comparison.as_dict() for comparison in found]})
+        else:
+            print(table(found))
         return 0
 
     return run(body)

@@ -20,7 +20,8 @@ from types import ModuleType
 
 import numpy as np
 
-from cnn_harness.cli import Parser, natural, run
+from gluon_cnn_parity import did_you_mean
+from cnn_harness.cli import Parser, natural, print_json, run
 from cnn_harness.errors import CommandError, UsageError
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import reason_of
@@ -120,7 +121,10 @@ def chosen_models(given: list[str] | None, full: bool) -> list[tuple[str, bool]]
     names = [n.strip() for text in given for n in text.split(",")] if given else list(MODELS)
     unknown = [name for name in names if name not in MODELS]
     if unknown:
-        raise UsageError(f"--model is {unknown[0]!r}, expected some of {', '.join(MODELS)}")
+        raise UsageError(
+            f"--model is {unknown[0]!r}, expected some of {', '.join(MODELS)}"
+            f"{did_you_mean(unknown[0], MODELS)}"
+        )
     chosen = [(name, False) for name in MODELS if name in names]
     return chosen + [(name, True) for name in FULL if full and name in names]
 
@@ -138,12 +142,19 @@ def _main(argv: Sequence[str] | None) -> int:
         epilog="Exit status: 0 written, 1 nothing could be recorded, 2 bad usage.",
     )
     parser.add_argument("out", metavar="OUT", help="folder to write; a snapshot there is replaced")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_options(parser)
     args = parser.parse_args(argv)
     out = Path(args.out)
     store.check_free(out)
     snapshot = fresh(args, progress)
     size = store.write(snapshot, out)
+    if args.json:
+        print_json({
+            "out": out, "bytes": size, "subjects": list(snapshot.subjects),
+            "sides": list(snapshot.sides), "absent": snapshot.absent,
+        })  # fmt: skip
+        return 0
     for side, reason in snapshot.absent.items():
         print(f"{side} is not in this snapshot: {reason}", file=sys.stderr)
     print(f"{out}: {len(snapshot.subjects)} subjects, {size / 1e6:.1f} MB, "

@@ -193,6 +193,35 @@ def test_one_side_alone_is_compared_and_the_other_is_said(folder: Path, tmp_path
     assert "not asked for" in found.sentence
 
 
+def test_the_matrix_is_a_table_or_json(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("base", "mxnet-1.8.0"):
+        shutil.copytree(folder, tmp_path / name)
+    assert main(["matrix", str(tmp_path)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[:2] for line in table[2:]] == [
+        ["| mxnet-1.8.0 (MXNet)", "unchanged"], ["| mxnet-1.8.0 (torch)", "unchanged"],
+    ]  # fmt: skip
+    assert main(["matrix", str(tmp_path), "--json"]) == 0
+    (comparison,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert comparison["ok"]
+    assert set(comparison["sides"]) == {"gluon", "torch"}
+
+
+def test_the_command_says_what_it_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "fresh", lambda *_: take_snapshot([plain_subject()]))
+    assert main(["snapshot", str(tmp_path / "s"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said.pop("bytes") > 1000
+    assert said == {
+        "out": str(tmp_path / "s"), "subjects": ["optimizers", "plain"], "sides": ["gluon", "torch"],
+        "absent": {},
+    }  # fmt: skip
+
+
 def test_comparing_nothing_is_no_pass(folder: Path) -> None:
     old = store.read(folder)
     found = compared(old, Snapshot(old.fingerprint, old.settings))
