@@ -217,8 +217,8 @@ def test_the_command_says_what_it_recorded(
     said = json.loads(capsys.readouterr().out)
     assert said.pop("bytes") > 1000
     assert said == {
-        "out": str(tmp_path / "s"), "subjects": ["optimizers", "plain"], "sides": ["gluon", "torch"],
-        "absent": {},
+        "out": str(tmp_path / "s"), "subjects": ["optimizers", "plain"],
+        "sides": ["gluon", "torch"], "absent": {},
     }  # fmt: skip
 
 
