@@ -200,9 +200,11 @@ def test_every_flag_of_the_pages_is_in_the_help(command: Command) -> None:
     module = importlib.import_module(command.module)
     if not hasattr(module, "main"):
         module = importlib.import_module(f"{command.module}.__main__")
+    # `python -m parity_tests --report DIR` is `gluon-parity check --report DIR`
+    subcommand = command.subcommand or getattr(getattr(module, "COMMANDS", None), "default", "")
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-        module.main([*([command.subcommand] if command.subcommand else []), "--help"])
+        module.main([*([subcommand] if subcommand else []), "--help"])
     assert set(command.flags) <= set(re.findall(r"--[a-z0-9-]+", said.getvalue()))
 
 
