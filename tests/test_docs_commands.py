@@ -31,6 +31,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gluon_cnn_parity import SCRIPTS
 from cnn_data.tests.makers import write_mnist
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,16 +46,16 @@ _DOWNLOAD = "it downloads"
 # page, words that are in this block alone, and when it runs or why it does not
 BLOCKS: list[tuple[str, str, str]] = [
     ("README.md", "snapshot baseline", SLOW),
-    ("README.md", "gluon_cnn.export", FAST),
+    ("README.md", "gluon-cnn export", FAST),
     ("README.md", "check_parity(", FAST),
     ("README.md", "'.[cpu]' &&", SLOW),
     ("README.md", "'.[cpu,test]' && pytest", _SUITE),
-    ("README.md", "gluon_cnn.evaluate", SLOW),
+    ("README.md", "gluon-cnn evaluate", SLOW),
     ("CONTRIBUTING.md", ".venv", f"{_DOWNLOAD} 2 GB; `.ci/run` does the same"),
     ("CONTRIBUTING.md", "pytest -n 0", FAST),
     ("CONTRIBUTING.md", "mypy .", "it needs the extras lint and docs; `.ci/run` runs it"),
     ("docs/gpu.md", "--ctx gpu", _GPU),
-    ("docs/leaving-mxnet.md", "gluon_cnn.export", FAST),
+    ("docs/leaving-mxnet.md", "gluon-cnn export", FAST),
     ("docs/leaving-mxnet.md", "python -m mxnet_files exports", FAST),
     ("docs/leaving-mxnet.md", "load_symbol(", FAST),
     ("docs/leaving-mxnet.md", "mxnet_files.checking.zoo", SLOW),
@@ -65,24 +66,24 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/parity.md", "project_case(", FAST),
     ("docs/parity.md", "--report parity-report", SLOW),
     ("docs/parity.md", "--level optimizer,training", SLOW),
-    ("docs/parity.md", "--faults", SLOW),
+    ("docs/parity.md", "gluon-parity faults", SLOW),
     ("docs/parity.md", "pytest parity_tests", _SUITE),
     ("docs/safety.md", "pytest -m slow", _SUITE),
     ("docs/safety.md", "fuzzing", f"{_DOWNLOAD} atheris; test_data_fuzz.py runs the same targets"),
     ("docs/scaling.md", "--launcher ssh", _MACHINES),
-    ("docs/speed.md", "gluon_cnn.runtime --tune", SLOW),
-    ("docs/speed.md", "gluon_cnn.runtime\n", FAST),
+    ("docs/speed.md", "gluon-cnn runtime --tune", SLOW),
+    ("docs/speed.md", "gluon-cnn runtime\n", FAST),
     ("docs/speed.md", "benchmarks --data-dir", "it measures for an hour on a machine of its own; "
                                                "benchmarks/tests run a quick form"),
     ("docs/speed.md", "benchmarks.imported", "it measures on a machine of its own; "
                                              "benchmarks/tests run a quick form"),
     ("docs/train.md", "'.[cpu]' &&", SLOW),
     ("docs/train.md", "mnist_bn_cnn", SLOW),
-    ("docs/train.md", "gluon_cnn.evaluate", SLOW),
+    ("docs/train.md", "gluon-cnn evaluate", SLOW),
     ("docs/train.md", "get_model(", FAST),
-    ("docs/train.md", "cnn_data.prepare", _DOWNLOAD),
+    ("docs/train.md", "gluon-cnn prepare", _DOWNLOAD),
     ("docs/train.md", "--ctx gpu:0,1", _GPU),
-    ("docs/train.md", "gluon_cnn.launch", SLOW),
+    ("docs/train.md", "gluon-cnn launch", SLOW),
     ("docs/train.md", "torchrun", SLOW),
     ("docs/upgrades.md", "snapshot baseline", SLOW),
     ("docs/upgrades.md", "--parity-update", SLOW),
@@ -165,7 +166,7 @@ def test_a_block_without_an_entry_is_seen() -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """`python -m MODULE [SUBCOMMAND] --flag …`, as a page has it."""
+    """`python -m MODULE [SUBCOMMAND] --flag …`, or a console script, as a page has it."""
 
     module: str
     subcommand: str
@@ -174,15 +175,16 @@ class Command:
 
 def commands_of(text: str) -> Iterator[Command]:
     """The Python commands of a shell block."""
-    for line in re.split(r"\n|&&", text.replace("\\\n", " ")):
-        words = shlex.split(line, comments=True)
-        while "-m" in words and words[0] != "pytest":
-            module, words = words[words.index("-m") + 1], words[words.index("-m") + 2 :]
-            end = words.index("--") if "--" in words else len(words)
-            flags = sorted({w.partition("=")[0] for w in words[:end] if w.startswith("--")})
-            first = words[0] if words[:1] and words[0].isalpha() else ""
-            yield Command(module, first, tuple(flags))
-            words = words[end:]
+    for line in re.split(r"\n|&&|--(?= )", text.replace("\\\n", " ")):
+        program, *words = shlex.split(line, comments=True) or [""]
+        if program in SCRIPTS:
+            words = ["-m", SCRIPTS[program], *words]
+        if program == "pytest" or "-m" not in words:
+            continue
+        _, module, *words = words[words.index("-m") :]
+        subcommand = words[0] if words and re.fullmatch("[a-z]+", words[0]) else ""
+        flags = sorted({word.partition("=")[0] for word in words if word.startswith("--")})
+        yield Command(module, subcommand, tuple(flags))
 
 
 COMMANDS = sorted(
@@ -211,7 +213,8 @@ def test_every_flag_of_the_pages_is_in_the_help(command: Command) -> None:
 # --- what runs
 
 _USERS_PAGES = ("docs/upgrades.md",)  # read in a repository of the user's own
-_WRAPPERS = {
+_WRAPPERS: dict[str, tuple[str, ...]] = {
+    **{script: ("-m", package) for script, package in SCRIPTS.items()},
     "python": (),
     "pytest": ("-m", "pytest", "-p", "no:cacheprovider"),
     "torchrun": ("-m", "torch.distributed.run"),
