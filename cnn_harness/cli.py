@@ -8,65 +8,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
 
-from gluon_cnn_parity import DISTRIBUTION, EXTRAS, __version__, did_you_mean, missing, program
+from gluon_cnn_parity import EXTRAS, Parser, missing, one_line, program
 from cnn_harness.errors import CommandError, MissingExtra, UsageError
 from cnn_harness.jobs.stop import Interrupted
 
 __all__ = ["Parser", "finite_float", "natural", "positive", "print_json", "run"]
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default where there is one: None and False say no more than that a flag is unset."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
-
-
-class Parser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` that shows defaults in `--help` and reports bad usage in one line.
-
-    Errors go to stderr as `PROG: error: MESSAGE` and exit with status 2. Abbreviated flags are
-    off: a script that says `--data` must not change meaning when a flag `--dataset` is added.
-    `prog` names a command where it was not started by the user, but called.
-    """
-
-    def __init__(self, *, prog: str, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", _Formatter)
-        kwargs.setdefault("allow_abbrev", False)
-        super().__init__(prog=program(prog), **kwargs)
-        if self.add_help:
-            self.add_argument(
-                "--version", action="version", version=f"{DISTRIBUTION} {__version__}",
-                help="show the version of this project and exit",
-            )  # fmt: skip
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        try:
-            super()._check_value(action, value)
-        except argparse.ArgumentError as error:
-            nearest = did_you_mean(str(value), map(str, action.choices or ()))
-            raise argparse.ArgumentError(action, f"{error.message}{nearest}") from None
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
-
-
-def one_line(message: object) -> str:
-    """The message with every run of white space folded to one space, and nothing unprintable.
-
-    Names out of files end in messages; a terminal would obey the control characters in them.
-
-    >>> one_line("a\\n b\\x1b[31m")
-    'a b\\\\x1b[31m'
-    """
-    folded = " ".join(str(message).split())
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in folded
-    )
 
 
 def positive(text: str) -> int:

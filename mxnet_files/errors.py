@@ -1,8 +1,8 @@
-"""The one error of the importer."""
+"""What the importer and its commands refuse."""
 
 from __future__ import annotations
 
-__all__ = ["SymbolError"]
+__all__ = ["SymbolError", "UsageError"]
 
 
 class SymbolError(ValueError):
@@ -10,3 +10,7 @@ class SymbolError(ValueError):
 
     The message is one line that names the node or key, what arrived and what was expected.
     """
+
+
+class UsageError(SymbolError):
+    """The command line is wrong: what arrived, what was expected."""

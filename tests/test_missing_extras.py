@@ -71,6 +71,9 @@ MXNET = "mxnet is not installed: pip install -e '.[cpu]'"
         ("mxnet", "gluon_cnn.runtime", MXNET),
         ("mxnet", "gluon_cnn models", MXNET),
         ("mxnet", "parity_tests --model lenet", MXNET),
+        ("torch", "mxnet_files convert x-symbol.json x.params", TORCH),
+        ("torch", "mxnet_files zoo", TORCH),
+        ("torch", "mxnet_files x-symbol.json x.params", TORCH),
     ],
 )
 def test_a_command_says_it_in_one_line(python: Run, hidden: str, command: str, said: str) -> None:
@@ -105,6 +108,8 @@ def test_an_import_says_it_in_its_error(python: Run, hidden: str, line: str, sai
         ("mxnet,torch,jinja2,onnx", "parity_tests --help"),
         ("mxnet,torch,jinja2,onnx", "cnn_data.prepare --help"),
         ("mxnet,torch,jinja2,onnx", "torch_ref.transfer --help"),
+        ("mxnet,torch,jinja2,onnx", "mxnet_files --help"),
+        ("mxnet,jinja2,onnx", "mxnet_files convert --help"),
         ("torch,jinja2,onnx", "gluon_cnn train --help"),
         ("mxnet,jinja2,onnx", "torch_ref.train --help"),
         ("mxnet,onnx", "parity_tests snapshot --help"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from gluon_cnn_parity import DISTRIBUTION, __version__, did_you_mean, program
+from gluon_cnn_parity import Parser, did_you_mean, one_line
 from cnn_data.catalog import CATALOG, entry_for
 from cnn_data.errors import DataError
 from cnn_data.load import FOLDER, data_folder
@@ -44,13 +43,6 @@ def prepare(name: str, data_dir: str | Path | None = None, *, progress: bool = F
     return build(entry, folder, files, progress=progress)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Bad usage in one line; `cnn_harness.cli` has more, but nothing here imports that room."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see --help)\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed with one line on stderr, 2 bad usage."""
     try:
@@ -60,10 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    parser = _Parser(
-        prog=program("python -m cnn_data.prepare"),
+    parser = Parser(
+        prog="python -m cnn_data.prepare",
         description="Download a data set and prepare it for training without TensorFlow.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(CATALOG)}")
     parser.add_argument(
@@ -72,18 +63,7 @@ def _main(argv: Sequence[str] | None) -> int:
         default="~/tensorflow_datasets",
         help="where it goes; original files that lie there are used instead of a download",
     )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="print one JSON object on stdout",
-    )
-    parser.add_argument(
-        "--version",
-        action="version",
-        version=f"{DISTRIBUTION} {__version__}",
-        help="show the version of this project and exit",
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     args = parser.parse_args(argv)
     if args.name not in CATALOG:
         nearest = did_you_mean(args.name, CATALOG)
@@ -93,10 +73,10 @@ def _main(argv: Sequence[str] | None) -> int:
         path = prepare(args.name, args.data_dir, progress=sys.stderr.isatty())
         result = {"name": args.name, "path": str(path), **_counts(path)}
     except (DataError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     result["seconds"] = round(time.perf_counter() - began, 2)
-    if "json" in args:
+    if args.json:
         print(json.dumps(result))
     else:
         print(f"{args.name}: {result['train']} training and {result['test']} test images in {path}")

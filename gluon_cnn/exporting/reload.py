@@ -20,7 +20,8 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 
-from cnn_harness.cli import Parser, one_line, run
+from gluon_cnn_parity import one_line
+from cnn_harness.cli import Parser, run
 from cnn_harness.errors import CommandError
 from gluon_cnn.exporting.exported import INPUT, find_manifest, open_exported
 

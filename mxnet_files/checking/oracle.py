@@ -14,14 +14,17 @@ __all__ = ["Oracle", "import_mxnet"]
 
 
 def import_mxnet() -> Any:
-    """The package, or a SymbolError where it is not installed."""
+    """The package. Raises: ModuleNotFoundError without it, SymbolError for an untried version."""
     try:
         import mxnet_compat
 
         mxnet_compat.install()  # first: MXNet beside a current numpy
         import mxnet
-    except ImportError:
-        raise SymbolError("MXNet is not installed: nothing to check against") from None
+    except ModuleNotFoundError:
+        message = "MXNet is not installed: nothing to check against"
+        raise ModuleNotFoundError(message, name="mxnet") from None
+    except ImportError as error:
+        raise SymbolError(str(error)) from None
     return mxnet
 
 

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnn_harness.cli import Parser, run
+from gluon_cnn_parity import Parser, did_you_mean
 from mxnet_files.build import strip_prefixes
 from mxnet_files.checking.check import CheckReport, compare_with_mxnet
-from mxnet_files.errors import SymbolError
+from mxnet_files.cli import run
 from mxnet_files.layers import BatchNorm
 from mxnet_files.load import import_symbol, load_symbol
 from mxnet_files.reading.params_file import read_params, write_params
@@ -116,7 +116,7 @@ def check_model(name: str, folder: Path, side: int = 0) -> tuple[CheckReport, fl
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check models and print the table in Markdown; 1 if any differs from MXNet."""
-    return run(lambda: _main(argv), errors=(SymbolError,))
+    return run(lambda: _main(argv), "python -m mxnet_files.checking.zoo")
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -125,7 +125,8 @@ def _main(argv: Sequence[str] | None) -> int:
     options = parser.parse_args(argv)
     unknown = [name for name in options.models if name not in MODELS]
     if unknown:
-        parser.error(f"unknown models {', '.join(unknown)}; known: {', '.join(MODELS)}")
+        nearest = did_you_mean(unknown[0], MODELS)
+        parser.error(f"unknown models {', '.join(unknown)}; known: {', '.join(MODELS)}{nearest}")
     print("\n".join(HEADING))
     failures: list[str] = []
     reports: dict[str, CheckReport] = {}

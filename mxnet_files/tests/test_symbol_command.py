@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mxnet_files.__main__ import main
+from mxnet_files.__main__ import COMMANDS, main
 from mxnet_files.reading.params_file import write_params
 
 S = mx.sym
@@ -196,8 +196,8 @@ def test_check_without_mxnet(
     files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "mxnet", None)
-    assert main([*files, "--check", *SHAPE]) == 1
-    assert "MXNet is not installed" in capsys.readouterr().err
+    assert main([*files, "--check", *SHAPE]) == 2
+    assert "mxnet is not installed: pip install -e '.[cpu]'" in capsys.readouterr().err
 
 
 def test_an_input_that_does_not_fit_is_one_line(
@@ -207,3 +207,42 @@ def test_an_input_that_does_not_fit_is_one_line(
     error = capsys.readouterr().err
     assert "--input-shape" in error
     assert error.count("\n") == 1
+
+
+def test_the_commands_have_names(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", *files, "--out", str(tmp_path / "x.pt2"), *SHAPE]) == 0
+    assert "torch.export program" in capsys.readouterr().out
+    assert main(["check", *files, *SHAPE, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["check"]["ok"] is True
+    assert main(["zoo", "resnet50"]) == 2
+    assert "did you mean resnet50_v" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "mxnet-files: error: no command, expected one of convert, check, zoo (see --help)"),
+        (["chek"], "no command 'chek', expected one of convert, check, zoo; did you mean check?"),
+        (["check", "x-symbol.json"], "mxnet-files check: error: the following arguments are"),
+        (["x-symbol.json"], "mxnet-files convert: error: the following arguments are required"),
+        (["--no-such"], "mxnet-files convert: error: "),
+    ],
+)
+def test_what_is_no_command_is_one_line_and_2(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+    for name in COMMANDS:
+        assert main([name, "--help"]) == 0
+        assert main([name, "--version"]) == 0

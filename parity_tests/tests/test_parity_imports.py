@@ -19,7 +19,7 @@ ALLOWED = {
     "cnn_data": set(),
     "cnn_harness": {"cnn_data"},
     "gluon_cnn": {"cnn_data", "cnn_harness"},
-    "mxnet_files": {"cnn_harness"},
+    "mxnet_files": set(),
     "torch_ref": {"cnn_data", "cnn_harness", "mxnet_files"},
     "parity_tests": {"cnn_data", "cnn_harness", "gluon_cnn", "torch_ref", "mxnet_files"},
     "benchmarks": {"cnn_data", "cnn_harness", "gluon_cnn", "torch_ref", "mxnet_files"},

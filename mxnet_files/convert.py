@@ -1,0 +1,174 @@
+"""`mxnet-files convert x-symbol.json x-0000.params --out x.pt2 [--onnx] [--check]`, `check`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, fx
+
+from gluon_cnn_parity import Parser
+from mxnet_files.checking.check import CheckReport, check_files
+from mxnet_files.cli import print_json, run
+from mxnet_files.errors import SymbolError, UsageError
+from mxnet_files.load import load_symbol
+from mxnet_files.save import example_inputs, save_onnx, save_program
+
+__all__ = ["check", "main"]
+
+IMAGE = (1, 3, 224, 224)
+
+
+def convert_parser() -> Parser:
+    """The flags of `convert`."""
+    parser = file_parser(
+        "mxnet-files convert",
+        "Import an MXNet symbol and its parameters into PyTorch, without MXNet.",
+    )
+    parser.add_argument("--out", type=Path, help="write a torch.export program here (*.pt2)")
+    parser.add_argument("--onnx", action="store_true", help="write ONNX beside it, as *.onnx")
+    parser.add_argument("--check", action="store_true", help="compare with MXNet, if installed")
+    parser.add_argument("--code", action="store_true", help="print the module's code")
+    return parser
+
+
+def check_parser() -> Parser:
+    """The flags of `check`, which converts and writes nothing."""
+    parser = file_parser(
+        "mxnet-files check",
+        "Import an MXNet symbol and its parameters, and compare every node with MXNet's.",
+    )
+    parser.set_defaults(check=True, out=None, onnx=False, code=False)
+    return parser
+
+
+def file_parser(prog: str, description: str) -> Parser:
+    """The arguments of every command that opens a model's two files."""
+    parser = Parser(prog=prog, description=description)
+    parser.add_argument("symbol", type=Path, help="the *-symbol.json file")
+    parser.add_argument("params", type=Path, help="the *.params file")
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        type=input_shape,
+        metavar="[NAME=]N,C,H,W",
+        help="shape of an input, once for each; one input without it is 1,3,224,224",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`data=1,3,224,224` or `1,3,224,224`."""
+    name, _, sizes = text.rpartition("=")
+    try:
+        shape = tuple(int(size) for size in sizes.split(","))
+    except ValueError:
+        shape = (0,)
+    if not all(0 < size < 2**31 for size in shape):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected positive sizes as 1,3,224,224")
+    return name, shape
+
+
+def choose_shapes(
+    module: fx.GraphModule, given: Sequence[tuple[str, tuple[int, ...]]]
+) -> dict[str, tuple[int, ...]]:
+    """A shape for every required input, by MXNet's name."""
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    names = [module.meta["mxnet_inputs"][node.target] for node in placeholders if not node.args]
+    if not given and len(names) == 1:
+        return {names[0]: IMAGE}
+    if len(names) == 1 and len(given) == 1 and not given[0][0]:
+        return {names[0]: given[0][1]}
+    shapes = dict(given)
+    if set(shapes) != set(names) or len(shapes) != len(given):
+        wanted = " ".join(f"--input-shape {name}=…" for name in names)
+        raise UsageError(f"the graph's inputs are {', '.join(names)}; say {wanted}")
+    return {name: shapes[name] for name in names}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Import, check, save; 0 on success, 2 on bad usage, 1 on failure."""
+    return run(lambda: convert(convert_parser().parse_args(argv)), "mxnet-files convert")
+
+
+def check(argv: Sequence[str] | None = None) -> int:
+    """Import and check; 0 where every node agrees with MXNet, 1 where one does not."""
+    return run(lambda: convert(check_parser().parse_args(argv)), "mxnet-files check")
+
+
+def convert(options: argparse.Namespace) -> int:
+    """The command after its flags are read."""
+    if options.onnx and options.out is None:
+        raise UsageError("--onnx writes beside --out, which is missing")
+    if options.out is not None and options.out.suffix != ".pt2":
+        raise UsageError(
+            f"--out {options.out} is a torch.export program: expected a name that ends in .pt2 "
+            "(--onnx writes the same name with .onnx beside it)"
+        )
+    module = load_symbol(options.symbol, options.params)
+    shapes = choose_shapes(module, options.input_shape or [])
+    summary: dict[str, Any] = {
+        "inputs": {name: list(shape) for name, shape in shapes.items()},
+        "parameters": sum(value.numel() for value in module.parameters()),
+    }
+    lines = [f"{options.symbol.name}: {summary['parameters']:,} parameters"]
+    if options.code:
+        lines.append(module.code.strip())
+    if options.check:
+        report = check_files(options.symbol, options.params, shapes)
+        summary["check"] = described(report)
+        lines.append(sentence(report))
+        if not report.ok:
+            raise SymbolError("the import differs from MXNet: " + "; ".join(report.failures[:5]))
+    if options.out is not None:
+        save(module, example_inputs(list(shapes.values())), options, summary, lines)
+    if options.json:
+        print_json(summary)
+    else:
+        print("\n".join(lines))
+    return 0
+
+
+def save(
+    module: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    options: argparse.Namespace,
+    summary: dict[str, Any],
+    lines: list[str],
+) -> None:
+    """Write the files asked for."""
+    shape = save_program(module, inputs, options.out)
+    lines.append(f"{options.out}: torch.export program, input {shape}, read back and run")
+    summary["program"] = str(options.out)
+    if options.onnx:
+        path = options.out.with_suffix(".onnx")
+        verified = save_onnx(module, inputs, path) or "nothing (onnx, onnxruntime not installed)"
+        lines.append(f"{path}: ONNX opset 13, verified by {verified}")
+        summary["onnx"] = str(path)
+
+
+def described(report: CheckReport) -> dict[str, Any]:
+    """The report as JSON."""
+    return {
+        "nodes": report.nodes,
+        "dtype": report.dtype,
+        "compared": len(report.local),
+        "worst_local_units": report.worst.units,
+        "worst_node": report.worst.name,
+        "mxnet_float32_error": report.mxnet_error,
+        "import_float32_error": report.import_error,
+        "ok": report.ok,
+    }
+
+
+def sentence(report: CheckReport) -> str:
+    """The report in a line."""
+    worst = report.worst
+    return (
+        f"MXNet: {len(report.local)} of {report.nodes} nodes compared in {report.dtype}, worst "
+        f"{worst.units:.1f} units at {worst.name}; float32 outputs {report.import_error:.1e} from "
+        f"the float64 referee, MXNet's own {report.mxnet_error:.1e}"
+    )
