@@ -1,5 +1,6 @@
 """What README, docs and site promise of themselves: links, words, the picture of the packages."""
 
+import ast
 import configparser
 import doctest
 import importlib.util
@@ -91,3 +92,59 @@ def test_links_of_the_site_are_relocated() -> None:
     hooks = load("docs/site_hooks.py")
     assert doctest.testmod(hooks) == doctest.TestResults(failed=0, attempted=3)
     assert [path for path in hooks.OUTSIDE if not (ROOT / path).exists()] == []
+
+
+def recipes() -> dict[str, str]:
+    """The recipes of design.md, by what they add."""
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    parts = re.split(r"^### … (.+)$", text.partition("## Where do I add …")[2], flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def names_of(recipe: str) -> list[tuple[str, list[str]]]:
+    """Each path that a recipe names, with the names that follow it up to the next path."""
+    found: list[tuple[str, list[str]]] = []
+    for span in re.findall(r"`([^`\n]+)`", recipe):
+        if "/" in span and " " not in span:
+            found.append((span, []))
+        elif found and re.fullmatch(r"[A-Za-z_]\w*", span):
+            found[-1][1].append(span)
+    return found
+
+
+def lacks(path: str, names: list[str]) -> list[str]:
+    """The names that a file of the repository does not define, or the path of no file."""
+    if not (ROOT / path).exists():
+        return [path]
+    if not path.endswith(".py"):
+        return []
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    defined = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    defined |= {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    return [name for name in names if name not in defined]
+
+
+def test_there_are_five_recipes() -> None:
+    assert list(recipes()) == ["a model", "a layer", "an operator", "a tolerance", "a fault"]
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_what_a_recipe_names_is_there(name: str) -> None:
+    named = names_of(recipes()[name])
+    assert len(named) > 1
+    assert [missing for path, names in named for missing in lacks(path, names)] == []
+
+
+def test_a_recipe_that_is_out_of_date_is_seen() -> None:
+    assert names_of("1. `a/b.py`, `C` and `d` in `e/`") == [("a/b.py", ["C", "d"]), ("e/", [])]
+    assert lacks("gluon_cnn/models/no_such.py", []) == ["gluon_cnn/models/no_such.py"]
+    assert lacks("gluon_cnn/models/vgg.py", ["vgg", "no_such"]) == ["no_such"]
+
+
+def test_the_readme_begins_each_recipe_where_design_does() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| to add |")[2]
+    for name, recipe in recipes().items():
+        (row,) = re.findall(rf"^\| {name} \| (.+) \|$", table, re.MULTILINE)
+        paths = re.findall(r"`([^`]+/[^`]*)`", row)
+        assert paths
+        assert [path for path in paths if f"`{path}`" not in recipe] == []
