@@ -20,7 +20,7 @@ EVERY = 100  # batches between two looks at the test accuracy
 
 def measure(case: Case) -> dict[str, Any]:
     """Floating-point operations a second of an n×n product, n the case's batch."""
-    from benchmarks.child import step_times
+    from benchmarks.timing import step_times
 
     n = case.batch
     rng = np.random.default_rng(0)

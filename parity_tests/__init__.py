@@ -20,7 +20,9 @@ if find_spec("mxnet") is not None:
 
 from parity_tests.backends.leaves import ParityError
 from parity_tests.numerics.compare import Mismatch, Verdict, compare
-from parity_tests.reporting.report import Coverage, Divergence, Report, Row
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.results import Divergence
+from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import LEVELS
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from parity_tests.levels.multi_device.level import SCALE_MODELS, check_scale
 from parity_tests.levels.optimizer.updates import check_optimizer
 from parity_tests.levels.training.level import check_training
 from parity_tests.reporting.files import write_report
-from parity_tests.reporting.report import SCHEMA, Report
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.results import SCHEMA
 from parity_tests.reporting.table import table
 from parity_tests.reporting.verdicts import LEVELS, Level
 

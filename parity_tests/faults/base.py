@@ -1,4 +1,4 @@
-"""What a fault is, and what became of it."""
+"""What a fault is, and where a report sees one first."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from parity_tests.reporting.report import Report
-from parity_tests.reporting.verdicts import LEVELS, Level
+from parity_tests.reporting.kill_matrix import Outcome
+from parity_tests.reporting.results import Results
+from parity_tests.reporting.verdicts import Level
 
-__all__ = ["GROUPS", "MATRIX_LEVELS", "Fault", "Found", "Outcome", "found_in"]
+__all__ = ["GROUPS", "Fault", "Found", "found_in"]
 
 GROUPS = (
     "weights", "structure", "arithmetic", "batchnorm", "loss", "optimizer", "data", "artefacts",
     "checker",
 )  # fmt: skip
-MATRIX_LEVELS = (*LEVELS, Level.SELF_TEST)
 
 
 @dataclass(frozen=True)
@@ -68,52 +68,7 @@ class Fault:
         )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What the checker made of one fault: plain data, a row of the kill matrix.
-
-    `level`, `path` and `expected_diagnosis` are what was expected, `caught_level`, `caught_path`
-    and `diagnosis` what was found; all three are empty where it escaped.
-    """
-
-    fault: str
-    group: str
-    where: str
-    imitates: str
-    source: str
-    level: Level
-    path: str
-    caught_level: Level
-    caught_path: str
-    diagnosis: str
-    expected_diagnosis: str
-    message: str
-    seconds: float
-
-    @property
-    def caught(self) -> bool:
-        return bool(self.caught_level)
-
-    @property
-    def right_level(self) -> bool:
-        return self.caught and self.caught_level == self.level
-
-    @property
-    def right_path(self) -> bool:
-        return self.right_level and self.caught_path == self.path
-
-    @property
-    def diagnosed(self) -> bool:
-        """By the right name."""
-        return bool(self.diagnosis) and self.diagnosis == self.expected_diagnosis
-
-    @property
-    def misdiagnosed(self) -> bool:
-        """A name that is not the right one, or one where there is none to give."""
-        return bool(self.diagnosis) and not self.diagnosed
-
-
-def found_in(report: Report) -> Found:
+def found_in(report: Results) -> Found:
     """What a report says first."""
     first = report.first_divergence
     if first is None:

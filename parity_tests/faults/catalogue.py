@@ -1,7 +1,8 @@
 """The fault catalogue, and what the checker makes of it: the kill matrix.
 
-from parity_tests.faults.catalogue import FAULTS, kill_matrix
-outcomes = kill_matrix()
+from parity_tests.faults.catalogue import outcomes
+for outcome in outcomes():
+    print(outcome.fault, outcome.caught_level)
 
 A checker is worth what it catches. Every entry of FAULTS is planted into something that is right,
 and must be seen first at the level and path that it belongs to.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from parity_tests.faults.base import GROUPS, MATRIX_LEVELS, Fault, Found, Outcome
+from parity_tests.faults.base import Fault
 from parity_tests.faults.kinds.arithmetic import ARITHMETIC
 from parity_tests.faults.kinds.artefacts import ARTEFACTS
 from parity_tests.faults.kinds.batchnorm import BATCHNORM
@@ -21,17 +22,9 @@ from parity_tests.faults.kinds.streams import DATA
 from parity_tests.faults.kinds.structure import STRUCTURE
 from parity_tests.faults.kinds.training import LOSS
 from parity_tests.faults.kinds.weights import WEIGHTS
+from parity_tests.reporting.kill_matrix import Outcome
 
-__all__ = [
-    "FAULTS",
-    "GROUPS",
-    "MATRIX_LEVELS",
-    "Fault",
-    "Found",
-    "Outcome",
-    "kill_matrix",
-    "outcomes",
-]
+__all__ = ["FAULTS", "outcomes"]
 
 FAULTS: tuple[Fault, ...] = (
     *WEIGHTS,
@@ -50,8 +43,3 @@ def outcomes(faults: Iterable[Fault] = FAULTS) -> Iterator[Outcome]:
     """Plant one fault after the other; each outcome as it comes."""
     for fault in faults:
         yield fault.outcome()
-
-
-def kill_matrix(faults: Iterable[Fault] = FAULTS) -> list[Outcome]:
-    """What the checker made of every fault, in the catalogue's order."""
-    return list(outcomes(faults))

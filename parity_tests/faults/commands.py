@@ -11,10 +11,10 @@ from cnn_harness.cli import Parser, positive, print_json, run
 from parity_tests.api import check_parity
 from parity_tests.backends.leaves import ParityError
 from parity_tests.cases.random_pairs import random_case
-from parity_tests.faults.catalogue import FAULTS, Outcome, outcomes
-from parity_tests.faults.kill_matrix import kill_matrix, score
+from parity_tests.faults.catalogue import FAULTS, outcomes
 from parity_tests.reporting.files import write_report
-from parity_tests.reporting.report import SCHEMA
+from parity_tests.reporting.kill_matrix import Outcome, kill_matrix, score
+from parity_tests.reporting.results import SCHEMA
 
 __all__ = ["clean_command", "faults_command", "plant", "planted", "printed", "try_clean"]
 

@@ -20,7 +20,7 @@ from parity_tests.levels.diagnosis.hypotheses import (
     the_one,
 )
 from parity_tests.levels.referee import Subject
-from parity_tests.reporting.report import Row
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Mode, Side
 
 __all__ = ["explain_between"]

@@ -19,7 +19,8 @@ from cnn_harness.config import TrainConfig
 from gluon_cnn.training.staging import Staging
 from parity_tests.levels.diagnosis.data import explain_images, explain_labels
 from parity_tests.numerics.compare import Verdict, bits_equal
-from parity_tests.reporting.report import Coverage, Report, Row
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Status
 
 __all__ = ["check_data", "data_rows"]

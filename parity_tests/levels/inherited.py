@@ -12,7 +12,7 @@ from parity_tests.levels.envelope import Envelope
 from parity_tests.levels.local import content_of
 from parity_tests.levels.referee import Subject
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
-from parity_tests.reporting.report import Row
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["judged_keys", "with_the_other_side"]

@@ -23,7 +23,7 @@ from parity_tests.numerics import conventions
 from parity_tests.numerics.compare import EXACT, Verdict, compare, tolerance
 from parity_tests.numerics.scales import Scales, scales_of
 from parity_tests.pairing.structure import Pair
-from parity_tests.reporting.report import Row
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["Truth", "content_of", "local_rows", "mode_of", "truth_of", "upstream_for"]

@@ -22,7 +22,7 @@ from parity_tests.backends.leaves import Leaf, Tensor, leaves_of
 from parity_tests.backends.runs import NET
 from parity_tests.numerics.compare import bits_equal
 from parity_tests.pairing.structure import Pairing
-from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Status
 
 __all__ = ["TransferMap", "copy_weights", "project_map", "weights_rows"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from parity_tests.backends.leaves import ABSORBED, Leaf
 from parity_tests.backends.runs import NET
-from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Level, Side, Status
 
 __all__ = ["Pair", "Pairing", "pair_leaves", "structure_rows"]

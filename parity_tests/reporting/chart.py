@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from parity_tests.reporting.drift import Drift
-from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.results import Results
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Side, Status
 
 __all__ = ["Picture", "inherited_picture", "local_picture"]
@@ -55,7 +56,7 @@ class Picture:
     height: float = TOP + HEIGHT + FOOT
 
 
-def local_picture(report: Report, level: Level) -> Picture | None:
+def local_picture(report: Results, level: Level) -> Picture | None:
     """Float32 error over bound: every layer alone, or of other levels the worst there is."""
     alone = level in (Level.FORWARD, Level.BACKWARD)
     how = "each layer alone, on the same input, " if alone else ""
@@ -83,7 +84,7 @@ def local_picture(report: Report, level: Level) -> Picture | None:
     )
 
 
-def inherited_picture(report: Report, drifts: Sequence[Drift], level: Level) -> Picture | None:
+def inherited_picture(report: Results, drifts: Sequence[Drift], level: Level) -> Picture | None:
     """The whole net, each side's own stream: distance from float64, and the envelope."""
     chosen = _worst((d.path, "", d.share, d) for d in drifts if d.level == level)
     marks = []
@@ -110,7 +111,7 @@ def _picture(
     marks: list[Mark],
     bounds: Mapping[str, float],
     label: Callable[[int], str],
-    report: Report,
+    report: Results,
 ) -> Picture | None:
     paths = list(bounds)
     high = _log_of_largest(bounds.values())

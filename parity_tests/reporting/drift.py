@@ -10,12 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
-
-if TYPE_CHECKING:
-    from parity_tests.reporting.report import Row
 
 __all__ = ["Answer", "Drift", "answers", "drifts"]
 

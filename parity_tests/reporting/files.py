@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from cnn_harness.runfolder import replace_file
-from parity_tests.faults.base import Outcome
-from parity_tests.faults.kill_matrix import score
 from parity_tests.reporting.environment import environment
 from parity_tests.reporting.html import page
-from parity_tests.reporting.report import SCHEMA, Report
+from parity_tests.reporting.kill_matrix import Outcome, score
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.results import SCHEMA
 
 __all__ = ["document", "schema", "write_report"]
 

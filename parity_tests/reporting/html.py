@@ -16,12 +16,12 @@ with needs("parity"):
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-from parity_tests.faults.base import Outcome
-from parity_tests.faults.kill_matrix import kill_matrix
 from parity_tests.reporting.chart import inherited_picture, local_picture
 from parity_tests.reporting.drift import Drift
 from parity_tests.reporting.environment import environment
-from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.kill_matrix import Outcome, kill_matrix
+from parity_tests.reporting.results import Results
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import LEVELS, Check, Level, Status
 
 __all__ = ["page"]
@@ -30,7 +30,7 @@ FAILURES = 12  # rows of a net that are shown at once; the table of all comparis
 CARDS = 3  # divergences with their values; the rest are in their nets' sections
 
 
-def page(reports: Sequence[Report], outcomes: Sequence[Outcome] = ()) -> str:
+def page(reports: Sequence[Results], outcomes: Sequence[Outcome] = ()) -> str:
     """HTML with its style and script inside; whatever a net is named is escaped.
 
     `outcomes` are those of the fault catalogue. Only this page's own style and script may act in
@@ -76,7 +76,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _title(reports: Sequence[Report], failed: list[Report], outcomes: Sequence[Outcome]) -> str:
+def _title(reports: Sequence[Results], failed: list[Results], outcomes: Sequence[Outcome]) -> str:
     escaped = sum(not outcome.right_level for outcome in outcomes)
     if len(failed) == 1 and (first := failed[0].first_divergence) is not None:
         return f"Diverged at {first.path} ({first.level})" if first.path else "Diverged"
@@ -97,7 +97,7 @@ class _Layer:
     failed: int = 0
 
 
-def _view(report: Report, name: str) -> dict[str, Any]:
+def _view(report: Results, name: str) -> dict[str, Any]:
     drifts = report.drifts
     shown = [level for level in (Level.FORWARD, Level.BACKWARD) if level in report.levels]
     steps = [
@@ -124,13 +124,13 @@ def _view(report: Report, name: str) -> dict[str, Any]:
     }
 
 
-def _failures_first(report: Report) -> list[Row]:
+def _failures_first(report: Results) -> list[Row]:
     rows = report.failures + report.notes
     shown = {id(row) for row in rows}
     return rows + [row for row in report.rows if id(row) not in shown]
 
 
-def _level(report: Report, level: Level) -> dict[str, Any]:
+def _level(report: Results, level: Level) -> dict[str, Any]:
     rows = [row for row in report.rows if row.level == level]
     failed = any(row.status in (Status.DIVERGED, Status.NOT_COMPARED) for row in rows)
     count = report.compared(level)
@@ -145,7 +145,7 @@ def _level(report: Report, level: Level) -> dict[str, Any]:
     }
 
 
-def _layers(report: Report, drifts: Sequence[Drift]) -> list[_Layer]:
+def _layers(report: Results, drifts: Sequence[Drift]) -> list[_Layer]:
     """Every path of the levels that go layer by layer, in the order of computation."""
     layers: dict[str, _Layer] = {}
     for row in report.rows:

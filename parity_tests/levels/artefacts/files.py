@@ -41,7 +41,7 @@ from parity_tests.levels.artefacts.exported import (
 from parity_tests.levels.artefacts.graphs import Entry
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, Verdict, bits_equal, compare
-from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.table import NOT_COMPARED
 from parity_tests.reporting.verdicts import Check, Level, Mode, Status
 

@@ -31,7 +31,7 @@ from parity_tests.levels.diagnosis.graphs import explain_graph
 from parity_tests.levels.local import content_of
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
-from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["STEPS", "VARIANTS", "artefacts_rows"]

@@ -14,7 +14,7 @@ from parity_tests.levels.diagnosis.hypotheses import SLACK, close
 from parity_tests.levels.referee import DidNotRun, attempt
 from parity_tests.numerics.reference import oracle
 from parity_tests.pairing.structure import Pair, Pairing
-from parity_tests.reporting.report import Row
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["explain_structure"]

@@ -25,7 +25,8 @@ from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.resynchronised import resynchronised_rows
 from parity_tests.levels.training.trials import Trial, project_trial
 from parity_tests.numerics.compare import Verdict, bits_equal, compare
-from parity_tests.reporting.report import Coverage, Report, Row
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["SCALE_BATCH", "SCALE_MODELS", "check_scale", "scale_rows"]

@@ -17,7 +17,7 @@ import torch
 from cnn_harness.schedule import learning_rate
 from parity_tests.levels.diagnosis.updates import explain_rates
 from parity_tests.numerics.compare import compare
-from parity_tests.reporting.report import Coverage, Row
+from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Side
 
 __all__ = ["schedule_rows"]

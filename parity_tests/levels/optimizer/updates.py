@@ -27,7 +27,8 @@ from parity_tests.levels.optimizer.schedules import schedule_rows
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.numerics.compare import compare, tolerance
 from parity_tests.numerics.update_rules import Rule, Update, legible, updated
-from parity_tests.reporting.report import Coverage, Report, Row
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
 __all__ = ["COURSES", "STEPS", "Course", "check_optimizer", "judged_update", "optimizer_rows"]

@@ -18,7 +18,7 @@ from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.trials import Trial
 from parity_tests.numerics.compare import UNIT, compare
 from parity_tests.pairing.structure import Pairing
-from parity_tests.reporting.report import Row
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["TOGETHER", "free_rows"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from parity_tests.reporting.report import Row
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Status
 
 __all__ = ["Ledger"]

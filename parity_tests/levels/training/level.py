@@ -15,7 +15,8 @@ from parity_tests.levels.training.envelope import curve_rows
 from parity_tests.levels.training.free_running import free_rows
 from parity_tests.levels.training.resynchronised import resynchronised_rows
 from parity_tests.levels.training.trials import Trial, project_trial
-from parity_tests.reporting.report import Coverage, Report, Row
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Level
 
 __all__ = ["RESYNCHRONISED", "STEPS", "check_training", "training_rows"]

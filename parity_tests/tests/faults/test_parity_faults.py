@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from parity_tests.__main__ import main
-from parity_tests.faults.base import Found
-from parity_tests.faults.catalogue import FAULTS, GROUPS, MATRIX_LEVELS, Fault
-from parity_tests.faults.kill_matrix import score
+from parity_tests.faults.base import GROUPS, Fault, Found
+from parity_tests.faults.catalogue import FAULTS
 from parity_tests.faults.self_test import self_test
+from parity_tests.reporting.kill_matrix import MATRIX_LEVELS, score
 from parity_tests.reporting.verdicts import Level
 
 # Those that every run of the tests plants; `-m slow` plants the others.

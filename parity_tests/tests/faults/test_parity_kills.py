@@ -4,10 +4,9 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from parity_tests.faults.base import Outcome
-from parity_tests.faults.kill_matrix import kill_matrix, score
 from parity_tests.reporting.files import document, schema
 from parity_tests.reporting.html import page
+from parity_tests.reporting.kill_matrix import Outcome, kill_matrix, score
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level
 

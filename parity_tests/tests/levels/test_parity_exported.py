@@ -24,7 +24,8 @@ from parity_tests.levels.artefacts.files import exported_rows
 from parity_tests.levels.artefacts.hybridized import artefacts_rows
 from parity_tests.levels.referee import Subject
 from parity_tests.pairing.structure import pair_leaves
-from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.table import table
 from parity_tests.reporting.verdicts import Check, Level
 

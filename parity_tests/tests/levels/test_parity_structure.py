@@ -9,7 +9,7 @@ from torch import nn
 
 from parity_tests.backends.leaves import leaves_of
 from parity_tests.pairing.structure import Pairing, pair_leaves, structure_rows
-from parity_tests.reporting.report import Row
+from parity_tests.reporting.rows import Row
 
 
 def ours(*blocks: Any) -> gluon_nn.HybridSequential:

@@ -19,7 +19,8 @@ from parity_tests.levels.training.level import check_training
 from parity_tests.levels.training.resynchronised import resynchronised_rows
 from parity_tests.levels.training.trials import plain_trial, project_trial
 from parity_tests.numerics.update_rules import Rule
-from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Level, Side, Status
 
 NETS = ("lenet", "mnist_bn_cnn", "cifar_cnn", "alexnet", "vgg11")

@@ -19,7 +19,7 @@ from parity_tests.levels.weights import (
     weights_rows,
 )
 from parity_tests.pairing.structure import Pairing, pair_leaves
-from parity_tests.reporting.report import Row
+from parity_tests.reporting.rows import Row
 
 Arrays = dict[str, np.ndarray]
 

@@ -15,7 +15,7 @@ from parity_tests.cases.pairs import project_case
 from parity_tests.numerics.compare import bits_equal, compare
 from parity_tests.reporting import environment as environment_module
 from parity_tests.reporting.environment import environment
-from parity_tests.reporting.report import Row
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Side
 from parity_tests.reporting.window import around
 

@@ -12,7 +12,8 @@ from torch import nn
 from parity_tests import check_parity
 from parity_tests.cases.pairs import Case, project_case
 from parity_tests.reporting.drift import answers, drifts
-from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.table import table
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 

@@ -27,7 +27,8 @@ from torch import nn
 from parity_tests import check_parity
 from parity_tests.cases.pairs import project_case
 from parity_tests.reporting.html import page
-from parity_tests.reporting.report import Report, Row
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Side, Status
 from parity_tests.tests.faults.test_parity_kills import OUTCOMES
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from parity_tests.numerics.compare import compare
-from parity_tests.reporting.report import SCHEMA, Coverage, Report, Row
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.results import SCHEMA
+from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import LEVELS, Check, Level, Status
 
 OK = Row(

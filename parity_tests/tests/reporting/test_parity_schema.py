@@ -15,7 +15,9 @@ from jsonschema import Draft202012Validator
 from parity_tests import check_parity
 from parity_tests.cases.pairs import project_case
 from parity_tests.reporting.files import document, schema, write_report
-from parity_tests.reporting.report import SCHEMA, Report, Row
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.results import SCHEMA
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import LEVELS, Level, Status
 
 OF_NETS = ("structure", "weights", "forward", "backward", "artefacts")

@@ -1,14 +1,60 @@
-"""The kill matrix for the page: fault × level that caught it, at the right place or not."""
+"""The kill matrix: what became of each planted fault, by the level that caught it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parity_tests.faults.base import MATRIX_LEVELS, Outcome
-from parity_tests.reporting.verdicts import Level
+from parity_tests.reporting.verdicts import LEVELS, Level
 
-__all__ = ["Cell", "KillMatrix", "kill_matrix", "score"]
+__all__ = ["MATRIX_LEVELS", "Cell", "KillMatrix", "Outcome", "kill_matrix", "score"]
+
+MATRIX_LEVELS = (*LEVELS, Level.SELF_TEST)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the checker made of one fault: plain data, a row of the kill matrix.
+
+    `level`, `path` and `expected_diagnosis` are what was expected, `caught_level`, `caught_path`
+    and `diagnosis` what was found; all three are empty where it escaped.
+    """
+
+    fault: str
+    group: str
+    where: str
+    imitates: str
+    source: str
+    level: Level
+    path: str
+    caught_level: Level
+    caught_path: str
+    diagnosis: str
+    expected_diagnosis: str
+    message: str
+    seconds: float
+
+    @property
+    def caught(self) -> bool:
+        return bool(self.caught_level)
+
+    @property
+    def right_level(self) -> bool:
+        return self.caught and self.caught_level == self.level
+
+    @property
+    def right_path(self) -> bool:
+        return self.right_level and self.caught_path == self.path
+
+    @property
+    def diagnosed(self) -> bool:
+        """By the right name."""
+        return bool(self.diagnosis) and self.diagnosis == self.expected_diagnosis
+
+    @property
+    def misdiagnosed(self) -> bool:
+        """A name that is not the right one, or one where there is none to give."""
+        return bool(self.diagnosis) and not self.diagnosed
 
 
 @dataclass(frozen=True)
@@ -27,7 +73,7 @@ NOTHING = Cell("", "", "")
 class KillMatrix:
     """`rows` are an outcome, a cell for each of `levels`, and the diagnosis in words."""
 
-    levels: tuple[str, ...]
+    levels: tuple[Level, ...]
     rows: tuple[tuple[Outcome, tuple[Cell, ...], str], ...]
     score: dict[str, int]
     groups: dict[str, dict[str, int]]

@@ -1,0 +1,162 @@
+"""What a parity run found: rows, coverage, the first divergence; as an object and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from parity_tests.reporting.drift import Answer, Drift, answers, drifts
+from parity_tests.reporting.rows import Coverage, Row
+from parity_tests.reporting.verdicts import LEVELS, Level, Status
+from parity_tests.reporting.window import Around
+
+__all__ = ["SCHEMA", "Divergence", "Results"]
+
+SCHEMA = 2  # of report.json, described in report.schema.json
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first row, in causal order, that failed."""
+
+    level: Level
+    path: str
+    quantity: str
+    error: float | None
+    bound: float | None
+    diagnosis: str
+    message: str
+    around: Around | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass
+class Results:
+    """What a pair's parity run compared, and what follows from it.
+
+    `ok` is False too when nothing was compared.
+    """
+
+    name: str
+    levels: tuple[Level, ...]
+    rows: list[Row] = field(default_factory=list)
+    coverage: Coverage = field(default_factory=Coverage)
+    environment: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, rows: Iterable[Row], coverage: Coverage | None = None) -> None:
+        self.rows.extend(rows)
+        if coverage is not None:
+            self.coverage.merge(coverage)
+
+    @property
+    def ok(self) -> bool:
+        failed = any(row.status in (Status.DIVERGED, Status.NOT_COMPARED) for row in self.rows)
+        every_level = all(self.compared(level) for level in self.levels)
+        return bool(self.levels) and every_level and not failed and not self.coverage.missing()
+
+    def compared(self, level: str) -> int:
+        """How many values were compared at a level."""
+        return sum(row.compared for row in self.rows if row.level == level)
+
+    @property
+    def failures(self) -> list[Row]:
+        """What failed, causes first: by level, and within a level in the order of computation."""
+        order = {level: i for i, level in enumerate(LEVELS)}
+        failed = [row for row in self.rows if row.status in (Status.DIVERGED, Status.NOT_COMPARED)]
+        return sorted(failed, key=lambda row: (order[row.level], row.status != Status.DIVERGED))
+
+    @property
+    def first_divergence(self) -> Divergence | None:
+        """None exactly when `ok`."""
+        for row in self.failures:
+            return Divergence(
+                row.level,
+                row.path,
+                row.quantity,
+                row.error,
+                row.bound,
+                row.diagnosis,
+                row.message,
+                row.window,
+            )
+        if self.ok:
+            return None
+        missing = self.coverage.missing()
+        empty = [level for level in self.levels if not self.compared(level)]
+        level = empty[0] if empty else self.levels[0] if self.levels else Level.NONE
+        detail = f"not compared: {', '.join(missing[:5])}" if missing else "nothing was compared"
+        return Divergence(level, "", "coverage", None, None, "", f"{level}: {detail}")
+
+    @property
+    def notes(self) -> list[Row]:
+        """Differences that are expected, and said."""
+        return [row for row in self.rows if row.status == Status.NOTE]
+
+    @property
+    def drifts(self) -> list[Drift]:
+        """Inherited error: each side's distance from float64, value by value, and who moved."""
+        return drifts(self.rows)
+
+    @property
+    def answers(self) -> list[Answer]:
+        """Whether that is normal: one a level that has it."""
+        return answers(self.drifts)
+
+    def worst(self, level: str) -> Row | None:
+        """The row of a level whose error is the largest part of its bound."""
+        judged = [row for row in self.rows if row.level == level and row.status != Status.NOTE]
+        rows = [row for row in judged if row.fraction is not None]
+        return max(rows, key=lambda row: row.fraction or 0.0, default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        first = self.first_divergence
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "ok": self.ok,
+            "levels": list(self.levels),
+            "seconds": round(self.seconds, 3),
+            "first_divergence": None if first is None else _plain(vars(first)),
+            "answers": [_plain(answer.as_dict()) for answer in self.answers],
+            "inherited": [_plain(drift.as_dict()) for drift in self.drifts],
+            "coverage": {
+                group: {"compared": done, "expected": total}
+                for group, (done, total) in self.coverage.counts().items()
+            },
+            "not_compared": self.coverage.missing(),
+            "environment": self.environment,
+            "rows": [
+                _plain({**vars(row), "around": row.window, "fraction": row.fraction})
+                for row in self.rows
+            ],
+        }
+
+    def to_json(self) -> str:
+        """The whole report as one JSON object; an infinite error is the string "inf"."""
+        return json.dumps(self.as_dict(), allow_nan=False)
+
+    def __str__(self) -> str:
+        if self.ok:
+            total = sum(row.compared for row in self.rows)
+            return f"{self.name}: parity at {', '.join(self.levels)}; {total} values compared"
+        return f"{self.name}: {self.first_divergence}"
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _number(value) for key, value in values.items()}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, (tuple, list)):
+        return [_number(part) for part in value]
+    if isinstance(value, dict):
+        return _plain(value)
+    return _plain(value.as_dict()) if isinstance(value, Around) else value
