@@ -1,7 +1,10 @@
 """Who may import whom: the arrows of the design, walked in the source."""
 
 import ast
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,15 @@ ALLOWED = {
 }
 
 
+# The importer's commands take the reading of flags from the harness.
+COMMANDS = {"mxnet_files.__main__": {"cnn_harness"}, "mxnet_files.checking.zoo": {"cnn_harness"}}
+# A net's leaves are listed by the framework that it belongs to, each with what both share.
+TOGETHER = [
+    {f"parity_tests.backends.{name}" for name in ("leaves", "gluon.leaves", "torch.leaves")},
+]
+MOST_MODULES = 15  # in a folder, without __init__.py
+
+
 def imported(source: str) -> Iterator[str]:
     """Every dotted name that a file imports, wherever it does so."""
     for node in ast.walk(ast.parse(source)):
@@ -47,9 +59,51 @@ def files(*rooms: str) -> list[Path]:
     return [path for path in found if not path.name.startswith(("test_", "conftest"))]
 
 
-def wrong_rooms(room: str, source: str) -> set[str]:
+def dotted(path: Path) -> str:
+    """The name under which a file of a room is imported."""
+    room = next(room for room in ROOMS if path.is_relative_to(ROOT / FOLDERS.get(room, room)))
+    inside = path.relative_to(ROOT / FOLDERS.get(room, room)).with_suffix("").parts
+    return ".".join((room, *(part for part in inside if part != "__init__")))
+
+
+def arrows(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Which modules each one imports, of those in `sources`; in functions and for mypy too."""
+    found = {}
+    for module, source in sources.items():
+        used = set()
+        for name in imported(source):
+            while name and name not in sources:
+                name = name.rpartition(".")[0]
+            used.add(name)
+        found[module] = used - {module, ""}
+    return found
+
+
+def circles(sources: Mapping[str, str]) -> list[set[str]]:
+    """Modules that import each other, directly or by others: each module with all it can reach."""
+    direct = arrows(sources)
+    reached: dict[str, set[str]] = {}
+    for module in direct:
+        seen: set[str] = set()
+        waiting = list(direct[module])
+        while waiting:
+            name = waiting.pop()
+            if name not in seen:
+                seen.add(name)
+                waiting += direct[name]
+        reached[module] = seen
+    found: list[set[str]] = []
+    for module, others in reached.items():
+        circle = {module} | {other for other in others if module in reached[other]}
+        if module in others and circle not in found:
+            found.append(circle)
+    return found
+
+
+def wrong_rooms(module: str, source: str) -> set[str]:
+    room = module.partition(".")[0]
     used = {name.partition(".")[0] for name in imported(source)} & set(ROOMS)
-    return used - {room} - ALLOWED[room]
+    return used - {room} - ALLOWED[room] - COMMANDS.get(module, set())
 
 
 def wrong_packages(source: str, forbidden: set[str]) -> set[str]:
@@ -63,12 +117,69 @@ SOURCES = files(*(room for room in ROOMS if (ROOT / FOLDERS.get(room, room)).is_
 def test_rooms_import_along_the_arrows(path: Path) -> None:
     room = next(room for room in ROOMS if path.is_relative_to(ROOT / FOLDERS.get(room, room)))
     source = path.read_text(encoding="utf-8")
-    assert not wrong_rooms(room, source)
+    assert not wrong_rooms(dotted(path), source)
     assert not wrong_packages(source, {"tensorflow", "pickle", "dill", "joblib"})
     if room in ("cnn_data", "cnn_harness"):
         assert not wrong_packages(source, set(FRAMEWORKS))
     if room == "gluon_cnn":
         assert not wrong_packages(source, {"torch"})
+
+
+def test_no_module_imports_itself_by_others() -> None:
+    sources = {dotted(path): path.read_text(encoding="utf-8") for path in SOURCES}
+    assert {module.partition(".")[0] for module in sources} == set(ROOMS)
+    assert sum(map(len, arrows(sources).values())) > len(sources)
+    assert [circle for circle in circles(sources) if circle not in TOGETHER] == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from room.first import f",
+        "import room.first",
+        "from room import first",
+        "def f():\n    import room.first",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from room.first import T",
+        "try:\n    from room.first import f\nexcept ImportError:\n    pass",
+    ],
+)
+def test_a_planted_circle_is_seen(back: str) -> None:
+    sources = {"room.first": "from room.second import g", "room.second": "", "room.third": back}
+    assert circles({**sources, "room": ""}) == []
+    sources["room.second"] = "import room.third"
+    assert circles({**sources, "room": ""}) == [{"room.first", "room.second", "room.third"}]
+    assert circles({"room.third": back, "room.first": "from room import third"}) == [
+        {"room.first", "room.third"}
+    ]
+
+
+def test_folders_can_be_overlooked() -> None:
+    counts = Counter(path.parent for path in SOURCES if path.name != "__init__.py")
+    crowded = {str(f.relative_to(ROOT)): n for f, n in counts.items() if n > MOST_MODULES}
+    assert crowded == {}
+
+
+PAIR = """
+import sys
+
+import mxnet as mx
+import numpy as np
+import torch
+
+from parity_tests import check_parity
+
+net = mx.gluon.nn.Dense(3, in_units=4)
+net.initialize()
+inputs = np.eye(2, 4, dtype=np.float32)
+report = check_parity(net, torch.nn.Linear(4, 3), inputs, np.array([0, 2]), transfer=True)
+assert report.ok, report.first_divergence
+assert not {"cnn_data", "cnn_harness", "torch_ref"} & sys.modules.keys()
+"""
+
+
+def test_a_users_own_pair_needs_no_data_and_no_harness() -> None:
+    done = subprocess.run([sys.executable, "-c", PAIR], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("room", ["gluon_cnn", "torch_ref"])
@@ -108,17 +219,18 @@ def test_only_the_runtime_touches_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "source"),
+    ("module", "source"),
     [
         ("gluon_cnn", "import torch_ref.transfer"),
         ("torch_ref", "def f():\n    from gluon_cnn.models import get_model"),
         ("cnn_data", "from cnn_harness.cli import run"),
         ("cnn_harness", "import parity_tests"),
         ("benchmarks", "from parity_tests.numerics.compare import compare"),
+        ("mxnet_files.load", "from cnn_harness.cli import run"),
     ],
 )
-def test_an_arrow_that_points_back_is_seen(room: str, source: str) -> None:
-    assert wrong_rooms(room, source)
+def test_an_arrow_that_points_back_is_seen(module: str, source: str) -> None:
+    assert wrong_rooms(module, source)
 
 
 def test_forbidden_packages_are_seen() -> None:
