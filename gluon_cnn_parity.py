@@ -24,6 +24,7 @@ __all__ = [
     "Started",
     "__version__",
     "did_you_mean",
+    "is_installed",
     "missing",
     "needs",
     "one_line",
@@ -43,7 +44,6 @@ PACKAGES = (*SCRIPTS.values(), "cnn_data", "torch_ref")
 # Package that only some commands need → the extras that bring it, and what uses it, along
 EXTRAS = {
     "mxnet": "cpu",
-    "dmlc_tracker": "cpu",  # inside MXNet's wheel
     "torch": "torch",
     "onnx": "onnx",
     "onnxruntime": "onnx",
@@ -154,6 +154,9 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{error.message}{nearest}") from None
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: --"):
+            flag = message.split()[2].partition("=")[0]
+            message += did_you_mean(flag, self._option_string_actions)
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
 
 
@@ -199,11 +202,12 @@ def refuse(program: str, message: str) -> SystemExit:
 def require(*packages: str, extras: str, program: str) -> None:
     """End a command in one line, with exit status 2, where a package that it needs is missing."""
     for package in packages:
-        if not _is_installed(package):
+        if not is_installed(package):
             raise refuse(program, missing(package, extras))
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether a top-level package can be imported, without importing it."""
     try:
         return find_spec(package) is not None
     except ModuleNotFoundError:  # an import hook's own refusal

@@ -23,8 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gluon_cnn_parity import is_installed, missing
 from cnn_harness.cli import Parser, positive, run
-from cnn_harness.errors import CommandError, UsageError
+from cnn_harness.errors import CommandError, MissingExtra, UsageError
 from cnn_harness.jobs.node import encode
 from cnn_harness.jobs.supervise import Limits, Supervisor
 from gluon_cnn.runtime import settings as runtime
@@ -57,6 +58,8 @@ def _main(argv: Sequence[str] | None) -> int:
         raise UsageError(f"--launcher {args.launcher} needs -H, a file with a host a line")
     if args.hostfile is not None:
         read_hosts(Path(args.hostfile))
+    if not is_installed("dmlc_tracker"):  # it lies in MXNet's wheel
+        raise MissingExtra(missing("mxnet"))
     address = args.address or _address(args.launcher)
     settings = {}
     if args.launcher == "local":

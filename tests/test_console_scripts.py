@@ -1,5 +1,7 @@
 """The console scripts: lists of commands, exit codes, one line on bad input, nearest names."""
 
+import configparser
+import importlib
 import json
 import os
 import subprocess
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gluon_cnn_parity import DISTRIBUTION, __version__
+from gluon_cnn_parity import DISTRIBUTION, SCRIPTS, __version__
 from cnn_harness.command_group import Command, CommandGroup
 from gluon_cnn.__main__ import COMMANDS as GLUON_CNN
 from gluon_cnn.__main__ import main as gluon_cnn
@@ -18,6 +20,17 @@ from parity_tests.__main__ import main as gluon_parity
 from tests.trees import ROOT
 
 GROUPS = [GLUON_CNN, GLUON_PARITY]
+
+
+def test_setup_cfg_installs_every_script() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options.entry_points"]["console_scripts"].split("\n")
+    scripts = dict(line.split(" = ") for line in lines if line)
+    assert scripts == {name: f"{package}.__main__:main" for name, package in SCRIPTS.items()}
+    for target in scripts.values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 def by_script(group: CommandGroup) -> str:
@@ -100,6 +113,8 @@ def test_no_command_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> Non
         (["train", "--dataset", "mnist5"], 1, "mnist5k"),
         (["export", "--model", "alexnt", "--out", "x"], 2, "alexnet"),
         (["prepare", "cifar1"], 2, "cifar10"),
+        (["train", "--modle", "lenet"], 2, "--model"),
+        (["summary", "lenet", "--input-sise=32"], 2, "--input-size"),
     ],
 )
 def test_a_near_miss_of_a_value_too(

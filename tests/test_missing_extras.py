@@ -71,6 +71,7 @@ MXNET = "mxnet is not installed: pip install -e '.[cpu]'"
         ("mxnet", "gluon_cnn.runtime", MXNET),
         ("mxnet", "gluon_cnn models", MXNET),
         ("mxnet", "parity_tests --model lenet", MXNET),
+        ("mxnet,dmlc_tracker", "gluon_cnn launch -n 1 -- true", MXNET),
         ("torch", "mxnet_files convert x-symbol.json x.params", TORCH),
         ("torch", "mxnet_files zoo", TORCH),
         ("torch", "mxnet_files x-symbol.json x.params", TORCH),
