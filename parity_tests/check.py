@@ -15,7 +15,8 @@ from cnn_harness.errors import UsageError
 from parity_tests.api import check_parity
 from parity_tests.backends.heap import keep_freed_memory
 from parity_tests.backends.leaves import ParityError
-from parity_tests.cases.pairs import MODELS, Case, project_case, user_case
+from parity_tests.cases.models import FULL, MODELS
+from parity_tests.cases.pairs import Case, project_case, user_case
 from parity_tests.faults.commands import CLEAN_PAIRS, clean_command, faults_command
 from parity_tests.levels.data import check_data
 from parity_tests.levels.multi_device.level import SCALE_MODELS, check_scale
@@ -33,7 +34,6 @@ __all__ = ["main"]
 MANY_STEPS = (Level.OPTIMIZER, Level.TRAINING, Level.MULTI_DEVICE)
 OF_ONE_STEP = tuple(level for level in LEVELS if level not in MANY_STEPS)
 OF_NETS = tuple(level for level in OF_ONE_STEP if level != Level.DATA)  # and of any pair
-FULL = ("alexnet", "vgg16")  # whose full size is worth a minute
 
 _Word = TypeVar("_Word", bound=str)
 
@@ -155,7 +155,7 @@ def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
     if Level.OPTIMIZER in levels:
         yield check_optimizer()
     levels = tuple(level for level in levels if level != Level.OPTIMIZER)
-    known = SCALE_MODELS if levels == (Level.MULTI_DEVICE,) and not args.model else MODELS
+    known = SCALE_MODELS if levels == (Level.MULTI_DEVICE,) and not args.model else tuple(MODELS)
     of_nets = tuple(level for level in levels if level in OF_NETS)
     for name in _chosen(args.model, known, "--model") if levels else ():
         report = None

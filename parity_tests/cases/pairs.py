@@ -17,12 +17,10 @@ import torch
 from torch import nn
 
 from parity_tests.backends.leaves import ParityError, side_of
+from parity_tests.cases.models import MODELS
 from parity_tests.cases.thin import thin_gluon, thin_torch
 
 __all__ = [
-    "MODELS",
-    "TOY_DIVISOR",
-    "TOY_SIZE",
     "Case",
     "project_case",
     "random_values",
@@ -41,44 +39,22 @@ class Case:
     labels: np.ndarray | None = None
 
 
-MODELS = (
-    "lenet",
-    "lenet_sigmoid",
-    "lenet_linear",
-    "lenet5",
-    "cifar_cnn",
-    "mnist_bn_cnn",
-    "alexnet",
-    "vgg11",
-    "vgg13",
-    "vgg16",
-    "vgg19",
-    "vgg11_bn",
-    "vgg13_bn",
-    "vgg16_bn",
-    "vgg19_bn",
-)
-
-# At toy size the deep nets get the least input that their windows fit into, and fewer channels.
-TOY_SIZE = {"alexnet": 67, **dict.fromkeys(MODELS[7:], 32)}
-TOY_DIVISOR = {"mnist_bn_cnn": 4, **dict.fromkeys(MODELS[6:], 16)}
-
-
 def project_case(
     name: str, *, full: bool = False, batch: int = 2, seed: int = 0, **options: Any
 ) -> Case:
     """One of this project's models in both frameworks, at toy or full size, with equal weights.
 
-    A toy has every leaf of the model, with its window, stride and padding. Weights move by
-    `torch_ref.transfer`. BatchNorm's statistics and the biases are not trivial.
+    Toys are those of `parity_tests.cases.models`. Weights move by `torch_ref.transfer`. BatchNorm's
+    statistics and the biases are not trivial.
     """
     from gluon_cnn.models import get_model as get_gluon
     from torch_ref.models import get_model as get_torch
     from torch_ref.transfer import to_torch
 
-    size = None if full else TOY_SIZE.get(name)
+    toy = MODELS[name]
+    size = None if full else toy.input_size
     gluon_net = get_gluon(name, input_size=size, **options)
-    divisor = 1 if full else TOY_DIVISOR.get(name, 1)
+    divisor = 1 if full else toy.divisor
     with torch.device("cpu" if divisor == 1 else "meta"):  # what is thinned out needs no values
         torch_net = get_torch(name, input_size=size, **options)
     if divisor > 1:

@@ -25,13 +25,14 @@ from cnn_harness.cli import Parser, natural, print_json, run
 from cnn_harness.errors import CommandError, UsageError
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import reason_of
+from parity_tests.cases.models import FULL, MODELS
 from parity_tests.gate import store
 from parity_tests.gate.fingerprint import fingerprint
 from parity_tests.gate.record.noise import NOISE, PAIRS
 from parity_tests.gate.record.quantities import SAMPLE
 from parity_tests.gate.record.rules import take_rules
 from parity_tests.gate.record.sides import take
-from parity_tests.gate.record.subjects import FULL, MODELS, STEPS, Subject, project_subject
+from parity_tests.gate.record.subjects import STEPS, Subject, project_subject
 from parity_tests.gate.store import Snapshot, SubjectRecord
 
 __all__ = [

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from parity_tests.cases.models import MODELS
 from parity_tests.numerics.update_rules import Rule
 
 __all__ = [
-    "FULL",
-    "MODELS",
     "RULES",
     "STEPS",
     "Subject",
@@ -32,15 +31,6 @@ __all__ = [
 Tensors = dict[tuple[str, str], np.ndarray]
 
 STEPS = 3
-FULL = ("alexnet", "vgg16")  # also at 224×224, where asked for
-
-_DEEP = ("vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn")
-MODELS = (
-    "lenet", "lenet_sigmoid", "lenet_linear", "lenet5", "cifar_cnn", "mnist_bn_cnn", "alexnet",
-    *_DEEP,
-)  # fmt: skip
-_SIZE = {"alexnet": 67, **dict.fromkeys(_DEEP, 32)}
-_DIVISOR = {"mnist_bn_cnn": 4, "alexnet": 16, **dict.fromkeys(_DEEP, 16)}
 
 _MOMENTUM = Rule("sgd", momentum=0.9, wd=5e-4)
 _RULE_OF = {"lenet": Rule("adam", wd=1e-4), "cifar_cnn": Rule("nag", momentum=0.9, wd=1e-4)}
@@ -83,9 +73,10 @@ def drawn(*seed: object) -> np.random.RandomState:
 
 def project_subject(name: str, *, full: bool = False, seed: int = 0) -> Subject:
     """One of this project's models, thin and small, or whole and at 224×224."""
-    size = 224 if full else _SIZE.get(name)
-    divisor = 1 if full else _DIVISOR.get(name, 1)
-    shape = _input_shape(name, size)
+    toy = MODELS[name]
+    size = 224 if full else toy.input_size
+    divisor = 1 if full else toy.divisor
+    shape = (3, 224, 224) if full else toy.input_shape
     batch = 1 if full else 2
     rule = _RULE_OF.get(name, _MOMENTUM)
     generator = drawn(name, "inputs", seed)
@@ -110,13 +101,6 @@ def project_subject(name: str, *, full: bool = False, seed: int = 0) -> Subject:
         _FULL_RATE if full else RATE[rule.name],
         batches,
     )
-
-
-def _input_shape(name: str, size: int | None) -> tuple[int, int, int]:
-    digits = name in ("lenet", "lenet_sigmoid", "lenet_linear", "mnist_bn_cnn")
-    if digits or name == "lenet5":
-        return (1, 28, 28) if digits else (1, 32, 32)
-    return (3, size or 32, size or 32)
 
 
 def _gluon_net(name: str, size: int | None, divisor: int) -> Any:

@@ -12,7 +12,7 @@ import torch_ref.training.assembly
 import torch_ref.training.recipes
 from cnn_data import Batches, Dataset, load_dataset
 from cnn_harness.config import TrainConfig
-from parity_tests.cases.pairs import MODELS
+from parity_tests.cases.models import MODELS
 from parity_tests.levels.data import check_data, data_rows
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level
