@@ -2,7 +2,9 @@
 
 import ast
 import configparser
+import contextlib
 import doctest
+import importlib
 import importlib.util
 import re
 import sys
@@ -10,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from gluon_cnn_parity import SCRIPTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -49,6 +53,20 @@ def test_every_extra_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     _, _, table = readme.partition("| extra |")
     assert [name for name in setup["options.extras_require"] if f"`{name}`" not in table] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_command_is_on_the_page_of_commands(
+    script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"{SCRIPTS[script]}.__main__")
+    with contextlib.suppress(SystemExit):
+        module.main(["--help"])
+    _, _, listed = capsys.readouterr().out.partition("commands:\n")
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    _, _, section = text.partition(f"## {script}\n")
+    table = re.findall(r"^\| `(\w+)` \| (.+) \|$", section.partition("\n## ")[0], re.MULTILINE)
+    assert table == re.findall(r"^  (\w+) +(\S.*)$", listed, re.MULTILINE)
 
 
 def test_the_glossary_has_each_term_once_in_order() -> None:
