@@ -137,8 +137,9 @@ def lacks(path: str, names: list[str]) -> list[str]:
     if not path.endswith(".py"):
         return []
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    defined = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    defined |= {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    nodes = list(ast.walk(tree))
+    defined = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    defined |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     return [name for name in names if name not in defined]
 
 
@@ -156,7 +157,8 @@ def test_what_a_recipe_names_is_there(name: str) -> None:
 def test_a_recipe_that_is_out_of_date_is_seen() -> None:
     assert names_of("1. `a/b.py`, `C` and `d` in `e/`") == [("a/b.py", ["C", "d"]), ("e/", [])]
     assert lacks("gluon_cnn/models/no_such.py", []) == ["gluon_cnn/models/no_such.py"]
-    assert lacks("gluon_cnn/models/vgg.py", ["vgg", "no_such"]) == ["no_such"]
+    imported = "ClassicCNN"
+    assert lacks("gluon_cnn/models/vgg.py", ["vgg", "no_such", imported]) == ["no_such", imported]
 
 
 def test_the_readme_begins_each_recipe_where_design_does() -> None:
