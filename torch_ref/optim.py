@@ -84,8 +84,27 @@ class SGD(_MXOptimizer):
         w ← (1 − lr·wd)·w − (lr·rescale)·g          NAG's
 
     With `clip_gradient` c, `(lr·rescale)·g` becomes `lr·clip(rescale·g, −c, c)`: weight decay is
-    added after clipping. Raises ValueError for numbers out of range and for parameters that are
-    neither float32 nor float64.
+    added after clipping.
+
+    Args:
+        params: parameters, float32 or float64, or groups of them, as for any torch optimizer.
+        lr: learning rate.
+        momentum: μ.
+        wd: weight decay, of every parameter.
+        nesterov: MXNet's NAG.
+        rescale_grad: what gradients are multiplied by, such as 1 / batch size.
+        clip_gradient: c; None does not clip.
+
+    Raises:
+        ValueError: a number out of range, or parameters that are neither float32 nor float64.
+
+    Examples:
+        >>> w = torch.nn.Parameter(torch.ones(1))
+        >>> w.grad = torch.ones(1)
+        >>> optimizer = SGD([w], lr=0.5, momentum=0.5)
+        >>> _ = optimizer.step(), optimizer.step()
+        >>> w.data, optimizer.state[w]["mom"]
+        (tensor([-0.2500]), tensor([-0.7500]))
     """
 
     def __init__(
@@ -145,7 +164,29 @@ class Adam(_MXOptimizer):
 
     lrₜ is formed in double from the betas as given, and rounded to float32 once; 1−β is formed from
     the rounded β. t counts the parameter's own updates, from 1. Kingma and Ba, 2014, end of section
-    2, has this form with an epsilon of its own. Raises ValueError as `SGD` does.
+    2, has this form with an epsilon of its own.
+
+    Args:
+        params: parameters, float32 or float64, or groups of them, as for any torch optimizer.
+        lr: learning rate.
+        beta1: β1, of the mean.
+        beta2: β2, of the variance.
+        epsilon: added to √var before the bias is corrected.
+        wd: weight decay, of every parameter.
+        rescale_grad: what gradients are multiplied by, such as 1 / batch size.
+        clip_gradient: c; None does not clip.
+
+    Raises:
+        ValueError: a number out of range, or parameters that are neither float32 nor float64.
+
+    Examples:
+        A gradient as large as epsilon: torch's own Adam moves the weight by 0.05.
+
+        >>> w = torch.nn.Parameter(torch.ones(1))
+        >>> w.grad = torch.tensor([0.001])
+        >>> Adam([w], lr=0.1, epsilon=1e-3).step()
+        >>> w.data
+        tensor([0.9969])
     """
 
     def __init__(

@@ -213,7 +213,15 @@ CATALOG = {entry.name: entry for entry in _ENTRIES}
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Every name that `load_dataset` knows, the form of a folder's last."""
+    """Every name that `load_dataset` knows.
+
+    Returns:
+        The names; the last one is the form of a folder's.
+
+    Examples:
+        >>> dataset_names()[0], dataset_names()[-1]
+        ('mnist5k', 'folder:PATH')
+    """
     return (*CATALOG, "folder:PATH")
 
 

@@ -79,9 +79,26 @@ class ParamsFileError(ValueError):
 def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a `.params` file by name, in the file's order.
 
-    Names are kept verbatim, `arg:` and `aux:` included. A file without names (`nd.save` of a list)
-    gives "0", "1", …. Raises ParamsFileError for a damaged or hostile file, in time and memory
-    bounded by its size (and `SPARSE_LIMIT`); OSError where the file cannot be opened.
+    Time and memory are bounded by the file's size (and `SPARSE_LIMIT`), whatever it says.
+
+    Args:
+        path: a file that `save_parameters`, `export`, `save_checkpoint` or `nd.save` wrote.
+
+    Returns:
+        The arrays. Names are kept verbatim, `arg:` and `aux:` included; a file without names
+        (`nd.save` of a list) gives "0", "1", ….
+
+    Raises:
+        ParamsFileError: a damaged or hostile file.
+        OSError: the file cannot be opened.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_params(f"{folder}/x.params", {"arg:weight": np.ones((2, 3), np.float32)})
+        ...     arrays = read_params(f"{folder}/x.params")
+        >>> arrays["arg:weight"].shape, arrays["arg:weight"].dtype
+        ((2, 3), dtype('float32'))
     """
     # A pipe or a device has no size to check lengths against, and opening one may block.
     if not stat.S_ISREG(os.stat(path).st_mode):
@@ -101,11 +118,16 @@ def write_params(
     *,
     np_shape: bool = False,
 ) -> None:
-    """Write `arrays` as `nd.save` would, byte for byte; a sequence gives a file without names.
+    """Write `arrays` as `nd.save` would, byte for byte.
 
-    The file replaces `path` at once or not at all. `np_shape=True` writes V3, which holds scalars
-    and empty arrays too, but loads only under numpy shape semantics (`npx.set_np`). Raises
-    ParamsFileError for a dtype, shape or name that the format cannot hold.
+    Args:
+        path: is replaced at once or not at all.
+        arrays: by name; a sequence gives a file without names.
+        np_shape: write V3, which holds scalars and empty arrays too, but loads only under numpy
+            shape semantics (`npx.set_np`).
+
+    Raises:
+        ParamsFileError: a dtype, shape or name that the format cannot hold.
     """
     names = list(arrays) if isinstance(arrays, Mapping) else []
     values = list(arrays.values()) if isinstance(arrays, Mapping) else list(arrays)

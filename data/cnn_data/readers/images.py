@@ -128,7 +128,16 @@ def decode(
 def read_image(
     path: str | Path, size: int | None, channels: int, fit: str = "resize"
 ) -> np.ndarray:
-    """Read an image file: uint8 (H, W, C). See `decode`.
+    """Read an image file, upright, with transparency on black, at 8 bits a channel.
+
+    Args:
+        path: PNG, JPEG, GIF, BMP, TIFF, WEBP or PPM.
+        size: height and width in pixels; None is the image's own.
+        channels: 1 (grey) or 3 (RGB).
+        fit: "resize" (bilinear) or "pad" (centred on a background of 0).
+
+    Returns:
+        uint8 (H, W, channels).
 
     Raises:
         DataError: names the file and says what is wrong with it.
