@@ -19,7 +19,7 @@ from parity_tests.cases.models import FULL, MODELS
 from parity_tests.cases.pairs import Case, project_case, user_case
 from parity_tests.faults.commands import CLEAN_PAIRS, clean_command, faults_command
 from parity_tests.levels.data import check_data
-from parity_tests.levels.multi_device.level import SCALE_MODELS, check_scale
+from parity_tests.levels.multi_device.level import MULTI_DEVICE_MODELS, check_multi_device
 from parity_tests.levels.optimizer.updates import check_optimizer
 from parity_tests.levels.training.level import check_training
 from parity_tests.reporting.files import write_report
@@ -155,7 +155,9 @@ def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
     if Level.OPTIMIZER in levels:
         yield check_optimizer()
     levels = tuple(level for level in levels if level != Level.OPTIMIZER)
-    known = SCALE_MODELS if levels == (Level.MULTI_DEVICE,) and not args.model else tuple(MODELS)
+    known = (
+        MULTI_DEVICE_MODELS if levels == (Level.MULTI_DEVICE,) and not args.model else tuple(MODELS)
+    )
     of_nets = tuple(level for level in levels if level in OF_NETS)
     for name in _chosen(args.model, known, "--model") if levels else ():
         report = None
@@ -166,7 +168,7 @@ def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
             training = check_training(name, steps=args.steps, seed=args.seed)
             report = training if report is None else _joined(report, training, levels)
         if Level.MULTI_DEVICE in levels:
-            scale = check_scale(name, seed=args.seed)
+            scale = check_multi_device(name, seed=args.seed)
             report = scale if report is None else _joined(report, scale, levels)
         if Level.DATA in levels:
             data = check_data(name, seed=args.seed)

@@ -12,7 +12,7 @@ import numpy as np
 from parity_tests.backends.losses import loss_run, loss_scales
 from parity_tests.backends.runs import NET, Key, NetRun, is_float
 from parity_tests.levels.envelope import backward_envelope, forward_envelope
-from parity_tests.levels.inherited import judged_keys, with_the_other_side
+from parity_tests.levels.inherited import judged_keys, with_other_side
 from parity_tests.levels.local import JUDGED, local_rows, upstream_for
 from parity_tests.levels.referee import DidNotRun, Subject, along, attempt
 from parity_tests.numerics import conventions
@@ -157,7 +157,7 @@ def _inherited(subject: Subject, referee: NetRun) -> Iterator[Row]:
             dtype=dtype,
             mode=Mode.TRAIN,
         )
-    return with_the_other_side(rows, single)
+    return with_other_side(rows, single)
 
 
 def _in_common_terms(subject: Subject, run: NetRun, side: Side) -> dict[Key, np.ndarray]:

@@ -16,14 +16,14 @@ from parity_tests.levels.diagnosis.hypotheses import (
     Explanation,
     close,
     factor_of,
+    only_explanation,
     rearranged,
-    the_one,
 )
 from parity_tests.levels.referee import Subject
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Mode, Side
 
-__all__ = ["explain_between"]
+__all__ = ["explain_connections"]
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
@@ -38,17 +38,17 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def explain_between(row: Row, subject: Subject) -> str:
+def explain_connections(row: Row, subject: Subject) -> str:
     """What was done to the input of a leaf, or to the net's output, on one side only."""
     train = row.mode == Mode.TRAIN
     ours = subject.run(Side.GLUON, "float64", train=train)
     theirs = subject.run(Side.TORCH, "float64", train=train)
     if row.path == NET:
-        return the_one(_found(ours.outputs[0], theirs.outputs[0], theirs, True))
+        return only_explanation(_found(ours.outputs[0], theirs.outputs[0], theirs, True))
     pair = next(p for p in subject.pairing.pairs if p.path == row.path)
     a = ours.calls[pair.gluon.path][0].inputs[0]
     b = theirs.calls[pair.torch.path][0].inputs[0]
-    return the_one(_found(a, b, theirs, False))
+    return only_explanation(_found(a, b, theirs, False))
 
 
 _SLACK = SLACK["float64"]

@@ -12,7 +12,7 @@ from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.runs import NET, Key, NetRun
 from parity_tests.backends.torch import runs as torch_side
 from parity_tests.levels.envelope import forward_envelope, forward_truth
-from parity_tests.levels.inherited import judged_keys, with_the_other_side
+from parity_tests.levels.inherited import judged_keys, with_other_side
 from parity_tests.levels.local import local_rows
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import compare
@@ -149,4 +149,4 @@ def _inherited(subject: Subject, train: bool) -> Iterator[Row]:
             dtype=dtype,
             mode=Mode.TRAIN if train else Mode.INFERENCE,
         )
-    return with_the_other_side(rows, single)
+    return with_other_side(rows, single)

@@ -15,7 +15,7 @@ from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["judged_keys", "with_the_other_side"]
+__all__ = ["judged_keys", "with_other_side"]
 
 
 def judged_keys(
@@ -57,11 +57,11 @@ def judged_keys(
             which = f"call {call + 1}: " if call else ""
             yield replace(row, detail=f"{which}{absent} has no {quantity}, {present} has")
             continue
-        value = _as_torch_sees_it(actual[key], expected[key], kinds.get(path, ""), quantity)
+        value = _in_torch_shape(actual[key], expected[key], kinds.get(path, ""), quantity)
         yield _judged(row, value, expected[key], envelope.limit(key, dtype))
 
 
-def with_the_other_side(
+def with_other_side(
     rows: Iterable[Row], single: Mapping[str, Mapping[Key, np.ndarray]]
 ) -> Iterator[Row]:
     """Show, around a divergence in float32, the values of the side that was not judged as well.
@@ -73,13 +73,13 @@ def with_the_other_side(
         key = (row.path, 0, row.quantity)
         values = single.get(other, {})
         once = key in values and (row.path, 1, row.quantity) not in values
-        if row.around is not None and row.dtype == "float32" and once:
-            window = row.around.beside(f"{name} float32", values[key])
-            row = replace(row, around=window)
+        if row.window is not None and row.dtype == "float32" and once:
+            window = row.window.with_array(f"{name} float32", values[key])
+            row = replace(row, window=window)
         yield row
 
 
-def _as_torch_sees_it(
+def _in_torch_shape(
     actual: np.ndarray, expected: np.ndarray, kind: str, quantity: str
 ) -> np.ndarray:
     """Gluon's Dense flattens (N, C, H, W) itself; torch flattens before it."""

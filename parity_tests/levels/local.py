@@ -153,10 +153,10 @@ def _judged(local: _Local, row: Row) -> Row:
 
     verdict = judge(expected)
     row = row.with_verdict(verdict)
-    if row.around is not None and dtype == "float32":
+    if row.window is not None and dtype == "float32":
         title, other = ("PyTorch", Side.TORCH) if side == Side.GLUON else ("Gluon", Side.GLUON)
-        beside = row.around.beside(f"{title} {dtype}", local.runs[other, dtype][name])
-        row = replace(row, around=beside)
+        window = row.window.with_array(f"{title} {dtype}", local.runs[other, dtype][name])
+        row = replace(row, window=window)
     if verdict.ok or side == Side.TORCH:
         return row
     convention = conventions.variance(local.pair.torch, name, local.inputs, local.train)

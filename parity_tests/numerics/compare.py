@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 
-from parity_tests.reporting.window import Around, around
+from parity_tests.reporting.window import ValueWindow, window_at
 
 __all__ = [
     "ENVELOPE_FACTOR",
@@ -147,7 +147,7 @@ class Verdict:
 
     `reason` is empty when it passed, else the first check that failed: "nothing compared", "shape",
     "dtype", "not finite", "constant", "dead" or "values". `error` and `bound` are in `unit`s.
-    `around` has the values near `position` of what failed.
+    `window` has the values near `position` of what failed.
     """
 
     reason: str
@@ -159,7 +159,7 @@ class Verdict:
     expected: float | None = None
     compared: int = 0
     unit: str = "u"
-    around: Around | None = None
+    window: ValueWindow | None = None
 
     @property
     def ok(self) -> bool:
@@ -267,8 +267,8 @@ def _pictured(verdict: Verdict, actual: np.ndarray, expected: np.ndarray) -> Ver
     """The verdict with the values around its position, where it has one."""
     if verdict.position is None:
         return verdict
-    window = around(verdict.position, {"actual": actual, "expected": expected})
-    return replace(verdict, around=window)
+    window = window_at(verdict.position, {"actual": actual, "expected": expected})
+    return replace(verdict, window=window)
 
 
 @cache

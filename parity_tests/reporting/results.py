@@ -11,7 +11,7 @@ from typing import Any
 from parity_tests.reporting.drift import Answer, Drift, answers, drifts
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import LEVELS, Level, Status
-from parity_tests.reporting.window import Around
+from parity_tests.reporting.window import ValueWindow
 
 __all__ = ["SCHEMA", "Divergence", "Results"]
 
@@ -29,7 +29,7 @@ class Divergence:
     bound: float | None
     diagnosis: str
     message: str
-    around: Around | None = None
+    window: ValueWindow | None = None
 
     def __str__(self) -> str:
         return self.message
@@ -83,7 +83,7 @@ class Results:
                 row.bound,
                 row.diagnosis,
                 row.message,
-                row.window,
+                row.named_window,
             )
         if self.ok:
             return None
@@ -122,7 +122,7 @@ class Results:
             "ok": self.ok,
             "levels": list(self.levels),
             "seconds": round(self.seconds, 3),
-            "first_divergence": None if first is None else _plain(vars(first)),
+            "first_divergence": None if first is None else _plain(_described(first)),
             "answers": [_plain(answer.as_dict()) for answer in self.answers],
             "inherited": [_plain(drift.as_dict()) for drift in self.drifts],
             "coverage": {
@@ -132,7 +132,7 @@ class Results:
             "not_compared": self.coverage.missing(),
             "environment": self.environment,
             "rows": [
-                _plain({**vars(row), "around": row.window, "fraction": row.fraction})
+                _plain({**_described(row), "around": row.named_window, "fraction": row.fraction})
                 for row in self.rows
             ],
         }
@@ -148,6 +148,11 @@ class Results:
         return f"{self.name}: {self.first_divergence}"
 
 
+def _described(item: Row | Divergence) -> dict[str, Any]:
+    """Its fields under the names of `report.json`, where the window is called `around`."""
+    return {"around" if name == "window" else name: value for name, value in vars(item).items()}
+
+
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {key: _number(value) for key, value in values.items()}
 
@@ -159,4 +164,4 @@ def _number(value: Any) -> Any:
         return [_number(part) for part in value]
     if isinstance(value, dict):
         return _plain(value)
-    return _plain(value.as_dict()) if isinstance(value, Around) else value
+    return _plain(value.as_dict()) if isinstance(value, ValueWindow) else value

@@ -8,7 +8,7 @@ from typing import Any
 
 from parity_tests.numerics.compare import Verdict
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
-from parity_tests.reporting.window import Around
+from parity_tests.reporting.window import ValueWindow
 
 __all__ = ["Coverage", "Row"]
 
@@ -40,7 +40,7 @@ class Row:
     diagnosis: str = ""
     distance: float | None = None  # from the referee, relative to its largest value
     allowed: float | None = None  # the bound of that distance
-    around: Around | None = None  # the values at a divergence
+    window: ValueWindow | None = None  # the values at a divergence
 
     @classmethod
     def judged(
@@ -78,11 +78,11 @@ class Row:
         return replace(self, **_outcome(verdict))
 
     @property
-    def window(self) -> Around | None:
-        """`around`, saying whose values they are."""
-        if self.around is None:
+    def named_window(self) -> ValueWindow | None:
+        """`window`, saying whose values it holds."""
+        if self.window is None:
             return None
-        return replace(self.around, names=(*self._sides(), *self.around.names[2:]))
+        return replace(self.window, names=(*self._sides(), *self.window.names[2:]))
 
     def _sides(self) -> tuple[str, str]:
         """Whose values were compared: the one that was judged, and what it was judged by."""
@@ -136,7 +136,7 @@ def _outcome(verdict: Verdict) -> dict[str, Any]:
         "values": None if None in values else values,
         "compared": verdict.compared,
         "detail": "" if verdict.ok else str(verdict),
-        "around": verdict.around,
+        "window": verdict.window,
     }
 
 

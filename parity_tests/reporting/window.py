@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Around", "around"]
+__all__ = ["ValueWindow", "window_at"]
 
 ROWS, COLUMNS = 3, 5
 
@@ -16,7 +16,7 @@ Grid = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
-class Around:
+class ValueWindow:
     """A window of at most 3 × 5 values; `position` lies in it.
 
     It lies in the last two axes that are longer than 1, `axes`, and begins at `start` there; in
@@ -52,9 +52,9 @@ class Around:
             parts[axis] = f"{at}:{at + size}"
         return f"[{', '.join(parts)}]"
 
-    def beside(self, name: str, array: np.ndarray) -> Around:
-        """With a third array's values; as it is where that has another shape."""
-        third = around(self.position, {name: array})
+    def with_array(self, name: str, array: np.ndarray) -> ValueWindow:
+        """With a third array's values; unchanged where that has another shape."""
+        third = window_at(self.position, {name: array})
         if third is None or (third.axes, third.start) != (self.axes, self.start):
             return self
         return replace(self, names=(*self.names, name), grids=self.grids + third.grids)
@@ -72,7 +72,7 @@ class Around:
         }
 
 
-def around(position: tuple[int, ...], arrays: Mapping[str, np.ndarray]) -> Around | None:
+def window_at(position: tuple[int, ...], arrays: Mapping[str, np.ndarray]) -> ValueWindow | None:
     """The window around `position` of arrays of one shape; None for those that have no shape."""
     (shape, *others) = (array.shape for array in arrays.values())
     if any(other != shape for other in others) or len(position) != len(shape):
@@ -86,7 +86,7 @@ def around(position: tuple[int, ...], arrays: Mapping[str, np.ndarray]) -> Aroun
         parts[axis] = slice(at, at + most)
         start.insert(0, at)
     grids = tuple(_grid(np.atleast_2d(array[tuple(parts)])) for array in arrays.values())
-    return Around(position, axes, tuple(start), tuple(arrays), grids)
+    return ValueWindow(position, axes, tuple(start), tuple(arrays), grids)
 
 
 def _grid(values: np.ndarray) -> Grid:

@@ -29,8 +29,6 @@ ALLOWED = {
 }
 
 
-# The importer's commands take the reading of flags from the harness.
-COMMANDS = {"mxnet_files.__main__": {"cnn_harness"}, "mxnet_files.checking.zoo": {"cnn_harness"}}
 # A net's leaves are listed by the framework that it belongs to, each with what both share.
 TOGETHER = [
     {f"parity_tests.backends.{name}" for name in ("leaves", "gluon.leaves", "torch.leaves")},
@@ -103,7 +101,7 @@ def circles(sources: Mapping[str, str]) -> list[set[str]]:
 def wrong_rooms(module: str, source: str) -> set[str]:
     room = module.partition(".")[0]
     used = {name.partition(".")[0] for name in imported(source)} & set(ROOMS)
-    return used - {room} - ALLOWED[room] - COMMANDS.get(module, set())
+    return used - {room} - ALLOWED[room]
 
 
 def wrong_packages(source: str, forbidden: set[str]) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cnn_data import Batches
-from parity_tests.levels.diagnosis.hypotheses import Explanation, close, explained, the_one
+from parity_tests.levels.diagnosis.hypotheses import Explanation, close, explained, only_explanation
 
 __all__ = ["explain_images", "explain_labels"]
 
@@ -23,7 +23,7 @@ def explain_images(
     name = explained(ours, theirs, role="image")
     if name:
         return name
-    return the_one(_found(ours, theirs, batches, epoch, number))
+    return only_explanation(_found(ours, theirs, batches, epoch, number))
 
 
 def _found(
@@ -78,4 +78,4 @@ def explain_labels(ours: np.ndarray, theirs: np.ndarray) -> str:
             found.append(Explanation("labels off by one", f"torch's are Gluon's {shift:+d}"))
         if np.array_equal(np.roll(ours, shift), theirs):
             found.append(Explanation("rolled rows", f"torch's are Gluon's, {shift:+d} images on"))
-    return the_one(iter(found))
+    return only_explanation(iter(found))

@@ -16,8 +16,14 @@ from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, LeafRun
 from parity_tests.backends.torch import runs as torch_side
-from parity_tests.levels.connections import explain_between
-from parity_tests.levels.diagnosis.hypotheses import SLACK, Explanation, close, explained, the_one
+from parity_tests.levels.connections import explain_connections
+from parity_tests.levels.diagnosis.hypotheses import (
+    SLACK,
+    Explanation,
+    close,
+    explained,
+    only_explanation,
+)
 from parity_tests.levels.diagnosis.structure import explain_structure
 from parity_tests.levels.local import upstream_for
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
@@ -58,7 +64,7 @@ def _explained(row: Row, subject: Subject) -> str:
         pair = _pair(row, subject)
         return "" if pair is None else _local(row, pair, subject)
     if row.level == Level.FORWARD and row.check == Check.INHERITED:
-        return explain_between(row, subject)
+        return explain_connections(row, subject)
     return ""
 
 
@@ -100,7 +106,7 @@ def _local(row: Row, pair: Pair, subject: Subject) -> str:
         wrong = [side for side, run in runs.items() if not _same(run, right, names, slack)]
         if len(wrong) == 1:
             found = _faults(pair.torch, call.inputs, train, upstream, runs[wrong[0]], names, slack)
-            name = the_one(
+            name = only_explanation(
                 Explanation(name, f"{_SIDE[wrong[0]]} computes exactly that") for name in found
             )
             if name:

@@ -18,9 +18,9 @@ __all__ = [
     "explained",
     "factor_of",
     "mantissa",
+    "only_explanation",
     "rearranged",
     "single_value",
-    "the_one",
 ]
 
 SLACK = {"float64": 2.0**-40, "float32": 2.0**-20}  # of the largest value: a few roundings
@@ -38,7 +38,7 @@ class Explanation:
         return f"{self.name}: {self.detail}"
 
 
-def the_one(found: Iterator[Explanation]) -> str:
+def only_explanation(found: Iterator[Explanation]) -> str:
     """The explanation in words, if there is one and only one."""
     by_name: dict[str, Explanation] = {}
     for explanation in found:
@@ -90,7 +90,7 @@ def explained(
     """
     if ours.shape != theirs.shape or ours.size < 2:
         return ""
-    return the_one(_all(ours, theirs, role, kind, slack, batch, others or {}))
+    return only_explanation(_all(ours, theirs, role, kind, slack, batch, others or {}))
 
 
 def _all(

@@ -15,8 +15,8 @@ from parity_tests.levels.diagnosis.hypotheses import (
     Explanation,
     close,
     factor_of,
+    only_explanation,
     single_value,
-    the_one,
 )
 from parity_tests.levels.referee import Subject
 from parity_tests.reporting.rows import Row
@@ -45,11 +45,11 @@ def explain_stage(row: Row, step: Step) -> str:
     """A name for a row of a resynchronised step that diverged; empty where none fits."""
     if row.path == NET:
         finder = {"logits": _logits, "loss": _loss, "logit gradient": _logit_gradient}
-        return the_one(finder[row.quantity](row, step)) if row.quantity in finder else ""
+        return only_explanation(finder[row.quantity](row, step)) if row.quantity in finder else ""
     if row.quantity.endswith(" gradient"):
-        return the_one(_gradient(row, step))
+        return only_explanation(_gradient(row, step))
     if (row.path, row.quantity) in step.stages.after.buffers:
-        return the_one(_buffer(row, step))
+        return only_explanation(_buffer(row, step))
     return ""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.levels.diagnosis.hypotheses import Explanation, single_value, the_one
+from parity_tests.levels.diagnosis.hypotheses import Explanation, only_explanation, single_value
 from parity_tests.numerics.compare import UNIT
 from parity_tests.numerics.update_rules import Rule, Update, as_mxnet_reads, updated, warm
 
@@ -34,10 +34,10 @@ def explain_update(
     apart = np.abs(after[stage].astype(np.float64) - expected[stage]) > bound
     if np.array_equal(after[stage], before[stage]):
         return "update missed: it is what it was before the step"
-    one = the_one(single_value(after[stage], expected[stage], apart))
+    one = only_explanation(single_value(after[stage], expected[stage], apart))
     if one:
         return one
-    return the_one(
+    return only_explanation(
         Explanation(name, detail)
         for name, detail, made in _variants(rule, update, before, gradient)
         if all(

@@ -29,14 +29,14 @@ from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["SCALE_BATCH", "SCALE_MODELS", "check_scale", "scale_rows"]
+__all__ = ["BATCH_SIZES", "MULTI_DEVICE_MODELS", "check_multi_device", "multi_device_rows"]
 
-SCALE_MODELS = ("lenet", "mnist_bn_cnn", "alexnet")
-SCALE_BATCH = {"lenet": 31, "mnist_bn_cnn": 15}  # odd, so that the halves differ; the rest take 7
+MULTI_DEVICE_MODELS = ("lenet", "mnist_bn_cnn", "alexnet")
+BATCH_SIZES = {"lenet": 31, "mnist_bn_cnn": 15}  # odd, so that the halves differ; the rest take 7
 STEPS = 6
 
 
-def check_scale(trial: Trial | str, *, steps: int = STEPS, seed: int = 0) -> Report:
+def check_multi_device(trial: Trial | str, *, steps: int = STEPS, seed: int = 0) -> Report:
     """Train a net on two devices and on one, side by side, and compare every stage.
 
     `trial` is a model's name, for its own recipe on real digits in batches of odd size, or a Trial
@@ -45,17 +45,17 @@ def check_scale(trial: Trial | str, *, steps: int = STEPS, seed: int = 0) -> Rep
     """
     started = time.perf_counter()
     if isinstance(trial, str):
-        batch = SCALE_BATCH.get(trial, 7)
+        batch = BATCH_SIZES.get(trial, 7)
         trial = project_trial(trial, steps, batch=batch, seed=seed)
         trial.make_gluon = SplitTrainee
     report = Report(trial.name, (Level.MULTI_DEVICE,))
-    report.add(*scale_rows(trial))
+    report.add(*multi_device_rows(trial))
     report.seconds = time.perf_counter() - started
     return report
 
 
-def scale_rows(trial: Trial) -> tuple[list[Row], Coverage]:
-    """The rows of `check_scale`, and how much of the net they have compared."""
+def multi_device_rows(trial: Trial) -> tuple[list[Row], Coverage]:
+    """The rows of `check_multi_device`, and how much of the net they have compared."""
     coverage = Coverage()
     rows: list[Row] = []
     for dtype in ("float64", "float32"):

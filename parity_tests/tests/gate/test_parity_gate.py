@@ -23,6 +23,7 @@ from parity_tests.__main__ import main
 from parity_tests.backends.runs import NET, Call, NetRun
 from parity_tests.gate import snapshot, store
 from parity_tests.gate.change import Change
+from parity_tests.gate.page import page
 from parity_tests.gate.record.nets import Item, Part, Values, run_all
 from parity_tests.gate.record.noise import DRAWS, Draw, Moves
 from parity_tests.gate.record.quantities import SAMPLE, Failure, Kept, Quantity
@@ -191,6 +192,8 @@ def test_one_side_alone_is_compared_and_the_other_is_said(folder: Path, tmp_path
     assert found.sides["gluon"].verdict == Change.UNCHANGED
     assert found.sides["torch"].verdict == "not compared"
     assert "not asked for" in found.sentence
+    count = found.sides["gluon"].compared
+    assert f"All {count} quantities are bit-equal." in page(found)
 
 
 def test_the_matrix_is_a_table_or_json(

@@ -14,17 +14,20 @@ from parity_tests.__main__ import main
 from parity_tests.backends.runs import NET
 from parity_tests.backends.trainees import Batch
 from parity_tests.levels.multi_device.data_parallel import DEVICES, SplitTrainee, parts_of
-from parity_tests.levels.multi_device.level import SCALE_MODELS, check_scale
+from parity_tests.levels.multi_device.level import MULTI_DEVICE_MODELS, check_multi_device
 from parity_tests.levels.training.free_running import free_rows
 from parity_tests.levels.training.trials import plain_trial, project_trial
 
 
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(n, marks=pytest.mark.slow if n == "alexnet" else ()) for n in SCALE_MODELS],
+    [
+        pytest.param(n, marks=pytest.mark.slow if n == "alexnet" else ())
+        for n in MULTI_DEVICE_MODELS
+    ],
 )
 def test_two_devices_compute_what_one_does(model: str) -> None:
-    report = check_scale(model, steps=3)
+    report = check_multi_device(model, steps=3)
     assert report.ok, report.first_divergence
     checks = {(row.check, row.dtype) for row in report.rows if row.status == "ok"}
     assert {("in turn", "float64"), ("in turn", "float32")} <= checks
@@ -35,7 +38,7 @@ def test_two_devices_compute_what_one_does(model: str) -> None:
 
 
 def test_the_caveat_of_batch_norm_is_measured_and_said() -> None:
-    notes = check_scale("mnist_bn_cnn", steps=1).notes
+    notes = check_multi_device("mnist_bn_cnn", steps=1).notes
     loss = next(row for row in notes if (row.path, row.quantity) == (NET, "loss"))
     assert loss.distance is not None
     assert loss.distance > 1e-3  # halves of 8 and 7 images: no rounding error
@@ -141,7 +144,7 @@ def test_a_fault_is_found_at_its_step_and_tensor(
     trial = plain_trial(4)
     trial.batches = [odd(batch) for batch in trial.batches]
     trial.make_gluon = fault
-    report = check_scale(trial)
+    report = check_multi_device(trial)
     assert not report.ok
     first = report.first_divergence
     assert first is not None

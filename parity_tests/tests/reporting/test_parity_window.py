@@ -17,12 +17,12 @@ from parity_tests.reporting import environment as environment_module
 from parity_tests.reporting.environment import environment
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Side
-from parity_tests.reporting.window import around
+from parity_tests.reporting.window import window_at
 
 
 def test_a_window_lies_around_its_position() -> None:
     array = np.arange(2 * 3 * 8 * 9, dtype=np.float32).reshape(2, 3, 8, 9)
-    window = around((1, 2, 4, 4), {"ours": array, "theirs": array + 1})
+    window = window_at((1, 2, 4, 4), {"ours": array, "theirs": array + 1})
     assert window is not None
     assert window.place == "[1, 2, 3:6, 2:7]"
     assert window.names == ("ours", "theirs")
@@ -50,7 +50,7 @@ def test_a_window_stays_inside_the_array(
     shape: tuple[int, ...], position: tuple[int, ...], place: str
 ) -> None:
     array = np.arange(math.prod(shape), dtype=np.float64).reshape(shape)
-    window = around(position, {"a": array, "b": array})
+    window = window_at(position, {"a": array, "b": array})
     assert window is not None
     assert window.place == place
     row, column = window.center
@@ -58,20 +58,20 @@ def test_a_window_stays_inside_the_array(
 
 
 def test_arrays_of_two_shapes_have_no_window() -> None:
-    assert around((0, 0), {"a": np.zeros((2, 3)), "b": np.zeros((3, 2))}) is None
+    assert window_at((0, 0), {"a": np.zeros((2, 3)), "b": np.zeros((3, 2))}) is None
 
 
 def test_only_what_fails_is_pictured() -> None:
     ours, theirs = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.5, 3.0])
-    assert compare(ours, ours + 0.0).around is None
+    assert compare(ours, ours + 0.0).window is None
     for verdict in (compare(ours, theirs), bits_equal(ours, theirs)):
-        assert verdict.around is not None
-        assert verdict.around.grids == (((1.0, 2.0, 3.0),), ((1.0, 2.5, 3.0),))
+        assert verdict.window is not None
+        assert verdict.window.grids == (((1.0, 2.0, 3.0),), ((1.0, 2.5, 3.0),))
     signs = bits_equal(np.array([0.0, 1.0]), np.array([-0.0, 1.0]))
-    assert signs.around is not None
+    assert signs.window is not None
     broken = compare(np.array([1.0, math.nan]), np.array([1.0, 2.0]))
-    assert broken.around is not None
-    assert math.isnan(broken.around.difference[0][1])
+    assert broken.window is not None
+    assert math.isnan(broken.window.difference[0][1])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,8 @@ def test_only_what_fails_is_pictured() -> None:
 )
 def test_a_window_says_whose_values_it_holds(more: dict, names: tuple[str, str]) -> None:
     verdict = compare(np.array([1.0, 2.0]), np.array([1.0, 3.0]))
-    window = Row.judged(verdict, level=Level.FORWARD, path="a", quantity="output", **more).window
+    row = Row.judged(verdict, level=Level.FORWARD, path="a", quantity="output", **more)
+    window = row.named_window
     assert window is not None
     assert window.names == names
 
@@ -111,14 +112,14 @@ def test_a_local_divergence_shows_both_sides_and_the_referee() -> None:
     report = check_parity(case.gluon_net, case.torch_net, case.inputs, levels=("forward",))
     row = report.failures[0]
     assert (row.path, row.check, row.side) == ("features.4", Check.LOCAL, Side.TORCH)
-    assert row.window is not None
-    assert row.window.names == ("PyTorch float32", "float64", "Gluon float32")
-    at, column = row.window.center
-    judged, exact, other = (grid[at][column] for grid in row.window.grids)
+    assert row.named_window is not None
+    assert row.named_window.names == ("PyTorch float32", "float64", "Gluon float32")
+    at, column = row.named_window.center
+    judged, exact, other = (grid[at][column] for grid in row.named_window.grids)
     assert row.values == (judged, exact)
     assert abs(judged - exact) > 16 * 2.0**-24 * exact > abs(other - exact)
     assert report.first_divergence is not None
-    assert report.first_divergence.around == row.window
+    assert report.first_divergence.window == row.named_window
 
 
 class _Between(nn.Module):
@@ -142,13 +143,13 @@ def test_an_inherited_divergence_shows_both_sides_and_the_referee() -> None:
     report = check_parity(ours, _Between(), x, levels=("forward", "backward"), transfer=True)
     row = report.failures[0]
     assert (row.path, row.check, row.side) == ("second", Check.INHERITED, Side.TORCH)
-    assert row.window is not None
-    assert row.window.names == ("PyTorch float32", "float64", "Gluon float32")
-    at, column = row.window.center
-    judged, exact, other = (grid[at][column] for grid in row.window.grids)
+    assert row.named_window is not None
+    assert row.named_window.names == ("PyTorch float32", "float64", "Gluon float32")
+    at, column = row.named_window.center
+    judged, exact, other = (grid[at][column] for grid in row.named_window.grids)
     assert abs(judged - exact) > 100 * abs(other - exact)
     gradients = [r for r in report.failures if r.level == Level.BACKWARD and r.dtype == "float32"]
-    assert all(r.window is not None and len(r.window.names) == 3 for r in gradients)
+    assert all(r.named_window is not None and len(r.named_window.names) == 3 for r in gradients)
 
 
 def test_the_environment_names_what_decides_the_arithmetic(
