@@ -82,7 +82,7 @@ def check_parity(
     started = time.perf_counter()
     _check_sides(gluon_net, torch_net)
     chosen = _check_levels(levels)
-    given = arrays(inputs)
+    input_arrays = arrays(inputs)
     gluon_leaves = leaves_of(gluon_net)
     way = project_map(gluon_net, torch_net)
     report = Report(
@@ -102,7 +102,7 @@ def check_parity(
         gluon_net,
         torch_net,
         pairing,
-        given,
+        input_arrays,
         Objective(),
         _check_masks(masks or {}, pairing),
         strict=way is not None if strict is None else strict,
@@ -114,7 +114,7 @@ def check_parity(
         Level.BACKWARD: lambda: backward_rows(subject),
         Level.ARTEFACTS: lambda: _artefacts_rows(subject),
     }
-    refused = _refused_inputs(given)
+    refused = _refused_inputs(input_arrays)
     if Level.BACKWARD in chosen and not refused:
         refused = _set_objective(subject, labels, way is not None)
     for level in chosen:
@@ -166,11 +166,11 @@ def _check_masks(masks: Mapping[str, np.ndarray], pairing: Pairing) -> dict[str,
     return {path: np.asarray(mask, dtype=bool) for path, mask in masks.items()}
 
 
-def _refused_inputs(given: Arrays) -> str:
+def _refused_inputs(inputs: Arrays) -> str:
     """Why nothing can be learnt from these inputs; empty where something can."""
-    if not given or any(x.size == 0 for x in given):
+    if not inputs or any(x.size == 0 for x in inputs):
         return "the inputs are empty"
-    for x in given:
+    for x in inputs:
         if not np.isfinite(x).all():
             return "the inputs are not finite"
         if x.size > 1 and x.min() == x.max():

@@ -130,11 +130,11 @@ def _parser() -> Parser:
     return parser
 
 
-def _chosen(given: list[str] | None, known: Sequence[_Word], flag: str) -> tuple[_Word, ...]:
+def _chosen(values: list[str] | None, known: Sequence[_Word], flag: str) -> tuple[_Word, ...]:
     """What a repeatable, comma-separated flag names, in the order of `known`; all if unset."""
-    if given is None:
+    if values is None:
         return tuple(known)
-    names = [name.strip() for text in given for name in text.split(",")]
+    names = [name.strip() for text in values for name in text.split(",")]
     unknown = [name for name in names if name not in known]
     if unknown:
         nearest = did_you_mean(unknown[0], known)

@@ -275,7 +275,9 @@ def _main(argv: Sequence[str] | None) -> int:
         "--like", type=Path, metavar="FILE",
         help="a file of DST's kind whose names, shapes and dtypes DST must have",
     )  # fmt: skip
-    parser.add_argument("--force", action="store_true", help="overwrite DST, which is refused else")
+    parser.add_argument(
+        "--force", action="store_true", help="overwrite DST; without it that is refused"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     files = [args.source, args.destination] + ([args.like] if args.like else [])

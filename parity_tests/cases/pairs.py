@@ -105,24 +105,24 @@ def user_case(
     """
     generator = np.random.default_rng(seed)
     inputs = generator.standard_normal(tuple(shape)).astype(np.float32)
-    gluon_net, torch_net = _made(gluon, "gluon"), _made(theirs, "torch")
+    gluon_net, torch_net = _load_net(gluon, "gluon"), _load_net(theirs, "torch")
     if any(p._data is None for p in gluon_net.collect_params().values()):
         gluon_net.initialize(mx.init.Xavier())
         gluon_net(mx.nd.array(inputs))
     return Case(name or f"{gluon} beside {theirs}", gluon_net, torch_net, inputs)
 
 
-def _made(spec: str, side: str) -> Any:
+def _load_net(spec: str, side: str) -> Any:
     module, colon, factory = spec.partition(":")
     if not (module and colon and factory):
         raise ParityError(f"--{side} is {spec!r}, expected package.module:factory")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        made = getattr(importlib.import_module(module), factory)
+        loaded = getattr(importlib.import_module(module), factory)
     except (ImportError, AttributeError) as error:
         raise ParityError(f"--{side} {spec}: {error}") from error
-    net = made() if callable(made) and not hasattr(made, "forward") else made
+    net = loaded() if callable(loaded) and not hasattr(loaded, "forward") else loaded
     try:
         kind = f"a {side_of(net)} net"
     except ParityError:

@@ -112,10 +112,10 @@ class _Builder:
         channels, height, width = self.shape
         if height * width < 4:
             return
-        eps, kept = self.pick(1e-5, 1e-3), self.pick(0.9, 0.75)
+        eps, momentum = self.pick(1e-5, 1e-3), self.pick(0.9, 0.75)
         self.add(
-            gluon_nn.BatchNorm(momentum=kept, epsilon=eps, in_channels=channels),
-            nn.BatchNorm2d(channels, eps=eps, momentum=1 - kept),
+            gluon_nn.BatchNorm(momentum=momentum, epsilon=eps, in_channels=channels),
+            nn.BatchNorm2d(channels, eps=eps, momentum=1 - momentum),
         )
 
     def activation(self) -> None:

@@ -10,7 +10,7 @@ from parity_tests.reporting.kill_matrix import Outcome
 from parity_tests.reporting.results import Results
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["GROUPS", "Fault", "Found", "found_in"]
+__all__ = ["GROUPS", "Detection", "Fault", "first_detection"]
 
 GROUPS = (
     "weights", "structure", "arithmetic", "batchnorm", "loss", "optimizer", "data", "artefacts",
@@ -19,7 +19,7 @@ GROUPS = (
 
 
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """Where the checker saw a fault first, and what it called it; empty where it saw nothing."""
 
     level: Level = Level.NONE
@@ -34,7 +34,7 @@ class Fault:
 
     `where` says where it is injected, `imitates` what happens so in practice and `source` where
     that was met. `level` and `path` are where it must be caught first, `diagnosis` the name that it
-    must be given there, empty where no hypothesis covers it. `run` plants it afresh and checks.
+    must be given there, empty where no hypothesis covers it. `run` plants it anew and checks.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Fault:
     source: str
     level: Level
     path: str
-    run: Callable[[], Found]
+    run: Callable[[], Detection]
     diagnosis: str = ""
 
     def outcome(self) -> Outcome:
         """Plant it and see."""
         started = time.perf_counter()
-        found = self.run()
+        detection = self.run()
         return Outcome(
             fault=self.name,
             group=self.group,
@@ -59,19 +59,19 @@ class Fault:
             source=self.source,
             level=self.level,
             path=self.path,
-            caught_level=found.level,
-            caught_path=found.path,
-            diagnosis=found.diagnosis,
+            caught_level=detection.level,
+            caught_path=detection.path,
+            diagnosis=detection.diagnosis,
             expected_diagnosis=self.diagnosis,
-            message=found.message,
+            message=detection.message,
             seconds=time.perf_counter() - started,
         )
 
 
-def found_in(report: Results) -> Found:
+def first_detection(report: Results) -> Detection:
     """What a report says first."""
     first = report.first_divergence
     if first is None:
-        return Found()
+        return Detection()
     name, colon, _ = first.diagnosis.partition(":")
-    return Found(first.level, first.path, name if colon else first.diagnosis, first.message)
+    return Detection(first.level, first.path, name if colon else first.diagnosis, first.message)

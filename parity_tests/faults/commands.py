@@ -16,19 +16,19 @@ from parity_tests.reporting.files import write_report
 from parity_tests.reporting.kill_matrix import Outcome, kill_matrix, score
 from parity_tests.reporting.results import SCHEMA
 
-__all__ = ["clean_command", "faults_command", "plant", "planted", "printed", "try_clean"]
+__all__ = ["clean_command", "faults_command", "format_matrix", "plant", "plant_all", "try_clean"]
 
 CLEAN_PAIRS = 1000
 
 
-def planted() -> list[Outcome]:
+def plant_all() -> list[Outcome]:
     """Plant the whole catalogue, with a line of progress for each fault."""
-    found: list[Outcome] = []
+    results: list[Outcome] = []
     for outcome in outcomes(FAULTS):
-        found.append(outcome)
+        results.append(outcome)
         seen = f"caught at {outcome.caught_level}" if outcome.caught else "ESCAPED"
         print(f"{outcome.group}: {outcome.fault}: {seen}", file=sys.stderr, flush=True)
-    return found
+    return results
 
 
 def faults_command(*, as_json: bool, folder: str | None = None) -> int:
@@ -36,24 +36,24 @@ def faults_command(*, as_json: bool, folder: str | None = None) -> int:
 
     `folder` gets it as `report.html` and `report.json` too.
     """
-    found = planted()
+    results = plant_all()
     if folder:
-        write_report(Path(folder), [], found)
-    good = all(outcome.right_level and not outcome.misdiagnosed for outcome in found)
+        write_report(Path(folder), [], results)
+    good = all(outcome.right_level and not outcome.misdiagnosed for outcome in results)
     if as_json:
-        faults = [asdict(outcome) for outcome in found]
-        print_json({"schema": SCHEMA, "ok": good, "score": score(found), "faults": faults})
+        faults = [asdict(outcome) for outcome in results]
+        print_json({"schema": SCHEMA, "ok": good, "score": score(results), "faults": faults})
     else:
-        print(printed(found))
+        print(format_matrix(results))
     return 0 if good else 1
 
 
-def printed(found: Sequence[Outcome]) -> str:
+def format_matrix(results: Sequence[Outcome]) -> str:
     """The matrix, fault by level, then the sums by group."""
-    table = kill_matrix(found)
+    table = kill_matrix(results)
     if table is None:
         return "no faults were planted"
-    width = max(len(outcome.fault) for outcome in found)
+    width = max(len(outcome.fault) for outcome in results)
     lines = ["● right level and path   ◐ right level   ✕ another level   ○ missed here", ""]
     lines.append("  ".join(["fault".ljust(width), *table.levels, "diagnosis"]))
     for outcome, cells, named in table.rows:
@@ -81,8 +81,8 @@ def clean_command(count: int, *, as_json: bool) -> int:
         if not as_json and (seed + 1) % 50 == 0:
             print(f"{seed + 1} pairs, {len(alarms)} alarms", file=sys.stderr, flush=True)
     if as_json:
-        found = {"pairs": count, "values": values, "alarms": alarms}
-        print_json({"schema": SCHEMA, "ok": not alarms, **found})
+        counts = {"pairs": count, "values": values, "alarms": alarms}
+        print_json({"schema": SCHEMA, "ok": not alarms, **counts})
     else:
         print(f"{count} random clean pairs, {values:,} values compared: {len(alarms)} false alarms")
     return 1 if alarms else 0

@@ -1,7 +1,7 @@
 """What happens between leaves, in a net's own `forward`, where no listing of modules shows it.
 
-Every leaf computes the same alone, and one is given something else: what was given to it on one
-side is made of what was given on the other.
+Every leaf computes the same alone, and one has another input: what it is on one side is computed
+from what it is on the other.
 """
 
 from __future__ import annotations
@@ -44,17 +44,19 @@ def explain_connections(row: Row, subject: Subject) -> str:
     ours = subject.run(Side.GLUON, "float64", train=train)
     theirs = subject.run(Side.TORCH, "float64", train=train)
     if row.path == NET:
-        return only_explanation(_found(ours.outputs[0], theirs.outputs[0], theirs, True))
+        return only_explanation(_explanations(ours.outputs[0], theirs.outputs[0], theirs, True))
     pair = next(p for p in subject.pairing.pairs if p.path == row.path)
     a = ours.calls[pair.gluon.path][0].inputs[0]
     b = theirs.calls[pair.torch.path][0].inputs[0]
-    return only_explanation(_found(a, b, theirs, False))
+    return only_explanation(_explanations(a, b, theirs, False))
 
 
 _SLACK = SLACK["float64"]
 
 
-def _found(a: np.ndarray, b: np.ndarray, run: NetRun, at_the_end: bool) -> Iterator[Explanation]:
+def _explanations(
+    a: np.ndarray, b: np.ndarray, run: NetRun, is_output: bool
+) -> Iterator[Explanation]:
     if a.size != b.size:
         return
     maps = a if a.ndim >= b.ndim else b
@@ -67,8 +69,8 @@ def _found(a: np.ndarray, b: np.ndarray, run: NetRun, at_the_end: bool) -> Itera
                 yield Explanation("NHWC flatten order", "the maps are flattened channels last")
         a, b = a.reshape(maps.shape), b.reshape(maps.shape)
     if close(a, b, _SLACK):
-        return  # what it was given is not what differs
-    if at_the_end:
+        return  # its input is not what differs
+    if is_output:
         if close(_softmax(a), b, _SLACK) or close(_softmax(b), a, _SLACK):
             yield Explanation("softmax on the output", "one side gives probabilities")
     else:
@@ -78,8 +80,8 @@ def _found(a: np.ndarray, b: np.ndarray, run: NetRun, at_the_end: bool) -> Itera
             if close(function(a), b, _SLACK):
                 yield Explanation("additional activation", f"torch has a {name} here")
         yield from _shortcuts(a, b, run)
-    for name, made in rearranged(a, "image"):
-        if close(made, b, _SLACK):
+    for name, changed in rearranged(a, "image"):
+        if close(changed, b, _SLACK):
             yield Explanation(name, "what Gluon gives, so changed, is what torch gives")
     yield from _branches(a, b)
     yield from factor_of(a, b, "", _SLACK, 0)

@@ -81,10 +81,10 @@ def call_scales(leaf: Leaf, call: Call, *, train: bool, upstream: Arrays | None)
 def forward_truth(subject: Subject, leaf: Leaf, index: int, *, train: bool) -> Truth:
     """`truth_of` one call of a torch leaf inside the referee's run, made once."""
     key = ("truth", leaf.path, index, train)
-    if key not in subject.kept:
+    if key not in subject.shared:
         call = subject.run(Side.TORCH, "float64", train=train).calls[leaf.path][index]
-        subject.kept[key] = truth_of(leaf, call.inputs, train=train)
-    return subject.kept[key]
+        subject.shared[key] = truth_of(leaf, call.inputs, train=train)
+    return subject.shared[key]
 
 
 def sigma(scales: Scales, quantity: str, train: bool) -> np.ndarray:
@@ -129,9 +129,9 @@ def forward_envelope(subject: Subject, *, train: bool) -> Envelope:
     Noise goes into every leaf's output; a buffer's own rounding is added. Raises DidNotRun.
     """
     train = train and subject.has_modes
-    if ("forward", train) not in subject.kept:
-        subject.kept["forward", train] = _forward(subject, train)
-    return subject.kept["forward", train]
+    if ("forward", train) not in subject.shared:
+        subject.shared["forward", train] = _forward(subject, train)
+    return subject.shared["forward", train]
 
 
 def _forward(subject: Subject, train: bool) -> Envelope:

@@ -79,7 +79,7 @@ def _local(subject: Subject, referee: NetRun, train: bool, coverage: Coverage) -
 def _dropout(subject: Subject, pair: Pair, x: np.ndarray) -> Iterator[Row]:
     """Each side's own dropout: what it keeps is x/(1 − p), and it keeps 1 − p of all values.
 
-    Only where masks are given: MXNet's generator cannot be put back afterwards.
+    Only where there are masks: MXNet's generator cannot be put back afterwards.
     """
     if pair.torch.path not in subject.masks:
         return
@@ -94,18 +94,20 @@ def _dropout(subject: Subject, pair: Pair, x: np.ndarray) -> Iterator[Row]:
     for side, module in ((Side.GLUON, gluon_side), (Side.TORCH, torch_side)):
         rate = float(getattr(pair, side).hyper["p"])
         ones = np.ones((max(1, -(-4096 // x[0].size)), *x.shape[1:]), np.float32)
-        made = attempt(side, module.sample_dropout, getattr(pair, side), ones)
-        kept = made[made != 0]
-        wanted = np.full_like(kept, 1.0) / (1.0 - rate)
-        verdict = compare(kept, wanted.astype(np.float32), scale=wanted, content="nonzero")
+        sampled = attempt(side, module.sample_dropout, getattr(pair, side), ones)
+        surviving = sampled[sampled != 0]
+        expected = np.full_like(surviving, 1.0) / (1.0 - rate)
+        verdict = compare(surviving, expected.astype(np.float32), scale=expected, content="nonzero")
         row = judged(verdict, quantity="scale of what is kept", side=side)
-        if not verdict.ok and (kept == 1).all():
-            said = f"what is kept is not divided by 1 − p = {1 - rate:g}"
-            row = replace(row, diagnosis=f"dropout scale: {said}")
+        if not verdict.ok and (surviving == 1).all():
+            reason = f"what is kept is not divided by 1 − p = {1 - rate:g}"
+            row = replace(row, diagnosis=f"dropout scale: {reason}")
         yield row
-        share = np.array([kept.size / made.size])
+        share = np.array([surviving.size / sampled.size])
         # six standard deviations of a mean of independent draws
-        units = made.size if not pair.torch.hyper["axes"] else made.shape[0] * made.shape[1]
+        units = (
+            sampled.size if not pair.torch.hyper["axes"] else sampled.shape[0] * sampled.shape[1]
+        )
         spread = 6 * np.sqrt(max(rate * (1 - rate), 1e-12) / units)
         verdict = compare(
             share, np.array([1.0 - rate]), scale=spread / 2.0**-53, factor=1.0, unit="float64"

@@ -60,7 +60,7 @@ class Subject:
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     strict: bool = False
     _runs: dict[tuple[Side, str, bool, bool], NetRun] = field(default_factory=dict)
-    kept: dict[Any, Any] = field(default_factory=dict)  # what levels share, such as envelopes
+    shared: dict[Any, Any] = field(default_factory=dict)  # what levels share, such as envelopes
     clones: dict[str, torch.nn.Module] = field(default_factory=dict)  # by dtype
 
     def run(self, side: Side, dtype: str, *, train: bool, backward: bool = False) -> NetRun:

@@ -185,7 +185,9 @@ def _round_trip(
                 row = Row.judged(
                     verdict, level=Level.WEIGHTS, path=pair.path, quantity=role, check=check
                 )
-                yield row if verdict.ok else replace(row, diagnosis=_found(prints, leaf, role))
+                yield (
+                    row if verdict.ok else replace(row, diagnosis=_explain_swap(prints, leaf, role))
+                )
 
 
 def fingerprint(tensor: Tensor) -> np.ndarray:
@@ -196,7 +198,7 @@ def fingerprint(tensor: Tensor) -> np.ndarray:
     return generator.integers(1, 100, tensor.shape).astype(tensor.dtype)
 
 
-def _found(prints: Arrays, leaf: Leaf, role: str) -> str:
+def _explain_swap(prints: Arrays, leaf: Leaf, role: str) -> str:
     arrived = leaf.tensors[role].read()
     for name, sent in prints.items():
         if sent.shape == arrived.shape and np.array_equal(sent, arrived):

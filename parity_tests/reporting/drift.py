@@ -173,7 +173,7 @@ def drifts(rows: Iterable[Row]) -> list[Drift]:
             key = (row.level, row.mode, row.path, row.quantity)
             group = groups.setdefault(key, _Group())
             group.rows.setdefault((row.side, row.dtype), []).append(row)
-    found = []
+    measured = []
     for key, group in groups.items():
         gluon, torch = group.worst(Side.GLUON, "float32"), group.worst(Side.TORCH, "float32")
         if gluon is None or torch is None:
@@ -181,8 +181,8 @@ def drifts(rows: Iterable[Row]) -> list[Drift]:
         bounds = [row.allowed for row in (gluon, torch) if row.allowed is not None]
         moved = _moved(gluon, torch, group.worst(Side.GLUON, "float64"))
         bound = max(bounds, default=None)
-        found.append(Drift(*key, _distance(gluon), _distance(torch), bound, moved))
-    return found
+        measured.append(Drift(*key, _distance(gluon), _distance(torch), bound, moved))
+    return measured
 
 
 def _distance(row: Row) -> Distance:
@@ -198,18 +198,18 @@ def _moved(gluon: Row, torch: Row, witness: Row | None) -> str:
     )
 
 
-def answers(found: Sequence[Drift]) -> list[Answer]:
+def answers(measured: Sequence[Drift]) -> list[Answer]:
     """One a level."""
-    made = []
-    for level in dict.fromkeys(drift.level for drift in found):
-        of_level = [drift for drift in found if drift.level == level]
+    by_level = []
+    for level in dict.fromkeys(drift.level for drift in measured):
+        of_level = [drift for drift in measured if drift.level == level]
         wrong = [drift for drift in of_level if not drift.normal]
         if wrong:  # a gradient comes from the net's end
             at = wrong[-1] if level == Level.BACKWARD else wrong[0]
         else:
             at = max(of_level, key=lambda drift: drift.share)
-        made.append(Answer(level, not wrong, at, len(of_level)))
-    return made
+        by_level.append(Answer(level, not wrong, at, len(of_level)))
+    return by_level
 
 
 def _compared(drift: Drift) -> str:

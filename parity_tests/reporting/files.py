@@ -46,7 +46,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def write_report(folder: Path, reports: Sequence[Report], outcomes: Sequence[Outcome] = ()) -> None:
-    """Write both files into `folder`, made if need be. Raises OSError where that cannot be done."""
+    """Write both files into `folder`, made if missing. Raises OSError where that fails."""
     text = json.dumps(document(reports, outcomes), allow_nan=False) + "\n"
     html = page(reports, outcomes)
     folder.mkdir(parents=True, exist_ok=True)

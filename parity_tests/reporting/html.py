@@ -36,19 +36,19 @@ def page(reports: Sequence[Results], outcomes: Sequence[Outcome] = ()) -> str:
     `outcomes` are those of the fault catalogue. Only this page's own style and script may act in
     it, and nothing is fetched.
     """
-    made = Environment(
+    templates = Environment(
         loader=PackageLoader("parity_tests.reporting", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    made.filters |= {"part": _part, "digits": _digits, "size": _size}
+    templates.filters |= {"part": _part, "digits": _digits, "size": _size}
     style, script = (Markup(_own(name)) for name in ("report.css", "report.js"))
     failed = [report for report in reports if not report.ok]
     ordered = failed + [report for report in reports if report.ok]
     asked = {level for report in reports for level in report.levels}
-    return made.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         style=style,
         script=script,
         policy="default-src 'none'; img-src data:; "

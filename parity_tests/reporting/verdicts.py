@@ -21,7 +21,7 @@ class Level(StrEnum):
     OPTIMIZER = "optimizer"
     TRAINING = "training"
     ARTEFACTS = "artefacts"
-    MULTI_DEVICE = "scale"  # the word of command lines and of reports that people have kept
+    MULTI_DEVICE = "scale"  # as command lines, report.json and older reports call it
     DATA = "data"
     LOSS = "loss"  # of the gate alone: the loss on fixed logits
     SELF_TEST = "self-test"  # of the fault catalogue alone: a fault of the checker itself

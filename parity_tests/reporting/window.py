@@ -1,4 +1,4 @@
-"""The values around the worst one of a comparison: a small window of every side."""
+"""The values near the worst one of a comparison: a small window of every side."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from mxnet.gluon import nn as gluon_nn
 
 from parity_tests.backends.runs import NET
 from parity_tests.cases.pairs import Case, project_case
-from parity_tests.faults.base import Fault, Found
+from parity_tests.faults.base import Detection, Fault
 from parity_tests.faults.kinds.pairs import Plant, edited, in_model, in_pair
 from parity_tests.reporting.verdicts import Level
 
@@ -58,7 +58,7 @@ def _graph(part: str, index: int, cls: type[_OtherGraph]) -> Plant:
     return plant
 
 
-def _stored(model: str, change: Callable[[dict[str, Any]], None]) -> Callable[[], Found]:
+def _stored(model: str, change: Callable[[dict[str, Any]], None]) -> Callable[[], Detection]:
     """A Gluon net that is saved to a file, whose file is changed, and that is loaded from it."""
 
     def plant(case: Case) -> None:
@@ -109,12 +109,12 @@ class _Swapped(mx.gluon.HybridBlock):
     faulty = False
 
 
-def _two_inputs() -> Found:
+def _two_inputs() -> Detection:
     import torch
     from torch import nn
 
     from parity_tests.api import check_parity
-    from parity_tests.faults.base import found_in
+    from parity_tests.faults.base import first_detection
 
     class Twin(nn.Module):
         def __init__(self) -> None:
@@ -131,7 +131,7 @@ def _two_inputs() -> Found:
     generator = np.random.default_rng(5)
     inputs = tuple(generator.standard_normal((4, 6)).astype(np.float32) for _ in range(2))
     levels = ("structure", "weights", "forward", "backward", "artefacts")
-    return found_in(check_parity(net, Twin(), inputs, None, levels, transfer=True))
+    return first_detection(check_parity(net, Twin(), inputs, None, levels, transfer=True))
 
 
 def _fault(

@@ -17,7 +17,7 @@ import numpy as np
 from parity_tests import api
 from parity_tests.backends import losses, runs
 from parity_tests.backends.runs import Objective
-from parity_tests.faults.base import Fault, Found
+from parity_tests.faults.base import Detection, Fault
 from parity_tests.faults.self_test import compare, named, self_test
 from parity_tests.levels import backward, local, weights
 from parity_tests.levels.referee import Subject
@@ -167,18 +167,18 @@ def _require_sound() -> None:
         raise AssertionError(f"the self-test fails without a fault: {wrong}")
 
 
-def _tested(*patches: Patch) -> Callable[[], Found]:
-    def run() -> Found:
+def _tested(*patches: Patch) -> Callable[[], Detection]:
+    def run() -> Detection:
         _require_sound()
         with ExitStack() as stack:
             for target, name, value in patches:
                 stack.enter_context(mock.patch.object(target, name, value))
             wrong = self_test()
         if not wrong:
-            return Found()
+            return Detection()
         first = next(iter(wrong))
         message = f"self-test: {first} gives {wrong[first]!r}; {len(wrong)} of its cases fail"
-        return Found(Level.SELF_TEST, first, named(wrong), message)
+        return Detection(Level.SELF_TEST, first, named(wrong), message)
 
     return run
 

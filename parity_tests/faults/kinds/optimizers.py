@@ -11,7 +11,7 @@ import torch
 
 from cnn_harness.schedule import learning_rate
 from parity_tests.backends.updaters import gluon_trainer, torch_optimizer, torchs_own
-from parity_tests.faults.base import Fault, Found, found_in
+from parity_tests.faults.base import Detection, Fault, first_detection
 from parity_tests.levels.optimizer.schedules import schedule_rows
 from parity_tests.levels.optimizer.updates import Course, check_optimizer
 from parity_tests.numerics.update_rules import Rule
@@ -171,17 +171,17 @@ def making(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optim
     return make
 
 
-def _updated(course: Course, steps: int = 12, **options: Any) -> Callable[[], Found]:
-    return lambda: found_in(check_optimizer([course], steps=steps, **options))
+def _updated(course: Course, steps: int = 12, **options: Any) -> Callable[[], Detection]:
+    return lambda: first_detection(check_optimizer([course], steps=steps, **options))
 
 
-def _late_schedule() -> Found:
+def _late_schedule() -> Detection:
     def late(base: float, name: str, step: int, total: int, **more: Any) -> float:
         return learning_rate(base, name, max(0, step - 1), total, **more)
 
     report = Report("schedule", (Level.OPTIMIZER,))
     report.add(*schedule_rows("linear", 48, late))
-    return found_in(report)
+    return first_detection(report)
 
 
 def _no_decay_of_biases(parameters: list[Any], rule: Rule) -> mx.gluon.Trainer:

@@ -14,7 +14,7 @@ from torch import nn
 from parity_tests.api import check_parity
 from parity_tests.backends.leaves import leaves_of
 from parity_tests.cases.pairs import Case, project_case, random_values
-from parity_tests.faults.base import Found, found_in
+from parity_tests.faults.base import Detection, first_detection
 from parity_tests.levels.weights import copy_weights, pairing_map
 from parity_tests.pairing.structure import pair_leaves
 
@@ -28,15 +28,15 @@ Plant = Callable[[Case], None]
 _ROUNDS = (("structure", "weights"), ("forward",), ("backward",), ("artefacts",))
 
 
-def in_model(model: str, plant: Plant, **options: Any) -> Callable[[], Found]:
+def in_model(model: str, plant: Plant, **options: Any) -> Callable[[], Detection]:
     """A fault in one of this project's models, at toy size."""
     return in_pair(lambda: project_case(model), plant, **options)
 
 
-def in_pair(make: Callable[[], Case], plant: Plant, **options: Any) -> Callable[[], Found]:
+def in_pair(make: Callable[[], Case], plant: Plant, **options: Any) -> Callable[[], Detection]:
     """A fault in any pair that `make` makes clean; `options` are those of `check_parity`."""
 
-    def run() -> Found:
+    def run() -> Detection:
         case = make()
         plant(case)
         for levels in _ROUNDS:
@@ -44,8 +44,8 @@ def in_pair(make: Callable[[], Case], plant: Plant, **options: Any) -> Callable[
                 case.gluon_net, case.torch_net, case.inputs, case.labels, levels, **options
             )
             if not report.ok:
-                return found_in(report)
-        return Found()
+                return first_detection(report)
+        return Detection()
 
     return run
 

@@ -13,7 +13,7 @@ import torch_ref.training.assembly
 import torch_ref.training.recipes
 from cnn_data import ArraySplit, Batches, Dataset, Split, load_dataset
 from cnn_harness.config import TrainConfig
-from parity_tests.faults.base import Fault, Found, found_in
+from parity_tests.faults.base import Detection, Fault, first_detection
 from parity_tests.levels.data import data_rows
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level
@@ -41,19 +41,19 @@ def _coloured() -> Dataset:
                    mean=digits.mean * 3, std=digits.std * 3)  # fmt: skip
 
 
-def _checked(ours: TrainConfig, theirs: TrainConfig, dataset: Dataset) -> Found:
+def _checked(ours: TrainConfig, theirs: TrainConfig, dataset: Dataset) -> Detection:
     report = Report("data", (Level.DATA,))
     rows, coverage = data_rows(ours, theirs, dataset)
     # Two recipes that differ are named by their field before any batch is compared: here the
     # batches have to show it.
     report.add([row for row in rows if row.path != "recipe"], coverage)
-    return found_in(report)
+    return first_detection(report)
 
 
-def _recipe(**change: object) -> Callable[[], Found]:
+def _recipe(**change: object) -> Callable[[], Detection]:
     """Another recipe on torch's side, of which only the batches are seen."""
 
-    def run() -> Found:
+    def run() -> Detection:
         ours = gluon_cnn.training.recipes.DEFAULTS["lenet"].replace(augment="none")
         theirs = torch_ref.training.recipes.DEFAULTS["lenet"].replace(augment="none")
         return _checked(ours, theirs.replace(**change), _digits())
@@ -63,7 +63,7 @@ def _recipe(**change: object) -> Callable[[], Found]:
 
 def _stream(
     change: Callable[[Stream], Stream], *, colours: bool = False, back: int = 0, same: bool = False
-) -> Callable[[], Found]:
+) -> Callable[[], Detection]:
     """A stream on torch's side that is changed, begins `back` batches early, or whose epochs are
     the same."""
 
@@ -72,7 +72,7 @@ def _stream(
             first = 1 if same and epoch > 1 else epoch
             return change(super().epoch(first, max(0, start - back)))
 
-    def run() -> Found:
+    def run() -> Detection:
         model = "cifar_cnn" if colours else "lenet"
         dataset = _coloured() if colours else _digits()
         config = gluon_cnn.training.recipes.DEFAULTS[model].replace(augment="none")
@@ -98,7 +98,7 @@ def _one_pixel(x: np.ndarray) -> np.ndarray:
 
 
 def _fault(
-    name: str, run: Callable[[], Found], diagnosis: str, imitates: str, source: str,
+    name: str, run: Callable[[], Detection], diagnosis: str, imitates: str, source: str,
     path: str = "train epoch 1 batch 1",
 ) -> Fault:  # fmt: skip
     where = "batches of torch_ref.training.assembly"

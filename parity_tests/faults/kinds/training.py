@@ -13,7 +13,7 @@ from torch import nn
 
 from parity_tests.backends.runs import NET
 from parity_tests.backends.trainees import Batch, GluonTrainee, Stages, TorchTrainee
-from parity_tests.faults.base import Fault, Found, found_in
+from parity_tests.faults.base import Detection, Fault, first_detection
 from parity_tests.levels.training.level import check_training
 from parity_tests.levels.training.trials import plain_trial
 from parity_tests.reporting.verdicts import Level, Side
@@ -164,18 +164,18 @@ TRAINEES: tuple[tuple[type[TorchTrainee], str, str], ...] = (
 )
 
 
-def _trained(side: str, cls: Any, steps: int = 2) -> Callable[[], Found]:
-    def run() -> Found:
+def _trained(side: str, cls: Any, steps: int = 2) -> Callable[[], Detection]:
+    def run() -> Detection:
         trial = plain_trial(steps)
         setattr(trial, f"make_{side}", cls)
-        return found_in(check_training(trial, steps=0, resynchronised=steps))
+        return first_detection(check_training(trial, steps=0, resynchronised=steps))
 
     return run
 
 
-def _torchs_own() -> Found:
+def _torchs_own() -> Detection:
     trial = plain_trial(1, norm=nn.BatchNorm2d)
-    return found_in(check_training(trial, steps=0, resynchronised=1))
+    return first_detection(check_training(trial, steps=0, resynchronised=1))
 
 
 def _fault(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from parity_tests.faults.base import Fault, Found
+from parity_tests.faults.base import Detection, Fault
 from parity_tests.faults.kinds.pairs import Plant, edited, exchanged, in_model
 from parity_tests.reporting.verdicts import Level
 
@@ -63,7 +63,7 @@ def _planted(
     name: str,
     model: str,
     tensor: str,
-    run: Callable[[], Found],
+    run: Callable[[], Detection],
     diagnosis: str,
     imitates: str,
     source: str,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parity_tests.__main__ import main
-from parity_tests.faults.base import GROUPS, Fault, Found
+from parity_tests.faults.base import GROUPS, Detection, Fault
 from parity_tests.faults.catalogue import FAULTS
 from parity_tests.faults.self_test import self_test
 from parity_tests.reporting.kill_matrix import MATRIX_LEVELS, score
@@ -81,7 +81,7 @@ def test_the_command_prints_the_matrix(
 def test_the_command_fails_where_a_fault_escapes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    escaped = replace(FAULTS[0], run=Found)
+    escaped = replace(FAULTS[0], run=Detection)
     monkeypatch.setattr("parity_tests.faults.commands.FAULTS", (escaped,))
     assert main(["--faults"]) == 1
     assert "ESCAPED" in capsys.readouterr().err
