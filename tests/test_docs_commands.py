@@ -88,7 +88,10 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/upgrades.md", "snapshot baseline", SLOW),
     ("docs/upgrades.md", "--parity-update", SLOW),
     ("docs/upgrades.md", "def parity_pairs", "it is a part of the conftest.py that others need"),
-    ("docs/upgrades.md", "nox", f"{_DOWNLOAD} 25 GB"),
+    ("docs/upgrades.md", "'.[matrix]'", f"{_DOWNLOAD} 25 GB"),
+    ("docs/upgrades.md", "import mxnet_compat", FAST),
+    ("docs/upgrades.md", "--no-deps mxnet", f"{_DOWNLOAD} 6 GB; `.ci/run` does the same"),
+    ("docs/upgrades.md", "nox -s pythons", f"{_DOWNLOAD} 20 GB"),
 ]  # fmt: skip
 
 # A user's own repository, in which the pages' commands are given
