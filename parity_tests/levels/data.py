@@ -18,7 +18,7 @@ from cnn_data import Batches, Dataset, load_dataset
 from cnn_harness.config import TrainConfig
 from gluon_cnn.training.staging import Staging
 from parity_tests.levels.diagnosis.data import explain_images, explain_labels
-from parity_tests.numerics.compare import Verdict, bits_equal
+from parity_tests.numerics.compare import bits_equal
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Status
@@ -59,7 +59,7 @@ def data_rows(
     for part, gluon_batches, torch_batches in zip(
         ("train", "test"), gluon_parts, torch_parts, strict=True
     ):
-        rows += _length_rows(part, gluon_batches, torch_batches)
+        rows.append(_length_row(part, gluon_batches, torch_batches))
         for epoch in EPOCHS if part == "train" else (0,):
             for number in _chosen(len(torch_batches)):
                 path = f"{part} epoch {epoch} batch {number + 1}"
@@ -89,46 +89,25 @@ def _explained(
 def _recipe_rows(ours: TrainConfig, theirs: TrainConfig) -> Iterator[Row]:
     for name, value in ours.to_dict().items():
         other = getattr(theirs, name)
-        verdict = Verdict("", "", compared=1)
-        if value != other:
-            verdict = Verdict("values", f"{value!r} beside {other!r}", compared=1)
-        detail = "" if verdict.ok else verdict.detail
-        status = Status.OK if verdict.ok else Status.DIVERGED
-        yield Row(
-            level=Level.DATA,
-            path="recipe",
-            quantity=name,
-            status=status,
-            check=Check.VALUE,
-            compared=1,
-            detail=detail,
-        )
+        difference = "" if value == other else f"{value!r} beside {other!r}"
+        yield _row("recipe", name, difference)
 
 
-def _length_rows(part: str, ours: Batches, theirs: Batches) -> list[Row]:
-    if len(ours) == len(theirs):
-        return [
-            Row(
-                level=Level.DATA,
-                path=part,
-                quantity="batches an epoch",
-                status=Status.OK,
-                check=Check.VALUE,
-                compared=1,
-            )
-        ]
-    detail = f"{len(ours)} beside {len(theirs)}"
-    return [
-        Row(
-            level=Level.DATA,
-            path=part,
-            quantity="batches an epoch",
-            status=Status.DIVERGED,
-            check=Check.VALUE,
-            compared=1,
-            detail=detail,
-        )
-    ]
+def _length_row(part: str, ours: Batches, theirs: Batches) -> Row:
+    difference = "" if len(ours) == len(theirs) else f"{len(ours)} beside {len(theirs)}"
+    return _row(part, "batches an epoch", difference)
+
+
+def _row(path: str, quantity: str, difference: str) -> Row:
+    return Row(
+        level=Level.DATA,
+        path=path,
+        quantity=quantity,
+        status=Status.DIVERGED if difference else Status.OK,
+        check=Check.VALUE,
+        compared=1,
+        detail=difference,
+    )
 
 
 def _chosen(count: int) -> list[int]:

@@ -11,6 +11,7 @@ import copy
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ from parity_tests.reporting.verdicts import Check, Level, Status
 __all__ = ["TransferMap", "copy_weights", "project_map", "weights_rows"]
 
 Arrays = Mapping[str, np.ndarray]
+
+_row = partial(Row, level=Level.WEIGHTS)
+_judged = partial(Row.judged, level=Level.WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -95,17 +99,8 @@ def weights_rows(
     rows = list(_values(pairing, coverage))
     if not rows:
         detail = "neither net has parameters or buffers"
-        rows.append(
-            Row(
-                level=Level.WEIGHTS,
-                path=NET,
-                quantity="tensors",
-                status=Status.OK,
-                check=Check.VALUE,
-                compared=1,
-                detail=detail,
-            )
-        )
+        row = _row(path=NET, quantity="tensors", status=Status.OK, check=Check.VALUE)
+        rows.append(replace(row, compared=1, detail=detail))
     rows += _round_trip(gluon_net, torch_net, pairing, way or pairing_map(pairing))
     return rows, coverage
 
@@ -122,26 +117,13 @@ def _values(pairing: Pairing, coverage: Coverage) -> Iterator[Row]:
             if len(tensors) < 2:
                 has = next(leaf.side for leaf in leaves if role in leaf.tensors)
                 detail = f"only {has} has it"
-                yield Row(
-                    level=Level.WEIGHTS,
-                    path=path,
-                    quantity=role,
-                    status=Status.NOT_COMPARED,
-                    check=Check.VALUE,
-                    side=has,
-                    detail=detail,
-                )
+                row = _row(path=path, quantity=role, status=Status.NOT_COMPARED, check=Check.VALUE)
+                yield replace(row, side=has, detail=detail)
                 continue
             coverage.done(group, key)
             verdict = bits_equal(tensors[0].read(), tensors[1].read())
-            yield Row.judged(
-                verdict,
-                level=Level.WEIGHTS,
-                path=path,
-                quantity=role,
-                check=Check.VALUE,
-                dtype=tensors[1].dtype,
-            )
+            row = _judged(verdict, path=path, quantity=role, check=Check.VALUE)
+            yield replace(row, dtype=tensors[1].dtype)
 
 
 def _round_trip(
@@ -162,15 +144,8 @@ def _round_trip(
         here = {leaf.path: leaf for leaf in _returned(gluon_net, way.to_gluon(state))}
     except (AssertionError, KeyError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())
-        yield Row(
-            level=Level.WEIGHTS,
-            path="",
-            quantity="names",
-            status=Status.DIVERGED,
-            check=Check.TRANSFER,
-            detail=detail,
-            compared=1,
-        )
+        row = _row(path="", quantity="names", status=Status.DIVERGED, check=Check.TRANSFER)
+        yield replace(row, compared=1, detail=detail)
         return
     for pair in pairing.pairs:
         for role, tensor in pair.gluon.tensors.items():
@@ -182,12 +157,10 @@ def _round_trip(
                 (Check.ROUND_TRIP, here[pair.gluon.path]),
             ):
                 verdict = bits_equal(leaf.tensors[role].read(), sent)
-                row = Row.judged(
-                    verdict, level=Level.WEIGHTS, path=pair.path, quantity=role, check=check
-                )
-                yield (
-                    row if verdict.ok else replace(row, diagnosis=_explain_swap(prints, leaf, role))
-                )
+                row = _judged(verdict, path=pair.path, quantity=role, check=check)
+                if not verdict.ok:
+                    row = replace(row, diagnosis=_explain_swap(prints, leaf, role))
+                yield row
 
 
 def fingerprint(tensor: Tensor) -> np.ndarray:

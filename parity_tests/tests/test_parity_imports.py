@@ -15,6 +15,8 @@ ROOMS = (
     "parity_tests", "benchmarks",
 )  # fmt: skip
 FOLDERS = {"cnn_data": "data/cnn_data"}  # where a room does not lie under its own name
+# Modules beside the rooms: each with the rooms that it may import.
+BESIDE = {"gluon_cnn_parity": set(), "mxnet_compat": set(), "pytest_parity": {"parity_tests"}}
 FRAMEWORKS = {"mxnet": "gluon_cnn", "torch": "torch_ref"}
 # What each room may import of the others; parity_tests and benchmarks may import everything but
 # each other, and nobody imports them.
@@ -126,6 +128,7 @@ def test_rooms_import_along_the_arrows(path: Path) -> None:
 def test_no_module_imports_itself_by_others() -> None:
     sources = {dotted(path): path.read_text(encoding="utf-8") for path in SOURCES}
     assert {module.partition(".")[0] for module in sources} == set(ROOMS)
+    sources |= {name: (ROOT / f"{name}.py").read_text(encoding="utf-8") for name in BESIDE}
     assert sum(map(len, arrows(sources).values())) > len(sources)
     assert [circle for circle in circles(sources) if circle not in TOGETHER] == []
 
@@ -178,6 +181,13 @@ assert not {"cnn_data", "cnn_harness", "torch_ref"} & sys.modules.keys()
 def test_a_users_own_pair_needs_no_data_and_no_harness() -> None:
     done = subprocess.run([sys.executable, "-c", PAIR], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_modules_beside_the_rooms_stand_below_them(name: str) -> None:
+    source = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+    used = {imported_name.partition(".")[0] for imported_name in imported(source)}
+    assert used & set(ROOMS) <= BESIDE[name]
 
 
 @pytest.mark.parametrize("room", ["gluon_cnn", "torch_ref"])
