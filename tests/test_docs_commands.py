@@ -259,7 +259,7 @@ def lay_out(page: str, folder: Path) -> dict[str, str]:
             if name not in ("runs", "exports", "site", "build") and not name.startswith("."):
                 (folder / name).symlink_to(ROOT / name)
     else:
-        (pairs,) = (block.text for block in blocks_of(page) if block.language == "python")
+        (pairs,) = (block.text for block in blocks_of(page) if "def parity_pairs" in block.text)
         (folder / "conftest.py").write_text(_CONFTEST + pairs, encoding="utf-8")
         (folder / "test_nets.py").write_text("def test_nets(): pass\n", encoding="utf-8")
     (folder / "mypackage.py").write_text(_MYPACKAGE, encoding="utf-8")
