@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from gluon_cnn_parity import EXTRAS, Parser, missing, one_line, program
-from cnn_harness.errors import CommandError, MissingExtra, UsageError
-from cnn_harness.jobs.stop import Interrupted
+from cnn_harness.errors import CommandError
+from gluon_cnn_parity.cli import Parser, run_command
 
 __all__ = ["Parser", "finite_float", "natural", "positive", "print_json", "run"]
 
@@ -63,50 +61,11 @@ def _plain(value: object) -> object:
 
 
 def run(body: Callable[[], int], errors: tuple[type[Exception], ...] = (), extras: str = "") -> int:
-    """Run the body of a command and return its exit code; no expected error shows a traceback.
+    """Run the body of a command and return its exit code: see `gluon_cnn_parity.cli.run_command`.
 
-    A package of `gluon_cnn_parity.EXTRAS` that is missing is one line too; `extras` are those that
-    the command needs altogether, such as `cpu,parity`.
-
-    `CommandError` (with its own exit code), the exception types in `errors`, and the system's
-    own refusals (`OSError`: no permission, no space, no such file) become one line on stderr.
-    Anything else is a bug in this project and keeps its traceback.
+    `CommandError`, with its own exit code, is expected of every command.
     """
-    prog = program(_main_module())
-    try:
-        return body()
-    except SystemExit as stop:  # argparse: --help, or bad usage
-        return stop.code if isinstance(stop.code, int) else 1
-    except BrokenPipeError:
-        # The reader of our stdout left (`… | head`); Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Interrupted as interrupted:
-        print(one_line(interrupted), file=sys.stderr)
-        return interrupted.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        print(f"{prog}: error: {missing(error.name, extras)}", file=sys.stderr)
-        return 2
-    except MissingExtra as error:
-        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except UsageError as error:
-        print(f"{prog}: error: {one_line(error)} (see --help)", file=sys.stderr)
-        return error.exit_code
-    except CommandError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except errors as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {one_line(_system_message(error))}", file=sys.stderr)
-        return 1
+    return run_command(body, prog=_main_module(), errors=(CommandError, *errors), extras=extras)
 
 
 def _main_module() -> str:
@@ -115,8 +74,3 @@ def _main_module() -> str:
     if spec is not None:
         return f"python -m {spec.name.removesuffix('.__main__')}"
     return Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "command"
-
-
-def _system_message(error: OSError) -> str:
-    reason = error.strerror or str(error)
-    return f"{error.filename}: {reason}" if error.filename else reason

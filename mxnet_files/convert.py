@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, fx
 
-from gluon_cnn_parity import Parser
+from gluon_cnn_parity.cli import Parser, run_command
 from mxnet_files.checking.check import CheckReport, check_files
-from mxnet_files.cli import print_json, run
 from mxnet_files.errors import SymbolError, UsageError
 from mxnet_files.load import load_symbol
 from mxnet_files.save import example_inputs, save_onnx, save_program
@@ -91,12 +91,20 @@ def choose_shapes(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Import, check, save; 0 on success, 2 on bad usage, 1 on failure."""
-    return run(lambda: convert(convert_parser().parse_args(argv)), "mxnet-files convert")
+    return run_command(
+        lambda: convert(convert_parser().parse_args(argv)),
+        prog="mxnet-files convert",
+        errors=(SymbolError,),
+    )
 
 
 def check(argv: Sequence[str] | None = None) -> int:
     """Import and check; 0 where every node agrees with MXNet, 1 where one does not."""
-    return run(lambda: convert(check_parser().parse_args(argv)), "mxnet-files check")
+    return run_command(
+        lambda: convert(check_parser().parse_args(argv)),
+        prog="mxnet-files check",
+        errors=(SymbolError,),
+    )
 
 
 def convert(options: argparse.Namespace) -> int:
@@ -119,14 +127,14 @@ def convert(options: argparse.Namespace) -> int:
         lines.append(module.code.strip())
     if options.check:
         report = check_files(options.symbol, options.params, shapes)
-        summary["check"] = described(report)
+        summary["check"] = report.as_dict()
         lines.append(sentence(report))
         if not report.ok:
             raise SymbolError("the import differs from MXNet: " + "; ".join(report.failures[:5]))
     if options.out is not None:
         save(module, example_inputs(list(shapes.values())), options, summary, lines)
     if options.json:
-        print_json(summary)
+        print(json.dumps(summary, allow_nan=False))
     else:
         print("\n".join(lines))
     return 0
@@ -148,20 +156,6 @@ def save(
         verified = save_onnx(module, inputs, path) or "nothing (onnx, onnxruntime not installed)"
         lines.append(f"{path}: ONNX opset 13, verified by {verified}")
         summary["onnx"] = str(path)
-
-
-def described(report: CheckReport) -> dict[str, Any]:
-    """The report as JSON."""
-    return {
-        "nodes": report.nodes,
-        "dtype": report.dtype,
-        "compared": len(report.local),
-        "worst_local_units": report.worst.units,
-        "worst_node": report.worst.name,
-        "mxnet_float32_error": report.mxnet_error,
-        "import_float32_error": report.import_error,
-        "ok": report.ok,
-    }
 
 
 def sentence(report: CheckReport) -> str:

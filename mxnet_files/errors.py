@@ -13,4 +13,7 @@ class SymbolError(ValueError):
 
 
 class UsageError(SymbolError):
-    """The command line is wrong: what arrived, what was expected."""
+    """The command line is wrong: what arrived, what was expected (exit code 2)."""
+
+    exit_code = 2
+    hint = " (see --help)"

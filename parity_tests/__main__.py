@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cnn_harness.command_group import Command, CommandGroup
+from gluon_cnn_parity.command_group import Command, CommandGroup
 
 __all__ = ["main"]
 

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from gluon_cnn_parity import DISTRIBUTION, SCRIPTS, __version__
-from cnn_harness.command_group import Command, CommandGroup
 from gluon_cnn.__main__ import COMMANDS as GLUON_CNN
 from gluon_cnn.__main__ import main as gluon_cnn
 from gluon_cnn.models import MODELS
+from gluon_cnn_parity.command_group import Command, CommandGroup
+from mxnet_files.__main__ import COMMANDS as MXNET_FILES
 from parity_tests.__main__ import COMMANDS as GLUON_PARITY
 from parity_tests.__main__ import main as gluon_parity
 from tests.trees import ROOT
 
-GROUPS = [GLUON_CNN, GLUON_PARITY]
+GROUPS = [GLUON_CNN, GLUON_PARITY, MXNET_FILES]
 
 
 def test_setup_cfg_installs_every_script() -> None:

@@ -17,11 +17,12 @@ FOLDERS = {
     "data/cnn_data": "cnn_data",
     "cnn_harness": "cnn_harness",
     "gluon_cnn": "gluon_cnn",
+    "gluon_cnn_parity": "gluon_cnn_parity",
     "mxnet_files": "mxnet_files",
     "parity_tests": "parity_tests",
     "torch_ref": "torch_ref",
 }
-MODULES = ("gluon_cnn_parity.py", "mxnet_compat.py", "pytest_parity.py")
+MODULES = ("mxnet_compat.py", "pytest_parity.py")
 
 
 def copy_tree(copy: Path) -> Path:

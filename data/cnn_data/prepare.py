@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gluon_cnn_parity import Parser, did_you_mean, one_line
+from gluon_cnn_parity import did_you_mean
 from cnn_data.catalog import CATALOG, entry_for
 from cnn_data.errors import DataError
 from cnn_data.load import FOLDER, data_folder
 from cnn_data.prepared import build, find_prepared
 from cnn_data.readers.imagenette import find_archive
 from cnn_data.readers.originals import find_files
+from gluon_cnn_parity.cli import Parser, run_command
 
 __all__ = ["main", "prepare"]
 
@@ -45,10 +46,7 @@ def prepare(name: str, data_dir: str | Path | None = None, *, progress: bool = F
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed with one line on stderr, 2 bad usage."""
-    try:
-        return _main(argv)
-    except SystemExit as stop:  # argparse: --help, or bad usage
-        return stop.code if isinstance(stop.code, int) else 1
+    return run_command(lambda: _main(argv), prog="python -m cnn_data.prepare", errors=(DataError,))
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -69,12 +67,8 @@ def _main(argv: Sequence[str] | None) -> int:
         nearest = did_you_mean(args.name, CATALOG)
         parser.error(f"unknown dataset {args.name!r}; choose one of {', '.join(CATALOG)}{nearest}")
     began = time.perf_counter()
-    try:
-        path = prepare(args.name, args.data_dir, progress=sys.stderr.isatty())
-        result = {"name": args.name, "path": str(path), **_counts(path)}
-    except (DataError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+    path = prepare(args.name, args.data_dir, progress=sys.stderr.isatty())
+    result = {"name": args.name, "path": str(path), **_counts(path)}
     result["seconds"] = round(time.perf_counter() - began, 2)
     if args.json:
         print(json.dumps(result))

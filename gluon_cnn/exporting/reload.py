@@ -20,10 +20,10 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 
-from gluon_cnn_parity import one_line
 from cnn_harness.cli import Parser, run
 from cnn_harness.errors import CommandError
 from gluon_cnn.exporting.exported import INPUT, find_manifest, open_exported
+from gluon_cnn_parity.cli import one_line
 
 __all__ = [
     "BATCHES",

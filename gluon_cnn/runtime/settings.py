@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import mxnet_compat
 from gluon_cnn_parity import started
 from gluon_cnn.runtime import machine, tuning
 from gluon_cnn.runtime.cuda import WHEEL, Cuda, probe
@@ -98,6 +97,8 @@ def settle() -> tuple[Setting, ...]:
         global _CUDA
         _CUDA = probe()
     if os.environ.get("DMLC_ROLE") in ("server", "scheduler"):
+        import mxnet_compat  # it needs numpy, which reads the number of threads as it loads
+
         mxnet_compat.install()
         import mxnet  # noqa: F401  (serves until the job ends, and then exits: never silence it)
     cpus = machine.open_cpus()

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +59,19 @@ class CheckReport:
     def ratio(self) -> float:
         """import_error over MXNet's own, which counts as one unit of float32 at least."""
         return self.import_error / max(self.mxnet_error, UNIT32)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the commands print as JSON."""
+        return {
+            "nodes": self.nodes,
+            "dtype": self.dtype,
+            "compared": len(self.local),
+            "worst_local_units": self.worst.units,
+            "worst_node": self.worst.name,
+            "mxnet_float32_error": self.mxnet_error,
+            "import_float32_error": self.import_error,
+            "ok": self.ok,
+        }
 
     @property
     def failures(self) -> tuple[str, ...]:

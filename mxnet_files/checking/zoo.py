@@ -12,17 +12,19 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from gluon_cnn_parity import Parser, did_you_mean
+from gluon_cnn_parity import did_you_mean
+from gluon_cnn_parity.cli import Parser, run_command
 from mxnet_files.build import strip_prefixes
 from mxnet_files.checking.check import CheckReport, compare_with_mxnet
-from mxnet_files.cli import run
+from mxnet_files.errors import SymbolError
 from mxnet_files.layers import BatchNorm
 from mxnet_files.load import import_symbol, load_symbol
 from mxnet_files.reading.params_file import read_params, write_params
@@ -116,27 +118,34 @@ def check_model(name: str, folder: Path, side: int = 0) -> tuple[CheckReport, fl
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check models and print the table in Markdown; 1 if any differs from MXNet."""
-    return run(lambda: _main(argv), "python -m mxnet_files.checking.zoo")
+    return run_command(
+        lambda: _main(argv), prog="python -m mxnet_files.checking.zoo", errors=(SymbolError,)
+    )
 
 
 def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m mxnet_files.checking.zoo", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all 34")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     options = parser.parse_args(argv)
     unknown = [name for name in options.models if name not in MODELS]
     if unknown:
         nearest = did_you_mean(unknown[0], MODELS)
         parser.error(f"unknown models {', '.join(unknown)}; known: {', '.join(MODELS)}{nearest}")
-    print("\n".join(HEADING))
+    say: Callable[[str], object] = (lambda _: None) if options.json else partial(print, flush=True)
+    say("\n".join(HEADING))
     failures: list[str] = []
     reports: dict[str, CheckReport] = {}
     for name in options.models or MODELS:
         with tempfile.TemporaryDirectory() as folder:
             report, seconds = check_model(name, Path(folder))
         reports[name] = report
-        print(row(name, report, seconds), flush=True)
+        say(row(name, report, seconds))
         failures += [f"{name}: {failure}" for failure in report.failures]
-    print("\n" + "\n".join(family_table(reports)))
+    say("\n" + "\n".join(family_table(reports)))
+    if options.json:
+        models = {name: report.as_dict() for name, report in reports.items()}
+        print(json.dumps({"ok": not failures, "models": models}, allow_nan=False))
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0

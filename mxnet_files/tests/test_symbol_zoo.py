@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,10 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[2].startswith("| mobilenet0.25 | 84 |")
     assert lines[4].startswith("| family |")
     assert lines[6].startswith("| MobileNet v1 | 1 | 84 |")
+    assert main(["mobilenet0.25", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["ok"]
+    assert printed["models"]["mobilenet0.25"]["compared"] == 84
     assert main(["mobilenet3"]) == 2
     assert "unknown models mobilenet3" in capsys.readouterr().err
 

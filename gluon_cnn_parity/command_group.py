@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gluon_cnn_parity import did_you_mean, started
-from cnn_harness.cli import Parser, run
+from gluon_cnn_parity.cli import Parser, run_command
 
 __all__ = ["Command", "CommandGroup"]
 
@@ -29,8 +29,8 @@ class Command:
 class CommandGroup:
     """The commands of one console script, by name.
 
-    `default` is the command that a line without a command's name means, `extras` those that the
-    commands need altogether.
+    `default` is the command that a line means whose first word is a flag, a file or nothing;
+    `extras` are those that the commands need altogether.
     """
 
     script: str
@@ -42,13 +42,15 @@ class CommandGroup:
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the command that the first word names; returns its exit code, 2 for no such name."""
         words = list(sys.argv[1:] if argv is None else argv)
-        return run(lambda: self._run(words), extras=self.extras)
+        return run_command(
+            lambda: self._run(words), prog=self.script, errors=(), extras=self.extras
+        )
 
     def _run(self, words: list[str]) -> int:
         name, *rest = words or [""]
         if name in self.commands:
             return _call(self.commands[name], rest)
-        if self.default and name not in ("-h", "--help", "--version") and name[:1] in ("", "-"):
+        if self.default and name not in ("-h", "--help", "--version") and not name.isalpha():
             return _call(self.commands[self.default], words)
         parser = self.parser()
         if name.startswith("-"):

@@ -1,4 +1,4 @@
-"""What all packages of this distribution share: its version, its extras, the Python it runs on.
+"""What all packages of this distribution share: its version, extras, Python, and command lines.
 
 Standard library alone, and readable by any Python from 3.8 on: it is imported before everything
 else, and says in one line what is missing.
@@ -6,7 +6,6 @@ else, and says in one line what is missing.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,19 +14,17 @@ from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 __all__ = [
     "DISTRIBUTION",
     "EXTRAS",
-    "Parser",
     "Started",
     "__version__",
     "did_you_mean",
     "is_installed",
     "missing",
     "needs",
-    "one_line",
     "program",
     "refuse",
     "require",
@@ -117,61 +114,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     nearest = get_close_matches(name, list(known), n=1)
     return f"; did you mean {nearest[0]}?" if nearest else ""
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default where there is one: None and False say no more than that a flag is unset."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
-
-
-class Parser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` that shows defaults in `--help` and reports bad usage in one line.
-
-    Errors go to stderr as `PROG: error: MESSAGE` and exit with status 2. Abbreviated flags are
-    off: a script that says `--data` must not change meaning when a flag `--dataset` is added.
-    `prog` names a command where it was not started by the user, but called.
-    """
-
-    def __init__(self, *, prog: str, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", _Formatter)
-        kwargs.setdefault("allow_abbrev", False)
-        super().__init__(prog=program(prog), **kwargs)
-        if self.add_help:
-            self.add_argument(
-                "--version", action="version", version=f"{DISTRIBUTION} {__version__}",
-                help="show the version of this project and exit",
-            )  # fmt: skip
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        try:
-            super()._check_value(action, value)
-        except argparse.ArgumentError as error:
-            nearest = did_you_mean(str(value), map(str, action.choices or ()))
-            raise argparse.ArgumentError(action, f"{error.message}{nearest}") from None
-
-    def error(self, message: str) -> NoReturn:
-        if message.startswith("unrecognized arguments: --"):
-            flag = message.split()[2].partition("=")[0]
-            message += did_you_mean(flag, self._option_string_actions)
-        self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
-
-
-def one_line(message: object) -> str:
-    """The message with every run of white space folded to one space, and nothing unprintable.
-
-    Names out of files end in messages; a terminal would obey the control characters in them.
-
-    >>> one_line("a\\n b\\x1b[31m")
-    'a b\\\\x1b[31m'
-    """
-    folded = " ".join(str(message).split())
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in folded
-    )
 
 
 def missing(package: str, extras: str = "") -> str:

@@ -1,0 +1,109 @@
+"""Command lines: argparse with one-line errors, and the step from an exception to an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from gluon_cnn_parity import DISTRIBUTION, EXTRAS, __version__, did_you_mean, missing, program
+
+__all__ = ["Parser", "one_line", "run_command"]
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one: None and False say no more than that a flag is unset."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """`argparse.ArgumentParser` that shows defaults in `--help` and reports bad usage in one line.
+
+    Errors go to stderr as `PROG: error: MESSAGE` and exit with status 2. Abbreviated flags are
+    off: a script that says `--data` must not change meaning when a flag `--dataset` is added.
+    `prog` names a command where it was not started by the user, but called.
+    """
+
+    def __init__(self, *, prog: str, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", _Formatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(prog=program(prog), **kwargs)
+        if self.add_help:
+            self.add_argument(
+                "--version", action="version", version=f"{DISTRIBUTION} {__version__}",
+                help="show the version of this project and exit",
+            )  # fmt: skip
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            nearest = did_you_mean(str(value), map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, f"{error.message}{nearest}") from None
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: --"):
+            flag = message.split()[2].partition("=")[0]
+            message += did_you_mean(flag, self._option_string_actions)
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
+
+
+def one_line(message: object) -> str:
+    """The message with every run of white space folded to one space, and nothing unprintable.
+
+    Names out of files end in messages; a terminal would obey the control characters in them.
+
+    >>> one_line("a\\n b\\x1b[31m")
+    'a b\\\\x1b[31m'
+    """
+    folded = " ".join(str(message).split())
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in folded
+    )
+
+
+def run_command(
+    body: Callable[[], int], *, prog: str, errors: tuple[type[Exception], ...], extras: str = ""
+) -> int:
+    """Run the body of a command and return its exit code; no expected error shows a traceback.
+
+    One line on stderr is said of the exception types in `errors`, of the system's own refusals
+    (`OSError`: no permission, no space, no such file), and of a package of `EXTRAS` that is
+    missing; `extras` are those that the command needs altogether, such as `cpu,parity`. An error
+    may have an `exit_code` of its own (1 without), and a `hint`: its line then begins with the
+    command and ends with the hint. Anything else is a bug and keeps its traceback. `prog` names a
+    command that was not started by the user, but called.
+    """
+    prog = program(prog)
+    try:
+        return body()
+    except SystemExit as stop:  # argparse: --help, or bad usage
+        return stop.code if isinstance(stop.code, int) else 1
+    except BrokenPipeError:
+        # The reader of our stdout left (`… | head`); Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt as interrupt:
+        return _say(str(interrupt) or "interrupted", getattr(interrupt, "exit_code", 130))
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        return _say(f"{prog}: error: {missing(error.name, extras)}", 2)
+    except errors as error:
+        hint = getattr(error, "hint", None)
+        line = f"error: {error}" if hint is None else f"{prog}: error: {error}{hint}"
+        return _say(line, getattr(error, "exit_code", 1))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(f"error: {where}{error.strerror or error}", 1)
+
+
+def _say(line: str, exit_code: int) -> int:
+    print(one_line(line), file=sys.stderr)
+    return exit_code
