@@ -84,7 +84,7 @@ def check_parity(
     chosen = _check_levels(levels)
     input_arrays = arrays(inputs)
     gluon_leaves = leaves_of(gluon_net)
-    way = project_map(gluon_net, torch_net)
+    transfer_map = project_map(gluon_net, torch_net)
     report = Report(
         name or getattr(gluon_net, "model_name", None) or type(torch_net).__name__,
         chosen,
@@ -94,7 +94,7 @@ def check_parity(
     if transfer:
         torch_net = copy.deepcopy(torch_net)
         try:
-            copy_weights(gluon_leaves, torch_net, way or pairing_map(pairing))
+            copy_weights(gluon_leaves, torch_net, transfer_map or pairing_map(pairing))
         except ValueError:  # nets of one name that differ: copy what fits, the levels say the rest
             copy_weights(gluon_leaves, torch_net, pairing_map(pairing))
         pairing = pair_leaves(gluon_leaves, leaves_of(torch_net))
@@ -105,18 +105,18 @@ def check_parity(
         input_arrays,
         Objective(),
         _check_masks(masks or {}, pairing),
-        strict=way is not None if strict is None else strict,
+        strict=transfer_map is not None if strict is None else strict,
     )
     makers: dict[Level, Callable[[], tuple[list[Row], Coverage]]] = {
         Level.STRUCTURE: lambda: structure_rows(pairing),
-        Level.WEIGHTS: lambda: weights_rows(gluon_net, torch_net, pairing, way),
+        Level.WEIGHTS: lambda: weights_rows(gluon_net, torch_net, pairing, transfer_map),
         Level.FORWARD: lambda: forward_rows(subject),
         Level.BACKWARD: lambda: backward_rows(subject),
         Level.ARTEFACTS: lambda: _artefacts_rows(subject),
     }
     refused = _refused_inputs(input_arrays)
     if Level.BACKWARD in chosen and not refused:
-        refused = _set_objective(subject, labels, way is not None)
+        refused = _set_objective(subject, labels, transfer_map is not None)
     for level in chosen:
         if refused and level not in (Level.STRUCTURE, Level.WEIGHTS):
             status = Status.NOT_COMPARED

@@ -75,10 +75,10 @@ def project_map(gluon_net: Any, torch_net: nn.Module) -> TransferMap | None:
     )
 
 
-def copy_weights(gluon_leaves: list[Leaf], torch_net: nn.Module, way: TransferMap) -> None:
+def copy_weights(gluon_leaves: list[Leaf], torch_net: nn.Module, transfer_map: TransferMap) -> None:
     """Put Gluon's values into a torch net. Raises what the map raises for unknown names."""
     arrays = {t.name: t.read() for leaf in gluon_leaves for t in leaf.tensors.values()}
-    _load(torch_net, way.to_torch(arrays))
+    _load(torch_net, transfer_map.to_torch(arrays))
 
 
 def _load(net: nn.Module, arrays: Arrays) -> None:
@@ -92,7 +92,7 @@ def _load(net: nn.Module, arrays: Arrays) -> None:
 
 
 def weights_rows(
-    gluon_net: Any, torch_net: nn.Module, pairing: Pairing, way: TransferMap | None = None
+    gluon_net: Any, torch_net: nn.Module, pairing: Pairing, transfer_map: TransferMap | None = None
 ) -> tuple[list[Row], Coverage]:
     """One row per tensor for its values, one for its place after transfer, one for the way back."""
     coverage = Coverage()
@@ -101,7 +101,7 @@ def weights_rows(
         detail = "neither net has parameters or buffers"
         row = _row(path=NET, quantity="tensors", status=Status.OK, check=Check.VALUE)
         rows.append(replace(row, compared=1, detail=detail))
-    rows += _round_trip(gluon_net, torch_net, pairing, way or pairing_map(pairing))
+    rows += _round_trip(gluon_net, torch_net, pairing, transfer_map or pairing_map(pairing))
     return rows, coverage
 
 
@@ -115,10 +115,10 @@ def _values(pairing: Pairing, coverage: Coverage) -> Iterator[Row]:
             key = tensors[-1].name
             coverage.expect(group, key, tensors[-1].size)
             if len(tensors) < 2:
-                has = next(leaf.side for leaf in leaves if role in leaf.tensors)
-                detail = f"only {has} has it"
+                owner = next(leaf.side for leaf in leaves if role in leaf.tensors)
+                detail = f"only {owner} has it"
                 row = _row(path=path, quantity=role, status=Status.NOT_COMPARED, check=Check.VALUE)
-                yield replace(row, side=has, detail=detail)
+                yield replace(row, side=owner, detail=detail)
                 continue
             coverage.done(group, key)
             verdict = bits_equal(tensors[0].read(), tensors[1].read())
@@ -127,21 +127,21 @@ def _values(pairing: Pairing, coverage: Coverage) -> Iterator[Row]:
 
 
 def _round_trip(
-    gluon_net: Any, torch_net: nn.Module, pairing: Pairing, way: TransferMap
+    gluon_net: Any, torch_net: nn.Module, pairing: Pairing, transfer_map: TransferMap
 ) -> Iterator[Row]:
     """Send a fingerprint in place of every Gluon tensor to the torch net and back."""
-    prints = {
+    fingerprints = {
         tensor.name: fingerprint(tensor)
         for gluon, _ in pairing.steps
         if gluon is not None
         for tensor in gluon.tensors.values()
     }
-    if not prints:
+    if not fingerprints:
         return
     try:
-        there = {leaf.path: leaf for leaf in _carried(torch_net, way.to_torch(prints))}
-        state = {t.name: t.read() for leaf in there.values() for t in leaf.tensors.values()}
-        here = {leaf.path: leaf for leaf in _returned(gluon_net, way.to_gluon(state))}
+        on_torch = _torch_leaves(torch_net, transfer_map.to_torch(fingerprints))
+        state = {t.name: t.read() for leaf in on_torch.values() for t in leaf.tensors.values()}
+        on_gluon = _gluon_leaves(gluon_net, transfer_map.to_gluon(state))
     except (AssertionError, KeyError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())
         row = _row(path="", quantity="names", status=Status.DIVERGED, check=Check.TRANSFER)
@@ -151,15 +151,15 @@ def _round_trip(
         for role, tensor in pair.gluon.tensors.items():
             if role not in pair.torch.tensors:
                 continue
-            sent = prints[tensor.name]
+            sent = fingerprints[tensor.name]
             for check, leaf in (
-                (Check.TRANSFER, there[pair.torch.path]),
-                (Check.ROUND_TRIP, here[pair.gluon.path]),
+                (Check.TRANSFER, on_torch[pair.torch.path]),
+                (Check.ROUND_TRIP, on_gluon[pair.gluon.path]),
             ):
                 verdict = bits_equal(leaf.tensors[role].read(), sent)
                 row = _judged(verdict, path=pair.path, quantity=role, check=check)
                 if not verdict.ok:
-                    row = replace(row, diagnosis=_explain_swap(prints, leaf, role))
+                    row = replace(row, diagnosis=_explain_swap(fingerprints, leaf, role))
                 yield row
 
 
@@ -171,23 +171,25 @@ def fingerprint(tensor: Tensor) -> np.ndarray:
     return generator.integers(1, 100, tensor.shape).astype(tensor.dtype)
 
 
-def _explain_swap(prints: Arrays, leaf: Leaf, role: str) -> str:
+def _explain_swap(fingerprints: Arrays, leaf: Leaf, role: str) -> str:
     arrived = leaf.tensors[role].read()
-    for name, sent in prints.items():
+    for name, sent in fingerprints.items():
         if sent.shape == arrived.shape and np.array_equal(sent, arrived):
             return f"swapped tensors: it holds what was sent as {name}"
     return ""
 
 
-def _carried(net: nn.Module, arrays: Arrays) -> list[Leaf]:
-    carrier = copy.deepcopy(net).cpu()
-    _load(carrier, arrays)
-    return leaves_of(carrier)
+def _torch_leaves(net: nn.Module, arrays: Arrays) -> dict[str, Leaf]:
+    """The leaves by path of a clone that holds these arrays."""
+    clone = copy.deepcopy(net).cpu()
+    _load(clone, arrays)
+    return {leaf.path: leaf for leaf in leaves_of(clone)}
 
 
-def _returned(net: Any, arrays: Arrays) -> list[Leaf]:
-    carrier = gluon_side.clone(net, None)
-    named = carrier._collect_params_with_prefix()
+def _gluon_leaves(net: Any, arrays: Arrays) -> dict[str, Leaf]:
+    """The leaves by path of a clone that holds these arrays."""
+    clone = gluon_side.clone(net, None)
+    named = clone._collect_params_with_prefix()
     for name, array in arrays.items():
         named[name].set_data(gluon_side.as_is(array))
-    return leaves_of(carrier)
+    return {leaf.path: leaf for leaf in leaves_of(clone)}

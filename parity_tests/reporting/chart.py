@@ -1,4 +1,4 @@
-"""Where the marks of a picture of error against bound stand: layers across, a logarithm up."""
+"""Layout of the charts of error against bound: a column a layer, the error on a log axis."""
 
 from __future__ import annotations
 

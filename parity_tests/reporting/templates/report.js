@@ -1,4 +1,4 @@
-// Sorts a table by the column whose head is pressed. A cell's data-v is its number, where it has
+// Sorts a table by the column whose heading is selected. A cell's data-v is its number, where it has
 // one; what has neither number nor text stays last either way.
 const value = (cell) => {
   const text = cell.dataset.v ?? cell.textContent.trim();
