@@ -36,7 +36,7 @@ def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="python -m gluon_cnn.runtime",
         description="Show what MXNet was told before it loaded, and why. A variable that is set "
-        "in the environment is left as it is.",
+        "in the environment is left as it is; GLUON_CNN_SETTLE=0 leaves all as MXNet has it.",
     )
     parser.add_argument(
         "--tune", metavar="MODEL", choices=tuple(MODELS),
@@ -82,6 +82,8 @@ def _show(as_json: bool) -> None:
         })  # fmt: skip
         return
     print(f"{machine.cpu_model()}, {machine.cores()} cores for this process")
+    if not settings:
+        print(f"  nothing was chosen: {runtime.SWITCH}=0")
     widest = max((len(_assigned(s)) for s in settings), default=0)
     for setting in settings:
         print(f"  {_assigned(setting):<{widest}}  {setting.reason}")

@@ -46,6 +46,7 @@ __all__ = [
 
 BY_USER = "set by the user"
 MARK = "GLUON_CNN_SETTLED"  # what this process chose itself, for its children to know
+SWITCH = "GLUON_CNN_SETTLE"  # 0: choose nothing
 TRIAL = "GLUON_CNN_TRIAL"  # settings that a process of `--tune` is to measure, as JSON
 
 # Spins of a waiting thread before it sleeps: a fifth of a millisecond. Asleep at once ("passive")
@@ -74,11 +75,16 @@ class Setting:
 def settle() -> tuple[Setting, ...]:
     """Choose and set what MXNet will read; called once, by `import gluon_cnn`.
 
-    Where MXNet is already imported nothing can be changed any more: that is said in a warning,
-    and nothing is set.
+    GLUON_CNN_SETTLE=0 in the environment switches it off: MXNet then loads as it is. Where MXNet
+    is already imported nothing can be changed any more: that is said in a warning, and nothing is
+    set. Only a command of this package has its flags read here (`--ctx`, `--tf32`, `--autotune`),
+    never the program of somebody else that imports it.
     """
     global _settled
     if _command(sys.orig_argv) in WITHOUT_MXNET:
+        return ()
+    if os.environ.get(SWITCH) == "0":
+        load_quietly()
         return ()
     if "mxnet" in sys.modules:
         warnings.warn(
@@ -209,10 +215,11 @@ def gpu_choices(argv: Sequence[str]) -> list[Setting]:
     They read it when they load, which is before any command parses its flags.
     """
     choices = []
-    if "--tf32" not in argv:
+    flags = () if _command(argv) is None else argv
+    if "--tf32" not in flags:
         # TF32 keeps 10 bits of a float32 mantissa: a silent change on Ampere and newer
         choices.append(Setting("NVIDIA_TF32_OVERRIDE", "0", "float32 means float32"))
-    if "--autotune" not in argv:
+    if "--autotune" not in flags:
         choices += [
             Setting("MXNET_CUDNN_AUTOTUNE_DEFAULT", "0", "no choice of algorithm by stopwatch"),
             Setting("MXNET_ENFORCE_DETERMINISM", "1", "the same bits every time"),

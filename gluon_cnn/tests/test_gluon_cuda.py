@@ -198,6 +198,7 @@ def test_tf32_is_off_unless_asked_for() -> None:
     }
     assert "NVIDIA_TF32_OVERRIDE" not in names("--tf32")
     assert set(names("--autotune")) == {"NVIDIA_TF32_OVERRIDE"}
+    assert len(gpu_choices(["python", "user.py", "--tf32", "--autotune"])) == 3
 
 
 TEN = "\n".join(f"int {name}(void) {{ return 100; }}" for name in cuda.DRIVER_SYMBOLS)

@@ -40,6 +40,16 @@ def test_one_cpu_device_gets_every_core_and_no_queue(tmp_path: Path) -> None:
     assert err == ""
 
 
+def test_one_variable_switches_it_off(tmp_path: Path) -> None:
+    shown, err = _shown(tmp_path, GLUON_CNN_SETTLE="0")
+    assert (shown, err) == ({}, "")
+    code = (
+        "import os; before = dict(os.environ); import gluon_cnn.models, mxnet\n"
+        "assert {k: v for k, v in os.environ.items() if before.get(k) != v} == {}"
+    )
+    subprocess.run([sys.executable, "-c", code], env=_environment(GLUON_CNN_SETTLE="0"), check=True)
+
+
 def _chosen(monkeypatch, others: int, cpus: tuple[int, ...] = (0, 1)) -> dict[str, str | None]:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
