@@ -65,8 +65,8 @@ def test_every_command_is_on_the_page_of_commands(
     _, _, listed = capsys.readouterr().out.partition("commands:\n")
     text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     _, _, section = text.partition(f"## {script}\n")
-    table = re.findall(r"^\| `(\w+)` \| (.+) \|$", section.partition("\n## ")[0], re.MULTILINE)
-    assert table == re.findall(r"^  (\w+) +(\S.*)$", listed, re.MULTILINE)
+    names = re.findall(r"^\| `(\w+)` \| \S", section.partition("\n## ")[0], re.MULTILINE)
+    assert names == re.findall(r"^  (\w+) +\S", listed, re.MULTILINE)
 
 
 def test_the_glossary_has_each_term_once_in_order() -> None:
