@@ -1,6 +1,8 @@
 """`python -m gluon_cnn.summary MODEL`: what each layer puts out, holds and computes.
 
 Shapes come from symbols, so no weight is allocated: vgg16 at 224×224 takes a blink.
+How each layer's parameters and multiply-adds are counted is a list of its own: the checker's table
+of operators says how they round, and this package does not import the checker.
 """
 
 from __future__ import annotations

@@ -16,26 +16,12 @@ import numpy as np
 from parity_tests.reporting.verdicts import Side
 
 __all__ = [
-    "ABSORBED",
-    "OWN_KINDS",
     "Leaf",
     "ParityError",
     "Tensor",
     "leaves_of",
-    "number",
     "side_of",
 ]
-
-# Kinds that move values and compute nothing: a net may do without, or do it outside a module.
-ABSORBED = ("flatten", "identity")
-
-# The project's own leaves, known by class name: the suite reads them without importing a model.
-OWN_KINDS = {
-    "ScaledTanh": "scaled_tanh",
-    "TrainableSubsampling": "subsampling",
-    "TableConv2D": "table_conv",
-    "RBFOutput": "rbf",
-}
 
 
 class ParityError(ValueError):
@@ -86,11 +72,6 @@ class Leaf:
 
     def __str__(self) -> str:
         return f"{self.kind} ({self.path})"
-
-
-def number(value: Any, dimensions: int) -> tuple[int, ...]:
-    """A window's size written as one number or as a tuple, as a tuple."""
-    return (int(value),) * dimensions if isinstance(value, int) else tuple(int(v) for v in value)
 
 
 def side_of(net: object) -> Side:

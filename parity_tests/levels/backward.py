@@ -16,7 +16,8 @@ from parity_tests.levels.inherited import judged_keys, with_other_side
 from parity_tests.levels.local import JUDGED, local_rows, upstream_for
 from parity_tests.levels.referee import DidNotRun, Subject, along, attempt
 from parity_tests.numerics import conventions
-from parity_tests.numerics.compare import compare, tolerance
+from parity_tests.numerics.compare import compare
+from parity_tests.numerics.operators.table import tolerance
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 

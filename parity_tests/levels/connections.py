@@ -6,7 +6,7 @@ from what it is on the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from parity_tests.levels.diagnosis.hypotheses import (
     rearranged,
 )
 from parity_tests.levels.referee import Subject
+from parity_tests.numerics.reference import common_activations
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Mode, Side
 
@@ -29,13 +30,6 @@ __all__ = ["explain_connections"]
 def _softmax(x: np.ndarray) -> np.ndarray:
     powers = np.exp(x - x.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
-
-
-_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "relu": lambda x: np.maximum(x, 0),
-    "tanh": np.tanh,
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-}
 
 
 def explain_connections(row: Row, subject: Subject) -> str:
@@ -74,10 +68,11 @@ def _explanations(
         if close(_softmax(a), b, _SLACK) or close(_softmax(b), a, _SLACK):
             yield Explanation("softmax on the output", "one side gives probabilities")
     else:
-        for name, function in _ACTIVATIONS.items():
-            if close(function(b), a, _SLACK):
+        for name, value in common_activations(b).items():
+            if close(value, a, _SLACK):
                 yield Explanation("missing activation", f"Gluon has a {name} here, torch has none")
-            if close(function(a), b, _SLACK):
+        for name, value in common_activations(a).items():
+            if close(value, b, _SLACK):
                 yield Explanation("additional activation", f"torch has a {name} here")
         yield from _shortcuts(a, b, run)
     for name, changed in rearranged(a, "image"):

@@ -19,8 +19,9 @@ from parity_tests.backends.runs import NET, Arrays, Call, Key, NetRun, input_nam
 from parity_tests.backends.torch.runs import Edit
 from parity_tests.levels.local import Truth, mode_of, truth_of
 from parity_tests.levels.referee import Subject, attempt
-from parity_tests.numerics.compare import UNIT, tolerance
-from parity_tests.numerics.scale_case import Scales
+from parity_tests.numerics.compare import UNIT
+from parity_tests.numerics.operators.cases import Scales
+from parity_tests.numerics.operators.table import tolerance
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["DRAWS", "Envelope", "backward_envelope", "forward_envelope", "forward_truth"]

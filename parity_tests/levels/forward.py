@@ -16,6 +16,7 @@ from parity_tests.levels.inherited import judged_keys, with_other_side
 from parity_tests.levels.local import local_rows
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import compare
+from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.structure import Pair
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
@@ -67,7 +68,7 @@ def _local(subject: Subject, referee: NetRun, train: bool, coverage: Coverage) -
         for index, call in enumerate(calls):
             if train and pair.torch.kind == "dropout":
                 yield from _dropout(subject, pair, call.inputs[0])
-            if train and pair.torch.family not in ("batchnorm", "custom"):
+            if train and not operator_of(pair.torch.family).by_mode:
                 continue
             coverage.done("outputs", pair.path)
             truth = partial(forward_truth, subject, pair.torch, index, train=train)

@@ -20,8 +20,10 @@ from parity_tests.backends.runs import Arrays, LeafRun, rounded
 from parity_tests.backends.torch import runs as torch_side
 from parity_tests.levels.referee import DidNotRun, attempt
 from parity_tests.numerics import conventions
-from parity_tests.numerics.compare import EXACT, Verdict, compare, tolerance
-from parity_tests.numerics.scales import Scales, scales_of
+from parity_tests.numerics.compare import EXACT, Verdict, compare
+from parity_tests.numerics.operators.cases import Scales
+from parity_tests.numerics.operators.table import tolerance
+from parity_tests.numerics.scales import scales_of
 from parity_tests.pairing.structure import Pair
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status

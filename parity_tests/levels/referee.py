@@ -26,6 +26,7 @@ from parity_tests.backends.runs import (
     reason_of,
 )
 from parity_tests.backends.torch import runs as torch_side
+from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.structure import Pairing
 from parity_tests.reporting.verdicts import Side
 
@@ -147,7 +148,7 @@ class Subject:
     def has_modes(self) -> bool:
         """Whether anything here may compute otherwise in training than in inference."""
         return bool(self.masks) or any(
-            pair.torch.family in ("batchnorm", "custom") for pair in self.pairing.pairs
+            operator_of(pair.torch.family).by_mode for pair in self.pairing.pairs
         )
 
     def torch_leaves(self) -> list[Leaf]:

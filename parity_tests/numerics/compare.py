@@ -1,4 +1,4 @@
-"""The one comparison of the suite, and the one table of tolerances.
+"""The one comparison of the suite.
 
 Errors are measured in u·s: u is the unit roundoff of the dtype (2⁻²⁴ in float32, 2⁻⁵³ in float64)
 and s, computed in float64 by `parity_tests.numerics.scales`, is the size of the sum that was
@@ -8,7 +8,6 @@ rounded. An operation that rounds nothing has s = 0, and its values must be equa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -19,14 +18,11 @@ from parity_tests.reporting.window import ValueWindow, window_at
 __all__ = [
     "ENVELOPE_FACTOR",
     "EXACT",
-    "TOLERANCES",
     "UNIT",
     "Mismatch",
-    "Tolerance",
     "Verdict",
     "bits_equal",
     "compare",
-    "tolerance",
 ]
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -35,106 +31,6 @@ _FLOOR = {"float32": 2.0**-126, "float64": 2.0**-1022}
 
 EXACT = 0.0
 ENVELOPE_FACTOR = 4.0
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How many u·s an operation may be off, as a function of the length of its sum, and why."""
-
-    factor: Callable[[int], float]
-    reason: str
-
-
-def _constant(factor: float) -> Callable[[int], float]:
-    return lambda length: factor
-
-
-def _root(length: int) -> float:
-    return 16.0 + math.sqrt(length)
-
-
-def _whole(length: int) -> float:
-    return 16.0 + length
-
-
-def _log(length: int) -> float:
-    return 64.0 + _root(length)
-
-
-_UNBLOCKED = (
-    "MXNet's CPU BatchNorm adds a channel's n values one by one in the dtype of the input. "
-    "The error of such a sum grows like a random walk, √n·u·Σ|x| (Higham and Mary 2019, "
-    "doi 10.1137/18M1226312), and mean and variance both carry it; 87 was seen at n = 16,384, "
-    "where √n = 128, and 144 at 65,536, where it is 256. What the walk does not cover, values that "
-    "repeat, is computed on the values themselves (batch_norm._drift) and allowed twice"
-)
-_BOTH_UNBLOCKED = (
-    "in float64 both frameworks add one by one, in different orders: running statistics differ by "
-    "no more than n·u (Higham 2002, section 4.2). Outputs and gradients keep to 16"
-)
-_POOL_UNBLOCKED = (
-    "in float64 both frameworks add a window's n values one by one, in different orders: no more "
-    "than n·u (Higham 2002, section 4.2). Two of 1,000 random pairs were off by 17 and 28, at "
-    "global pools of values that repeat"
-)
-_SLOPE = (
-    "MXNet multiplies by the slope in float32 even in a float64 net: one rounding of 2⁻²⁴, which "
-    "is 2²⁹ units of 2⁻⁵³"
-)
-_SINGLE = (
-    "MXNet's LeakyReLU operator, which is its PReLU, ELU, SELU and GELU too, computes in float32 "
-    "even in a float64 net: 16 units of 2⁻²⁴"
-)
-_CLASSES = (
-    "the exponentials of the n classes are added one by one: √n·u, as above; 24 was seen for "
-    "1,000 classes in float64, where √n = 32"
-)
-_TABLE_LOG = (
-    "oneDNN's vectorised log interpolates in a table and is off by up to 2⁻¹⁸, 64 u of 1, however "
-    "small the result; 57 was seen for two logits near 1"
-)
-
-# (kind, mode, side, dtype), "*" for any; the most specific entry wins. Buffers have the mode
-# "statistics".
-TOLERANCES: dict[tuple[str, str, str, str], Tolerance] = {
-    ("*", "*", "*", "*"): Tolerance(
-        _constant(16.0),
-        "7 is the most that was seen on VGG16's convolutions in either framework, whatever the "
-        "length of the sum: both add in blocks. 16 leaves a factor of two for other hardware",
-    ),
-    ("batchnorm", "train", "gluon", "float32"): Tolerance(_root, _UNBLOCKED),
-    ("batchnorm", "statistics", "gluon", "float32"): Tolerance(_root, _UNBLOCKED),
-    ("batchnorm", "statistics", "gluon", "float64"): Tolerance(_whole, _BOTH_UNBLOCKED),
-    ("leaky_relu", "*", "gluon", "float64"): Tolerance(_constant(16.0 + 2.0**29), _SLOPE),
-    **{
-        (kind, "*", "gluon", "float64"): Tolerance(_constant(16 * 2.0**29), _SINGLE)
-        for kind in ("prelu", "elu", "selu", "gelu")
-    },
-    ("avg_pool", "*", "gluon", "float32"): Tolerance(
-        _root,
-        "oneDNN adds a window's n values one by one, with the same consequences as in BatchNorm; "
-        "16 was seen for a global pool of 252 values, 3.3 for windows of 3×3",
-    ),
-    ("avg_pool", "*", "gluon", "float64"): Tolerance(_whole, _POOL_UNBLOCKED),
-    ("softmax", "*", "*", "*"): Tolerance(_root, _CLASSES),
-    ("log_softmax", "*", "*", "*"): Tolerance(_root, _CLASSES),
-    ("log_softmax", "*", "gluon", "float32"): Tolerance(_log, _TABLE_LOG),
-    ("loss", "*", "*", "*"): Tolerance(_root, _CLASSES),
-    ("loss", "*", "gluon", "float32"): Tolerance(_log, _TABLE_LOG),
-    ("custom", "*", "*", "*"): Tolerance(
-        _constant(64.0),
-        "the operation is not known, so its scale is measured by perturbing its input and "
-        "parameters at random: that sees √n of a sum of n terms, and other rounding not at all",
-    ),
-}
-
-
-def tolerance(kind: str, mode: str, side: str, dtype: str) -> Tolerance:
-    """The table's entry for an operation in a mode, a side and a dtype."""
-    for key in ((kind, mode, side, dtype), (kind, "*", side, dtype), (kind, "*", "*", "*")):
-        if key in TOLERANCES:
-            return TOLERANCES[key]
-    return TOLERANCES["*", "*", "*", "*"]
 
 
 class Mismatch(AssertionError):

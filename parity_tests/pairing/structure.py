@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from parity_tests.backends.leaves import ABSORBED, Leaf
+from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET
+from parity_tests.numerics.operators.table import operator_of
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Level, Side, Status
 
@@ -73,7 +74,7 @@ def _price(gluon: Leaf, torch: Leaf) -> float:
         return 0.25 * (not _same_shapes(gluon, torch)) + 0.1 * bool(_differences(gluon, torch))
     if Pair(gluon, torch)._unknown:
         return 0.5
-    if gluon.kind in ABSORBED or torch.kind in ABSORBED:
+    if _absorbed(gluon) or _absorbed(torch):
         return math.inf  # they are free to have no partner
     return 1.5
 
@@ -110,8 +111,12 @@ def pair_leaves(gluon: Sequence[Leaf], torch: Sequence[Leaf]) -> Pairing:
     return pairing
 
 
+def _absorbed(leaf: Leaf) -> bool:
+    return operator_of(leaf.family).absorbed
+
+
 def _lonely(leaf: Leaf) -> float:
-    return 0.05 if leaf.kind in ABSORBED else 1.0
+    return 0.05 if _absorbed(leaf) else 1.0
 
 
 def structure_rows(pairing: Pairing) -> tuple[list[Row], Coverage]:
@@ -184,7 +189,7 @@ def _row(path: str, quantity: str, detail: str) -> Row:
 def _alone(leaf: Leaf, before: str) -> Row:
     after = f"after {before}" if before else "at the start"
     detail = f"{leaf} is in {'Gluon' if leaf.side == Side.GLUON else 'torch'} only, {after}"
-    if leaf.kind in ABSORBED:
+    if operator_of(leaf.family).absorbed:
         return Row(
             level=Level.STRUCTURE,
             path=leaf.path,

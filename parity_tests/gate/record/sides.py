@@ -18,14 +18,14 @@ from parity_tests.gate.record.noise import DRAWS, Draw, Moves, noisy
 from parity_tests.gate.record.quantities import Failure, Kept, Quantity, Taken
 from parity_tests.gate.record.subjects import Subject, Tensors, drawn
 from parity_tests.numerics.compare import UNIT
+from parity_tests.numerics.operators.record import Rounds
+from parity_tests.numerics.operators.table import operator_of
 from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = ["start_of", "take"]
 
 LOSS = "(loss)"
 
-_EXACT = ("relu", "flatten", "identity", "dropout")
-_SINGLE = ("leaky_relu", "prelu", "elu", "selu", "gelu")  # MXNet: float32 even in a float64 net
 _UNIT = UNIT["float32"]
 # One pair of draws is enough for a leaf: both dtypes of a leaf alone see the same inputs.
 _LEAF_DRAWS = DRAWS[:2]
@@ -127,7 +127,7 @@ class _Taker:
         shapes = self.border.run_leaf(leaf, xs, "float64", train=True)
         outputs = [v for k, v in shapes.items() if k.startswith("output")]
         upstream = tuple(_filled(y, *name, "upstream", i) for i, y in enumerate(outputs))
-        modes = (True, False) if leaf.family in ("batchnorm", "custom") else (True,)
+        modes = (True, False) if operator_of(leaf.family).by_mode else (True,)
         for train in modes:
             gs = upstream if train else None
 
@@ -158,8 +158,12 @@ class _Taker:
                     single[quantity],
                     value,
                     0.0 if _exact(leaf, quantity) else moves.limit(quantity, sizes.get(quantity)),
-                    1.0 if self.border.SIDE == "gluon" and leaf.kind in _SINGLE else 2.0**-29,
+                    1.0 if self._single(leaf) else 2.0**-29,
                 )
+
+    def _single(self, leaf: Leaf) -> bool:
+        """Whether the framework computes the leaf in float32 even in a float64 net."""
+        return self.border.SIDE == "gluon" and operator_of(leaf.family).single_precision
 
     @contextmanager
     def _leaf_with(
@@ -177,8 +181,9 @@ class _Taker:
         self, leaf: Leaf, xs: Arrays, gs: Arrays | None, run: Callable[..., LeafRun]
     ) -> dict[str, float]:
         """What a linear operation rounds: itself with every number made absolute."""
-        if not (leaf.kind == "dense" or leaf.kind.startswith("conv") or "avg_pool" in leaf.kind):
-            return {}
+        operator = operator_of(leaf.family)
+        if not operator.linear or operator.own is not None:
+            return {}  # the limits of the project's own leaves are those that snapshots have
         absolute = None if gs is None else tuple(np.abs(g) for g in gs)
         with self._leaf_with(leaf, lambda _, value: np.abs(value)) as other:
             made = run(other, "float64", tuple(np.abs(x) for x in xs), absolute)
@@ -212,7 +217,7 @@ class _Taker:
             yield self.broken
             return
         assert self.objective is not None  # a net that runs has one
-        single = self.border.SIDE == "gluon" and any(leaf.kind in _SINGLE for leaf in self.leaves)
+        single = any(self._single(leaf) for leaf in self.leaves)
         whole = Net(
             self.border,
             self.subject,
@@ -252,6 +257,7 @@ def _filled(array: np.ndarray, *seed: object) -> np.ndarray:
 
 
 def _exact(leaf: Leaf, quantity: str) -> bool:
-    if leaf.kind in _EXACT:
-        return True
-    return "max_pool" in leaf.kind and quantity.startswith("output")
+    rounds = operator_of(leaf.family).rounds
+    if rounds == Rounds.GRADIENTS:
+        return quantity.startswith("output")
+    return rounds == Rounds.NOTHING

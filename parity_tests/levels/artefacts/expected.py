@@ -2,7 +2,7 @@
 
 Every node of the live net's own trace is run in float64, along the net and alone on values rounded
 to float32; the sizes of what is rounded, and how far that rounding may carry the outputs, come with
-it. Bounds are those of `compare.TOLERANCES`.
+it. Bounds are those of the operators' table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from parity_tests.backends.runs import NetRun, is_float
 from parity_tests.levels.artefacts.exported import Values, Workspace, bound, mxnet_alone
 from parity_tests.levels.artefacts.graphs import Entry, Graph, trace
 from parity_tests.levels.envelope import DRAWS
-from parity_tests.numerics.compare import UNIT, tolerance
+from parity_tests.numerics.compare import UNIT
+from parity_tests.numerics.operators.table import kind_of_symbol, operator_of, tolerance
 
 __all__ = ["Truth", "find_truth"]
 
@@ -67,19 +68,14 @@ class Truth:
 
 def _kind(op: str, attributes: Mapping[str, str], y: np.ndarray, size: int) -> tuple[str, int]:
     """Kind in the tolerance table, and the length of the sum, of a node of the graph."""
-    if op == "Pooling" and attributes.get("pool_type") in ("avg", "sum"):
-        if attributes.get("global_pool") in ("True", "1"):
-            return "avg_pool", max(1, size // max(1, y.size))
-        return "avg_pool", int(
-            np.prod(json.loads("[" + attributes["kernel"].strip("()[] ,") + "]"))
-        )
-    if op in ("mean", "sum"):  # added one by one, as a pool
-        return "avg_pool", max(1, size // max(1, y.size))
-    if op in ("softmax", "SoftmaxOutput", "SoftmaxActivation"):
-        return "softmax", y.shape[-1]
-    if op == "log_softmax":
-        return "log_softmax", y.shape[-1]
-    return op, 1
+    pools = op == "Pooling" and attributes.get("pool_type") in ("avg", "sum")
+    kind = kind_of_symbol("mean" if pools else op)
+    if pools and attributes.get("global_pool") not in ("True", "1"):
+        window = json.loads("[" + attributes["kernel"].strip("()[] ,") + "]")
+        return kind, int(np.prod(window))
+    if operator_of(kind).pool:
+        return kind, max(1, size // max(1, y.size))
+    return kind, y.shape[-1] if "softmax" in kind else 1
 
 
 def find_truth(net: HybridBlock, space: Workspace) -> Truth:

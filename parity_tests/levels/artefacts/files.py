@@ -41,15 +41,12 @@ from parity_tests.levels.artefacts.exported import (
 from parity_tests.levels.artefacts.graphs import Entry
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, Verdict, bits_equal, compare
+from parity_tests.numerics.operators.table import kind_of_symbol, operator_of
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.table import NOT_COMPARED
 from parity_tests.reporting.verdicts import Check, Level, Mode, Status
 
 __all__ = ["exported_rows"]
-
-# ONNX Runtime's sigmoid (MLAS, logistic.cpp) is ½ + x·p(x²)/q(x²): it rounds against ½, however
-# small the result. 68 u of |y| was seen, below 1 u of |y| + ½.
-_AGAINST_HALF = ("sigmoid",)
 
 
 def exported_rows(
@@ -260,8 +257,9 @@ class _Judge:
         scale = self.truth.scales.get(entry, np.zeros(1))  # the import drops identities
         factor = self.truth.factor(entry)
         op, attributes = self.truth.graph.operators[entry[0]]
-        if way == Check.ONNX_RUNTIME and attributes.get("act_type", op) in _AGAINST_HALF:
-            scale = scale + 0.5
+        if way == Check.ONNX_RUNTIME:
+            kind = kind_of_symbol(attributes.get("act_type", op))
+            scale = scale + operator_of(kind).onnx_runtime_offset
         if dtype == "float64" and op in FLOAT32_INSIDE:
             factor *= UNIT["float32"] / UNIT["float64"]
         if not np.issubdtype(expected.dtype, np.floating):

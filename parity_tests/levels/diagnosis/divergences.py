@@ -27,7 +27,8 @@ from parity_tests.levels.diagnosis.hypotheses import (
 from parity_tests.levels.diagnosis.structure import explain_structure
 from parity_tests.levels.local import upstream_for
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
-from parity_tests.numerics.reference import knobs_of, oracle
+from parity_tests.numerics.operators.table import operator_of
+from parity_tests.numerics.reference import reference_value
 from parity_tests.pairing.structure import Pair
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Row
@@ -100,7 +101,7 @@ def _local(row: Row, pair: Pair, subject: Subject) -> str:
         runs[leaf.side] = attempt(leaf.side, runner, leaf, call.inputs, row.dtype, **how)
     slack = SLACK[row.dtype]
     batch = len(call.inputs[0])
-    right = oracle(pair.torch, call.inputs, train=train, upstream=upstream)
+    right = reference_value(pair.torch, call.inputs, train=train, upstream=upstream)
     if right is not None:
         names = [name for name in right if backward or name.startswith("output")]
         wrong = [side for side, run in runs.items() if not _same(run, right, names, slack)]
@@ -153,8 +154,8 @@ def _faults(
     names: list[str], slack: float,
 ) -> Iterator[str]:  # fmt: skip
     """The faults with which the leaf gives all that the wrong side gave."""
-    for knob, name in knobs_of(leaf.kind):
-        made = oracle(leaf, inputs, train=train, upstream=upstream, knob=knob)
+    for variant, name in operator_of(leaf.family).faults:
+        made = reference_value(leaf, inputs, train=train, upstream=upstream, fault=variant)
         if made is None:
             continue
         asked = [n for n in names if not _idle(n, made, run)]

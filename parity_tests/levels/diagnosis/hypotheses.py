@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity_tests.numerics.rounding import mantissa
+
 __all__ = [
     "Explanation",
     "close",
     "explained",
     "factor_of",
-    "mantissa",
     "only_explanation",
     "rearranged",
     "single_value",
@@ -59,17 +60,6 @@ def close(a: np.ndarray, b: np.ndarray, slack: float = 0.0) -> bool:
         return False
     largest = max(float(np.abs(a).max()), float(np.abs(b).max()))
     return float(np.abs(a.astype(np.float64) - b).max()) <= slack * largest
-
-
-def mantissa(array: np.ndarray, bits: int, *, away: bool = False) -> np.ndarray:
-    """float32 values rounded to `bits` bits of mantissa, to even or ties away from zero."""
-    pattern = np.ascontiguousarray(array, np.float32).view(np.uint32).astype(np.uint64)
-    dropped = np.uint64(23 - bits)
-    half = np.full_like(pattern, 2 ** (22 - bits))
-    if not away:
-        half += ((pattern >> dropped) & np.uint64(1)) - np.uint64(1)
-    kept = ((pattern + half) >> dropped) << dropped
-    return kept.astype(np.uint32).view(np.float32)
 
 
 def explained(

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
 from parity_tests.backends.gluon import runs as gluon_side
-from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.torch import runs as torch_side
 from parity_tests.levels.diagnosis.hypotheses import SLACK, close
 from parity_tests.levels.referee import DidNotRun, attempt
-from parity_tests.numerics.reference import oracle
+from parity_tests.numerics.operators.table import operator_of
+from parity_tests.numerics.reference import reference_value
 from parity_tests.pairing.structure import Pair, Pairing
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["explain_structure"]
 
-ACTIVATIONS = (
-    "relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu", "gelu", "silu", "prelu", "softplus",
-    "softsign", "scaled_tanh",
-)  # fmt: skip
 _POOLS = {
     ("max", "avg"): "average for maximum pooling",
     ("avg", "max"): "maximum for average pooling",
@@ -50,10 +45,11 @@ def explain_structure(row: Row, pairing: Pairing) -> str:
         return ""
     ours, theirs = pair.gluon.kind, pair.torch.kind
     if row.quantity == "kind":
-        if ours in ACTIVATIONS and theirs in ACTIVATIONS:
+        operators = (operator_of(pair.gluon.family), operator_of(pair.torch.family))
+        if all(operator.activation for operator in operators):
             return f"another activation: {ours} in Gluon, {theirs} in torch"
-        pools = (ours.partition("_pool")[0], theirs.partition("_pool")[0])
-        if pools in _POOLS and ours.partition("_pool")[2] == theirs.partition("_pool")[2]:
+        pools = (operators[0].pool, operators[1].pool)
+        if pools in _POOLS and ours.replace(*pools) == theirs:
             return f"{_POOLS[pools]}: in torch, with the same windows"
         return ""
     name = _number(row.quantity, pair)
@@ -70,7 +66,7 @@ def _alone(row: Row, pairing: Pairing) -> str:
     for other in pairing.alone:
         if other.side != leaf.side and other.kind == leaf.kind:
             return f"moved layer: {leaf.kind} is at {leaf.path} and at {other.path}"
-    if leaf.kind not in ACTIVATIONS:
+    if not operator_of(leaf.family).activation:
         return ""
     if leaf.side == Side.GLUON:
         return f"missing activation: torch has no {leaf.kind} there"
@@ -92,31 +88,20 @@ def _all_there_is(pair: Pair) -> bool:
     """Whether each side computes what its own listing says: then the listing is the difference."""
     if pair.torch.kind == "dropout":
         return True  # the rate is the listing's alone: it passes its input on here
-    x = np.random.default_rng(1).standard_normal(_shape(pair.torch)).astype(np.float32)
+    operator = operator_of(pair.torch.family)
+    shapes = {role: tensor.shape for role, tensor in pair.torch.tensors.items()}
+    shape = operator.shape(pair.torch.hyper, shapes)
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    train = operator.by_mode
     for leaf, run in ((pair.gluon, gluon_side.run_leaf), (pair.torch, torch_side.run_leaf)):
-        dtype = "float32" if leaf.side == Side.GLUON and leaf.kind == "gelu" else "float64"
-        train = leaf.kind == "batchnorm"
+        single = operator.single_precision and leaf.side == Side.GLUON
+        dtype = "float32" if single else "float64"
         try:
-            made = attempt(leaf.side, run, leaf, (x,), dtype, train=train)
+            run_alone = attempt(leaf.side, run, leaf, (x,), dtype, train=train)
         except DidNotRun:
             return False
-        kept = leaf if leaf.kind != "gelu" else replace(leaf, hyper=dict(leaf.hyper))
-        wanted = oracle(kept, (x,), train=train)
-        slack = SLACK["float32"] if leaf.kind in ("gelu", "leaky_relu") else SLACK[dtype]
-        if wanted is None or not close(made["output"], wanted["output"], slack):
+        expected = reference_value(leaf, (x,), train=train)
+        slack = SLACK["float32" if operator.single_precision else dtype]
+        if expected is None or not close(run_alone["output"], expected["output"], slack):
             return False
     return True
-
-
-def _shape(leaf: Leaf) -> tuple[int, ...]:
-    weight = leaf.tensors.get("weight")
-    if leaf.kind == "dense" and weight is not None:
-        return (3, weight.shape[1])
-    if leaf.kind.startswith("conv") and weight is not None:
-        groups = int(str(leaf.hyper["groups"]))
-        return (2, weight.shape[1] * groups, 17, 15)
-    if leaf.kind == "batchnorm":
-        return (3, leaf.tensors["running_mean"].shape[0], 5, 4)
-    if "pool" in leaf.kind:
-        return (2, 3, 17, 15)
-    return (3, 6)

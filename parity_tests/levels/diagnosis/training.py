@@ -19,6 +19,7 @@ from parity_tests.levels.diagnosis.hypotheses import (
     single_value,
 )
 from parity_tests.levels.referee import Subject
+from parity_tests.numerics.reference import common_activations
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Side
 
@@ -86,8 +87,8 @@ def _loss(row: Row, step: Step) -> Iterator[Explanation]:
             yield Explanation("labels off by one", f"it is that of the labels {shift:+d}")
     if close(made, losses(logits.softmax(-1), labels), slack):
         yield Explanation("softmax applied twice", "it is that of the softmax of the logits")
-    for name in ("relu", "sigmoid", "tanh"):
-        if close(made, losses(getattr(torch, name)(logits), labels), slack):
+    for name, value in common_activations(logits.numpy()).items():
+        if close(made, losses(torch.from_numpy(value), labels), slack):
             yield Explanation("activation before the loss", f"it is that of the logits' {name}")
     uniform = -torch.log_softmax(logits, -1).mean(-1).numpy()
     spread = uniform - right

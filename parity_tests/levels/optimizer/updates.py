@@ -25,7 +25,8 @@ from parity_tests.backends.updaters import MakeGluon, MakeTorch, gluon_trainer, 
 from parity_tests.levels.diagnosis.updates import explain_update
 from parity_tests.levels.optimizer.schedules import schedule_rows
 from parity_tests.levels.training.ledger import Ledger
-from parity_tests.numerics.compare import compare, tolerance
+from parity_tests.numerics.compare import compare
+from parity_tests.numerics.operators.table import tolerance
 from parity_tests.numerics.update_rules import Rule, Update, legible, updated
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Coverage, Row

@@ -25,7 +25,8 @@ from parity_tests.backends.trainees import Batch
 from parity_tests.levels.envelope import call_scales, sigma
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.trials import Trial
-from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare, tolerance
+from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
+from parity_tests.numerics.operators.table import tolerance
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 

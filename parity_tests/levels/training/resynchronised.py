@@ -29,7 +29,8 @@ from parity_tests.levels.optimizer.updates import judged_update
 from parity_tests.levels.referee import DidNotRun, Subject, along
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.trials import Trial
-from parity_tests.numerics.compare import compare, tolerance
+from parity_tests.numerics.compare import compare
+from parity_tests.numerics.operators.table import tolerance
 from parity_tests.numerics.update_rules import Update
 from parity_tests.pairing.structure import pair_leaves
 from parity_tests.reporting.rows import Row

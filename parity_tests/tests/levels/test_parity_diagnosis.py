@@ -13,9 +13,11 @@ from torch import nn
 from parity_tests import check_parity
 from parity_tests.backends.leaves import leaves_of
 from parity_tests.faults.kinds.pairs import plain_case
-from parity_tests.levels.diagnosis.hypotheses import explained, mantissa
+from parity_tests.levels.diagnosis.hypotheses import explained
 from parity_tests.levels.diagnosis.updates import explain_update
-from parity_tests.numerics.reference import FAULTS_OF, knobs_of, oracle
+from parity_tests.numerics.operators.table import OPERATORS
+from parity_tests.numerics.reference import reference_value
+from parity_tests.numerics.rounding import mantissa
 from parity_tests.numerics.update_rules import Rule, Update, updated
 
 GENERATOR = np.random.default_rng(3)
@@ -75,24 +77,26 @@ def _leaves() -> dict[str, tuple[Any, nn.Module, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("kind", list(_leaves()))
-def test_the_oracle_is_a_third_witness_and_its_faults_differ(kind: str) -> None:
+def test_the_reference_is_a_third_witness_and_its_faults_differ(kind: str) -> None:
     """Right it gives what torch gives; with a fault it gives something else."""
     ours, theirs, shape = _leaves()[kind]
     case = plain_case([ours], [theirs], shape)
     leaf = leaves_of(case.torch_net)[0]
     assert leaf.kind == kind
     upstream = None
-    right = oracle(leaf, (case.inputs,), train=True)
+    right = reference_value(leaf, (case.inputs,), train=True)
     assert right is not None
     with torch.no_grad():
         made = case.torch_net.double().train()(torch.from_numpy(case.inputs.astype(np.float64)))
     np.testing.assert_allclose(right["output"], made.numpy(), rtol=1e-10, atol=1e-12)
-    assert kind in FAULTS_OF or list(knobs_of(kind))
+    assert OPERATORS[kind].faults
     upstream = (np.random.default_rng(1).standard_normal(right["output"].shape),)
     for train in (True, False):
-        clean = oracle(leaf, (case.inputs,), train=train, upstream=upstream)
-        for knob, _ in knobs_of(kind):
-            wrong = oracle(leaf, (case.inputs,), train=train, upstream=upstream, knob=knob)
+        clean = reference_value(leaf, (case.inputs,), train=train, upstream=upstream)
+        for variant, _ in OPERATORS[kind].faults:
+            wrong = reference_value(
+                leaf, (case.inputs,), train=train, upstream=upstream, fault=variant
+            )
             assert clean is not None
             assert wrong is not None
             same = all(np.array_equal(clean[n], wrong[n]) for n in clean if n in wrong)

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from parity_tests.numerics.compare import TOLERANCES, UNIT, Mismatch, bits_equal, compare, tolerance
+from parity_tests.numerics.compare import UNIT, Mismatch, bits_equal, compare
+from parity_tests.numerics.operators.table import TOLERANCES, tolerance
 
 GOOD = np.array([[1.0, -2.0], [3.0, 4.5]], np.float32)
 

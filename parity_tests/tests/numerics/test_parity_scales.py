@@ -11,7 +11,7 @@ from parity_tests.backends.leaves import leaves_of
 from parity_tests.backends.runs import LeafRun
 from parity_tests.backends.torch.runs import run_leaf
 from parity_tests.numerics.compare import UNIT
-from parity_tests.numerics.scale_case import Scales
+from parity_tests.numerics.operators.cases import Scales
 from parity_tests.numerics.scales import scales_of
 
 GENERATOR = np.random.default_rng(5)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from parity_tests.numerics.scale_case import ScaleCase, Scales
+from parity_tests.numerics.operators.cases import ScaleCase, Scales
 
 __all__ = ["batch_norm_scales"]
 
@@ -42,7 +41,6 @@ class _Norm:
 def batch_norm_scales(case: ScaleCase) -> Scales:
     """Of the output γ·(x − μ)/σ + β, its gradients, and the running statistics."""
     norm = _norm(case)
-    hyper: dict[str, Any] = dict(case.leaf.hyper)
     x, g = norm.x, case.g
     # A batch's mean is a sum with a scale of its own, however small it comes out.
     centre = norm.average(np.abs(x)) if norm.batch else np.abs(norm.mean)
@@ -58,13 +56,12 @@ def batch_norm_scales(case: ScaleCase) -> Scales:
         "weight gradient": (g * normal).sum(axis=norm.axes),
         "bias gradient": g.sum(axis=norm.axes),
     }
-    kept = _kept(hyper) if norm.batch else 1.0
+    kept = _kept(case) if norm.batch else 1.0
     mean, variance = case.parameter("running_mean"), case.parameter("running_var")
     if mean is not None and variance is not None:
         sizes["running_mean"] = kept * np.abs(mean) + (1 - kept) * norm.average(np.abs(x))
         # MXNet stores 1/√(var + eps) and computes the variance back from it
-        eps: Any = hyper["eps"]
-        square = norm.average(x**2) + eps
+        square = norm.average(x**2) + case.hyper["eps"]
         sizes["running_var"] = kept * variance + (1 - kept) * square
     if not norm.batch:
         return Scales("batchnorm", sizes)
@@ -72,22 +69,21 @@ def batch_norm_scales(case: ScaleCase) -> Scales:
 
 
 def _norm(case: ScaleCase) -> _Norm:
-    x, hyper = case.x, dict(case.leaf.hyper)
-    eps: Any = hyper["eps"]
+    x = case.x
     axes = (0, *range(2, x.ndim))
-    batch = case.train and not hyper["global_stats"]
+    batch = case.train and not case.hyper["global_stats"]
     mean, variance = case.parameter("running_mean"), case.parameter("running_var")
     if batch or mean is None or variance is None:
         batch, mean, variance = True, x.mean(axis=axes), x.var(axis=axes)
     gamma, beta = case.parameter("weight"), case.parameter("bias")
-    deviation = np.sqrt(variance + eps)
+    deviation = np.sqrt(variance + case.hyper["eps"])
     gain = (np.ones_like(deviation) if gamma is None else np.abs(gamma)) / deviation
     offset = np.zeros_like(deviation) if beta is None else np.abs(beta)
     return _Norm(x, gain, offset, mean, deviation, batch)
 
 
-def _kept(hyper: dict[str, Any]) -> float:
-    kept = hyper["kept"]
+def _kept(case: ScaleCase) -> float:
+    kept = case.hyper["kept"]
     return 1.0 if kept is None else float(kept)
 
 

@@ -1,0 +1,1 @@
+"""One record per operator kind, a module per family; every list of kinds is derived from them."""

@@ -1,0 +1,228 @@
+"""Activations: one number in, one number out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from parity_tests.numerics.operators.cases import ReferenceCase, ScaleCase, Scales
+from parity_tests.numerics.operators.formulas import MEASURED, elementwise, exact, measured
+from parity_tests.numerics.operators.record import (
+    Operator,
+    Reader,
+    Rounds,
+    Tolerance,
+    attributes,
+    constant,
+    gluon_activation,
+    gluon_function,
+)
+
+__all__ = ["OPERATORS"]
+
+_AMPLITUDE, _SLOPE = 1.7159, 2 / 3  # LeCun 1998, appendix A
+
+_SINGLE = {
+    ("*", "gluon", "float64"): Tolerance(
+        constant(16 * 2.0**29),
+        "MXNet's LeakyReLU operator, which is its PReLU, ELU, SELU and GELU too, computes in "
+        "float32 even in a float64 net: 16 units of 2⁻²⁴",
+    )
+}
+_SINGLE_SLOPE = {
+    ("*", "gluon", "float64"): Tolerance(
+        constant(16.0 + 2.0**29),
+        "MXNet multiplies by the slope in float32 even in a float64 net: one rounding of 2⁻²⁴, "
+        "which is 2²⁹ units of 2⁻⁵³",
+    )
+}
+_FAULTS = tuple(
+    (name, name) for name in ("missing activation", "straight-through gradient", "stopped gradient")
+)
+
+
+def _sigmoid_scale(case: ScaleCase) -> Scales:
+    # y(1 − y) is computed from a rounded y, and 1 − y rounds against 1
+    return elementwise(case, case.y, case.g * case.y)
+
+
+def _tanh_scale(case: ScaleCase) -> Scales:
+    return elementwise(case, np.abs(case.y), case.g * (1 + case.y**2))
+
+
+def _scaled_tanh_scale(case: ScaleCase) -> Scales:
+    t = case.y / _AMPLITUDE
+    return elementwise(case, np.abs(case.y), case.g * _AMPLITUDE * _SLOPE * (1 + t**2))
+
+
+def _leaky_relu_scale(case: ScaleCase) -> Scales:
+    slope = abs(case.hyper["slope"])
+    return elementwise(case, np.abs(case.y), case.g * np.where(case.x > 0, 1.0, slope))
+
+
+def _value(function: Callable[[ReferenceCase], Any]) -> Callable[[ReferenceCase], Any]:
+    """The function, or one of the faults that any activation may have."""
+
+    def value(c: ReferenceCase) -> Any:
+        if c.fault == "missing activation":
+            return c.x * 1
+        if c.fault == "hard sigmoid":
+            return c.functional.hardsigmoid(c.x)
+        if c.fault == "hard sigmoid, slope 0.2":
+            return (c.x * 0.2 + 0.5).clamp(0, 1)
+        y = function(c)
+        if c.fault == "straight-through gradient":
+            return y.detach() + c.x - c.x.detach()
+        if c.fault == "stopped gradient":
+            return y.detach() + 0 * c.x
+        return y
+
+    return value
+
+
+def _single(value: Any) -> float:
+    """A number as MXNet's operators hold it."""
+    return float(np.float32(value))
+
+
+def _gelu(c: ReferenceCase) -> Any:
+    return c.functional.gelu(c.x, approximate=c.hyper.get("approximate", "none"))
+
+
+OPERATORS = (
+    Operator(
+        kind="relu",
+        gluon=(gluon_activation("relu"), gluon_function("relu")),
+        torch=(Reader("ReLU"),),
+        rounds=Rounds.NOTHING,
+        scale=exact,
+        activation=True,
+        common=True,
+        reference=_value(lambda c: c.torch.relu(c.x)),
+        faults=_FAULTS,
+    ),
+    Operator(
+        kind="sigmoid",
+        gluon=(gluon_activation("sigmoid"), gluon_function("sigmoid")),
+        torch=(Reader("Sigmoid"),),
+        scale=_sigmoid_scale,
+        activation=True,
+        common=True,
+        symbols=("sigmoid",),
+        # MLAS, logistic.cpp: ½ + x·p(x²)/q(x²) rounds against ½, however small the result. 68 u of
+        # |y| was seen, below 1 u of |y| + ½
+        onnx_runtime_offset=0.5,
+        reference=_value(lambda c: c.torch.sigmoid(c.x)),
+        faults=(
+            ("hard sigmoid", "hard sigmoid"),
+            ("hard sigmoid, slope 0.2", "hard sigmoid"),
+            *_FAULTS,
+        ),
+    ),
+    Operator(
+        kind="tanh",
+        gluon=(gluon_activation("tanh"), gluon_function("tanh")),
+        torch=(Reader("Tanh"),),
+        scale=_tanh_scale,
+        activation=True,
+        common=True,
+        reference=_value(lambda c: c.torch.tanh(c.x)),
+        faults=_FAULTS,
+    ),
+    Operator(
+        kind="scaled_tanh",
+        own=Reader("ScaledTanh"),
+        scale=_scaled_tanh_scale,
+        activation=True,
+        reference=_value(lambda c: _AMPLITUDE * c.torch.tanh(c.x * _SLOPE)),
+        faults=_FAULTS,
+    ),
+    Operator(
+        kind="softplus",
+        gluon=(gluon_activation("softrelu", beta=1.0),),
+        torch=(Reader("Softplus", attributes(beta="beta")),),
+        scale=measured,
+        tolerances=MEASURED,
+        activation=True,
+        reference=_value(lambda c: c.functional.softplus(c.x, c.hyper["beta"])),
+        faults=_FAULTS,
+    ),
+    Operator(
+        kind="softsign",
+        gluon=(gluon_activation("softsign"),),
+        torch=(Reader("Softsign"),),
+        scale=measured,
+        tolerances=MEASURED,
+        activation=True,
+        reference=_value(lambda c: c.functional.softsign(c.x)),
+        faults=_FAULTS,
+    ),
+    Operator(
+        kind="leaky_relu",
+        gluon=(Reader("LeakyReLU", attributes(slope="_alpha")),),
+        torch=(Reader("LeakyReLU", attributes(slope="negative_slope")),),
+        scale=_leaky_relu_scale,
+        tolerances=_SINGLE_SLOPE,
+        single_precision=True,
+        activation=True,
+        reference=_value(lambda c: c.functional.leaky_relu(c.x, _single(c.hyper["slope"]))),
+        faults=_FAULTS,
+    ),
+    Operator(
+        kind="elu",
+        gluon=(Reader("ELU", attributes(alpha="_alpha")),),
+        torch=(Reader("ELU", attributes(alpha="alpha")),),
+        scale=measured,
+        tolerances=_SINGLE,
+        single_precision=True,
+        activation=True,
+        reference=_value(lambda c: c.functional.elu(c.x, _single(c.hyper["alpha"]))),
+        faults=_FAULTS,
+    ),
+    Operator(
+        kind="selu",
+        gluon=(Reader("SELU"),),
+        torch=(Reader("SELU"),),
+        scale=measured,
+        tolerances=_SINGLE,
+        single_precision=True,
+        activation=True,
+        reference=_value(lambda c: c.functional.selu(c.x)),
+        faults=_FAULTS,
+    ),
+    Operator(
+        kind="gelu",
+        gluon=(Reader("GELU", lambda b: {"approximate": "none"}),),
+        torch=(Reader("GELU", attributes(approximate="approximate")),),
+        scale=measured,
+        tolerances=_SINGLE,
+        single_precision=True,
+        activation=True,
+        reference=_value(_gelu),
+        faults=_FAULTS,
+    ),
+    Operator(
+        kind="silu",
+        gluon=(Reader("Swish", attributes(beta="_beta")),),
+        torch=(Reader("SiLU", lambda m: {"beta": 1.0}),),
+        scale=measured,
+        tolerances=MEASURED,
+        activation=True,
+        reference=_value(lambda c: c.x * c.torch.sigmoid(c.hyper["beta"] * c.x)),
+        faults=_FAULTS,
+    ),
+    Operator(
+        kind="prelu",
+        gluon=(Reader("PReLU"),),
+        torch=(Reader("PReLU"),),
+        roles={"alpha": "weight"},
+        scale=measured,
+        tolerances=_SINGLE,
+        single_precision=True,
+        activation=True,
+        reference=_value(lambda c: c.functional.prelu(c.x, c.tensors["weight"])),
+        faults=_FAULTS,
+    ),
+)

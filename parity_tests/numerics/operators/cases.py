@@ -1,0 +1,84 @@
+"""What an operator's scale and its reference value are computed from, and what a scale is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Change", "ReferenceCase", "ScaleCase", "Scales"]
+
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass
+class Scales:
+    """s for each of a leaf's results, by its name and in its shape.
+
+    `family` is the operator's kind, under which it has its tolerances; `length` is the number of
+    terms in its longest sum. `drift` is an error in absolute numbers that MXNet's float32
+    arithmetic is known to make on these very values, and is allowed twice.
+    """
+
+    family: str
+    sizes: dict[str, np.ndarray]
+    length: int = 1
+    drift: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScaleCase:
+    """One leaf alone in float64: its inputs and gradients sent back, and all that it gave.
+
+    `parameter` gives a tensor by its role, None where there is none. `rerun` runs the leaf again
+    with every floating-point number of inputs, parameters and upstream gradients changed; or of
+    the upstream gradients alone.
+    """
+
+    kind: str
+    hyper: Mapping[str, Any]
+    inputs: tuple[np.ndarray, ...]
+    run: Mapping[str, np.ndarray]
+    train: bool
+    upstream: tuple[np.ndarray, ...] | None
+    parameter: Callable[[str], np.ndarray | None]
+    rerun: Callable[[Change, bool], dict[str, np.ndarray]]
+
+    @property
+    def x(self) -> np.ndarray:
+        return self.inputs[0]
+
+    @property
+    def y(self) -> np.ndarray:
+        return self.run["output"]
+
+    @property
+    def axis(self) -> int:
+        return int(self.hyper["axis"])
+
+    @property
+    def g(self) -> np.ndarray:
+        return np.abs(self.upstream[0]) if self.upstream else np.zeros_like(self.y)
+
+
+@dataclass
+class ReferenceCase:
+    """What a reference value is written with: torch itself, and float64 tensors of torch.
+
+    `fault` asks for one of the operator's faults, empty for none. A reference puts what the
+    operator's buffers become into `buffers`.
+    """
+
+    torch: Any
+    x: Any
+    tensors: Mapping[str, Any]
+    hyper: Mapping[str, Any]
+    train: bool
+    fault: str
+    buffers: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def functional(self) -> Any:
+        return self.torch.nn.functional

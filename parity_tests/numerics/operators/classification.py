@@ -1,0 +1,98 @@
+"""What ends a classifier: softmax, its logarithm, and LeNet-5's radial basis functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from parity_tests.numerics.operators.cases import ReferenceCase, ScaleCase, Scales
+from parity_tests.numerics.operators.formulas import elementwise
+from parity_tests.numerics.operators.record import (
+    Operator,
+    Reader,
+    Tolerance,
+    attributes,
+    gluon_function,
+    plus_root,
+)
+
+__all__ = ["LOG_SOFTMAX", "OPERATORS"]
+
+_CLASSES = Tolerance(
+    plus_root,
+    "the exponentials of the n classes are added one by one: √n·u, as above; 24 was seen for "
+    "1,000 classes in float64, where √n = 32",
+)
+# Of log_softmax, and of a loss, which ends in it
+LOG_SOFTMAX = {
+    ("*", "*", "*"): _CLASSES,
+    ("*", "gluon", "float32"): Tolerance(
+        lambda length: 64.0 + plus_root(length),
+        "oneDNN's vectorised log interpolates in a table and is off by up to 2⁻¹⁸, 64 u of 1, "
+        "however small the result; 57 was seen for two logits near 1",
+    ),
+}
+
+
+def _softmax_scale(case: ScaleCase) -> Scales:
+    # exp turns an absolute error of its argument into a relative one of its result
+    spread = 1 + np.abs(case.x - case.x.max(axis=case.axis, keepdims=True))
+    g, y = case.g, case.y
+    total = (g * y).sum(axis=case.axis, keepdims=True)
+    return elementwise(case, y * spread, y * (g + total) * spread, case.x.shape[case.axis])
+
+
+def _log_softmax_scale(case: ScaleCase) -> Scales:
+    size = 1 + np.abs(case.y) + np.abs(case.x)  # the sum of exponentials is 1 or more
+    total = case.g.sum(axis=case.axis, keepdims=True)
+    gradient = case.g + np.exp(case.y) * total * size
+    return elementwise(case, size, gradient, case.x.shape[case.axis])
+
+
+def _rbf_scale(case: ScaleCase) -> Scales:
+    bitmaps = case.parameter("bitmaps")
+    assert bitmaps is not None  # the class has no other parameter
+    size = np.abs(case.x)[:, None, :] + np.abs(bitmaps)[None]
+    return elementwise(case, (size**2).sum(axis=2), (2 * case.g[:, :, None] * size).sum(axis=1))
+
+
+def _along(name: str) -> Callable[[ReferenceCase], Any]:
+    def value(c: ReferenceCase) -> Any:
+        axis = int(c.hyper["axis"]) % c.x.ndim
+        if c.fault == "softmax axis":
+            axis = 0 if axis else 1
+        return getattr(c.functional, name)(c.x, dim=axis)
+
+    return value
+
+
+OPERATORS = (
+    Operator(
+        kind="softmax",
+        gluon=(gluon_function("softmax", axis=-1),),
+        torch=(Reader("Softmax", attributes(axis="dim")),),
+        scale=_softmax_scale,
+        tolerances={("*", "*", "*"): _CLASSES},
+        symbols=("softmax", "SoftmaxOutput", "SoftmaxActivation"),
+        reference=_along("softmax"),
+        faults=(("softmax axis", "softmax axis"),),
+    ),
+    Operator(
+        kind="log_softmax",
+        gluon=(gluon_function("log_softmax", axis=-1),),
+        torch=(Reader("LogSoftmax", attributes(axis="dim")),),
+        scale=_log_softmax_scale,
+        tolerances=LOG_SOFTMAX,
+        symbols=("log_softmax",),
+        reference=_along("log_softmax"),
+    ),
+    Operator(
+        kind="rbf",
+        own=Reader("RBFOutput"),
+        scale=_rbf_scale,
+        shape=lambda hyper, shapes: (3, shapes["bitmaps"][1]),
+        reference=lambda c: (c.x[:, None, :] - c.tensors["bitmaps"]).square().sum(dim=2),
+    ),
+)

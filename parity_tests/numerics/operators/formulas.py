@@ -1,0 +1,66 @@
+"""Scales that several operators share.
+
+A sum Σ aᵢ that is computed in floating point is off by a few u·Σ|aᵢ|, whatever cancels in it. So
+the scale of a linear operator is the operator itself with every number replaced by its absolute
+value, and that of its gradients is the gradient of that. An operator that has no formula is
+measured.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from parity_tests.numerics.operators.cases import ScaleCase, Scales
+from parity_tests.numerics.operators.record import Tolerance, constant
+
+__all__ = ["MEASURED", "elementwise", "exact", "linear", "measured"]
+
+_DRAWS = 8
+_STEP = 2.0**-16  # far above float32's roundoff, through which inputs pass
+
+# For operators whose scale is measured
+MEASURED = {
+    ("*", "*", "*"): Tolerance(
+        constant(64.0),
+        "the operation is not known, so its scale is measured by perturbing its input and "
+        "parameters at random: that sees √n of a sum of n terms, and other rounding not at all",
+    )
+}
+
+
+def exact(case: ScaleCase) -> Scales:
+    return Scales(case.kind, {name: np.zeros_like(v) for name, v in case.run.items()})
+
+
+def linear(case: ScaleCase) -> Scales:
+    # A faulty leaf may give a negative size of what it should only add up
+    sizes = {name: np.abs(size) for name, size in case.rerun(np.abs, False).items()}
+    return Scales(case.kind, sizes)
+
+
+def elementwise(
+    case: ScaleCase, output: np.ndarray, gradient: np.ndarray, length: int = 1
+) -> Scales:
+    return Scales(case.kind, {"output": output, "input gradient": gradient}, length)
+
+
+def measured(case: ScaleCase) -> Scales:
+    """How far every result moves, per unit of relative noise in inputs, parameters and upstream.
+
+    Each of several draws perturbs every number by a normal variate times 2⁻¹⁶; s is twice the
+    largest move seen, plus the value itself.
+    """
+    generator = np.random.default_rng(0)
+
+    def noisy(array: np.ndarray) -> np.ndarray:
+        return array * (1 + _STEP * generator.standard_normal(array.shape))
+
+    largest = {name: np.zeros_like(value) for name, value in case.run.items()}
+    for _ in range(_DRAWS):
+        moved = case.rerun(noisy, False)
+        for name, most in largest.items():
+            np.maximum(most, np.abs(moved[name] - case.run[name]), out=most)
+    return Scales(
+        case.kind,
+        {name: np.abs(case.run[name]) + 2 * most / _STEP for name, most in largest.items()},
+    )

@@ -1,0 +1,226 @@
+"""Pooling: maximum and average, in windows, over the whole map, or to a size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from parity_tests.numerics.operators.cases import ReferenceCase, ScaleCase, Scales
+from parity_tests.numerics.operators.formulas import exact, linear
+from parity_tests.numerics.operators.linear import number
+from parity_tests.numerics.operators.record import (
+    Hyper,
+    Operator,
+    Reader,
+    Rounds,
+    Tolerance,
+    plus_length,
+    plus_root,
+)
+
+__all__ = ["OPERATORS"]
+
+_AVERAGE = {
+    ("*", "gluon", "float32"): Tolerance(
+        plus_root,
+        "oneDNN adds a window's n values one by one, with the same consequences as in BatchNorm; "
+        "16 was seen for a global pool of 252 values, 3.3 for windows of 3×3",
+    ),
+    ("*", "gluon", "float64"): Tolerance(
+        plus_length,
+        "in float64 both frameworks add a window's n values one by one, in different orders: no "
+        "more than n·u (Higham 2002, section 4.2). Two of 1,000 random pairs were off by 17 and "
+        "28, at global pools of values that repeat",
+    ),
+}
+
+
+def _max_scale(case: ScaleCase) -> Scales:
+    """Forward it chooses; backward it adds what overlapping windows send to the same place."""
+    scales = exact(case)
+    if case.upstream is not None and _overlapping(case):
+        scales.sizes["input gradient"] = case.rerun(np.abs, True)["input gradient"]
+    return scales
+
+
+def _overlapping(case: ScaleCase) -> bool:
+    kernel = case.hyper.get("kernel")
+    return kernel is not None and any(
+        k > s for k, s in zip(kernel, case.hyper["stride"], strict=True)
+    )
+
+
+def _average_scale(case: ScaleCase) -> Scales:
+    scales = linear(case)
+    kernel = case.hyper.get("kernel")
+    if kernel is not None:
+        scales.length = int(np.prod(kernel))
+        return scales
+    scales.length = max(1, case.x[0, 0].size // case.y[0, 0].size)
+    if case.y[0, 0].size == 1:  # a long sum, and often of values that repeat
+        flat = case.x.reshape(*case.x.shape[:2], -1)
+        added = np.add.accumulate(flat.astype(np.float32), axis=2)[..., -1] / flat.shape[2]
+        scales.drift = {"output": np.abs(added - flat.mean(axis=2)).reshape(case.y.shape)}
+    return scales
+
+
+def _gluon_pool(b: Any) -> Hyper:
+    options = b._kwargs
+    dimensions = len(options["kernel"])
+    if options["global_pool"]:
+        return {}
+    hyper: Hyper = {
+        "kernel": number(options["kernel"], dimensions),
+        "stride": number(options["stride"], dimensions),
+        "pad": number(options["pad"], dimensions),
+        "ceil": options["pooling_convention"] == "full",
+    }
+    if options["pool_type"] == "avg":
+        hyper["count_include_pad"] = bool(options.get("count_include_pad", True))
+        hyper["divisor"] = None
+    else:
+        hyper["dilation"] = (1,) * dimensions
+    return hyper
+
+
+def _is_gluon_pool(pool: str, dimensions: int, over_all: bool, b: Any) -> bool:
+    options = b._kwargs
+    form = (options["pool_type"], len(options["kernel"]), bool(options["global_pool"]))
+    return form == (pool, dimensions, over_all)
+
+
+def _rank(m: Any) -> int:
+    """Of a torch pool: the 2 in the name of the first class above it that has one."""
+    names = [cls.__name__ for cls in type(m).__mro__]
+    return int(next(name[-2] for name in names if name[-1:] == "d" and name[-2:-1].isdigit()))
+
+
+def _torch_pool(pool: str, dimensions: int, m: Any) -> Hyper:
+    hyper: Hyper = {
+        "kernel": number(m.kernel_size, dimensions),
+        "stride": number(m.kernel_size if m.stride is None else m.stride, dimensions),
+        "pad": number(m.padding, dimensions),
+        "ceil": bool(m.ceil_mode),
+    }
+    if pool == "max":
+        return {**hyper, "dilation": number(m.dilation, dimensions)}
+    return {
+        **hyper,
+        "count_include_pad": bool(m.count_include_pad),
+        "divisor": getattr(m, "divisor_override", None),
+    }
+
+
+def _output_size(dimensions: int, m: Any) -> tuple[int | None, ...]:
+    size = m.output_size
+    return (size,) * dimensions if isinstance(size, int) or size is None else tuple(size)
+
+
+def _is_torch_global(dimensions: int, m: Any) -> bool:
+    return _rank(m) == dimensions and _output_size(dimensions, m) == (1,) * dimensions
+
+
+def _is_torch_adaptive(dimensions: int, m: Any) -> bool:
+    return _rank(m) == dimensions and not _is_torch_global(dimensions, m)
+
+
+def _pool(c: ReferenceCase, pool: str, dimensions: int, *arguments: object) -> Any:
+    function: Callable[..., Any] = getattr(c.functional, f"{pool}_pool{dimensions}d")
+    return function(*arguments)
+
+
+def _maximum(dimensions: int, c: ReferenceCase) -> Any:
+    h = c.hyper
+    window = (h["kernel"], h["stride"])
+    if c.fault == "average for maximum pooling":
+        return _pool(c, "avg", dimensions, c.x, *window, h["pad"], bool(h["ceil"]))
+    if c.fault == "padded with zeros":
+        both = [side for pad in reversed(h["pad"]) for side in (pad, pad)]
+        x = c.functional.pad(c.x, both)
+        return _pool(c, "max", dimensions, x, *window, 0, h["dilation"], bool(h["ceil"]))
+    y = _pool(c, "max", dimensions, c.x, *window, h["pad"], h["dilation"], bool(h["ceil"]))
+    if c.fault in ("last column missing", "last windows missing"):
+        y = c.torch.cat([y[..., :-1], y[..., -2:-1]], dim=-1)
+    if c.fault in ("last row missing", "last windows missing"):
+        y = c.torch.cat([y[..., :-1, :], y[..., -2:-1, :]], dim=-2)
+    return y
+
+
+def _average(dimensions: int, c: ReferenceCase) -> Any:
+    h = c.hyper
+    window = (h["kernel"], h["stride"], h["pad"])
+    if c.fault == "maximum for average pooling":
+        return _pool(c, "max", dimensions, c.x, *window, 1, bool(h["ceil"]))
+    counted = bool(h["count_include_pad"]) != (c.fault == "padding counted")
+    if dimensions == 1:  # torch's has no divisor of its own
+        return _pool(c, "avg", 1, c.x, *window, bool(h["ceil"]), counted)
+    return _pool(c, "avg", dimensions, c.x, *window, bool(h["ceil"]), counted, h["divisor"])
+
+
+def _adaptive(pool: str, dimensions: int, c: ReferenceCase) -> Any:
+    size = c.hyper.get("output", (1,) * dimensions)
+    return _pool(c, f"adaptive_{pool}", dimensions, c.x, size)
+
+
+_MISSING = "missing last pooling window"
+_FAULTS = {
+    ("max", 2): (
+        ("last column missing", _MISSING),
+        ("last row missing", _MISSING),
+        ("last windows missing", _MISSING),
+        ("padded with zeros", "padded with zeros"),
+        ("average for maximum pooling", "average for maximum pooling"),
+    ),
+    ("avg", 2): (
+        ("padding counted", "padding counted"),
+        ("maximum for average pooling", "maximum for average pooling"),
+    ),
+}
+
+
+def _operator(pool: str, dimensions: int, form: str) -> Operator:
+    """`form` is "" for windows, "global_" for the whole map, "adaptive_" for a size."""
+    gluon = Reader(
+        "_Pooling", _gluon_pool, partial(_is_gluon_pool, pool, dimensions, form == "global_")
+    )
+    name = pool.capitalize()
+    torch = {
+        "": Reader(
+            f"_{name}PoolNd",
+            partial(_torch_pool, pool, dimensions),
+            lambda m: _rank(m) == dimensions,
+        ),
+        "global_": Reader(f"_Adaptive{name}PoolNd", when=partial(_is_torch_global, dimensions)),
+        "adaptive_": Reader(
+            f"_Adaptive{name}PoolNd",
+            lambda m: {"output": _output_size(dimensions, m)},
+            partial(_is_torch_adaptive, dimensions),
+        ),
+    }
+    windows = {"max": _maximum, "avg": _average}[pool]
+    return Operator(
+        kind=f"{form}{pool}_pool{dimensions}d",
+        gluon=() if form == "adaptive_" else (gluon,),
+        torch=(torch[form],),
+        rounds=Rounds.GRADIENTS if pool == "max" else Rounds.EVERYTHING,
+        scale=_max_scale if pool == "max" else _average_scale,
+        linear=pool == "avg",
+        tolerances={} if pool == "max" else _AVERAGE,
+        pool=pool,
+        # MXNet's mean and sum add one by one, as a pool does
+        symbols=("mean", "sum") if (pool, dimensions, form) == ("avg", 2, "global_") else (),
+        shape=lambda hyper, shapes: (2, 3, *(17, 15, 13)[:dimensions]),
+        reference=partial(_adaptive, pool, dimensions) if form else partial(windows, dimensions),
+        faults=() if form else _FAULTS.get((pool, dimensions), ()),
+    )
+
+
+OPERATORS = tuple(
+    _operator(pool, dimensions, form)
+    for form in ("", "global_", "adaptive_")
+    for pool in ("max", "avg")
+    for dimensions in (1, 2, 3)
+)
