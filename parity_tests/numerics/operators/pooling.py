@@ -48,9 +48,10 @@ def _max_scale(case: ScaleCase) -> Scales:
 
 def _overlapping(case: ScaleCase) -> bool:
     kernel = case.hyper.get("kernel")
-    return kernel is not None and any(
-        k > s for k, s in zip(kernel, case.hyper["stride"], strict=True)
-    )
+    if kernel is not None:
+        return any(k > s for k, s in zip(kernel, case.hyper["stride"], strict=True))
+    sizes = zip(case.x.shape[2:], case.y.shape[2:], strict=True)  # windows that share the whole map
+    return any(into % out for into, out in sizes)
 
 
 def _average_scale(case: ScaleCase) -> Scales:
