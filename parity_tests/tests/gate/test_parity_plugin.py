@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 NETS = """
+import mxnet_compat
 import mxnet as mx
 from mxnet.gluon import nn as gnn
 from torch import nn
