@@ -26,6 +26,8 @@ from parity_tests.backends.runs import (
     rounded,
 )
 from parity_tests.backends.torch.leaves import leaves
+from parity_tests.numerics.operators.table import single_attributes
+from parity_tests.reporting.verdicts import Side
 
 __all__ = ["Edit", "clone", "run_leaf", "run_net", "sample_dropout"]
 
@@ -33,13 +35,8 @@ __all__ = ["Edit", "clone", "run_leaf", "run_net", "sample_dropout"]
 Edit = Callable[[str, int, int, torch.Tensor], torch.Tensor]
 
 
-_SINGLE: tuple[tuple[Any, str], ...] = (
-    (nn.LeakyReLU, "negative_slope"),
-    (nn.ELU, "alpha"),
-    (nn.LayerNorm, "eps"),
-    (nn.GroupNorm, "eps"),
-    (nn.modules.instancenorm._InstanceNorm, "eps"),
-)
+# Of no kind in the table of operators; MXNet holds their eps in float32
+_NORMALISATIONS = (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 def clone(net: nn.Module, dtype: str) -> nn.Module:
@@ -57,9 +54,9 @@ def clone(net: nn.Module, dtype: str) -> nn.Module:
             vars(module)["inplace"] = False
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
             module.momentum = _momentum(module)
-        for kind, attribute in _SINGLE:
-            if isinstance(module, kind):
-                setattr(module, attribute, float(np.float32(getattr(module, attribute))))
+        single = single_attributes(module, Side.TORCH)
+        for attribute in ("eps",) if isinstance(module, _NORMALISATIONS) else single:
+            setattr(module, attribute, float(np.float32(getattr(module, attribute))))
     for value in (*copied.parameters(), *copied.buffers()):
         if value.is_floating_point():
             value.data = value.data.to(torch.float32).to(getattr(torch, dtype))

@@ -169,7 +169,9 @@ OPERATORS = (
     Operator(
         kind="leaky_relu",
         gluon=(Reader("LeakyReLU", attributes(slope="_alpha")),),
-        torch=(Reader("LeakyReLU", attributes(slope="negative_slope")),),
+        torch=(
+            Reader("LeakyReLU", attributes(slope="negative_slope"), single=("negative_slope",)),
+        ),
         scale=_leaky_relu_scale,
         tolerances=_SINGLE_SLOPE,
         single_precision=True,
@@ -180,7 +182,7 @@ OPERATORS = (
     Operator(
         kind="elu",
         gluon=(Reader("ELU", attributes(alpha="_alpha")),),
-        torch=(Reader("ELU", attributes(alpha="alpha")),),
+        torch=(Reader("ELU", attributes(alpha="alpha"), single=("alpha",)),),
         scale=measured,
         tolerances=_SINGLE,
         single_precision=True,

@@ -60,11 +60,13 @@ class Reader:
 
     `name` is the class's name in the framework's package; subclasses count as the class they
     extend. `when` says whether an object of the class is of this kind, where one class has several.
+    `single` are the attributes that MXNet's operator holds in float32 even in a float64 net.
     """
 
     name: str
     hyper: Callable[[Any], Hyper] = lambda module: {}
     when: Callable[[Any], bool] = lambda module: True
+    single: tuple[str, ...] = ()
 
 
 def attributes(**sources: str) -> Callable[[Any], Hyper]:

@@ -19,7 +19,7 @@ from parity_tests.reporting.verdicts import Side
 
 __all__ = [
     "CUSTOM", "OPERATORS", "TOLERANCES", "describe", "kind_of_symbol", "operator_of", "registered",
-    "tolerance",
+    "single_attributes", "tolerance",
 ]  # fmt: skip
 
 
@@ -59,26 +59,33 @@ _READERS = {side: _readers(side) for side in _PACKAGES}
 _OWN = {o.own.name: (o.kind, o.own) for o in OPERATORS.values() if o.own is not None}
 
 
+def _read(module: Any, side: Side) -> tuple[str, Reader] | None:
+    name = type(module).__name__
+    for cls in type(module).__mro__:
+        readers = _READERS[side].get(cls.__name__)
+        if readers is None or not cls.__module__.startswith(_PACKAGES[side]):
+            continue
+        known = ((kind, reader) for kind, reader in readers if reader.when(module))
+        return next(known, (f"custom:{name}", Reader(name)))
+    if name in _OWN and _OWN[name][1].when(module):
+        return _OWN[name]
+    return None
+
+
 def describe(module: Any, side: Side) -> tuple[str, dict[str, object]] | None:
     """Kind and hyper-parameters of a leaf; None for a class of which no record knows anything.
 
     Classes are known by their name and package, so that no framework is imported here. A known
     class in a form that has no kind is "custom:ClassName", without hyper-parameters.
     """
-    name = type(module).__name__
-    for cls in type(module).__mro__:
-        readers = _READERS[side].get(cls.__name__)
-        if readers is None or not cls.__module__.startswith(_PACKAGES[side]):
-            continue
-        for kind, reader in readers:
-            if reader.when(module):
-                return kind, reader.hyper(module)
-        return f"custom:{name}", {}
-    if name in _OWN:
-        kind, reader = _OWN[name]
-        if reader.when(module):
-            return kind, reader.hyper(module)
-    return None
+    read = _read(module, side)
+    return None if read is None else (read[0], read[1].hyper(module))
+
+
+def single_attributes(module: Any, side: Side) -> tuple[str, ...]:
+    """The attributes of a leaf that MXNet's operator holds in float32 even in a float64 net."""
+    read = _read(module, side)
+    return () if read is None else read[1].single
 
 
 def operator_of(family: str) -> Operator:
