@@ -62,6 +62,11 @@ def _leaky_relu_scale(case: ScaleCase) -> Scales:
     return elementwise(case, np.abs(case.y), case.g * np.where(case.x > 0, 1.0, slope))
 
 
+def _hard_sigmoid_scale(case: ScaleCase) -> Scales:
+    alpha, beta = abs(case.hyper["alpha"]), abs(case.hyper["beta"])
+    return elementwise(case, alpha * np.abs(case.x) + beta, alpha * case.g)
+
+
 def _gelu_scale(case: ScaleCase) -> Scales:
     # x·½(1 + erf(x/√2)): the sum rounds against 1, however small it comes out
     size = np.abs(case.x)
@@ -92,6 +97,14 @@ def _value(function: Callable[[ReferenceCase], Any]) -> Callable[[ReferenceCase]
 def _single(value: Any) -> float:
     """A number as MXNet's operators hold it."""
     return float(np.float32(value))
+
+
+def _hard_sigmoid(c: ReferenceCase) -> Any:
+    return (c.x * _single(c.hyper["alpha"]) + _single(c.hyper["beta"])).clamp(0, 1)
+
+
+def _has_line(module: Any) -> bool:
+    return hasattr(module, "alpha") and hasattr(module, "beta")
 
 
 def _gelu(c: ReferenceCase) -> Any:
@@ -127,6 +140,18 @@ OPERATORS = (
             ("hard sigmoid, slope 0.2", "hard sigmoid"),
             *_FAULTS,
         ),
+    ),
+    Operator(  # clip(αx + β, 0, 1): α is 1/5 in MXNet and Keras, 1/6 in torch
+        kind="hard_sigmoid",
+        gluon=(gluon_function("hard_sigmoid", alpha=0.2, beta=0.5),),
+        torch=(Reader("Hardsigmoid", lambda m: {"alpha": 1 / 6, "beta": 0.5}),),
+        own=Reader(
+            "HardSigmoid", attributes(alpha="alpha", beta="beta"), _has_line, ("alpha", "beta")
+        ),
+        scale=_hard_sigmoid_scale,
+        activation=True,
+        reference=_value(_hard_sigmoid),
+        faults=_FAULTS,
     ),
     Operator(
         kind="tanh",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from mxnet.gluon import contrib
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
@@ -17,11 +18,13 @@ from gluon_cnn.models.lenet5 import RBFOutput as GluonRBFOutput
 from gluon_cnn.models.lenet5 import ScaledTanh as GluonScaledTanh
 from gluon_cnn.models.lenet5 import TableConv2D as GluonTableConv2D
 from gluon_cnn.models.lenet5 import TrainableSubsampling as GluonSubsampling
+from parity_tests import Report, check_parity
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.leaves import Leaf, leaves_of
 from parity_tests.backends.runs import LeafRun
 from parity_tests.backends.torch import runs as torch_side
 from parity_tests.cases.pairs import random_values
+from parity_tests.faults.kinds.pairs import plain_case
 from parity_tests.levels.local import mode_of, upstream_for
 from parity_tests.levels.weights import copy_weights, pairing_map
 from parity_tests.numerics.compare import Mismatch, compare
@@ -37,13 +40,24 @@ from parity_tests.numerics.operators.table import (
 from parity_tests.numerics.reference import reference_value
 from parity_tests.numerics.scales import scales_of
 from parity_tests.pairing.structure import pair_leaves, structure_rows
-from parity_tests.reporting.verdicts import Side, Status
+from parity_tests.reporting.verdicts import Level, Side, Status
 from torch_ref.models.layers import MXBatchNorm2d
 from torch_ref.models.lenet5 import RBFOutput, ScaledTanh, TableConv2D, TrainableSubsampling
 
 # One point of an operator's attribute space: how each framework writes it, None where Gluon has no
 # class or MXNet does not compute it on a CPU
 Sample = tuple[Callable[[], Any] | None, Callable[[], nn.Module]]
+
+
+class HardSigmoid(nn.Module):
+    """MXNet's hard_sigmoid; torch's own has another slope."""
+
+    def __init__(self, alpha: float = 0.2, beta: float = 0.5) -> None:
+        super().__init__()
+        self.alpha, self.beta = alpha, beta
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.alpha * x + self.beta).clamp(0, 1)
 
 
 def activation(name: str) -> Callable[[], Any]:
@@ -124,6 +138,7 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "relu": [(activation("relu"), nn.ReLU), (function("relu"), nn.ReLU)],
     "sigmoid": [(activation("sigmoid"), nn.Sigmoid), (function("sigmoid"), nn.Sigmoid)],
+    "hard_sigmoid": [(function("hard_sigmoid"), HardSigmoid)],
     "tanh": [(activation("tanh"), nn.Tanh), (function("tanh"), nn.Tanh)],
     "scaled_tanh": [(GluonScaledTanh, ScaledTanh)],
     "softplus": [(activation("softrelu"), nn.Softplus)],
@@ -313,3 +328,19 @@ def test_a_function_of_the_users_own_is_opaque() -> None:
     block = gluon_nn.HybridLambda(lambda F, x: F.relu(x))
     assert describe(block, Side.GLUON) == ("custom:HybridLambda", {})
     assert describe(gluon_nn.Lambda("relu"), Side.GLUON) is None
+
+
+def test_hard_sigmoids_of_one_slope_agree_and_of_another_do_not() -> None:
+    def report(theirs: nn.Module) -> Report:
+        case = plain_case(
+            [gluon_nn.Dense(6, in_units=5), gluon_nn.HybridLambda("hard_sigmoid")],
+            [nn.Linear(5, 6), theirs],
+            (4, 5),
+        )
+        return check_parity(case.gluon_net, case.torch_net, case.inputs)
+
+    assert report(HardSigmoid()).ok
+    first = report(nn.Hardsigmoid()).first_divergence
+    assert first is not None
+    assert (first.level, first.path, first.quantity) == (Level.STRUCTURE, "1", "alpha")
+    assert "Gluon has 0.2, torch has 0.1666" in first.message
