@@ -16,8 +16,10 @@ COMMANDS = CommandGroup(
     description="Open MXNet's symbol and parameter files in PyTorch, without MXNet.",
     commands={
         "convert": Command("mxnet_files.convert", "write a torch.export program, and ONNX"),
-        "check": Command("mxnet_files.convert:check", "compare the import with MXNet, by node"),
-        "zoo": Command("mxnet_files.checking.zoo", "compare all models of MXNet's model zoo"),
+        "check": Command(
+            "mxnet_files.convert:check", "compare the import with MXNet, node by node"
+        ),
+        "zoo": Command("mxnet_files.checking.zoo", "compare the 34 models of MXNet's zoo"),
     },
     extras="torch",
     default="convert",
