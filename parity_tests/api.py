@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.leaves import ParityError, leaves_of, side_of
+from parity_tests.backends.base import leaves_of, side_of
+from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.losses import cross_entropy, fixed_gradients
 from parity_tests.backends.runs import NET, Arrays, Objective, arrays
 from parity_tests.levels.backward import backward_rows
@@ -204,6 +205,8 @@ def _own_loss(subject: Subject, labels: np.ndarray) -> Objective:
 
     return Objective(
         labels=labels,
-        gluon=gluon_loss_for(subject.gluon_net),
-        torch=torch_loss_for(subject.torch_net),
+        losses={
+            Side.GLUON: gluon_loss_for(subject.gluon_net),
+            Side.TORCH: torch_loss_for(subject.torch_net),
+        },
     )

@@ -19,8 +19,6 @@ __all__ = [
     "Leaf",
     "ParityError",
     "Tensor",
-    "leaves_of",
-    "side_of",
 ]
 
 
@@ -72,26 +70,3 @@ class Leaf:
 
     def __str__(self) -> str:
         return f"{self.kind} ({self.path})"
-
-
-def side_of(net: object) -> Side:
-    """ "gluon" or "torch"; ParityError for anything else."""
-    modules = {cls.__module__.split(".")[0] for cls in type(net).__mro__}
-    if "torch" in modules:
-        return Side.TORCH
-    if "mxnet" in modules:
-        return Side.GLUON
-    raise ParityError(
-        f"{type(net).__name__} is neither a Gluon Block nor a torch Module; pass one of each"
-    )
-
-
-def leaves_of(net: Any) -> list[Leaf]:
-    """The leaves of a net of either framework, in the order in which they were registered."""
-    if side_of(net) == Side.TORCH:
-        from parity_tests.backends.torch import leaves as torch_leaves
-
-        return torch_leaves.leaves(net)
-    from parity_tests.backends.gluon import leaves as gluon_leaves
-
-    return gluon_leaves.leaves(net)

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import mxnet as mx
 import numpy as np
-import torch
-from mxnet import autograd
 
+from parity_tests.backends.base import SIDES, backend
 from parity_tests.backends.runs import Arrays, Objective, rounded
 
-__all__ = ["cross_entropy", "fixed_gradients", "loss_run", "loss_scales"]
+__all__ = ["cross_entropy", "fixed_gradients", "loss_scales"]
 
 
 def cross_entropy(labels: np.ndarray) -> Objective:
     """Softmax cross-entropy of logits (N, classes), by each framework's own function."""
-    return Objective(
-        labels=labels,
-        gluon=mx.gluon.loss.SoftmaxCrossEntropyLoss(),
-        torch=lambda y, label: torch.nn.functional.cross_entropy(y, label, reduction="none"),
-    )
+    return Objective(labels=labels, losses={side: backend(side).cross_entropy() for side in SIDES})
 
 
 def fixed_gradients(outputs: Arrays) -> Objective:
@@ -30,39 +21,6 @@ def fixed_gradients(outputs: Arrays) -> Objective:
     return Objective(
         upstream=tuple(rounded(generator.standard_normal(y.shape), "float64") for y in outputs)
     )
-
-
-def loss_run(
-    objective: Objective, side: str, logits: np.ndarray, dtype: str
-) -> dict[str, np.ndarray]:
-    """One side's "loss" (N,) of the logits, and its "loss gradient", both in `dtype`."""
-    values = rounded(logits, dtype)
-    run = _gluon_loss if side == "gluon" else _torch_loss
-    assert objective.gluon is not None  # the caller has labels,
-    assert objective.torch is not None  # and labels come with both losses
-    loss, gradient = run(getattr(objective, side), values, np.asarray(objective.labels))
-    return {"loss": loss, "loss gradient": gradient}
-
-
-def _gluon_loss(
-    loss: Callable[[Any, Any], Any], values: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    logits = mx.nd.array(values, dtype=values.dtype)
-    logits.attach_grad()
-    with autograd.record():
-        each = loss(logits, mx.nd.array(labels, dtype=values.dtype))
-    each.backward()
-    return each.asnumpy(), logits.grad.asnumpy()
-
-
-def _torch_loss(
-    loss: Callable[[Any, Any], Any], values: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    logits = torch.from_numpy(values.copy()).requires_grad_()
-    each = loss(logits, torch.from_numpy(labels.astype(np.int64)))
-    each.sum().backward()
-    assert logits.grad is not None
-    return each.detach().numpy(), logits.grad.numpy()
 
 
 def loss_scales(

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from parity_tests.backends.leaves import Leaf, ParityError
+from parity_tests.reporting.verdicts import Side
 
 __all__ = [
     "NET",
     "Arrays",
     "Call",
     "LeafRun",
+    "Loss",
     "NetRun",
     "Objective",
     "allot",
@@ -122,18 +124,20 @@ class NetRun:
         return {(path, 0, role): value for (path, role), value in self.buffers.items()}
 
 
+# A loss of a framework's own arrays (output, labels), one value a sample: (N,)
+Loss = Callable[[Any, Any], Any]
+
+
 @dataclass(frozen=True)
 class Objective:
     """What is differentiated: the outputs against given gradients, or a loss of (output, labels).
 
-    The two losses are per sample, shape (N,), and summed: `gluon` takes and gives NDArrays, `torch`
-    tensors.
+    `losses` has one for each side that is run; each is summed over the samples.
     """
 
     upstream: Arrays = ()
     labels: np.ndarray | None = None
-    gluon: Callable[[Any, Any], Any] | None = None
-    torch: Callable[[Any, Any], Any] | None = None
+    losses: Mapping[Side, Loss] = field(default_factory=dict)
 
 
 def reason_of(error: BaseException) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from parity_tests.backends.leaves import ParityError, side_of
+from parity_tests.backends.base import side_of
+from parity_tests.backends.leaves import ParityError
 from parity_tests.cases.models import MODELS
 from parity_tests.cases.thin import thin_gluon, thin_torch
 

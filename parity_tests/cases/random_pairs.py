@@ -17,7 +17,7 @@ from mxnet.gluon import HybridBlock
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
-from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.base import leaves_of
 from parity_tests.cases.pairs import Case, random_values
 from parity_tests.levels.weights import copy_weights, pairing_map
 from parity_tests.pairing.structure import pair_leaves

@@ -14,7 +14,7 @@ from parity_tests.gate.change import Change
 from parity_tests.gate.compare import write_report
 from parity_tests.gate.record.subjects import Subject
 from parity_tests.gate.record.user_pairs import pair_subject, parse_entries, started_from, starts
-from parity_tests.gate.snapshot import borders, record_of, take_snapshot
+from parity_tests.gate.snapshot import backends, record_of, take_snapshot
 from parity_tests.gate.store import Snapshot
 from parity_tests.gate.verdict import compared
 
@@ -47,7 +47,7 @@ class Gate:
             hint = "" if update else " (record one with --parity-update)"
             raise GateError(f"--parity-baseline: {error}{hint}") from error
         self.new.name = "now"
-        self._borders, _ = borders()
+        self._backends, _ = backends()
         gc.freeze()  # what is there stays: taking a pair collects, and would search it each time
 
     def of(self, name: str, pair: Any) -> Subject:
@@ -75,7 +75,7 @@ class Gate:
             start = self._start(name)
             if start is not None:
                 subject = _restarted(subject, start)
-            found = {side: b for side, b in self._borders.items() if side in subject.make}
+            found = {side: b for side, b in self._backends.items() if side in subject.make}
             record = record_of(subject, found, lambda line: None)
             record.inputs |= starts(subject, found)
             self.new.subjects[name] = record

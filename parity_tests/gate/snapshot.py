@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import multiprocessing
 import os
 import sys
@@ -16,13 +15,13 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
 from gluon_cnn_parity import did_you_mean
 from cnn_harness.cli import Parser, natural, print_json, run
 from cnn_harness.errors import CommandError, UsageError
+from parity_tests.backends.base import SIDES, Backend, backend
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import reason_of
 from parity_tests.cases.models import FULL, MODELS
@@ -37,9 +36,8 @@ from parity_tests.gate.store import Snapshot, SubjectRecord
 
 __all__ = [
     "RULES_NAME",
-    "SIDES",
     "add_options",
-    "borders",
+    "backends",
     "chosen_models",
     "fresh",
     "main",
@@ -48,22 +46,21 @@ __all__ = [
     "take_snapshot",
 ]
 
-SIDES = ("gluon", "torch")
 RULES_NAME = "optimizers"
 
 Say = Callable[[str], None]
 
 
-def borders(wanted: Sequence[str] = SIDES) -> tuple[dict[str, ModuleType], dict[str, str]]:
+def backends(wanted: Sequence[str] = SIDES) -> tuple[dict[str, Backend], dict[str, str]]:
     """The sides that work here, and why the others do not."""
-    found: dict[str, ModuleType] = {}
+    found: dict[str, Backend] = {}
     absent: dict[str, str] = {}
     for side in SIDES:
         if side not in wanted:
             absent[side] = "not asked for"
             continue
         try:
-            found[side] = importlib.import_module(f"parity_tests.backends.{side}.gate")
+            found[side] = backend(side)
         except Exception as error:  # a framework may fail to load in any way
             absent[side] = reason_of(error)
     return found, absent
@@ -78,7 +75,7 @@ def take_snapshot(
     say: Say = lambda line: None,
 ) -> Snapshot:
     """Take a snapshot of subjects with every side that works. Raises CommandError if none does."""
-    found, absent = borders(sides)
+    found, absent = backends(sides)
     if not found:
         reasons = "; ".join(f"{side}: {reason}" for side, reason in absent.items())
         raise CommandError(f"neither framework works here ({reasons})")
@@ -90,19 +87,19 @@ def take_snapshot(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the frameworks' own about exporting
         if rules:
-            sides_taken = {side: take_rules(border) for side, border in found.items()}
+            sides_taken = {side: take_rules(one) for side, one in found.items()}
             snapshot.subjects[RULES_NAME] = SubjectRecord(sides_taken)
         for subject in subjects:
             snapshot.subjects[subject.name] = record_of(subject, found, say)
     return snapshot
 
 
-def record_of(subject: Subject, found: dict[str, ModuleType], say: Say) -> SubjectRecord:
+def record_of(subject: Subject, found: dict[str, Backend], say: Say) -> SubjectRecord:
     """What the sides give for one subject."""
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the frameworks' own about exporting
-        record = SubjectRecord({side: take(border, subject) for side, border in found.items()})
+        record = SubjectRecord({side: take(one, subject) for side, one in found.items()})
     record.inputs = _inputs(subject)
     failed = sum(len(taken.failures) for taken in record.sides.values())
     which = f", {failed} did not run" if failed else ""
@@ -238,7 +235,7 @@ def _one(
     name: str, full: bool, *, seed: int, sides: Sequence[str], say: Say = lambda line: None
 ) -> dict[str, SubjectRecord]:
     """One subject's record under its name; a process of its own may do it."""
-    found, _ = borders(sides)
+    found, _ = backends(sides)
     gc.collect()  # what is left of the process's last subject
     gc.freeze()  # the frameworks' own 350,000 objects stay, and cost each collection 0.2 s
     subject = project_subject(name, full=full, seed=seed)

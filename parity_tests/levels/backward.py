@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from parity_tests.backends.losses import loss_run, loss_scales
-from parity_tests.backends.runs import NET, Key, NetRun, is_float
+from parity_tests.backends.base import SIDES, backend
+from parity_tests.backends.losses import loss_scales
+from parity_tests.backends.runs import NET, Key, NetRun, is_float, rounded
 from parity_tests.levels.envelope import backward_envelope, forward_envelope
 from parity_tests.levels.inherited import judged_keys, with_other_side
 from parity_tests.levels.local import JUDGED, local_rows, upstream_for
@@ -77,10 +78,10 @@ def _loss(subject: Subject, referee: NetRun) -> Iterator[Row]:
     objective = subject.objective
     if objective.labels is None:
         return
-    logits = referee.outputs[0]
+    logits = rounded(referee.outputs[0], "float64")
     runs = {
-        (side, dtype): attempt(side, loss_run, objective, side, logits, dtype)
-        for side in (Side.GLUON, Side.TORCH)
+        (side, dtype): attempt(side, backend(side).run_loss, objective, logits, dtype)
+        for side in SIDES
         for dtype in ("float64", "float32")
     }
     expected = runs[Side.TORCH, "float64"]

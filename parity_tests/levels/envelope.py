@@ -13,9 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from parity_tests.backends.base import backend
 from parity_tests.backends.leaves import Leaf
-from parity_tests.backends.losses import loss_run, loss_scales
-from parity_tests.backends.runs import NET, Arrays, Call, Key, NetRun, input_name, output_name
+from parity_tests.backends.losses import loss_scales
+from parity_tests.backends.runs import (
+    NET,
+    Arrays,
+    Call,
+    Key,
+    NetRun,
+    input_name,
+    output_name,
+    rounded,
+)
 from parity_tests.backends.torch.runs import Edit
 from parity_tests.levels.local import Truth, mode_of, truth_of
 from parity_tests.levels.referee import Subject, attempt
@@ -195,8 +205,8 @@ def _add_loss(subject: Subject, clean: NetRun, sizes: _Sizes) -> None:
     labels = subject.objective.labels
     if labels is None:
         return
-    logits = clean.outputs[0]
-    run = loss_run(subject.objective, "torch", logits, "float64")
+    logits = rounded(clean.outputs[0], "float64")
+    run = backend(Side.TORCH).run_loss(subject.objective, logits, "float64")
     size = loss_scales(logits, labels, run)["loss gradient"]
     key = (NET, 0, input_name(0))
     sizes.add(key, Scales("loss", {key[2]: size}, logits.shape[-1]), True, own=False)

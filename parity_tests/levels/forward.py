@@ -8,9 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.base import SIDES, backend
 from parity_tests.backends.runs import NET, Key, NetRun
-from parity_tests.backends.torch import runs as torch_side
 from parity_tests.levels.envelope import forward_envelope, forward_truth
 from parity_tests.levels.inherited import judged_keys, with_other_side
 from parity_tests.levels.local import local_rows
@@ -92,10 +91,10 @@ def _dropout(subject: Subject, pair: Pair, x: np.ndarray) -> Iterator[Row]:
         dtype="float32",
         mode=Mode.TRAIN,
     )
-    for side, module in ((Side.GLUON, gluon_side), (Side.TORCH, torch_side)):
+    for side in SIDES:
         rate = float(getattr(pair, side).hyper["p"])
         ones = np.ones((max(1, -(-4096 // x[0].size)), *x.shape[1:]), np.float32)
-        sampled = attempt(side, module.sample_dropout, getattr(pair, side), ones)
+        sampled = attempt(side, backend(side).sample_dropout, getattr(pair, side), ones)
         surviving = sampled[sampled != 0]
         expected = np.full_like(surviving, 1.0) / (1.0 - rate)
         verdict = compare(surviving, expected.astype(np.float32), scale=expected, content="nonzero")

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.base import backend
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, LeafRun, rounded
-from parity_tests.backends.torch import runs as torch_side
 from parity_tests.levels.referee import DidNotRun, attempt
 from parity_tests.numerics import conventions
 from parity_tests.numerics.compare import EXACT, Verdict, compare
@@ -48,7 +47,7 @@ def upstream_for(path: str, outputs: Arrays) -> Arrays:
 
 def truth_of(leaf: Leaf, inputs: Arrays, *, train: bool, upstream: Arrays | None = None) -> Truth:
     """A torch leaf alone on `inputs` in float64, and the scales of what it gives."""
-    run = torch_side.run_leaf(leaf, inputs, "float64", train=train, upstream=upstream)
+    run = backend(Side.TORCH).run_leaf(leaf, inputs, "float64", train=train, upstream=upstream)
     return run, scales_of(leaf, inputs, run, train=train, upstream=upstream)
 
 
@@ -87,11 +86,11 @@ def local_rows(
     try:
         for dtype in ("float64", "float32"):
             runs[Side.GLUON, dtype] = attempt(
-                Side.GLUON, gluon_side.run_leaf, pair.gluon, inputs, dtype, **how
+                Side.GLUON, backend(Side.GLUON).run_leaf, pair.gluon, inputs, dtype, **how
             )
         runs[Side.TORCH, "float64"], scales = attempt(Side.TORCH, find)
         runs[Side.TORCH, "float32"] = attempt(
-            Side.TORCH, torch_side.run_leaf, pair.torch, inputs, "float32", **how
+            Side.TORCH, backend(Side.TORCH).run_leaf, pair.torch, inputs, "float32", **how
         )
     except DidNotRun as error:
         return [

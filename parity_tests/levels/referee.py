@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.base import backend
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
     NET,
@@ -84,7 +84,7 @@ class Subject:
                 masks=masks,
                 cloned=self._cloned(dtype),
             )
-        return gluon_side.run_net(
+        return backend(Side.GLUON).run_net(
             self.gluon_net,
             self.inputs,
             dtype,

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from parity_tests.backends.base import leaves_of
 from parity_tests.backends.gluon import runs as gluon_side
-from parity_tests.backends.leaves import Leaf, Tensor, leaves_of
+from parity_tests.backends.leaves import Leaf, Tensor
 from parity_tests.backends.runs import NET
 from parity_tests.numerics.compare import bits_equal
 from parity_tests.pairing.structure import Pairing

@@ -19,6 +19,7 @@ from parity_tests.levels.multi_device.data_parallel import SplitTrainee
 from parity_tests.levels.training.free_running import free_rows
 from parity_tests.levels.training.resynchronised import resynchronised_rows
 from parity_tests.levels.training.trials import Trial, project_trial
+from parity_tests.reporting.verdicts import Side
 
 pytestmark = pytest.mark.gpu
 
@@ -47,7 +48,7 @@ class OnTwoGpus(SplitTrainee):
 
 def on(trainee: type[SplitTrainee], model: str, steps: int) -> Trial:
     trial = project_trial(model, steps, batch=8)
-    trial.make_gluon = trainee
+    trial.make[Side.GLUON] = trainee
     return trial
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import mxnet as mx
 import numpy as np
-from mxnet import autograd
+from mxnet import autograd, gluon
 from mxnet.gluon import Block, HybridBlock, Parameter
 from mxnet.gluon.block import _BlockScope
 
@@ -23,16 +24,18 @@ from parity_tests.backends.runs import (
     Arrays,
     Call,
     LeafRun,
+    Loss,
     NetRun,
     Objective,
     allot,
     named,
     rounded,
 )
+from parity_tests.reporting.verdicts import Side
 
 __all__ = [
-    "alone", "as_is", "clone", "flat", "ndarray", "release", "roles", "run_leaf", "run_net",
-    "sample_dropout",
+    "alone", "as_is", "clone", "cross_entropy", "flat", "leaf_with_values", "ndarray", "release",
+    "roles", "run_leaf", "run_loss", "run_net", "sample_dropout", "with_values",
 ]  # fmt: skip
 
 
@@ -216,9 +219,47 @@ def _run_whole(
 
 
 def _loss(objective: Objective, output: mx.nd.NDArray, dtype: str) -> mx.nd.NDArray | None:
-    if objective.gluon is None or objective.labels is None:
+    if objective.labels is None or Side.GLUON not in objective.losses:
         return None
-    return objective.gluon(output, mx.nd.array(objective.labels, dtype=dtype))
+    labels = mx.nd.array(objective.labels, dtype=dtype)
+    return objective.losses[Side.GLUON](output, labels)
+
+
+def run_loss(objective: Objective, logits: np.ndarray, dtype: str) -> LeafRun:
+    """The "loss" (N,) of logits (N, classes), and its "loss gradient", both in `dtype`."""
+    values = as_is(logits.astype(dtype))
+    values.attach_grad()
+    with autograd.record():
+        each = _loss(objective, values, dtype)
+    assert each is not None  # the caller has labels, and labels come with a loss
+    each.backward()
+    return {"loss": each.asnumpy(), "loss gradient": values.grad.asnumpy()}
+
+
+def cross_entropy() -> Loss:
+    """Softmax cross-entropy of (logits, classes), one value a sample."""
+    return gluon.loss.SoftmaxCrossEntropyLoss()
+
+
+def with_values(net: Block, values: Mapping[tuple[str, str], np.ndarray]) -> Block:
+    """A copy of the net with other values by (path, role), and without memory for gradients."""
+    copied = clone(net, None, gradients=False)
+    for leaf in leaves(copied):
+        _fill(leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values})
+    return copied
+
+
+def leaf_with_values(leaf: Leaf, values: Mapping[str, np.ndarray]) -> Leaf:
+    """A copy of the leaf with other values by role, and without memory for gradients."""
+    copied = replace(leaf, block=alone(leaf, None, gradients=False))
+    _fill(copied, values)
+    return copied
+
+
+def _fill(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
+    for role, parameter in roles(leaf, leaf.block):
+        if role in values:
+            parameter.set_data(as_is(values[role]))
 
 
 class _Watched(Call):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from parity_tests.backends.runs import (
     Arrays,
     Call,
     LeafRun,
+    Loss,
     NetRun,
     Objective,
     allot,
@@ -29,7 +31,10 @@ from parity_tests.backends.torch.leaves import leaves
 from parity_tests.numerics.operators.table import single_attributes
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["Edit", "clone", "run_leaf", "run_net", "sample_dropout"]
+__all__ = [
+    "Edit", "clone", "cross_entropy", "leaf_with_values", "release", "run_leaf", "run_loss",
+    "run_net", "sample_dropout", "with_values",
+]  # fmt: skip
 
 # Changes a value in a run: (leaf path, index of the call, index of the input or output, value).
 Edit = Callable[[str, int, int, torch.Tensor], torch.Tensor]
@@ -39,8 +44,10 @@ Edit = Callable[[str, int, int, torch.Tensor], torch.Tensor]
 _NORMALISATIONS = (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
 
-def clone(net: nn.Module, dtype: str) -> nn.Module:
+def clone(net: nn.Module, dtype: str | None, *, gradients: bool = True) -> nn.Module:
     """An independent copy on the CPU, floats rounded through float32 to `dtype`, not in place.
+
+    With None they keep their dtype. torch sets no memory aside for gradients, wanted or not.
 
     Some numbers are rounded as MXNet rounds them, whose operators hold their attributes in float32
     even in a float64 net: BatchNorm's momentum (as the part that is kept), LeakyReLU's slope, and
@@ -59,7 +66,8 @@ def clone(net: nn.Module, dtype: str) -> nn.Module:
             setattr(module, attribute, float(np.float32(getattr(module, attribute))))
     for value in (*copied.parameters(), *copied.buffers()):
         if value.is_floating_point():
-            value.data = value.data.to(torch.float32).to(getattr(torch, dtype))
+            if dtype is not None:
+                value.data = value.data.to(torch.float32).to(getattr(torch, dtype))
             value.grad = None
     return copied
 
@@ -194,9 +202,50 @@ def run_net(
 
 
 def _loss(objective: Objective, output: torch.Tensor) -> torch.Tensor | None:
-    if objective.torch is None or objective.labels is None:
+    if objective.labels is None or Side.TORCH not in objective.losses:
         return None
-    return objective.torch(output, torch.from_numpy(objective.labels.astype(np.int64)))
+    labels = torch.from_numpy(objective.labels.astype(np.int64))
+    return objective.losses[Side.TORCH](output, labels)
+
+
+def run_loss(objective: Objective, logits: np.ndarray, dtype: str) -> LeafRun:
+    """The "loss" (N,) of logits (N, classes), and its "loss gradient", both in `dtype`."""
+    values = torch.from_numpy(logits.astype(dtype)).requires_grad_()
+    each = _loss(objective, values)
+    assert each is not None  # the caller has labels, and labels come with a loss
+    each.sum().backward()
+    assert values.grad is not None
+    return {"loss": each.detach().numpy(), "loss gradient": values.grad.numpy()}
+
+
+def cross_entropy() -> Loss:
+    """Softmax cross-entropy of (logits, classes), one value a sample."""
+    return lambda y, label: nn.functional.cross_entropy(y, label, reduction="none")
+
+
+def with_values(net: nn.Module, values: Mapping[tuple[str, str], np.ndarray]) -> nn.Module:
+    """A float32 copy of the net with other values by (path, role)."""
+    copied = clone(net, "float32")
+    for leaf in leaves(copied):
+        _fill(leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values})
+    return copied
+
+
+def leaf_with_values(leaf: Leaf, values: Mapping[str, np.ndarray]) -> Leaf:
+    """A float32 copy of the leaf with other values by role."""
+    copied = replace(leaf, block=clone(leaf.block, "float32"))
+    _fill(copied, values)
+    return copied
+
+
+def _fill(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
+    with torch.no_grad():
+        for role, value in values.items():
+            getattr(leaf.block, role).copy_(torch.from_numpy(value))
+
+
+def release(cloned: nn.Module) -> None:
+    """Nothing: no module holds another in a circle, so a clone goes with its last name."""
 
 
 class _Watched(Call):

@@ -10,13 +10,14 @@ import mxnet as mx
 import torch
 
 from cnn_harness.schedule import learning_rate
-from parity_tests.backends.updaters import gluon_trainer, torch_optimizer, torchs_own
+from parity_tests.backends.gluon.optimizer import gluon_trainer
+from parity_tests.backends.torch.optimizer import torch_optimizer, torchs_own
 from parity_tests.faults.base import Detection, Fault, first_detection
 from parity_tests.levels.optimizer.schedules import schedule_rows
 from parity_tests.levels.optimizer.updates import Course, check_optimizer
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.report import Report
-from parity_tests.reporting.verdicts import Level
+from parity_tests.reporting.verdicts import Level, Side
 from torch_ref import optim
 
 __all__ = ["ADAM", "MOMENTUM", "OPTIMIZERS", "making"]
@@ -194,7 +195,7 @@ def _fault(
     tensor: str = "kernel",
 ) -> Fault:  # fmt: skip
     where = f"torch optimizer of {course.label}"
-    run = _updated(course, make_torch=making(kind))
+    run = _updated(course, make={Side.TORCH: making(kind)})
     path = f"{course.label}/{tensor}"
     return Fault(
         name=name,
@@ -250,13 +251,13 @@ OPTIMIZERS: tuple[Fault, ...] = (
           where="torch optimizer of sgd momentum=0.9 step",
           imitates="torch.optim.SGD where the rate changes", source="apache/mxnet issue 15533",
           level=Level.OPTIMIZER, path=f"{_FOLDED.label}/kernel",
-          run=_updated(_FOLDED, make_torch=torchs_own, exact=False, dtypes=("float32",)),
+          run=_updated(_FOLDED, make={Side.TORCH: torchs_own}, exact=False, dtypes=("float32",)),
           diagnosis="learning rate outside the slot"),
     Fault(name="biases not decayed", group="optimizer", where=f"Gluon Trainer of {MOMENTUM.label}",
           imitates="wd_mult = 0 for biases on one side",
           source="Gluon decays every parameter, biases included",
           level=Level.OPTIMIZER, path=f"{MOMENTUM.label}/kernel bias",
-          run=_updated(MOMENTUM, steps=3, make_gluon=_no_decay_of_biases),
+          run=_updated(MOMENTUM, steps=3, make={Side.GLUON: _no_decay_of_biases}),
           diagnosis="no weight decay"),
     Fault(name="schedule off by one", group="optimizer", where="cnn_harness.schedule, linear",
           imitates="counting updates from 1 where the other counts from 0",

@@ -12,7 +12,7 @@ from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
 from parity_tests.api import check_parity
-from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.base import leaves_of
 from parity_tests.cases.pairs import Case, project_case, random_values
 from parity_tests.faults.base import Detection, first_detection
 from parity_tests.levels.weights import copy_weights, pairing_map

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from parity_tests.backends.gluon.trainee import GluonTrainee
 from parity_tests.backends.runs import NET
-from parity_tests.backends.trainees import Batch, GluonTrainee, Stages, TorchTrainee
+from parity_tests.backends.torch.trainee import TorchTrainee
+from parity_tests.backends.training import Batch, Stages
 from parity_tests.faults.base import Detection, Fault, first_detection
 from parity_tests.levels.training.level import check_training
 from parity_tests.levels.training.trials import plain_trial
@@ -164,10 +166,10 @@ TRAINEES: tuple[tuple[type[TorchTrainee], str, str], ...] = (
 )
 
 
-def _trained(side: str, cls: Any, steps: int = 2) -> Callable[[], Detection]:
+def _trained(side: Side, cls: Any, steps: int = 2) -> Callable[[], Detection]:
     def run() -> Detection:
         trial = plain_trial(steps)
-        setattr(trial, f"make_{side}", cls)
+        trial.make[side] = cls
         return first_detection(check_training(trial, steps=0, resynchronised=steps))
 
     return run
@@ -180,7 +182,7 @@ def _torchs_own() -> Detection:
 
 def _fault(
     name: str, cls: Any, path: str, diagnosis: str, imitates: str, source: str,
-    group: str = "loss", side: str = Side.TORCH,
+    group: str = "loss", side: Side = Side.TORCH,
 ) -> Fault:  # fmt: skip
     where = f"{side} side of a small training run"
     run = _trained(side, cls)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from parity_tests.backends.base import Backend
 from parity_tests.backends.runs import NET, Arrays, NetRun, Objective
 from parity_tests.gate.record.noise import DRAWS, Draw, Moves, noisy
 from parity_tests.gate.record.quantities import Failure, Kept, Quantity
@@ -36,7 +36,7 @@ class Net:
     part of float32's limit float64 may take.
     """
 
-    border: ModuleType
+    backend: Backend
     subject: Subject
     net: Any
     outputs: Arrays
@@ -59,7 +59,7 @@ class Part:
 
     def __init__(self, whole: Net) -> None:
         self.whole = whole
-        self.border, self.subject = whole.border, whole.subject
+        self.backend, self.subject = whole.backend, whole.subject
 
     def clean(self) -> Mapping[Any, np.ndarray]:
         raise NotImplementedError
@@ -125,8 +125,7 @@ class Stream(_Both):
     def _run(self, net: Any, inputs: Arrays, dtype: str) -> NetRun:
         # Of a net that is not trained, each leaf alone is run backward
         objective = self.whole.objective if self.subject.batches else None
-        run: NetRun = self.border.run_net(net, inputs, dtype, train=True, objective=objective)
-        return run
+        return self.backend.run_net(net, inputs, dtype, train=True, objective=objective)
 
     def level_of(self, name: str) -> Level:
         return Level.BACKWARD if "gradient" in name else Level.FORWARD
@@ -148,7 +147,6 @@ class Training(_Both):
     def __init__(self, whole: Net, sums: Mapping[str, float]) -> None:
         super().__init__(whole)
         self._sums = sums  # the stream's
-        self._loss = whole.objective.gluon or whole.objective.torch
 
     def clean(self) -> Found:
         batches = self.subject.batches
@@ -164,14 +162,39 @@ class Training(_Both):
 
     def values(self, net: Any, given: Any, dtype: str) -> Values:
         kept = (1, len(given))  # the steps whose weights are kept
-        for n, path, name, value in self.border.steps(
-            net, given, dtype, self.subject.rule, self.subject.rate, self._loss
+        for n, path, name, value in training_steps(
+            self.backend, net, given, dtype, self.subject, self.whole.objective
         ):
             if path == NET or n in kept:
                 yield (path, f"step {n} {name}"), value
 
     def items(self, moves: Moves) -> Iterator[Item]:
         yield from self.limited(self.kept, moves)
+
+
+def training_steps(
+    backend: Backend,
+    net: Any,
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    dtype: str,
+    subject: Subject,
+    objective: Objective,
+) -> Iterator[tuple[int, str, str, np.ndarray]]:
+    """Train a copy as the `train` command does: (step, path, quantity, value) of every stage.
+
+    Dropout passes its input on.
+    """
+    trainee = backend.trainee(net, dtype, subject.rule, objective)
+    try:
+        for number, (images, labels) in enumerate(batches, 1):
+            logits, loss, _ = trainee.differentiate(images, labels)
+            yield number, NET, "logits", logits
+            yield number, NET, "loss", loss
+            trainee.update(subject.rate, len(labels))
+            for path, quantity, value in trainee.named_state():
+                yield number, path, quantity, value
+    finally:
+        trainee.release()
 
 
 class Artefacts(Part):
@@ -181,13 +204,11 @@ class Artefacts(Part):
     name = "export"
 
     def clean(self) -> dict[str, np.ndarray]:
-        self._values, self._files = self.border.artefacts(self.whole.net, self.subject.inputs)
+        self._values, self._files = self.backend.artefacts(self.whole.net, self.subject.inputs)
         return {"output": self.whole.outputs[0]}
 
     def again(self, net: Any, draw: Draw) -> Values:
-        run: NetRun = self.border.run_net(
-            net, self.whole.noisy_inputs(draw), "float64", train=False
-        )
+        run = self.backend.run_net(net, self.whole.noisy_inputs(draw), "float64", train=False)
         return [("output", run.outputs[0])]
 
     def items(self, moves: Moves) -> Iterator[Item]:

@@ -2,43 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import ModuleType
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from parity_tests.backends.base import Backend
 from parity_tests.gate.record.noise import DRAWS, Moves, noisy
 from parity_tests.gate.record.quantities import Failure, Quantity, Taken
 from parity_tests.gate.record.sizes import Found
-from parity_tests.gate.record.subjects import drawn
+from parity_tests.gate.record.subjects import RATE, RULES, drawn
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = ["take_rules"]
 
 
-def take_rules(border: ModuleType) -> Taken:
+def take_rules(backend: Backend) -> Taken:
     """Every update rule of a side, alone, on one parameter of 64 values, for four steps."""
     taken = Taken()
     generator = drawn("rules")
     weight = generator.standard_normal(64).astype(np.float32)
     gradients = [generator.standard_normal(64).astype(np.float32) for _ in range(4)]
-    for label, rule in border.rules():
+    for label, rule, make in _rules(backend):
         try:
-            taken.quantities += [q.kept() for q in _rule(border, label, rule, weight, gradients)]
+            run = partial(_updates, backend, label, rule, make)
+            taken.quantities += [q.kept() for q in _rule(run, label, rule, weight, gradients)]
         except Exception as error:
             where = (Level.OPTIMIZER, Check.LOCAL, label, rule.name, "weight")
             taken.failures.append(Failure.of(error, *where))
     return taken
 
 
-def _rule(
-    border: ModuleType, label: str, rule: Rule, weight: np.ndarray, gradients: list[np.ndarray]
-) -> Iterator[Quantity]:
-    def run(dtype: str, w: np.ndarray, gs: list[np.ndarray]) -> Found:
-        made = border.updates(label, rule, w, gs, dtype)
-        return {(label, f"step {n} {name}"): value for n, name, value in made}
+def _rules(backend: Backend) -> Iterator[tuple[str, Rule, Callable[..., Any]]]:
+    """The update rules by what the suite calls them, each with what makes the optimizer.
 
+    The `train` command's first, then the framework's own of the same numbers, which do not clip.
+    """
+    for prefix, make in backend.optimizers.items():
+        for rule in RULES:
+            if not prefix or rule.clip is None:
+                yield prefix + rule.label, rule, make
+
+
+def _updates(
+    backend: Backend, label: str, rule: Rule, make: Callable[..., Any],
+    dtype: str, weight: np.ndarray, gradients: list[np.ndarray],
+) -> Found:  # fmt: skip
+    """One parameter through a rule: slots in the optimizer's own units, and the weight."""
+    found: Found = {}
+    optimized = backend.optimized({"weight": weight.astype(dtype)}, rule, make)
+    for step, gradient in enumerate(gradients, 1):
+        optimized.set_gradients({"weight": gradient.astype(dtype)})
+        optimized.updater.update(RATE[rule.name], 4)
+        slots = optimized.updater.slots_of("weight", common_units=False)
+        for slot, value in slots.items():
+            found[label, f"step {step} weight {slot}"] = value
+        found[label, f"step {step} weight"] = optimized.state()["weight"]["weight"]
+    return found
+
+
+def _rule(
+    run: Callable[[str, np.ndarray, list[np.ndarray]], Found],
+    label: str,
+    rule: Rule,
+    weight: np.ndarray,
+    gradients: list[np.ndarray],
+) -> Iterator[Quantity]:
     double, single = run("float64", weight, gradients), run("float32", weight, gradients)
     moves = Moves(double)
     for draw in DRAWS:

@@ -6,17 +6,17 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from parity_tests.backends.base import Backend
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET, Arrays, LeafRun, Objective
 from parity_tests.gate.record.nets import Artefacts, Item, Net, Part, Stream, Training, run_all
 from parity_tests.gate.record.noise import DRAWS, Draw, Moves, noisy
 from parity_tests.gate.record.quantities import Failure, Kept, Quantity, Taken
-from parity_tests.gate.record.subjects import Subject, Tensors, drawn
+from parity_tests.gate.record.subjects import Subject, Tensors, drawn, fixed_upstream
 from parity_tests.numerics.compare import UNIT
 from parity_tests.numerics.operators.record import Rounds
 from parity_tests.numerics.operators.table import operator_of
@@ -33,11 +33,11 @@ _LEAF_DRAWS = DRAWS[:2]
 Tensor = tuple[str, str]  # (path, role)
 
 
-def take(border: ModuleType, subject: Subject) -> Taken:
+def take(backend: Backend, subject: Subject) -> Taken:
     """Everything a side gives for a subject; what does not run is a Failure, leaf by leaf."""
     taken = Taken()
     try:
-        taker = _Taker(border, subject)
+        taker = _Taker(backend, subject)
     except Exception as error:
         taken.failures.append(Failure.of(error, Level.FORWARD, Check.STREAM, NET, "net", "output"))
         return taken
@@ -52,13 +52,13 @@ def take(border: ModuleType, subject: Subject) -> Taken:
     return taken
 
 
-def start_of(border: ModuleType, net: Any, subject: Subject) -> Tensors:
+def start_of(backend: Backend, net: Any, subject: Subject) -> Tensors:
     """The values that every leaf starts from."""
     values = {}
-    for leaf in border.leaves(net):
+    for leaf in backend.leaves(net):
         for role, tensor in leaf.tensors.items():
             key = (leaf.path, role)
-            value = subject.values(border.SIDE, key, leaf.kind, tensor.shape)
+            value = subject.values(backend.side, key, leaf.kind, tensor.shape)
             values[key] = tensor.read() if value is None else value
     return values
 
@@ -71,13 +71,13 @@ def _moved(key: Tensor, value: np.ndarray, draw: Draw) -> np.ndarray:
 class _Taker:
     """A net of one side, dressed; the nets and leaves with other values are made when they run."""
 
-    def __init__(self, border: ModuleType, subject: Subject) -> None:
-        self.border, self.subject = border, subject
-        plain = subject.make[border.SIDE]()
-        self.net = border.dressed(plain, start_of(border, plain, subject))
+    def __init__(self, backend: Backend, subject: Subject) -> None:
+        self.backend, self.subject = backend, subject
+        plain = subject.make[backend.side]()
+        self.net = backend.with_values(plain, start_of(backend, plain, subject))
         del plain
         gc.collect()  # a Gluon net is a circle, and the user's own may not be cleared
-        self.leaves: Sequence[Leaf] = border.leaves(self.net)
+        self.leaves: Sequence[Leaf] = backend.leaves(self.net)
         self.outputs: Arrays = ()
         self.objective: Objective | None = None
         self.shapes: dict[str, Arrays] = {}
@@ -87,14 +87,21 @@ class _Taker:
     def _prepare(self) -> None:
         """The net as a whole comes first, since it tells what shape each leaf's input has."""
         try:
-            run = self.border.run_net(self.net, self.subject.inputs, "float64", train=False)
+            run = self.backend.run_net(self.net, self.subject.inputs, "float64", train=False)
         except Exception as error:
             self.broken = Failure.of(error, Level.FORWARD, Check.STREAM, NET, "net", "output")
             return
         self.shapes = {path: calls[0].inputs for path, calls in run.calls.items() if calls}
         self.outputs = run.outputs
-        loss = self.subject.loss.get(self.border.SIDE)
-        self.objective = self.border.objective(self.net, loss, self.subject.labels, run.outputs)
+        self.objective = self._objective(run.outputs)
+
+    def _objective(self, outputs: Arrays) -> Objective:
+        """A loss of the labels, or fixed gradients of the outputs where there are no labels."""
+        side, labels = self.backend.side, self.subject.labels
+        loss = self.subject.loss.get(side)
+        if labels is None or loss is None:
+            return Objective(upstream=fixed_upstream(outputs))
+        return Objective(labels=labels, losses={side: loss(self.net)})
 
     def local(self) -> Iterator[Kept | Failure]:
         """Every leaf alone, forward and then backward."""
@@ -124,7 +131,7 @@ class _Taker:
 
     def _modes(self, leaf: Leaf, xs: Arrays) -> Iterator[Quantity]:
         name = (self.subject.name, leaf.path)
-        shapes = self.border.run_leaf(leaf, xs, "float64", train=True)
+        shapes = self.backend.run_leaf(leaf, xs, "float64", train=True)
         outputs = [v for k, v in shapes.items() if k.startswith("output")]
         upstream = tuple(_filled(y, *name, "upstream", i) for i, y in enumerate(outputs))
         modes = (True, False) if operator_of(leaf.family).by_mode else (True,)
@@ -134,7 +141,7 @@ class _Taker:
             def run(
                 leaf: Leaf, dtype: str, xs: Arrays, gs: Arrays | None, train: bool = train
             ) -> LeafRun:
-                return self.border.run_leaf(leaf, xs, dtype, train=train, upstream=gs)
+                return self.backend.run_leaf(leaf, xs, dtype, train=train, upstream=gs)
 
             double, single = run(leaf, "float64", xs, gs), run(leaf, "float32", xs, gs)
             moves = Moves(double)
@@ -163,19 +170,19 @@ class _Taker:
 
     def _single(self, leaf: Leaf) -> bool:
         """Whether the framework computes the leaf in float32 even in a float64 net."""
-        return self.border.SIDE == "gluon" and operator_of(leaf.family).single_precision
+        return self.backend.side == "gluon" and operator_of(leaf.family).single_precision
 
     @contextmanager
     def _leaf_with(
         self, leaf: Leaf, change: Callable[[Tensor, np.ndarray], np.ndarray]
     ) -> Iterator[Leaf]:
         values = {role: change((leaf.path, role), t.read()) for role, t in leaf.tensors.items()}
-        other: Leaf = self.border.dressed_leaf(leaf, values)
+        other: Leaf = self.backend.leaf_with_values(leaf, values)
         del values
         try:
             yield other
         finally:
-            self.border.release(other.block)
+            self.backend.release(other.block)
 
     def _sizes(
         self, leaf: Leaf, xs: Arrays, gs: Arrays | None, run: Callable[..., LeafRun]
@@ -197,11 +204,11 @@ class _Taker:
         shape = (len(self.objective.labels), max(classes, 10))
         logits = drawn("logits", *shape).standard_normal(shape).astype(np.float32) * 3
         try:
-            runs = {d: self.border.loss_run(self.objective, logits, d) for d in UNIT}
+            runs = {d: self.backend.run_loss(self.objective, logits, d) for d in UNIT}
             moves = Moves(runs["float64"])
             for draw in DRAWS:
                 moved = noisy(logits, "logits", draw=draw)
-                moves.widen(self.border.loss_run(self.objective, moved, "float64").items())
+                moves.widen(self.backend.run_loss(self.objective, moved, "float64").items())
         except Exception as error:
             yield Failure.of(error, Level.LOSS, Check.LOCAL, LOSS, "loss", "loss")
             return
@@ -219,7 +226,7 @@ class _Taker:
         assert self.objective is not None  # a net that runs has one
         single = any(self._single(leaf) for leaf in self.leaves)
         whole = Net(
-            self.border,
+            self.backend,
             self.subject,
             self.net,
             self.outputs,
@@ -241,12 +248,12 @@ class _Taker:
             for leaf in self.leaves
             for role, tensor in leaf.tensors.items()
         }
-        net = self.border.dressed(self.net, values)
+        net = self.backend.with_values(self.net, values)
         del values
         try:
             yield net
         finally:
-            self.border.release(net)
+            self.backend.release(net)
 
 
 def _filled(array: np.ndarray, *seed: object) -> np.ndarray:

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from parity_tests.backends.base import Backend, backend
 from parity_tests.backends.leaves import ParityError
+from parity_tests.backends.runs import Loss
 from parity_tests.gate.record.sides import start_of
 from parity_tests.gate.record.subjects import STEPS, Subject, drawn
 
@@ -67,7 +69,7 @@ def pair_subject(
         given,
         known,
         value,
-        {side: _default_loss(side) for side in nets},
+        {side: partial(_cross_entropy, side) for side in nets},
         batches=batches,
     )
 
@@ -76,19 +78,17 @@ def _same(net: Any) -> Any:
     return net
 
 
-def _default_loss(side: str) -> Callable[[Any], Any]:
-    return lambda net: importlib.import_module(f"parity_tests.backends.{side}.gate").default_loss(
-        net
-    )
+def _cross_entropy(side: str, net: Any) -> Loss:
+    return backend(side).cross_entropy()
 
 
-def starts(subject: Subject, borders: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def starts(subject: Subject, backends: Mapping[str, Backend]) -> dict[str, np.ndarray]:
     """The first values of every side, for a snapshot to keep."""
     return {
         f"{START}/{side}/{path}/{role}": value
-        for side, border in borders.items()
+        for side, one in backends.items()
         if side in subject.make
-        for (path, role), value in start_of(border, subject.make[side](), subject).items()
+        for (path, role), value in start_of(one, subject.make[side](), subject).items()
     }
 
 
@@ -155,7 +155,7 @@ def plain_subject() -> Subject:
         (inputs,),
         labels,
         value,
-        {side: _default_loss(side) for side in ("gluon", "torch")},
+        {side: partial(_cross_entropy, side) for side in ("gluon", "torch")},
         batches=tuple(images(4) for _ in range(STEPS)),
     )
 

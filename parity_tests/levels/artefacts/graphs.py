@@ -15,8 +15,8 @@ from typing import Any
 import mxnet as mx
 from mxnet.gluon import HybridBlock
 
+from parity_tests.backends.base import leaves_of
 from parity_tests.backends.gluon import runs as gluon_side
-from parity_tests.backends.leaves import leaves_of
 
 __all__ = ["LEAF", "Entry", "Graph", "inputs_of", "trace"]
 

@@ -23,8 +23,9 @@ import numpy as np
 from mxnet import autograd
 from mxnet.gluon import Block, HybridBlock
 
+from parity_tests.backends.base import leaves_of
 from parity_tests.backends.gluon import runs as gluon_side
-from parity_tests.backends.leaves import Leaf, leaves_of
+from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET, Arrays, input_name, is_float, output_name
 from parity_tests.levels.artefacts.files import exported_rows
 from parity_tests.levels.diagnosis.graphs import explain_graph

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from parity_tests.backends.runs import NET, NetRun
-from parity_tests.backends.trainees import Batch, Key, Stages, State
+from parity_tests.backends.training import Batch, Key, Stages, State
 from parity_tests.levels.diagnosis.hypotheses import (
     Explanation,
     close,
@@ -68,8 +68,7 @@ def _logits(row: Row, step: Step) -> Iterator[Explanation]:
 
 def _losses(step: Step, logits: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
     objective = step.subject.objective
-    assert objective.torch is not None  # a trial has both losses
-    return objective.torch(logits, torch.from_numpy(labels.astype(np.int64)))
+    return objective.losses[Side.TORCH](logits, torch.from_numpy(labels.astype(np.int64)))
 
 
 def _loss(row: Row, step: Step) -> Iterator[Explanation]:

@@ -7,14 +7,16 @@ from typing import Any, ClassVar
 
 import mxnet as mx
 import numpy as np
-from mxnet import autograd
 
 from gluon_cnn import train
 from gluon_cnn.training import parallel
+from parity_tests.backends.gluon.optimizer import GluonUpdater
+from parity_tests.backends.gluon.trainee import GluonTrainee
+from parity_tests.backends.optimizers import Updater
 from parity_tests.backends.runs import Outputs
-from parity_tests.backends.trainees import Batch, GluonTrainee, Key, Stages
-from parity_tests.backends.updaters import GluonUpdater, Updater
+from parity_tests.backends.training import Batch, Key, Stages
 from parity_tests.numerics.update_rules import Rule
+from parity_tests.reporting.verdicts import Side
 
 __all__ = ["DEVICES", "InTurn", "SplitTrainee", "parts_of"]
 
@@ -35,9 +37,8 @@ class _Part:
         self._zeros = mx.nd.zeros(logits.shape, ctx=x.context, dtype=trainee.dtype)
         self._zeros.attach_grad()  # MXNet keeps no gradient of the logits themselves
         self._logits = logits + self._zeros
-        assert trainee.objective.gluon is not None  # a trial has both losses
-        self.each = trainee.objective.gluon(self._logits, y)
-        self.outputs = trainee.noted()
+        self.each = trainee.objective.losses[Side.GLUON](self._logits, y)
+        self.outputs = trainee.recorded_outputs()
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -54,7 +55,7 @@ class SplitTrainee(GluonTrainee):
         self.net.collect_params().reset_ctx(self.devices)
 
         def trainer(values: list[mx.gluon.Parameter], rule: Rule) -> mx.gluon.Trainer:
-            fixed = [self.parameter(key) for key in self._keys(trainable=False)]
+            fixed = [self.parameter(key) for key in self.keys(trainable=False)]
             return self.combining([*values, *fixed], rule.name, rule.mxnet_options())
 
         return GluonUpdater(parameters, self.rule, trainer)
@@ -83,7 +84,7 @@ class SplitTrainee(GluonTrainee):
 
         self.trainer.set_learning_rate(batch.rate)
         self.update_together(objective, xs, ys, len(batch.labels))
-        gradients = {key: self._gradient(key) for key in self._keys(trainable=True)}
+        gradients = {key: self.gradient(key) for key in self.keys(trainable=True)}
         parallel.agree_on_statistics(self.net)
         logits, loss, logit_gradient = (
             np.concatenate(arrays) for arrays in zip(*(part.arrays for part in parts), strict=True)
@@ -103,10 +104,7 @@ class SplitTrainee(GluonTrainee):
         """What the part's loss counts in the batch's: itself."""
         return each
 
-    def noted(self) -> Outputs:
-        return self._noted()
-
-    def _gradient(self, key: Key) -> np.ndarray:
+    def gradient(self, key: Key) -> np.ndarray:
         return self.parameter(key).grad(self.devices[0]).asnumpy()
 
     def copies(self, key: Key) -> list[np.ndarray]:
@@ -125,7 +123,7 @@ class InTurn(GluonTrainee):
         self.count += 1
         slices = parts_of(len(batch.labels))
         if not hasattr(self, "_running"):
-            start = {key: self.tensors[key].read() for key in self._keys(trainable=False)}
+            start = {key: self.tensors[key].read() for key in self.keys(trainable=False)}
             self._running = [dict(start) for _ in DEVICES]
         total: dict[Key, np.ndarray] = {}
         made = []
@@ -133,11 +131,11 @@ class InTurn(GluonTrainee):
             self.masks = {path: mask[here] for path, mask in batch.masks.items()}
             for key, value in self._running[number].items():
                 self._put(key, value)
-            made.append(self._backward(batch.images[here], batch.labels[here]))
+            made.append(self.differentiate(batch.images[here], batch.labels[here]))
             self._running[number] = {
-                key: self.tensors[key].read() for key in self._keys(trainable=False)
+                key: self.tensors[key].read() for key in self.keys(trainable=False)
             }
-            for key in self._keys(trainable=True):
+            for key in self.keys(trainable=True):
                 gradient = self.parameter(key).grad().asnumpy()
                 total[key] = total[key] + gradient if key in total else gradient
         if len(slices) < len(DEVICES):  # a device without images adds 0, which makes −0 a 0
@@ -145,7 +143,7 @@ class InTurn(GluonTrainee):
         for key, gradient in total.items():
             self.parameter(key).grad()[:] = mx.nd.array(gradient, dtype=self.dtype)
         self.update(batch.rate, len(batch.labels))
-        for key in self._keys(trainable=False):
+        for key in self.keys(trainable=False):
             copies = [running[key] for running in self._running]
             mean = sum(copies[1:], copies[0]) / np.array(len(copies), copies[0].dtype)
             self._put(key, mean)
@@ -155,19 +153,6 @@ class InTurn(GluonTrainee):
             np.concatenate(arrays) for arrays in zip(*made, strict=True)
         )
         return Stages(logits, loss, logit_gradient, total, self.state(), {})
-
-    def _backward(
-        self, images: np.ndarray, labels: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        x = mx.nd.array(images, dtype=self.dtype)
-        with autograd.record():
-            logits = self.forward(x)
-            zeros = mx.nd.zeros(logits.shape, dtype=self.dtype)
-            zeros.attach_grad()
-            logits = logits + zeros
-            each = self.loss(logits, labels)
-        each.backward()
-        return logits.asnumpy(), each.asnumpy(), zeros.grad.asnumpy()
 
 
 def _joined(parts: Sequence[Outputs]) -> Outputs:

@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from parity_tests.backends.runs import NET
-from parity_tests.backends.trainees import Batch, Key, Stages
+from parity_tests.backends.training import Batch, Key, Stages
 from parity_tests.levels.multi_device.data_parallel import DEVICES, InTurn, SplitTrainee
 from parity_tests.levels.training.free_running import free_rows
 from parity_tests.levels.training.ledger import Ledger
@@ -47,7 +47,7 @@ def check_multi_device(trial: Trial | str, *, steps: int = STEPS, seed: int = 0)
     if isinstance(trial, str):
         batch = BATCH_SIZES.get(trial, 7)
         trial = project_trial(trial, steps, batch=batch, seed=seed)
-        trial.make_gluon = SplitTrainee
+        trial.make[Side.GLUON] = SplitTrainee
     report = Report(trial.name, (Level.MULTI_DEVICE,))
     report.add(*multi_device_rows(trial))
     report.seconds = time.perf_counter() - started
@@ -73,8 +73,8 @@ def multi_device_rows(trial: Trial) -> tuple[list[Row], Coverage]:
 
 def _in_turn_rows(trial: Trial, dtype: str, coverage: Coverage) -> list[Row]:
     """Two devices beside one that takes the halves in turn, bit by bit."""
-    args = (trial.gluon_net, trial.torch_net, dtype, trial.rule, trial.objective)
-    together, in_turn = trial.trainee(Side.GLUON, dtype), InTurn(*args)
+    together = trial.trainee(Side.GLUON, dtype)
+    in_turn = trial.trainee(Side.GLUON, dtype, InTurn)
     ledger = Ledger()
     lonely = _head(trial.batches[-1], 1)
     for number, batch in enumerate([*trial.batches, lonely], 1):

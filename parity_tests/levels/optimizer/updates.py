@@ -8,22 +8,18 @@ side's own state before it; and both sides, started equal, must stay equal bit b
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from cnn_harness.schedule import learning_rate
-from parity_tests.backends.optimizer_sides import (
-    SHAPES,
-    GluonSide,
-    OptimizerSide,
-    TorchSide,
-    gradients,
-)
-from parity_tests.backends.updaters import MakeGluon, MakeTorch, gluon_trainer, torch_optimizer
+from parity_tests.backends.base import SIDES, backend
+from parity_tests.backends.optimizers import OptimizedParameters, Slots
 from parity_tests.levels.diagnosis.updates import explain_update
 from parity_tests.levels.optimizer.schedules import schedule_rows
+from parity_tests.levels.optimizer.tensors import SHAPES, first_weights, gradients
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.numerics.compare import compare
 from parity_tests.numerics.operators.table import tolerance
@@ -35,6 +31,9 @@ from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 __all__ = ["COURSES", "STEPS", "Course", "check_optimizer", "judged_update", "optimizer_rows"]
 
 STEPS = 50
+
+# An optimizer over (the framework's parameters, rule)
+MakeOptimizer = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -89,20 +88,20 @@ def check_optimizer(
     *,
     steps: int = STEPS,
     dtypes: Sequence[str] = ("float64", "float32"),
-    make_gluon: MakeGluon = gluon_trainer,
-    make_torch: MakeTorch = torch_optimizer,
+    make: Mapping[Side, MakeOptimizer] | None = None,
     exact: bool = True,
 ) -> Report:
     """Compare optimizers of both frameworks on the same weights and gradients, step by step.
 
     `exact` asks for equal bits after every step, as torch_ref.optim promises; without it each
-    update is judged alone. The report's paths are `RULE SCHEDULE/TENSOR`, and its quantities
-    `step 17 mom`: of each the first step that diverged, or else the worst.
+    update is judged alone. `make` has makers of optimizers other than the `train` commands'. The
+    report's paths are `RULE SCHEDULE/TENSOR`, and its quantities `step 17 mom`: of each the first
+    step that diverged, or else the worst.
     """
     started = time.perf_counter()
     report = Report("optimizers", (Level.OPTIMIZER,))
     for course in courses:
-        report.add(*optimizer_rows(course, steps, dtypes, make_gluon, make_torch, exact=exact))
+        report.add(*optimizer_rows(course, steps, dtypes, make, exact=exact))
     for schedule in dict.fromkeys(course.schedule for course in courses):
         report.add(*schedule_rows(schedule, steps))
     report.seconds = time.perf_counter() - started
@@ -113,8 +112,7 @@ def optimizer_rows(
     course: Course,
     steps: int = STEPS,
     dtypes: Sequence[str] = ("float64", "float32"),
-    make_gluon: MakeGluon = gluon_trainer,
-    make_torch: MakeTorch = torch_optimizer,
+    make: Mapping[Side, MakeOptimizer] | None = None,
     *,
     exact: bool = True,
 ) -> tuple[list[Row], Coverage]:
@@ -126,10 +124,10 @@ def optimizer_rows(
             coverage.expect(_group(stage), f"{course.label}/{name} {stage}", int(np.prod(shape)))
     ledger = Ledger()
     for dtype in dtypes:
-        sides: tuple[OptimizerSide, OptimizerSide] = (
-            GluonSide(course.rule, dtype, make_gluon),
-            TorchSide(course.rule, dtype, make_torch),
-        )
+        sides = [
+            backend(side).optimized(first_weights(dtype), course.rule, (make or {}).get(side))
+            for side in SIDES
+        ]
         last = 0.0
         state = {side.side: side.state() for side in sides}
         for step, rate in enumerate(course.rates(steps), 1):
@@ -151,12 +149,11 @@ def _group(stage: str) -> str:
 
 # A row's place within its step: stage, tensor, check.
 _Placed = tuple[tuple[int, int, int], Row]
-_State = dict[str, dict[str, np.ndarray]]  # slots and "weight" of each parameter
 
 
 def _updated(
-    sides: tuple[OptimizerSide, OptimizerSide], update: Update, given: dict[str, np.ndarray]
-) -> dict[Side, _State]:
+    sides: Sequence[OptimizedParameters], update: Update, given: dict[str, np.ndarray]
+) -> dict[Side, Slots]:
     """The state of both sides after one more step."""
     for side in sides:
         side.set_gradients(given)
@@ -168,8 +165,8 @@ def _step_rows(
     course: Course,
     update: Update,
     given: dict[str, np.ndarray],
-    before: dict[Side, _State],
-    after: dict[Side, _State],
+    before: dict[Side, Slots],
+    after: dict[Side, Slots],
     exact: bool,
 ) -> Iterator[_Placed]:
     dtype = str(given[next(iter(SHAPES))].dtype)

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity_tests.backends.leaves import leaves_of
-from parity_tests.backends.losses import loss_run, loss_scales
-from parity_tests.backends.runs import NET, Objective
-from parity_tests.backends.torch.runs import run_net
-from parity_tests.backends.trainees import Batch
+from parity_tests.backends.base import backend, leaves_of
+from parity_tests.backends.losses import loss_scales
+from parity_tests.backends.runs import NET, Objective, rounded
+from parity_tests.backends.training import Batch
 from parity_tests.levels.envelope import call_scales, sigma
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.trials import Trial
@@ -50,7 +49,8 @@ def noise_of(torch_net: Any, images: np.ndarray, objective: Objective) -> Noise:
 
     Raises DidNotRun.
     """
-    run = run_net(torch_net, (images,), "float64", train=True, objective=objective)
+    referee = backend(Side.TORCH)
+    run = referee.run_net(torch_net, (images,), "float64", train=True, objective=objective)
     outputs: dict[str, float] = {}
     input_gradients: dict[str, float] = {}
     for leaf in leaves_of(torch_net):
@@ -64,7 +64,7 @@ def noise_of(torch_net: Any, images: np.ndarray, objective: Objective) -> Noise:
                 input_gradients[leaf.path] = _relative(size, gradient)
     labels = objective.labels
     assert labels is not None  # the caller's objective is a loss
-    made = loss_run(objective, "torch", run.outputs[0], "float64")
+    made = referee.run_loss(objective, rounded(run.outputs[0], "float64"), "float64")
     size = loss_scales(run.outputs[0], labels, made)["loss gradient"]
     factor = tolerance("loss", "train", "gluon", "float32").factor(size.shape[-1])
     size = factor / 4 * UNIT["float32"] * size

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from parity_tests.backends.runs import NET
-from parity_tests.backends.trainees import Key, Stages, State
+from parity_tests.backends.training import Key, Stages, State
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.trials import Trial
 from parity_tests.numerics.compare import UNIT, compare

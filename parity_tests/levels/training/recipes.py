@@ -27,7 +27,7 @@ from cnn_harness.jobs.stop import Stop
 from cnn_harness.monitor import Silent
 from cnn_harness.progress import Progress
 from cnn_harness.train_command import load_data, read_run
-from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.base import leaves_of
 from parity_tests.backends.runs import NET, Objective
 from parity_tests.levels.data import data_rows
 from parity_tests.levels.training.envelope import noise_of, one_ulp, shake
@@ -149,7 +149,7 @@ def shaken_run(config: TrainConfig, dataset: Dataset, seed: int) -> Metrics:
     training = torch_ref.train.prepare(config, dataset, "cpu")
     x, y = next(iter(training.train.epoch(1)))
     loss: Any = training.objective.loss
-    objective = Objective(labels=y, gluon=loss, torch=loss)  # only torch's is run
+    objective = Objective(labels=y, losses={Side.TORCH: loss})
     shake(training.net, noise_of(training.net, x, objective), seed)
     noisy: Any = _Noisy(training.train, seed)
     shaken = dataclasses.replace(training, train=noisy)

@@ -14,13 +14,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from parity_tests.backends.gluon import runs as gluon_side
-from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.base import backend, leaves_of
 from parity_tests.backends.losses import loss_scales
 from parity_tests.backends.runs import NET, NetRun
 from parity_tests.backends.runs import Key as RunKey
-from parity_tests.backends.torch import runs as torch_side
-from parity_tests.backends.trainees import Batch, Key, Stages, State
+from parity_tests.backends.training import Batch, Key, Stages, State
 from parity_tests.levels.diagnosis.training import Step, explain_stage
 from parity_tests.levels.envelope import Envelope, backward_envelope, forward_envelope
 from parity_tests.levels.inherited import judged_keys
@@ -93,8 +91,8 @@ class _Carriers:
     """A pair of nets that only hold a state, for the referee to run clones of."""
 
     def __init__(self, trial: Trial) -> None:
-        self.gluon = gluon_side.clone(trial.gluon_net, None)
-        self.torch = torch_side.clone(trial.torch_net, "float32")
+        self.gluon = backend(Side.GLUON).clone(trial.gluon_net, None)
+        self.torch = backend(Side.TORCH).clone(trial.torch_net, "float32")
         self._named = self.gluon._collect_params_with_prefix()
         self._state = {
             **dict(self.torch.named_parameters()),
@@ -119,7 +117,7 @@ class _Witness:
 
     def __init__(self, trial: Trial, carriers: _Carriers, state: State, batch: Batch) -> None:
         carriers.load(state)
-        self.labels, self.objective = batch.labels, trial.objective
+        self.labels = batch.labels
         self.subject = Subject(
             carriers.gluon,
             carriers.torch,
@@ -206,13 +204,8 @@ def _judged(
 
 def _judged_loss(witness: _Witness, stages: Stages, side: Side, dtype: str) -> Iterator[_Placed]:
     """Loss and logit gradient against those of the side's own logits, in float64."""
-    logits = torch.from_numpy(stages.logits.astype(np.float64)).requires_grad_()
-    objective = witness.objective
-    assert objective.torch is not None  # a trial has both losses
-    each = objective.torch(logits, torch.from_numpy(witness.labels.astype(np.int64)))
-    each.sum().backward()
-    assert logits.grad is not None
-    expected = {"loss": each.detach().numpy(), "loss gradient": logits.grad.numpy()}
+    objective = witness.subject.objective
+    expected = backend(Side.TORCH).run_loss(objective, stages.logits, "float64")
     sizes = loss_scales(stages.logits, witness.labels, expected)
     length = stages.logits.shape[-1]
     for place, (name, kind, value) in enumerate(

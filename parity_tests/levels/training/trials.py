@@ -18,11 +18,10 @@ from cnn_harness.initial import initial_arrays
 from cnn_harness.schedule import learning_rate
 from gluon_cnn.training.losses import loss_for as gluon_loss_for
 from gluon_cnn.training.recipes import DEFAULTS
-from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.base import backend, leaves_of
 from parity_tests.backends.losses import cross_entropy
 from parity_tests.backends.runs import Objective
-from parity_tests.backends.torch.runs import run_net
-from parity_tests.backends.trainees import Batch, GluonTrainee, MakeTrainee, TorchTrainee
+from parity_tests.backends.training import Batch, MakeTrainee
 from parity_tests.cases.pairs import project_case
 from parity_tests.levels.weights import copy_weights, pairing_map, project_map
 from parity_tests.numerics.update_rules import Rule, legible
@@ -40,8 +39,8 @@ BATCH = {"lenet": 32, "cifar_cnn": 32, "mnist_bn_cnn": 16}  # images a step; the
 class Trial:
     """A pair of nets with equal weights, and the steps that both are to take.
 
-    `objective` has both losses and no labels, which come with the batches. `make_gluon` and
-    `make_torch` make the trainees: tests plant faults there.
+    `objective` has both losses and no labels, which come with the batches. `make` has other makers
+    of trainees than the backends': tests plant faults there.
     """
 
     name: str
@@ -50,17 +49,19 @@ class Trial:
     rule: Rule
     batches: Sequence[Batch]
     objective: Objective
-    make_gluon: MakeTrainee = GluonTrainee
-    make_torch: MakeTrainee = TorchTrainee
+    make: dict[Side, MakeTrainee] = field(default_factory=dict)
     pairing: Pairing = field(init=False)
 
     def __post_init__(self) -> None:
         self.pairing = pair_leaves(leaves_of(self.gluon_net), leaves_of(self.torch_net))
 
-    def trainee(self, side: Side, dtype: str) -> Any:
-        """A fresh trainee of one side, from the first weights."""
-        make = self.make_gluon if side == Side.GLUON else self.make_torch
-        return make(self.gluon_net, self.torch_net, dtype, self.rule, self.objective)
+    def trainee(self, side: Side, dtype: str, make: MakeTrainee | None = None) -> Any:
+        """A new trainee of one side, from the first weights; its keys are by torch path."""
+        make = make or self.make.get(side, backend(side).trainee)
+        if side == Side.TORCH:
+            return make(self.torch_net, dtype, self.rule, self.objective, None)
+        paths = {pair.gluon.path: pair.torch.path for pair in self.pairing.pairs}
+        return make(self.gluon_net, dtype, self.rule, self.objective, paths)
 
 
 def rule_of(config: TrainConfig) -> Rule:
@@ -109,8 +110,8 @@ def project_trial(
         for step, (x, y) in enumerate(images)
     ]
     torch_net: Any = case.torch_net
-    objective = Objective(gluon=gluon_loss_for(case.gluon_net), torch=torch_loss_for(torch_net))
-    return Trial(model, case.gluon_net, case.torch_net, rule, batches, objective)
+    losses = {Side.GLUON: gluon_loss_for(case.gluon_net), Side.TORCH: torch_loss_for(torch_net)}
+    return Trial(model, case.gluon_net, case.torch_net, rule, batches, Objective(losses=losses))
 
 
 def plain_trial(
@@ -184,7 +185,7 @@ def _dropout_shapes(torch_net: Any, images: np.ndarray) -> dict[str, tuple[float
     dropped = [leaf for leaf in leaves_of(torch_net) if leaf.kind == "dropout"]
     if not dropped:
         return {}
-    run = run_net(torch_net, (images[:1],), "float32")
+    run = backend(Side.TORCH).run_net(torch_net, (images[:1],), "float32")
     return {
         leaf.path: (float(leaf.block.p), run.calls[leaf.path][0].inputs[0].shape[1:])
         for leaf in dropped

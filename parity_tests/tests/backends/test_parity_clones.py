@@ -10,9 +10,9 @@ import torch
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
+from parity_tests.backends.base import leaves_of
 from parity_tests.backends.cloning import duplicate
 from parity_tests.backends.gluon import runs as gluon_side
-from parity_tests.backends.leaves import leaves_of
 from parity_tests.backends.torch import runs as torch_side
 from parity_tests.cases.random_pairs import random_case
 

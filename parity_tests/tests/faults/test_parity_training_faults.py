@@ -6,11 +6,12 @@ import pytest
 from torch import nn
 
 from parity_tests.backends.runs import NET
-from parity_tests.backends.trainees import TorchTrainee
+from parity_tests.backends.torch.trainee import TorchTrainee
 from parity_tests.faults.kinds.training import TRAINEES, GluonDivides, OneWeight
 from parity_tests.levels.training.envelope import curve_rows
 from parity_tests.levels.training.level import check_training
 from parity_tests.levels.training.trials import plain_trial
+from parity_tests.reporting.verdicts import Side
 
 
 def names(value: object) -> str:
@@ -29,7 +30,7 @@ def test_a_fault_is_found_where_it_is_resynchronised(
     fault: type[TorchTrainee], path: str, quantity: str
 ) -> None:
     trial = plain_trial(2)
-    trial.make_torch = fault
+    trial.make[Side.TORCH] = fault
     report = check_training(trial, steps=0, resynchronised=2)
     first = report.first_divergence
     assert first is not None
@@ -51,7 +52,7 @@ def test_a_fault_is_found_where_it_is_running_free(
     fault: type[TorchTrainee], path: str, quantity: str
 ) -> None:
     trial = plain_trial(4)
-    trial.make_torch = fault
+    trial.make[Side.TORCH] = fault
     report = check_training(trial, steps=4, resynchronised=0, dtypes=("float64",))
     first = report.first_divergence
     assert first is not None
@@ -60,7 +61,7 @@ def test_a_fault_is_found_where_it_is_running_free(
 
 def test_a_fault_of_the_gluon_side_is_named_as_gluons() -> None:
     trial = plain_trial(1)
-    trial.make_gluon = GluonDivides
+    trial.make[Side.GLUON] = GluonDivides
     report = check_training(trial, steps=0, resynchronised=1)
     first = report.failures[0]
     assert (first.path, first.quantity, first.side) == (NET, "step 1 loss", "gluon")
@@ -81,6 +82,6 @@ def test_a_rate_one_percent_off_leaves_the_envelope_of_the_loss() -> None:
     trial = plain_trial(5)
     (row,) = curve_rows(trial, 5)
     assert row.status == "ok"
-    trial.make_torch = Fast
+    trial.make[Side.TORCH] = Fast
     (row,) = curve_rows(trial, 5)
     assert (row.status, row.quantity) == ("diverged", "step 2 loss")

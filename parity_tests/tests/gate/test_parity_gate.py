@@ -1,7 +1,6 @@
 """Snapshots: bit-equal when nothing changed, readable for good, refused by name when bad."""
 
 import gc
-import importlib
 import json
 import os
 import resource
@@ -20,17 +19,18 @@ import pytest
 import torch
 
 from parity_tests.__main__ import main
-from parity_tests.backends.runs import NET, Call, NetRun
+from parity_tests.backends.base import backend
+from parity_tests.backends.runs import NET, Call, NetRun, Objective
 from parity_tests.gate import snapshot, store
 from parity_tests.gate.change import Change
 from parity_tests.gate.page import page
-from parity_tests.gate.record.nets import Item, Part, Values, run_all
+from parity_tests.gate.record.nets import Item, Part, Values, run_all, training_steps
 from parity_tests.gate.record.noise import DRAWS, Draw, Moves
 from parity_tests.gate.record.quantities import SAMPLE, Failure, Kept, Quantity
 from parity_tests.gate.record.sides import take
 from parity_tests.gate.record.sizes import bias_sums
 from parity_tests.gate.record.user_pairs import pair_subject, plain_subject
-from parity_tests.gate.snapshot import borders, take_snapshot
+from parity_tests.gate.snapshot import take_snapshot
 from parity_tests.gate.store import Snapshot
 from parity_tests.gate.verdict import compared
 from parity_tests.numerics.compare import ENVELOPE_FACTOR
@@ -91,7 +91,7 @@ def test_every_call_of_a_leaf_has_outputs_and_gradients() -> None:
 
     net = Twice(torch.nn.Tanh(), torch.nn.Linear(3, 3))
     subject = pair_subject("twice", None, net, np.ones((2, 3), np.float32), np.arange(2))
-    taken = take(borders(["torch"])[0]["torch"], subject)
+    taken = take(backend("torch"), subject)
     assert not taken.failures
     back = [k.key[2:] for k in taken.quantities if k.key[:2] == ("backward", "stream")]
     assert back == [
@@ -365,25 +365,24 @@ def test_a_noisy_run_that_lacks_a_value_is_an_error() -> None:
 @pytest.mark.parametrize("side", ["gluon", "torch"])
 def test_runs_leave_no_array_to_the_collector(side: str) -> None:
     """It counts objects and not bytes: circles of a full-size net fill the memory before it."""
-    border = importlib.import_module(f"parity_tests.backends.{side}.gate")
+    one = backend(side)
     subject = plain_subject()
-    net = border.dressed(subject.make[side](), {})
-    objective = border.objective(net, border.default_loss, subject.labels, ())
+    net = one.with_values(subject.make[side](), {})
+    objective = Objective(labels=subject.labels, losses={one.side: one.cross_entropy()})
     batches = subject.batches
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
-        border.run_net(net, subject.inputs, "float64", train=False)
-        border.run_net(net, subject.inputs, "float64", train=True, objective=objective)
-        loss = border.default_loss(net)
-        for _ in border.steps(net, batches, "float64", subject.rule, subject.rate, loss):
+        one.run_net(net, subject.inputs, "float64", train=False)
+        one.run_net(net, subject.inputs, "float64", train=True, objective=objective)
+        for _ in training_steps(one, net, batches, "float64", subject, objective):
             pass
-        noisy = border.dressed(net, {})
-        border.release(noisy)
-        del noisy, loss
+        noisy = one.with_values(net, {})
+        one.release(noisy)
+        del noisy
         gc.collect()
-        left = [type(x).__name__ for x in gc.garbage if isinstance(x, border.ARRAY)]
+        left = [type(x).__name__ for x in gc.garbage if isinstance(x, one.array_type)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()

@@ -11,7 +11,7 @@ from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
 from parity_tests import check_parity
-from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.base import leaves_of
 from parity_tests.faults.kinds.pairs import plain_case
 from parity_tests.levels.diagnosis.hypotheses import explained
 from parity_tests.levels.diagnosis.updates import explain_update

@@ -12,11 +12,12 @@ import pytest
 from gluon_cnn.training import parallel
 from parity_tests.__main__ import main
 from parity_tests.backends.runs import NET
-from parity_tests.backends.trainees import Batch
+from parity_tests.backends.training import Batch
 from parity_tests.levels.multi_device.data_parallel import DEVICES, SplitTrainee, parts_of
 from parity_tests.levels.multi_device.level import MULTI_DEVICE_MODELS, check_multi_device
 from parity_tests.levels.training.free_running import free_rows
 from parity_tests.levels.training.trials import plain_trial, project_trial
+from parity_tests.reporting.verdicts import Side
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_a_fault_is_found_at_its_step_and_tensor(
 ) -> None:
     trial = plain_trial(4)
     trial.batches = [odd(batch) for batch in trial.batches]
-    trial.make_gluon = fault
+    trial.make[Side.GLUON] = fault
     report = check_multi_device(trial)
     assert not report.ok
     first = report.first_divergence
@@ -158,7 +159,7 @@ def odd(batch: Batch) -> Batch:
 @pytest.mark.parametrize("fault", [NotSummed, DividedAgain, UnevenWeights])
 def test_the_whole_batch_shows_the_fault_too(fault: type[SplitTrainee]) -> None:
     trial = project_trial("lenet", 2, batch=7)
-    trial.make_gluon = SplitTrainee
+    trial.make[Side.GLUON] = SplitTrainee
     assert all(row.status == "ok" for row in free_rows(trial, 2))
-    trial.make_gluon = fault
+    trial.make[Side.GLUON] = fault
     assert any(row.status == "diverged" for row in free_rows(trial, 2))

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from cnn_harness.schedule import SCHEDULES, learning_rate
-from parity_tests.backends.updaters import gluon_trainer, torchs_own
+from parity_tests.backends.gluon.optimizer import gluon_trainer
+from parity_tests.backends.torch.optimizer import torchs_own
 from parity_tests.faults.kinds import optimizers as faulty
 from parity_tests.levels.optimizer.schedules import schedule_rows
 from parity_tests.levels.optimizer.updates import COURSES, Course, check_optimizer
 from parity_tests.numerics.update_rules import Rule
+from parity_tests.reporting.verdicts import Side
 
 # --- parity
 
@@ -49,7 +51,9 @@ def test_one_step() -> None:
 def test_torchs_own_momentum_is_the_same_rule_at_a_constant_rate(name: str) -> None:
     """Its buffer, times −lr, is MXNet's slot."""
     course = Course(Rule(name, momentum=0.9), "constant")
-    report = check_optimizer([course], make_torch=torchs_own, exact=False, dtypes=("float32",))
+    report = check_optimizer(
+        [course], make={Side.TORCH: torchs_own}, exact=False, dtypes=("float32",)
+    )
     assert report.ok, str(report)
 
 
@@ -105,7 +109,7 @@ def test_a_schedule_off_by_one_is_seen(schedule: str) -> None:
 def test_a_fault_is_found_at_its_step_and_tensor(
     course: Course, kind: type[torch.optim.Optimizer], path: str, quantity: str
 ) -> None:
-    report = check_optimizer([course], steps=12, make_torch=faulty.making(kind))
+    report = check_optimizer([course], steps=12, make={Side.TORCH: faulty.making(kind)})
     first = report.first_divergence
     assert first is not None
     assert (first.level, first.path) == ("optimizer", f"{course.label}/{path}")
@@ -118,7 +122,7 @@ def test_a_fault_is_found_at_its_step_and_tensor(
 def test_the_rate_outside_the_slot_is_found_where_the_rate_changes() -> None:
     course = Course(Rule("sgd", momentum=0.9), "step")
     report = check_optimizer(
-        [course], steps=12, make_torch=torchs_own, exact=False, dtypes=("float32",)
+        [course], steps=12, make={Side.TORCH: torchs_own}, exact=False, dtypes=("float32",)
     )
     first = report.first_divergence
     assert first is not None
@@ -130,7 +134,7 @@ def test_a_fault_of_the_gluon_side_is_named_as_gluons() -> None:
         parameters[1].wd_mult = 0.0
         return gluon_trainer(parameters, rule)
 
-    report = check_optimizer([faulty.MOMENTUM], steps=3, make_gluon=no_decay_of_biases)
+    report = check_optimizer([faulty.MOMENTUM], steps=3, make={Side.GLUON: no_decay_of_biases})
     first = report.failures[0]
     assert (first.path, first.quantity) == (f"{faulty.MOMENTUM.label}/kernel bias", "step 1 mom")
     assert (first.side, first.check) == ("gluon", "local")

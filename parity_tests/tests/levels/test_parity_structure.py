@@ -7,7 +7,7 @@ import pytest
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
-from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.base import leaves_of
 from parity_tests.pairing.structure import Pairing, pair_leaves, structure_rows
 from parity_tests.reporting.rows import Row
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from gluon_cnn.training.recipes import DEFAULTS, DOCUMENTS
-from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.base import leaves_of
 from parity_tests.backends.runs import NET
-from parity_tests.backends.trainees import Batch, Stages, State, TorchTrainee
+from parity_tests.backends.torch.trainee import TorchTrainee
+from parity_tests.backends.training import Batch, Stages, State
 from parity_tests.levels.training.envelope import noise_of, one_ulp
 from parity_tests.levels.training.free_running import free_rows
 from parity_tests.levels.training.ledger import Ledger
@@ -109,7 +110,7 @@ def test_dropout_drops_the_same_values() -> None:
         def step(self, batch: Batch) -> Stages:
             return super().step(replace(batch, masks=other))
 
-    trial.make_torch = Elsewhere
+    trial.make[Side.TORCH] = Elsewhere
     rows = resynchronised_rows(trial, 1)
     assert (rows[0].path, rows[0].quantity, rows[0].side) == (NET, "step 1 logits", Side.TORCH)
 

@@ -9,7 +9,7 @@ import torch
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
-from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.base import leaves_of
 from parity_tests.cases.pairs import Case, project_case
 from parity_tests.levels.weights import (
     TransferMap,

@@ -19,8 +19,9 @@ from gluon_cnn.models.lenet5 import ScaledTanh as GluonScaledTanh
 from gluon_cnn.models.lenet5 import TableConv2D as GluonTableConv2D
 from gluon_cnn.models.lenet5 import TrainableSubsampling as GluonSubsampling
 from parity_tests import Report, check_parity
+from parity_tests.backends.base import leaves_of
 from parity_tests.backends.gluon import runs as gluon_side
-from parity_tests.backends.leaves import Leaf, leaves_of
+from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import LeafRun
 from parity_tests.backends.torch import runs as torch_side
 from parity_tests.cases.pairs import random_values

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from parity_tests.backends.leaves import leaves_of
+from parity_tests.backends.base import leaves_of
 from parity_tests.backends.runs import LeafRun
 from parity_tests.backends.torch.runs import run_leaf
 from parity_tests.numerics.compare import UNIT

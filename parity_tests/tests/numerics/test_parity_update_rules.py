@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from parity_tests.backends.updaters import GluonUpdater, TorchUpdater, torch_optimizer, torchs_own
+from parity_tests.backends.gluon.optimizer import GluonUpdater
+from parity_tests.backends.torch.optimizer import TorchUpdater, torch_optimizer, torchs_own
 from parity_tests.numerics.update_rules import Rule, as_mxnet_reads, legible
 
 # Numbers that float32 holds exactly, so that float64 shows the difference of the rules alone.

@@ -1,0 +1,163 @@
+"""The one adapter of a framework: everything that levels, fault catalogue and gate ask of it.
+
+Each framework implements `Backend` in `backends.SIDE.backend`, which is imported when it is first
+asked for: where only one framework is installed, that one works. Arrays go in and come out as
+numpy. Nets are only read: everything runs on clones, on the CPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from parity_tests.backends.leaves import Leaf, ParityError
+from parity_tests.backends.optimizers import OptimizedParameters
+from parity_tests.backends.runs import Arrays, LeafRun, Loss, NetRun, Objective
+from parity_tests.backends.training import Trainee
+from parity_tests.numerics.update_rules import Rule
+from parity_tests.reporting.verdicts import Side
+
+__all__ = ["SIDES", "Backend", "Tensors", "backend", "backend_of", "leaves_of", "side_of"]
+
+SIDES = (Side.GLUON, Side.TORCH)
+
+# Values of parameters and buffers by (path, role)
+Tensors = Mapping[tuple[str, str], np.ndarray]
+
+
+class Backend(Protocol):
+    """One framework. `Any` stands for its own types: nets, optimizers, losses."""
+
+    @property
+    def side(self) -> Side:
+        """Which framework this is."""
+
+    @property
+    def array_type(self) -> type[Any]:
+        """The framework's own arrays."""
+
+    @property
+    def optimizers(self) -> Mapping[str, Callable[..., Any]]:
+        """Makers of optimizers over (parameters, rule), by the prefix that names their rules.
+
+        The empty prefix is that of the `train` command.
+        """
+
+    def leaves(self, net: Any) -> list[Leaf]:
+        """The net's leaves in the order in which they were registered."""
+
+    def clone(self, net: Any, dtype: str | None, *, gradients: bool = True) -> Any:
+        """An independent copy on the CPU, floats rounded through float32 to `dtype`.
+
+        With None the values stay as they are; without `gradients` no memory is set aside for them,
+        where a framework would.
+        """
+
+    def release(self, cloned: Any) -> None:
+        """Let go of a clone's arrays, which nobody uses after this."""
+
+    def with_values(self, net: Any, values: Tensors) -> Any:
+        """A copy of the net with other values; what is not named keeps its own."""
+
+    def leaf_with_values(self, leaf: Leaf, values: Mapping[str, np.ndarray]) -> Leaf:
+        """A copy of one leaf with other values, by role."""
+
+    def run_leaf(
+        self,
+        leaf: Leaf,
+        inputs: Arrays,
+        dtype: str,
+        *,
+        train: bool,
+        upstream: Arrays | None = None,
+    ) -> LeafRun:
+        """Run one leaf alone, and backwards if `upstream`, its outputs' gradients, is given.
+
+        Dropout passes its input on. Buffers are those after the run.
+        """
+
+    def run_net(
+        self,
+        net: Any,
+        inputs: Arrays,
+        dtype: str,
+        *,
+        train: bool = False,
+        objective: Objective | None = None,
+        masks: Mapping[str, np.ndarray] | None = None,
+    ) -> NetRun:
+        """Run the whole net and bring back every leaf's values, and gradients of an objective.
+
+        Dropout passes its input on, or applies `masks[path]`, True where a value is kept.
+        """
+
+    def run_loss(self, objective: Objective, logits: np.ndarray, dtype: str) -> LeafRun:
+        """The "loss" (N,) of logits (N, classes), and its "loss gradient", both in `dtype`."""
+
+    def cross_entropy(self) -> Loss:
+        """Softmax cross-entropy of (logits, classes), one value a sample."""
+
+    def sample_dropout(self, leaf: Leaf, x: np.ndarray) -> np.ndarray:
+        """What the leaf's own dropout makes of x in training, in float32."""
+
+    def optimized(
+        self,
+        values: Mapping[str, np.ndarray],
+        rule: Rule,
+        make: Callable[..., Any] | None = None,
+    ) -> OptimizedParameters:
+        """Parameters of these values and an optimizer over them.
+
+        It is the `train` command's unless `make` says otherwise.
+        """
+
+    def trainee(
+        self,
+        net: Any,
+        dtype: str,
+        rule: Rule,
+        objective: Objective,
+        paths: Mapping[str, str] | None = None,
+    ) -> Trainee:
+        """A clone that trains as the `train` command does, under other paths where `paths` says."""
+
+    def artefacts(self, net: Any, inputs: Arrays) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
+        """What the framework's own saved forms compute once they are loaded, by name, in float32.
+
+        Beside them the files that hold the graph, by name, without what changes from process to
+        process.
+        """
+
+
+@cache
+def backend(side: str) -> Backend:
+    """The framework's backend. Raises whatever importing the framework raises."""
+    module = importlib.import_module(f"parity_tests.backends.{Side(side)}.backend")
+    found: Backend = module.BACKEND
+    return found
+
+
+def side_of(net: object) -> Side:
+    """Which framework a net is of. Raises ParityError for anything else."""
+    modules = {cls.__module__.split(".")[0] for cls in type(net).__mro__}
+    if "torch" in modules:
+        return Side.TORCH
+    if "mxnet" in modules:
+        return Side.GLUON
+    raise ParityError(
+        f"{type(net).__name__} is neither a Gluon Block nor a torch Module; pass one of each"
+    )
+
+
+def backend_of(net: object) -> Backend:
+    """The backend of a net's framework. Raises ParityError for what is no net."""
+    return backend(side_of(net))
+
+
+def leaves_of(net: Any) -> list[Leaf]:
+    """The leaves of a net of either framework, in the order in which they were registered."""
+    return backend_of(net).leaves(net)

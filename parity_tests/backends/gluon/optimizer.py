@@ -1,0 +1,100 @@
+"""Gluon's Trainer over named parameters, and parameters of its own that it updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import gluon
+
+from parity_tests.backends.gluon.runs import as_is
+from parity_tests.backends.optimizers import Slots, Updater
+from parity_tests.numerics.update_rules import Rule
+from parity_tests.reporting.verdicts import Side
+
+__all__ = ["GluonParameters", "GluonUpdater", "MakeGluon", "gluon_trainer"]
+
+MakeGluon = Callable[[list[gluon.Parameter], Rule], gluon.Trainer]
+
+
+def gluon_trainer(parameters: list[gluon.Parameter], rule: Rule) -> gluon.Trainer:
+    """A Trainer as `gluon_cnn.train` makes it for one device."""
+    return gluon.Trainer(parameters, rule.name, rule.mxnet_options(), kvstore=None)
+
+
+class GluonUpdater:
+    """A Gluon Trainer over named parameters on the CPU."""
+
+    def __init__(
+        self, parameters: Mapping[str, gluon.Parameter], rule: Rule, make: MakeGluon = gluon_trainer
+    ) -> None:
+        self._parameters, self._rule = dict(parameters), rule
+        self._index = {name: index for index, name in enumerate(self._parameters)}
+        self.trainer = make(list(self._parameters.values()), rule)
+
+    def update(self, rate: float, batch: int) -> None:
+        self.trainer.set_learning_rate(rate)
+        self.trainer.step(batch)
+
+    def slots(self) -> Slots:
+        return {name: self.slots_of(name) for name in self._parameters}
+
+    def slots_of(self, name: str, *, common_units: bool = True) -> dict[str, np.ndarray]:
+        """MXNet's own units are the common ones."""
+        states = self.trainer._updaters[0].states if self.trainer._kv_initialized else {}
+        arrays = [slot.asnumpy() for slot in _as_tuple(states.get(self._index[name]))]
+        parameter = self._parameters[name]
+        zeros = [np.zeros(parameter.shape, parameter.dtype) for _ in self._rule.slots]
+        return dict(zip(self._rule.slots, arrays or zeros, strict=True))
+
+    def load(self, slots: Slots, count: int) -> None:
+        trainer, optimizer = self.trainer, self.trainer._optimizer
+        if not trainer._kv_initialized:
+            trainer._init_kvstore()
+        updater = trainer._updaters[0]
+        for index, (name, parameter) in enumerate(self._parameters.items()):
+            state = optimizer.create_state_multi_precision(index, parameter.data())
+            for slot, kind in zip(_as_tuple(state), self._rule.slots, strict=True):
+                slot[:] = mx.nd.array(slots[name][kind], dtype=slot.dtype)
+            updater.states[index] = state
+            updater.states_synced[index] = True
+        counts = dict.fromkeys(range(len(self._parameters)), count)
+        optimizer._all_index_update_counts[0] = counts
+        optimizer._index_update_count = counts
+        optimizer.num_update = count
+
+
+def _as_tuple(slots: Any) -> tuple[mx.nd.NDArray, ...]:
+    if slots is None:
+        return ()
+    return slots if isinstance(slots, tuple) else (slots,)
+
+
+class GluonParameters:
+    """Named parameters of given values and a Trainer over them."""
+
+    side = Side.GLUON
+
+    def __init__(
+        self, values: Mapping[str, np.ndarray], rule: Rule, make: MakeGluon | None = None
+    ) -> None:
+        self._parameters: dict[str, gluon.Parameter] = {}
+        for name, value in values.items():
+            parameter = gluon.Parameter(
+                name.replace(" ", "_"), shape=value.shape, dtype=value.dtype.name
+            )
+            parameter.initialize(ctx=mx.cpu())
+            parameter.set_data(as_is(value))
+            self._parameters[name] = parameter
+        self.updater: Updater = GluonUpdater(self._parameters, rule, make or gluon_trainer)
+
+    def state(self) -> Slots:
+        slots = self.updater.slots()
+        return {n: {**slots[n], "weight": p.data().asnumpy()} for n, p in self._parameters.items()}
+
+    def set_gradients(self, values: Mapping[str, np.ndarray]) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.grad()[:] = as_is(values[name])
+            parameter.data()._fresh_grad = True  # as backward leaves it: the Trainer asks

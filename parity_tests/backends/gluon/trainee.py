@@ -1,0 +1,94 @@
+"""A Gluon net and its Trainer; methods may be overridden to plant a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd
+
+from parity_tests.backends.gluon import runs
+from parity_tests.backends.gluon.leaves import leaves
+from parity_tests.backends.gluon.optimizer import GluonUpdater
+from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.optimizers import Updater
+from parity_tests.backends.runs import Arrays, Call, Objective
+from parity_tests.backends.training import Key, Trainee
+from parity_tests.numerics.update_rules import Rule
+from parity_tests.reporting.verdicts import Side
+
+__all__ = ["GluonTrainee"]
+
+
+class GluonTrainee(Trainee):
+    """Trains a clone of a Gluon net."""
+
+    def __init__(
+        self,
+        net: Any,
+        dtype: str,
+        rule: Rule,
+        objective: Objective,
+        paths: Mapping[str, str] | None = None,
+    ) -> None:
+        copied = runs.clone(net, dtype)
+        self._named = copied._collect_params_with_prefix()
+        super().__init__(copied, leaves(copied), dtype, rule, objective, paths)
+
+    def make_updater(self, parameters: dict[str, Any]) -> Updater:
+        return GluonUpdater(parameters, self.rule)
+
+    def parameter(self, key: Key) -> mx.gluon.Parameter:
+        return self._named[self.tensors[key].name]
+
+    def differentiate(self, images: np.ndarray, labels: np.ndarray) -> Arrays:
+        x = mx.nd.array(images, dtype=self.dtype)
+        with autograd.record():
+            logits = self.forward(x)
+            zeros = mx.nd.zeros(logits.shape, dtype=self.dtype)
+            zeros.attach_grad()  # MXNet keeps no gradient of the logits themselves
+            logits = logits + zeros
+            each = self.loss(logits, labels)
+        each.backward()
+        return logits.asnumpy(), each.asnumpy(), zeros.grad.asnumpy()
+
+    def gradient(self, key: Key) -> np.ndarray:
+        return self.parameter(key).grad().asnumpy()
+
+    def forward(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
+        """Logits (N, classes)."""
+        return self.net(x)
+
+    def loss(self, logits: mx.nd.NDArray, labels: np.ndarray) -> mx.nd.NDArray:
+        """One loss a sample, (N,)."""
+        return self.objective.losses[Side.GLUON](logits, mx.nd.array(labels, dtype=self.dtype))
+
+    def release(self) -> None:
+        """The Trainer and its parameters hold each other, and so do a block and its scope."""
+        runs.release(self.net)
+        if isinstance(self.updater, GluonUpdater):
+            vars(self.updater.trainer).clear()
+
+    def _put(self, key: Key, value: np.ndarray) -> None:
+        self.parameter(key).set_data(mx.nd.array(value, dtype=self.dtype))
+
+    def _replace_dropout(self, leaf: Leaf) -> None:
+        rate = float(leaf.block._rate)
+
+        def forward(x: mx.nd.NDArray) -> mx.nd.NDArray:
+            factor = self._dropout_factor(leaf.path, rate)
+            return x if factor is None else x * mx.nd.array(factor, dtype=self.dtype)
+
+        leaf.block.__dict__["forward"] = forward
+
+    def _watch(self, leaf: Leaf, calls: list[Call]) -> None:
+        def note(values: Any) -> None:
+            calls.append(Call((), tuple(y.asnumpy() for y in runs.flat(values))))
+
+        activation = getattr(leaf.block, "act", None) if leaf.block._children else None
+        if activation is not None:  # Dense(activation=…): what it computes itself ends there
+            activation.register_forward_pre_hook(lambda _, args: note(args[0]))
+        else:
+            leaf.block.register_forward_hook(lambda _, args, out: note(out))

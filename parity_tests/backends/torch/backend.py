@@ -1,0 +1,75 @@
+"""PyTorch as a `Backend`: this folder's functions under the protocol's names.
+
+What trains stands on the mirror's optimizers, `torch_ref.optim`, and is imported when it is first
+asked for: the levels of a user's own pair need none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from parity_tests.backends.base import Backend
+from parity_tests.backends.optimizers import OptimizedParameters
+from parity_tests.backends.runs import Objective
+from parity_tests.backends.torch import runs
+from parity_tests.backends.torch.exports import artefacts
+from parity_tests.backends.torch.leaves import leaves
+from parity_tests.backends.training import Trainee
+from parity_tests.numerics.update_rules import Rule
+from parity_tests.reporting.verdicts import Side
+
+__all__ = ["BACKEND", "TorchBackend"]
+
+
+class TorchBackend:
+    """Nothing but names: each is documented where it is defined, and in `Backend`."""
+
+    side = Side.TORCH
+    array_type: type[Any] = torch.Tensor
+
+    leaves = staticmethod(leaves)
+    clone = staticmethod(runs.clone)
+    release = staticmethod(runs.release)
+    with_values = staticmethod(runs.with_values)
+    leaf_with_values = staticmethod(runs.leaf_with_values)
+    run_leaf = staticmethod(runs.run_leaf)
+    run_net = staticmethod(runs.run_net)
+    run_loss = staticmethod(runs.run_loss)
+    cross_entropy = staticmethod(runs.cross_entropy)
+    sample_dropout = staticmethod(runs.sample_dropout)
+    artefacts = staticmethod(artefacts)
+
+    @property
+    def optimizers(self) -> Mapping[str, Callable[..., Any]]:
+        from parity_tests.backends.torch.optimizer import torch_optimizer, torchs_own
+
+        return {"": torch_optimizer, "torch.optim ": torchs_own}
+
+    def optimized(
+        self,
+        values: Mapping[str, np.ndarray],
+        rule: Rule,
+        make: Callable[..., Any] | None = None,
+    ) -> OptimizedParameters:
+        from parity_tests.backends.torch.optimizer import TorchParameters
+
+        return TorchParameters(values, rule, make)
+
+    def trainee(
+        self,
+        net: Any,
+        dtype: str,
+        rule: Rule,
+        objective: Objective,
+        paths: Mapping[str, str] | None = None,
+    ) -> Trainee:
+        from parity_tests.backends.torch.trainee import TorchTrainee
+
+        return TorchTrainee(net, dtype, rule, objective, paths)
+
+
+BACKEND: Backend = TorchBackend()

@@ -1,0 +1,100 @@
+"""A torch net and its optimizer; methods may be overridden to plant a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.optimizers import Updater
+from parity_tests.backends.runs import Arrays, Call, Objective
+from parity_tests.backends.torch import runs
+from parity_tests.backends.torch.leaves import leaves
+from parity_tests.backends.torch.optimizer import TorchUpdater
+from parity_tests.backends.training import Key, Trainee
+from parity_tests.numerics.update_rules import Rule
+from parity_tests.reporting.verdicts import Side
+
+__all__ = ["TorchTrainee"]
+
+
+class TorchTrainee(Trainee):
+    """Trains a clone of a torch net."""
+
+    def __init__(
+        self,
+        net: Any,
+        dtype: str,
+        rule: Rule,
+        objective: Objective,
+        paths: Mapping[str, str] | None = None,
+    ) -> None:
+        copied = runs.clone(net, dtype).train()
+        self._named: dict[str, Any] = {
+            **dict(copied.named_parameters(remove_duplicate=False)),
+            **dict(copied.named_buffers(remove_duplicate=False)),
+        }
+        super().__init__(copied, leaves(copied), dtype, rule, objective, paths)
+
+    def make_updater(self, parameters: dict[str, Any]) -> Updater:
+        return TorchUpdater(parameters, self.rule)
+
+    def parameter(self, key: Key) -> Any:
+        return self._named[self.tensors[key].name]
+
+    def differentiate(self, images: np.ndarray, labels: np.ndarray) -> Arrays:
+        for parameter in self.net.parameters():
+            parameter.grad = None
+        logits = self.forward(torch.from_numpy(images.astype(self.dtype)))
+        logits.retain_grad()
+        each = self.loss(logits, labels)
+        each.sum().backward()
+        return _numpy(logits), _numpy(each), _numpy(logits.grad, logits)
+
+    def gradient(self, key: Key) -> np.ndarray:
+        return _numpy(self.parameter(key).grad, self.parameter(key))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (N, classes)."""
+        return self.net(x)
+
+    def loss(self, logits: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
+        """One loss a sample, (N,)."""
+        return self.objective.losses[Side.TORCH](logits, torch.from_numpy(labels.astype(np.int64)))
+
+    def release(self) -> None:
+        """Nothing is held in a circle but dropout's replaced forward, which holds the trainee."""
+        for leaf in self._leaves:
+            if leaf.kind == "dropout":
+                vars(leaf.block).pop("forward", None)
+
+    def _put(self, key: Key, value: np.ndarray) -> None:
+        with torch.no_grad():
+            self.parameter(key).copy_(torch.from_numpy(value))
+
+    def _replace_dropout(self, leaf: Leaf) -> None:
+        rate = float(leaf.block.p)
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            factor = self._dropout_factor(leaf.path, rate)
+            return x if factor is None else x * torch.from_numpy(factor)
+
+        leaf.block.forward = forward
+
+    def _watch(self, leaf: Leaf, calls: list[Call]) -> None:
+        def note(_: torch.nn.Module, args: Any, out: Any) -> None:
+            several = out if isinstance(out, (tuple, list)) else (out,)
+            calls.append(Call((), tuple(_numpy(y) for y in several)))
+
+        leaf.block.register_forward_hook(note)
+
+
+def _numpy(value: torch.Tensor | None, like: torch.Tensor | None = None) -> np.ndarray:
+    """A copy; zeros for a gradient that nobody computed, which no comparison takes for one."""
+    if value is None:
+        assert like is not None
+        return np.zeros(tuple(like.shape), str(like.dtype).removeprefix("torch."))
+    return value.detach().numpy().copy()
