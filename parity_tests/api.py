@@ -17,8 +17,9 @@ from parity_tests.levels.backward import backward_rows
 from parity_tests.levels.diagnosis.divergences import diagnose
 from parity_tests.levels.forward import forward_rows
 from parity_tests.levels.referee import DidNotRun, Subject
+from parity_tests.levels.structure import structure_rows
 from parity_tests.levels.weights import copy_weights, pairing_map, project_map, weights_rows
-from parity_tests.pairing.structure import Pairing, pair_leaves, structure_rows
+from parity_tests.pairing.align import Pairing, pair_leaves
 from parity_tests.reporting.environment import environment
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Coverage, Row

@@ -20,7 +20,7 @@ from torch import nn
 from parity_tests.backends.base import leaves_of
 from parity_tests.cases.pairs import Case, random_values
 from parity_tests.levels.weights import copy_weights, pairing_map
-from parity_tests.pairing.structure import pair_leaves
+from parity_tests.pairing.align import pair_leaves
 
 __all__ = ["random_case"]
 

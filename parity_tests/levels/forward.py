@@ -16,7 +16,7 @@ from parity_tests.levels.local import local_rows
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import compare
 from parity_tests.numerics.operators.table import operator_of
-from parity_tests.pairing.structure import Pair
+from parity_tests.pairing.align import Pair
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 

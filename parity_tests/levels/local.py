@@ -23,7 +23,7 @@ from parity_tests.numerics.compare import EXACT, Verdict, compare
 from parity_tests.numerics.operators.cases import Scales
 from parity_tests.numerics.operators.table import tolerance
 from parity_tests.numerics.scales import scales_of
-from parity_tests.pairing.structure import Pair
+from parity_tests.pairing.align import Pair
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 

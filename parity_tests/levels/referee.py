@@ -27,7 +27,7 @@ from parity_tests.backends.runs import (
 )
 from parity_tests.backends.torch import runs as torch_side
 from parity_tests.numerics.operators.table import operator_of
-from parity_tests.pairing.structure import Pairing
+from parity_tests.pairing.align import Pairing
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["DidNotRun", "Subject", "along", "attempt"]

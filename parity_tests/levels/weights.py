@@ -23,7 +23,7 @@ from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.leaves import Leaf, Tensor
 from parity_tests.backends.runs import NET
 from parity_tests.numerics.compare import bits_equal
-from parity_tests.pairing.structure import Pairing
+from parity_tests.pairing.align import Pairing
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Status
 

@@ -22,7 +22,7 @@ from parity_tests.faults.self_test import compare, named, self_test
 from parity_tests.levels import backward, local, weights
 from parity_tests.levels.referee import Subject
 from parity_tests.numerics.compare import Verdict
-from parity_tests.pairing.structure import Pair, Pairing
+from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level, Status
 

@@ -16,7 +16,7 @@ from parity_tests.backends.base import leaves_of
 from parity_tests.cases.pairs import Case, project_case, random_values
 from parity_tests.faults.base import Detection, first_detection
 from parity_tests.levels.weights import copy_weights, pairing_map
-from parity_tests.pairing.structure import pair_leaves
+from parity_tests.pairing.align import pair_leaves
 
 __all__ = [
     "Plant", "edited", "exchanged", "in_model", "in_pair", "plain_case", "replaced", "turned",

@@ -29,7 +29,7 @@ from parity_tests.levels.local import upstream_for
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.numerics.reference import reference_value
-from parity_tests.pairing.structure import Pair
+from parity_tests.pairing.align import Pair
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status

@@ -12,7 +12,7 @@ from parity_tests.levels.diagnosis.hypotheses import SLACK, close
 from parity_tests.levels.referee import DidNotRun, attempt
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.numerics.reference import reference_value
-from parity_tests.pairing.structure import Pair, Pairing
+from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Side
 

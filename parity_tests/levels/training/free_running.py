@@ -17,7 +17,7 @@ from parity_tests.backends.training import Key, Stages, State
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.trials import Trial
 from parity_tests.numerics.compare import UNIT, compare
-from parity_tests.pairing.structure import Pairing
+from parity_tests.pairing.align import Pairing
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 

@@ -33,7 +33,7 @@ from parity_tests.levels.data import data_rows
 from parity_tests.levels.training.envelope import noise_of, one_ulp, shake
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, bits_equal, compare
 from parity_tests.numerics.operators.table import tolerance
-from parity_tests.pairing.structure import pair_leaves
+from parity_tests.pairing.align import pair_leaves
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status

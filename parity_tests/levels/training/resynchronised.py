@@ -30,7 +30,7 @@ from parity_tests.levels.training.trials import Trial
 from parity_tests.numerics.compare import compare
 from parity_tests.numerics.operators.table import tolerance
 from parity_tests.numerics.update_rules import Update
-from parity_tests.pairing.structure import pair_leaves
+from parity_tests.pairing.align import pair_leaves
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 

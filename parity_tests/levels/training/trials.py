@@ -25,7 +25,7 @@ from parity_tests.backends.training import Batch, MakeTrainee
 from parity_tests.cases.pairs import project_case
 from parity_tests.levels.weights import copy_weights, pairing_map, project_map
 from parity_tests.numerics.update_rules import Rule, legible
-from parity_tests.pairing.structure import Pairing, pair_leaves
+from parity_tests.pairing.align import Pairing, pair_leaves
 from parity_tests.reporting.verdicts import Side
 from torch_ref.models.layers import MXBatchNorm2d
 from torch_ref.training.losses import loss_for as torch_loss_for

@@ -23,7 +23,7 @@ from parity_tests.levels.artefacts.exported import (
 from parity_tests.levels.artefacts.files import exported_rows
 from parity_tests.levels.artefacts.hybridized import artefacts_rows
 from parity_tests.levels.referee import Subject
-from parity_tests.pairing.structure import pair_leaves
+from parity_tests.pairing.align import pair_leaves
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.table import table

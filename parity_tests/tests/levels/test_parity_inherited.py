@@ -16,7 +16,7 @@ from parity_tests.backends.runs import NET, Objective
 from parity_tests.cases.pairs import project_case
 from parity_tests.levels.envelope import forward_envelope
 from parity_tests.levels.referee import Subject
-from parity_tests.pairing.structure import pair_leaves
+from parity_tests.pairing.align import pair_leaves
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Side
 

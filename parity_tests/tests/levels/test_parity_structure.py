@@ -8,7 +8,8 @@ from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
 from parity_tests.backends.base import leaves_of
-from parity_tests.pairing.structure import Pairing, pair_leaves, structure_rows
+from parity_tests.levels.structure import structure_rows
+from parity_tests.pairing.align import Pairing, pair_leaves
 from parity_tests.reporting.rows import Row
 
 

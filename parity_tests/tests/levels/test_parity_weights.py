@@ -18,7 +18,7 @@ from parity_tests.levels.weights import (
     project_map,
     weights_rows,
 )
-from parity_tests.pairing.structure import Pairing, pair_leaves
+from parity_tests.pairing.align import Pairing, pair_leaves
 from parity_tests.reporting.rows import Row
 
 Arrays = dict[str, np.ndarray]

@@ -27,6 +27,7 @@ from parity_tests.backends.torch import runs as torch_side
 from parity_tests.cases.pairs import random_values
 from parity_tests.faults.kinds.pairs import plain_case
 from parity_tests.levels.local import mode_of, upstream_for
+from parity_tests.levels.structure import structure_rows
 from parity_tests.levels.weights import copy_weights, pairing_map
 from parity_tests.numerics.compare import Mismatch, compare
 from parity_tests.numerics.operators.cases import ScaleCase, Scales
@@ -40,7 +41,7 @@ from parity_tests.numerics.operators.table import (
 )
 from parity_tests.numerics.reference import reference_value
 from parity_tests.numerics.scales import scales_of
-from parity_tests.pairing.structure import pair_leaves, structure_rows
+from parity_tests.pairing.align import pair_leaves
 from parity_tests.reporting.verdicts import Level, Side, Status
 from torch_ref.models.layers import MXBatchNorm2d
 from torch_ref.models.lenet5 import RBFOutput, ScaledTanh, TableConv2D, TrainableSubsampling

@@ -1,4 +1,4 @@
-"""Level structure: pairs the leaves of two nets one to one, in order, and says where they differ.
+"""Pairs the leaves of two nets one to one, in order, and says where two of a pair differ.
 
 The pairing is the cheapest alignment of the two lists (Needleman and Wunsch 1970), so that one
 missing leaf is reported as that leaf, and not as a difference at every leaf after it.
@@ -15,10 +15,8 @@ import numpy as np
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET
 from parity_tests.numerics.operators.table import operator_of
-from parity_tests.reporting.rows import Coverage, Row
-from parity_tests.reporting.verdicts import Level, Side, Status
 
-__all__ = ["Pair", "Pairing", "pair_leaves", "structure_rows"]
+__all__ = ["Pair", "Pairing", "differences", "pair_leaves"]
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,10 @@ def _same_shapes(gluon: Leaf, torch: Leaf) -> bool:
     }
 
 
-def _price(gluon: Leaf, torch: Leaf) -> float:
+def _pair_cost(gluon: Leaf, torch: Leaf) -> float:
     """What it costs to pair two leaves; leaving both alone costs 2."""
     if gluon.kind == torch.kind:
-        return 0.25 * (not _same_shapes(gluon, torch)) + 0.1 * bool(_differences(gluon, torch))
+        return 0.25 * (not _same_shapes(gluon, torch)) + 0.1 * bool(differences(gluon, torch))
     if Pair(gluon, torch)._unknown:
         return 0.5
     if _absorbed(gluon) or _absorbed(torch):
@@ -82,23 +80,23 @@ def _price(gluon: Leaf, torch: Leaf) -> float:
 def pair_leaves(gluon: Sequence[Leaf], torch: Sequence[Leaf]) -> Pairing:
     """The cheapest pairing that keeps both orders."""
     cost = np.zeros((len(gluon) + 1, len(torch) + 1))
-    cost[1:, 0] = np.cumsum([_lonely(leaf) for leaf in gluon])
-    cost[0, 1:] = np.cumsum([_lonely(leaf) for leaf in torch])
+    cost[1:, 0] = np.cumsum([_alone_cost(leaf) for leaf in gluon])
+    cost[0, 1:] = np.cumsum([_alone_cost(leaf) for leaf in torch])
     for i, left in enumerate(gluon, 1):
         for j, right in enumerate(torch, 1):
             cost[i, j] = min(
-                cost[i - 1, j - 1] + _price(left, right),
-                cost[i - 1, j] + _lonely(left),
-                cost[i, j - 1] + _lonely(right),
+                cost[i - 1, j - 1] + _pair_cost(left, right),
+                cost[i - 1, j] + _alone_cost(left),
+                cost[i, j - 1] + _alone_cost(right),
             )
     pairing = Pairing()
     i, j = len(gluon), len(torch)
     while i or j:
-        if i and j and cost[i, j] == cost[i - 1, j - 1] + _price(gluon[i - 1], torch[j - 1]):
+        if i and j and cost[i, j] == cost[i - 1, j - 1] + _pair_cost(gluon[i - 1], torch[j - 1]):
             i, j = i - 1, j - 1
             pairing.steps.append((gluon[i], torch[j]))
             pairing.pairs.append(Pair(gluon[i], torch[j]))
-        elif i and cost[i, j] == cost[i - 1, j] + _lonely(gluon[i - 1]):
+        elif i and cost[i, j] == cost[i - 1, j] + _alone_cost(gluon[i - 1]):
             i -= 1
             pairing.steps.append((gluon[i], None))
             pairing.alone.append(gluon[i])
@@ -115,112 +113,24 @@ def _absorbed(leaf: Leaf) -> bool:
     return operator_of(leaf.family).absorbed
 
 
-def _lonely(leaf: Leaf) -> float:
+def _alone_cost(leaf: Leaf) -> float:
     return 0.05 if _absorbed(leaf) else 1.0
 
 
-def structure_rows(pairing: Pairing) -> tuple[list[Row], Coverage]:
-    """One row for every leaf that agrees, and one for every single difference."""
-    rows: list[Row] = []
-    coverage = Coverage()
-    before = ""
-    for gluon, torch in pairing.steps:
-        if gluon is None or torch is None:
-            row = _alone(gluon or torch, before)  # type: ignore[arg-type]
-            if row.status != Status.NOTE:
-                coverage.expect("leaves", f"{row.path or NET} ({(gluon or torch).side})")  # type: ignore[union-attr]
-            rows.append(row)
-            continue
-        before = torch.path
-        path = torch.path or NET
-        coverage.expect("leaves", path)
-        coverage.done("leaves", path)
-        found = [
-            _row(path, q, f"Gluon has {a}, torch has {b}") for q, a, b in _differences(gluon, torch)
-        ]
-        counts = {leaf.side: sum(t.size for t in leaf.tensors.values()) for leaf in (gluon, torch)}
-        if not Pair(gluon, torch).comparable and gluon.kind != torch.kind:
-            found.insert(0, _row(path, "kind", f"Gluon has {gluon}, torch has {torch}"))
-        elif gluon.kind != torch.kind:
-            rows.append(
-                Row(
-                    level=Level.STRUCTURE,
-                    path=path,
-                    quantity="kind",
-                    status=Status.NOTE,
-                    detail=f"{gluon} is taken for {torch}",
-                )
-            )
-        if counts[Side.GLUON] != counts[Side.TORCH]:
-            found.append(
-                _row(
-                    path,
-                    "parameter count",
-                    f"Gluon has {counts[Side.GLUON]}, torch has {counts[Side.TORCH]}",
-                )
-            )
-        compared = 2 + len(gluon.hyper) + 3 * len(gluon.tensors)
-        rows.extend(
-            found
-            or [
-                Row(
-                    level=Level.STRUCTURE,
-                    path=path,
-                    quantity="leaf",
-                    status=Status.OK,
-                    compared=compared,
-                )
-            ]
-        )
-    return rows, coverage
-
-
-def _row(path: str, quantity: str, detail: str) -> Row:
-    return Row(
-        level=Level.STRUCTURE,
-        path=path,
-        quantity=quantity,
-        status=Status.DIVERGED,
-        detail=detail,
-        compared=1,
-    )
-
-
-def _alone(leaf: Leaf, before: str) -> Row:
-    after = f"after {before}" if before else "at the start"
-    detail = f"{leaf} is in {'Gluon' if leaf.side == Side.GLUON else 'torch'} only, {after}"
-    if operator_of(leaf.family).absorbed:
-        return Row(
-            level=Level.STRUCTURE,
-            path=leaf.path,
-            quantity="leaf",
-            status=Status.NOTE,
-            detail=f"{detail}; it moves no value",
-        )
-    return Row(
-        level=Level.STRUCTURE,
-        path=leaf.path,
-        quantity="leaf",
-        status=Status.DIVERGED,
-        detail=detail,
-        compared=1,
-    )
-
-
-def _differences(gluon: Leaf, torch: Leaf) -> list[tuple[str, object, object]]:
+def differences(gluon: Leaf, torch: Leaf) -> list[tuple[str, object, object]]:
     """(quantity, Gluon's, torch's) for every hyper-parameter and tensor that differs."""
-    found: list[tuple[str, object, object]] = []
+    different: list[tuple[str, object, object]] = []
     shared = gluon.hyper.keys() & torch.hyper.keys()
     names = shared if gluon.family == "custom" else gluon.hyper.keys() | torch.hyper.keys()
     if gluon.kind == torch.kind:
         for name in sorted(names):
             a, b = gluon.hyper.get(name, "none"), torch.hyper.get(name, "none")
             if not _equal(name, a, b):
-                found.append((name, a, b))
+                different.append((name, a, b))
     for role in sorted(gluon.tensors.keys() | torch.tensors.keys()):
         a, b = gluon.tensors.get(role), torch.tensors.get(role)
         if a is None or b is None:
-            found.append((role, "one" if a else "none", "one" if b else "none"))
+            different.append((role, "one" if a else "none", "one" if b else "none"))
             continue
         for quantity, left, right in (
             (f"{role} shape", a.shape, b.shape),
@@ -228,8 +138,8 @@ def _differences(gluon: Leaf, torch: Leaf) -> list[tuple[str, object, object]]:
             (f"{role} trainable", a.trainable, b.trainable),
         ):
             if left != right:
-                found.append((quantity, left, right))
-    return found
+                different.append((quantity, left, right))
+    return different
 
 
 def _equal(name: str, a: object, b: object) -> bool:
