@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET
 from parity_tests.numerics.operators.table import operator_of
@@ -18,83 +20,58 @@ def structure_rows(pairing: Pairing) -> tuple[list[Row], Coverage]:
     coverage = Coverage()
     before = ""
     for gluon, torch in pairing.steps:
-        if gluon is None or torch is None:
-            row = _alone(gluon or torch, before)  # type: ignore[arg-type]
-            if row.status != Status.NOTE:
-                coverage.expect("leaves", f"{row.path or NET} ({(gluon or torch).side})")  # type: ignore[union-attr]
-            rows.append(row)
+        if gluon is not None and torch is not None:
+            before = torch.path
+            path = torch.path or NET
+            coverage.expect("leaves", path)
+            coverage.done("leaves", path)
+            rows += _pair_rows(path, Pair(gluon, torch))
             continue
-        before = torch.path
-        path = torch.path or NET
-        coverage.expect("leaves", path)
-        coverage.done("leaves", path)
-        found = [
-            _row(path, q, f"Gluon has {a}, torch has {b}") for q, a, b in differences(gluon, torch)
-        ]
-        counts = {leaf.side: sum(t.size for t in leaf.tensors.values()) for leaf in (gluon, torch)}
-        if not Pair(gluon, torch).comparable and gluon.kind != torch.kind:
-            found.insert(0, _row(path, "kind", f"Gluon has {gluon}, torch has {torch}"))
-        elif gluon.kind != torch.kind:
-            rows.append(
-                Row(
-                    level=Level.STRUCTURE,
-                    path=path,
-                    quantity="kind",
-                    status=Status.NOTE,
-                    detail=f"{gluon} is taken for {torch}",
-                )
-            )
-        if counts[Side.GLUON] != counts[Side.TORCH]:
-            found.append(
-                _row(
-                    path,
-                    "parameter count",
-                    f"Gluon has {counts[Side.GLUON]}, torch has {counts[Side.TORCH]}",
-                )
-            )
-        compared = 2 + len(gluon.hyper) + 3 * len(gluon.tensors)
-        rows.extend(
-            found
-            or [
-                Row(
-                    level=Level.STRUCTURE,
-                    path=path,
-                    quantity="leaf",
-                    status=Status.OK,
-                    compared=compared,
-                )
-            ]
-        )
+        leaf = gluon or torch
+        assert leaf is not None  # a step has one side at least
+        row = _alone_row(leaf, before)
+        if row.status != Status.NOTE:
+            coverage.expect("leaves", f"{row.path or NET} ({leaf.side})")
+        rows.append(row)
     return rows, coverage
 
 
-def _row(path: str, quantity: str, detail: str) -> Row:
+def _pair_rows(path: str, pair: Pair) -> Iterator[Row]:
+    gluon, torch = pair
+    different = [
+        (quantity, f"Gluon has {a}, torch has {b}") for quantity, a, b in differences(gluon, torch)
+    ]
+    if gluon.kind != torch.kind:
+        if pair.comparable:
+            yield _row(path, "kind", f"{gluon} is taken for {torch}", Status.NOTE, compared=0)
+        else:
+            different.insert(0, ("kind", f"Gluon has {gluon}, torch has {torch}"))
+    ours, theirs = (sum(t.size for t in leaf.tensors.values()) for leaf in pair)
+    if ours != theirs:
+        different.append(("parameter count", f"Gluon has {ours}, torch has {theirs}"))
+    for quantity, detail in different:
+        yield _row(path, quantity, detail)
+    if not different:
+        compared = 2 + len(gluon.hyper) + 3 * len(gluon.tensors)
+        yield _row(path, "leaf", "", Status.OK, compared=compared)
+
+
+def _alone_row(leaf: Leaf, before: str) -> Row:
+    after = f"after {before}" if before else "at the start"
+    detail = f"{leaf} is in {'Gluon' if leaf.side == Side.GLUON else 'torch'} only, {after}"
+    if operator_of(leaf.family).absorbed:
+        return _row(leaf.path, "leaf", f"{detail}; it moves no value", Status.NOTE, compared=0)
+    return _row(leaf.path, "leaf", detail)
+
+
+def _row(
+    path: str, quantity: str, detail: str, status: Status = Status.DIVERGED, compared: int = 1
+) -> Row:
     return Row(
         level=Level.STRUCTURE,
         path=path,
         quantity=quantity,
-        status=Status.DIVERGED,
+        status=status,
         detail=detail,
-        compared=1,
-    )
-
-
-def _alone(leaf: Leaf, before: str) -> Row:
-    after = f"after {before}" if before else "at the start"
-    detail = f"{leaf} is in {'Gluon' if leaf.side == Side.GLUON else 'torch'} only, {after}"
-    if operator_of(leaf.family).absorbed:
-        return Row(
-            level=Level.STRUCTURE,
-            path=leaf.path,
-            quantity="leaf",
-            status=Status.NOTE,
-            detail=f"{detail}; it moves no value",
-        )
-    return Row(
-        level=Level.STRUCTURE,
-        path=leaf.path,
-        quantity="leaf",
-        status=Status.DIVERGED,
-        detail=detail,
-        compared=1,
+        compared=compared,
     )
