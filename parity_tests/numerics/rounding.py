@@ -14,5 +14,5 @@ def mantissa(array: np.ndarray, bits: int, *, away: bool = False) -> np.ndarray:
     half = np.full_like(pattern, 2 ** (22 - bits))
     if not away:
         half += ((pattern >> dropped) & np.uint64(1)) - np.uint64(1)
-    kept = ((pattern + half) >> dropped) << dropped
-    return kept.astype(np.uint32).view(np.float32)
+    rounded = ((pattern + half) >> dropped) << dropped
+    return rounded.astype(np.uint32).view(np.float32)

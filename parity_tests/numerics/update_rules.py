@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Rule", "Update", "as_mxnet_reads", "legible", "updated"]
+__all__ = ["Rule", "Update", "apply_update", "parsable_rate", "parse_as_mxnet_float32"]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -64,7 +64,7 @@ class Update:
     last: float = 0.0  # the rate of the update before; 0 where there was none
 
 
-def as_mxnet_reads(value: float) -> float:
+def parse_as_mxnet_float32(value: float) -> float:
     """The float32 that MXNet's operators make of a Python number.
 
     A number reaches an operator as text. dmlc-core reads that digit by digit in float32, so where
@@ -89,28 +89,28 @@ def as_mxnet_reads(value: float) -> float:
     return math.copysign(float(read), value)
 
 
-def warm(rule: Rule, count: int) -> float:
+def bias_correction(rule: Rule, count: int) -> float:
     """What Adam's bias correction multiplies the rate with; 1 for the other rules."""
     if rule.name != "adam":
         return 1.0
     return math.sqrt(1 - rule.beta2**count) / (1 - rule.beta1**count)
 
 
-def legible(rate: float, rule: Rule, count: int) -> float:
+def parsable_rate(rate: float, rule: Rule, count: int) -> float:
     """The nearest rate below that MXNet reads as float32 would round it, for update `count`.
 
     Within a few millionths of `rate`. What a schedule below 1e-4 would otherwise bring in is a
     relative difference of 1e-7 in single updates, which is MXNet's reading and not its rule.
     """
     for _ in range(1000):
-        given = rate * warm(rule, count)
-        if rule.name == "sgd" or as_mxnet_reads(given) == float(np.float32(given)):
+        corrected = rate * bias_correction(rule, count)
+        if rule.name == "sgd" or parse_as_mxnet_float32(corrected) == float(np.float32(corrected)):
             return rate
         rate *= 1 - 2.0**-25
     raise ValueError(f"no rate near {rate} is read by MXNet as it is written")
 
 
-def updated(
+def apply_update(
     rule: Rule, update: Update, weight: np.ndarray, gradient: np.ndarray, slots: Arrays
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The weight ("weight") and the slots after one update, and s of each, in float64.
@@ -121,24 +121,24 @@ def updated(
     old = {name: slots[name].astype(np.float64) for name in rule.slots}
     if rule.name == "adam":
         return _adam(rule, update, w, g, old)
-    read = _read_in_a_list if rule.name == "sgd" else as_mxnet_reads
-    lr, wd, mu = read(update.rate), read(rule.wd), as_mxnet_reads(rule.momentum)
-    g, size = _clipped(g * as_mxnet_reads(1 / update.batch), rule.clip)
+    read = _read_in_a_list if rule.name == "sgd" else parse_as_mxnet_float32
+    lr, wd, mu = read(update.rate), read(rule.wd), parse_as_mxnet_float32(rule.momentum)
+    g, size = _clipped(g * parse_as_mxnet_float32(1 / update.batch), rule.clip)
     if not rule.momentum:
         step, most = -lr * (g + wd * w), lr * (size + wd * np.abs(w))
         return {"weight": w + step}, {"weight": np.abs(w) + most}
-    kept = mu * old["mom"]
-    ahead = kept - lr * (g + wd * w)
-    most = np.abs(kept) + lr * (size + wd * np.abs(w))
+    decayed = mu * old["mom"]
+    ahead = decayed - lr * (g + wd * w)
+    most = np.abs(decayed) + lr * (size + wd * np.abs(w))
     if rule.name == "sgd":
         return {"mom": ahead, "weight": w + ahead}, {"mom": most, "weight": np.abs(w) + most}
-    new = w - kept + (mu + 1) * ahead
-    reach = np.abs(w) + np.abs(kept) + (mu + 1) * most
+    new = w - decayed + (mu + 1) * ahead
+    reach = np.abs(w) + np.abs(decayed) + (mu + 1) * most
     # MXNet 1.9.1 computes the slot a second time, from the weight that it has overwritten.
-    slot = kept - lr * (g + wd * new)
+    slot = decayed - lr * (g + wd * new)
     return (
         {"mom": slot, "weight": new},
-        {"mom": np.abs(kept) + lr * (size + wd * reach), "weight": reach},
+        {"mom": np.abs(decayed) + lr * (size + wd * reach), "weight": reach},
     )
 
 
@@ -150,21 +150,21 @@ def _clipped(g: np.ndarray, clip: float | None) -> tuple[np.ndarray, np.ndarray]
     """g within ±clip, and its scale: what is clipped has the bound's."""
     if clip is None:
         return g, np.abs(g)
-    bound = as_mxnet_reads(clip)
+    bound = parse_as_mxnet_float32(clip)
     return np.clip(g, -bound, bound), np.minimum(np.abs(g), bound)
 
 
 def _adam(
     rule: Rule, update: Update, w: np.ndarray, g: np.ndarray, old: Arrays
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    lr = as_mxnet_reads(update.rate * warm(rule, update.count))
-    beta1, beta2 = as_mxnet_reads(rule.beta1), as_mxnet_reads(rule.beta2)
-    wd, epsilon = as_mxnet_reads(rule.wd), as_mxnet_reads(rule.epsilon)
-    g = g * as_mxnet_reads(1 / update.batch)
+    lr = parse_as_mxnet_float32(update.rate * bias_correction(rule, update.count))
+    beta1, beta2 = parse_as_mxnet_float32(rule.beta1), parse_as_mxnet_float32(rule.beta2)
+    wd, epsilon = parse_as_mxnet_float32(rule.wd), parse_as_mxnet_float32(rule.epsilon)
+    g = g * parse_as_mxnet_float32(1 / update.batch)
     size = np.abs(g) + wd * np.abs(w)
     g = g + wd * w
     if rule.clip is not None:  # decay is added before clipping, and clipped with it
-        bound = as_mxnet_reads(rule.clip)
+        bound = parse_as_mxnet_float32(rule.clip)
         size = np.where(np.abs(g) < bound, size, bound)
         g = np.clip(g, -bound, bound)
     mean = beta1 * old["mean"] + (1 - beta1) * g

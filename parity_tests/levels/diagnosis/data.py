@@ -72,10 +72,12 @@ def explain_labels(ours: np.ndarray, theirs: np.ndarray) -> str:
     """Labels that are counted from another number, or out of step with their images."""
     if ours.shape != theirs.shape:
         return ""
-    found = []
+    explanations = []
     for shift in (1, -1):
         if np.array_equal(ours + shift, theirs):
-            found.append(Explanation("labels off by one", f"torch's are Gluon's {shift:+d}"))
+            explanations.append(Explanation("labels off by one", f"torch's are Gluon's {shift:+d}"))
         if np.array_equal(np.roll(ours, shift), theirs):
-            found.append(Explanation("rolled rows", f"torch's are Gluon's, {shift:+d} images on"))
-    return only_explanation(iter(found))
+            explanations.append(
+                Explanation("rolled rows", f"torch's are Gluon's, {shift:+d} images on")
+            )
+    return only_explanation(iter(explanations))

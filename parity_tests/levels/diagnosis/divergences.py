@@ -106,9 +106,9 @@ def _local(row: Row, pair: Pair, subject: Subject) -> str:
         names = [name for name in right if backward or name.startswith("output")]
         wrong = [side for side, run in runs.items() if not _same(run, right, names, slack)]
         if len(wrong) == 1:
-            found = _faults(pair.torch, call.inputs, train, upstream, runs[wrong[0]], names, slack)
+            faults = _faults(pair.torch, call.inputs, train, upstream, runs[wrong[0]], names, slack)
             name = only_explanation(
-                Explanation(name, f"{_SIDE[wrong[0]]} computes exactly that") for name in found
+                Explanation(name, f"{_SIDE[wrong[0]]} computes exactly that") for name in faults
             )
             if name:
                 return name
@@ -155,14 +155,14 @@ def _faults(
 ) -> Iterator[str]:  # fmt: skip
     """The faults with which the leaf gives all that the wrong side gave."""
     for variant, name in operator_of(leaf.family).faults:
-        made = reference_value(leaf, inputs, train=train, upstream=upstream, fault=variant)
-        if made is None:
+        faulty = reference_value(leaf, inputs, train=train, upstream=upstream, fault=variant)
+        if faulty is None:
             continue
-        asked = [n for n in names if not _idle(n, made, run)]
-        if asked and _same(run, made, asked, slack):
+        compared = [n for n in names if not _idle(n, faulty, run)]
+        if compared and _same(run, faulty, compared, slack):
             yield name
 
 
-def _idle(name: str, made: LeafRun, run: LeafRun) -> bool:
+def _idle(name: str, faulty: LeafRun, run: LeafRun) -> bool:
     """A gradient that neither has, or that is 0 on both sides."""
-    return not made.get(name, np.zeros(1)).any() and not run.get(name, np.zeros(1)).any()
+    return not faulty.get(name, np.zeros(1)).any() and not run.get(name, np.zeros(1)).any()

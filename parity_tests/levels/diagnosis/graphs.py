@@ -14,27 +14,27 @@ __all__ = ["explain_graph"]
 
 def explain_graph(
     quantity: str,
-    made: np.ndarray,
-    wanted: np.ndarray,
+    actual: np.ndarray,
+    expected: np.ndarray,
     inputs: Arrays,
     exchanged: Callable[[], np.ndarray] | None,
 ) -> str:
-    """A name for what the graph `made` of the inputs, where the imperative net gives `wanted`.
+    """A name for the graph's `actual` values, where the imperative net gives `expected`.
 
     `exchanged` runs the imperative net on its inputs in the other order, if it has two.
     """
-    if made.shape != wanted.shape:
+    if actual.shape != expected.shape:
         return ""
     slack = SLACK["float32"]
     if quantity.startswith("output"):
-        if exchanged is not None and close(made, exchanged(), slack):
+        if exchanged is not None and close(actual, exchanged(), slack):
             return "swapped inputs: it is what the other order of the inputs gives"
         x = inputs[0].astype(np.float32)
-        if x.shape == made.shape and close(made, x, slack) and not close(wanted, x, slack):
+        if x.shape == actual.shape and close(actual, x, slack) and not close(expected, x, slack):
             return "missing activation: the graph gives its input back"
     if quantity.endswith("gradient"):
         role = "gradient"
     else:
         role = "output" if quantity.startswith("output") else "weight"
-    text = explained(wanted, made, role=role, slack=0.0 if role == "output" else slack)
+    text = explained(expected, actual, role=role, slack=0.0 if role == "output" else slack)
     return text.replace("Gluon", "the imperative net").replace("torch", "the graph")

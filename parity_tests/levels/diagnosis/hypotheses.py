@@ -39,10 +39,10 @@ class Explanation:
         return f"{self.name}: {self.detail}"
 
 
-def only_explanation(found: Iterator[Explanation]) -> str:
+def only_explanation(explanations: Iterator[Explanation]) -> str:
     """The explanation in words, if there is one and only one."""
     by_name: dict[str, Explanation] = {}
-    for explanation in found:
+    for explanation in explanations:
         by_name.setdefault(explanation.name, explanation)
     names = [name for name in by_name if name not in _GENERAL] or list(by_name)
     if set(names) == {"float16 rounding", "TF32 rounding"}:
@@ -94,11 +94,11 @@ def _all(
     if special:
         yield from special
         return
-    for name, made in rearranged(ours, role):
-        if close(made, theirs, slack):
+    for name, changed in rearranged(ours, role):
+        if close(changed, theirs, slack):
             yield Explanation(name, "Gluon's values so changed are torch's")
-    for name, made in rearranged(theirs, role):
-        if close(made, ours, slack):
+    for name, changed in rearranged(theirs, role):
+        if close(changed, ours, slack):
             yield Explanation(name, "torch's values so changed are Gluon's")
     if ours.ndim > 1 and role not in ("image", "output", "gradient"):
         yield from _permuted(ours, theirs)
@@ -113,10 +113,12 @@ def _all(
 
 def _constants(ours: np.ndarray, theirs: np.ndarray, role: str, kind: str) -> Iterator[Explanation]:
     if kind == "batchnorm" and role.startswith("running"):
-        fresh = float(role == "running_var")
+        initial = float(role == "running_var")
         for side, values in (("Gluon", ours), ("torch", theirs)):
-            if (values == fresh).all():
-                yield Explanation("fresh statistics", f"{side}'s are all {fresh:g}, never trained")
+            if (values == initial).all():
+                yield Explanation(
+                    "fresh statistics", f"{side}'s are all {initial:g}, never trained"
+                )
         return
     for side, values in (("Gluon", ours), ("torch", theirs)):
         if not values.any():

@@ -55,14 +55,14 @@ def explain_stage(row: Row, step: Step) -> str:
 
 
 def _logits(row: Row, step: Step) -> Iterator[Explanation]:
-    slack, made = SLACK[row.dtype], step.stages.logits
+    slack, actual = SLACK[row.dtype], step.stages.logits
     idle = step.subject.run(Side.TORCH, "float64", train=False)
-    if close(made, idle.outputs[0], slack):
+    if close(actual, idle.outputs[0], slack):
         yield Explanation("running statistics in training", "they are those of inference mode")
     if step.earlier is not None and step.earlier.images.shape == step.batch.images.shape:
         subject = replace(step.subject, inputs=(step.earlier.images,), _runs={}, shared={})
         again = subject.run(Side.TORCH, "float64", train=True)
-        if close(made, again.outputs[0], slack):
+        if close(actual, again.outputs[0], slack):
             yield Explanation("repeated batch", "they are those of the images of the step before")
 
 
@@ -73,7 +73,7 @@ def _losses(step: Step, logits: torch.Tensor, labels: np.ndarray) -> torch.Tenso
 
 def _loss(row: Row, step: Step) -> Iterator[Explanation]:
     """Hypotheses on the loss of the side's own logits."""
-    slack, made, labels = SLACK[row.dtype], step.stages.loss, step.batch.labels
+    slack, actual, labels = SLACK[row.dtype], step.stages.loss, step.batch.labels
     logits = torch.from_numpy(step.stages.logits.astype(np.float64))
     classes = logits.shape[-1]
 
@@ -82,54 +82,54 @@ def _loss(row: Row, step: Step) -> Iterator[Explanation]:
 
     right = losses(logits, labels)
     for shift in (1, -1):
-        if close(made, losses(logits, (labels + shift) % classes), slack):
+        if close(actual, losses(logits, (labels + shift) % classes), slack):
             yield Explanation("labels off by one", f"it is that of the labels {shift:+d}")
-    if close(made, losses(logits.softmax(-1), labels), slack):
+    if close(actual, losses(logits.softmax(-1), labels), slack):
         yield Explanation("softmax applied twice", "it is that of the softmax of the logits")
     for name, value in common_activations(logits.numpy()).items():
-        if close(made, losses(torch.from_numpy(value), labels), slack):
+        if close(actual, losses(torch.from_numpy(value), labels), slack):
             yield Explanation("activation before the loss", f"it is that of the logits' {name}")
     uniform = -torch.log_softmax(logits, -1).mean(-1).numpy()
     spread = uniform - right
-    share = float(((made - right) * spread).sum() / (spread * spread).sum())
-    if 1e-4 < share < 1 and close(made, right + share * spread, slack):
+    share = float(((actual - right) * spread).sum() / (spread * spread).sum())
+    if 1e-4 < share < 1 and close(actual, right + share * spread, slack):
         yield Explanation("label smoothing", f"{share:.3g} of the weight is on all classes alike")
-    yield from factor_of(right, made.astype(np.float64), "", slack, len(labels))
+    yield from factor_of(right, actual.astype(np.float64), "", slack, len(labels))
 
 
 def _logit_gradient(row: Row, step: Step) -> Iterator[Explanation]:
     logits = torch.from_numpy(step.stages.logits.astype(np.float64)).requires_grad_()
     _losses(step, logits, step.batch.labels).sum().backward()
     assert logits.grad is not None
-    made = step.stages.logit_gradient.astype(np.float64)
+    actual = step.stages.logit_gradient.astype(np.float64)
     batch = len(step.batch.labels)
-    yield from factor_of(logits.grad.numpy(), made, "", SLACK[row.dtype], batch)
+    yield from factor_of(logits.grad.numpy(), actual, "", SLACK[row.dtype], batch)
 
 
 def _gradient(row: Row, step: Step) -> Iterator[Explanation]:
     role = row.quantity.removesuffix(" gradient")
     key, slack = (row.path, role), SLACK[row.dtype]
     right: Any = step.led.named_gradients().get((row.path, 0, row.quantity))
-    made = step.stages.gradients[key].astype(np.float64)
+    actual = step.stages.gradients[key].astype(np.float64)
     if right is None:
         return
-    if not made.any():
+    if not actual.any():
         yield Explanation("stopped gradient", "it is all 0")
         return
     earlier = step.gradients.get(key)
-    if earlier is not None and close(made, right + earlier, slack):
+    if earlier is not None and close(actual, right + earlier, slack):
         yield Explanation("gradient accumulated", "that of the step before is still in it")
-    yield from factor_of(right, made, "", slack, len(step.batch.labels))
+    yield from factor_of(right, actual, "", slack, len(step.batch.labels))
 
 
 def _buffer(row: Row, step: Step) -> Iterator[Explanation]:
     key, slack = (row.path, row.quantity), SLACK[row.dtype]
     old = step.before.buffers[key].astype(np.float64)
-    made = step.stages.after.buffers[key].astype(np.float64)
+    actual = step.stages.after.buffers[key].astype(np.float64)
     right: Any = step.run.named_buffers()[row.path, 0, row.quantity]
     pair = next(p for p in step.subject.pairing.pairs if p.torch.path == row.path)
     kept: Any = pair.torch.hyper.get("kept")
-    if np.array_equal(made, old):
+    if np.array_equal(actual, old):
         yield Explanation("update missed", "it is what it was before the step")
         return
     if pair.torch.kind != "batchnorm" or kept is None:
@@ -138,7 +138,7 @@ def _buffer(row: Row, step: Step) -> Iterator[Explanation]:
     new = (right - old * (1 - share)) / share
     x = step.run.calls[row.path][0].inputs[0]
     count = x.size // x.shape[1]
-    nearer = float(np.abs(made - right).max()) / 8
+    nearer = float(np.abs(actual - right).max()) / 8
     for name, detail, value in (
         ("variance ratio n/(n−1)", f"the variance is {count}/{count - 1} times the batch's",
          old + share * (new * count / max(1, count - 1) - old)),
@@ -151,7 +151,7 @@ def _buffer(row: Row, step: Step) -> Iterator[Explanation]:
     ):  # fmt: skip
         if name.startswith("variance") and row.quantity != "running_var":
             continue
-        if close(made, value, slack) and float(np.abs(made - value).max()) <= nearer:
+        if close(actual, value, slack) and float(np.abs(actual - value).max()) <= nearer:
             yield Explanation(name, detail)
-    apart = np.abs(made - right) > slack * np.abs(right).max()
-    yield from single_value(made, right, apart)
+    apart = np.abs(actual - right) > slack * np.abs(right).max()
+    yield from single_value(actual, right, apart)

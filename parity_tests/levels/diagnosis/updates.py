@@ -11,7 +11,13 @@ import numpy as np
 
 from parity_tests.levels.diagnosis.hypotheses import Explanation, only_explanation, single_value
 from parity_tests.numerics.compare import UNIT
-from parity_tests.numerics.update_rules import Rule, Update, as_mxnet_reads, updated, warm
+from parity_tests.numerics.update_rules import (
+    Rule,
+    Update,
+    apply_update,
+    bias_correction,
+    parse_as_mxnet_float32,
+)
 
 __all__ = ["explain_rates", "explain_update"]
 
@@ -28,7 +34,7 @@ def explain_update(
 
     `stage` is the slot, or "weight", whose value is not the rule's.
     """
-    expected, sizes = updated(rule, update, before["weight"], gradient, before)
+    expected, sizes = apply_update(rule, update, before["weight"], gradient, before)
     dtype = str(before["weight"].dtype)
     bound = 16 * UNIT[dtype] * sizes[stage]
     apart = np.abs(after[stage].astype(np.float64) - expected[stage]) > bound
@@ -39,19 +45,19 @@ def explain_update(
         return one
     return only_explanation(
         Explanation(name, detail)
-        for name, detail, made in _variants(rule, update, before, gradient)
+        for name, detail, variant in _variants(rule, update, before, gradient)
         if all(
-            _reached(after[s], made[s], before[s], expected[s], dtype)
+            _reached(after[s], variant[s], before[s], expected[s], dtype)
             for s in (*rule.slots, "weight")
         )
     )
 
 
 def _reached(
-    after: np.ndarray, made: np.ndarray, before: np.ndarray, expected: np.ndarray, dtype: str
+    after: np.ndarray, variant: np.ndarray, before: np.ndarray, expected: np.ndarray, dtype: str
 ) -> bool:
     """Whether a variant takes the step that was taken, and takes it better than the rule."""
-    distance = float(np.abs(after.astype(np.float64) - made).max())
+    distance = float(np.abs(after.astype(np.float64) - variant).max())
     step = float(np.abs(after.astype(np.float64) - before).max())
     largest = max(float(np.abs(before).max()), step)
     own = float(np.abs(after.astype(np.float64) - expected).max())
@@ -66,7 +72,7 @@ def _variants(
     rule: Rule, update: Update, before: Arrays, gradient: np.ndarray
 ) -> Iterator[_Variant]:
     def run(changed: Rule, now: Update = update, g: np.ndarray = gradient) -> dict[str, np.ndarray]:
-        return updated(changed, now, before["weight"], g, before)[0]
+        return apply_update(changed, now, before["weight"], g, before)[0]
 
     if update.batch > 1:
         detail = f"the gradient is not divided by {update.batch}"
@@ -90,27 +96,29 @@ def _variants(
         yield from _of_sgd(rule, update, before, gradient, run)
 
 
-def _of_adam(rule: Rule, update: Update, before: Arrays, made: Any) -> Iterator[_Variant]:
+def _of_adam(rule: Rule, update: Update, before: Arrays, run: Any) -> Iterator[_Variant]:
     t = update.count
     late = rule.epsilon * math.sqrt(1 - rule.beta2**t)
     yield ("eps placement", "epsilon is added after the bias correction",
-           made(replace(rule, epsilon=late)))  # fmt: skip
-    slow = replace(update, rate=update.rate / warm(rule, t))
-    yield "no bias correction", "the rate is not corrected for the count", made(rule, slow)
+           run(replace(rule, epsilon=late)))  # fmt: skip
+    slow = replace(update, rate=update.rate / bias_correction(rule, t))
+    yield "no bias correction", "the rate is not corrected for the count", run(rule, slow)
     for count in (t - 1, t + 1):
         if count > 0:
-            wrong = replace(update, rate=update.rate / warm(rule, t) * warm(rule, count))
+            wrong = replace(
+                update, rate=update.rate / bias_correction(rule, t) * bias_correction(rule, count)
+            )
             detail = f"the correction is that of update {count}, not {t}"
-            yield "step count off by one", detail, made(rule, wrong)
+            yield "step count off by one", detail, run(rule, wrong)
     if rule.wd:
-        plain = made(replace(rule, wd=0.0))
+        plain = run(replace(rule, wd=0.0))
         decay = update.rate * rule.wd * before["weight"].astype(np.float64)
         detail = "w·lr·wd is taken from the weight, and not added to the gradient"
         yield "decoupled weight decay", detail, {**plain, "weight": plain["weight"] - decay}
 
 
 def _of_sgd(
-    rule: Rule, update: Update, before: Arrays, gradient: np.ndarray, made: Any
+    rule: Rule, update: Update, before: Arrays, gradient: np.ndarray, run: Any
 ) -> Iterator[_Variant]:
     w = before["weight"].astype(np.float64)
     if rule.clip is not None and rule.wd:
@@ -119,32 +127,32 @@ def _of_sgd(
         detail = "wd·w is clipped together with the gradient"
         yield (
             "decay added before clipping", detail,
-            made(replace(rule, wd=0.0, clip=None), g=clipped),
+            run(replace(rule, wd=0.0, clip=None), g=clipped),
         )  # fmt: skip
     if not rule.momentum:
         return
     if rule.name == "nag":
         yield (
             "momentum without Nesterov", "the step is the slot's own",
-            made(replace(rule, name="sgd")),
+            run(replace(rule, name="sgd")),
         )  # fmt: skip
-        right = made(rule)
-        lr, mu = as_mxnet_reads(update.rate), as_mxnet_reads(rule.momentum)
+        right = run(rule)
+        lr, mu = parse_as_mxnet_float32(update.rate), parse_as_mxnet_float32(rule.momentum)
         g = gradient.astype(np.float64) / update.batch + rule.wd * w
         slot = mu * before["mom"].astype(np.float64) - lr * g
         detail = "MXNet 1.9.1 computes the slot again from the new weight, this does not"
         yield "NAG slot from the old weight", detail, {**right, "mom": slot}
         return
-    right = made(rule)
-    kept = as_mxnet_reads(rule.momentum) * before["mom"].astype(np.float64)
+    right = run(rule)
+    decayed = parse_as_mxnet_float32(rule.momentum) * before["mom"].astype(np.float64)
     if update.last and update.last != update.rate:
-        mom = kept * (update.rate / update.last) + (right["mom"] - kept)
+        mom = decayed * (update.rate / update.last) + (right["mom"] - decayed)
         detail = f"the slot follows the rate, from {update.last:.6g} to {update.rate:.6g}"
         yield "learning rate outside the slot", detail, {"mom": mom, "weight": w + mom}
     if update.count == 1:
         return  # a smaller rate would look the same; dampening spares the first step
     for weight in (0.1, 0.9, 0.5, 1 - rule.momentum):
-        mom = kept + weight * (right["mom"] - kept)
+        mom = decayed + weight * (right["mom"] - decayed)
         detail = f"the gradient enters with {weight:.3g} of its weight: dampening {1 - weight:.3g}"
         yield "dampening", detail, {"mom": mom, "weight": w + mom}
 

@@ -23,7 +23,7 @@ from parity_tests.levels.optimizer.tensors import SHAPES, first_weights, gradien
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.numerics.compare import compare
 from parity_tests.numerics.operators.table import tolerance
-from parity_tests.numerics.update_rules import Rule, Update, legible, updated
+from parity_tests.numerics.update_rules import Rule, Update, apply_update, parsable_rate
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side
@@ -62,7 +62,7 @@ class Course:
             )
             for step in range(steps)
         ]
-        return [legible(rate, self.rule, count) for count, rate in enumerate(rates, 1)]
+        return [parsable_rate(rate, self.rule, count) for count, rate in enumerate(rates, 1)]
 
 
 COURSES = (
@@ -223,7 +223,7 @@ def judged_update(
     `before` and `after` hold the slots by name and the "weight". Quantities are `ROLE mom`, …,
     and `ROLE` itself for the weight, or "weight" without a role.
     """
-    expected, sizes = updated(rule, update, before["weight"], gradient, before)
+    expected, sizes = apply_update(rule, update, before["weight"], gradient, before)
     dtype = str(before["weight"].dtype)
     for stage in (*rule.slots, "weight"):
         verdict = compare(

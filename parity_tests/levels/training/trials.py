@@ -24,7 +24,7 @@ from parity_tests.backends.runs import Objective
 from parity_tests.backends.training import Batch, MakeTrainee
 from parity_tests.cases.pairs import project_case
 from parity_tests.levels.weights import copy_weights, pairing_map, project_map
-from parity_tests.numerics.update_rules import Rule, legible
+from parity_tests.numerics.update_rules import Rule, parsable_rate
 from parity_tests.pairing.align import Pairing, pair_leaves
 from parity_tests.reporting.verdicts import Side
 from torch_ref.models.layers import MXBatchNorm2d
@@ -154,7 +154,7 @@ def _rate(config: TrainConfig, rule: Rule, step: int, steps: int) -> float:
         config.lr, config.schedule, step, steps, step_every=max(1, steps // 3),
         warmup_steps=steps // 10 if config.warmup_epochs else 0,
     )  # fmt: skip
-    return legible(rate, rule, step + 1)
+    return parsable_rate(rate, rule, step + 1)
 
 
 def _images(

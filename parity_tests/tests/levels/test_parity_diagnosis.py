@@ -18,7 +18,7 @@ from parity_tests.levels.diagnosis.updates import explain_update
 from parity_tests.numerics.operators.table import OPERATORS
 from parity_tests.numerics.reference import reference_value
 from parity_tests.numerics.rounding import mantissa
-from parity_tests.numerics.update_rules import Rule, Update, updated
+from parity_tests.numerics.update_rules import Rule, Update, apply_update
 
 GENERATOR = np.random.default_rng(3)
 W = GENERATOR.standard_normal((6, 6)).astype(np.float32)
@@ -131,7 +131,7 @@ def test_an_update_at_random_has_no_name(rule: Rule) -> None:
     before = {"weight": W, **{slot: np.abs(W) * 0.01 for slot in rule.slots}}
     gradient = generator.standard_normal(W.shape).astype(np.float32)
     update = Update(0.1, 4, 3, 0.2)
-    right, _ = updated(rule, update, W, gradient, before)
+    right, _ = apply_update(rule, update, W, gradient, before)
     after = {
         name: (value * (1 + 1e-3 * generator.standard_normal(W.shape))).astype(np.float32)
         for name, value in right.items()

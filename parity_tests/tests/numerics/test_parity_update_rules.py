@@ -12,7 +12,7 @@ import torch
 
 from parity_tests.backends.gluon.optimizer import GluonUpdater
 from parity_tests.backends.torch.optimizer import TorchUpdater, torch_optimizer, torchs_own
-from parity_tests.numerics.update_rules import Rule, as_mxnet_reads, legible
+from parity_tests.numerics.update_rules import Rule, parsable_rate, parse_as_mxnet_float32
 
 # Numbers that float32 holds exactly, so that float64 shows the difference of the rules alone.
 W = np.array([1.0, -2.0, 0.5, 3.0])
@@ -179,7 +179,7 @@ def test_mxnet_misreads_numbers_with_an_exponent() -> None:
     """Below 1e-4 Python writes an exponent, and 3 such rates in 10 are read up to 2 units off."""
     rates = 10 ** np.random.default_rng(0).uniform(-12, 2, 300)
     read = np.array([_read("nag", rate) for rate in rates])
-    np.testing.assert_array_equal(read, [as_mxnet_reads(rate) for rate in rates])
+    np.testing.assert_array_equal(read, [parse_as_mxnet_float32(rate) for rate in rates])
     rounded = rates.astype(np.float32).astype(np.float64)
     off = np.abs(read / rounded - 1)
     assert 0.1 < np.mean(off[rates < 1e-4] > 0) < 0.5
@@ -187,8 +187,8 @@ def test_mxnet_misreads_numbers_with_an_exponent() -> None:
     assert not off[(rates > 1e-4) & (rates < 1)].any()
     # the aggregated SGD takes its rates in a list, which another parser reads
     np.testing.assert_array_equal([_read("sgd", rate) for rate in rates], rounded)
-    assert as_mxnet_reads(-0.25) == -0.25
-    assert as_mxnet_reads(0) == 0
+    assert parse_as_mxnet_float32(-0.25) == -0.25
+    assert parse_as_mxnet_float32(0) == 0
 
 
 def test_the_mirror_reads_numbers_with_an_exponent_as_they_are() -> None:
@@ -199,11 +199,15 @@ def test_the_mirror_reads_numbers_with_an_exponent_as_they_are() -> None:
     pair = Beside(rule, torch_optimizer)
     pair.step(G, rate)
     ours, theirs = pair.slots("mom")
-    near(ours / theirs - 1, np.full(4, as_mxnet_reads(rate) / float(np.float32(rate)) - 1), 1e-6)
-    near_by = legible(rate, rule, 1)
+    near(
+        ours / theirs - 1,
+        np.full(4, parse_as_mxnet_float32(rate) / float(np.float32(rate)) - 1),
+        1e-6,
+    )
+    near_by = parsable_rate(rate, rule, 1)
     assert not _misread(near_by)
     assert 0 < 1 - near_by / rate < 1e-5
 
 
 def _misread(rate: float) -> bool:
-    return as_mxnet_reads(rate) != float(np.float32(rate))
+    return parse_as_mxnet_float32(rate) != float(np.float32(rate))
