@@ -63,6 +63,9 @@ class Backend(Protocol):
     def with_values(self, net: Any, values: Tensors) -> Any:
         """A copy of the net with other values; what is not named keeps its own."""
 
+    def set_values(self, leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
+        """Put other values, by role, into a leaf of a clone."""
+
     def leaf_with_values(self, leaf: Leaf, values: Mapping[str, np.ndarray]) -> Leaf:
         """A copy of one leaf with other values, by role."""
 

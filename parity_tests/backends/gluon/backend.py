@@ -29,6 +29,7 @@ class GluonBackend:
     clone = staticmethod(runs.clone)
     release = staticmethod(runs.release)
     with_values = staticmethod(runs.with_values)
+    set_values = staticmethod(runs.set_values)
     leaf_with_values = staticmethod(runs.leaf_with_values)
     run_leaf = staticmethod(runs.run_leaf)
     run_net = staticmethod(runs.run_net)

@@ -35,7 +35,7 @@ from parity_tests.reporting.verdicts import Side
 
 __all__ = [
     "alone", "as_is", "clone", "cross_entropy", "flat", "leaf_with_values", "ndarray", "release",
-    "roles", "run_leaf", "run_loss", "run_net", "sample_dropout", "with_values",
+    "roles", "run_leaf", "run_loss", "run_net", "sample_dropout", "set_values", "with_values",
 ]  # fmt: skip
 
 
@@ -245,18 +245,21 @@ def with_values(net: Block, values: Mapping[tuple[str, str], np.ndarray]) -> Blo
     """A copy of the net with other values by (path, role), and without memory for gradients."""
     copied = clone(net, None, gradients=False)
     for leaf in leaves(copied):
-        _fill(leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values})
+        set_values(
+            leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values}
+        )
     return copied
 
 
 def leaf_with_values(leaf: Leaf, values: Mapping[str, np.ndarray]) -> Leaf:
     """A copy of the leaf with other values by role, and without memory for gradients."""
     copied = replace(leaf, block=alone(leaf, None, gradients=False))
-    _fill(copied, values)
+    set_values(copied, values)
     return copied
 
 
-def _fill(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
+def set_values(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
+    """Put other values, by role, into the leaf itself."""
     for role, parameter in roles(leaf, leaf.block):
         if role in values:
             parameter.set_data(as_is(values[role]))

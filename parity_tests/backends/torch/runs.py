@@ -33,7 +33,7 @@ from parity_tests.reporting.verdicts import Side
 
 __all__ = [
     "Edit", "clone", "cross_entropy", "leaf_with_values", "release", "run_leaf", "run_loss",
-    "run_net", "sample_dropout", "with_values",
+    "run_net", "sample_dropout", "set_values", "with_values",
 ]  # fmt: skip
 
 # Changes a value in a run: (leaf path, index of the call, index of the input or output, value).
@@ -227,18 +227,21 @@ def with_values(net: nn.Module, values: Mapping[tuple[str, str], np.ndarray]) ->
     """A float32 copy of the net with other values by (path, role)."""
     copied = clone(net, "float32")
     for leaf in leaves(copied):
-        _fill(leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values})
+        set_values(
+            leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values}
+        )
     return copied
 
 
 def leaf_with_values(leaf: Leaf, values: Mapping[str, np.ndarray]) -> Leaf:
     """A float32 copy of the leaf with other values by role."""
     copied = replace(leaf, block=clone(leaf.block, "float32"))
-    _fill(copied, values)
+    set_values(copied, values)
     return copied
 
 
-def _fill(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
+def set_values(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
+    """Put other values, by role, into the leaf itself."""
     with torch.no_grad():
         for role, value in values.items():
             getattr(leaf.block, role).copy_(torch.from_numpy(value))

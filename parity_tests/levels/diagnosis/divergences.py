@@ -12,10 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.base import backend
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, LeafRun
-from parity_tests.backends.torch import runs as torch_side
 from parity_tests.levels.connections import explain_connections
 from parity_tests.levels.diagnosis.hypotheses import (
     SLACK,
@@ -97,8 +96,10 @@ def _local(row: Row, pair: Pair, subject: Subject) -> str:
     upstream = upstream_for(pair.path, call.outputs) if backward else None
     how = {"train": train, "upstream": upstream}
     runs: dict[Side, LeafRun] = {}
-    for leaf, runner in ((pair.gluon, gluon_side.run_leaf), (pair.torch, torch_side.run_leaf)):
-        runs[leaf.side] = attempt(leaf.side, runner, leaf, call.inputs, row.dtype, **how)
+    for leaf in (pair.gluon, pair.torch):
+        runs[leaf.side] = attempt(
+            leaf.side, backend(leaf.side).run_leaf, leaf, call.inputs, row.dtype, **how
+        )
     slack = SLACK[row.dtype]
     batch = len(call.inputs[0])
     right = reference_value(pair.torch, call.inputs, train=train, upstream=upstream)

@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from parity_tests.backends.gluon import runs as gluon_side
-from parity_tests.backends.torch import runs as torch_side
+from parity_tests.backends.base import backend
 from parity_tests.levels.diagnosis.hypotheses import SLACK, close
 from parity_tests.levels.referee import DidNotRun, attempt
 from parity_tests.numerics.operators.table import operator_of
@@ -93,11 +92,13 @@ def _all_there_is(pair: Pair) -> bool:
     shape = operator.shape(pair.torch.hyper, shapes)
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     train = operator.by_mode
-    for leaf, run in ((pair.gluon, gluon_side.run_leaf), (pair.torch, torch_side.run_leaf)):
+    for leaf in (pair.gluon, pair.torch):
         single = operator.single_precision and leaf.side == Side.GLUON
         dtype = "float32" if single else "float64"
         try:
-            run_alone = attempt(leaf.side, run, leaf, (x,), dtype, train=train)
+            run_alone = attempt(
+                leaf.side, backend(leaf.side).run_leaf, leaf, (x,), dtype, train=train
+            )
         except DidNotRun:
             return False
         expected = reference_value(leaf, (x,), train=train)

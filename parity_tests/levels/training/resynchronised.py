@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from parity_tests.backends.base import backend, leaves_of
 from parity_tests.backends.losses import loss_scales
@@ -93,23 +92,15 @@ class _Carriers:
     def __init__(self, trial: Trial) -> None:
         self.gluon = backend(Side.GLUON).clone(trial.gluon_net, None)
         self.torch = backend(Side.TORCH).clone(trial.torch_net, "float32")
-        self._named = self.gluon._collect_params_with_prefix()
-        self._state = {
-            **dict(self.torch.named_parameters()),
-            **dict(self.torch.named_buffers()),
-        }
         self.pairing = pair_leaves(leaves_of(self.gluon), leaves_of(self.torch))
 
     def load(self, state: State) -> None:
         values = {**state.weights, **state.buffers}
         for pair in self.pairing.pairs:
-            for role, tensor in pair.torch.tensors.items():
-                value = values.get((pair.torch.path, role))
-                if value is None:
-                    continue
-                self._named[pair.gluon.tensors[role].name].set_data(value)
-                with torch.no_grad():
-                    self._state[tensor.name].copy_(torch.from_numpy(value))
+            roles = [role for role in pair.torch.tensors if (pair.torch.path, role) in values]
+            for leaf in (pair.gluon, pair.torch):
+                own = {role: values[pair.torch.path, role] for role in roles}
+                backend(leaf.side).set_values(leaf, own)
 
 
 class _Witness:
