@@ -1,0 +1,360 @@
+"""Records the operations that a torch net executes, modules and functions alike.
+
+A TorchFunctionMode sees every public call on tensors (`F.relu`, `x + y`, `x.view`) on real
+values, whatever Python surrounds it; global module hooks say where it happens. Values that such
+calls did not produce come from compiled code: then a second pass also records at the dispatcher.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules import module as hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from parity_tests.backends.tracing import GraphBuilder, digest, flatten
+from parity_tests.pairing.graph import OperationGraph, Origin
+
+__all__ = ["trace_torch"]
+
+_LIBRARY = os.path.dirname(torch.__file__) + os.sep
+# MXNet has each of these as one operator or one block
+_COMPOSITES = (nn.RNNBase, nn.RNNCellBase)
+_SPECIAL_NAMES = {
+    "truediv": "div", "floordiv": "floor_divide", "rtruediv": "rdiv", "__rmatmul__": "rmatmul",
+    "itruediv": "div", "imul": "mul", "iadd": "add", "isub": "sub",
+}  # fmt: skip
+_SPELLINGS = {"self": "input", "axis": "dim", "keepdims": "keepdim", "x": "input"}
+
+
+def trace_torch(
+    net: nn.Module, *inputs: Any, train: bool = False, values: bool = False
+) -> OperationGraph:
+    """The operations that `net(*inputs)` executes.
+
+    The net is left as it was: modes, parameters, buffers and all random states are restored.
+
+    Args:
+        net: any module.
+        inputs: what the net is called with.
+        train: run in training mode instead of inference.
+        values: give every operation a digest of its outputs' values.
+    """
+    graph = _trace(net, inputs, train, values, False)
+    if any(op.opaque for op in graph) or _has_unknown(graph):
+        return _trace(net, inputs, train, values, True)
+    return graph
+
+
+def _has_unknown(graph: OperationGraph) -> bool:
+    read = [x.value for op in graph for x in op.inputs] + list(graph.outputs)
+    return any(value.origin is Origin.CONSTANT for value in read)
+
+
+def _trace(
+    net: nn.Module, inputs: Sequence[Any], train: bool, values: bool, dispatched: bool
+) -> OperationGraph:
+    builder = GraphBuilder(WeakIdKeyDictionary(), _describe, (_LIBRARY,))
+    for name, parameter in net.named_parameters(remove_duplicate=False):
+        builder.add_parameter(name, parameter)
+    for name, buffer in net.named_buffers(remove_duplicate=False):
+        builder.add_parameter(name, buffer)
+    for tensor in flatten(inputs, torch.Tensor):
+        builder.add_input(tensor)
+    paths: dict[int, str] = {}
+    for path, module in net.named_modules(remove_duplicate=False):
+        paths.setdefault(id(module), path)
+    recorder = _Recorder(builder, values)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_unchanged(net))
+        net.train(train)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_module_paths(builder, recorder, paths))
+        if dispatched:
+            stack.enter_context(_DispatchRecorder(recorder))
+        stack.enter_context(recorder)
+        result = net(*inputs)
+    return builder.finish(list(flatten(result, torch.Tensor)), train)
+
+
+@contextlib.contextmanager
+def _unchanged(net: nn.Module) -> Iterator[None]:
+    """Restores modes, tensors and random states on leaving."""
+    modes = [(module, module.training) for module in net.modules()]
+    held = [*net.parameters(), *net.buffers()]
+    versions = [(t, t._version, t.detach().clone()) for t in held if not t.is_meta]
+    state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(state[1])
+        with torch.no_grad():
+            for tensor, version, value in versions:
+                # a batch norm's update in training does not count as a new version
+                if tensor._version != version or not torch.equal(tensor, value):
+                    tensor.copy_(value)
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def _module_paths(
+    builder: GraphBuilder, recorder: _Recorder, paths: Mapping[int, str]
+) -> Iterator[None]:
+    def before(module: nn.Module, args: Any) -> None:
+        path = paths.get(id(module))
+        if path is None:  # made while the net runs, or held in a plain list
+            path = f"{builder.path}.{type(module).__name__}".lstrip(".")
+        builder.enter(path)
+        if isinstance(module, _COMPOSITES):
+            recorder.depth += 1
+
+    def after(module: nn.Module, args: Any, out: Any) -> None:
+        if isinstance(module, _COMPOSITES):
+            recorder.depth -= 1
+            if not recorder.depth:
+                recorder.add_module(module, args, out)
+        builder.leave()
+
+    handles = [
+        hooks.register_module_forward_pre_hook(before),
+        hooks.register_module_forward_hook(after),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _describe(tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
+    with torch._C.DisableTorchFunction():
+        return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self, builder: GraphBuilder, values: bool) -> None:
+        super().__init__()
+        self._builder = builder
+        self._values = values
+        self.depth = 0  # inside a composite, whose own operations are not recorded
+        self.calling = 0  # inside a recorded function
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.depth:
+            return func(*args, **kwargs)
+        operands = [(tensor, self._builder.value(tensor)) for tensor in _tensors(args, kwargs)]
+        self.calling += 1
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            self.calling -= 1
+        name = _name(func)
+        if name == "setitem":
+            outputs: list[torch.Tensor] = [args[0]]
+        else:
+            outputs = list(flatten(result, torch.Tensor))
+        if not outputs or name in ("grad", "grad_fn", "_base"):
+            return result
+        same = len(outputs) == 1 and any(outputs[0] is tensor for tensor, _ in operands)
+        if same and self._unmodified(func, name):
+            return result
+        arguments = _bind(func, name, args, kwargs)
+        self._add(name, arguments, outputs)
+        return result
+
+    @staticmethod
+    def _unmodified(func: Any, name: str) -> bool:
+        # returned as it came: contiguous, to, requires_grad_
+        return name in ("contiguous", "to", "float", "double", "type", "requires_grad", "cpu")
+
+    def _add(self, name: str, arguments: dict[str, Any], outputs: list[torch.Tensor]) -> None:
+        operands: list[tuple[str, torch.Tensor]] = []
+        attributes: dict[str, object] = {}
+        for role, value in arguments.items():
+            tensors = list(flatten(value, torch.Tensor))
+            if isinstance(value, torch.Tensor):
+                operands.append((role, value))
+            elif tensors:
+                operands += [(f"{role}.{i}", tensor) for i, tensor in enumerate(tensors)]
+                if name == "getitem":
+                    attributes[role] = _without_tensors(value)
+            else:
+                attributes[role] = value
+        values = self._digest(outputs[0])
+        self._builder.add(name, attributes, operands, outputs, values=values)
+        for tensor in outputs:
+            self._write_through(tensor, name)
+
+    def _write_through(self, tensor: torch.Tensor, name: str) -> None:
+        """What is written into a view is written into the tensor that it views."""
+        with torch._C.DisableTorchFunction():
+            base = tensor._base
+        if base is not None and name.endswith("_"):
+            self._builder.add("write_view", {}, [("input", base), ("value", tensor)], [base])
+
+    def _digest(self, tensor: torch.Tensor) -> tuple[float, ...]:
+        if not self._values:
+            return ()
+        with torch._C.DisableTorchFunction():
+            return digest(tensor.detach().double().cpu().numpy())
+
+    def add_module(self, module: nn.Module, args: Any, out: Any) -> None:
+        """Record a composite module as one operation."""
+        operands = [(f"input.{i}", t) for i, t in enumerate(flatten(args, torch.Tensor))]
+        operands += [(n, t) for n, t in module.named_parameters(recurse=False)]
+        attributes = {
+            key: value
+            for key, value in vars(module).items()
+            if isinstance(value, (bool, int, float, str)) and not key.startswith("_")
+        }
+        outputs = list(flatten(out, torch.Tensor))
+        kind = type(module).__name__
+        self._builder.add(kind, attributes, operands, outputs, values=self._digest(outputs[0]))
+
+    def add_dispatched(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Record an operator that compiled code called."""
+        outputs = list(flatten(result, torch.Tensor))
+        if self.depth or self.calling or not outputs:
+            return
+        names = [argument.name for argument in func._schema.arguments]
+        bound = {_SPELLINGS.get(n, n): a for n, a in zip(names, args, strict=False)}
+        self._add(func._schema.name.removeprefix("aten::"), {**bound, **kwargs}, outputs)
+
+
+class _DispatchRecorder(TorchDispatchMode):
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunction():
+            self._recorder.add_dispatched(func, args, kwargs or {}, result)
+        return result
+
+
+def _tensors(args: Any, kwargs: Any) -> list[torch.Tensor]:
+    return [*flatten(args, torch.Tensor), *flatten(kwargs, torch.Tensor)]
+
+
+def _without_tensors(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return "tensor"
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_without_tensors, value))
+    return value
+
+
+def _name(func: Any) -> str:
+    """A call's name without what only says how it was spelt: `__iadd__` and `add_` are add."""
+    name = str(func.__name__)
+    if name == "__get__":
+        return str(func.__self__.__name__)
+    if name.startswith("__"):
+        name = name.strip("_")
+        return _SPECIAL_NAMES.get(name, name)
+    return name
+
+
+def _bind(func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> dict[str, Any]:
+    """The call's arguments by name, with the defaults that were not given."""
+    given = {_SPELLINGS.get(key, key): value for key, value in kwargs.items()}
+    given.pop("return_indices", None)  # F's pools choose one of two operators by it
+    if isinstance(func, FunctionType) and "args" not in inspect.signature(func).parameters:
+        return _bind_python(func, args, kwargs)
+    bare = name.removesuffix("_") if not name.startswith("_") else name
+    for arguments in _schemas(bare):
+        bound = _match(arguments, args, given)
+        if bound is not None:
+            return bound
+    if isinstance(func, FunctionType):
+        return _bind_python(func, args, kwargs)
+    return {f"arg.{i}": value for i, value in enumerate(args)} | given
+
+
+def _bind_python(func: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    try:
+        bound = inspect.signature(func).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return {f"arg.{i}": value for i, value in enumerate(args)} | dict(kwargs)
+    bound.apply_defaults()
+    named: dict[str, Any] = {}
+    for key, value in bound.arguments.items():
+        if isinstance(value, dict) and key == "kwargs":
+            named.update(value)
+        else:
+            named[_SPELLINGS.get(key, key)] = value
+    return named
+
+
+_Argument = tuple[str, str, object, bool]
+
+
+@functools.cache
+def _schemas(name: str) -> tuple[tuple[_Argument, ...], ...]:
+    """Names, types, defaults of the arguments of each form of an operator."""
+    found = torch._C._jit_get_schemas_for_operator(f"aten::{name}")
+    return tuple(
+        tuple(
+            (_SPELLINGS.get(a.name, a.name), str(a.type), a.default_value, a.has_default_value())
+            for a in schema.arguments
+        )
+        for schema in found
+        if not any(argument.is_out for argument in schema.arguments)
+    )
+
+
+def _match(
+    arguments: Sequence[_Argument], args: Sequence[Any], given: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Arguments by name if a call fits this form of the operator, else None."""
+    names = [name for name, *_ in arguments]
+    # x.view(2, -1) and x.permute(0, 2, 1) are calls with one list
+    takes_list = len(arguments) > 1 and arguments[1][1].startswith("List[int]")
+    if takes_list and len(args) > 2 and all(isinstance(value, int) for value in args[1:]):
+        args = (args[0], tuple(args[1:]))
+    if len(args) > len(arguments) or not set(given) <= set(names):
+        return None
+    bound = dict(zip(names, args, strict=False)) | dict(given)
+    for name, kind, default, optional in arguments:
+        if name not in bound:
+            if not optional:
+                return None
+            bound[name] = default
+        elif not _fits(bound[name], kind):
+            return None
+    return bound
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if value is None:
+        return kind.startswith("Optional")
+    if isinstance(value, torch.Tensor):
+        return "Tensor" in kind and "List" not in kind
+    if isinstance(value, str):
+        return "str" in kind
+    if isinstance(value, (tuple, list)):
+        if any(isinstance(x, torch.Tensor) for x in value):
+            return "List[" in kind and "Tensor" in kind
+        return "List[" in kind and "Tensor" not in kind
+    return "Tensor" not in kind and "str" not in kind

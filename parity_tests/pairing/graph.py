@@ -1,0 +1,133 @@
+"""The operations that one forward pass executed, and how values flow between them.
+
+These records know no framework: both tracers write them, `pairing.normalise` rewrites them, and
+`pairing.dataflow` aligns two of them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+__all__ = ["Operand", "Operation", "OperationGraph", "Origin", "Parameter", "Value"]
+
+
+class Origin(enum.Enum):
+    """Where a value comes from."""
+
+    OPERATION = "operation"
+    INPUT = "input"
+    PARAMETER = "parameter"
+    CONSTANT = "constant"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One array in the graph.
+
+    `key` is the index of the operation that produced it, the position of the net's input, the
+    parameter's name, or a constant's description; `output` counts an operation's outputs.
+    """
+
+    origin: Origin
+    key: int | str
+    output: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A value that an operation reads, under the name of the operation's argument."""
+
+    role: str
+    value: Value
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter or buffer that an operation reads: its name in the net, its shape and dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One executed operation.
+
+    `path` is the module it ran in, `call` how often that module had been entered before, and
+    `source` the `file:line` of the call in the user's code. An `opaque` operation ran code whose
+    single operations could not be seen. `digest` summarises the outputs' values if they were
+    asked for. After normalisation `kind` and `attributes` are in the common vocabulary, and
+    `merged` lists the indices of the executed operations that this one stands for; `roles` has the
+    roles of inputs and parameters in the order of the call.
+    """
+
+    index: int
+    kind: str
+    attributes: Mapping[str, Any]
+    inputs: tuple[Operand, ...]
+    parameters: Mapping[str, Parameter]
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    path: str = ""
+    call: int = 0
+    source: str = ""
+    opaque: bool = False
+    digest: tuple[float, ...] = ()
+    merged: tuple[int, ...] = ()
+    roles: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The first output's shape."""
+        return self.shapes[0]
+
+    def __str__(self) -> str:
+        place = f" in {self.path}" if self.path else ""
+        return f"{self.kind}{place}" + (f" ({self.source})" if self.source else "")
+
+
+@dataclass(frozen=True)
+class OperationGraph:
+    """The operations in the order in which they ran.
+
+    `parameters` are all that the net holds, executed or not, by name; a tied parameter appears
+    once, under its first name, and `aliases` has its other names. `train` says in which mode the
+    net ran.
+    """
+
+    operations: tuple[Operation, ...]
+    inputs: tuple[tuple[int, ...], ...]
+    outputs: tuple[Value, ...]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    train: bool = False
+
+    def __iter__(self) -> Iterator[Operation]:
+        return iter(self.operations)
+
+    def __len__(self) -> int:
+        return len(self.operations)
+
+    def renumbered(self) -> OperationGraph:
+        """The same graph with operations indexed by their position."""
+        position = {op.index: i for i, op in enumerate(self.operations)}
+
+        def moved(value: Value) -> Value:
+            if value.origin is Origin.OPERATION:
+                return replace(value, key=position[int(value.key)])
+            return value
+
+        operations = tuple(
+            replace(
+                op,
+                index=position[op.index],
+                inputs=tuple(replace(x, value=moved(x.value)) for x in op.inputs),
+            )
+            for op in self.operations
+        )
+        return replace(self, operations=operations, outputs=tuple(map(moved, self.outputs)))
