@@ -1,0 +1,190 @@
+"""Readers of executed MXNet operators that combine, move, slice or reduce arrays."""
+
+from __future__ import annotations
+
+from parity_tests.backends.gluon.reading import Reader, attribute, flag, parse
+from parity_tests.pairing.graph import Operand
+from parity_tests.pairing.vocabulary import (
+    Arguments,
+    Emit,
+    axes,
+    axis,
+    emit_reduction,
+    emit_slices,
+    real,
+)
+
+__all__ = [
+    "binary",
+    "cast",
+    "concat",
+    "expand",
+    "matmul",
+    "pad",
+    "reduce",
+    "reshape",
+    "rows",
+    "scalar",
+    "slice_axis",
+    "slice_like",
+    "slice_ranges",
+    "split",
+    "stack",
+    "sum_of",
+    "swap_axes",
+    "swapped",
+    "take",
+    "transpose",
+]
+
+
+def binary(kind: str) -> Reader:
+    def read(args: Arguments, emit: Emit) -> Operand:
+        first, second = list(args.arrays.values())[:2]
+        return emit(kind, [("input", first), ("other", second)], args.shape)
+
+    return read
+
+
+def scalar(kind: str) -> Reader:
+    def read(args: Arguments, emit: Emit) -> Operand:
+        number = real(attribute(args, "scalar", 0.0))
+        return emit(kind, [("input", args.first)], args.shape, scalar=number)
+
+    return read
+
+
+def sum_of(args: Arguments, emit: Emit) -> Operand:
+    first, *rest = args.arrays.values()
+    for x in rest:
+        first = emit("add", [("input", first), ("other", x)], args.shape)
+    return first
+
+
+def reshape(args: Arguments, emit: Emit) -> Operand:
+    return emit("reshape", [("input", args.first)], args.shape)
+
+
+def expand(args: Arguments, emit: Emit) -> Operand:
+    return emit("expand", [("input", args.first)], args.shape)
+
+
+def transpose(args: Arguments, emit: Emit) -> Operand:
+    x = args.first
+    rank = len(x.shape)
+    order = tuple(axis(a, rank) for a in attribute(args, "axes", ())) or tuple(range(rank))[::-1]
+    return emit("transpose", [("input", x)], args.shape, order=order)
+
+
+def swap_axes(args: Arguments, emit: Emit) -> Operand:
+    x = args.first
+    rank = len(x.shape)
+    order = list(range(rank))
+    first, second = (axis(attribute(args, name, 0), rank) for name in ("dim1", "dim2"))
+    order[first], order[second] = order[second], order[first]
+    return emit("transpose", [("input", x)], args.shape, order=tuple(order))
+
+
+def concat(args: Arguments, emit: Emit) -> Operand:
+    inputs = [(f"input.{i}", x) for i, x in enumerate(args.arrays.values())]
+    along = axis(attribute(args, "dim", 1), len(args.shape))
+    return emit("concat", inputs, args.shape, axis=along)
+
+
+def stack(args: Arguments, emit: Emit) -> Operand:
+    along = axis(attribute(args, "axis", 0), len(args.shape))
+    parts = []
+    for x in args.arrays.values():
+        shape = (*x.shape[:along], 1, *x.shape[along:])
+        parts.append(emit("reshape", [("input", x)], shape))
+    inputs = [(f"input.{i}", x) for i, x in enumerate(parts)]
+    return emit("concat", inputs, args.shape, axis=along)
+
+
+def split(args: Arguments, emit: Emit) -> list[Operand]:
+    along = axis(attribute(args, "axis", 1), len(args.first.shape))
+    squeeze = flag(args, "squeeze_axis")
+    return emit_slices(emit, args.first, along, args.operation.shapes, squeeze)
+
+
+def slice_axis(args: Arguments, emit: Emit) -> Operand:
+    x = args.first
+    along = axis(attribute(args, "axis", 0), len(x.shape))
+    begin = int(attribute(args, "begin", 0)) % max(x.shape[along], 1)
+    return emit("slice", [("input", x)], args.shape, axis=along, begin=begin, step=1)
+
+
+def slice_ranges(args: Arguments, emit: Emit) -> Operand:
+    x = args.first
+    begins, ends = (parse(args.attribute(name)) or () for name in ("begin", "end"))
+    steps = parse(args.attribute("step")) or (None,) * len(begins)
+    for along, (begin, end, step) in enumerate(zip(begins, ends, steps, strict=False)):
+        first, last, by = slice(begin, end, step).indices(x.shape[along])
+        shape = list(x.shape)
+        shape[along] = len(range(first, last, by))
+        x = emit("slice", [("input", x)], shape, axis=along, begin=first, step=by)
+    return x
+
+
+def slice_like(args: Arguments, emit: Emit) -> Operand:
+    x = args.first
+    for along, size in enumerate(args.shape):
+        shape = (*x.shape[:along], size, *x.shape[along + 1 :])
+        x = emit("slice", [("input", x)], shape, axis=along, begin=0, step=1)
+    return x
+
+
+def rows(args: Arguments, emit: Emit) -> Operand:
+    """`x[a:b]` and `x[i]`, which MXNet takes from memory without an operator."""
+    x = args.first
+    begin = args.attribute("args")[0]
+    length = args.shape[0] if args.operation.kind == "_slice" else 1
+    kept = (length, *x.shape[1:])
+    begin = int(begin or 0) % x.shape[0]
+    out = emit("slice", [("input", x)], kept, axis=0, begin=begin, step=1)
+    return emit("reshape", [("input", out)], args.shape)
+
+
+def pad(args: Arguments, emit: Emit) -> Operand:
+    flat = attribute(args, "pad_width", ())
+    widths = tuple(zip(flat[::2], flat[1::2], strict=True))
+    mode = str(attribute(args, "mode", "constant"))
+    value = real(attribute(args, "constant_value", 0.0)) if mode == "constant" else 0.0
+    x = args.first
+    return emit("pad", [("input", x)], args.shape, widths=widths, mode=mode, value=value)
+
+
+def reduce(kind: str) -> Reader:
+    def read(args: Arguments, emit: Emit) -> Operand:
+        rank = len(args.first.shape)
+        over = axes(attribute(args, "axis", None), rank)
+        if flag(args, "exclude"):
+            over = tuple(i for i in range(rank) if i not in over)
+        return emit_reduction(emit, kind, args.first, over, args.shape)
+
+    return read
+
+
+def take(args: Arguments, emit: Emit) -> Operand:
+    x, index = list(args.arrays.values())[:2]
+    along = axis(attribute(args, "axis", 0), len(x.shape))
+    return emit("take", [("input", x), ("index", index)], args.shape, axis=along)
+
+
+def matmul(args: Arguments, emit: Emit) -> Operand:
+    first, second = args["lhs"], args["rhs"]
+    if flag(args, "transpose_a"):
+        first = swapped(emit, first)
+    if flag(args, "transpose_b"):
+        second = swapped(emit, second)
+    return emit("matmul", [("input", first), ("other", second)], args.shape)
+
+
+def swapped(emit: Emit, x: Operand) -> Operand:
+    rank = len(x.shape)
+    order = (*range(rank - 2), rank - 1, rank - 2)
+    return emit("transpose", [("input", x)], [x.shape[i] for i in order], order=order)
+
+
+def cast(args: Arguments, emit: Emit) -> Operand:
+    return emit("cast", [("input", args.first)], args.shape, dtype=args.operation.dtypes[0])

@@ -1,0 +1,59 @@
+"""What the readers of executed MXNet operators share."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from parity_tests.pairing.graph import Operand
+from parity_tests.pairing.vocabulary import Arguments, Emit
+
+__all__ = ["Reader", "attribute", "fill", "flag", "identity", "moved", "parse", "plain", "unknown"]
+
+Reader = Callable[[Arguments, Emit], "Operand | list[Operand]"]
+
+
+def unknown(args: Arguments, emit: Emit) -> list[Operand]:
+    name = args.operation.kind
+    attributes = {key: parse(value) for key, value in args.operation.attributes.items()}
+    out = emit(name, list(args.arrays.items()), args.shape, **attributes)
+    return [emit.output(out, i, s) for i, s in enumerate(args.operation.shapes)]
+
+
+def parse(text: Any) -> Any:
+    """An attribute, which MXNet's C interface takes as text."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (SyntaxError, ValueError):
+        return text
+
+
+def attribute(args: Arguments, name: str, default: Any) -> Any:
+    value = parse(args.attribute(name))
+    return default if value is None or value == "None" else value
+
+
+def flag(args: Arguments, name: str, default: bool = False) -> bool:
+    return bool(attribute(args, name, default))
+
+
+def identity(args: Arguments, emit: Emit) -> Operand:
+    return args.first
+
+
+def plain(kind: str, **attributes: float) -> Reader:
+    return lambda args, emit: emit(kind, [("input", args.first)], args.shape, **attributes)
+
+
+def moved(emit: Emit, x: Operand, along: int, to: int) -> Operand:
+    """`x` with axis `along` moved to position `to`."""
+    order = [i for i in range(len(x.shape)) if i != along]
+    order.insert(to, along)
+    return emit("transpose", [("input", x)], [x.shape[i] for i in order], order=tuple(order))
+
+
+def fill(names: Sequence[str], reader: Reader) -> dict[str, Reader]:
+    return dict.fromkeys(names, reader)

@@ -1,0 +1,95 @@
+"""Reads executed MXNet operators into the common vocabulary of operations."""
+
+from __future__ import annotations
+
+from parity_tests.backends.gluon import array_readers as arrays
+from parity_tests.backends.gluon import layer_readers as layers
+from parity_tests.backends.gluon.reading import Reader, fill, identity, plain, unknown
+from parity_tests.pairing.graph import Operand
+from parity_tests.pairing.vocabulary import Arguments, Emit
+
+__all__ = ["read_gluon"]
+
+
+def read_gluon(args: Arguments, emit: Emit) -> list[Operand]:
+    """The outputs of one executed operator, expressed in the common vocabulary."""
+    reader = _READERS.get(args.operation.kind)
+    if reader is None or args.operation.opaque:
+        return unknown(args, emit)
+    outputs = reader(args, emit)
+    return [outputs] if isinstance(outputs, Operand) else outputs
+
+
+_ELEMENTWISE = {
+    "add": ("elemwise_add", "broadcast_add", "_plus", "_grad_add"),
+    "sub": ("elemwise_sub", "broadcast_sub", "_sub", "_minus"),
+    "mul": ("elemwise_mul", "broadcast_mul", "_mul"),
+    "div": ("elemwise_div", "broadcast_div", "_div"),
+    "pow": ("broadcast_power", "_power"),
+    "maximum": ("broadcast_maximum", "_maximum"),
+    "minimum": ("broadcast_minimum", "_minimum"),
+}
+_SCALAR = {
+    "add": "_plus_scalar", "sub": "_minus_scalar", "rsub": "_rminus_scalar", "mul": "_mul_scalar",
+    "div": "_div_scalar", "rdiv": "_rdiv_scalar", "pow": "_power_scalar", "rpow": "_rpower_scalar",
+    "maximum": "_maximum_scalar", "minimum": "_minimum_scalar",
+}  # fmt: skip
+
+_READERS: dict[str, Reader] = {
+    **fill(("_copy", "identity", "BlockGrad", "make_loss", "detach"), identity),
+    **fill(("Cast", "amp_cast", "_copyto"), arrays.cast),
+    "Convolution": layers.conv,
+    "Deconvolution": layers.conv_transpose,
+    "FullyConnected": layers.dense,
+    "BatchNorm": layers.batch_norm,
+    "LayerNorm": layers.norm("layer_norm", 1e-5),
+    "GroupNorm": layers.norm("group_norm", 1e-5),
+    "InstanceNorm": layers.norm("instance_norm", 1e-3),
+    "Pooling": layers.pool,
+    "_contrib_AdaptiveAvgPooling2D": layers.adaptive,
+    "Activation": layers.activation,
+    "LeakyReLU": layers.leaky_relu,
+    **{name: arrays.binary(kind) for kind, names in _ELEMENTWISE.items() for name in names},
+    **{name: arrays.scalar(kind) for kind, name in _SCALAR.items()},
+    "add_n": arrays.sum_of,
+    "negative": lambda a, e: e("mul", [("input", a.first)], a.shape, scalar=-1.0),
+    "square": lambda a, e: e("mul", [("input", a.first), ("other", a.first)], a.shape),
+    "sqrt": lambda a, e: e("pow", [("input", a.first)], a.shape, scalar=0.5),
+    "rsqrt": lambda a, e: e("pow", [("input", a.first)], a.shape, scalar=-0.5),
+    "reciprocal": lambda a, e: e("pow", [("input", a.first)], a.shape, scalar=-1.0),
+    **{name: plain(name) for name in
+       ("relu", "sigmoid", "tanh", "exp", "log", "abs", "erf", "sin", "cos", "softsign", "log1p",
+        "expm1", "floor", "ceil", "round", "sign")},
+    "hard_sigmoid": layers.hard_sigmoid,
+    "clip": layers.clip,
+    **fill(("Reshape", "_np_reshape", "Flatten", "expand_dims", "squeeze"), arrays.reshape),
+    **fill(("broadcast_axis", "broadcast_to", "broadcast_like"), arrays.expand),
+    "transpose": arrays.transpose,
+    "SwapAxis": arrays.swap_axes,
+    "Concat": arrays.concat,
+    "stack": arrays.stack,
+    "SliceChannel": arrays.split,
+    "slice_axis": arrays.slice_axis,
+    "slice": arrays.slice_ranges,
+    **fill(("_slice", "_at"), arrays.rows),
+    "slice_like": arrays.slice_like,
+    "take": arrays.take,
+    "Pad": arrays.pad,
+    "mean": arrays.reduce("mean"),
+    "sum": arrays.reduce("sum"),
+    "max": arrays.reduce("max"),
+    "min": arrays.reduce("min"),
+    "argmax": arrays.reduce("argmax"),
+    "argmin": arrays.reduce("argmin"),
+    "softmax": layers.softmax("softmax"),
+    "log_softmax": layers.softmax("log_softmax"),
+    "_contrib_BilinearResize2D": layers.bilinear,
+    "UpSampling": layers.upsample,
+    "Dropout": layers.dropout,
+    "LRN": layers.lrn,
+    "Embedding": layers.embedding,
+    **fill(("batch_dot", "dot"), arrays.matmul),
+    "L2Normalization": layers.normalize,
+    **{name: layers.rnn(name.lower()) for name in
+       ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")},
+}  # fmt: skip

@@ -1,0 +1,114 @@
+"""Reads executed torch calls into the common vocabulary of operations."""
+
+from __future__ import annotations
+
+from parity_tests.backends.torch import array_readers as arrays
+from parity_tests.backends.torch import layer_readers as layers
+from parity_tests.backends.torch.reading import Reader, fill, identity, plain, unknown
+from parity_tests.pairing.graph import Operand
+from parity_tests.pairing.vocabulary import Arguments, Emit, real
+
+__all__ = ["read_torch"]
+
+
+def read_torch(args: Arguments, emit: Emit) -> list[Operand]:
+    """The outputs of one executed call, expressed in the common vocabulary."""
+    kind = args.operation.kind
+    name = kind.removesuffix("_") if not kind.startswith("_") else kind
+    reader = _READERS.get(name)
+    if reader is None or args.operation.opaque:
+        return unknown(name, args, emit)
+    outputs = reader(args, emit)
+    return [outputs] if isinstance(outputs, Operand) else outputs
+
+
+_READERS: dict[str, Reader] = {
+    **fill(
+        ("contiguous", "clone", "detach", "data", "identity", "alpha_identity", "requires_grad",
+         "to_dense", "lift_fresh", "alias", "cpu"),
+        identity,
+    ),
+    **fill(("to", "float", "double", "half", "type", "type_as", "_to_copy"), arrays.cast),
+    **fill(("conv1d", "conv2d", "conv3d", "convolution"), layers.conv),
+    **fill(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), layers.conv_transpose),
+    "linear": layers.linear,
+    "batch_norm": layers.batch_norm,
+    "layer_norm": layers.norm("layer_norm"),
+    "group_norm": layers.norm("group_norm", groups="num_groups"),
+    "instance_norm": layers.norm("instance_norm"),
+    **fill(("max_pool1d", "max_pool2d", "max_pool3d"), layers.pool("max_pool")),
+    **fill(("avg_pool1d", "avg_pool2d", "avg_pool3d"), layers.pool("avg_pool")),
+    **fill(("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
+            layers.adaptive("avg_pool")),
+    **fill(("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+            layers.adaptive("max_pool")),
+    **fill(("add", "radd"), arrays.binary("add")),
+    "sub": arrays.binary("sub"),
+    "rsub": arrays.binary("rsub"),
+    **fill(("mul", "rmul", "multiply"), arrays.binary("mul")),
+    **fill(("div", "divide", "true_divide"), arrays.binary("div")),
+    "rdiv": arrays.binary("rdiv"),
+    "pow": arrays.binary("pow"),
+    "rpow": arrays.binary("rpow"),
+    "maximum": arrays.binary("maximum"),
+    "minimum": arrays.binary("minimum"),
+    "neg": lambda a, e: e("mul", [("input", a.first)], a.shape, scalar=-1.0),
+    "square": lambda a, e: e("mul", [("input", a.first), ("other", a.first)], a.shape),
+    "sqrt": lambda a, e: e("pow", [("input", a.first)], a.shape, scalar=0.5),
+    "rsqrt": lambda a, e: e("pow", [("input", a.first)], a.shape, scalar=-0.5),
+    "reciprocal": lambda a, e: e("pow", [("input", a.first)], a.shape, scalar=-1.0),
+    **{name: plain(name) for name in
+       ("relu", "sigmoid", "tanh", "exp", "log", "abs", "erf", "sin", "cos", "softsign", "selu",
+        "mish", "log1p", "expm1", "floor", "ceil", "round", "sign")},
+    "logsigmoid": plain("log_sigmoid"),
+    "silu": plain("silu"),
+    "hardswish": plain("hard_swish"),
+    "hardsigmoid": lambda a, e: e(
+        "hard_sigmoid", [("input", a.first)], a.shape, alpha=real(1 / 6), beta=0.5),
+    "elu": plain("elu", alpha=1.0),
+    "celu": plain("celu", alpha=1.0),
+    "softplus": plain("softplus", beta=1.0),
+    "leaky_relu": plain("leaky_relu", negative_slope=0.01),
+    "gelu": layers.gelu,
+    "prelu": layers.prelu,
+    "relu6": lambda a, e: e("clip", [("input", a.first)], a.shape, min=0.0, max=6.0),
+    "hardtanh": layers.clip("min_val", "max_val", (-1.0, 1.0)),
+    "clamp": layers.clip("min", "max"),
+    "clamp_min": layers.clip("min", "-"),
+    "clamp_max": layers.clip("-", "max"),
+    **fill(("view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "view_as",
+             "reshape_as", "_unsafe_view"), arrays.reshape),
+    **fill(("expand", "expand_as", "broadcast_to"), arrays.expand),
+    "permute": arrays.permute,
+    **fill(("transpose", "swapaxes", "swapdims", "t", "T", "mT"), arrays.transpose),
+    **fill(("cat", "concat", "concatenate"), arrays.concat),
+    "stack": arrays.stack,
+    **fill(("chunk", "split", "tensor_split", "split_with_sizes"), arrays.split()),
+    "unbind": arrays.split(squeeze=True),
+    **fill(("narrow", "select"), arrays.narrow),
+    "getitem": arrays.getitem,
+    "index_select": arrays.take,
+    "pad": arrays.pad,
+    "mean": arrays.reduce("mean"),
+    "sum": arrays.reduce("sum"),
+    "amax": arrays.reduce("max"),
+    "amin": arrays.reduce("min"),
+    "max": arrays.extreme("max"),
+    "min": arrays.extreme("min"),
+    "argmax": arrays.reduce("argmax"),
+    "argmin": arrays.reduce("argmin"),
+    "softmax": layers.softmax("softmax"),
+    "log_softmax": layers.softmax("log_softmax"),
+    "interpolate": layers.interpolate,
+    "upsample": layers.interpolate,
+    "dropout": layers.dropout(0),
+    "feature_dropout": layers.dropout(2),
+    **fill(("dropout1d", "dropout2d", "dropout3d"), layers.dropout(2)),
+    "local_response_norm": layers.lrn,
+    "embedding": layers.embedding,
+    **fill(("matmul", "bmm", "mm"), arrays.matmul),
+    "normalize": layers.normalize,
+    "pixel_shuffle": layers.pixel_shuffle,
+    **{name: layers.rnn(name.lower()) for name in
+       ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")},
+}  # fmt: skip

@@ -1,0 +1,167 @@
+"""Rewrites executed operations of either framework into one vocabulary and one form.
+
+What computes nothing vanishes, and what one framework does in one operator and the other in
+several gets one form; `pairing.rewrites` has the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
+from parity_tests.pairing.rewrites import RULES
+from parity_tests.pairing.vocabulary import COMMUTATIVE, Arguments, Emit
+
+__all__ = ["Reader", "normalise"]
+
+# The outputs of one executed operation, in the common vocabulary
+Reader = Callable[[Arguments, Emit], Sequence[Operand]]
+
+
+def normalise(graph: OperationGraph, read: Reader) -> OperationGraph:
+    """The graph in the common vocabulary, without what computes nothing or reaches no output.
+
+    `read` expresses one executed operation of its framework (`backends.*.vocabulary`).
+    """
+    emitter = Emitter(graph)
+    for operation in graph:
+        emitter.read(operation, read)
+    outputs = tuple(emitter.translated(value).value for value in graph.outputs)
+    return _live(replace(graph, operations=tuple(emitter.operations), outputs=outputs))
+
+
+class Emitter:
+    """Collects normalised operations; calling it applies the rules for the operation's kind."""
+
+    def __init__(self, graph: OperationGraph) -> None:
+        self.train = graph.train
+        self.operations: list[Operation] = []
+        self._parameters = graph.parameters
+        self._translated: dict[Value, Operand] = {}
+        self._current: Operation = _NOWHERE
+
+    def read(self, operation: Operation, read: Reader) -> None:
+        """Express one executed operation."""
+        self._current = operation
+        before = len(self.operations)
+        arrays = {x.role: self.translated(x.value, x) for x in operation.inputs}
+        for role, parameter in operation.parameters.items():
+            value = Value(Origin.PARAMETER, parameter.name)
+            arrays[role] = Operand(role, value, parameter.shape)
+        # parameters were split from the other inputs
+        ordered = {role: arrays[role] for role in operation.roles}
+        outputs = read(Arguments(operation, ordered), self)
+        for position, output in enumerate(outputs):
+            self._translated[Value(Origin.OPERATION, operation.index, position)] = output
+        if outputs and outputs[0].value.origin is Origin.OPERATION:
+            index = int(outputs[0].value.key)
+            if index >= before:
+                self.operations[index] = replace(self.operations[index], digest=operation.digest)
+
+    def translated(self, value: Value, operand: Operand | None = None) -> Operand:
+        """What stands for a value of the executed graph."""
+        shape = operand.shape if operand else ()
+        known = self._translated.get(value)
+        return known or Operand("", value, shape)
+
+    def __call__(
+        self,
+        kind: str,
+        inputs: Sequence[tuple[str, Operand | None]],
+        shape: Sequence[int],
+        /,
+        **attributes: object,
+    ) -> Operand:
+        operands = [replace(x, role=role) for role, x in inputs if x is not None]
+        if kind in COMMUTATIVE:
+            operands = _parameters_last(operands)
+        shape = tuple(shape)
+        for rule in RULES.get(kind, ()):
+            known = rule(self, operands, shape, attributes)
+            if known is not None:
+                return known
+        return self._append(kind, operands, shape, attributes)
+
+    def _append(
+        self,
+        kind: str,
+        operands: Sequence[Operand],
+        shape: tuple[int, ...],
+        attributes: Mapping[str, object],
+    ) -> Operand:
+        current = self._current
+        parameters: dict[str, Parameter] = {}
+        values: list[Operand] = []
+        for operand in operands:
+            if operand.value.origin is Origin.PARAMETER:
+                parameters[operand.role] = self._parameters[str(operand.value.key)]
+            else:
+                values.append(operand)
+        index = len(self.operations)
+        self.operations.append(
+            replace(
+                current,
+                index=index,
+                kind=kind,
+                attributes=dict(attributes),
+                inputs=tuple(values),
+                parameters=parameters,
+                shapes=(shape,),
+                digest=(),
+            )
+        )
+        return Operand("", Value(Origin.OPERATION, index), shape)
+
+    def output(self, first: Operand, position: int, shape: Sequence[int]) -> Operand:
+        value = replace(first.value, output=position)
+        if position and value.origin is Origin.OPERATION:
+            operation = self.operations[int(value.key)]
+            shapes = (*operation.shapes[:position], tuple(shape))
+            self.operations[operation.index] = replace(operation, shapes=shapes)
+        return Operand("", value, tuple(shape))
+
+    def producer(self, operand: Operand) -> Operation | None:
+        """The normalised operation whose first output an operand is."""
+        if operand.value.origin is not Origin.OPERATION or operand.value.output:
+            return None
+        return self.operations[int(operand.value.key)]
+
+    def merge(self, *operations: Operation) -> None:
+        """What is emitted next stands for these executed operations too."""
+        merged = dict.fromkeys(i for op in (*operations, self._current) for i in op.merged)
+        self._current = replace(self._current, merged=tuple(merged))
+
+    def is_constant(self, value: Operand) -> bool:
+        if value.value.origin is Origin.CONSTANT:
+            return True
+        producer = self.producer(value)
+        return producer is not None and not producer.inputs and not producer.parameters
+
+
+_NOWHERE = Operation(-1, "", {}, (), {}, ((),), ("",))
+
+
+def _parameters_last(operands: Sequence[Operand]) -> list[Operand]:
+    """Operands that may change places, parameters behind computed values."""
+    roles = [x.role for x in operands]
+    ordered = sorted(operands, key=lambda x: x.value.origin is Origin.PARAMETER)
+    return [replace(x, role=role) for x, role in zip(ordered, roles, strict=True)]
+
+
+def _live(graph: OperationGraph) -> OperationGraph:
+    """Only operations that reach an output."""
+    needed: set[int] = set()
+    pending = [int(v.key) for v in graph.outputs if v.origin is Origin.OPERATION]
+    while pending:
+        index = pending.pop()
+        if index in needed:
+            continue
+        needed.add(index)
+        pending += [
+            int(x.value.key)
+            for x in graph.operations[index].inputs
+            if x.value.origin is Origin.OPERATION
+        ]
+    kept = tuple(op for op in graph.operations if op.index in needed)
+    return replace(graph, operations=kept).renumbered()
