@@ -1,0 +1,183 @@
+"""Aligns two normalised operation graphs by dataflow: pairs, what differs, parameters mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Value
+from parity_tests.pairing.matching import GraphSide, Matching
+from parity_tests.pairing.vocabulary import COMMUTATIVE
+
+__all__ = ["Alignment", "Difference", "OperationPair", "align"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is not alike in two paired operations: a kind, an attribute, a parameter, an edge."""
+
+    what: str
+    left: object
+    right: object
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.left} against {self.right}"
+
+
+@dataclass(frozen=True)
+class OperationPair:
+    """Two operations in the same place, the operands that correspond, and what differs."""
+
+    left: Operation
+    right: Operation
+    edges: tuple[tuple[Operand, Operand], ...] = ()
+    differences: tuple[Difference, ...] = ()
+
+    def __iter__(self) -> Iterator[Operation]:
+        return iter((self.left, self.right))
+
+
+@dataclass
+class Alignment:
+    """Two aligned graphs.
+
+    `parameters` maps the right net's names to the left net's; `conflicts` are those that would
+    need two partners, and `unmapped` those of each side that an executed operation reads and
+    that have no partner.
+    """
+
+    pairs: list[OperationPair] = field(default_factory=list)
+    alone: tuple[list[Operation], list[Operation]] = field(default_factory=lambda: ([], []))
+    parameters: dict[str, str] = field(default_factory=dict)
+    conflicts: list[tuple[str, str]] = field(default_factory=list)
+    unmapped: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
+    outputs: list[Difference] = field(default_factory=list)
+
+    @property
+    def differing(self) -> list[OperationPair]:
+        return [pair for pair in self.pairs if pair.differences]
+
+    @property
+    def total(self) -> bool:
+        """Whether every parameter that either net computes with has exactly one partner."""
+        return not (self.conflicts or any(self.unmapped))
+
+    @property
+    def equal(self) -> bool:
+        """Whether both graphs are the same function of their inputs and parameters."""
+        return self.total and not (any(self.alone) or self.differing or self.outputs)
+
+
+def align(left: OperationGraph, right: OperationGraph, *, values: bool = False) -> Alignment:
+    """Pair the operations of two graphs in the common vocabulary.
+
+    With `values`, both graphs were traced with digests on equal inputs and weights, and these
+    decide between operations that are alike.
+    """
+    sides = GraphSide(left), GraphSide(right)
+    matching = Matching(*sides, values)
+    matching.solve()
+    return _compare(*sides, matching)
+
+
+def _compare(left: GraphSide, right: GraphSide, matching: Matching) -> Alignment:
+    result = Alignment()
+    translate = _Translation(matching.forth)
+    for op in left.operations:
+        if op.index in matching.forth:
+            other = right.operations[matching.forth[op.index]]
+            result.pairs.append(_compare_pair(op, other, translate))
+        else:
+            result.alone[0].append(op)
+    result.alone[1].extend(op for op in right.operations if op.index not in matching.back)
+    _map_parameters(result, left, right)
+    ends = left.graph.outputs, right.graph.outputs
+    if len(ends[0]) != len(ends[1]):
+        result.outputs.append(Difference("outputs", len(ends[0]), len(ends[1])))
+    for position, (a, b) in enumerate(zip(*ends, strict=False)):
+        if not translate.same(a, b):
+            result.outputs.append(Difference(f"output {position}", a, b))
+    return result
+
+
+class _Translation:
+    """Whether a value of the left graph is, by the matching, a value of the right one."""
+
+    def __init__(self, forth: Mapping[int, int]) -> None:
+        self._forth = forth
+
+    def same(self, left: Value, right: Value) -> bool:
+        if left.origin is not right.origin or left.output != right.output:
+            return False
+        if left.origin is Origin.OPERATION:
+            return self._forth.get(int(left.key)) == right.key
+        if left.origin is Origin.INPUT:
+            return left.key == right.key
+        return True
+
+
+def _compare_pair(left: Operation, right: Operation, translate: _Translation) -> OperationPair:
+    differences = []
+    if left.kind != right.kind:
+        differences.append(Difference("kind", left.kind, right.kind))
+    else:
+        for name in sorted({*left.attributes, *right.attributes}):
+            a, b = left.attributes.get(name), right.attributes.get(name)
+            if a != b:
+                differences.append(Difference(name, a, b))
+    for role in sorted({*left.parameters, *right.parameters}):
+        one, two = left.parameters.get(role), right.parameters.get(role)
+        if one is None or two is None:
+            differences.append(Difference(role, one and one.name, two and two.name))
+        elif [n for n in one.shape if n != 1] != [n for n in two.shape if n != 1]:
+            differences.append(Difference(f"{role}'s shape", one.shape, two.shape))
+    if left.kind == right.kind and left.shapes[0] != right.shapes[0]:
+        differences.append(Difference("output shape", left.shapes[0], right.shapes[0]))
+    edges, broken = _compare_edges(left, right, translate)
+    return OperationPair(left, right, edges, (*differences, *broken))
+
+
+def _compare_edges(
+    left: Operation, right: Operation, translate: _Translation
+) -> tuple[tuple[tuple[Operand, Operand], ...], list[Difference]]:
+    edges: list[tuple[Operand, Operand]] = []
+    broken: list[Difference] = []
+    theirs = list(right.inputs)
+    ours = []
+    for x in left.inputs:
+        anywhere = left.kind in COMMUTATIVE or left.kind != right.kind
+        alike = [
+            y for y in theirs if (anywhere or y.role == x.role) and translate.same(x.value, y.value)
+        ]
+        if alike:
+            edges.append((x, alike[0]))
+            theirs.remove(alike[0])
+        else:
+            ours.append(x)
+    for x, y in zip(ours, theirs, strict=False):
+        broken.append(Difference(f"reads {x.role}", x.value.key, y.value.key))
+    more = len(theirs) - len(ours)
+    if more:
+        broken.append(Difference("number of inputs", len(left.inputs), len(right.inputs)))
+    return tuple(edges), broken
+
+
+def _map_parameters(result: Alignment, left: GraphSide, right: GraphSide) -> None:
+    back: dict[str, str] = {}
+    for pair in result.pairs:
+        for role, mine in pair.left.parameters.items():
+            theirs = pair.right.parameters.get(role)
+            if theirs is None:
+                continue
+            known = result.parameters.get(theirs.name, mine.name)
+            if known != mine.name or back.get(mine.name, theirs.name) != theirs.name:
+                result.conflicts.append((mine.name, theirs.name))
+                continue
+            result.parameters[theirs.name] = mine.name
+            back[mine.name] = theirs.name
+    for side, names, mapped in (
+        (left, result.unmapped[0], back),
+        (right, result.unmapped[1], result.parameters),
+    ):
+        read = {p.name: None for op in side.operations for p in op.parameters.values()}
+        names.extend(name for name in read if name not in mapped)
