@@ -1,0 +1,439 @@
+"""Nets that were not written leaf for leaf: what they execute aligns, and faults are named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mxnet import gluon
+from mxnet.gluon import contrib
+from mxnet.gluon import nn as gnn
+from torch import nn
+
+from parity_tests.pairing.dataflow import Alignment
+from parity_tests.pairing.parameters import align_nets, map_parameters, transfer_parameters
+from parity_tests.tests.pairing.nets import (
+    GluonNet,
+    ImperativeNet,
+    TorchNet,
+    initialised,
+    random_image,
+)
+
+
+def conv(outputs: int = 4, kernel: int = 1, inputs: int = 4, **options: Any) -> gnn.Conv2D:
+    return gnn.Conv2D(outputs, kernel, in_channels=inputs, **options)
+
+
+def tconv(outputs: int = 4, kernel: int = 1, inputs: int = 4, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, **options)
+
+
+class OwnSwish(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(x)
+
+
+class MemoryEfficientSwish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+
+class Scaled(gluon.HybridBlock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = self.params.get("gamma", shape=(1, 4, 1, 1), init="ones")
+
+    def hybrid_forward(self, F: Any, x: Any, gamma: Any) -> Any:
+        return F.broadcast_mul(x, gamma)
+
+
+class TorchScaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale.view(1, -1, 1, 1) * x
+
+
+def _shuffle(x: Any) -> Any:
+    n, c, h, w = x.shape
+    return x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+
+@torch.jit.script
+def _scripted(x: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(x) + x
+
+
+Pair = tuple[Callable[[], Any], Callable[[], nn.Module]]
+
+EQUAL: dict[str, Pair] = {
+    "relu module beside function": (
+        lambda: GluonNet(lambda s, F, x: F.relu(s.c(x)), c=conv(5, 3)),
+        lambda: TorchNet(lambda s, x: s.r(s.c(x)), c=tconv(5, 3), r=nn.ReLU(inplace=True)),
+    ),
+    "fused activation": (
+        lambda: GluonNet(lambda s, F, x: s.c(x), c=conv(5, 3, activation="relu")),
+        lambda: TorchNet(lambda s, x: F.relu(s.c(x)), c=tconv(5, 3)),
+    ),
+    "pool as function": (
+        lambda: GluonNet(
+            lambda s, F, x: s.c(F.contrib.AdaptiveAvgPooling2D(x, output_size=1)), c=conv(5)
+        ),
+        lambda: TorchNet(lambda s, x: s.c(s.p(x)), c=tconv(5), p=nn.AdaptiveAvgPool2d(1)),
+    ),
+    "pool as mean": (
+        lambda: GluonNet(lambda s, F, x: s.d(s.p(x)), p=gnn.GlobalAvgPool2D(), d=gnn.Dense(3)),
+        lambda: TorchNet(lambda s, x: s.d(x.mean([2, 3])), d=nn.Linear(4, 3)),
+    ),
+    "pool over the whole map": (
+        lambda: GluonNet(lambda s, F, x: s.c(s.p(x)), p=gnn.AvgPool2D(8), c=conv(5)),
+        lambda: TorchNet(lambda s, x: s.c(F.adaptive_avg_pool2d(x, 1)), c=tconv(5)),
+    ),
+    "module used twice": (
+        lambda: GluonNet(
+            lambda s, F, x: s.r2(s.c2(s.r1(s.c1(x)))),
+            c1=conv(), r1=gnn.Activation("relu"), c2=conv(), r2=gnn.Activation("relu"),
+        ),
+        lambda: TorchNet(
+            lambda s, x: s.r(s.c2(s.r(s.c1(x)))), c1=tconv(), r=nn.ReLU(), c2=tconv()
+        ),
+    ),
+    "registration order": (
+        lambda: GluonNet(lambda s, F, x: s.c2(s.c1(x)), c1=conv(), c2=conv()),
+        lambda: TorchNet(lambda s, x: s.c2(s.c1(x)), c2=tconv(), c1=tconv()),
+    ),
+    "own swish": (
+        lambda: GluonNet(lambda s, F, x: s.h(s.c(x)), c=conv(5, 3), h=gnn.Swish()),
+        lambda: TorchNet(lambda s, x: s.h(s.c(x)), c=tconv(5, 3), h=OwnSwish()),
+    ),
+    "custom autograd function": (
+        lambda: GluonNet(lambda s, F, x: s.h(s.c(x)), c=conv(5, 3), h=gnn.Swish()),
+        lambda: TorchNet(lambda s, x: MemoryEfficientSwish.apply(s.c(x)), c=tconv(5, 3)),
+    ),
+    "hard swish spelt out": (
+        lambda: GluonNet(lambda s, F, x: s.c(x * F.clip(x + 3, 0, 6) / 6), c=conv()),
+        lambda: TorchNet(lambda s, x: s.c(F.hardswish(x)), c=tconv()),
+    ),
+    "hard sigmoid spelt out": (
+        lambda: GluonNet(lambda s, F, x: s.c(x) * (F.clip(s.c(x) + 3, 0, 6) / 6), c=conv()),
+        lambda: TorchNet(lambda s, x: s.c(x) * F.hardsigmoid(s.c(x)), c=tconv()),
+    ),
+    "pad as function": (
+        lambda: GluonNet(
+            lambda s, F, x: s.c(F.pad(x, mode="constant", pad_width=(0, 0, 0, 0, 0, 1, 0, 1))),
+            c=conv(4, 3, strides=2),
+        ),
+        lambda: TorchNet(
+            lambda s, x: s.c(s.p(x)), p=nn.ZeroPad2d((0, 1, 0, 1)), c=tconv(4, 3, stride=2)
+        ),
+    ),
+    "bilinear resize": (
+        lambda: GluonNet(
+            lambda s, F, x: s.c(F.contrib.BilinearResize2D(x, height=16, width=16)), c=conv(4, 3)
+        ),
+        lambda: TorchNet(
+            lambda s, x: s.c(
+                F.interpolate(x, size=(16, 16), mode="bilinear", align_corners=True)
+            ),
+            c=tconv(4, 3),
+        ),
+    ),
+    "operators on arrays": (
+        lambda: GluonNet(lambda s, F, x: s.c(F.relu(-F.abs(x) - 1)), c=conv()),
+        lambda: TorchNet(lambda s, x: s.c(F.relu(-x.abs() - 1)), c=tconv()),
+    ),
+    "unused in both": (
+        lambda: GluonNet(lambda s, F, x: s.c(x), c=conv(), z=gnn.Activation("tanh")),
+        lambda: TorchNet(lambda s, x: s.c(x), c=tconv(), z=nn.Tanh()),
+    ),
+    "dense flattens": (
+        lambda: GluonNet(lambda s, F, x: s.d(x), d=gnn.Dense(3, in_units=256)),
+        lambda: TorchNet(lambda s, x: s.d(x.flatten(1)), d=nn.Linear(256, 3)),
+    ),
+    "batch norm on the last axis": (
+        lambda: GluonNet(
+            lambda s, F, x: s.b(F.transpose(x, (0, 2, 3, 1))), b=gnn.BatchNorm(axis=-1)
+        ),
+        lambda: TorchNet(lambda s, x: s.b(x).permute(0, 2, 3, 1), b=nn.BatchNorm2d(4)),
+    ),
+    "identities": (
+        lambda: GluonNet(
+            lambda s, F, x: s.i(s.c(x)), c=conv(), i=contrib.nn.Identity(), d=gnn.Dropout(0.5)
+        ),
+        lambda: TorchNet(
+            lambda s, x: s.d(s.c(x.contiguous().clone())), c=tconv(), d=nn.Dropout(0.5)
+        ),
+    ),
+    "halves of the channels": (
+        lambda: GluonNet(
+            lambda s, F, x: F.concat(s.a(F.split(x, 2, axis=1)[0]), F.split(x, 2, axis=1)[1]),
+            a=conv(2, inputs=2),
+        ),
+        lambda: TorchNet(
+            lambda s, x: torch.cat([s.a(x[:, :2]), x.chunk(2, 1)[1]], 1), a=tconv(2, inputs=2)
+        ),
+    ),
+    "channel shuffle": (
+        lambda: GluonNet(
+            lambda s, F, x: s.c(
+                F.reshape(F.swapaxes(F.reshape(x, (0, -4, 2, -1, -2)), 1, 2), (0, -3, -2))
+            ),
+            c=conv(),
+        ),
+        lambda: TorchNet(lambda s, x: s.c(_shuffle(x)), c=tconv()),
+    ),
+    "own parameter": (
+        lambda: GluonNet(lambda s, F, x: s.p(s.c(x)), c=conv(), p=Scaled()),
+        lambda: TorchNet(lambda s, x: s.p(s.c(x)), c=tconv(), p=TorchScaled()),
+    ),
+    "identical branches": (
+        lambda: GluonNet(
+            lambda s, F, x: F.concat(s.a(x), F.relu(s.b(x)) + s.d(x)), a=conv(), b=conv(), d=conv()
+        ),
+        lambda: TorchNet(
+            lambda s, x: torch.cat((s.one(x), s.two(x) + s.three(x).relu()), 1),
+            two=tconv(), three=tconv(), one=tconv(),
+        ),
+    ),
+    "tied weights": (
+        lambda: GluonNet(lambda s, F, x: s.c(F.tanh(s.c(x))), c=conv()),
+        lambda: TorchNet(lambda s, x: F.conv2d(s.c(x).tanh(), s.c.weight, s.c.bias), c=tconv()),
+    ),
+    "tuple output with the input": (
+        lambda: GluonNet(lambda s, F, x: (s.c(x), x), c=conv()),
+        lambda: TorchNet(lambda s, x: {"y": s.c(x), "none": None, "x": x}, c=tconv()),
+    ),
+    "imperative block": (
+        lambda: ImperativeNet(
+            lambda s, x: s.c(x[:, 1:3].reshape((0, -1)).relu()), c=gnn.Dense(3)
+        ),
+        lambda: TorchNet(lambda s, x: s.c(F.relu(x[:, 1:3].flatten(1))), c=nn.Linear(128, 3)),
+    ),
+    "lambda blocks": (
+        lambda: GluonNet(lambda s, F, x: s.l(s.c(x)), c=conv(), l=gnn.HybridLambda("tanh")),
+        lambda: TorchNet(lambda s, x: s.c(x).tanh(), c=tconv()),
+    ),
+    "compiled function": (
+        lambda: GluonNet(lambda s, F, x: (lambda y: F.tanh(y) + y)(s.c(x)), c=conv()),
+        lambda: TorchNet(lambda s, x: _scripted(s.c(x)), c=tconv()),
+    ),
+    "data-dependent python": (
+        lambda: GluonNet(lambda s, F, x: F.relu(s.c(x)), c=conv()),
+        lambda: TorchNet(lambda s, x: F.relu(s.c(x)) if x.sum() > -1e9 else x, c=tconv()),
+    ),
+    "in place": (
+        lambda: GluonNet(lambda s, F, x: F.relu(s.c(x) + x) * 2, c=conv()),
+        lambda: TorchNet(lambda s, x: s.c(x).add_(x).relu_().mul_(2), c=tconv()),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_equal_nets_align_completely(name: str) -> None:
+    build_gluon, build_torch = EQUAL[name]
+    x = random_image()
+    gluon_net, torch_net = initialised(build_gluon(), x), build_torch()
+    alignment = align_nets(gluon_net, torch_net, [x])
+    assert alignment.pairs
+    assert alignment.equal, _explain(alignment)
+    transfer_parameters(gluon_net, torch_net, [x])
+    np.testing.assert_allclose(_torch(torch_net, x), _gluon(gluon_net, x), rtol=1e-4, atol=1e-5)
+
+
+def _explain(alignment: Alignment) -> str:
+    lines = [f"alone: {op}" for side in alignment.alone for op in side]
+    lines += [f"{p.left} | {p.right}: {d}" for p in alignment.differing for d in p.differences]
+    return "\n".join([*lines, *map(str, alignment.outputs), str(alignment.unmapped)])
+
+
+def _gluon(net: Any, x: np.ndarray) -> np.ndarray:
+    out = net(mx.nd.array(x))
+    return (out[0] if isinstance(out, (tuple, list)) else out).asnumpy()
+
+
+def _torch(net: nn.Module, x: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        out = net.eval()(torch.from_numpy(x))
+    return (out["y"] if isinstance(out, dict) else out).numpy()
+
+
+@pytest.mark.parametrize("layer", ["LSTM", "GRU"])
+def test_a_recurrent_layer_is_one_operation(layer: str) -> None:
+    x = random_image(3, 2, 4)
+    block = getattr(gluon.rnn, layer)(5, num_layers=2, bidirectional=True, input_size=4)
+    gluon_net = initialised(GluonNet(lambda s, F, x: s.l(x), l=block), x)
+    module = getattr(nn, layer)(4, 5, num_layers=2, bidirectional=True)
+    torch_net = TorchNet(lambda s, x: s.l(x)[0], l=module)
+    alignment = align_nets(gluon_net, torch_net, [x])
+    assert alignment.equal, _explain(alignment)
+    assert [pair.left.kind for pair in alignment.pairs] == [layer.lower()]
+    transfer_parameters(gluon_net, torch_net, [x])
+    np.testing.assert_allclose(_torch(torch_net, x), _gluon(gluon_net, x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_symbol_block_aligns_node_by_node(tmp_path: Any) -> None:
+    x = random_image()
+    net = gnn.HybridSequential()
+    net.add(conv(5, 3, activation="relu"), gnn.BatchNorm(), gnn.Dense(3))
+    initialised(net, x).hybridize()
+    net(mx.nd.array(x))
+    net.export(str(tmp_path / "net"))
+    block = gluon.SymbolBlock.imports(
+        str(tmp_path / "net-symbol.json"), ["data"], str(tmp_path / "net-0000.params")
+    )
+    torch_net = nn.Sequential(
+        tconv(5, 3), nn.ReLU(), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(180, 3)
+    )
+    alignment = align_nets(block, torch_net, [x])
+    assert alignment.equal, _explain(alignment)
+    transfer_parameters(block, torch_net, [x])
+    np.testing.assert_allclose(_torch(torch_net, x), _gluon(block, x), rtol=1e-4, atol=1e-5)
+
+
+FAULTS: dict[str, tuple[*Pair, str]] = {
+    "stride": (
+        lambda: GluonNet(lambda s, F, x: F.relu(s.c(x)), c=conv(16, 3, padding=1)),
+        lambda: TorchNet(lambda s, x: s.c(x).relu(), c=tconv(16, 3, stride=2, padding=1)),
+        "stride",
+    ),
+    "align corners": (
+        lambda: GluonNet(
+            lambda s, F, x: s.c(F.contrib.BilinearResize2D(x, height=16, width=16)), c=conv(4, 3)
+        ),
+        lambda: TorchNet(
+            lambda s, x: s.c(
+                F.interpolate(x, size=(16, 16), mode="bilinear", align_corners=False)
+            ),
+            c=tconv(4, 3),
+        ),
+        "align_corners",
+    ),
+    "another function": (
+        lambda: GluonNet(lambda s, F, x: s.d(F.relu(s.c(x))), c=conv(5, 3), d=conv(inputs=5)),
+        lambda: TorchNet(lambda s, x: s.d(F.elu(s.c(x))), c=tconv(5, 3), d=tconv(inputs=5)),
+        "kind",
+    ),
+    "shortcut taken behind the activation": (
+        lambda: GluonNet(
+            lambda s, F, x: (lambda y: s.d(F.relu(y) + y))(s.c(x)), c=conv(), d=conv()
+        ),
+        lambda: TorchNet(
+            lambda s, x: (lambda z: s.d(z + z))(s.c(x).relu()), c=tconv(), d=tconv()
+        ),
+        "reads",
+    ),
+    "epsilon": (
+        lambda: GluonNet(lambda s, F, x: s.b(s.c(x)), c=conv(), b=gnn.BatchNorm(epsilon=1e-3)),
+        lambda: TorchNet(lambda s, x: s.b(s.c(x)), c=tconv(), b=nn.BatchNorm2d(4)),
+        "eps",
+    ),
+    "dropout always on": (
+        lambda: GluonNet(lambda s, F, x: s.d(s.c(x)), c=conv(), d=conv()),
+        lambda: TorchNet(lambda s, x: s.d(F.dropout(s.c(x), 0.3)), c=tconv(), d=tconv()),
+        "alone dropout",
+    ),
+    "activation missing": (
+        lambda: GluonNet(
+            lambda s, F, x: s.e(F.relu(s.d(F.relu(s.c(x))))), c=conv(), d=conv(), e=conv()
+        ),
+        lambda: TorchNet(
+            lambda s, x: s.e(s.d(s.c(x).relu())), c=tconv(), d=tconv(), e=tconv()
+        ),
+        "alone relu",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_at_its_operation_and_nowhere_else(name: str) -> None:
+    build_gluon, build_torch, where = FAULTS[name]
+    x = random_image()
+    alignment = align_nets(initialised(build_gluon(), x), build_torch(), [x])
+    alone = [f"alone {op.kind}" for side in alignment.alone for op in side]
+    differing = {d.what for p in alignment.differing for d in p.differences}
+    assert not alignment.equal
+    assert where in alone or any(what.startswith(where) for what in differing), _explain(alignment)
+    assert len(alone) <= 1
+    consequences = {"output shape", "reads input", "number of inputs"}
+    causes = [
+        p
+        for p in alignment.differing
+        if {d.what for d in p.differences} - consequences or where == "reads"
+    ]
+    assert len(causes) == (0 if alone else 1), _explain(alignment)
+    assert alignment.total
+
+
+def test_an_operation_says_where_it_was_called() -> None:
+    x = random_image()
+    build_gluon, build_torch, _ = FAULTS["another function"]
+    alignment = align_nets(initialised(build_gluon(), x), build_torch(), [x])
+    (pair,) = alignment.differing
+    assert (pair.left.kind, pair.right.kind) == ("relu", "elu")
+    for op in pair:
+        assert op.source.rpartition(":")[0] == __file__
+        assert op.path == ""
+    assert {p.right.path for p in alignment.pairs} == {"c", "", "d"}
+
+
+def test_values_decide_between_branches_that_are_alike() -> None:
+    def gluon_forward(s: Any, F: Any, x: Any) -> Any:
+        return s.a(x) + s.b(x)
+
+    x = random_image()
+    gluon_net = initialised(GluonNet(gluon_forward, a=conv(), b=conv()), x)
+    torch_net = TorchNet(lambda s, x: s.b(x) + s.a(x), a=tconv(), b=tconv())
+    for name in ("a", "b"):
+        block, module = getattr(gluon_net, name), getattr(torch_net, name)
+        with torch.no_grad():
+            module.weight.copy_(torch.from_numpy(block.weight.data().asnumpy()))
+            module.bias.copy_(torch.from_numpy(block.bias.data().asnumpy()))
+    alignment = align_nets(gluon_net, torch_net, [x], values=True)
+    assert alignment.equal
+    assert alignment.parameters == {n: n for n in ("a.weight", "a.bias", "b.weight", "b.bias")}
+
+
+def test_training_keeps_dropout_and_inference_drops_it() -> None:
+    x = random_image()
+    gluon_net = initialised(GluonNet(lambda s, F, x: s.d(x), d=gnn.Dropout(0.25)), x)
+    torch_net = TorchNet(lambda s, x: s.d(x), d=nn.Dropout2d(0.25))
+    assert align_nets(gluon_net, torch_net, [x]).equal
+    (pair,) = align_nets(gluon_net, torch_net, [x], train=True).differing
+    assert [d.what for d in pair.differences] == ["axes"]
+
+
+def test_a_parameter_without_a_partner_is_an_error() -> None:
+    x = random_image()
+    gluon_net = initialised(GluonNet(lambda s, F, x: s.c(x), c=conv()), x)
+    torch_net = TorchNet(lambda s, x: s.d(s.c(x)), c=tconv(), d=nn.BatchNorm2d(4))
+    with pytest.raises(ValueError, match=r"torch alone has d\.weight"):
+        map_parameters(gluon_net, torch_net, [x])
+
+
+def test_tracing_leaves_both_nets_as_they_were() -> None:
+    x = random_image()
+    gluon_net = initialised(
+        GluonNet(lambda s, F, x: s.d(s.b(x)), b=gnn.BatchNorm(), d=gnn.Dropout(0.5)), x
+    )
+    gluon_net.hybridize()
+    expected = _gluon(gluon_net, x)
+    torch_net = TorchNet(lambda s, x: s.d(s.b(x)), b=nn.BatchNorm2d(4), d=nn.Dropout())
+    state = {k: v.clone() for k, v in torch_net.state_dict().items()}
+    before = torch.random.get_rng_state()
+    align_nets(gluon_net, torch_net, [x], train=True)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(module.training for module in torch_net.modules())
+    for name, value in torch_net.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    assert gluon_net._active
+    np.testing.assert_array_equal(_gluon(gluon_net, x), expected)
