@@ -32,6 +32,7 @@ from parity_tests.levels.referee import Subject, attempt
 from parity_tests.numerics.compare import UNIT
 from parity_tests.numerics.operators.cases import Scales
 from parity_tests.numerics.operators.table import tolerance
+from parity_tests.numerics.perturb import LargestMoves
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["DRAWS", "Envelope", "backward_envelope", "forward_envelope", "forward_truth"]
@@ -156,20 +157,11 @@ def _forward(subject: Subject, train: bool) -> Envelope:
                     sizes.add((leaf.path, index, name), scales, train, own=False)
                 elif name in leaf.tensors:
                     sizes.add((leaf.path, 0, name), scales, train, own=True)
-    moves: dict[Key, float] = {}
+    moves = LargestMoves(clean.named_outputs() | clean.named_buffers())
     for draw in range(DRAWS):
         moved = subject.referee_run(train=train, edit=_adder(sizes.noise, output_name, draw))
-        _widen(moves, moved.named_outputs(), clean.named_outputs())
-        _widen(moves, moved.named_buffers(), clean.named_buffers())
-    return sizes.envelope(moves)
-
-
-def _widen(
-    moves: dict[Key, float], moved: dict[Key, np.ndarray], clean: dict[Key, np.ndarray]
-) -> None:
-    for key, value in moved.items():
-        move = float(np.abs(value - clean[key]).max()) if value.size else 0.0
-        moves[key] = max(moves.get(key, 0.0), move)
+        moves.widen((moved.named_outputs() | moved.named_buffers()).items())
+    return sizes.envelope(moves.moves)
 
 
 def backward_envelope(subject: Subject) -> Envelope:
@@ -192,12 +184,12 @@ def backward_envelope(subject: Subject) -> Envelope:
                 elif name.endswith("gradient"):
                     sizes.add((leaf.path, 0, name), scales, True, own=True)
     _add_loss(subject, clean, sizes)
-    moves: dict[Key, float] = {}
+    moves = LargestMoves(clean.named_gradients())
     for draw in range(DRAWS):
         add = _adder(sizes.noise, input_name, draw)
         moved = subject.referee_run(train=True, backward=True, edit_gradient=add)
-        _widen(moves, moved.named_gradients(), clean.named_gradients())
-    return sizes.envelope(moves)
+        moves.widen(moved.named_gradients().items())
+    return sizes.envelope(moves.moves)
 
 
 def _add_loss(subject: Subject, clean: NetRun, sizes: _Sizes) -> None:

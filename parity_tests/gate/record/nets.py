@@ -16,7 +16,7 @@ import numpy as np
 
 from parity_tests.backends.base import Backend
 from parity_tests.backends.runs import NET, Arrays, NetRun, Objective
-from parity_tests.gate.record.noise import DRAWS, Draw, Moves, noisy
+from parity_tests.gate.record.noise import DRAWS, Draw, NoiseEnvelope, noisy
 from parity_tests.gate.record.quantities import Failure, Kept, Quantity
 from parity_tests.gate.record.sizes import Found, Key, Sizes, bias_sums
 from parity_tests.gate.record.subjects import Subject
@@ -68,7 +68,7 @@ class Part:
         """The same in float64 on a noisy net and noisy inputs."""
         raise NotImplementedError
 
-    def items(self, moves: Moves) -> Iterator[Item]:
+    def items(self, envelope: NoiseEnvelope) -> Iterator[Item]:
         raise NotImplementedError
 
 
@@ -96,9 +96,9 @@ class _Both(Part):
                 double[key], 0.0, self.whole.fraction,
             ).kept()  # fmt: skip
 
-    def limited(self, keys: Iterable[Key], moves: Moves) -> Iterator[Kept]:
+    def limited(self, keys: Iterable[Key], envelope: NoiseEnvelope) -> Iterator[Kept]:
         for key in keys:
-            yield replace(self.kept[key], limit=moves.limit(key, self._sizes.of(key)))
+            yield replace(self.kept[key], limit=envelope.limit(key, self._sizes.of(key)))
 
 
 class Stream(_Both):
@@ -130,12 +130,12 @@ class Stream(_Both):
     def level_of(self, name: str) -> Level:
         return Level.BACKWARD if "gradient" in name else Level.FORWARD
 
-    def items(self, moves: Moves) -> Iterator[Item]:
+    def items(self, envelope: NoiseEnvelope) -> Iterator[Item]:
         outputs = [key for key, kept in self.kept.items() if kept.level == Level.FORWARD]
         gradients = [key for key, kept in self.kept.items() if kept.level == Level.BACKWARD]
-        yield from self.limited(outputs, moves)
+        yield from self.limited(outputs, envelope)
         gradients.sort(key=lambda key: key[0] == NET)  # backwards, the net's output comes first
-        yield from self.limited(reversed(gradients), moves)
+        yield from self.limited(reversed(gradients), envelope)
 
 
 class Training(_Both):
@@ -168,8 +168,8 @@ class Training(_Both):
             if path == NET or n in kept:
                 yield (path, f"step {n} {name}"), value
 
-    def items(self, moves: Moves) -> Iterator[Item]:
-        yield from self.limited(self.kept, moves)
+    def items(self, envelope: NoiseEnvelope) -> Iterator[Item]:
+        yield from self.limited(self.kept, envelope)
 
 
 def training_steps(
@@ -211,13 +211,13 @@ class Artefacts(Part):
         run = self.backend.run_net(net, self.whole.noisy_inputs(draw), "float64", train=False)
         return [("output", run.outputs[0])]
 
-    def items(self, moves: Moves) -> Iterator[Item]:
+    def items(self, envelope: NoiseEnvelope) -> Iterator[Item]:
         double = self.whole.outputs[0]
         for name, value in self._values.items():
             yield Quantity(
                 Level.ARTEFACTS, Check.STREAM, NET, "net", name, value,
                 double if value.shape == double.shape else None,
-                moves.limit("output"), self.whole.fraction,
+                envelope.limit("output"), self.whole.fraction,
             )  # fmt: skip
         yield self._files
 
@@ -243,33 +243,33 @@ class _Run:
     """A part under way: how far its values move, or why it stopped."""
 
     part: Part
-    moves: Moves | None = None
+    envelope: NoiseEnvelope | None = None
     failure: Failure | None = None
 
     def begin(self) -> None:
         try:
-            self.moves = Moves(self.part.clean())
+            self.envelope = NoiseEnvelope(self.part.clean())
         except Exception as error:
             self._stop(error)
 
     def widen(self, net: Any, draw: Draw) -> None:
-        if self.moves is None:
+        if self.envelope is None:
             return
         try:
-            self.moves.widen(self.part.again(net, draw))
+            self.envelope.widen(self.part.again(net, draw))
         except Exception as error:
             self._stop(error)
 
     def _stop(self, error: Exception) -> None:
-        self.moves = None
+        self.envelope = None
         where = (self.part.level, Check.STREAM, NET, "net", self.part.name)
         self.failure = Failure.of(error, *where)
 
     def items(self) -> Iterator[Item]:
         if self.failure is not None:
             yield self.failure
-        if self.moves is not None:
-            yield from self.part.items(self.moves)
+        if self.envelope is not None:
+            yield from self.part.items(self.envelope)
 
 
 def _of_run(run: NetRun) -> Values:

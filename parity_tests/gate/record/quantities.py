@@ -7,17 +7,16 @@ signs, in which every value takes part; its sha256 is always that of the whole.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from parity_tests.backends.runs import reason_of
+from parity_tests.numerics.perturb import pieces
 from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = [
-    "CHECKS", "SAMPLE", "SUMS", "Failure", "Kept", "Quantity", "Taken", "key_of", "pieces",
-    "sampled",
+    "CHECKS", "SAMPLE", "SUMS", "Failure", "Kept", "Quantity", "Taken", "key_of", "sampled",
 ]  # fmt: skip
 
 SAMPLE = 256  # values kept of each tensor and dtype
@@ -159,16 +158,6 @@ def sampled(array: np.ndarray) -> np.ndarray:
     return flat[np.linspace(0, flat.size - 1, SAMPLE).astype(np.int64)]
 
 
-_CHUNK = 1 << 20  # values at a time: a full-size gradient has a hundred million
-
-
-def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
-    """An array's values in order, a part at a time, each flat."""
-    flat = np.ascontiguousarray(array).reshape(-1)
-    for start in range(0, flat.size, _CHUNK):
-        yield flat[start : start + _CHUNK]
-
-
 def _distance(single: np.ndarray, double: np.ndarray) -> float:
     if single.shape != double.shape:
         return float("inf")
@@ -196,11 +185,11 @@ def _sums(array: np.ndarray) -> np.ndarray:
 
     A change of any value changes them; a change δ of n values moves each by about √n·δ.
     """
-    total = np.zeros(SUMS)
+    total, first = np.zeros(SUMS), 1
     with np.errstate(invalid="ignore"):
-        for number, part in enumerate(pieces(array)):
-            first = number * _CHUNK + 1
+        for part in pieces(array):
             place = np.arange(first, first + part.size, dtype=np.uint64)
+            first += part.size
             for i, odd in enumerate(_ODD):
                 mixed = place * odd
                 mixed ^= mixed >> np.uint64(29)

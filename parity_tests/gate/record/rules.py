@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity_tests.backends.base import Backend
-from parity_tests.gate.record.noise import DRAWS, Moves, noisy
+from parity_tests.gate.record.noise import DRAWS, NoiseEnvelope, noisy
 from parity_tests.gate.record.quantities import Failure, Quantity, Taken
 from parity_tests.gate.record.sizes import Found
 from parity_tests.gate.record.subjects import RATE, RULES, drawn
@@ -71,12 +71,12 @@ def _rule(
     gradients: list[np.ndarray],
 ) -> Iterator[Quantity]:
     double, single = run("float64", weight, gradients), run("float32", weight, gradients)
-    moves = Moves(double)
+    envelope = NoiseEnvelope(double)
     for draw in DRAWS:
         gs = [noisy(g, i, draw=draw) for i, g in enumerate(gradients)]
-        moves.widen(run("float64", noisy(weight, "w", draw=draw), gs).items())
+        envelope.widen(run("float64", noisy(weight, "w", draw=draw), gs).items())
     for key, value in double.items():
-        limit = moves.limit(key)
+        limit = envelope.limit(key)
         yield Quantity(
             Level.OPTIMIZER, Check.LOCAL, label, rule.name, key[1], single[key], value, limit
         )  # fmt: skip

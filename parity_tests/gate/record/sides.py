@@ -14,7 +14,7 @@ from parity_tests.backends.base import Backend
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET, Arrays, LeafRun, Objective
 from parity_tests.gate.record.nets import Artefacts, Item, Net, Part, Stream, Training, run_all
-from parity_tests.gate.record.noise import DRAWS, Draw, Moves, noisy
+from parity_tests.gate.record.noise import DRAWS, Draw, NoiseEnvelope, noisy
 from parity_tests.gate.record.quantities import Failure, Kept, Quantity, Taken
 from parity_tests.gate.record.subjects import Subject, Tensors, drawn, fixed_upstream
 from parity_tests.numerics.compare import UNIT
@@ -144,18 +144,19 @@ class _Taker:
                 return self.backend.run_leaf(leaf, xs, dtype, train=train, upstream=gs)
 
             double, single = run(leaf, "float64", xs, gs), run(leaf, "float32", xs, gs)
-            moves = Moves(double)
+            envelope = NoiseEnvelope(double)
             for draw in _LEAF_DRAWS:
                 moved_xs = tuple(noisy(x, *name, i, draw=draw) for i, x in enumerate(xs))
                 moved_gs = None
                 if gs is not None:
                     moved_gs = tuple(noisy(g, "g", i, draw=draw) for i, g in enumerate(gs))
                 with self._leaf_with(leaf, partial(_moved, draw=draw)) as other:
-                    moves.widen(run(other, "float64", moved_xs, moved_gs).items())
+                    envelope.widen(run(other, "float64", moved_xs, moved_gs).items())
             sizes = self._sizes(leaf, xs, gs, run)
             for quantity, value in double.items():
                 if not train and not quantity.startswith("output"):
                     continue
+                limit = envelope.limit(quantity, sizes.get(quantity))
                 yield Quantity(
                     Level.FORWARD if quantity.startswith("output") else Level.BACKWARD,
                     Check.LOCAL,
@@ -164,7 +165,7 @@ class _Taker:
                     quantity if train else f"{quantity} in inference",
                     single[quantity],
                     value,
-                    0.0 if _exact(leaf, quantity) else moves.limit(quantity, sizes.get(quantity)),
+                    0.0 if _exact(leaf, quantity) else limit,
                     1.0 if self._single(leaf) else 2.0**-29,
                 )
 
@@ -205,16 +206,16 @@ class _Taker:
         logits = drawn("logits", *shape).standard_normal(shape).astype(np.float32) * 3
         try:
             runs = {d: self.backend.run_loss(self.objective, logits, d) for d in UNIT}
-            moves = Moves(runs["float64"])
+            envelope = NoiseEnvelope(runs["float64"])
             for draw in DRAWS:
                 moved = noisy(logits, "logits", draw=draw)
-                moves.widen(self.backend.run_loss(self.objective, moved, "float64").items())
+                envelope.widen(self.backend.run_loss(self.objective, moved, "float64").items())
         except Exception as error:
             yield Failure.of(error, Level.LOSS, Check.LOCAL, LOSS, "loss", "loss")
             return
         # The table of a vectorised log is off by 64 u of 1, however small the result (`compare`)
         for name, value in runs["float64"].items():
-            limit = max(moves.limit(name), 64 * _UNIT * max(1.0, float(np.abs(logits).max())))
+            limit = max(envelope.limit(name), 64 * _UNIT * max(1.0, float(np.abs(logits).max())))
             single = runs["float32"][name]
             yield Quantity(Level.LOSS, Check.LOCAL, LOSS, "loss", name, single, value, limit)
 

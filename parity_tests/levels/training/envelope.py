@@ -26,6 +26,7 @@ from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.trials import Trial
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
 from parity_tests.numerics.operators.table import tolerance
+from parity_tests.numerics.perturb import largest_move
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
@@ -140,7 +141,7 @@ def curve_rows(trial: Trial, steps: int, *, draws: int = DRAWS) -> list[Row]:
         for seed, trainee in enumerate(shaken):
             images = one_ulp(batch.images, (seed, number))
             moved = trainee.step(replace(batch, images=images)).loss
-            largest = max(largest, abs(_mean(moved) - loss))
+            largest = max(largest, largest_move(_mean(moved), loss))
         bound = ENVELOPE_FACTOR * largest + _own_rounding(batch, theirs.logits, theirs.loss)
         verdict = compare(
             np.array([_mean(ours.loss)]),

@@ -12,6 +12,7 @@ import numpy as np
 
 from parity_tests.numerics.operators.cases import ScaleCase, Scales
 from parity_tests.numerics.operators.record import Tolerance, constant
+from parity_tests.numerics.perturb import elementwise_moves, perturbed
 
 __all__ = ["MEASURED", "elementwise", "exact", "linear", "measured"]
 
@@ -53,14 +54,10 @@ def measured(case: ScaleCase) -> Scales:
     generator = np.random.default_rng(0)
 
     def noisy(array: np.ndarray) -> np.ndarray:
-        return array * (1 + _STEP * generator.standard_normal(array.shape))
+        return perturbed(array, _STEP, generator.standard_normal)
 
-    largest = {name: np.zeros_like(value) for name, value in case.run.items()}
-    for _ in range(_DRAWS):
-        moved = case.rerun(noisy, False)
-        for name, most in largest.items():
-            np.maximum(most, np.abs(moved[name] - case.run[name]), out=most)
+    moves = elementwise_moves(case.run, (case.rerun(noisy, False) for _ in range(_DRAWS)))
     return Scales(
         case.kind,
-        {name: np.abs(case.run[name]) + 2 * most / _STEP for name, most in largest.items()},
+        {name: np.abs(case.run[name]) + 2 * most / _STEP for name, most in moves.items()},
     )

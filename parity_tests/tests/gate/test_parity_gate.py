@@ -25,7 +25,7 @@ from parity_tests.gate import snapshot, store
 from parity_tests.gate.change import Change
 from parity_tests.gate.page import page
 from parity_tests.gate.record.nets import Item, Part, Values, run_all, training_steps
-from parity_tests.gate.record.noise import DRAWS, Draw, Moves
+from parity_tests.gate.record.noise import DRAWS, Draw, NoiseEnvelope
 from parity_tests.gate.record.quantities import SAMPLE, Failure, Kept, Quantity
 from parity_tests.gate.record.sides import take
 from parity_tests.gate.record.sizes import bias_sums
@@ -347,8 +347,8 @@ class Moving(Part):
     def again(self, net: Net, draw: Draw) -> Values:
         return [("y", np.full(3, draw[1] * 0.5))]
 
-    def items(self, moves: Moves) -> Iterator[Item]:
-        yield {"limit": str(moves.limit("y")).encode()}
+    def items(self, envelope: NoiseEnvelope) -> Iterator[Item]:
+        yield {"limit": str(envelope.limit("y")).encode()}
 
 
 class Broken(Moving):
@@ -357,9 +357,9 @@ class Broken(Moving):
 
 
 def test_a_noisy_run_that_lacks_a_value_is_an_error() -> None:
-    moves = Moves({"x": np.zeros(2), "y": np.zeros(2)})
+    envelope = NoiseEnvelope({"x": np.zeros(2), "y": np.zeros(2)})
     with pytest.raises(ValueError, match="gave no y"):
-        moves.widen([("x", np.ones(2))])
+        envelope.widen([("x", np.ones(2))])
 
 
 @pytest.mark.parametrize("side", ["gluon", "torch"])
