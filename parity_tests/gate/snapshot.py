@@ -60,7 +60,9 @@ def backends(wanted: Sequence[str] = SIDES) -> tuple[dict[str, Backend], dict[st
             absent[side] = "not asked for"
             continue
         try:
-            found[side] = backend(side)
+            one = backend(side)
+            _ = one.optimizers  # imported now, no frame of the import holds a net's weights
+            found[side] = one
         except Exception as error:  # a framework may fail to load in any way
             absent[side] = reason_of(error)
     return found, absent

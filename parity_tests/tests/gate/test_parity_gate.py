@@ -30,7 +30,7 @@ from parity_tests.gate.record.quantities import SAMPLE, Failure, Kept, Quantity
 from parity_tests.gate.record.sides import take
 from parity_tests.gate.record.sizes import bias_sums
 from parity_tests.gate.record.user_pairs import pair_subject, plain_subject
-from parity_tests.gate.snapshot import take_snapshot
+from parity_tests.gate.snapshot import backends, take_snapshot
 from parity_tests.gate.store import Snapshot
 from parity_tests.gate.verdict import compared
 from parity_tests.numerics.compare import ENVELOPE_FACTOR
@@ -365,7 +365,7 @@ def test_a_noisy_run_that_lacks_a_value_is_an_error() -> None:
 @pytest.mark.parametrize("side", ["gluon", "torch"])
 def test_runs_leave_no_array_to_the_collector(side: str) -> None:
     """It counts objects and not bytes: circles of a full-size net fill the memory before it."""
-    one = backend(side)
+    one = backends([side])[0][side]
     subject = plain_subject()
     net = one.with_values(subject.make[side](), {})
     objective = Objective(labels=subject.labels, losses={one.side: one.cross_entropy()})
