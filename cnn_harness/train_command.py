@@ -26,7 +26,7 @@ from cnn_harness.monitor import RunMonitor
 from cnn_harness.progress import Progress, progress_from, progress_of
 from cnn_harness.runfolder import RunFolder, default_name, read_json
 from cnn_harness.schedule import DEPEND_ON_EPOCHS
-from cnn_harness.train_flags import likely, train_parser
+from cnn_harness.train_flags import likely, recipe_names, train_parser
 from cnn_harness.versions import difference
 
 __all__ = ["Framework", "describe_run", "load_data", "read_run", "train_command"]
@@ -198,7 +198,7 @@ def print_line(options: Mapping[str, Any], line: str) -> None:
 def _configured(framework: Framework, given: Mapping[str, Any], recipe: str | None) -> TrainConfig:
     if recipe is not None and recipe not in framework.documents:
         raise UsageError(
-            f"--recipe is {recipe!r}, expected one of {', '.join(framework.documents)}"
+            f"--recipe is {recipe!r}, expected one of {recipe_names(framework.documents)}"
             f"{did_you_mean(recipe, framework.documents)}"
         )
     model = given.get("model")

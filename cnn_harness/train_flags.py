@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from cnn_harness.cli import Parser
 from cnn_harness.config import TrainConfig, flags
 
-__all__ = ["likely", "train_parser"]
+__all__ = ["likely", "recipe_names", "train_parser"]
 
 
 class Recipes(Protocol):
@@ -20,6 +20,16 @@ class Recipes(Protocol):
     def documents(self) -> Mapping[str, TrainConfig]: ...
     @property
     def defaults(self) -> Mapping[str, TrainConfig]: ...
+
+
+def recipe_names(documents: Mapping[str, TrainConfig]) -> str:
+    """Each recipe once, its aliases in brackets: `gluon-lenet-mnist (doc-2), …`."""
+    names: dict[TrainConfig, list[str]] = {}
+    for name, recipe in documents.items():
+        names.setdefault(recipe, []).append(name)
+    return ", ".join(
+        f"{name} ({', '.join(aliases)})" if aliases else name for name, *aliases in names.values()
+    )
 
 
 def likely(framework: Recipes, argv: Sequence[str] | None) -> TrainConfig:
@@ -44,7 +54,8 @@ def train_parser(framework: Recipes, prog: str, shown: TrainConfig) -> Parser:
     )
     parser.add_argument(
         "--recipe", default=None, metavar="NAME",
-        help=f"a document's recipe instead of the model's: {', '.join(framework.documents)}",
+        help="a document's recipe instead of the model's: "
+        f"{recipe_names(framework.documents)}",
     )  # fmt: skip
     flags(parser, shown)
     parser.add_argument(

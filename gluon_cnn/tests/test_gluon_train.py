@@ -109,6 +109,23 @@ def test_documents_recipes_are_as_written() -> None:
 
 
 @pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("doc-0", "lenet-sigmoid-fashion-mnist"),
+        ("doc-1", "cifar-cnn-cifar10"),
+        ("doc-2", "gluon-lenet-mnist"),
+        ("doc-3", "bn-cnn-mnist"),
+    ],
+)
+def test_a_documents_recipe_has_a_name_by_content(capsys, alias: str, name: str) -> None:
+    assert DOCUMENTS[alias] is DOCUMENTS[name]
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    # Without blanks: argparse also breaks lines at hyphens
+    assert f"{name}({alias})" in "".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
     "model",
     ["lenet_linear", "lenet5", "cifar_cnn"]
     + [pytest.param(model, marks=pytest.mark.slow) for model in ("lenet_sigmoid", "mnist_bn_cnn")],
