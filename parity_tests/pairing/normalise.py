@@ -132,11 +132,9 @@ class Emitter:
         merged = dict.fromkeys(i for op in (*operations, self._current) for i in op.merged)
         self._current = replace(self._current, merged=tuple(merged))
 
-    def is_constant(self, value: Operand) -> bool:
-        if value.value.origin is Origin.CONSTANT:
-            return True
+    def is_zero(self, value: Operand) -> bool:
         producer = self.producer(value)
-        return producer is not None and not producer.inputs and not producer.parameters
+        return producer is not None and dict(producer.attributes) == {"value": 0.0}
 
 
 _NOWHERE = Operation(-1, "", {}, (), {}, ((),), ("",))

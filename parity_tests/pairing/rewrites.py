@@ -97,6 +97,26 @@ def _flat_concat(
     return graph("concat", renamed, shape, **attributes)
 
 
+def _concat_of_zeros(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """Zeros in front of and behind other values are padding."""
+    parts = list(inputs)
+    along = int(attributes["axis"])
+    widths = [(0, 0)] * len(shape)
+    front = back = 0
+    while len(parts) > 1 and graph.is_zero(parts[0]):
+        front += parts.pop(0).shape[along]
+    while len(parts) > 1 and graph.is_zero(parts[-1]):
+        back += parts.pop().shape[along]
+    if len(parts) == len(inputs):
+        return None
+    widths[along] = (front, back)
+    inner = (*shape[:along], shape[along] - front - back, *shape[along + 1 :])
+    x = graph("concat", [(f"input.{i}", part) for i, part in enumerate(parts)], inner, axis=along)
+    return graph("pad", [("input", x)], shape, widths=tuple(widths), mode="constant", value=0.0)
+
+
 _NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "pow": 1.0}
 
 
@@ -276,7 +296,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "slice": (_same_shape,),
     "pad": (_same_shape,),
     "cast": (_same_type,),
-    "concat": (_flat_concat,),
+    "concat": (_flat_concat, _concat_of_zeros),
     "add": (_scalar("add"), _without_expand("add")),
     "sub": (_scalar("sub"), _without_expand("sub")),
     "mul": (_scalar("mul"), _without_expand("mul"), _gate, _sixth),

@@ -48,8 +48,8 @@ class Emit(Protocol):
         """Another output of the operation that produced `first`."""
         ...
 
-    def is_constant(self, value: Operand) -> bool:
-        """Whether a value depends on no input and no parameter."""
+    def is_zero(self, value: Operand) -> bool:
+        """Whether a value is an array of zeros, whatever the input."""
         ...
 
 

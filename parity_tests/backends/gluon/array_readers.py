@@ -18,6 +18,7 @@ __all__ = [
     "binary",
     "cast",
     "concat",
+    "constant",
     "expand",
     "matmul",
     "pad",
@@ -169,6 +170,14 @@ def take(args: Arguments, emit: Emit) -> Operand:
     x, index = list(args.arrays.values())[:2]
     along = axis(attribute(args, "axis", 0), len(x.shape))
     return emit("take", [("input", x), ("index", index)], args.shape, axis=along)
+
+
+def constant(value: float | None = None) -> Reader:
+    def read(args: Arguments, emit: Emit) -> Operand:
+        number = real(attribute(args, "value", 0.0) if value is None else value)
+        return emit("constant", [], args.shape, value=number)
+
+    return read
 
 
 def matmul(args: Arguments, emit: Emit) -> Operand:

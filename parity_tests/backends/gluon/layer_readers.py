@@ -230,7 +230,7 @@ def rnn(mode: str) -> Reader:
         inputs: list[tuple[str, Operand | None]] = []
         for role, x in args.arrays.items():
             if role.startswith("input."):
-                if role == "input.0" or not emit.is_constant(x):
+                if role == "input.0" or not emit.is_zero(x):
                     inputs.append((role, x))
                 continue
             place, _, rest = role.partition("_") if role[0] in "lr" else ("", "", role)
@@ -246,6 +246,10 @@ def rnn(mode: str) -> Reader:
             bidirectional=args.attribute("dir", 1) == 2,
             batch_first=args.attribute("layout", "TNC") == "NTC",
         )
-        return [emit.output(out, i, s) for i, s in enumerate(args.operation.shapes)]
+        shapes = args.operation.shapes
+        # a cell returns its output and its states, of which the first is the output again
+        first = [emit.output(out, 0, shapes[0])] if mode.endswith("cell") else []
+        others = shapes[len(first) :]
+        return [*first, *(emit.output(out, i, shape) for i, shape in enumerate(others))]
 
     return read

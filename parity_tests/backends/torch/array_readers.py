@@ -18,6 +18,7 @@ __all__ = [
     "binary",
     "cast",
     "concat",
+    "constant",
     "expand",
     "extreme",
     "getitem",
@@ -177,6 +178,14 @@ def take(args: Arguments, emit: Emit) -> Operand:
     x = args["input"]
     along = axis(dim(args, 0), len(x.shape))
     return emit("take", [("input", x), ("index", args["index"])], args.shape, axis=along)
+
+
+def constant(value: float | None = None) -> Reader:
+    def read(args: Arguments, emit: Emit) -> Operand:
+        number = args.attribute("fill_value", 0.0) if value is None else value
+        return emit("constant", [], args.shape, value=real(number))
+
+    return read
 
 
 def matmul(args: Arguments, emit: Emit) -> Operand:

@@ -218,15 +218,13 @@ def pixel_shuffle(args: Arguments, emit: Emit) -> Operand:
 
 def rnn(mode: str) -> Reader:
     def read(args: Arguments, emit: Emit) -> list[Operand]:
+        # states of zeros are the default, given or not
         inputs = [
-            (role, x)
-            for role, x in args.arrays.items()
-            if not role.startswith("input.") or role == "input.0"
+            (role, x) for role, x in args.arrays.items() if role == "input.0" or not emit.is_zero(x)
         ]
-        states = [(r, x) for r, x in args.arrays.items() if r.startswith("input.")][1:]
         out = emit(
             mode,
-            [*inputs, *states],
+            inputs,
             args.shape,
             mode=str(args.attribute("mode", mode)).lower(),
             layers=int(args.attribute("num_layers", 1)),

@@ -183,6 +183,13 @@ EQUAL: dict[str, Pair] = {
             lambda s, x: torch.cat([s.a(x[:, :2]), x.chunk(2, 1)[1]], 1), a=tconv(2, inputs=2)
         ),
     ),
+    "padded by zeros": (
+        lambda: GluonNet(
+            lambda s, F, x: F.concat(s.c(x), F.zeros_like(F.slice_axis(x, axis=1, begin=0, end=2))),
+            c=conv(),
+        ),
+        lambda: TorchNet(lambda s, x: F.pad(s.c(x), (0, 0, 0, 0, 0, 2)), c=tconv()),
+    ),
     "channel shuffle": (
         lambda: GluonNet(
             lambda s, F, x: s.c(
@@ -277,6 +284,30 @@ def test_a_recurrent_layer_is_one_operation(layer: str) -> None:
     alignment = align_nets(gluon_net, torch_net, [x])
     assert alignment.equal, _explain(alignment)
     assert [pair.left.kind for pair in alignment.pairs] == [layer.lower()]
+    transfer_parameters(gluon_net, torch_net, [x])
+    np.testing.assert_allclose(_torch(torch_net, x), _gluon(gluon_net, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["LSTMCell", "GRUCell"])
+def test_a_recurrent_cell_is_one_operation(cell: str) -> None:
+    def unrolled(s: Any, F: Any, x: Any) -> Any:
+        states = s.l.begin_state(2)
+        for step in range(3):
+            out, states = s.l(x[step], states)
+        return out
+
+    def torch_unrolled(s: Any, x: torch.Tensor) -> torch.Tensor:
+        state = None
+        for step in x:
+            state = s.l(step, state)
+        return state if isinstance(state, torch.Tensor) else state[0]  # type: ignore[index]
+
+    x = random_image(3, 2, 4)
+    block = getattr(gluon.rnn, cell)(5, input_size=4)
+    gluon_net = initialised(ImperativeNet(lambda s, x: unrolled(s, mx.nd, x), l=block), x)
+    torch_net = TorchNet(torch_unrolled, l=getattr(nn, cell)(4, 5))
+    alignment = align_nets(gluon_net, torch_net, [x])
+    assert alignment.equal, _explain(alignment)
     transfer_parameters(gluon_net, torch_net, [x])
     np.testing.assert_allclose(_torch(torch_net, x), _gluon(gluon_net, x), rtol=1e-4, atol=1e-5)
 
