@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from parity_tests.gate.record.quantities import CHECKS, Failure, Kept, Taken
+from parity_tests.gate.record.quantities import CHECKS, Failure, QuantityRecord, SideRecord
 from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = ["Change", "Movement", "movements", "unrecorded"]
@@ -59,7 +59,7 @@ class Movement:
         return self.verdict != Change.SEMANTICS, CHECKS.index((self.level, self.check))
 
 
-def movements(subject: str, side: str, old: Taken, new: Taken) -> Iterator[Movement]:
+def movements(subject: str, side: str, old: SideRecord, new: SideRecord) -> Iterator[Movement]:
     """What moved between two snapshots of one side, in the order of causes."""
     before, after = old.by_key(), new.by_key()
     added = unrecorded(old, new)
@@ -77,7 +77,7 @@ def movements(subject: str, side: str, old: Taken, new: Taken) -> Iterator[Movem
             )  # fmt: skip
 
 
-def unrecorded(old: Taken, new: Taken) -> list[tuple[Level, Check]]:
+def unrecorded(old: SideRecord, new: SideRecord) -> list[tuple[Level, Check]]:
     """The checks that the new one has and the old one none of: an earlier version did not yet."""
     before, after = ({key[:2] for key in taken.by_key()} for taken in (old, new))
     return [check for check in CHECKS if check in after - before]
@@ -86,7 +86,7 @@ def unrecorded(old: Taken, new: Taken) -> list[tuple[Level, Check]]:
 _Judged = tuple[Change, str, float, str, str]
 
 
-def _judged(a: Kept | Failure | None, b: Kept | Failure | None) -> _Judged:
+def _judged(a: QuantityRecord | Failure | None, b: QuantityRecord | Failure | None) -> _Judged:
     if isinstance(b, Failure):
         if isinstance(a, Failure):
             return Change.UNCHANGED, "", 0.0, "", ""
@@ -98,7 +98,7 @@ def _judged(a: Kept | Failure | None, b: Kept | Failure | None) -> _Judged:
     return _moved(a, b)
 
 
-def _moved(a: Kept, b: Kept) -> _Judged:
+def _moved(a: QuantityRecord, b: QuantityRecord) -> _Judged:
     if (a.digest32, a.digest64) == (b.digest32, b.digest64):
         return Change.UNCHANGED, "", 0.0, "", ""
     if a.shape != b.shape:
@@ -134,13 +134,13 @@ def _moved(a: Kept, b: Kept) -> _Judged:
     return Change.ROUNDING, dtype, worst, _detail(dtype, worst), ""
 
 
-def _zeros_alone(a: Kept, b: Kept) -> bool:
+def _zeros_alone(a: QuantityRecord, b: QuantityRecord) -> bool:
     """Whether the bits differ and no value does, as far as sample and sums tell."""
     pairs = ((a.single, b.single), (a.double, b.double), (a.sums, b.sums))
     return a.distance == b.distance and all(np.array_equal(x, y) for x, y in pairs)
 
 
-def _double(a: Kept, b: Kept) -> float:
+def _double(a: QuantityRecord, b: QuantityRecord) -> float:
     """The largest move in float64, by the sample and by the sums, as a part of its bound."""
     bound = a.limit * a.fraction
     if a.digest64 == b.digest64:
@@ -172,7 +172,7 @@ def _detail(dtype: str, error: float) -> str:
     return f"{dtype} moved by {figure} of its bound"
 
 
-def _hint(a: Kept, b: Kept) -> str:
+def _hint(a: QuantityRecord, b: QuantityRecord) -> str:
     """What kind of move it is, by the sampled values."""
     old, new = a.double, b.double
     usable = np.isfinite(old) & np.isfinite(new)

@@ -29,8 +29,8 @@ from parity_tests.gate import store
 from parity_tests.gate.fingerprint import fingerprint
 from parity_tests.gate.record.noise import NOISE, PAIRS
 from parity_tests.gate.record.quantities import SAMPLE
-from parity_tests.gate.record.rules import take_rules
-from parity_tests.gate.record.sides import take
+from parity_tests.gate.record.rules import record_rules
+from parity_tests.gate.record.sides import record_side
 from parity_tests.gate.record.subjects import STEPS, Subject, project_subject
 from parity_tests.gate.store import Snapshot, SubjectRecord
 
@@ -89,7 +89,7 @@ def take_snapshot(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the frameworks' own about exporting
         if rules:
-            sides_taken = {side: take_rules(one) for side, one in found.items()}
+            sides_taken = {side: record_rules(one) for side, one in found.items()}
             snapshot.subjects[RULES_NAME] = SubjectRecord(sides_taken)
         for subject in subjects:
             snapshot.subjects[subject.name] = record_of(subject, found, say)
@@ -101,7 +101,7 @@ def record_of(subject: Subject, found: dict[str, Backend], say: Say) -> SubjectR
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the frameworks' own about exporting
-        record = SubjectRecord({side: take(one, subject) for side, one in found.items()})
+        record = SubjectRecord({side: record_side(one, subject) for side, one in found.items()})
     record.inputs = _inputs(subject)
     failed = sum(len(taken.failures) for taken in record.sides.values())
     which = f", {failed} did not run" if failed else ""

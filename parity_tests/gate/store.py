@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from cnn_harness.errors import CommandError, UsageError
-from parity_tests.gate.record.quantities import Failure, Kept, Taken
+from parity_tests.gate.record.quantities import Failure, QuantityRecord, SideRecord
 from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = ["SCHEMA", "Snapshot", "SnapshotError", "SubjectRecord", "check_free", "read", "write"]
@@ -45,7 +45,7 @@ class SnapshotError(CommandError):
 class SubjectRecord:
     """One subject of a snapshot: what each side gave, and what it was given."""
 
-    sides: dict[str, Taken] = field(default_factory=dict)
+    sides: dict[str, SideRecord] = field(default_factory=dict)
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -135,7 +135,7 @@ def _files(name: str, record: SubjectRecord) -> dict[str, bytes]:
     return {f"{name}.json": rows, f"{name}.safetensors": save(tensors), **files}
 
 
-def _row(kept: Kept) -> list[Any]:
+def _row(kept: QuantityRecord) -> list[Any]:
     values = [getattr(kept, column) for column in _COLUMNS]
     return [_number(v) if isinstance(v, float) else list(v) if isinstance(v, tuple) else v
             for v in values]  # fmt: skip
@@ -232,7 +232,7 @@ def _record(name: str, contents: dict[str, bytes]) -> SubjectRecord:
         if key.startswith("inputs/")
     }
     for side, part in described["sides"].items():
-        taken = Taken()
+        taken = SideRecord()
         for number, row in enumerate(part["quantities"]):
             values = dict(zip(described["columns"], row, strict=True))
             if values["name"] == "output gradient":  # the first versions had it under "forward"
@@ -244,7 +244,9 @@ def _record(name: str, contents: dict[str, bytes]) -> SubjectRecord:
             single = tensors[f"{side}/{number}/32"]
             both = tensors[f"{side}/{number}/64"]
             taken.quantities.append(
-                Kept(**values, single=single, double=both[: single.size], sums=both[single.size :])
+                QuantityRecord(
+                    **values, single=single, double=both[: single.size], sums=both[single.size :]
+                )
             )
         taken.failures = [
             Failure(Level(level), Check(check), *row) for level, check, *row in part["failures"]

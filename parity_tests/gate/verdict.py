@@ -11,7 +11,7 @@ import numpy as np
 
 from parity_tests.gate.change import Change, Movement, movements, unrecorded
 from parity_tests.gate.fingerprint import GROUPS, difference
-from parity_tests.gate.record.quantities import CHECKS, Kept, Taken
+from parity_tests.gate.record.quantities import CHECKS, QuantityRecord, SideRecord
 from parity_tests.gate.store import Snapshot, SnapshotError
 from parity_tests.reporting.verdicts import Check, Level
 
@@ -242,7 +242,7 @@ def _pattern(first: Movement, moved: list[Movement], old: Snapshot) -> str:
     }
     there: Counter[str] = Counter()
     for record in old.subjects.values():
-        taken = record.sides.get(first.side, Taken())
+        taken = record.sides.get(first.side, SideRecord())
         paths = {k.path: k.kind for k in taken.quantities
                  if (k.level, k.check) == (first.level, Check.LOCAL)}  # fmt: skip
         there.update(paths.values())
@@ -287,7 +287,7 @@ def _across(old: Snapshot, new: Snapshot, shared: list[str]) -> list[Across]:
 _TOGETHER = 1e-9  # of the largest value: as two free runs of training in float64 must stay
 
 
-def _agree(a: Kept, b: Kept) -> bool:
+def _agree(a: QuantityRecord, b: QuantityRecord) -> bool:
     if a.level == Level.ARTEFACTS:
         return True  # float32 alone
     bound = max(a.limit, b.limit) * max(a.fraction, b.fraction)

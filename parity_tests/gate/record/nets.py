@@ -17,14 +17,14 @@ import numpy as np
 from parity_tests.backends.base import Backend
 from parity_tests.backends.runs import NET, Arrays, NetRun, Objective
 from parity_tests.gate.record.noise import DRAWS, Draw, NoiseEnvelope, noisy
-from parity_tests.gate.record.quantities import Failure, Kept, Quantity
+from parity_tests.gate.record.quantities import Failure, Quantity, QuantityRecord
 from parity_tests.gate.record.sizes import Found, Key, Sizes, bias_sums
 from parity_tests.gate.record.subjects import Subject
 from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = ["Artefacts", "Item", "Net", "Stream", "Training", "run_all"]
 
-Item = Quantity | Kept | Failure | dict[str, bytes]
+Item = Quantity | QuantityRecord | Failure | dict[str, bytes]
 Values = Iterable[tuple[Any, np.ndarray]]  # by key
 
 
@@ -77,7 +77,7 @@ class _Both(Part):
 
     def __init__(self, whole: Net) -> None:
         super().__init__(whole)
-        self.kept: dict[Key, Kept] = {}
+        self.kept: dict[Key, QuantityRecord] = {}
 
     def values(self, net: Any, given: Any, dtype: str) -> Values:
         """What a run gives, in order."""
@@ -94,9 +94,9 @@ class _Both(Part):
             self.kept[key] = Quantity(
                 self.level_of(name), Check.STREAM, path, self.whole.kind(path), name, single,
                 double[key], 0.0, self.whole.fraction,
-            ).kept()  # fmt: skip
+            ).record()  # fmt: skip
 
-    def limited(self, keys: Iterable[Key], envelope: NoiseEnvelope) -> Iterator[Kept]:
+    def limited(self, keys: Iterable[Key], envelope: NoiseEnvelope) -> Iterator[QuantityRecord]:
         for key in keys:
             yield replace(self.kept[key], limit=envelope.limit(key, self._sizes.of(key)))
 

@@ -16,7 +16,15 @@ from parity_tests.numerics.perturb import pieces
 from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = [
-    "CHECKS", "SAMPLE", "SUMS", "Failure", "Kept", "Quantity", "Taken", "key_of", "sampled",
+    "CHECKS",
+    "SAMPLE",
+    "SUMS",
+    "Failure",
+    "Quantity",
+    "QuantityRecord",
+    "SideRecord",
+    "key_of",
+    "sampled",
 ]  # fmt: skip
 
 SAMPLE = 256  # values kept of each tensor and dtype
@@ -56,11 +64,11 @@ class Quantity:
     limit: float
     fraction: float = 2.0**-29
 
-    def kept(self) -> Kept:
+    def record(self) -> QuantityRecord:
         """What goes into a snapshot."""
         double = self.single.astype(np.float64) if self.double is None else self.double
         distance = _distance(self.single, double)
-        return Kept(
+        return QuantityRecord(
             self.level,
             self.check,
             self.path,
@@ -80,7 +88,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Kept:
+class QuantityRecord:
     """A quantity as a snapshot has it: digests of the whole, values of a sample, sums of all.
 
     `distance` is the largest |float32 − float64| of all its values.
@@ -134,19 +142,19 @@ class Failure:
 
 
 @dataclass
-class Taken:
+class SideRecord:
     """Everything that one side gave for one subject, in the order of causes."""
 
-    quantities: list[Kept] = field(default_factory=list)
+    quantities: list[QuantityRecord] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
 
-    def by_key(self) -> dict[Key, Kept | Failure]:
-        found: dict[Key, Kept | Failure] = {item.key: item for item in self.quantities}
+    def by_key(self) -> dict[Key, QuantityRecord | Failure]:
+        found: dict[Key, QuantityRecord | Failure] = {item.key: item for item in self.quantities}
         return found | {item.key: item for item in self.failures}
 
 
-def key_of(item: Kept | Failure | Quantity) -> Key:
+def key_of(item: QuantityRecord | Failure | Quantity) -> Key:
     return (item.level, item.check, item.path, item.name)
 
 

@@ -10,25 +10,25 @@ import numpy as np
 
 from parity_tests.backends.base import Backend
 from parity_tests.gate.record.noise import DRAWS, NoiseEnvelope, noisy
-from parity_tests.gate.record.quantities import Failure, Quantity, Taken
+from parity_tests.gate.record.quantities import Failure, Quantity, SideRecord
 from parity_tests.gate.record.sizes import Found
 from parity_tests.gate.record.subjects import RATE, RULES, drawn
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["take_rules"]
+__all__ = ["record_rules"]
 
 
-def take_rules(backend: Backend) -> Taken:
+def record_rules(backend: Backend) -> SideRecord:
     """Every update rule of a side, alone, on one parameter of 64 values, for four steps."""
-    taken = Taken()
+    taken = SideRecord()
     generator = drawn("rules")
     weight = generator.standard_normal(64).astype(np.float32)
     gradients = [generator.standard_normal(64).astype(np.float32) for _ in range(4)]
     for label, rule, make in _rules(backend):
         try:
             run = partial(_updates, backend, label, rule, make)
-            taken.quantities += [q.kept() for q in _rule(run, label, rule, weight, gradients)]
+            taken.quantities += [q.record() for q in _rule(run, label, rule, weight, gradients)]
         except Exception as error:
             where = (Level.OPTIMIZER, Check.LOCAL, label, rule.name, "weight")
             taken.failures.append(Failure.of(error, *where))

@@ -15,14 +15,14 @@ from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET, Arrays, LeafRun, Objective
 from parity_tests.gate.record.nets import Artefacts, Item, Net, Part, Stream, Training, run_all
 from parity_tests.gate.record.noise import DRAWS, Draw, NoiseEnvelope, noisy
-from parity_tests.gate.record.quantities import Failure, Kept, Quantity, Taken
+from parity_tests.gate.record.quantities import Failure, Quantity, QuantityRecord, SideRecord
 from parity_tests.gate.record.subjects import Subject, Tensors, drawn, fixed_upstream
 from parity_tests.numerics.compare import UNIT
 from parity_tests.numerics.operators.record import Rounds
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["start_of", "take"]
+__all__ = ["record_side", "start_of"]
 
 LOSS = "(loss)"
 
@@ -33,22 +33,22 @@ _LEAF_DRAWS = DRAWS[:2]
 Tensor = tuple[str, str]  # (path, role)
 
 
-def take(backend: Backend, subject: Subject) -> Taken:
+def record_side(backend: Backend, subject: Subject) -> SideRecord:
     """Everything a side gives for a subject; what does not run is a Failure, leaf by leaf."""
-    taken = Taken()
+    taken = SideRecord()
     try:
-        taker = _Taker(backend, subject)
+        recorder = _SideRecorder(backend, subject)
     except Exception as error:
         taken.failures.append(Failure.of(error, Level.FORWARD, Check.STREAM, NET, "net", "output"))
         return taken
-    for part in (taker.local, taker.loss, taker.whole):
+    for part in (recorder.local, recorder.loss, recorder.whole):
         for item in part():
             if isinstance(item, Failure):
                 taken.failures.append(item)
             elif isinstance(item, dict):
                 taken.files.update(item)
             else:
-                taken.quantities.append(item.kept() if isinstance(item, Quantity) else item)
+                taken.quantities.append(item.record() if isinstance(item, Quantity) else item)
     return taken
 
 
@@ -68,7 +68,7 @@ def _moved(key: Tensor, value: np.ndarray, draw: Draw) -> np.ndarray:
     return value if role == "bitmaps" else noisy(value, path, role, draw=draw)
 
 
-class _Taker:
+class _SideRecorder:
     """A net of one side, dressed; the nets and leaves with other values are made when they run."""
 
     def __init__(self, backend: Backend, subject: Subject) -> None:
@@ -103,11 +103,11 @@ class _Taker:
             return Objective(upstream=fixed_upstream(outputs))
         return Objective(labels=labels, losses={side: loss(self.net)})
 
-    def local(self) -> Iterator[Kept | Failure]:
+    def local(self) -> Iterator[QuantityRecord | Failure]:
         """Every leaf alone, forward and then backward."""
         # Only what is kept of a leaf stays: VGG16's gradients fill gigabytes
         found = [
-            item.kept() if isinstance(item, Quantity) else item
+            item.record() if isinstance(item, Quantity) else item
             for leaf in self.leaves
             for item in self._leaf(leaf)
         ]

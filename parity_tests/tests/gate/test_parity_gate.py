@@ -26,8 +26,8 @@ from parity_tests.gate.change import Change
 from parity_tests.gate.page import page
 from parity_tests.gate.record.nets import Item, Part, Values, run_all, training_steps
 from parity_tests.gate.record.noise import DRAWS, Draw, NoiseEnvelope
-from parity_tests.gate.record.quantities import SAMPLE, Failure, Kept, Quantity
-from parity_tests.gate.record.sides import take
+from parity_tests.gate.record.quantities import SAMPLE, Failure, Quantity, QuantityRecord
+from parity_tests.gate.record.sides import record_side
 from parity_tests.gate.record.sizes import bias_sums
 from parity_tests.gate.record.user_pairs import pair_subject, plain_subject
 from parity_tests.gate.snapshot import backends, take_snapshot
@@ -91,7 +91,7 @@ def test_every_call_of_a_leaf_has_outputs_and_gradients() -> None:
 
     net = Twice(torch.nn.Tanh(), torch.nn.Linear(3, 3))
     subject = pair_subject("twice", None, net, np.ones((2, 3), np.float32), np.arange(2))
-    taken = take(backend("torch"), subject)
+    taken = record_side(backend("torch"), subject)
     assert not taken.failures
     back = [k.key[2:] for k in taken.quantities if k.key[:2] == ("backward", "stream")]
     assert back == [
@@ -254,14 +254,16 @@ def test_an_interrupted_write_leaves_the_old_snapshot(
     assert [path.name for path in spoilt.parent.iterdir()] == ["spoilt"]
 
 
-def quantity(double: np.ndarray, single: np.ndarray | None = None, limit: float = 1e-5) -> Kept:
+def quantity(
+    double: np.ndarray, single: np.ndarray | None = None, limit: float = 1e-5
+) -> QuantityRecord:
     value = double.astype(np.float32) if single is None else single
     return Quantity(
         Level.FORWARD, Check.LOCAL, "a", "conv2d", "output", value, double, limit
-    ).kept()
+    ).record()
 
 
-def judged(old: Kept, new: Kept) -> str:
+def judged(old: QuantityRecord, new: QuantityRecord) -> str:
     from parity_tests.gate.change import _moved
 
     return _moved(old, new)[0]
