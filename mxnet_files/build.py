@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from torch import fx, nn
 from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
 from mxnet_files.codegen import make_readable
 from mxnet_files.errors import SymbolError
-from mxnet_files.reading.attributes import read_attributes
-from mxnet_files.reading.names import argument, identifier
+from mxnet_files.reading.attributes import Attributes, read_attributes
+from mxnet_files.reading.names import local_name
 from mxnet_files.reading.params_file import BFLOAT16, bfloat16_to_float32
 from mxnet_files.reading.reader import Entry, Node, SymbolGraph
 from mxnet_files.registry import AUXILIARY, OPERATORS, PARAMETER_SLOTS, Operator, Wiring
@@ -38,7 +37,7 @@ class Step:
     number: int
     node: Node
     operator: Operator
-    attributes: SimpleNamespace
+    attributes: Attributes
     inputs: list[Entry | str]
     slots: list[str]
 
@@ -99,8 +98,12 @@ def read_step(graph: SymbolGraph, number: int) -> Step:
     node = graph.nodes[number]
     operator = OPERATORS[node.op]
     read = read_attributes(node.where, node.attributes, operator.attributes, strict=node.strict)
-    attributes = SimpleNamespace(**read)
+    attributes = Attributes(read)
     inputs: list[Entry | str] = list(node.inputs)
+    if "num_args" in node.attributes and getattr(attributes, "num_args", None) != len(inputs):
+        raise SymbolError(
+            f"{node.where}: {len(inputs)} inputs beside num_args={node.attributes['num_args']}"
+        )
     slots = operator.inputs(attributes)
     if slots is None:
         if not inputs:
@@ -168,7 +171,7 @@ class Builder:
 
     def placeholder(self, name: str, *, optional: bool) -> None:
         """An argument of forward."""
-        safe = argument(name)
+        safe = local_name(name)
         if safe in self.inputs:
             safe = f"{safe}_{len(self.inputs)}_"
         kind, default = (torch.Tensor | None, (None,)) if optional else (None, ())
@@ -183,7 +186,7 @@ class Builder:
         """An input, or the fetch of a parameter."""
         if name not in self.variables:
             path = self.wiring.paths.parameter(name)
-            node = self.wiring.graph.create_node("get_attr", path, name=identifier(name))
+            node = self.wiring.graph.create_node("get_attr", path, name=local_name(name))
             node.meta["mxnet"] = ("null", name, 0)
             self.paths[name] = path
             self.variables[name] = node
@@ -210,6 +213,8 @@ class Builder:
         wiring.begin(step.node.name, step.node.where)
         arguments = [self.fetch(source, step.node.where) for source in step.inputs]
         built = step.operator.build(wiring, step.attributes, *arguments)
+        if unread := step.attributes.unread(step.operator.attributes):
+            raise wiring.refuse(f"{', '.join(unread)} is not supported: it would be left out")
         outputs = built if isinstance(built, tuple) else (built,)
         for index, output in enumerate(outputs):
             self.results[Entry(step.number, index)] = output

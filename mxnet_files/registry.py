@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.attributes import Attribute
-from mxnet_files.reading.names import PathNames, identifier
+from mxnet_files.reading.names import PathNames, local_name
 
 __all__ = ["OPERATORS", "PARAMETER_SLOTS", "Operator", "Wiring", "register"]
 
@@ -82,7 +82,7 @@ class Wiring:
 
     def begin(self, name: str, where: str) -> None:
         """Start on the node called `name`."""
-        self._name, self.where = identifier(name), where
+        self._name, self.where = local_name(name), where
 
     def call(self, function: Callable[..., Any], *arguments: Any, part: str = "") -> fx.Node:
         """A function call. `part` marks a step on the way to the node's own result."""

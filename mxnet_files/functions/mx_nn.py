@@ -92,30 +92,31 @@ def pool(
     starts in the right padding; MXNet keeps it: it holds no pixel, so its maximum is the lowest
     number and its sum and mean are 0. `lp` is (Σ xᵖ)^(1/p), without absolute values.
     """
-    empty = [0] * (2 * len(kernel))
-    if full:
-        empty = _left_out(x, kernel, stride, pad)
     wide = False  # torch pads at most half a kernel
     for i in range(len(kernel)):
         wide = wide or 2 * pad[i] > kernel[i]
     none = [0] * len(pad) if wide else pad
+    ones = torch.ones_like(x[:1, :1])
+    if wide:
+        border = -float("inf") if kind == "max" else 0.0
+        x = F.pad(x, _both_sides(pad), "constant", border)
+        ones = F.pad(ones, _both_sides(pad))
+    empty = [0] * (2 * len(kernel))
+    if full:
+        empty = _left_out(x, kernel, stride, none)
     if kind == "max":
-        if wide:
-            x = F.pad(x, _both_sides(pad), "constant", -float("inf"))
         y = _max_pool(x, kernel, stride, none, full)
         y = F.pad(y, empty, "constant", -float("inf"))
         if wide or sum(empty) > 0:
             y = torch.nan_to_num(y, float("nan"), float("inf"))  # -inf -> the lowest number
         return y
-    ones = torch.ones_like(x[:1, :1])
-    if wide:
-        x, ones = F.pad(x, _both_sides(pad)), F.pad(ones, _both_sides(pad))
     if kind == "lp":
         y = _root(_sum_pool(torch.pow(x, p), kernel, stride, none, full), p)
     elif kind == "sum":
         y = _sum_pool(x, kernel, stride, none, full)
     elif wide and not count_pad:
-        y = _sum_pool(x, kernel, stride, none, full) / _sum_pool(ones, kernel, stride, none, full)
+        pixels = _sum_pool(ones, kernel, stride, none, full)
+        y = _sum_pool(x, kernel, stride, none, full) / pixels.clamp(min=1)
     else:
         y = _average_pool(x, kernel, stride, none, full, count_pad)
     return F.pad(y, empty)

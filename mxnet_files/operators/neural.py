@@ -15,6 +15,7 @@ from mxnet_files.layers import Dropout
 from mxnet_files.reading.attributes import (
     IGNORED,
     Attribute,
+    Attributes,
     boolean,
     dtype,
     integer,
@@ -121,7 +122,7 @@ register(
 
 
 def deconvolution(
-    w: Wiring, a: SimpleNamespace, x: fx.Node, weight: fx.Node, bias: fx.Node | None = None
+    w: Wiring, a: Attributes, x: fx.Node, weight: fx.Node, bias: fx.Node | None = None
 ) -> Wired:
     check_kernel(w, a)
     groups(w, a)
@@ -130,7 +131,8 @@ def deconvolution(
     w.expect(weight, (None, a.num_filter // a.num_group, *a.kernel), "weight")
     w.expect(bias, (a.num_filter,), "bias")
     stride, dilate = spatial(w, a, "stride", 1), spatial(w, a, "dilate", 1)
-    if any(a.target_shape):
+    if any(a.target_shape):  # MXNet works out pad and adj from it
+        a.have_no_effect("pad", "adj")
         target = spatial(w, a, "target_shape", 0)
         return w.call(mx_nn.deconvolution_to, x, weight, bias, target, stride, dilate, a.num_group)
     pad, adjust = spatial(w, a, "pad", 0), spatial(w, a, "adj", 0)

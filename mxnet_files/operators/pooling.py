@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from mxnet_files.operators.neural import (
 from mxnet_files.reading.attributes import (
     IGNORED,
     Attribute,
+    Attributes,
     boolean,
     integer,
     one_of,
@@ -36,12 +36,17 @@ PLAIN_MAX = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 PLAIN_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-def pooling(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+def pooling(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     part = "step" if is_last(a) else ""
     x = channels_first(w, a, x)
     if a.pool_type == "lp" and a.p_value not in (1, 2, 3):
         raise w.refuse(f"p_value={a.p_value}, expected 1, 2 or 3 for lp pooling")
+    if a.pool_type != "lp":
+        a.have_no_effect("p_value")
+    if a.pool_type != "avg":
+        a.have_no_effect("count_include_pad")
     if a.global_pool:
+        a.have_no_effect("kernel", "stride", "pad", "pooling_convention", "count_include_pad")
         if a.pool_type == "avg" and len(a.kernel) == 2:
             y = w.call(F.adaptive_avg_pool2d, x, (1, 1), part=part)
         else:
@@ -95,8 +100,9 @@ register(
 )
 
 
-def pooling_v1(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+def pooling_v1(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     if a.global_pool:
+        a.have_no_effect("kernel", "stride", "pad", "pooling_convention")
         return w.call(mx_nn.global_pool, x, a.pool_type)
     if len(a.kernel) not in (2, 3):
         raise w.refuse(f"kernel={a.kernel}, expected two or three positive numbers")
@@ -118,7 +124,7 @@ register(
 )
 
 
-def adaptive_average(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+def adaptive_average(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     size = a.output_size or (1,)
     if len(size) > 2:
         raise w.refuse(f"output_size={size}, expected one or two numbers")

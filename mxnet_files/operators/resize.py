@@ -122,8 +122,8 @@ def resize(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if None in scales and min(size) < 1:
         raise w.refuse(f"height and width are {size}, expected positive numbers")
     if None not in scales:
-        return w.call(mx_shape.resize_bilinear, x, (0, 0), scales)
-    return w.call(mx_shape.resize_bilinear, x, size, (0.0, 0.0))
+        return w.call(mx_shape.resize_bilinear, x, (0, 0), scales, a.align_corners)
+    return w.call(mx_shape.resize_bilinear, x, size, (0.0, 0.0), a.align_corners)
 
 
 register(

@@ -9,7 +9,14 @@ from torch import fx
 
 from mxnet_files.functions import mx_shape
 from mxnet_files.operators.normalise import outputs_of
-from mxnet_files.reading.attributes import Attribute, boolean, integer, optional, shape
+from mxnet_files.reading.attributes import (
+    Attribute,
+    Attributes,
+    boolean,
+    integer,
+    optional,
+    shape,
+)
 from mxnet_files.registry import Wired, Wiring, register
 
 __all__: list[str] = []
@@ -141,20 +148,20 @@ register(
 )
 
 
-def split(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    if not 1 <= a.num_outputs <= MOST_OUTPUTS:
-        raise w.refuse(f"num_outputs={a.num_outputs}, expected 1 to {MOST_OUTPUTS}")
-    parts = w.call(mx_shape.split_even, x, a.num_outputs, a.axis, part="parts")
-    out = outputs_of(w, parts, a.num_outputs)
-    if a.squeeze_axis:
-        out = tuple(w.call(torch.squeeze, part, a.axis, part=f"{i}_flat")
+def split_evenly(w: Wiring, x: fx.Node, count: int, axis: int, squeeze: bool) -> Wired:
+    if not 1 <= count <= MOST_OUTPUTS:
+        raise w.refuse(f"num_outputs={count}, expected 1 to {MOST_OUTPUTS}")
+    parts = w.call(mx_shape.split_even, x, count, axis, part="parts")
+    out = outputs_of(w, parts, count)
+    if squeeze:
+        out = tuple(w.call(torch.squeeze, part, axis, part=f"{i}_flat")
                     for i, part in enumerate(out))  # fmt: skip
     return out
 
 
 register(
     "SliceChannel split",
-    split,
+    lambda w, a, x: split_evenly(w, x, a.num_outputs, a.axis, a.squeeze_axis),
     "data",
     {
         "num_outputs": Attribute(integer),
@@ -165,9 +172,10 @@ register(
 )
 
 
-def split_v2(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+def split_v2(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     if a.sections > 0:
-        return split(w, SimpleNamespace(num_outputs=a.sections, **vars(a)), x)
+        a.have_no_effect("indices")
+        return split_evenly(w, x, a.sections, a.axis, a.squeeze_axis)
     starts = integers(w, a, "indices")
     if not starts or starts[0] != 0 or list(starts) != sorted(starts):
         raise w.refuse(f"indices={starts}, expected increasing numbers from 0")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = [
     "IGNORED",
     "REQUIRED",
     "Attribute",
+    "Attributes",
     "boolean",
     "double",
     "dtype",
@@ -133,6 +135,35 @@ class Attribute:
 
     kind: Kind
     default: Any = REQUIRED
+
+
+class Attributes(SimpleNamespace):
+    """The attributes of one node; it keeps account of which were read."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(**values)
+        vars(self)["_read"] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        values = super().__getattribute__("__dict__")
+        if not name.startswith("_") and name in values:
+            values["_read"].add(name)
+        return super().__getattribute__(name)
+
+    def have_no_effect(self, *names: str) -> None:
+        """Account for attributes that MXNet does not look at beside the others of this node."""
+        vars(self)["_read"].update(names)
+
+    def unread(self, known: Mapping[str, Attribute]) -> list[str]:
+        """What nobody has asked for although it says something else than the default."""
+        values = vars(self)
+        return [
+            f"{name}={values[name]}"
+            for name, attribute in known.items()
+            if attribute is not IGNORED
+            and name not in values["_read"]
+            and values[name] != attribute.default
+        ]
 
 
 IGNORED = Attribute(_word, None)  # tunes MXNet's speed or memory, not what it computes

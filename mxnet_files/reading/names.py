@@ -18,11 +18,13 @@ import re
 
 from torch import fx, nn
 
-__all__ = ["PathNames", "argument", "identifier"]
+__all__ = ["PathNames", "identifier", "local_name"]
 
 DEEPEST = 32  # folders in a path; Python cannot compile an attribute of an attribute of … for ever
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
-_USED = ("self", "operator", "math", "inf", "nan", "NoneType", "device", "fx_pytree", "pytree")
+# Functions and modules are globals of the generated code, under names that begin with these
+_MODULES = ("torch", "typing", "mxnet_files", "operator", "math")
+_USED = ("self", "inf", "nan", "NoneType", "device", "fx_pytree", "pytree")
 _PROBE = fx.GraphModule(nn.Module(), fx.Graph())
 
 
@@ -34,10 +36,14 @@ def identifier(name: str) -> str:
     return safe + "_" if keyword.iskeyword(safe) else safe
 
 
-def argument(name: str) -> str:
-    """An identifier for an argument of `forward`, which must not hide a name its code uses."""
+def local_name(name: str) -> str:
+    """An identifier for a local variable of `forward`, which must hide no name its code uses.
+
+    Arguments, results and fetched parameters are locals alike: an operator that is called `self`
+    would otherwise be what `self.weight` is looked up in.
+    """
     safe = identifier(name)
-    hides = safe.startswith(("torch", "typing")) or safe in _USED or hasattr(builtins, safe)
+    hides = safe.startswith(_MODULES) or safe in _USED or hasattr(builtins, safe)
     return safe + "_" if hides else safe
 
 

@@ -541,6 +541,30 @@ def test_pooling(
 
 
 @pytest.mark.parametrize("kind", ["max", "avg", "sum", "lp"])
+@pytest.mark.parametrize("include", [True, False])
+@pytest.mark.parametrize(
+    "window", [(3, 2, 2), (4, 3, 2), (7, 4, 4), (5, 2, 4), (3, 5, 2), (3, 1, 2)]
+)
+def test_pooling_rounded_up_beside_wide_padding(
+    kind: str, include: bool, window: tuple[int, int, int]
+) -> None:
+    kernel, stride, pad = window
+    options = {"kernel": (kernel,) * 2, "stride": (stride,) * 2, "pad": (pad,) * 2, "p_value": 2}
+    symbol = S.Pooling(
+        d, pool_type=kind, pooling_convention="full", count_include_pad=include, **options
+    )
+    for size in ((6, 7), (7, 8), (9, 5)):
+        compare(symbol, draw({"data": (2, 3, *size)}, 4, low=0.5), gradients=False)
+
+
+@pytest.mark.parametrize("align", [True, False])
+@pytest.mark.parametrize("size", [(7, 9), (4, 5), (2, 3), (1, 1), (1, 7), (9, 1)])
+def test_bilinear_resize(align: bool, size: tuple[int, int]) -> None:
+    symbol = S.contrib.BilinearResize2D(d, height=size[0], width=size[1], align_corners=align)
+    compare(symbol, draw({"data": (1, 2, 4, 5)}, 3), "float32", gradients=False)
+
+
+@pytest.mark.parametrize("kind", ["max", "avg", "sum", "lp"])
 @pytest.mark.parametrize("size", [(2, 3, 7), (2, 3, 4, 5), (1, 2, 3, 4, 3)])
 def test_global_pooling(kind: str, size: tuple[int, ...]) -> None:
     symbol = S.Pooling(d, global_pool=True, pool_type=kind, p_value=2)

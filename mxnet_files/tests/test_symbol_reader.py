@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import builtins
 import copy
+import dataclasses
 import json
+import keyword
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +17,10 @@ import pytest
 import torch
 
 from mxnet_files import SymbolError, import_symbol, load_symbol
-from mxnet_files.reading.attributes import boolean, double, integer, real, shape
+from mxnet_files.reading.attributes import Attributes, boolean, double, integer, real, shape
 from mxnet_files.reading.names import PathNames, identifier
 from mxnet_files.reading.reader import read_graph, read_symbol
+from mxnet_files.registry import OPERATORS, Wiring
 
 
 def variable(name: str, **extra: Any) -> dict[str, Any]:
@@ -372,3 +375,79 @@ def test_identifiers() -> None:
     assert [identifier(name) for name in ("conv0_fwd", "3d-x.w", "class", "", "é")] == [
         "conv0_fwd", "_3d_x_w", "class_", "_", "_",
     ]  # fmt: skip
+
+
+def _every_name() -> list[str]:
+    """Names that generated code, Python or torch give a meaning."""
+    module = torch.fx.GraphModule(torch.nn.Module(), torch.fx.Graph())
+    words = {*keyword.kwlist, *dir(builtins), *dir(torch.Tensor), *dir(module)}
+    used = (
+        "self torch operator _operator math inf nan device NoneType fx_pytree pytree mx_nn mx_math"
+    )
+    strange = (
+        "",
+        "0",
+        "0a",
+        "a.b",
+        "self.x",
+        "a b",
+        "_",
+        "__",
+        "é",
+        "x;y",
+        'a"b',
+        "a\nb",
+        "torch_relu",
+    )
+    return sorted(words | {*used.split(), *strange, "mxnet_files", "typing", "forward"})
+
+
+def test_no_name_of_a_file_meets_a_name_of_the_code() -> None:
+    """relu(1 + 100) + 100, with every name in the place of each node."""
+    for name in _every_name():
+        for data, weight, result in (("x1", "x2", name), ("x1", name, "x3"), (name, "x2", "x3")):
+            nodes = [
+                {"op": "null", "name": data, "inputs": []},
+                {"op": "null", "name": weight, "inputs": []},
+                {"op": "broadcast_add", "name": "x4", "inputs": [[0, 0, 0], [1, 0, 0]]},
+                {"op": "relu", "name": result, "inputs": [[2, 0, 0]]},
+                {"op": "broadcast_add", "name": f"{result}_out", "inputs": [[3, 0, 0], [1, 0, 0]]},
+            ]
+            document = {
+                "nodes": nodes, "arg_nodes": [0, 1], "heads": [[4, 0, 0]],
+                "attrs": {"mxnet_version": ["int", 10901]},
+            }  # fmt: skip
+            module = import_symbol(document, {f"arg:{weight}": np.full((1, 2), 100, "float32")})
+            computed = module(torch.ones(1, 2)).detach().numpy()
+            assert (computed == 201).all(), (data, weight, result)
+
+
+def test_an_attribute_that_a_reader_leaves_out_is_refused(monkeypatch) -> None:
+    """Were BilinearResize2D's align_corners read and not used, values would be wrong unseen."""
+    resize = OPERATORS["_contrib_BilinearResize2D"]
+
+    def forgetful(w: Wiring, a: Attributes, x: torch.fx.Node) -> torch.fx.Node:
+        _ = a.mode, a.scale_height, a.scale_width
+        return w.call(torch.nn.functional.interpolate, x, (a.height, a.width))
+
+    monkeypatch.setitem(
+        OPERATORS, "_contrib_BilinearResize2D", dataclasses.replace(resize, build=forgetful)
+    )
+    attributes = {"height": "3", "width": "3", "align_corners": "False"}
+    nodes = [
+        {"op": "null", "name": "data", "inputs": []},
+        {
+            "op": "_contrib_BilinearResize2D",
+            "name": "r",
+            "attrs": attributes,
+            "inputs": [[0, 0, 0]],
+        },
+    ]
+    document = {
+        "nodes": nodes, "arg_nodes": [0], "heads": [[1, 0, 0]],
+        "attrs": {"mxnet_version": ["int", 10901]},
+    }  # fmt: skip
+    with pytest.raises(SymbolError, match="align_corners=False is not supported"):
+        import_symbol(document, {})
+    attributes["align_corners"] = "True"  # the default: nothing is left out
+    import_symbol(document, {})
