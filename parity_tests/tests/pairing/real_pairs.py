@@ -1,0 +1,82 @@
+"""One real pair in a process of its own: `python real_pairs.py ZOO GLUON TORCH SIZE` prints JSON.
+
+MXNet can end its process by a signal; the table of all pairs must not go with it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import torch
+
+from parity_tests.backends.leaves import ParityError
+from parity_tests.pairing.parameters import align_nets, transfer_parameters
+from parity_tests.tests.pairing.nets import initialised
+
+__all__ = ["measure"]
+
+
+def _register_nothing(*args: object, **kwargs: object) -> Callable[[Any], Any]:
+    return lambda function: function
+
+
+def _build(zoo: str, gluon_name: str, torch_name: str) -> tuple[Any, Any]:
+    # torchvision's wheel registers shapes of C++ operators that a CPU build of torch lacks
+    torch.library.register_fake = _register_nothing
+    if zoo == "model_zoo":
+        from mxnet.gluon.model_zoo import vision
+        from torchvision import models
+
+        options = {"init_weights": False} if torch_name == "inception_v3" else {}
+        return getattr(vision, gluon_name)(), getattr(models, torch_name)(**options)
+    from gluoncv2.model_provider import get_model as gluon_model
+    from pytorchcv.model_provider import get_model as torch_model
+
+    return gluon_model(gluon_name), torch_model(torch_name)
+
+
+def _flat(outputs: Any) -> Iterator[Any]:
+    if isinstance(outputs, (tuple, list)):
+        for output in outputs:
+            yield from _flat(output)
+    elif outputs is not None:
+        yield outputs
+
+
+def measure(zoo: str, gluon_name: str, torch_name: str, size: int) -> dict[str, Any]:
+    """Align two nets on two images of size × size, transfer the weights, compare the outputs."""
+    gluon_net, torch_net = _build(zoo, gluon_name, torch_name)
+    x = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
+    initialised(gluon_net, x)
+    start = time.perf_counter()
+    alignment = align_nets(gluon_net, torch_net, [x])
+    result: dict[str, Any] = {
+        "seconds": round(time.perf_counter() - start, 1),
+        "aligned": len(alignment.pairs),
+        "alone": [str(op) for side in alignment.alone for op in side],
+        "differences": sorted({d.what for p in alignment.differing for d in p.differences}),
+        "total": alignment.total,
+        "equal": alignment.equal,
+    }
+    try:
+        transfer_parameters(gluon_net, torch_net, [x])
+    except ParityError as error:
+        return result | {"error": None, "reason": str(error)}
+    with torch.no_grad():
+        theirs = torch_net.eval()(torch.from_numpy(x))
+    errors = [
+        np.abs(ours.asnumpy() - other.numpy()).max() / np.abs(other.numpy()).max()
+        for ours, other in zip(_flat(gluon_net(mx.nd.array(x))), _flat(theirs), strict=True)
+    ]
+    return result | {"error": float(max(errors))}
+
+
+if __name__ == "__main__":
+    _, zoo, gluon_name, torch_name, size = sys.argv
+    print(json.dumps(measure(zoo, gluon_name, torch_name, int(size))))
