@@ -119,8 +119,7 @@ def test_documents_recipes_are_as_written() -> None:
 )
 def test_a_documents_recipe_has_a_name_by_content(capsys, alias: str, name: str) -> None:
     assert DOCUMENTS[alias] is DOCUMENTS[name]
-    with pytest.raises(SystemExit):
-        train.main(["--help"])
+    assert train.main(["--help"]) == 0
     # Without blanks: argparse also breaks lines at hyphens
     assert f"{name}({alias})" in "".join(capsys.readouterr().out.split())
 
