@@ -125,11 +125,24 @@ def _own_translations() -> Iterator[None]:
         kwargs["initializer"].extend(new)
         return converted
 
-    ours["null"], ours["_mul_scalar"] = variable, mul_scalar
+    def batch_norm(node: Mapping[str, Any], **kwargs: Any) -> Any:
+        # Theirs reads no fix_gamma, which counts every gamma as 1 whatever is stored.
+        converted = theirs["BatchNorm"](node, **kwargs)
+        gamma = kwargs["weights"].get(converted[0].input[1])
+        fixed = node.get("attrs", {}).get("fix_gamma", "True") in ("True", "true", "1")
+        if fixed and gamma is not None and (gamma != 1).any():
+            ones = numpy_helper.from_array(np.ones_like(gamma), f"{node['name']}_fixed_gamma")
+            kwargs["initializer"].append(ones)
+            converted[0].input[1] = ones.name
+        return converted
+
+    own = {"null": variable, "_mul_scalar": mul_scalar, "BatchNorm": batch_norm}
+    ours.update(own)
     try:
         yield
     finally:
-        del ours["null"], ours["_mul_scalar"]
+        for name in own:
+            del ours[name]
 
 
 def _finish(model: Any, name: str, output_shape: tuple[str | int, ...]) -> None:

@@ -749,6 +749,28 @@ def test_an_operator_without_translation_and_a_file_too_large(tmp_path: Path, mo
         onnx_file.write_onnx(symbol, {"w": mx.nd.zeros((3,))}, (1, 4, 4), path)
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_fixed_gamma_counts_as_one_in_onnx(fixed: bool, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from gluon_cnn.exporting import onnx_file
+
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(2, 3, 4, 4)).astype(np.float32)
+    symbol = mx.sym.BatchNorm(mx.sym.var("data"), fix_gamma=fixed, name="bn")
+    values = {"gamma": 3.0, "beta": 0.5, "moving_mean": 0.25, "moving_var": 2.0}
+    params = {f"bn_{name}": mx.nd.full((3,), value) for name, value in values.items()}
+    onnx_file.write_onnx(symbol, params, data.shape[1:], tmp_path / "bn.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "bn.onnx")
+    (found,) = session.run(None, {"data": data})
+    auxiliary = {name: params[name] for name in symbol.list_auxiliary_states()}
+    arguments = {name: value for name, value in params.items() if name not in auxiliary}
+    executor = symbol.bind(
+        mx.cpu(), {"data": mx.nd.array(data), **arguments}, aux_states=auxiliary
+    )
+    (expected,) = executor.forward()
+    np.testing.assert_allclose(found, expected.asnumpy(), rtol=1e-5, atol=1e-6)
+
+
 def test_json_is_one_object_with_every_comparison(capsys, tmp_path: Path) -> None:
     argv = ["--model", "lenet", "--classes", "3", "--seed", "4", "--out", str(tmp_path / "o")]
     assert export.main([*argv, "--json"]) == 0
