@@ -7,30 +7,14 @@ None where it does not apply. Rules may emit other operations instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
-from parity_tests.pairing.graph import Operand, Operation, Origin
-from parity_tests.pairing.vocabulary import Emit, broadcast, emit_pool, real
+from parity_tests.pairing.activation_rules import gate_of_itself, hard_gate, rectifier
+from parity_tests.pairing.graph import Operand, Origin
+from parity_tests.pairing.rules import Attributes, Graph, Rule, produced_by
+from parity_tests.pairing.vocabulary import ELEMENTWISE, POINTWISE, broadcast, emit_pool, real
 
-__all__ = ["RULES", "Graph"]
-
-
-class Graph(Emit, Protocol):
-    """The graph under construction."""
-
-    def producer(self, operand: Operand) -> Operation | None: ...
-
-    def merge(self, *operations: Operation) -> None: ...
-
-
-Attributes = Mapping[str, Any]
-Rule = Callable[[Graph, Sequence[Operand], tuple[int, ...], Attributes], "Operand | None"]
-
-
-def _made_by(graph: Graph, operand: Operand, kind: str) -> Operation | None:
-    producer = graph.producer(operand)
-    return producer if producer is not None and producer.kind == kind else None
+__all__ = ["RULES"]
 
 
 def _same_shape(
@@ -45,7 +29,7 @@ def _through_reshape(
     x = inputs[0]
     if x.value.origin is Origin.PARAMETER and _squeezed(x.shape) == _squeezed(shape):
         return Operand("", x.value, shape)  # a parameter of another rank broadcasts alike
-    before = _made_by(graph, x, "reshape")
+    before = produced_by(graph, x, "reshape")
     if before is None or not before.inputs:
         return None
     graph.merge(before)
@@ -64,7 +48,7 @@ def _through_transpose(
     moved = [axis for axis in order if x.shape[axis] != 1]
     if moved == sorted(moved):
         return graph("reshape", [("input", x)], shape)
-    before = _made_by(graph, x, "transpose")
+    before = produced_by(graph, x, "transpose")
     if before is None or not before.inputs:
         return None
     first: tuple[int, ...] = before.attributes["order"]
@@ -88,7 +72,7 @@ def _flat_concat(
         return inputs[0]
     flat: list[Operand] = []
     for x in inputs:
-        inner = _made_by(graph, x, "concat")
+        inner = produced_by(graph, x, "concat")
         alike = inner is not None and inner.attributes == attributes and not inner.parameters
         flat += inner.inputs if inner is not None and alike else [x]
     if len(flat) == len(inputs):
@@ -156,7 +140,7 @@ def _without_expand(kind: str) -> Rule:
         if len(inputs) != 2:
             return None
         for i, x in enumerate(inputs):
-            grown = _made_by(graph, x, "expand")
+            grown = produced_by(graph, x, "expand")
             other = inputs[1 - i]
             if grown is None or not grown.inputs:
                 continue
@@ -170,72 +154,6 @@ def _without_expand(kind: str) -> Rule:
     return rule
 
 
-def _gate(
-    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
-) -> Operand | None:
-    """x · sigmoid(x) is silu(x), x · hard_sigmoid(x) is hard_swish(x), and so on."""
-    if len(inputs) != 2:
-        return None
-    for x, gate in (inputs, inputs[::-1]):
-        operation = graph.producer(gate)
-        if operation is None or not operation.inputs:
-            continue
-        if operation.inputs[0].value == x.value:
-            alpha = real(1 / 6)
-            if operation.kind == "sigmoid":
-                graph.merge(operation)
-                return graph("silu", [("input", x)], shape)
-            if operation.kind == "hard_sigmoid" and operation.attributes["alpha"] == alpha:
-                graph.merge(operation)
-                return graph("hard_swish", [("input", x)], shape)
-        inner = _made_by(graph, operation.inputs[0], "softplus")
-        if operation.kind == "tanh" and inner is not None and inner.inputs[0].value == x.value:
-            graph.merge(inner, operation)
-            return graph("mish", [("input", x)], shape)
-    return None
-
-
-def _sixth(
-    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
-) -> Operand | None:
-    """relu6(x + 3) / 6 is hard_sigmoid(x), and x · relu6(x + 3) / 6 is hard_swish(x)."""
-    if attributes.get("scalar") != real(1 / 6):
-        return None
-    clipped = _relu6_of_shifted(graph, inputs[0])
-    if clipped is not None:
-        x, operations = clipped
-        graph.merge(*operations)
-        return graph("hard_sigmoid", [("input", x)], shape, alpha=real(1 / 6), beta=0.5)
-    product = _made_by(graph, inputs[0], "mul")
-    if product is None or len(product.inputs) != 2:
-        return None
-    for x, gate in (product.inputs, product.inputs[::-1]):
-        clipped = _relu6_of_shifted(graph, gate)
-        if clipped is not None and clipped[0].value == x.value:
-            graph.merge(*clipped[1], product)
-            return graph("hard_swish", [("input", x)], shape)
-    return None
-
-
-def _relu6_of_shifted(graph: Graph, operand: Operand) -> tuple[Operand, list[Operation]] | None:
-    clip = _made_by(graph, operand, "clip")
-    if clip is None or dict(clip.attributes) != {"min": 0.0, "max": 6.0} or not clip.inputs:
-        return None
-    shift = _made_by(graph, clip.inputs[0], "add")
-    if shift is None or shift.attributes.get("scalar") != 3.0 or not shift.inputs:
-        return None
-    return shift.inputs[0], [shift, clip]
-
-
-def _rectifier(
-    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
-) -> Operand | None:
-    low, high = attributes["min"], attributes["max"]
-    if (low, high) == (0.0, math.inf):
-        return graph("relu", [("input", inputs[0])], shape)
-    return None
-
-
 def _mean_over_map(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
 ) -> Operand | None:
@@ -244,7 +162,7 @@ def _mean_over_map(
     rank = len(x.shape)
     if rank < 3 or tuple(attributes["axes"]) != tuple(range(2, rank)):
         return None
-    flattened = _made_by(graph, x, "reshape")
+    flattened = produced_by(graph, x, "reshape")
     if flattened is not None and flattened.inputs:
         source = flattened.inputs[0]
         if len(source.shape) > rank and source.shape[:2] == x.shape[:2]:
@@ -253,6 +171,39 @@ def _mean_over_map(
             pooled = graph("global_avg_pool", [("input", source)], ones)
             return graph("reshape", [("input", pooled)], shape)
     return graph("global_avg_pool", [("input", x)], shape)
+
+
+def _reshape_behind(kind: str) -> Rule:
+    """A function of single values comes before the reshape that it follows."""
+
+    def rule(
+        graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+    ) -> Operand | None:
+        reshapes = [produced_by(graph, x, "reshape") for x in inputs]
+        sources = [r.inputs[0] for r in reshapes if r is not None and r.inputs]
+        before = {source.shape for source in sources}
+        alike = len(before) == 1 and {x.shape for x in inputs} == {shape}
+        if len(sources) != len(inputs) or not alike:
+            return None
+        operands = [(x.role, source) for x, source in zip(inputs, sources, strict=True)]
+        out = graph(kind, operands, before.pop(), **attributes)
+        return graph("reshape", [("input", out)], shape)
+
+    return rule
+
+
+def _convolution_of_one_pixel(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """A 1×1 convolution over a map of one pixel is a linear layer."""
+    x, weight, *bias = inputs
+    pixel = {*x.shape[2:], *weight.shape[2:]} == {1} and not any(attributes["padding"])
+    if not pixel or attributes["groups"] != 1 or weight.value.origin is not Origin.PARAMETER:
+        return None
+    flat = graph("reshape", [("input", x)], x.shape[:2])
+    matrix = Operand("", weight.value, weight.shape[:2])
+    operands = [("input", flat), ("weight", matrix), *(("bias", b) for b in bias)]
+    return graph("reshape", [("input", graph("linear", operands, shape[:2]))], shape)
 
 
 def _adaptive(kind: str) -> Rule:
@@ -299,12 +250,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "concat": (_flat_concat, _concat_of_zeros),
     "add": (_scalar("add"), _without_expand("add")),
     "sub": (_scalar("sub"), _without_expand("sub")),
-    "mul": (_scalar("mul"), _without_expand("mul"), _gate, _sixth),
+    "mul": (_scalar("mul"), _without_expand("mul"), gate_of_itself, hard_gate),
     "div": (_scalar("div"), _without_expand("div")),
     "pow": (_scalar("pow"),),
     "maximum": (_scalar("maximum"),),
     "minimum": (_scalar("minimum"),),
-    "clip": (_rectifier,),
+    "clip": (rectifier,),
+    "conv": (_convolution_of_one_pixel,),
     "mean": (_mean_over_map,),
     "adaptive_avg_pool": (_adaptive("avg_pool"),),
     "adaptive_max_pool": (_adaptive("max_pool"),),
@@ -313,3 +265,5 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "global_avg_pool": (_same_shape,),
     "global_max_pool": (_same_shape,),
 }
+for _kind in POINTWISE | ELEMENTWISE:
+    RULES[_kind] = (*RULES.get(_kind, ()), _reshape_behind(_kind))

@@ -12,6 +12,7 @@ from parity_tests.pairing.graph import Operand, Operation
 __all__ = [
     "COMMUTATIVE",
     "ELEMENTWISE",
+    "POINTWISE",
     "Arguments",
     "Emit",
     "axes",
@@ -28,6 +29,13 @@ __all__ = [
 COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum"})
 # Operators on two arrays of broadcast shapes, or on one array and a scalar
 ELEMENTWISE = COMMUTATIVE | {"sub", "rsub", "div", "rdiv", "pow", "rpow"}
+
+# Functions of one value each, whatever the array's shape
+POINTWISE = frozenset(
+    {"relu", "sigmoid", "tanh", "exp", "log", "abs", "erf", "sin", "cos", "softsign", "selu",
+     "mish", "log1p", "expm1", "floor", "ceil", "round", "sign", "log_sigmoid", "silu",
+     "hard_swish", "hard_sigmoid", "elu", "celu", "softplus", "leaky_relu", "gelu", "clip"}
+)  # fmt: skip
 
 
 class Emit(Protocol):

@@ -7,7 +7,6 @@ blocks run imperatively while they are traced; the symbol of a SymbolBlock is ru
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import json
 import os
@@ -20,11 +19,11 @@ from unittest import mock
 
 import mxnet as mx
 import numpy as np
-from mxnet.base import _LIB, check_call, mx_uint, py_str
 from mxnet.gluon import Block, HybridBlock, SymbolBlock, rnn
 from mxnet.ndarray import NDArray, register
 from mxnet.ndarray.ndarray import NDArrayBase
 
+from parity_tests.backends.gluon.native import handle_of, operator_of
 from parity_tests.backends.tracing import GraphBuilder, digest, flatten
 from parity_tests.pairing.graph import OperationGraph, Value
 
@@ -180,7 +179,7 @@ class _Recorder:
         def invoke(handle: int, arrays: Sequence[NDArray], keys: Any, vals: Any, *rest: Any) -> Any:
             if not self._recording:
                 return original(handle, arrays, keys, vals, *rest)
-            name, roles = _operator(handle)
+            name, roles = operator_of(handle)
             operands = [(_role(roles, i), array) for i, array in enumerate(arrays)]
             values = [self._builder.value(array) for array in arrays]
             out = original(handle, arrays, keys, vals, *rest)
@@ -296,7 +295,7 @@ class _Recorder:
             path = f"{base}.{node['name']}".lstrip(".")
             with self._builder.inside(path):
                 out = register._imperative_invoke(
-                    _handle(node["op"]),
+                    handle_of(node["op"]),
                     operands,
                     list(attributes),
                     list(attributes.values()),
@@ -319,36 +318,6 @@ class _Recorder:
             type(block).__name__, {}, operands, list(flatten(out, NDArray)), opaque=True
         )
         return out
-
-
-@functools.cache
-def _operator(handle: int) -> tuple[str, tuple[str, ...]]:
-    """An operator's name and the names of its array arguments, by its C handle."""
-    name, description, key = ctypes.c_char_p(), ctypes.c_char_p(), ctypes.c_char_p()
-    count, kind = mx_uint(), ctypes.c_char_p()
-    strings = [ctypes.POINTER(ctypes.c_char_p)() for _ in range(3)]
-    check_call(
-        _LIB.MXSymbolGetAtomicSymbolInfo(
-            ctypes.c_void_p(handle),
-            ctypes.byref(name),
-            ctypes.byref(description),
-            ctypes.byref(count),
-            *map(ctypes.byref, strings),
-            ctypes.byref(key),
-            ctypes.byref(kind),
-        )
-    )
-    names, types, _ = strings
-    arguments = [(py_str(names[i]), py_str(types[i])) for i in range(count.value)]
-    arrays = tuple(n for n, t in arguments if t.startswith(("NDArray", "Symbol")))
-    return py_str(name.value), arrays
-
-
-@functools.cache
-def _handle(operator: str) -> int:
-    handle = ctypes.c_void_p()
-    check_call(_LIB.NNGetOpHandle(operator.encode(), ctypes.byref(handle)))
-    return int(handle.value or 0)
 
 
 def _role(names: Sequence[str], position: int) -> str:

@@ -8,12 +8,9 @@ calls did not produce come from compiled code: then a second pass also records a
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FunctionType
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from parity_tests.backends.torch.binding import SPELLINGS, bind, call_name
 from parity_tests.backends.tracing import GraphBuilder, digest, flatten
 from parity_tests.pairing.graph import OperationGraph, Origin
 
@@ -32,11 +30,6 @@ __all__ = ["trace_torch"]
 _LIBRARY = os.path.dirname(torch.__file__) + os.sep
 # MXNet has each of these as one operator or one block
 _COMPOSITES = (nn.RNNBase, nn.RNNCellBase)
-_SPECIAL_NAMES = {
-    "truediv": "div", "floordiv": "floor_divide", "rtruediv": "rdiv", "__rmatmul__": "rmatmul",
-    "itruediv": "div", "imul": "mul", "iadd": "add", "isub": "sub",
-}  # fmt: skip
-_SPELLINGS = {"self": "input", "axis": "dim", "keepdims": "keepdim", "x": "input"}
 
 
 def trace_torch(
@@ -166,7 +159,7 @@ class _Recorder(TorchFunctionMode):
             result = func(*args, **kwargs)
         finally:
             self.calling -= 1
-        name = _name(func)
+        name = call_name(func)
         if name == "setitem":
             outputs: list[torch.Tensor] = [args[0]]
         else:
@@ -176,7 +169,7 @@ class _Recorder(TorchFunctionMode):
         same = len(outputs) == 1 and any(outputs[0] is tensor for tensor, _ in operands)
         if same and self._unmodified(func, name):
             return result
-        arguments = _bind(func, name, args, kwargs)
+        arguments = bind(func, name, args, kwargs)
         self._add(name, arguments, outputs)
         return result
 
@@ -235,7 +228,7 @@ class _Recorder(TorchFunctionMode):
         if self.depth or self.calling or not outputs:
             return
         names = [argument.name for argument in func._schema.arguments]
-        bound = {_SPELLINGS.get(n, n): a for n, a in zip(names, args, strict=False)}
+        bound = {SPELLINGS.get(n, n): a for n, a in zip(names, args, strict=False)}
         self._add(func._schema.name.removeprefix("aten::"), {**bound, **kwargs}, outputs)
 
 
@@ -263,98 +256,3 @@ def _without_tensors(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return tuple(map(_without_tensors, value))
     return value
-
-
-def _name(func: Any) -> str:
-    """A call's name without what only says how it was spelt: `__iadd__` and `add_` are add."""
-    name = str(func.__name__)
-    if name == "__get__":
-        return str(func.__self__.__name__)
-    if name.startswith("__"):
-        name = name.strip("_")
-        return _SPECIAL_NAMES.get(name, name)
-    return name
-
-
-def _bind(func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> dict[str, Any]:
-    """The call's arguments by name, with the defaults that were not given."""
-    given = {_SPELLINGS.get(key, key): value for key, value in kwargs.items()}
-    given.pop("return_indices", None)  # F's pools choose one of two operators by it
-    if isinstance(func, FunctionType) and "args" not in inspect.signature(func).parameters:
-        return _bind_python(func, args, kwargs)
-    bare = name.removesuffix("_") if not name.startswith("_") else name
-    for arguments in _schemas(bare):
-        bound = _match(arguments, args, given)
-        if bound is not None:
-            return bound
-    if isinstance(func, FunctionType):
-        return _bind_python(func, args, kwargs)
-    return {f"arg.{i}": value for i, value in enumerate(args)} | given
-
-
-def _bind_python(func: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
-    try:
-        bound = inspect.signature(func).bind(*args, **kwargs)
-    except (TypeError, ValueError):
-        return {f"arg.{i}": value for i, value in enumerate(args)} | dict(kwargs)
-    bound.apply_defaults()
-    named: dict[str, Any] = {}
-    for key, value in bound.arguments.items():
-        if isinstance(value, dict) and key == "kwargs":
-            named.update(value)
-        else:
-            named[_SPELLINGS.get(key, key)] = value
-    return named
-
-
-_Argument = tuple[str, str, object, bool]
-
-
-@functools.cache
-def _schemas(name: str) -> tuple[tuple[_Argument, ...], ...]:
-    """Names, types, defaults of the arguments of each form of an operator."""
-    found = torch._C._jit_get_schemas_for_operator(f"aten::{name}")
-    return tuple(
-        tuple(
-            (_SPELLINGS.get(a.name, a.name), str(a.type), a.default_value, a.has_default_value())
-            for a in schema.arguments
-        )
-        for schema in found
-        if not any(argument.is_out for argument in schema.arguments)
-    )
-
-
-def _match(
-    arguments: Sequence[_Argument], args: Sequence[Any], given: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Arguments by name if a call fits this form of the operator, else None."""
-    names = [name for name, *_ in arguments]
-    # x.view(2, -1) and x.permute(0, 2, 1) are calls with one list
-    takes_list = len(arguments) > 1 and arguments[1][1].startswith("List[int]")
-    if takes_list and len(args) > 2 and all(isinstance(value, int) for value in args[1:]):
-        args = (args[0], tuple(args[1:]))
-    if len(args) > len(arguments) or not set(given) <= set(names):
-        return None
-    bound = dict(zip(names, args, strict=False)) | dict(given)
-    for name, kind, default, optional in arguments:
-        if name not in bound:
-            if not optional:
-                return None
-            bound[name] = default
-        elif not _fits(bound[name], kind):
-            return None
-    return bound
-
-
-def _fits(value: Any, kind: str) -> bool:
-    if value is None:
-        return kind.startswith("Optional")
-    if isinstance(value, torch.Tensor):
-        return "Tensor" in kind and "List" not in kind
-    if isinstance(value, str):
-        return "str" in kind
-    if isinstance(value, (tuple, list)):
-        if any(isinstance(x, torch.Tensor) for x in value):
-            return "List[" in kind and "Tensor" in kind
-        return "List[" in kind and "Tensor" not in kind
-    return "Tensor" not in kind and "str" not in kind

@@ -99,6 +99,18 @@ EQUAL: dict[str, Pair] = {
         lambda: GluonNet(lambda s, F, x: s.c(s.p(x)), p=gnn.AvgPool2D(8), c=conv(5)),
         lambda: TorchNet(lambda s, x: s.c(F.adaptive_avg_pool2d(x, 1)), c=tconv(5)),
     ),
+    "squeeze by convolutions": (
+        lambda: GluonNet(
+            lambda s, F, x: F.broadcast_mul(
+                x, F.reshape(F.sigmoid(s.b(F.relu(s.a(s.p(x))))), (0, 0, 1, 1))
+            ),
+            p=gnn.GlobalAvgPool2D(), a=gnn.Dense(2, in_units=4), b=gnn.Dense(4, in_units=2),
+        ),
+        lambda: TorchNet(
+            lambda s, x: x * s.b(s.a(x.mean((2, 3), keepdim=True)).relu()).sigmoid(),
+            a=tconv(2), b=tconv(inputs=2),
+        ),
+    ),
     "module used twice": (
         lambda: GluonNet(
             lambda s, F, x: s.r2(s.c2(s.r1(s.c1(x)))),

@@ -1,0 +1,29 @@
+"""What a rewriting rule is given and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from parity_tests.pairing.graph import Operand, Operation
+from parity_tests.pairing.vocabulary import Emit
+
+__all__ = ["Attributes", "Graph", "Rule", "produced_by"]
+
+
+class Graph(Emit, Protocol):
+    """The graph under construction."""
+
+    def producer(self, operand: Operand) -> Operation | None: ...
+
+    def merge(self, *operations: Operation) -> None: ...
+
+
+Attributes = Mapping[str, Any]
+Rule = Callable[[Graph, Sequence[Operand], tuple[int, ...], Attributes], "Operand | None"]
+
+
+def produced_by(graph: Graph, operand: Operand, kind: str) -> Operation | None:
+    """The operation of one kind whose first output an operand is, else None."""
+    producer = graph.producer(operand)
+    return producer if producer is not None and producer.kind == kind else None
