@@ -764,9 +764,7 @@ def test_a_fixed_gamma_counts_as_one_in_onnx(fixed: bool, tmp_path: Path) -> Non
     (found,) = session.run(None, {"data": data})
     auxiliary = {name: params[name] for name in symbol.list_auxiliary_states()}
     arguments = {name: value for name, value in params.items() if name not in auxiliary}
-    executor = symbol.bind(
-        mx.cpu(), {"data": mx.nd.array(data), **arguments}, aux_states=auxiliary
-    )
+    executor = symbol.bind(mx.cpu(), {"data": mx.nd.array(data), **arguments}, aux_states=auxiliary)
     (expected,) = executor.forward()
     np.testing.assert_allclose(found, expected.asnumpy(), rtol=1e-5, atol=1e-6)
 
