@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import json
 import keyword
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -399,7 +400,19 @@ def _every_name() -> list[str]:
         "a\nb",
         "torch_relu",
     )
-    return sorted(words | {*used.split(), *strange, "mxnet_files", "typing", "forward"})
+    nodes = [
+        {"op": "null", "name": "data", "inputs": []},
+        {"op": "null", "name": "features.0.weight", "inputs": []},
+        {"op": "broadcast_mod", "name": "mod0", "inputs": [[0, 0, 0], [1, 0, 0]]},
+        {"op": "slice", "name": "cut0", "inputs": [[2, 0, 0]],
+         "attrs": {"begin": "(None,1)", "end": "(None,None)"}},
+        {"op": "log_softmax", "name": "out0", "inputs": [[3, 0, 0]]},
+    ]  # fmt: skip
+    document = {"nodes": nodes, "arg_nodes": [0, 1], "heads": [[4, 0, 0]]}
+    code = import_symbol(document, {"features.0.weight": np.ones((1, 2))}).code
+    generated = {*re.findall(r"[A-Za-z_]\w*", code), *dir(torch.fx), *module.forward.__globals__}
+    words |= {*used.split(), *strange, "mxnet_files", "typing", "forward", *generated}
+    return sorted(words)
 
 
 def test_no_name_of_a_file_meets_a_name_of_the_code() -> None:
