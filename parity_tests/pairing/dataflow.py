@@ -82,7 +82,7 @@ def align(left: OperationGraph, right: OperationGraph, *, values: bool = False) 
 
 def _compare(left: GraphSide, right: GraphSide, matching: Matching) -> Alignment:
     result = Alignment()
-    translate = _Translation(matching.forth)
+    translate = _Translation(left, right, matching)
     for op in left.operations:
         if op.index in matching.forth:
             other = right.operations[matching.forth[op.index]]
@@ -101,12 +101,22 @@ def _compare(left: GraphSide, right: GraphSide, matching: Matching) -> Alignment
 
 
 class _Translation:
-    """Whether a value of the left graph is, by the matching, a value of the right one."""
+    """Whether a value of the left graph is, by the matching, a value of the right one.
 
-    def __init__(self, forth: Mapping[int, int]) -> None:
-        self._forth = forth
+    An operation that one side has alone is a difference of its own, and none of its readers: they
+    are looked at as if it passed its input on.
+    """
+
+    def __init__(self, left: GraphSide, right: GraphSide, matching: Matching) -> None:
+        self._sides = (left, matching.forth), (right, matching.back)
+        self._forth = matching.forth
 
     def same(self, left: Value, right: Value) -> bool:
+        (ours, paired), (theirs, other_paired) = self._sides
+        values = _through_alone(left, ours, paired), _through_alone(right, theirs, other_paired)
+        return any(self._same(a, b) for a in values[0] for b in values[1])
+
+    def _same(self, left: Value, right: Value) -> bool:
         if left.origin is not right.origin or left.output != right.output:
             return False
         if left.origin is Origin.OPERATION:
@@ -114,6 +124,17 @@ class _Translation:
         if left.origin is Origin.INPUT:
             return left.key == right.key
         return True
+
+
+def _through_alone(value: Value, side: GraphSide, paired: Mapping[int, int]) -> list[Value]:
+    values = [value]
+    while value.origin is Origin.OPERATION and value.key not in paired:
+        inputs = side.operations[int(value.key)].inputs
+        if len(inputs) != 1:
+            break
+        value = inputs[0].value
+        values.append(value)
+    return values
 
 
 def _compare_pair(left: Operation, right: Operation, translate: _Translation) -> OperationPair:
@@ -131,7 +152,9 @@ def _compare_pair(left: Operation, right: Operation, translate: _Translation) ->
             differences.append(Difference(role, one and one.name, two and two.name))
         elif [n for n in one.shape if n != 1] != [n for n in two.shape if n != 1]:
             differences.append(Difference(f"{role}'s shape", one.shape, two.shape))
-    if left.kind == right.kind and left.shapes[0] != right.shapes[0]:
+    # with other inputs another shape is a consequence
+    same_inputs = sorted(x.shape for x in left.inputs) == sorted(x.shape for x in right.inputs)
+    if left.kind == right.kind and same_inputs and left.shapes[0] != right.shapes[0]:
         differences.append(Difference("output shape", left.shapes[0], right.shapes[0]))
     edges, broken = _compare_edges(left, right, translate)
     return OperationPair(left, right, edges, (*differences, *broken))

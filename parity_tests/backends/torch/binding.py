@@ -21,7 +21,7 @@ SPELLINGS = {"self": "input", "axis": "dim", "keepdims": "keepdim", "x": "input"
 
 def call_name(func: Any) -> str:
     """A call's name without what only says how it was spelt: `__iadd__` and `add_` are add."""
-    name = str(func.__name__)
+    name = str(func.__name__).partition(".")[0]  # an operator of one overload: `sum.default`
     if name == "__get__":
         return str(func.__self__.__name__)
     if name.startswith("__"):
