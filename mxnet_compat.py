@@ -35,7 +35,7 @@ __all__ = ["REMOVED", "helps", "install", "needed", "numpy_view"]
 # What has been tried: with anything else a silent difference is possible, so it is refused.
 PYTHONS = ((3, 8), (3, 13))
 NUMPYS = ((1, 17), (2, 5))
-MXNETS = ("1.9.1",)
+MXNETS = ("1.9.1", "2.0.0beta1")
 
 
 def needed() -> bool:
@@ -138,6 +138,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
     def __init__(self) -> None:
         self._builtins: dict[str, Any] | None = None
+        self._version = ""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
@@ -148,25 +149,25 @@ class _Finder(importlib.abc.MetaPathFinder):
         if spec is None or type(spec.loader) is not importlib.machinery.SourceFileLoader:
             return spec
         if self._builtins is None:
-            _refuse_unknown(Path(spec.loader.path).parent)
+            self._version = _refuse_unknown(Path(spec.loader.path).parent)
             self._builtins = {**vars(builtins), "__import__": _Import(numpy_view())}
-        spec.loader = _Loader(fullname, spec.loader.path, self._builtins)
+        spec.loader = _Loader(fullname, spec.loader.path, self._builtins, self._version)
         return spec
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
     """Executes a module with builtins of its own, which every function in it keeps."""
 
-    def __init__(self, fullname: str, path: str, own: dict[str, Any]) -> None:
+    def __init__(self, fullname: str, path: str, own: dict[str, Any], version: str) -> None:
         super().__init__(fullname, path)
-        self._own = own
+        self._own, self._version = own, version
 
     def get_code(self, fullname: str) -> types.CodeType | None:
         if fullname not in _MENDED:
             return super().get_code(fullname)
         source = self.get_data(self.path)
         for old, new in _MENDED[fullname]:
-            if old not in source:
+            if old not in source and self._version == "1.9.1":
                 raise ImportError(f"{self.path} is not MXNet 1.9.1's: {old.decode()} is not in it")
             source = source.replace(old, new)
         return self.source_to_code(source, self.path)
@@ -310,8 +311,8 @@ class _OldString(metaclass=_OldStringType):
     """`str`, by which a tuple of numpy's numbers reads as it did before numpy 2."""
 
 
-def _refuse_unknown(folder: Path) -> None:
-    """Raise ImportError for a Python, numpy or MXNet with which this has not been tried."""
+def _refuse_unknown(folder: Path) -> str:
+    """MXNet's version. Raises ImportError for a Python, numpy or MXNet that has not been tried."""
     text = (folder / "libinfo.py").read_text(encoding="utf-8")
     match = re.search(r"^__version__ = ['\"]([^'\"]+)", text, re.MULTILINE)
     mxnet = match.group(1) if match else "unknown"
@@ -327,6 +328,7 @@ def _refuse_unknown(folder: Path) -> None:
     ):
         if not is_known:
             raise ImportError(f"mxnet_compat does not know {what}; it was tried with {known}")
+    return mxnet
 
 
 def _range(bounds: tuple[tuple[int, int], tuple[int, int]]) -> str:
