@@ -49,6 +49,7 @@ EQUAL = {
 ZOO = [
     ("alexnet", "alexnet", 224),
     ("densenet121", "densenet121", 224),
+    ("inception_v3", "inception_v3", 299),
     ("resnet18_v1", "resnet18", 224),
     ("resnet34_v1", "resnet34", 224),
     ("squeezenet1_0", "squeezenet1_0", 224),
