@@ -161,6 +161,7 @@ def test_folders_can_be_overlooked() -> None:
 PAIR = """
 import sys
 
+import mxnet_compat
 import mxnet as mx
 import numpy as np
 import torch

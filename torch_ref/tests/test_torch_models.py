@@ -169,7 +169,7 @@ def test_channels_classes_and_sizes_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("lenet6", {}, "unknown model 'lenet6'; the known ones are lenet, .*, vgg19_bn"),
+        ("lenet6", {}, "unknown model 'lenet6'; known: lenet, .*, vgg19_bn; did you mean lenet"),
         ("lenet", {"classes": 0}, "lenet: classes is 0, expected a whole number of at least 1"),
         ("lenet", {"in_channels": -1}, "in_channels is -1"),
         ("lenet", {"input_size": 0}, "input_size is 0"),
