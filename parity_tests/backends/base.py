@@ -16,12 +16,22 @@ import numpy as np
 
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.optimizers import OptimizedParameters
-from parity_tests.backends.runs import Arrays, LeafRun, Loss, NetRun, Objective
+from parity_tests.backends.runs import Arrays, Edit, LeafRun, Loss, NetRun, Noise, Objective
 from parity_tests.backends.training import Trainee
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["SIDES", "Backend", "Tensors", "backend", "backend_of", "leaves_of", "side_of"]
+__all__ = [
+    "SIDES",
+    "Backend",
+    "Referee",
+    "Tensors",
+    "backend",
+    "backend_of",
+    "leaves_of",
+    "referee",
+    "side_of",
+]
 
 SIDES = (Side.GLUON, Side.TORCH)
 
@@ -136,12 +146,47 @@ class Backend(Protocol):
         """
 
 
+class Referee(Backend, Protocol):
+    """The framework whose nets are the float64 witness."""
+
+    def run_clone(
+        self,
+        cloned: Any,
+        inputs: Arrays,
+        dtype: str,
+        *,
+        train: bool,
+        objective: Objective | None = None,
+        masks: Mapping[str, np.ndarray] | None = None,
+        replacements: Edit | None = None,
+        addends: Edit | None = None,
+        gradient_addends: Edit | None = None,
+        inputs_too: bool = True,
+    ) -> NetRun:
+        """`run_net` on what `clone` made of a net, which stays as it is.
+
+        Leaf outputs are replaced on their way where a replacement has their shape, or get addends;
+        gradients of leaf inputs and, under the path NET, of the net's outputs get addends. Without
+        `inputs_too` the calls have no inputs.
+        """
+
+    def shake(self, net: Any, noise: Noise, seed: int) -> None:
+        """Make every leaf of a net round worse, in training, from now on."""
+
+
 @cache
 def backend(side: str) -> Backend:
     """The framework's backend. Raises whatever importing the framework raises."""
     module = importlib.import_module(f"parity_tests.backends.{Side(side)}.backend")
-    found: Backend = module.BACKEND
-    return found
+    adapter: Backend = module.BACKEND
+    return adapter
+
+
+@cache
+def referee() -> Referee:
+    """torch's backend. Raises whatever importing torch raises."""
+    witness: Referee = importlib.import_module("parity_tests.backends.torch.backend").BACKEND
+    return witness
 
 
 def side_of(net: object) -> Side:

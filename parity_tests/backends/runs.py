@@ -15,9 +15,11 @@ __all__ = [
     "NET",
     "Arrays",
     "Call",
+    "Edit",
     "LeafRun",
     "Loss",
     "NetRun",
+    "Noise",
     "Objective",
     "allot",
     "arrays",
@@ -37,6 +39,9 @@ NET = "(net)"  # the path under which the net as a whole is reported; no module 
 # (path, index of the call, quantity)
 Key = tuple[str, int, str]
 Outputs = Mapping[Key, np.ndarray]
+
+# What a run takes at a place: (leaf path, index of the call, index of the value); None: nothing
+Edit = Callable[[str, int, int], np.ndarray | None]
 
 # A leaf run alone: "output", "input gradient", "weight gradient", "running_mean", …
 LeafRun = dict[str, np.ndarray]
@@ -138,6 +143,16 @@ class Objective:
     upstream: Arrays = ()
     labels: np.ndarray | None = None
     losses: Mapping[Side, Loss] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The size of rounding in a net, each relative to the root mean square of the values it hits:
+    of leaf outputs and input gradients by path, and of the logits' gradient."""
+
+    outputs: dict[str, float]
+    input_gradients: dict[str, float]
+    logit_gradient: float
 
 
 def reason_of(error: BaseException) -> str:

@@ -11,22 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from parity_tests.backends.base import backend
+from parity_tests.backends.base import referee
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.losses import loss_scales
 from parity_tests.backends.runs import (
     NET,
     Arrays,
     Call,
+    Edit,
     Key,
     NetRun,
     input_name,
     output_name,
     rounded,
 )
-from parity_tests.backends.torch.runs import Edit
 from parity_tests.levels.local import Truth, mode_of, truth_of
 from parity_tests.levels.referee import Subject, attempt
 from parity_tests.numerics.compare import UNIT
@@ -113,18 +112,18 @@ def sigma(scales: Scales, quantity: str, train: bool) -> np.ndarray:
     return (factor * UNIT["float32"] * scales.sizes[quantity] + 2 * drift) / 4
 
 
-def _adder(sizes: dict[Key, np.ndarray], name: Callable[[int], str], draw: int) -> Edit:
-    """An edit of a run that adds one draw of noise wherever a size is known."""
+def _addends(sizes: dict[Key, np.ndarray], name: Callable[[int], str], draw: int) -> Edit:
+    """One draw of noise for every value whose size is known."""
     generator = np.random.default_rng(draw)
 
-    def add(path: str, call: int, index: int, value: torch.Tensor) -> torch.Tensor:
+    def addend(path: str, call: int, index: int) -> np.ndarray | None:
         size = sizes.get((path, call, name(index)))
-        return value if size is None else value + _noise(size, draw, generator)
+        return None if size is None else _noise(size, draw, generator)
 
-    return add
+    return addend
 
 
-def _noise(size: np.ndarray, draw: int, generator: np.random.Generator) -> torch.Tensor:
+def _noise(size: np.ndarray, draw: int, generator: np.random.Generator) -> np.ndarray:
     """Normal noise: each value's own in even draws, one per channel in odd ones.
 
     A wrongly rounded mean moves a whole channel, and what moves together does not average out.
@@ -132,7 +131,7 @@ def _noise(size: np.ndarray, draw: int, generator: np.random.Generator) -> torch
     shape = size.shape
     if draw % 2 and len(shape) > 1:
         shape = (1, shape[1]) + (1,) * (len(shape) - 2)
-    return torch.from_numpy(size * generator.standard_normal(shape))
+    return size * generator.standard_normal(shape)
 
 
 def forward_envelope(subject: Subject, *, train: bool) -> Envelope:
@@ -159,7 +158,7 @@ def _forward(subject: Subject, train: bool) -> Envelope:
                     sizes.add((leaf.path, 0, name), scales, train, own=True)
     moves = LargestMoves(clean.named_outputs() | clean.named_buffers())
     for draw in range(DRAWS):
-        moved = subject.referee_run(train=train, edit=_adder(sizes.noise, output_name, draw))
+        moved = subject.referee_run(train=train, addends=_addends(sizes.noise, output_name, draw))
         moves.widen((moved.named_outputs() | moved.named_buffers()).items())
     return sizes.envelope(moves.moves)
 
@@ -186,8 +185,8 @@ def backward_envelope(subject: Subject) -> Envelope:
     _add_loss(subject, clean, sizes)
     moves = LargestMoves(clean.named_gradients())
     for draw in range(DRAWS):
-        add = _adder(sizes.noise, input_name, draw)
-        moved = subject.referee_run(train=True, backward=True, edit_gradient=add)
+        noise = _addends(sizes.noise, input_name, draw)
+        moved = subject.referee_run(train=True, backward=True, gradient_addends=noise)
         moves.widen(moved.named_gradients().items())
     return sizes.envelope(moves.moves)
 
@@ -198,7 +197,7 @@ def _add_loss(subject: Subject, clean: NetRun, sizes: _Sizes) -> None:
     if labels is None:
         return
     logits = rounded(clean.outputs[0], "float64")
-    run = backend(Side.TORCH).run_loss(subject.objective, logits, "float64")
+    run = referee().run_loss(subject.objective, logits, "float64")
     size = loss_scales(logits, labels, run)["loss gradient"]
     key = (NET, 0, input_name(0))
     sizes.add(key, Scales("loss", {key[2]: size}, logits.shape[-1]), True, own=False)

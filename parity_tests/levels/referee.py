@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
-from parity_tests.backends.base import backend
+from parity_tests.backends.base import backend, referee
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
     NET,
     Arrays,
+    Edit,
     Key,
     NetRun,
     Objective,
@@ -25,7 +25,6 @@ from parity_tests.backends.runs import (
     output_name,
     reason_of,
 )
-from parity_tests.backends.torch import runs as torch_side
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pairing
 from parity_tests.reporting.verdicts import Side
@@ -62,7 +61,7 @@ class Subject:
     strict: bool = False
     _runs: dict[tuple[Side, str, bool, bool], NetRun] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)  # what levels share, such as envelopes
-    clones: dict[str, torch.nn.Module] = field(default_factory=dict)  # by dtype
+    clones: dict[str, Any] = field(default_factory=dict)  # by dtype
 
     def run(self, side: Side, dtype: str, *, train: bool, backward: bool = False) -> NetRun:
         """One side's run of the whole net, made once. Raises DidNotRun."""
@@ -74,15 +73,13 @@ class Subject:
     def _run(self, side: Side, dtype: str, train: bool, backward: bool) -> NetRun:
         objective = self.objective if backward else None
         if side == Side.TORCH:
-            masks = self.masks if train else {}
-            return torch_side.run_net(
-                self.torch_net,
+            return referee().run_clone(
+                self._cloned(dtype),
                 self.inputs,
                 dtype,
                 train=train,
                 objective=objective,
-                masks=masks,
-                cloned=self._cloned(dtype),
+                masks=self.masks if train else {},
             )
         return backend(Side.GLUON).run_net(
             self.gluon_net,
@@ -93,10 +90,10 @@ class Subject:
             masks=self.gluon_masks() if train else {},
         )
 
-    def _cloned(self, dtype: str) -> torch.nn.Module:
+    def _cloned(self, dtype: str) -> Any:
         """The torch net's clone that all its runs share."""
         if dtype not in self.clones:
-            self.clones[dtype] = torch_side.clone(self.torch_net, dtype)
+            self.clones[dtype] = referee().clone(self.torch_net, dtype)
         return self.clones[dtype]
 
     def gluon_masks(self) -> dict[str, np.ndarray]:
@@ -112,27 +109,28 @@ class Subject:
         *,
         train: bool,
         backward: bool = False,
-        edit: torch_side.Edit | None = None,
-        edit_gradient: torch_side.Edit | None = None,
+        replacements: Edit | None = None,
+        addends: Edit | None = None,
+        gradient_addends: Edit | None = None,
     ) -> NetRun:
-        """The referee once more, with values replaced on their way; its calls have no inputs.
+        """The referee once more, with values changed on their way; its calls have no inputs.
 
         Raises DidNotRun.
         """
         cloned = attempt("torch", self._cloned, "float64")
         return attempt(
             "torch",
-            torch_side.run_net,
-            self.torch_net,
+            referee().run_clone,
+            cloned,
             self.inputs,
             "float64",
             train=train,
             objective=self.objective if backward else None,
             masks=self.masks if train else {},
-            edit=edit,
-            edit_gradient=edit_gradient,
+            replacements=replacements,
+            addends=addends,
+            gradient_addends=gradient_addends,
             inputs_too=False,
-            cloned=cloned,
         )
 
     def by_torch_path(self, values: Outputs) -> dict[Key, np.ndarray]:
@@ -156,18 +154,6 @@ class Subject:
         return [t for _, t in self.pairing.steps if t is not None and not t.composite]
 
 
-class _Replaced(torch.autograd.Function):
-    """Passes another value on, and the gradient back as if nothing had happened."""
-
-    @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        return other.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradient, None
-
-
 def along(subject: Subject, outputs: Outputs) -> NetRun:
     """The referee's training step at the very values of another run, by torch path.
 
@@ -176,10 +162,7 @@ def along(subject: Subject, outputs: Outputs) -> NetRun:
     same values it takes the same way. Raises DidNotRun.
     """
 
-    def edit(path: str, call: int, index: int, value: torch.Tensor) -> torch.Tensor:
-        other = outputs.get((path, call, output_name(index)))
-        if other is None or other.shape != tuple(value.shape):
-            return value
-        return _Replaced.apply(value, torch.from_numpy(other.astype(np.float64)))
+    def replacement(path: str, call: int, index: int) -> np.ndarray | None:
+        return outputs.get((path, call, output_name(index)))
 
-    return subject.referee_run(train=True, backward=True, edit=edit)
+    return subject.referee_run(train=True, backward=True, replacements=replacement)

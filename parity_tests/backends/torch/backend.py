@@ -1,4 +1,4 @@
-"""PyTorch as a `Backend`: this folder's functions under the protocol's names.
+"""PyTorch as a `Backend`, and as the referee: this folder's functions under the protocol's names.
 
 What trains stands on the mirror's optimizers, `torch_ref.optim`, and is imported when it is first
 asked for: the levels of a user's own pair need none of it.
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity_tests.backends.base import Backend
+from parity_tests.backends.base import Referee
 from parity_tests.backends.optimizers import OptimizedParameters
 from parity_tests.backends.runs import Objective
-from parity_tests.backends.torch import runs
+from parity_tests.backends.torch import referee, runs
 from parity_tests.backends.torch.exports import artefacts
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.training import Trainee
@@ -39,6 +39,8 @@ class TorchBackend:
     leaf_with_values = staticmethod(runs.leaf_with_values)
     run_leaf = staticmethod(runs.run_leaf)
     run_net = staticmethod(runs.run_net)
+    run_clone = staticmethod(referee.run_clone)
+    shake = staticmethod(referee.shake)
     run_loss = staticmethod(runs.run_loss)
     cross_entropy = staticmethod(runs.cross_entropy)
     sample_dropout = staticmethod(runs.sample_dropout)
@@ -73,4 +75,4 @@ class TorchBackend:
         return TorchTrainee(net, dtype, rule, objective, paths)
 
 
-BACKEND: Backend = TorchBackend()
+BACKEND: Referee = TorchBackend()

@@ -32,12 +32,12 @@ from parity_tests.numerics.operators.table import single_attributes
 from parity_tests.reporting.verdicts import Side
 
 __all__ = [
-    "Edit", "clone", "cross_entropy", "leaf_with_values", "release", "run_leaf", "run_loss",
-    "run_net", "sample_dropout", "set_values", "with_values",
+    "ChangeValue", "clone", "cross_entropy", "leaf_with_values", "release", "run_copy", "run_leaf",
+    "run_loss", "run_net", "sample_dropout", "set_values", "share", "with_values",
 ]  # fmt: skip
 
 # Changes a value in a run: (leaf path, index of the call, index of the input or output, value).
-Edit = Callable[[str, int, int, torch.Tensor], torch.Tensor]
+ChangeValue = Callable[[str, int, int, torch.Tensor], torch.Tensor]
 
 
 # Of no kind in the table of operators; MXNet holds their eps in float32
@@ -153,19 +153,32 @@ def run_net(
     train: bool = False,
     objective: Objective | None = None,
     masks: Mapping[str, np.ndarray] | None = None,
-    edit: Edit | None = None,
-    edit_gradient: Edit | None = None,
-    inputs_too: bool = True,
-    cloned: nn.Module | None = None,
 ) -> NetRun:
     """Run a clone of the whole net and bring back every leaf's values, and gradients if asked.
 
-    Dropout passes its input on, or applies `masks[path]` (True where a value is kept). `edit`
-    replaces leaf outputs on their way, `edit_gradient` the gradients of leaf inputs and, under the
-    path NET, of the net's outputs. Without `inputs_too` the calls have no inputs. `cloned` is what
-    `clone` made of the net, where that is there already.
+    Dropout passes its input on, or applies `masks[path]` (True where a value is kept).
     """
-    copied = clone(net, dtype) if cloned is None else share(cloned)
+    copied = clone(net, dtype)
+    return run_copy(copied, inputs, dtype, train=train, objective=objective, masks=masks)
+
+
+def run_copy(
+    copied: nn.Module,
+    inputs: Arrays,
+    dtype: str,
+    *,
+    train: bool,
+    objective: Objective | None,
+    masks: Mapping[str, np.ndarray] | None,
+    change: ChangeValue | None = None,
+    change_gradient: ChangeValue | None = None,
+    inputs_too: bool = True,
+) -> NetRun:
+    """`run_net` on a clone that nobody uses after this.
+
+    `change` replaces leaf outputs on their way, `change_gradient` the gradients of leaf inputs and,
+    under the path NET, of the net's outputs. Without `inputs_too` the calls have no inputs.
+    """
     copied.train(train)
     watched = leaves(copied)
     calls: dict[int, list[_Watched]] = {}
@@ -173,7 +186,7 @@ def run_net(
     for leaf in {id(leaf.block): leaf for leaf in watched}.values():
         made = calls.setdefault(id(leaf.block), [])
         places = paths[id(leaf.block)]
-        _watch(leaf, places, made, objective is not None, edit, edit_gradient, inputs_too)
+        _watch(leaf, places, made, objective is not None, change, change_gradient, inputs_too)
         if leaf.kind == "dropout":
             leaf.block.forward = _dropout(float(leaf.block.p), (masks or {}).get(leaf.path))
     given = [_tensor(x, dtype) for x in inputs]
@@ -184,8 +197,8 @@ def run_net(
     outputs = [y.clone() for y in outputs]
     for i, y in enumerate(outputs):
         y.retain_grad()
-        if edit_gradient is not None:
-            y.register_hook(lambda gradient, i=i: edit_gradient(NET, 0, i, gradient))
+        if change_gradient is not None:
+            y.register_hook(lambda gradient, i=i: change_gradient(NET, 0, i, gradient))
     loss = _loss(objective, outputs[0])
     if loss is None:
         torch.autograd.backward(outputs, [_tensor(g, dtype) for g in objective.upstream])
@@ -263,8 +276,8 @@ def _watch(
     paths: list[str],
     calls: list[_Watched],
     gradients: bool,
-    edit: Edit | None,
-    edit_gradient: Edit | None,
+    change: ChangeValue | None,
+    change_gradient: ChangeValue | None,
     inputs_too: bool,
 ) -> None:
     """Make a clone's leaf note its calls.
@@ -280,16 +293,16 @@ def _watch(
         if not gradients:
             return args
         where = place(paths, len(calls) - 1)
-        passed = tuple(_entering(x, *where, i, edit_gradient) for i, x in enumerate(args))
+        passed = tuple(_entering(x, *where, i, change_gradient) for i, x in enumerate(args))
         call.passed = tuple(x for x in passed if isinstance(x, torch.Tensor))
         return passed
 
     def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
         call = calls[-1]
         made = tuple(_flat(out))
-        if edit is not None:
+        if change is not None:
             where = place(paths, len(calls) - 1)
-            made = tuple(edit(*where, i, y) for i, y in enumerate(made))
+            made = tuple(change(*where, i, y) for i, y in enumerate(made))
         call.outputs = _own(made, args, module)
         call.made = made
         for y in made:
@@ -314,13 +327,13 @@ def _own(made: tuple[Any, ...], args: tuple[Any, ...], module: nn.Module) -> Arr
     )
 
 
-def _entering(x: Any, path: str, call: int, index: int, edit_gradient: Edit | None) -> Any:
+def _entering(x: Any, path: str, call: int, index: int, change_gradient: ChangeValue | None) -> Any:
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
         return x
     passed = x.clone() if x.requires_grad else x.detach().clone().requires_grad_()
     passed.retain_grad()
-    if edit_gradient is not None:
-        passed.register_hook(lambda gradient: edit_gradient(path, call, index, gradient))
+    if change_gradient is not None:
+        passed.register_hook(lambda gradient: change_gradient(path, call, index, gradient))
     return passed
 
 

@@ -11,15 +11,14 @@ noise. On LeNet such an event at step 40 took Gluon's loss 7,000 times as far as
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from parity_tests.backends.base import backend, leaves_of
+from parity_tests.backends.base import leaves_of, referee
 from parity_tests.backends.losses import loss_scales
-from parity_tests.backends.runs import NET, Objective, rounded
+from parity_tests.backends.runs import NET, Noise, Objective, rounded
 from parity_tests.backends.training import Batch
 from parity_tests.levels.envelope import call_scales, sigma
 from parity_tests.levels.training.ledger import Ledger
@@ -30,19 +29,9 @@ from parity_tests.numerics.perturb import largest_move
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
-__all__ = ["DRAWS", "Noise", "curve_rows", "noise_of", "one_ulp", "shake"]
+__all__ = ["DRAWS", "curve_rows", "noise_of", "one_ulp"]
 
 DRAWS = 4
-
-
-@dataclass(frozen=True)
-class Noise:
-    """The size of rounding in a net, each relative to the root mean square of the values it hits:
-    of leaf outputs and input gradients by path, and of the logits' gradient."""
-
-    outputs: dict[str, float]
-    input_gradients: dict[str, float]
-    logit_gradient: float
 
 
 def noise_of(torch_net: Any, images: np.ndarray, objective: Objective) -> Noise:
@@ -50,8 +39,7 @@ def noise_of(torch_net: Any, images: np.ndarray, objective: Objective) -> Noise:
 
     Raises DidNotRun.
     """
-    referee = backend(Side.TORCH)
-    run = referee.run_net(torch_net, (images,), "float64", train=True, objective=objective)
+    run = referee().run_net(torch_net, (images,), "float64", train=True, objective=objective)
     outputs: dict[str, float] = {}
     input_gradients: dict[str, float] = {}
     for leaf in leaves_of(torch_net):
@@ -65,7 +53,7 @@ def noise_of(torch_net: Any, images: np.ndarray, objective: Objective) -> Noise:
                 input_gradients[leaf.path] = _relative(size, gradient)
     labels = objective.labels
     assert labels is not None  # the caller's objective is a loss
-    made = referee.run_loss(objective, rounded(run.outputs[0], "float64"), "float64")
+    made = referee().run_loss(objective, rounded(run.outputs[0], "float64"), "float64")
     size = loss_scales(run.outputs[0], labels, made)["loss gradient"]
     factor = tolerance("loss", "train", "gluon", "float32").factor(size.shape[-1])
     size = factor / 4 * UNIT["float32"] * size
@@ -75,44 +63,6 @@ def noise_of(torch_net: Any, images: np.ndarray, objective: Objective) -> Noise:
 def _relative(size: np.ndarray, values: np.ndarray) -> float:
     whole = float(np.sqrt(np.mean(np.square(values))))
     return float(np.sqrt(np.mean(np.square(size)))) / whole if whole else 0.0
-
-
-def shake(net: torch.nn.Module, noise: Noise, seed: int) -> None:
-    """Make every leaf of a torch net round worse, in training, from now on."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def disturbed(value: torch.Tensor, relative: float) -> torch.Tensor:
-        drawn = torch.randn(value.shape, generator=generator, dtype=value.dtype)
-        return value + drawn * (relative * value.detach().square().mean().sqrt())
-
-    def before(relative: float) -> Any:
-        def hook(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Any:
-            if not args[0].requires_grad:
-                return None
-            passed = args[0].clone()
-            passed.register_hook(lambda gradient: disturbed(gradient, relative))
-            return (passed, *args[1:])
-
-        return hook
-
-    def after(relative: float) -> Any:
-        def hook(module: torch.nn.Module, _: Any, out: torch.Tensor) -> Any:
-            return disturbed(out, relative) if module.training else None
-
-        return hook
-
-    def at_the_end(_: torch.nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
-        passed = out.clone()
-        if passed.requires_grad:
-            passed.register_hook(lambda gradient: disturbed(gradient, noise.logit_gradient))
-        return passed
-
-    for leaf in leaves_of(net):
-        if noise.input_gradients.get(leaf.path):
-            leaf.block.register_forward_pre_hook(before(noise.input_gradients[leaf.path]))
-        if noise.outputs.get(leaf.path):
-            leaf.block.register_forward_hook(after(noise.outputs[leaf.path]))
-    net.register_forward_hook(at_the_end)
 
 
 def one_ulp(images: np.ndarray, seed: Iterable[int]) -> np.ndarray:
@@ -132,7 +82,7 @@ def curve_rows(trial: Trial, steps: int, *, draws: int = DRAWS) -> list[Row]:
     gluon, clean = trial.trainee(Side.GLUON, "float32"), trial.trainee(Side.TORCH, "float32")
     shaken = [trial.trainee(Side.TORCH, "float32") for _ in range(draws)]
     for seed, trainee in enumerate(shaken):
-        shake(trainee.net, noise, seed)
+        referee().shake(trainee.net, noise, seed)
     ledger = Ledger()
     largest = 0.0
     for number, batch in enumerate(trial.batches[:steps], 1):

@@ -27,10 +27,10 @@ from cnn_harness.jobs.stop import Stop
 from cnn_harness.monitor import Silent
 from cnn_harness.progress import Progress
 from cnn_harness.train_command import load_data, read_run
-from parity_tests.backends.base import leaves_of
+from parity_tests.backends.base import leaves_of, referee
 from parity_tests.backends.runs import NET, Objective
 from parity_tests.levels.data import data_rows
-from parity_tests.levels.training.envelope import noise_of, one_ulp, shake
+from parity_tests.levels.training.envelope import noise_of, one_ulp
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, bits_equal, compare
 from parity_tests.numerics.operators.table import tolerance
 from parity_tests.pairing.align import pair_leaves
@@ -150,7 +150,7 @@ def shaken_run(config: TrainConfig, dataset: Dataset, seed: int) -> Metrics:
     x, y = next(iter(training.train.epoch(1)))
     loss: Any = training.objective.loss
     objective = Objective(labels=y, losses={Side.TORCH: loss})
-    shake(training.net, noise_of(training.net, x, objective), seed)
+    referee().shake(training.net, noise_of(training.net, x, objective), seed)
     noisy: Any = _Noisy(training.train, seed)
     shaken = dataclasses.replace(training, train=noisy)
     monitor, stop = Silent(), Stop()

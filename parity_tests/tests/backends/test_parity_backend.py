@@ -35,8 +35,7 @@ SPECIFIC = {
     "levels/artefacts/graphs.py", "levels/artefacts/hybridized.py",
     "levels/data.py", "levels/optimizer/schedules.py", "levels/multi_device/data_parallel.py",
     "levels/training/trials.py", "levels/weights.py",
-    "levels/diagnosis/training.py", "levels/envelope.py", "levels/referee.py",
-    "levels/training/envelope.py",
+    "levels/diagnosis/training.py",
 }  # fmt: skip
 
 

@@ -1,0 +1,113 @@
+"""The torch net as referee: runs with values changed on their way, and worse rounding on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from parity_tests.backends.runs import Arrays, Edit, NetRun, Noise, Objective
+from parity_tests.backends.torch import runs
+from parity_tests.backends.torch.leaves import leaves
+
+__all__ = ["run_clone", "shake"]
+
+
+class _Replaced(torch.autograd.Function):
+    """Passes another value on, and the gradient back as if nothing had happened."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return other.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient, None
+
+
+def _adding(addends: Edit | None) -> runs.ChangeValue | None:
+    if addends is None:
+        return None
+
+    def add(path: str, call: int, index: int, value: torch.Tensor) -> torch.Tensor:
+        addend = addends(path, call, index)
+        return value if addend is None else value + torch.from_numpy(addend).to(value.dtype)
+
+    return add
+
+
+def _replacing(replacements: Edit) -> runs.ChangeValue:
+    def put(path: str, call: int, index: int, value: torch.Tensor) -> torch.Tensor:
+        other = replacements(path, call, index)
+        if other is None or other.shape != tuple(value.shape):
+            return value
+        return _Replaced.apply(value, torch.from_numpy(other).to(value.dtype))
+
+    return put
+
+
+def run_clone(
+    cloned: torch.nn.Module,
+    inputs: Arrays,
+    dtype: str,
+    *,
+    train: bool,
+    objective: Objective | None = None,
+    masks: Mapping[str, np.ndarray] | None = None,
+    replacements: Edit | None = None,
+    addends: Edit | None = None,
+    gradient_addends: Edit | None = None,
+    inputs_too: bool = True,
+) -> NetRun:
+    """See `Referee.run_clone`."""
+    return runs.run_copy(
+        runs.share(cloned),
+        inputs,
+        dtype,
+        train=train,
+        objective=objective,
+        masks=masks,
+        change=_adding(addends) if replacements is None else _replacing(replacements),
+        change_gradient=_adding(gradient_addends),
+        inputs_too=inputs_too,
+    )
+
+
+def shake(net: torch.nn.Module, noise: Noise, seed: int) -> None:
+    """See `Referee.shake`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def disturbed(value: torch.Tensor, relative: float) -> torch.Tensor:
+        drawn = torch.randn(value.shape, generator=generator, dtype=value.dtype)
+        return value + drawn * (relative * value.detach().square().mean().sqrt())
+
+    def before(relative: float) -> Any:
+        def hook(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Any:
+            if not args[0].requires_grad:
+                return None
+            passed = args[0].clone()
+            passed.register_hook(lambda gradient: disturbed(gradient, relative))
+            return (passed, *args[1:])
+
+        return hook
+
+    def after(relative: float) -> Any:
+        def hook(module: torch.nn.Module, _: Any, out: torch.Tensor) -> Any:
+            return disturbed(out, relative) if module.training else None
+
+        return hook
+
+    def at_the_end(_: torch.nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
+        passed = out.clone()
+        if passed.requires_grad:
+            passed.register_hook(lambda gradient: disturbed(gradient, noise.logit_gradient))
+        return passed
+
+    for leaf in leaves(net):
+        if noise.input_gradients.get(leaf.path):
+            leaf.block.register_forward_pre_hook(before(noise.input_gradients[leaf.path]))
+        if noise.outputs.get(leaf.path):
+            leaf.block.register_forward_hook(after(noise.outputs[leaf.path]))
+    net.register_forward_hook(at_the_end)
