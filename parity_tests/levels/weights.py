@@ -7,7 +7,6 @@ trip, Gluon to torch to Gluon, and is looked for half-way where the *structure* 
 
 from __future__ import annotations
 
-import copy
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,11 +14,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from parity_tests.backends.base import leaves_of
-from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.base import backend_of, leaves_of
 from parity_tests.backends.leaves import Leaf, Tensor
 from parity_tests.backends.runs import NET
 from parity_tests.numerics.compare import bits_equal
@@ -60,7 +56,7 @@ def pairing_map(pairing: Pairing) -> TransferMap:
     )
 
 
-def project_map(gluon_net: Any, torch_net: nn.Module) -> TransferMap | None:
+def project_map(gluon_net: Any, torch_net: Any) -> TransferMap | None:
     """`torch_ref.transfer`, for two nets of this project with one name; None for any others."""
     name = getattr(gluon_net, "model_name", None)
     if name is None or getattr(torch_net, "model_name", None) != name:
@@ -76,24 +72,26 @@ def project_map(gluon_net: Any, torch_net: nn.Module) -> TransferMap | None:
     )
 
 
-def copy_weights(gluon_leaves: list[Leaf], torch_net: nn.Module, transfer_map: TransferMap) -> None:
+def copy_weights(gluon_leaves: list[Leaf], torch_net: Any, transfer_map: TransferMap) -> None:
     """Put Gluon's values into a torch net. Raises what the map raises for unknown names."""
     arrays = {t.name: t.read() for leaf in gluon_leaves for t in leaf.tensors.values()}
-    _load(torch_net, transfer_map.to_torch(arrays))
+    leaves = leaves_of(torch_net)
+    values = _by_place(leaves, transfer_map.to_torch(arrays))
+    for leaf in leaves:
+        own = {
+            role: values[leaf.path, role] for role in leaf.tensors if (leaf.path, role) in values
+        }
+        backend_of(torch_net).set_values(leaf, own)
 
 
-def _load(net: nn.Module, arrays: Arrays) -> None:
-    state = {
-        **dict(net.named_parameters(remove_duplicate=False)),
-        **dict(net.named_buffers(remove_duplicate=False)),
-    }
-    with torch.no_grad():
-        for name, array in arrays.items():
-            state[name].copy_(torch.from_numpy(np.array(array)))
+def _by_place(leaves: list[Leaf], arrays: Arrays) -> dict[tuple[str, str], np.ndarray]:
+    """Arrays by (path, role), from arrays by name. Raises KeyError for a name of no tensor."""
+    places = {t.name: (leaf.path, r) for leaf in leaves for r, t in leaf.tensors.items()}
+    return {places[name]: array for name, array in arrays.items()}
 
 
 def weights_rows(
-    gluon_net: Any, torch_net: nn.Module, pairing: Pairing, transfer_map: TransferMap | None = None
+    gluon_net: Any, torch_net: Any, pairing: Pairing, transfer_map: TransferMap | None = None
 ) -> tuple[list[Row], Coverage]:
     """One row per tensor for its values, one for its place after transfer, one for the way back."""
     coverage = Coverage()
@@ -128,7 +126,7 @@ def _values(pairing: Pairing, coverage: Coverage) -> Iterator[Row]:
 
 
 def _round_trip(
-    gluon_net: Any, torch_net: nn.Module, pairing: Pairing, transfer_map: TransferMap
+    gluon_net: Any, torch_net: Any, pairing: Pairing, transfer_map: TransferMap
 ) -> Iterator[Row]:
     """Send a fingerprint in place of every Gluon tensor to the torch net and back."""
     fingerprints = {
@@ -140,9 +138,9 @@ def _round_trip(
     if not fingerprints:
         return
     try:
-        on_torch = _torch_leaves(torch_net, transfer_map.to_torch(fingerprints))
+        on_torch = _leaves_with(torch_net, transfer_map.to_torch(fingerprints))
         state = {t.name: t.read() for leaf in on_torch.values() for t in leaf.tensors.values()}
-        on_gluon = _gluon_leaves(gluon_net, transfer_map.to_gluon(state))
+        on_gluon = _leaves_with(gluon_net, transfer_map.to_gluon(state))
     except (AssertionError, KeyError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())
         row = _row(path="", quantity="names", status=Status.DIVERGED, check=Check.TRANSFER)
@@ -180,17 +178,7 @@ def _explain_swap(fingerprints: Arrays, leaf: Leaf, role: str) -> str:
     return ""
 
 
-def _torch_leaves(net: nn.Module, arrays: Arrays) -> dict[str, Leaf]:
-    """The leaves by path of a clone that holds these arrays."""
-    clone = copy.deepcopy(net).cpu()
-    _load(clone, arrays)
-    return {leaf.path: leaf for leaf in leaves_of(clone)}
-
-
-def _gluon_leaves(net: Any, arrays: Arrays) -> dict[str, Leaf]:
-    """The leaves by path of a clone that holds these arrays."""
-    clone = gluon_side.clone(net, None)
-    named = clone._collect_params_with_prefix()
-    for name, array in arrays.items():
-        named[name].set_data(gluon_side.as_is(array))
-    return {leaf.path: leaf for leaf in leaves_of(clone)}
+def _leaves_with(net: Any, arrays: Arrays) -> dict[str, Leaf]:
+    """The leaves by path of a copy that holds these arrays, by their names."""
+    copied = backend_of(net).with_values(net, _by_place(leaves_of(net), arrays))
+    return {leaf.path: leaf for leaf in leaves_of(copied)}

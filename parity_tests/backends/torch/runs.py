@@ -237,8 +237,8 @@ def cross_entropy() -> Loss:
 
 
 def with_values(net: nn.Module, values: Mapping[tuple[str, str], np.ndarray]) -> nn.Module:
-    """A float32 copy of the net with other values by (path, role)."""
-    copied = clone(net, "float32")
+    """A copy of the net with other values by (path, role)."""
+    copied = clone(net, None)
     for leaf in leaves(copied):
         set_values(
             leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values}

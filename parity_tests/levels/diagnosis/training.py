@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from parity_tests.backends.runs import NET, NetRun
+from parity_tests.backends.base import referee
+from parity_tests.backends.runs import NET, LeafRun, NetRun
 from parity_tests.backends.training import Batch, Key, Stages, State
 from parity_tests.levels.diagnosis.hypotheses import (
     Explanation,
@@ -66,31 +66,31 @@ def _logits(row: Row, step: Step) -> Iterator[Explanation]:
             yield Explanation("repeated batch", "they are those of the images of the step before")
 
 
-def _losses(step: Step, logits: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
-    objective = step.subject.objective
-    return objective.losses[Side.TORCH](logits, torch.from_numpy(labels.astype(np.int64)))
+def _losses(step: Step, logits: np.ndarray, labels: np.ndarray) -> LeafRun:
+    objective = replace(step.subject.objective, labels=labels)
+    return referee().run_loss(objective, logits, "float64")
 
 
 def _loss(row: Row, step: Step) -> Iterator[Explanation]:
     """Hypotheses on the loss of the side's own logits."""
     slack, actual, labels = SLACK[row.dtype], step.stages.loss, step.batch.labels
-    logits = torch.from_numpy(step.stages.logits.astype(np.float64))
+    logits = step.stages.logits.astype(np.float64)
     classes = logits.shape[-1]
+    log_softmax = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
 
-    def losses(z: torch.Tensor, y: np.ndarray) -> np.ndarray:
-        return _losses(step, z, y).numpy()
+    def losses(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return _losses(step, z, y)["loss"]
 
     right = losses(logits, labels)
     for shift in (1, -1):
         if close(actual, losses(logits, (labels + shift) % classes), slack):
             yield Explanation("labels off by one", f"it is that of the labels {shift:+d}")
-    if close(actual, losses(logits.softmax(-1), labels), slack):
+    if close(actual, losses(np.exp(log_softmax), labels), slack):
         yield Explanation("softmax applied twice", "it is that of the softmax of the logits")
-    for name, value in common_activations(logits.numpy()).items():
-        if close(actual, losses(torch.from_numpy(value), labels), slack):
+    for name, value in common_activations(logits).items():
+        if close(actual, losses(value, labels), slack):
             yield Explanation("activation before the loss", f"it is that of the logits' {name}")
-    uniform = -torch.log_softmax(logits, -1).mean(-1).numpy()
-    spread = uniform - right
+    spread = -log_softmax.mean(-1) - right
     share = float(((actual - right) * spread).sum() / (spread * spread).sum())
     if 1e-4 < share < 1 and close(actual, right + share * spread, slack):
         yield Explanation("label smoothing", f"{share:.3g} of the weight is on all classes alike")
@@ -98,12 +98,9 @@ def _loss(row: Row, step: Step) -> Iterator[Explanation]:
 
 
 def _logit_gradient(row: Row, step: Step) -> Iterator[Explanation]:
-    logits = torch.from_numpy(step.stages.logits.astype(np.float64)).requires_grad_()
-    _losses(step, logits, step.batch.labels).sum().backward()
-    assert logits.grad is not None
+    right = _losses(step, step.stages.logits, step.batch.labels)["loss gradient"]
     actual = step.stages.logit_gradient.astype(np.float64)
-    batch = len(step.batch.labels)
-    yield from factor_of(logits.grad.numpy(), actual, "", SLACK[row.dtype], batch)
+    yield from factor_of(right, actual, "", SLACK[row.dtype], len(step.batch.labels))
 
 
 def _gradient(row: Row, step: Step) -> Iterator[Explanation]:

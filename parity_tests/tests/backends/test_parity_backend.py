@@ -34,8 +34,7 @@ SPECIFIC = {
     "levels/artefacts/expected.py", "levels/artefacts/exported.py", "levels/artefacts/files.py",
     "levels/artefacts/graphs.py", "levels/artefacts/hybridized.py",
     "levels/data.py", "levels/optimizer/schedules.py", "levels/multi_device/data_parallel.py",
-    "levels/training/trials.py", "levels/weights.py",
-    "levels/diagnosis/training.py",
+    "levels/training/trials.py",
 }  # fmt: skip
 
 
