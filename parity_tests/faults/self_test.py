@@ -3,6 +3,8 @@
 Existing checkers pass on wrong nets: they compare means, forget `abs`, cut the longer list off,
 take NaN for equal, or recurse into the wrong pass. Each case here has one answer, and a checker
 with that fault gives another. Several cases together have a pattern that names the fault.
+
+Framework specific (mxnet, torch): its cases are nets built of both frameworks' layers.
 """
 
 from __future__ import annotations

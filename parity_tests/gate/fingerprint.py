@@ -1,6 +1,8 @@
 """What a snapshot was taken with: libraries and their builds, machine, threads, switches, models.
 
 Nothing in it changes from run to run: no time of day, no path, no process.
+
+Framework specific (mxnet, torch): each library is asked for its own build, threads and switches.
 """
 
 from __future__ import annotations

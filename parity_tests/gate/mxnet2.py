@@ -3,6 +3,8 @@
 MXNet 2 gave up Gluon's name scopes, on which this project's nets are built, and its layers refuse
 `mx.nd` arrays. What is left to ask is each operation alone: the layers of the nets, made as the
 nets make them, on `mx.nd` arrays and on `mx.np` arrays, forward and backward.
+
+Framework specific (mxnet): it runs another version of MXNet, on which the backend does not work.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 `planted(shim)` stands for the import of the changed version: inside it the framework says another
 version of itself, and computes one thing otherwise. A gate must say which framework moved, and
 where.
+
+Framework specific (mxnet, torch): each fault is in an operator of one framework.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Level data: both train commands start from bit-equal weights and see bit-equal batches."""
+"""Level data: both train commands start from bit-equal weights and see bit-equal batches.
+
+Framework specific (mxnet, torch): batches are read from where each train command puts them.
+"""
 
 from __future__ import annotations
 

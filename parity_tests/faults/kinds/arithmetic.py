@@ -1,4 +1,7 @@
-"""Faults in what an operator computes, forward or backward, while the net's listing is right."""
+"""Faults in what an operator computes, forward or backward, while the net's listing is right.
+
+Framework specific (mxnet, torch): each fault is a layer of one framework that computes wrongly.
+"""
 
 from __future__ import annotations
 

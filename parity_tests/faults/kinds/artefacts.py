@@ -1,4 +1,7 @@
-"""Faults of what is saved and traced: hybridized graphs, exported files, stale parameters."""
+"""Faults of what is saved and traced: hybridized graphs, exported files, stale parameters.
+
+Framework specific (mxnet, torch): each fault is in a Gluon block, its files or its twin.
+"""
 
 from __future__ import annotations
 

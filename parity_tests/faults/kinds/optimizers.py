@@ -1,4 +1,7 @@
-"""Faults of update rules and schedules, each found at its step, slot and tensor."""
+"""Faults of update rules and schedules, each found at its step, slot and tensor.
+
+Framework specific (mxnet, torch): each fault is an optimizer or a scheduler of one framework.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Plants faults into pairs of nets that are otherwise equal, and checks the pair level by level."""
+"""Plants faults into pairs of nets that are otherwise equal, and checks the pair level by level.
+
+Framework specific (mxnet, torch): the nets that get faults are built of both frameworks' layers.
+"""
 
 from __future__ import annotations
 

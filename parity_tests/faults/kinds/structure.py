@@ -2,6 +2,8 @@
 
 Some cannot be seen in the listing of modules, because they sit in a `forward` of its own: those
 must be caught in what the next leaf is given.
+
+Framework specific (mxnet, torch): each fault is in how one framework's net is built.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Faults of losses and of training loops, each found at its step, stage and tensor."""
+"""Faults of losses and of training loops, each found at its step, stage and tensor.
+
+Framework specific (mxnet, torch): each fault is a loss or a trainee of one framework.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Every number comes from numpy's legacy generator, whose stream is frozen (NEP 19), so that two
 environments start from the same bits whatever numpy they have.
+
+Framework specific (torch): thinned nets are built on torch's device without values.
 """
 
 from __future__ import annotations

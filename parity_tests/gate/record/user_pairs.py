@@ -2,6 +2,8 @@
 
 A user's nets may draw their weights anew each time, so that a snapshot keeps what they held when it
 was taken, and later ones start from that.
+
+Framework specific (mxnet, torch): the plain pair is built of both frameworks' layers.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Every node of the live net's own trace is run in float64, along the net and alone on values rounded
 to float32; the sizes of what is rounded, and how far that rounding may carry the outputs, come with
 it. Bounds are those of the operators' table.
+
+Framework specific (mxnet, torch): the trace is a symbol, and its float64 run a torch.fx graph.
 """
 
 from __future__ import annotations

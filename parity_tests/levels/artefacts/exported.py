@@ -3,6 +3,8 @@
 Each way brings back `Opened`: the net's outputs from the files as they are, the values of single
 nodes, and the parameters it holds. In a `stream` every node has its predecessors' values, in
 `alone` it has given ones.
+
+Framework specific (mxnet, onnx, onnxruntime, torch): each opens files in its own way.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ and the outputs. `exported_truth` says against what.
 
 What cannot be made is said in a note: ONNX where the packages are not installed or MXNet has no
 translation, the import where it lacks an operator. What was made and does not open is a divergence.
+
+Framework specific (mxnet): the parameters' file is read by MXNet alone.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Cut, every node reads given arrays in the place of what other nodes compute, so that one run judges
 each of them alone.
+
+Framework specific (mxnet): a symbol is MXNet's own kind of graph.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ in float64 must be that of the imperative net, within the envelope's factor.
 One block goes through several steps, as it would in use: inference, training with an update of the
 parameters, on other inputs each time, and inference again. A graph that keeps a mode, a buffer or a
 parameter from the time when it was traced is right once.
+
+Framework specific (mxnet): hybridizing is Gluon's own, and its modes are autograd's.
 """
 
 from __future__ import annotations

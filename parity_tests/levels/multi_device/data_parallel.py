@@ -1,4 +1,7 @@
-"""A Gluon net that trains on several devices, by the very functions of `gluon_cnn.train`."""
+"""A Gluon net that trains on several devices, by the very functions of `gluon_cnn.train`.
+
+Framework specific (mxnet): only Gluon's train command splits a batch over devices.
+"""
 
 from __future__ import annotations
 

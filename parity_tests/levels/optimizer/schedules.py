@@ -3,6 +3,8 @@
 They count differently. torch's schedulers and `cnn_harness.schedule` start from 0. A Trainer asks
 MXNet's for update 1 first, so that its cosine and linear ones never give the full rate, while its
 step scheduler does, and takes its first step after as many updates as the others.
+
+Framework specific (mxnet, torch): each scheduler is its framework's own.
 """
 
 from __future__ import annotations

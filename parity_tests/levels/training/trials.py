@@ -1,4 +1,7 @@
-"""What a training comparison runs: a pair of nets, a rule, and batches of real digits."""
+"""What a training comparison runs: a pair of nets, a rule, and batches of real digits.
+
+Framework specific (mxnet, torch): the plain trial's nets are built of both frameworks' layers.
+"""
 
 from __future__ import annotations
 

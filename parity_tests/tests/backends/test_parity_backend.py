@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterable
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +18,45 @@ from parity_tests.backends.gluon.backend import GluonBackend
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.torch.backend import TorchBackend
 from parity_tests.numerics.update_rules import Rule
+from parity_tests.reporting.verdicts import Side
 
 PACKAGE = Path(__file__).resolve().parents[2]
 FRAMEWORKS = ("mxnet", "torch", "onnx", "onnxruntime")
+LIBRARIES = {Side.GLUON: "mxnet", Side.TORCH: "torch"}
 
-# Modules of these folders that are of a framework by their subject: they plant faults in its
-# layers, make its nets, read its files, or instrument the torch net that is the referee.
+# Modules of these folders may be of a framework by their subject: they plant faults in its layers,
+# make its nets, or read its files. Each says so, and why, in its docstring.
 FOLDERS = ("levels", "faults", "gate")
-SPECIFIC = {
-    "faults/kinds/arithmetic.py", "faults/kinds/artefacts.py", "faults/kinds/batchnorm.py",
-    "faults/kinds/optimizers.py", "faults/kinds/pairs.py", "faults/kinds/structure.py",
-    "faults/kinds/training.py", "faults/self_test.py",
-    "gate/fingerprint.py", "gate/mxnet2.py", "gate/record/subjects.py",
-    "gate/record/user_pairs.py", "gate/shims.py",
-    "levels/artefacts/expected.py", "levels/artefacts/exported.py", "levels/artefacts/files.py",
-    "levels/artefacts/graphs.py", "levels/artefacts/hybridized.py",
-    "levels/data.py", "levels/optimizer/schedules.py", "levels/multi_device/data_parallel.py",
-    "levels/training/trials.py",
-}  # fmt: skip
+SPECIFIC = re.compile(r"^Framework specific \(([a-z, ]+)\): \w.{15,}\.$", re.MULTILINE)
 
 
-def touches_a_framework(source: str) -> bool:
-    """Whether a module imports a framework, or what is behind a `Backend`, anywhere in it."""
+def frameworks_used(source: str) -> set[str]:
+    """The frameworks that a module imports anywhere in it, or whose backend's inside it imports."""
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-    behind = tuple(f"parity_tests.backends.{side}" for side in SIDES)
-    return any(name.split(".")[0] in FRAMEWORKS or name.startswith(behind) for name in names)
+    inside = {f"parity_tests.backends.{side}": name for side, name in LIBRARIES.items()}
+    direct = {name.split(".")[0] for name in names} & set(FRAMEWORKS)
+    return direct | {to for start, to in inside.items() if any(n.startswith(start) for n in names)}
 
 
-def touching(paths: Iterable[Path]) -> set[str]:
-    return {
-        path.relative_to(PACKAGE).as_posix()
-        for path in paths
-        if touches_a_framework(path.read_text(encoding="utf-8"))
-    }
+def frameworks_declared(source: str) -> set[str]:
+    """The frameworks for which a module's docstring gives a reason."""
+    sentences = SPECIFIC.findall(ast.get_docstring(ast.parse(source)) or "")
+    assert len(sentences) <= 1
+    return set(sentences[0].split(", ")) if sentences else set()
 
 
-def test_levels_faults_and_gate_know_only_backends() -> None:
+def test_levels_faults_and_gate_use_backends_or_say_why_not() -> None:
     paths = [path for folder in FOLDERS for path in (PACKAGE / folder).rglob("*.py")]
-    assert len(paths) > len(SPECIFIC)
-    assert touching(paths) == SPECIFIC
+    assert paths
+    sources = {path: path.read_text(encoding="utf-8") for path in paths}
+    used = {path.relative_to(PACKAGE): frameworks_used(text) for path, text in sources.items()}
+    declared = {p.relative_to(PACKAGE): frameworks_declared(text) for p, text in sources.items()}
+    assert declared == used
 
 
 @pytest.mark.parametrize(
@@ -75,8 +70,24 @@ def test_levels_faults_and_gate_know_only_backends() -> None:
     ],
 )
 def test_a_planted_import_is_seen(line: str) -> None:
-    assert touches_a_framework(f"import numpy as np\n{line}\n")
-    assert not touches_a_framework("import numpy\nfrom parity_tests.backends.base import backend\n")
+    source = f'"""Text."""\nimport numpy as np\n{line}\n'
+    assert frameworks_used(source) in ({"mxnet"}, {"torch"})
+    assert frameworks_declared(source) == set()
+    assert not frameworks_used("import numpy\nfrom parity_tests.backends.base import backend\n")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "declared"),
+    [
+        ("Framework specific (mxnet, torch): each fault is a layer.", {"mxnet", "torch"}),
+        ("Framework specific (torch).", set()),
+        ("Framework specific (torch): why.", set()),
+        ("It is framework specific.", set()),
+    ],
+)
+def test_only_a_reason_declares_a_framework(sentence: str, declared: set[str]) -> None:
+    assert frameworks_declared(f'"""Text.\n\n{sentence}\n"""\n') == declared
+    assert frameworks_declared(f'"""Text."""\n# {sentence}\n') == set()
 
 
 # mypy checks these against the protocol, argument by argument
