@@ -8,7 +8,7 @@ from typing import Any
 import mxnet as mx
 
 from parity_tests.backends.base import Backend
-from parity_tests.backends.gluon import runs
+from parity_tests.backends.gluon import clones, runs
 from parity_tests.backends.gluon.exports import artefacts
 from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.gluon.optimizer import GluonParameters, gluon_trainer
@@ -26,11 +26,11 @@ class GluonBackend:
     optimizers: Mapping[str, Callable[..., Any]] = {"": gluon_trainer}
 
     leaves = staticmethod(leaves)
-    clone = staticmethod(runs.clone)
-    release = staticmethod(runs.release)
-    with_values = staticmethod(runs.with_values)
-    set_values = staticmethod(runs.set_values)
-    leaf_with_values = staticmethod(runs.leaf_with_values)
+    clone = staticmethod(clones.clone)
+    release = staticmethod(clones.release)
+    with_values = staticmethod(clones.with_values)
+    set_values = staticmethod(clones.set_values)
+    leaf_with_values = staticmethod(clones.leaf_with_values)
     run_leaf = staticmethod(runs.run_leaf)
     run_net = staticmethod(runs.run_net)
     run_loss = staticmethod(runs.run_loss)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from mxnet import gluon
 
-from parity_tests.backends.gluon.runs import clone, flat, ndarray, release
+from parity_tests.backends.gluon.clones import clone, ndarray, release
+from parity_tests.backends.gluon.runs import flat
 from parity_tests.backends.runs import Arrays
 
 __all__ = ["artefacts"]

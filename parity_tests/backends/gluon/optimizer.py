@@ -9,7 +9,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
-from parity_tests.backends.gluon.runs import as_is
+from parity_tests.backends.gluon.clones import as_is
 from parity_tests.backends.optimizers import Slots, Updater
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Side

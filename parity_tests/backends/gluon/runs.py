@@ -1,24 +1,17 @@
-"""Runs Gluon leaves and nets for the suite, on clones: the net it is given is only read.
-
-A clone is never hybridized, lives on the CPU, and has parameters of its own, so that gradients,
-running statistics and hooks of the original stay as they are, whatever happens here.
-"""
+"""Runs Gluon leaves and nets for the suite, on clones: the net it is given is only read."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
-from mxnet.gluon import Block, HybridBlock, Parameter
-from mxnet.gluon.block import _BlockScope
+from mxnet.gluon import Block
 
-from parity_tests.backends.cloning import duplicate
-from parity_tests.backends.gluon.leaves import leaves, role_of
+from parity_tests.backends.gluon.clones import alone, as_is, clone, ndarray, release, roles
+from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
     Arrays,
@@ -29,79 +22,10 @@ from parity_tests.backends.runs import (
     Objective,
     allot,
     named,
-    rounded,
 )
 from parity_tests.reporting.verdicts import Side
 
-__all__ = [
-    "alone", "as_is", "clone", "cross_entropy", "flat", "leaf_with_values", "ndarray", "release",
-    "roles", "run_leaf", "run_loss", "run_net", "sample_dropout", "set_values", "with_values",
-]  # fmt: skip
-
-
-def clone(net: Block, dtype: str | None, *, gradients: bool = True) -> Block:
-    """An independent copy with parameters rounded through float32 to `dtype`, or as they are."""
-    memo: dict[int, Any] = {}
-    for block in _blocks(net):
-        if isinstance(block, HybridBlock):
-            # Compiled graphs cannot be copied, and the clone must not run them.
-            memo[id(block._cached_op)] = None
-            memo[id(block._cached_graph)] = ()
-        shared = block.params._shared or {}
-        for parameter in (*block._reg_params.values(), *block.params.values(), *shared.values()):
-            if id(parameter) not in memo:
-                memo[id(parameter)] = _parameter(parameter, dtype, gradients)
-    copied = duplicate(net, memo)
-    for block in _blocks(copied):
-        if isinstance(block, HybridBlock):
-            block._active = False
-    return copied
-
-
-def _blocks(block: Block) -> Iterator[Block]:
-    yield block
-    for child in block._children.values():
-        yield from _blocks(child)
-
-
-def _parameter(source: Parameter, dtype: str | None, gradients: bool) -> Parameter:
-    if source._data is None:  # declared and never used
-        kind = dtype or source.dtype
-        return Parameter(source.name, shape=source.shape, dtype=kind, allow_deferred_init=True)
-    values = source.data(source.list_ctx()[0]).asnumpy()
-    if dtype is not None:
-        values = rounded(values, dtype)
-    differentiable = source._differentiable and not isinstance(source, mx.gluon.Constant)
-    twin = Parameter(
-        source.name,
-        grad_req=("write" if source.grad_req != "null" else "null") if gradients else "null",
-        shape=values.shape,
-        dtype=values.dtype,
-        differentiable=differentiable,
-    )
-    twin._init_impl(as_is(values), [mx.cpu()])
-    twin._grad_req = source.grad_req  # nothing is allocated for it; a clone of this one may
-    return twin
-
-
-def alone(leaf: Leaf, dtype: str | None, *, gradients: bool = True) -> Block:
-    """A `clone` of one leaf, without the activation that Dense and Conv may carry as a child."""
-    block = copy.copy(leaf.block)
-    block.__dict__["_scope"] = _BlockScope(block)  # the original's scope leads to the original
-    if block._children:
-        block.__dict__["_children"] = type(block._children)()
-        block.__dict__["act"] = None
-    return clone(block, dtype, gradients=gradients)
-
-
-def release(cloned: Block) -> None:
-    """Let go of a clone's arrays, which nobody uses after this.
-
-    A block and its scope hold each other, so that only the cyclic collector would free them, and
-    that counts objects: a layer of VGG16 is a few hundred, and gigabytes.
-    """
-    for block in list(_blocks(cloned)):
-        vars(block).clear()
+__all__ = ["cross_entropy", "flat", "run_leaf", "run_loss", "run_net", "sample_dropout"]
 
 
 def run_leaf(
@@ -148,12 +72,6 @@ def sample_dropout(leaf: Leaf, x: np.ndarray) -> np.ndarray:
     block = alone(leaf, "float32")
     with autograd.pause(train_mode=True):
         return block(ndarray(x, "float32")).asnumpy()
-
-
-def roles(leaf: Leaf, block: Block) -> list[tuple[str, Parameter]]:
-    """The clone's parameters under the roles that the leaf's listing gave them."""
-    roles = [(role_of(leaf.kind, name), p) for name, p in block._reg_params.items()]
-    return [(role, p) for role, p in roles if role in leaf.tensors]
 
 
 def _buffers(leaf: Leaf, block: Block) -> dict[str, np.ndarray]:
@@ -241,30 +159,6 @@ def cross_entropy() -> Loss:
     return gluon.loss.SoftmaxCrossEntropyLoss()
 
 
-def with_values(net: Block, values: Mapping[tuple[str, str], np.ndarray]) -> Block:
-    """A copy of the net with other values by (path, role), and without memory for gradients."""
-    copied = clone(net, None, gradients=False)
-    for leaf in leaves(copied):
-        set_values(
-            leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values}
-        )
-    return copied
-
-
-def leaf_with_values(leaf: Leaf, values: Mapping[str, np.ndarray]) -> Leaf:
-    """A copy of the leaf with other values by role, and without memory for gradients."""
-    copied = replace(leaf, block=alone(leaf, None, gradients=False))
-    set_values(copied, values)
-    return copied
-
-
-def set_values(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
-    """Put other values, by role, into the leaf itself."""
-    for role, parameter in roles(leaf, leaf.block):
-        if role in values:
-            parameter.set_data(as_is(values[role]))
-
-
 class _Watched(Call):
     """A call whose gradients are still in MXNet's hands."""
 
@@ -336,20 +230,6 @@ def _finish(
         for role, values in _buffers(leaf, leaf.block).items():
             run.buffers[leaf.path, role] = values
     return run
-
-
-def ndarray(value: np.ndarray, dtype: str) -> mx.nd.NDArray:
-    """Floats as an NDArray of `dtype`, other types as they are."""
-    return as_is(rounded(value, dtype))
-
-
-def as_is(value: np.ndarray) -> mx.nd.NDArray:
-    """The same numbers in the same dtype; six times as fast as `mx.nd.array`."""
-    if value.ndim == 0:
-        return mx.nd.array(value, dtype=value.dtype)
-    made = mx.nd.empty(value.shape, dtype=value.dtype)
-    made._sync_copyfrom(value)
-    return made
 
 
 def flat(out: Any) -> list[mx.nd.NDArray]:

@@ -9,7 +9,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd
 
-from parity_tests.backends.gluon import runs
+from parity_tests.backends.gluon import clones, runs
 from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.gluon.optimizer import GluonUpdater
 from parity_tests.backends.leaves import Leaf
@@ -33,7 +33,7 @@ class GluonTrainee(Trainee):
         objective: Objective,
         paths: Mapping[str, str] | None = None,
     ) -> None:
-        copied = runs.clone(net, dtype)
+        copied = clones.clone(net, dtype)
         self._named = copied._collect_params_with_prefix()
         super().__init__(copied, leaves(copied), dtype, rule, objective, paths)
 
@@ -67,7 +67,7 @@ class GluonTrainee(Trainee):
 
     def release(self) -> None:
         """The Trainer and its parameters hold each other, and so do a block and its scope."""
-        runs.release(self.net)
+        clones.release(self.net)
         if isinstance(self.updater, GluonUpdater):
             vars(self.updater.trainer).clear()
 

@@ -15,7 +15,7 @@ import torch
 from parity_tests.backends.base import Referee
 from parity_tests.backends.optimizers import OptimizedParameters
 from parity_tests.backends.runs import Objective
-from parity_tests.backends.torch import referee, runs
+from parity_tests.backends.torch import clones, referee, runs
 from parity_tests.backends.torch.exports import artefacts
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.training import Trainee
@@ -32,11 +32,11 @@ class TorchBackend:
     array_type: type[Any] = torch.Tensor
 
     leaves = staticmethod(leaves)
-    clone = staticmethod(runs.clone)
-    release = staticmethod(runs.release)
-    with_values = staticmethod(runs.with_values)
-    set_values = staticmethod(runs.set_values)
-    leaf_with_values = staticmethod(runs.leaf_with_values)
+    clone = staticmethod(clones.clone)
+    release = staticmethod(clones.release)
+    with_values = staticmethod(clones.with_values)
+    set_values = staticmethod(clones.set_values)
+    leaf_with_values = staticmethod(clones.leaf_with_values)
     run_leaf = staticmethod(runs.run_leaf)
     run_net = staticmethod(runs.run_net)
     run_clone = staticmethod(referee.run_clone)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from parity_tests.backends.runs import Arrays
-from parity_tests.backends.torch.runs import clone
+from parity_tests.backends.torch.clones import clone
 
 __all__ = ["artefacts"]
 

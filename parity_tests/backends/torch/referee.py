@@ -10,6 +10,7 @@ import torch
 
 from parity_tests.backends.runs import Arrays, Edit, NetRun, Noise, Objective
 from parity_tests.backends.torch import runs
+from parity_tests.backends.torch.clones import share
 from parity_tests.backends.torch.leaves import leaves
 
 __all__ = ["run_clone", "shake"]
@@ -63,7 +64,7 @@ def run_clone(
 ) -> NetRun:
     """See `Referee.run_clone`."""
     return runs.run_copy(
-        runs.share(cloned),
+        share(cloned),
         inputs,
         dtype,
         train=train,

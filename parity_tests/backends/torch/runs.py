@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from parity_tests.backends.cloning import duplicate
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
     NET,
@@ -27,64 +25,22 @@ from parity_tests.backends.runs import (
     place,
     rounded,
 )
+from parity_tests.backends.torch.clones import clone
 from parity_tests.backends.torch.leaves import leaves
-from parity_tests.numerics.operators.table import single_attributes
 from parity_tests.reporting.verdicts import Side
 
 __all__ = [
-    "ChangeValue", "clone", "cross_entropy", "leaf_with_values", "release", "run_copy", "run_leaf",
-    "run_loss", "run_net", "sample_dropout", "set_values", "share", "with_values",
-]  # fmt: skip
+    "ChangeValue",
+    "cross_entropy",
+    "run_copy",
+    "run_leaf",
+    "run_loss",
+    "run_net",
+    "sample_dropout",
+]
 
 # Changes a value in a run: (leaf path, index of the call, index of the input or output, value).
 ChangeValue = Callable[[str, int, int, torch.Tensor], torch.Tensor]
-
-
-# Of no kind in the table of operators; MXNet holds their eps in float32
-_NORMALISATIONS = (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
-
-
-def clone(net: nn.Module, dtype: str | None, *, gradients: bool = True) -> nn.Module:
-    """An independent copy on the CPU, floats rounded through float32 to `dtype`, not in place.
-
-    With None they keep their dtype. torch sets no memory aside for gradients, wanted or not.
-
-    Some numbers are rounded as MXNet rounds them, whose operators hold their attributes in float32
-    even in a float64 net: BatchNorm's momentum (as the part that is kept), LeakyReLU's slope, and
-    eps in every normalisation but BatchNorm.
-    """
-    copied = duplicate(net, {})
-    if any(value.device.type != "cpu" for value in (*copied.parameters(), *copied.buffers())):
-        copied.cpu()
-    for module in copied.modules():
-        if getattr(module, "inplace", False):
-            vars(module)["inplace"] = False
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
-            module.momentum = _momentum(module)
-        single = single_attributes(module, Side.TORCH)
-        for attribute in ("eps",) if isinstance(module, _NORMALISATIONS) else single:
-            setattr(module, attribute, float(np.float32(getattr(module, attribute))))
-    for value in (*copied.parameters(), *copied.buffers()):
-        if value.is_floating_point():
-            if dtype is not None:
-                value.data = value.data.to(torch.float32).to(getattr(torch, dtype))
-            value.grad = None
-    return copied
-
-
-def share(cloned: nn.Module) -> nn.Module:
-    """A copy of a clone that reads the same numbers as its parameters.
-
-    Gradients, buffers and hooks are its own: no run changes parameters.
-    """
-    memo: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in cloned.parameters()
-    }
-    return duplicate(cloned, memo)
-
-
-def _momentum(module: Any) -> float:
-    return 1.0 - float(np.float32(1.0 - module.momentum))
 
 
 def run_leaf(
@@ -234,34 +190,6 @@ def run_loss(objective: Objective, logits: np.ndarray, dtype: str) -> LeafRun:
 def cross_entropy() -> Loss:
     """Softmax cross-entropy of (logits, classes), one value a sample."""
     return lambda y, label: nn.functional.cross_entropy(y, label, reduction="none")
-
-
-def with_values(net: nn.Module, values: Mapping[tuple[str, str], np.ndarray]) -> nn.Module:
-    """A copy of the net with other values by (path, role)."""
-    copied = clone(net, None)
-    for leaf in leaves(copied):
-        set_values(
-            leaf, {r: values[leaf.path, r] for r in leaf.tensors if (leaf.path, r) in values}
-        )
-    return copied
-
-
-def leaf_with_values(leaf: Leaf, values: Mapping[str, np.ndarray]) -> Leaf:
-    """A float32 copy of the leaf with other values by role."""
-    copied = replace(leaf, block=clone(leaf.block, "float32"))
-    set_values(copied, values)
-    return copied
-
-
-def set_values(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
-    """Put other values, by role, into the leaf itself."""
-    with torch.no_grad():
-        for role, value in values.items():
-            getattr(leaf.block, role).copy_(torch.from_numpy(value))
-
-
-def release(cloned: nn.Module) -> None:
-    """Nothing: no module holds another in a circle, so a clone goes with its last name."""
 
 
 class _Watched(Call):

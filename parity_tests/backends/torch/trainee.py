@@ -11,7 +11,7 @@ import torch
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.optimizers import Updater
 from parity_tests.backends.runs import Arrays, Call, Objective
-from parity_tests.backends.torch import runs
+from parity_tests.backends.torch import clones
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.torch.optimizer import TorchUpdater
 from parity_tests.backends.training import Key, Trainee
@@ -32,7 +32,7 @@ class TorchTrainee(Trainee):
         objective: Objective,
         paths: Mapping[str, str] | None = None,
     ) -> None:
-        copied = runs.clone(net, dtype).train()
+        copied = clones.clone(net, dtype).train()
         self._named: dict[str, Any] = {
             **dict(copied.named_parameters(remove_duplicate=False)),
             **dict(copied.named_buffers(remove_duplicate=False)),

@@ -21,6 +21,7 @@ from mxnet.gluon import HybridBlock
 
 from mxnet_files import SymbolError, import_symbol
 from mxnet_files.checking.local import Walker
+from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.runs import NetRun, is_float
@@ -83,7 +84,7 @@ def _kind(op: str, attributes: Mapping[str, str], y: np.ndarray, size: int) -> t
 def find_truth(net: HybridBlock, space: Workspace) -> Truth:
     """Run the live net and its trace; fills `space.given`. Raises what MXNet raises."""
     graph = Graph(json.loads(trace(net, len(space.inputs)).tojson()))
-    copied = gluon_side.clone(net, "float32", gradients=False)
+    copied = gluon_clones.clone(net, "float32", gradients=False)
     parameters = {n: p.data().asnumpy() for n, p in copied.collect_params().items()}
     symbol = mx.sym.load_json(json.dumps(graph.document))
     along = {

@@ -32,6 +32,7 @@ from gluon_cnn.exporting.onnx_file import require_onnx, write_onnx
 from mxnet_files import load_symbol
 from mxnet_files.checking.local import Walker
 from mxnet_files.checking.oracle import Oracle
+from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.runs import Arrays
 from parity_tests.levels.artefacts.graphs import Entry, Graph, given, inputs_of
@@ -89,9 +90,9 @@ class Opened:
 
 def write_files(net: HybridBlock, inputs: Arrays, folder: Path) -> tuple[Workspace, str]:
     """Export a copy of the net as `gluon_cnn.export` does; and why there is no ONNX file, if so."""
-    copied = gluon_side.clone(net, "float32", gradients=False)
+    copied = gluon_clones.clone(net, "float32", gradients=False)
     copied.hybridize()
-    arrays = [gluon_side.ndarray(x, "float32") for x in inputs]
+    arrays = [gluon_clones.ndarray(x, "float32") for x in inputs]
     outputs = gluon_side.flat(copied(*arrays))
     write_symbol(copied, folder / "net")
     names = inputs_of(len(inputs))
@@ -177,7 +178,7 @@ def without_subgraph_lines() -> Iterator[None]:
 
 def open_symbol_block(space: Workspace) -> Opened:
     """`SymbolBlock.imports`; its nodes from the same files with every node as an output."""
-    x = [gluon_side.as_is(value) for value in space.inputs.values()]
+    x = [gluon_clones.as_is(value) for value in space.inputs.values()]
     net = _imports(space, space.symbol)
     graph = space.graph()
     opened = space.folder / "opened-symbol.json"
@@ -207,7 +208,7 @@ def open_module(space: Workspace) -> Opened:
         module = mx.mod.Module(symbol, data_names=names, label_names=None, context=mx.cpu())
         module.bind(shapes, for_training=False)
         module.set_params(arg_params, aux_params)
-        batch = mx.io.DataBatch([gluon_side.as_is(x) for x in space.inputs.values()])
+        batch = mx.io.DataBatch([gluon_clones.as_is(x) for x in space.inputs.values()])
         module.forward(batch, is_train=False)
         return [y.asnumpy() for y in module.get_outputs()]
 

@@ -18,7 +18,7 @@ import mxnet as mx
 from mxnet.gluon import HybridBlock
 
 from parity_tests.backends.base import leaves_of
-from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.gluon import clones as gluon_clones
 
 __all__ = ["LEAF", "Entry", "Graph", "inputs_of", "trace"]
 
@@ -113,7 +113,7 @@ def inputs_of(count: int) -> list[str]:
 
 def trace(net: HybridBlock, count: int) -> mx.sym.Symbol:
     """The symbol of a net with `count` inputs, each node marked with its leaf and the call."""
-    copied = gluon_side.clone(net, None, gradients=False)
+    copied = gluon_clones.clone(net, None, gradients=False)
     for leaf in leaves_of(copied):
         leaf.block.__dict__["forward"] = _marked(leaf.path, leaf.block.forward)
     outputs = copied(*(mx.sym.var(name) for name in inputs_of(count)))

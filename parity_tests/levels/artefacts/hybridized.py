@@ -26,6 +26,7 @@ from mxnet import autograd
 from mxnet.gluon import Block, HybridBlock
 
 from parity_tests.backends.base import leaves_of
+from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET, Arrays, input_name, is_float, output_name
@@ -88,14 +89,14 @@ def _leaf_rows(subject: Subject) -> list[Row]:
 
 
 def _alone(leaf: Leaf, dtype: str) -> Block:
-    block = gluon_side.alone(leaf, dtype)
+    block = gluon_clones.alone(leaf, dtype)
     if leaf.kind == "dropout":
         block._rate = 0.0
     return block
 
 
 def _whole(net: Block, dtype: str) -> Block:
-    copied = gluon_side.clone(net, dtype)
+    copied = gluon_clones.clone(net, dtype)
     for leaf in leaves_of(copied):
         if leaf.kind == "dropout":
             leaf.block._rate = 0.0
@@ -219,12 +220,12 @@ def _steps(block: Block, inputs: Arrays, dtype: str) -> Steps:
 
 
 def _infer(block: Block, inputs: Arrays, dtype: str) -> dict[str, np.ndarray]:
-    outputs = gluon_side.flat(block(*(gluon_side.ndarray(x, dtype) for x in inputs)))
+    outputs = gluon_side.flat(block(*(gluon_clones.ndarray(x, dtype) for x in inputs)))
     return {output_name(i): y.asnumpy() for i, y in enumerate(outputs)}
 
 
 def _train(block: Block, inputs: Arrays, dtype: str) -> dict[str, np.ndarray]:
-    given = [gluon_side.ndarray(x, dtype) for x in inputs]
+    given = [gluon_clones.ndarray(x, dtype) for x in inputs]
     for x in given:
         if x.dtype == np.dtype(dtype):
             x.attach_grad()
@@ -249,4 +250,4 @@ def _varied(x: np.ndarray, step: int) -> np.ndarray:
 
 def _head(output: mx.nd.NDArray, dtype: str) -> mx.nd.NDArray:
     generator = np.random.default_rng(output.size)
-    return gluon_side.ndarray(generator.standard_normal(output.shape), dtype)
+    return gluon_clones.ndarray(generator.standard_normal(output.shape), dtype)

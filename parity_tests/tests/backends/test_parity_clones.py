@@ -12,7 +12,9 @@ from torch import nn
 
 from parity_tests.backends.base import leaves_of
 from parity_tests.backends.cloning import duplicate
+from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.torch import clones as torch_clones
 from parity_tests.backends.torch import runs as torch_side
 from parity_tests.cases.random_pairs import random_case
 
@@ -90,7 +92,7 @@ def test_a_class_that_copies_itself_does() -> None:
 
 def test_in_place_layers_are_not_in_place_in_a_clone() -> None:
     net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True))
-    twin: Any = torch_side.clone(net, "float64")
+    twin: Any = torch_clones.clone(net, "float64")
     assert not twin[1].inplace
     assert net[1].inplace
     assert twin[0].weight.dtype == torch.float64
@@ -112,7 +114,7 @@ def test_a_gluon_clone_is_imperative_and_independent(hybridized: bool) -> None:
     if hybridized:
         net.hybridize(static_alloc=True)
         net(x)
-    twin = gluon_side.clone(net, "float64")
+    twin = gluon_clones.clone(net, "float64")
     assert not twin._active
     assert twin[0].weight is next(iter(twin.collect_params().values()))
     np.testing.assert_allclose(twin(x.astype("float64")).asnumpy(), net(x).asnumpy(), atol=1e-6)
@@ -140,7 +142,7 @@ def test_a_leaf_alone_leaves_its_activation_behind() -> None:
 def test_both_dtypes_start_from_the_same_numbers() -> None:
     net = nn.Linear(4, 4).double()
     nn.init.uniform_(net.weight)  # digits that float32 has not
-    double: Any = torch_side.clone(net, "float64")
-    single: Any = torch_side.clone(net, "float32")
+    double: Any = torch_clones.clone(net, "float64")
+    single: Any = torch_clones.clone(net, "float32")
     assert torch.equal(double.weight, single.weight.double())
     assert not torch.equal(double.weight, net.weight)

@@ -20,6 +20,7 @@ from gluon_cnn.models.lenet5 import TableConv2D as GluonTableConv2D
 from gluon_cnn.models.lenet5 import TrainableSubsampling as GluonSubsampling
 from parity_tests import Report, check_parity
 from parity_tests.backends.base import leaves_of
+from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import LeafRun
@@ -177,7 +178,7 @@ def leaves_of_sample(sample: Sample) -> tuple[Leaf | None, Leaf]:
     parameters = {n: p for n, p in ours._collect_params_with_prefix().items() if p._data}
     for name, value in random_values({n: p.shape for n, p in parameters.items()}).items():
         if parameters[name]._differentiable or "running" in name:
-            parameters[name].set_data(gluon_side.ndarray(value, "float32"))
+            parameters[name].set_data(gluon_clones.ndarray(value, "float32"))
     listed = leaves_of(ours)
     copy_weights(listed, theirs, pairing_map(pair_leaves(listed, leaves_of(theirs))))
     return listed[0], leaves_of(theirs)[0]
