@@ -14,7 +14,7 @@ from cnn_harness.errors import UsageError
 from cnn_harness.runfolder import replace_file
 from parity_tests.backends.leaves import ParityError
 from parity_tests.gate import store
-from parity_tests.gate.snapshot import RULES_NAME, add_options, fresh, progress
+from parity_tests.gate.snapshot import RULES_NAME, add_options, progress, snapshot_now
 from parity_tests.gate.store import Snapshot
 from parity_tests.gate.verdict import NAMES, Comparison, compared
 
@@ -67,7 +67,7 @@ def _fresh_like(old: Snapshot, args: Namespace) -> Snapshot:
     args.seed = args.seed or int(old.settings.get("seed", 0))
     if args.side is None and len(old.sides) == 1:
         args.side = old.sides[0]
-    new = fresh(args, progress)
+    new = snapshot_now(args, progress)
     new.name = "now"
     return new
 

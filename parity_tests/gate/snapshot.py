@@ -39,10 +39,10 @@ __all__ = [
     "add_options",
     "backends",
     "chosen_models",
-    "fresh",
     "main",
     "progress",
     "record_of",
+    "snapshot_now",
     "take_snapshot",
 ]
 
@@ -147,7 +147,7 @@ def _main(argv: Sequence[str] | None) -> int:
     args = parser.parse_args(argv)
     out = Path(args.out)
     store.check_free(out)
-    snapshot = fresh(args, progress)
+    snapshot = snapshot_now(args, progress)
     size = store.write(snapshot, out)
     if args.json:
         print_json({
@@ -176,7 +176,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--seed", type=natural, default=0, help="seed of weights and inputs")
 
 
-def fresh(args: Namespace, say: Say) -> Snapshot:
+def snapshot_now(args: Namespace, say: Say) -> Snapshot:
     """A snapshot of now, as the command line asks.
 
     Small subjects are shared among two processes; a full size is alone in its own, for its memory.

@@ -51,7 +51,7 @@ class Net:
         return self.kinds.get(path, "net")
 
 
-class Part:
+class Recorder:
     """One thing that the whole net does; `clean` comes first, and gives float64 values."""
 
     level = Level.FORWARD
@@ -72,12 +72,12 @@ class Part:
         raise NotImplementedError
 
 
-class _Both(Part):
-    """A part that is run in both dtypes; what a snapshot keeps of both is `kept`, by key."""
+class _BothDtypes(Recorder):
+    """A part that is run in both dtypes; what a snapshot keeps of both is `records`, by key."""
 
     def __init__(self, whole: Net) -> None:
         super().__init__(whole)
-        self.kept: dict[Key, QuantityRecord] = {}
+        self.records: dict[Key, QuantityRecord] = {}
 
     def values(self, net: Any, given: Any, dtype: str) -> Values:
         """What a run gives, in order."""
@@ -91,17 +91,17 @@ class _Both(Part):
         self._sizes = Sizes(double, sums)
         for key, single in self.values(self.whole.net, given, "float32"):
             path, name = key
-            self.kept[key] = Quantity(
+            self.records[key] = Quantity(
                 self.level_of(name), Check.STREAM, path, self.whole.kind(path), name, single,
                 double[key], 0.0, self.whole.fraction,
             ).record()  # fmt: skip
 
     def limited(self, keys: Iterable[Key], envelope: NoiseEnvelope) -> Iterator[QuantityRecord]:
         for key in keys:
-            yield replace(self.kept[key], limit=envelope.limit(key, self._sizes.of(key)))
+            yield replace(self.records[key], limit=envelope.limit(key, self._sizes.of(key)))
 
 
-class Stream(_Both):
+class Stream(_BothDtypes):
     """The net in training mode: outputs of every leaf, then all gradients."""
 
     def __init__(self, whole: Net) -> None:
@@ -131,14 +131,14 @@ class Stream(_Both):
         return Level.BACKWARD if "gradient" in name else Level.FORWARD
 
     def items(self, envelope: NoiseEnvelope) -> Iterator[Item]:
-        outputs = [key for key, kept in self.kept.items() if kept.level == Level.FORWARD]
-        gradients = [key for key, kept in self.kept.items() if kept.level == Level.BACKWARD]
+        outputs = [key for key, record in self.records.items() if record.level == Level.FORWARD]
+        gradients = [key for key, record in self.records.items() if record.level == Level.BACKWARD]
         yield from self.limited(outputs, envelope)
         gradients.sort(key=lambda key: key[0] == NET)  # backwards, the net's output comes first
         yield from self.limited(reversed(gradients), envelope)
 
 
-class Training(_Both):
+class Training(_BothDtypes):
     """Steps of training: the logits, loss, slots, weights and buffers that each leaves."""
 
     level = Level.TRAINING
@@ -169,7 +169,7 @@ class Training(_Both):
                 yield (path, f"step {n} {name}"), value
 
     def items(self, envelope: NoiseEnvelope) -> Iterator[Item]:
-        yield from self.limited(self.kept, envelope)
+        yield from self.limited(self.records, envelope)
 
 
 def training_steps(
@@ -197,7 +197,7 @@ def training_steps(
         trainee.release()
 
 
-class Artefacts(Part):
+class Artefacts(Recorder):
     """What is exported, loaded again and run."""
 
     level = Level.ARTEFACTS
@@ -223,7 +223,7 @@ class Artefacts(Part):
 
 
 def run_all(
-    parts: Iterable[Part], noisy_net: Callable[[Draw], AbstractContextManager[Any]]
+    parts: Iterable[Recorder], noisy_net: Callable[[Draw], AbstractContextManager[Any]]
 ) -> Iterator[Item]:
     """Everything that the parts give, each noisy net being run by all before the next is made."""
     runs = [_Run(part) for part in parts]
@@ -242,7 +242,7 @@ def run_all(
 class _Run:
     """A part under way: how far its values move, or why it stopped."""
 
-    part: Part
+    part: Recorder
     envelope: NoiseEnvelope | None = None
     failure: Failure | None = None
 

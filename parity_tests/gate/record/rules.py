@@ -21,18 +21,18 @@ __all__ = ["record_rules"]
 
 def record_rules(backend: Backend) -> SideRecord:
     """Every update rule of a side, alone, on one parameter of 64 values, for four steps."""
-    taken = SideRecord()
+    record = SideRecord()
     generator = drawn("rules")
     weight = generator.standard_normal(64).astype(np.float32)
     gradients = [generator.standard_normal(64).astype(np.float32) for _ in range(4)]
     for label, rule, make in _rules(backend):
         try:
             run = partial(_updates, backend, label, rule, make)
-            taken.quantities += [q.record() for q in _rule(run, label, rule, weight, gradients)]
+            record.quantities += [q.record() for q in _rule(run, label, rule, weight, gradients)]
         except Exception as error:
             where = (Level.OPTIMIZER, Check.LOCAL, label, rule.name, "weight")
-            taken.failures.append(Failure.of(error, *where))
-    return taken
+            record.failures.append(Failure.of(error, *where))
+    return record
 
 
 def _rules(backend: Backend) -> Iterator[tuple[str, Rule, Callable[..., Any]]]:

@@ -13,7 +13,7 @@ import numpy as np
 from parity_tests.backends.base import Backend
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET, Arrays, LeafRun, Objective
-from parity_tests.gate.record.nets import Artefacts, Item, Net, Part, Stream, Training, run_all
+from parity_tests.gate.record.nets import Artefacts, Item, Net, Recorder, Stream, Training, run_all
 from parity_tests.gate.record.noise import DRAWS, Draw, NoiseEnvelope, noisy
 from parity_tests.gate.record.quantities import Failure, Quantity, QuantityRecord, SideRecord
 from parity_tests.gate.record.subjects import Subject, Tensors, drawn, fixed_upstream
@@ -35,21 +35,21 @@ Tensor = tuple[str, str]  # (path, role)
 
 def record_side(backend: Backend, subject: Subject) -> SideRecord:
     """Everything a side gives for a subject; what does not run is a Failure, leaf by leaf."""
-    taken = SideRecord()
+    record = SideRecord()
     try:
         recorder = _SideRecorder(backend, subject)
     except Exception as error:
-        taken.failures.append(Failure.of(error, Level.FORWARD, Check.STREAM, NET, "net", "output"))
-        return taken
+        record.failures.append(Failure.of(error, Level.FORWARD, Check.STREAM, NET, "net", "output"))
+        return record
     for part in (recorder.local, recorder.loss, recorder.whole):
         for item in part():
             if isinstance(item, Failure):
-                taken.failures.append(item)
+                record.failures.append(item)
             elif isinstance(item, dict):
-                taken.files.update(item)
+                record.files.update(item)
             else:
-                taken.quantities.append(item.record() if isinstance(item, Quantity) else item)
-    return taken
+                record.quantities.append(item.record() if isinstance(item, Quantity) else item)
+    return record
 
 
 def start_of(backend: Backend, net: Any, subject: Subject) -> Tensors:
@@ -237,7 +237,7 @@ class _SideRecorder:
         )
         stream = Stream(whole)
         yield from run_all([stream], self._moved_net)  # lets its values go before the others'
-        parts: list[Part] = [Artefacts(whole)]
+        parts: list[Recorder] = [Artefacts(whole)]
         if self.subject.batches and self.objective.labels is not None:
             parts.insert(0, Training(whole, stream.sums))
         yield from run_all(parts, self._moved_net)

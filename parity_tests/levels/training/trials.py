@@ -94,9 +94,9 @@ def project_trial(
     shapes = {name: p.shape for name, p in parameters.items() if p.grad_req != "null"}
     values = initial_arrays(shapes, config.initialiser, config.seed)
     for name, parameter in parameters.items():  # running statistics start at 0 and 1
-        fresh = np.full(parameter.shape, name.endswith("running_var"), np.float32)
+        statistic = np.full(parameter.shape, name.endswith("running_var"), np.float32)
         if not name.endswith("bitmaps"):
-            parameter.set_data(mx.nd.array(values.get(name, fresh)))
+            parameter.set_data(mx.nd.array(values.get(name, statistic)))
     way = project_map(case.gluon_net, case.torch_net)
     assert way is not None  # both nets are of one model
     copy_weights(leaves_of(case.gluon_net), case.torch_net, way)

@@ -24,7 +24,7 @@ from parity_tests.backends.runs import NET, Call, NetRun, Objective
 from parity_tests.gate import snapshot, store
 from parity_tests.gate.change import Change
 from parity_tests.gate.page import page
-from parity_tests.gate.record.nets import Item, Part, Values, run_all, training_steps
+from parity_tests.gate.record.nets import Item, Recorder, Values, run_all, training_steps
 from parity_tests.gate.record.noise import DRAWS, Draw, NoiseEnvelope
 from parity_tests.gate.record.quantities import SAMPLE, Failure, Quantity, QuantityRecord
 from parity_tests.gate.record.sides import record_side
@@ -215,7 +215,7 @@ def test_the_matrix_is_a_table_or_json(
 def test_the_command_says_what_it_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "fresh", lambda *_: take_snapshot([plain_subject()]))
+    monkeypatch.setattr(snapshot, "snapshot_now", lambda *_: take_snapshot([plain_subject()]))
     assert main(["snapshot", str(tmp_path / "s"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said.pop("bytes") > 1000
@@ -339,7 +339,7 @@ class Net:
     pass
 
 
-class Moving(Part):
+class Moving(Recorder):
     def __init__(self) -> None:
         pass
 
