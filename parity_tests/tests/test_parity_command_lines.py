@@ -38,8 +38,8 @@ def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("check_data", "check_optimizer", "check_multi_device", "check_training",
                  "project_case", "clean_command", "faults_command"):  # fmt: skip
         monkeypatch.setattr(check, name, not_here)
-    monkeypatch.setattr("parity_tests.gate.snapshot.fresh", not_here)
-    monkeypatch.setattr("parity_tests.gate.compare.fresh", not_here)
+    monkeypatch.setattr("parity_tests.gate.snapshot.snapshot_now", not_here)
+    monkeypatch.setattr("parity_tests.gate.compare.snapshot_now", not_here)
     return folder
 
 
