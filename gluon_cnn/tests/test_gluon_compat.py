@@ -14,8 +14,9 @@ BARE = """
 import sys, warnings
 import numpy
 import mxnet_compat
-for name, (removed, _) in mxnet_compat.REMOVED.items():
-    vars(numpy).pop(name, None)
+for name in mxnet_compat.REMOVED:
+    if name != "bool" or numpy.__version__ < "2":  # numpy 2 has a bool of its own
+        vars(numpy).pop(name, None)
 numpy.__all__ = [name for name in numpy.__all__ if name in vars(numpy)]
 later = vars(numpy).get("__getattr__")
 def gone(name):
