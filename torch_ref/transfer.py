@@ -7,6 +7,7 @@ The last part of a name is its role, and the roles translate one to one:
 | weight, bias                   | weight, bias   |
 | gamma, beta (normalisation)    | weight, bias   |
 | running_mean, running_var      | the same       |
+| moving_mean, moving_var        | running_mean, running_var (a Module's or a symbol's checkpoint) |
 | alpha (PReLU)                  | weight         |
 | bitmaps (LeNet-5's output)     | the same       |
 | (none)                         | num_batches_tracked: ignored on purpose |
@@ -19,7 +20,8 @@ What stands before the role is the path, and three kinds of Gluon names are read
 * exported by this project, `lenet_features_0_weight`: the net's own prefix goes, and the rest
   becomes structural, since its parts hold no underscore. One file holds one net's prefix.
 * any other flat name, `batchnorm0_gamma`: the path is kept and the role translated, as it cannot
-  be told which underscores were dots.
+  be told which underscores were dots. Where `like` can tell, it does: `c_weight` is its `c.weight`
+  if no other name of it reads `c_weight` without dots.
 
 `arg:` and `aux:`, which `export` puts in front, are dropped. On the way to Gluon a `weight` is a
 `gamma` where `like` says so, or else where its path has running statistics; so layer, group and
@@ -36,7 +38,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -56,6 +58,8 @@ ROLES = {
     "beta": "bias",
     "running_mean": "running_mean",
     "running_var": "running_var",
+    "moving_mean": "running_mean",
+    "moving_var": "running_var",
     "alpha": "weight",
     "bitmaps": "bitmaps",
 }
@@ -152,11 +156,14 @@ def _move(
     """
     moved: dict[str, np.ndarray] = {}
     sources: dict[str, str] = {}
+    dotless = {} if targets is None else _dotless(targets)
     for name, array in arrays.items():
         new = rename(name)
         if targets is not None:
             # A role outside the table is right where the destination has the very same name.
-            known = [n for n in (new, _bare(name)) if n is not None and n in targets]
+            tried = [n for n in (new, _bare(name)) if n is not None]
+            tried += [dotless[flat] for n in tried if (flat := n.replace(".", "_")) in dotless]
+            known = [n for n in tried if n in targets]
             if not known:
                 problems.append(f"unexpected {name!r}")
                 continue
@@ -185,6 +192,14 @@ def _differences(moved: Arrays, wanted: Arrays) -> list[str]:
         if array.dtype != want.dtype:
             problems.append(f"wrong dtype {name!r}: {array.dtype}, expected {want.dtype}")
     return problems
+
+
+def _dotless(names: Iterable[str]) -> dict[str, str]:
+    """Each name by what it reads with underscores for dots, where no other name reads the same."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(name.replace(".", "_"), []).append(name)
+    return {flat: same[0] for flat, same in found.items() if len(same) == 1}
 
 
 def _bare(name: str) -> str:

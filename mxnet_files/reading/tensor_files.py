@@ -2,21 +2,27 @@
 
 Neither format runs code when it is read this way. torch is imported for `.pt` alone. bfloat16 is
 kept bit for bit in `params_file.BFLOAT16`.
+
+Every size that a file states is held against the file before memory is taken: a tensor has at most
+numpy's 32 dimensions, and what all tensors of a `.pt` take beyond the file's own size (a few stored
+numbers can be expanded to any shape) is at most `params_file.SPARSE_LIMIT`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import struct
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mxnet_files.atomic import replacing
-from mxnet_files.reading.params_file import BFLOAT16
+from mxnet_files.reading.params_file import BFLOAT16, MAX_NDIM, SPARSE_LIMIT
 
 __all__ = ["SUFFIXES", "TensorFileError", "read_tensors", "write_tensors"]
 
@@ -93,11 +99,29 @@ def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         entry = entries[name]
         if entry["dtype"] not in DTYPES:
             raise TensorFileError(f"{path}: {name!r} has the unknown dtype {entry['dtype']}")
+        _check_shape(path, name, entry["shape"])
         dtype = DTYPES[entry["dtype"]]
         # Through bytes: numpy refuses to view some empty buffers.
         flat = np.frombuffer(bytes(entry["data"]), np.uint8).view(dtype)
-        arrays[name] = flat.reshape(entry["shape"]).copy()
+        arrays[name] = _check_bool(path, name, flat.reshape(entry["shape"]).copy())
     return arrays
+
+
+def _check_shape(path: str | os.PathLike[str], name: str, shape: Sequence[int]) -> None:
+    """Refuse what numpy cannot hold: too many dimensions, or too large ones beside a 0."""
+    if len(shape) > MAX_NDIM:
+        raise TensorFileError(
+            f"{path}: {name!r} has {len(shape)} dimensions: expected at most {MAX_NDIM}"
+        )
+    if math.prod(size for size in shape if size) >= 2**59:  # times 16 bytes, the largest item
+        raise TensorFileError(f"{path}: {name!r} has the impossible shape {tuple(shape)}")
+
+
+def _check_bool(path: str | os.PathLike[str], name: str, array: np.ndarray) -> np.ndarray:
+    """A bool is the byte 0 or 1; numpy and torch compute nonsense with others."""
+    if array.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
+        raise TensorFileError(f"{path}: {name!r} is bool and holds other bytes than 0 and 1")
+    return array
 
 
 def _order(data: bytes, names: Mapping[str, object]) -> list[str]:
@@ -128,6 +152,7 @@ def _write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, np.nda
 def _read_pt(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     import torch
 
+    size = _check_members(path)
     with open(path, "rb") as stream:
         try:
             state = torch.load(stream, map_location="cpu", weights_only=True)
@@ -137,20 +162,44 @@ def _read_pt(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise TensorFileError(f"{path}: expected names and tensors alone: save net.state_dict()")
     arrays = {}
+    left = size + SPARSE_LIMIT
     for name, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.is_quantized:
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise TensorFileError(f"{path}: {name!r} is no dense tensor")
+        _check_shape(path, name, tensor.shape)
+        left -= tensor.numel() * tensor.itemsize
+        if left < 0:
+            shape = tuple(tensor.shape)
+            raise TensorFileError(
+                f"{path}: {name!r} of shape {shape} is far larger than the file of {size} bytes:"
+                f" expected at most {SPARSE_LIMIT} bytes more in all; save a copy, not a view"
+            )
         tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
         if tensor.dtype == torch.bfloat16:
             arrays[name] = tensor.view(torch.int16).numpy().view("<u2").view(BFLOAT16)
             continue
         try:
-            arrays[name] = tensor.numpy()
+            arrays[name] = _check_bool(path, name, tensor.numpy())
         except TypeError:
             raise TensorFileError(
                 f"{path}: numpy has no dtype for {name!r} ({tensor.dtype})"
             ) from None
     return arrays
+
+
+def _check_members(path: str | os.PathLike[str]) -> int:
+    """The file's size, which the parts of a zip archive that torch reads must not exceed."""
+    size = os.stat(path).st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
+        return size  # torch before 1.6 wrote no archive, and torch says what is damaged
+    if parts > size:
+        raise TensorFileError(
+            f"{path}: its parts take {parts} bytes and the file has {size}: torch packs nothing"
+        )
+    return size
 
 
 def _write_pt(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
+import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from mxnet_files.reading.params_file import BFLOAT16, read_params, write_params
+from mxnet_files.reading.params_file import (
+    BFLOAT16,
+    SPARSE_LIMIT,
+    read_params,
+    write_params,
+)
 from mxnet_files.reading.tensor_files import DTYPES, TensorFileError, read_tensors, write_tensors
 from torch_ref.transfer import TransferError, main, to_gluon, to_torch
 
@@ -160,6 +168,34 @@ def test_other_flat_names_keep_their_path() -> None:
         "net_dense1_weight",
     ]
     assert list(to_gluon(moved))[:2] == ["batchnorm0_gamma", "batchnorm0_beta"]
+
+
+def test_a_module_checkpoint_has_moving_statistics() -> None:
+    """`save_checkpoint` writes what a symbol calls its auxiliary states."""
+    arrays = fingerprints({
+        "arg:bn_gamma": (4,), "arg:bn_beta": (4,),
+        "aux:bn_moving_mean": (4,), "aux:bn_moving_var": (4,),
+    })  # fmt: skip
+    moved = to_torch(arrays)
+    assert list(moved) == ["bn_weight", "bn_bias", "bn_running_mean", "bn_running_var"]
+    assert moved["bn_running_var"].tobytes() == arrays["aux:bn_moving_var"].tobytes()
+    assert_same(to_gluon(moved, arrays), arrays)
+
+
+def test_like_tells_which_underscores_are_dots() -> None:
+    shapes = {"arg:c_weight": (3,), "arg:b_1_gamma": (3,), "aux:b_1_moving_mean": (3,)}
+    arrays = fingerprints(shapes)
+    like = {n: np.zeros(3, np.float32) for n in ("c.weight", "b_1.weight", "b_1.running_mean")}
+    moved = to_torch(arrays, like)
+    assert list(moved) == list(like)
+    assert [a.tobytes() for a in moved.values()] == [a.tobytes() for a in arrays.values()]
+    assert_same(to_gluon(moved, arrays), arrays)
+    with pytest.raises(TransferError, match="unexpected 'arg:c_weight'"):
+        to_torch({"arg:c_weight": np.ones(3)}, {"d.weight": np.ones(3)})
+    # two that read alike without dots: neither is guessed
+    two = {"a.b_weight": np.ones(3), "a_b.weight": np.zeros(3)}
+    with pytest.raises(TransferError, match="unexpected 'arg:a_b_weight'"):
+        to_torch({"arg:a_b_weight": np.ones(3)}, two)
 
 
 def test_a_single_layer_has_bare_roles() -> None:
@@ -371,6 +407,85 @@ def test_safetensors_of_unknown_dtype_or_size_is_refused(tmp_path: Path) -> None
     put("U8", [2**62, 2**62])
     with pytest.raises(TensorFileError, match="no sound"):
         read_tensors(tmp_path / "a.safetensors")
+
+
+def write_safetensors(path: Path, dtype: str, shape: list[int], data: bytes) -> Path:
+    offsets = [0, len(data)]
+    header = {"x": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "data", "said"),
+    [
+        ("U8", [1] * 70, b"\1", "'x' has 70 dimensions: expected at most 32"),
+        ("BOOL", [3], b"\0\1\7", "'x' is bool and holds other bytes than 0 and 1"),
+        ("F32", [2**62, 0], b"", "impossible shape"),
+        ("F32", [0, 2**40, 2**40], b"", "impossible shape"),
+    ],
+)
+def test_safetensors_beyond_numpy_are_refused(
+    dtype: str, shape: list[int], data: bytes, said: str, tmp_path: Path
+) -> None:
+    path = write_safetensors(tmp_path / "a.safetensors", dtype, shape, data)
+    with pytest.raises(TensorFileError, match=re.escape(said)):
+        read_tensors(path)
+
+
+def test_a_pt_file_is_held_against_its_own_size(tmp_path: Path) -> None:
+    """1.5 KB that stand for 40 TB, and a tensor that packs zeros."""
+    path = tmp_path / "a.pt"
+    torch.save({"x": torch.zeros(1).expand(10**13)}, path)
+    assert path.stat().st_size < 2000
+    with pytest.raises(TensorFileError, match=r"'x' of shape \(10000000000000,\) is far larger"):
+        read_tensors(path)
+    torch.save({f"x{i}": torch.zeros(1).expand(2**26) for i in range(5)}, path)  # 256 MiB each
+    with pytest.raises(TensorFileError, match="'x4' of shape"):
+        read_tensors(path)
+    torch.save({"x": torch.ones(1).expand(3, 2), "y": torch.ones([1] * 40)}, path)
+    with pytest.raises(TensorFileError, match="'y' has 40 dimensions"):
+        read_tensors(path)
+    torch.save({"x": torch.ones(1).expand(3, 2)}, path)
+    assert read_tensors(path)["x"].tolist() == [[1, 1]] * 3
+    torch.save({"x": torch.tensor([0, 1, 7], dtype=torch.uint8).view(torch.bool)}, path)
+    with pytest.raises(TensorFileError, match="'x' is bool"):
+        read_tensors(path)
+
+
+def test_a_packed_pt_file_is_refused(tmp_path: Path) -> None:
+    """torch stores its archives as they are; a packed one could unfold to any size."""
+    torch.save({"x": torch.zeros(10**6)}, tmp_path / "a.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt") as whole,
+        zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(TensorFileError, match="torch packs nothing"):
+        read_tensors(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damaged_state_dicts_are_refused_or_read_within_their_size(
+    suffix: str, data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"a{suffix}"
+        write_tensors(path, MIXED)
+        whole = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 8))):
+            whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(whole)
+        try:
+            arrays, said = read_tensors(path), ""
+        except TensorFileError as error:
+            arrays, said = {}, str(error)
+        assert "\n" not in said
+        assert sum(array.nbytes for array in arrays.values()) <= len(whole) + SPARSE_LIMIT
 
 
 # The command.
