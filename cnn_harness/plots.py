@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cnn_harness.runfolder import replace_file
+from gluon_cnn_parity.atomic import replacing_file
 
 __all__ = ["save_confusion", "save_curves", "save_grid"]
 
@@ -32,7 +32,8 @@ def _figure(
     with rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(width, height), dpi=120, layout=layout)
         yield figure
-        replace_file(path, lambda part: figure.savefig(part))
+        with replacing_file(path) as part:
+            figure.savefig(part)
 
 
 def save_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:

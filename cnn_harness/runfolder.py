@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cnn_harness.errors import CommandError, UsageError
-from cnn_harness.sealed import read_json, read_sealed, replace_file, seal
+from cnn_harness.sealed import read_sealed, seal
+from gluon_cnn_parity.atomic import replacing_file
 
-__all__ = ["RunFolder", "default_name", "read_json", "replace_file"]
+__all__ = ["RunFolder", "default_name"]
 
 _TEMPORARY = re.compile(r"\.(?:best|config|metrics|curves|predictions)\.(\d+)\.\w+")
 
@@ -175,8 +176,8 @@ class RunFolder:
 
     def replace(self, name: str, write: Callable[[Path], object]) -> None:
         """Replace one file of the run, whole or not at all. Raises: CommandError."""
-        with self.writing(name):
-            replace_file(self.path / name, write)
+        with self.writing(name), replacing_file(self.path / name) as part:
+            write(part)
 
     def save(self, writers: Mapping[str, Callable[[Path], object]], state: Any) -> None:
         """Replace the checkpoint `last/`; the one before it becomes `previous/`.
@@ -224,7 +225,7 @@ class RunFolder:
         """Make `previous/` the last checkpoint, in the place of one that is given up."""
         with self.writing("last"):
             last, previous = self.path / "last", self.path / "previous"
-            given_up = self.path / "last.old"
+            given_up = self.path / ".last.old"  # where a next save sweeps
             shutil.rmtree(given_up, ignore_errors=True)
             if last.exists():
                 os.rename(last, given_up)

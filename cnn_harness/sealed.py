@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cnn_harness.errors import CommandError
+from gluon_cnn_parity.atomic import replacing_folder, sha256
 
-__all__ = ["flush", "read_json", "read_sealed", "replace_file", "seal"]
+__all__ = ["read_json", "read_sealed", "seal"]
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -36,55 +35,19 @@ def read_json(path: Path) -> Any:
         raise CommandError(f"{path} is not JSON: {error}") from error
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under a temporary name beside it, flush it to disk, then rename it into place.
-
-    The temporary name keeps the ending, since writers such as `savefig` go by it. Whoever reads
-    `path` sees the old bytes or the new, also after a power cut.
-    """
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(part)
-        flush(part)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    flush(path.parent)
-
-
 def seal(
     folder: Path, previous: Path, writers: Mapping[str, Callable[[Path], object]], state: Any
 ) -> None:
     """Replace `folder` by one with the given files, `state`, and a sha256 for each file.
 
-    The new folder is written and flushed beside the old one; when it is whole, the old one becomes
-    `previous` and the new one takes its place. At any moment, whatever is cut off, one of the two
-    names leads to a whole folder. The parent folder must exist: it is never made.
+    At any moment, whatever is cut off, one of the two names leads to a whole folder. The parent
+    folder must exist: it is never made.
     """
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    for leftover in (new, old):  # of a process that was killed
-        _remove(leftover)
-    try:
-        new.mkdir()
+    with replacing_folder(folder, previous) as new:
         for name, write in writers.items():
             write(new / name)
-            flush(new / name)
-        (new / MANIFEST).write_text(
-            _manifest({n: _sha256(new / n) for n in writers}, state), encoding="utf-8"
-        )
-        flush(new / MANIFEST)
-        flush(new)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    if folder.exists():
-        if previous.exists():
-            os.rename(previous, old)
-        os.rename(folder, previous)
-    os.rename(new, folder)
-    flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+        sums = {name: sha256(new / name) for name in writers}
+        (new / MANIFEST).write_text(_manifest(sums, state), encoding="utf-8")
 
 
 def read_sealed(folder: Path) -> Any:
@@ -106,7 +69,7 @@ def read_sealed(folder: Path) -> Any:
         if Path(name).name != name:
             raise CommandError(f"{path} names a file outside its folder: {name!r}")
         try:
-            actual = _sha256(folder / name)
+            actual = sha256(folder / name)
         except OSError as error:
             raise CommandError(
                 f"{folder / name}: {error.strerror}; the checkpoint is not whole"
@@ -123,26 +86,3 @@ def _manifest(sums: Mapping[str, str], state: Any) -> str:
     text = json.dumps(body, indent=2, allow_nan=False)
     own = hashlib.sha256(text.encode()).hexdigest()
     return json.dumps({"own_sha256": own, **body}, indent=2, allow_nan=False) + "\n"
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink():
-        path.unlink()  # whatever it points at is not ours
-    elif path.exists():
-        shutil.rmtree(path)
-
-
-def _sha256(path: Path) -> str:
-    if path.exists() and not path.is_file():
-        raise OSError(0, "not a regular file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

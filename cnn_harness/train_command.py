@@ -24,8 +24,9 @@ from cnn_harness.jobs.peers import Peers, require_same_data
 from cnn_harness.jobs.stop import Interrupted, Stop
 from cnn_harness.monitor import RunMonitor
 from cnn_harness.progress import Progress, progress_from, progress_of
-from cnn_harness.runfolder import RunFolder, default_name, read_json
+from cnn_harness.runfolder import RunFolder, default_name
 from cnn_harness.schedule import DEPEND_ON_EPOCHS
+from cnn_harness.sealed import read_json
 from cnn_harness.train_flags import likely, recipe_names, train_parser
 from cnn_harness.versions import difference
 

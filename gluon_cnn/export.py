@@ -33,6 +33,7 @@ from gluon_cnn.exporting.reload import BATCHES, reload
 from gluon_cnn.models import MODELS, ModelError, get_model
 from gluon_cnn.training.recipes import DEFAULTS
 from gluon_cnn.training.saved import SavedRun, open_run
+from gluon_cnn_parity.atomic import flush
 
 __all__ = ["export_net", "fresh_net", "main"]
 
@@ -66,7 +67,7 @@ def export_net(
         checks = check_files(saved, part, live, inputs, onnx=onnx)
         for check in checks:
             say(str(check))
-        _flush(part)
+        flush(part)
         _rename(part, place)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -103,10 +104,10 @@ def write_files(saved: SavedRun, folder: Path, *, onnx: bool) -> Path:
         write_onnx(symbol, params, saved.input_shape, files[2])
         values["onnx"] = {"opset": OPSET, "output": output.removesuffix("_output")}
     for path in files:
-        _flush(path)
+        flush(path)
     manifest = folder / f"{name}.json"
     write_manifest(manifest, values, files)
-    _flush(manifest)
+    flush(manifest)
     return manifest
 
 
@@ -150,15 +151,7 @@ def _rename(part: Path, out: Path) -> None:
         raise CommandError(
             f"--out {out} was taken while the export was made ({error.strerror}): name another"
         ) from error
-    _flush(out.parent)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush(out.parent)
 
 
 def fresh_net(

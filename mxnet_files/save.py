@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from mxnet_files.atomic import replacing
+from gluon_cnn_parity.atomic import replacing_file
 from mxnet_files.errors import SymbolError
 
 __all__ = ["example_inputs", "save_onnx", "save_program"]
@@ -40,8 +40,8 @@ def save_program(
     torch.export.save(program, buffer)
     buffer.seek(0)
     same(expected, run(torch.export.load(buffer).module(), inputs), "torch.export program")
-    with replacing(path) as stream:
-        stream.write(buffer.getvalue())
+    with replacing_file(path) as part:
+        part.write_bytes(buffer.getvalue())
     first = next(node for node in program.graph.nodes if node.name in user_inputs(program))
     sizes = first.meta["val"].shape
     return "×".join(str(size) if isinstance(size, int) else "batch" for size in sizes)
@@ -108,8 +108,8 @@ def save_onnx(
     trial = doubled(inputs) if free else inputs
     given = dict(zip(names, trial, strict=True))
     verified = verify_onnx(buffer.getvalue(), given, run(module, trial))
-    with replacing(path) as stream:
-        stream.write(buffer.getvalue())
+    with replacing_file(path) as part:
+        part.write_bytes(buffer.getvalue())
     return verified
 
 

@@ -21,6 +21,7 @@ from cnn_harness.errors import CommandError
 from cnn_harness.sealed import read_json
 from gluon_cnn.exporting.params_layout import read_layout
 from gluon_cnn.training.saved import SavedRun, open_run
+from gluon_cnn_parity.atomic import sha256
 
 __all__ = [
     "FORMAT",
@@ -114,7 +115,7 @@ def import_symbol(folder: Path, name: str, devices: list[mx.Context]) -> gluon.S
 
 def write_manifest(path: Path, values: Mapping[str, Any], files: list[Path]) -> None:
     """Write NAME.json: `values`, a sha256 for each of the files beside it, and one of itself."""
-    sums = {file.name: _sha256(file) for file in files}
+    sums = {file.name: sha256(file) for file in files}
     whole = {"format": FORMAT, **values, "files": sums}
     text = json.dumps({**whole, OWN_SUM: _own_sum(whole)}, indent=2, allow_nan=False)
     path.write_text(text + "\n")
@@ -144,9 +145,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def _check_sum(path: Path, expected: str) -> None:
     try:
-        actual = _sha256(path)
+        actual = sha256(path)
     except FileNotFoundError:
         raise CommandError(f"{path} is missing: the export in {path.parent} is not whole") from None
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
     if actual != expected:
         raise CommandError(
             f"{path} is damaged: sha256 {actual[:12]}…, expected {expected[:12]}…; export again"
@@ -155,13 +158,6 @@ def _check_sum(path: Path, expected: str) -> None:
 
 def _own_sum(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    if path.exists() and not path.is_file():  # a pipe would block, a device may never end
-        raise CommandError(f"{path} is not a regular file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(saved: SavedRun, name: str, output: str, versions: Mapping[str, str]) -> dict:

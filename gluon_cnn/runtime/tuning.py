@@ -6,13 +6,13 @@ Nothing here imports MXNet: `gluon_cnn.runtime` reads the file before MXNet load
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from gluon_cnn_parity.atomic import write_text
 
 __all__ = ["NAMES", "Stored", "candidates", "load", "parse", "store"]
 
@@ -107,11 +107,4 @@ def store(path: Path, stored: Stored, measured: Sequence[Mapping[str, Any]]) -> 
     """Write the file, whole or not at all; `measured` is kept in it for people. Raises: OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"format": FORMAT, **vars(stored), "measured": list(measured)}, indent=2)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
+    write_text(path, text + "\n")

@@ -36,7 +36,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mxnet_files.atomic import replacing
+from gluon_cnn_parity.atomic import replacing_file
 from mxnet_files.reading.sparse_cells import csr_cells, row_sparse_cells
 
 __all__ = [
@@ -135,7 +135,7 @@ def write_params(
     labels = [f"{path}: array {name!r}" for name in names or range(len(values))]
     checked = [_writable(*pair, np_shape) for pair in zip(values, labels, strict=True)]
     magic = V3_MAGIC if np_shape else V2_MAGIC
-    with replacing(path) as stream:
+    with replacing_file(path) as part, part.open("wb") as stream:
         stream.write(struct.pack("<QQQ", FILE_MAGIC, 0, len(checked)))
         for array in checked:
             stream.write(struct.pack(f"<Iii{array.ndim}q", magic, DENSE, array.ndim, *array.shape))

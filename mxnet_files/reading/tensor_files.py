@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mxnet_files.atomic import replacing
+from gluon_cnn_parity.atomic import replacing_file
 from mxnet_files.reading.params_file import BFLOAT16, MAX_NDIM, SPARSE_LIMIT
 
 __all__ = ["SUFFIXES", "TensorFileError", "read_tensors", "write_tensors"]
@@ -143,7 +143,7 @@ def _write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, np.nda
         header[name] = {"dtype": code, "shape": array.shape, "data_offsets": offsets[name]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(path) as stream:
+    with replacing_file(path) as part, part.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         for name in data:
             stream.write(arrays[name].tobytes())
@@ -212,7 +212,7 @@ def _write_pt(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
             state[name] = bits.view(torch.bfloat16)
         else:
             state[name] = torch.from_numpy(array.copy())
-    with replacing(path) as stream:
+    with replacing_file(path) as part, part.open("wb") as stream:
         torch.save(state, stream)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from gluon_cnn_parity import EXTRAS, missing
 from cnn_harness.cli import Parser, print_json, run
 from cnn_harness.errors import UsageError
-from cnn_harness.runfolder import replace_file
+from gluon_cnn_parity.atomic import write_text
 from parity_tests.backends.leaves import ParityError
 from parity_tests.gate import store
 from parity_tests.gate.snapshot import RULES_NAME, add_options, progress, snapshot_now
@@ -96,7 +96,7 @@ def write_report(folder: Path, comparison: Comparison) -> None:
     """Write gate.json and gate.html, the page where jinja2 is installed."""
     folder.mkdir(parents=True, exist_ok=True)
     body = json.dumps(comparison.as_dict(), indent=1, allow_nan=False) + "\n"
-    replace_file(folder / "gate.json", lambda part: part.write_text(body, encoding="utf-8"))
+    write_text(folder / "gate.json", body)
     try:
         from parity_tests.gate.page import page
     except ModuleNotFoundError as error:
@@ -104,5 +104,4 @@ def write_report(folder: Path, comparison: Comparison) -> None:
             raise
         print(f"no gate.html: {missing(error.name)}", file=sys.stderr)
         return
-    html = page(comparison)
-    replace_file(folder / "gate.html", lambda part: part.write_text(html, encoding="utf-8"))
+    write_text(folder / "gate.html", page(comparison))

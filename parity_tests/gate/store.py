@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from cnn_harness.errors import CommandError, UsageError
+from gluon_cnn_parity.atomic import replacing_folder
 from parity_tests.gate.record.quantities import Failure, QuantityRecord, SideRecord
 from parity_tests.reporting.verdicts import Check, Level
 
@@ -65,39 +65,37 @@ class Snapshot:
 
 
 def write(snapshot: Snapshot, folder: Path) -> int:
-    """Write a snapshot under a temporary name, then let it appear; returns its size in bytes.
+    """Write a snapshot, whole or not at all, in the place of an old one; returns its size in bytes.
 
     Raises UsageError where something is in the way.
     """
     check_free(folder)
+    files: dict[str, bytes] = {}
+    for name, record in snapshot.subjects.items():
+        files |= _files(name, record)
+    manifest = {
+        "schema": SCHEMA,
+        "fingerprint": snapshot.fingerprint,
+        "settings": snapshot.settings,
+        "absent": snapshot.absent,
+        "subjects": list(snapshot.subjects),
+        "files": {name: _sha256(data) for name, data in sorted(files.items())},
+    }
+    manifest["seal"] = _sha256(_json(manifest))
+    files[MANIFEST] = _json(manifest)
+    folder = folder.resolve()  # where a link, or `.`, leads
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
-        files: dict[str, bytes] = {}
-        for name, record in snapshot.subjects.items():
-            files |= _files(name, record)
-        manifest = {
-            "schema": SCHEMA,
-            "fingerprint": snapshot.fingerprint,
-            "settings": snapshot.settings,
-            "absent": snapshot.absent,
-            "subjects": list(snapshot.subjects),
-            "files": {name: _sha256(data) for name, data in sorted(files.items())},
-        }
-        manifest["seal"] = _sha256(_json(manifest))
-        files[MANIFEST] = _json(manifest)
+    with replacing_folder(folder, _previous(folder)) as new:
         for name, data in files.items():
-            with (part / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        _replace(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return sum(len(data) for data in files.values())
+            (new / name).write_bytes(data)
+    shutil.rmtree(_previous(folder), ignore_errors=True)
+    return sum(map(len, files.values()))
+
+
+def _previous(folder: Path) -> Path:
+    """Where the old snapshot is until the new one is in its place."""
+    folder = folder.resolve()
+    return folder.with_name(f".{folder.name}.previous")
 
 
 def check_free(folder: Path) -> None:
@@ -106,14 +104,6 @@ def check_free(folder: Path) -> None:
         return
     if not folder.is_dir() or any(folder.iterdir()):
         raise UsageError(f"{folder} is not a snapshot and not empty; name a new folder")
-
-
-def _replace(part: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _files(name: str, record: SubjectRecord) -> dict[str, bytes]:
@@ -156,15 +146,21 @@ def _sha256(data: bytes) -> str:
 
 
 def read(folder: Path) -> Snapshot:
-    """A snapshot, every file checked. Raises SnapshotError by name."""
+    """A snapshot, every file checked. Raises SnapshotError by name.
+
+    Where a writer was cut off between two renames, it is the one that was to be replaced.
+    """
+    name = folder.name
+    if not folder.exists() and _previous(folder).exists():
+        folder = _previous(folder)
     manifest = _manifest(folder)
     contents = _contents(folder, manifest)
     try:
         snapshot = Snapshot(
-            manifest["fingerprint"], manifest["settings"], manifest["absent"], name=folder.name
+            manifest["fingerprint"], manifest["settings"], manifest["absent"], name=name
         )
-        for name in manifest["subjects"]:
-            snapshot.subjects[name] = _record(name, contents)
+        for subject in manifest["subjects"]:
+            snapshot.subjects[subject] = _record(subject, contents)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise SnapshotError(
             f"{folder}: its files are whole and do not make a snapshot ({type(error).__name__}: "

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from cnn_harness.runfolder import replace_file
+from gluon_cnn_parity.atomic import write_text
 from parity_tests.reporting.environment import environment
 from parity_tests.reporting.html import page
 from parity_tests.reporting.kill_matrix import Outcome, score
@@ -50,5 +50,5 @@ def write_report(folder: Path, reports: Sequence[Report], outcomes: Sequence[Out
     text = json.dumps(document(reports, outcomes), allow_nan=False) + "\n"
     html = page(reports, outcomes)
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / "report.json", lambda part: part.write_text(text, encoding="utf-8"))
-    replace_file(folder / "report.html", lambda part: part.write_text(html, encoding="utf-8"))
+    write_text(folder / "report.json", text)
+    write_text(folder / "report.html", html)

@@ -202,7 +202,6 @@ def test_models_know_no_data_and_no_files(room: str) -> None:
         "torch_ref/transfer.py",
         "mxnet_files/reading/params_file.py",
         "mxnet_files/reading/tensor_files.py",
-        "mxnet_files/atomic.py",
     ],
 )
 def test_transfer_needs_numpy_only(name: str) -> None:

@@ -254,6 +254,42 @@ def test_an_interrupted_write_leaves_the_old_snapshot(
     assert [path.name for path in spoilt.parent.iterdir()] == ["spoilt"]
 
 
+# Writes the first snapshot, shortened, in the place of the second, and dies at its N-th renaming.
+KILLED = """
+import os, sys
+from pathlib import Path
+from parity_tests.gate import store
+first, second, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+rename = os.rename
+def counted(old, new):
+    global steps
+    if steps == 0:
+        os._exit(9)
+    steps -= 1
+    rename(old, new)
+os.rename = counted
+new = store.read(first)
+new.settings["seed"] = 1
+store.write(new, second)
+"""
+
+
+def test_a_killed_write_leaves_the_old_snapshot_or_the_new(folder: Path, tmp_path: Path) -> None:
+    seeds = []
+    for steps in range(3):
+        place = Path(shutil.copytree(folder, tmp_path / str(steps) / "base"))
+        command = [sys.executable, "-c", KILLED, str(folder), str(place), str(steps)]
+        killed = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert killed.returncode == (0 if steps == 2 else 9), killed.stderr
+        found = store.read(place)
+        assert found.name == "base"
+        seeds.append(found.settings.get("seed"))
+        store.write(found, place)  # the next writer leaves nothing of the killed one
+        assert [path.name for path in place.parent.iterdir()] == ["base"]
+        assert store.read(place).settings == found.settings
+    assert seeds == [None, None, 1]
+
+
 def quantity(
     double: np.ndarray, single: np.ndarray | None = None, limit: float = 1e-5
 ) -> QuantityRecord:

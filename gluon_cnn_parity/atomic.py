@@ -1,0 +1,102 @@
+"""Files and folders that are replaced whole or not at all, whatever is cut off: process or power.
+
+Written beside their place, flushed to the disk, and renamed into it: who reads the place sees the
+old bytes or the new ones. One writer at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["flush", "replacing_file", "replacing_folder", "sha256", "write_text"]
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal. Raises: OSError, also for a pipe or device."""
+    if path.exists() and not path.is_file():  # a pipe would block, a device may never end
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The name under which the block writes a file, which then replaces the one at `path`.
+
+    The temporary name keeps the ending, since writers such as `savefig` go by it. Where the block
+    fails, the old file stays as it was. Raises: OSError.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing_file(f"{folder}/a.txt") as part:
+    ...         _ = part.write_text("whole")
+    ...     [(path.name, path.read_text()) for path in Path(folder).iterdir()]
+    [('a.txt', 'whole')]
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield part
+        flush(part)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replace a file by one that holds `text` in UTF-8. Raises: OSError."""
+    with replacing_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing_folder(folder: Path, previous: Path) -> Iterator[Path]:
+    """A new folder for the block's files, which then replaces `folder`; that becomes `previous`.
+
+    At any moment, whatever is cut off, `folder` or else `previous` is whole: read the one where
+    the other is missing. Where the block fails, both stay as they were. The parent folder must
+    exist. Raises: OSError.
+    """
+    new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
+    for leftover in (new, old):  # of a process that was killed
+        _remove(leftover)
+    try:
+        new.mkdir()
+        yield new
+        for path in new.iterdir():
+            flush(path)
+        flush(new)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if folder.exists():
+        if previous.exists():
+            os.rename(previous, old)
+        os.rename(folder, previous)
+    os.rename(new, folder)
+    flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()  # whatever it points at is not ours
+    elif path.exists():
+        shutil.rmtree(path)

@@ -1,0 +1,98 @@
+"""Files and folders that are replaced: the old one or the new one, whole, at any moment."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gluon_cnn_parity.atomic import replacing_file, replacing_folder, sha256, write_text
+
+# Replaces a file and a folder, and dies before its N-th call of the system that renames or flushes.
+KILLED = """
+import os, sys
+from pathlib import Path
+from gluon_cnn_parity.atomic import replacing_folder, write_text
+steps = int(sys.argv[1])
+def dying(call):
+    def counted(*arguments):
+        global steps
+        if steps == 0:
+            os._exit(9)
+        steps -= 1
+        return call(*arguments)
+    return counted
+for name in ("fsync", "rename", "replace"):
+    setattr(os, name, dying(getattr(os, name)))
+write_text("file.txt", "new")
+with replacing_folder(Path("folder"), Path("previous")) as part:
+    (part / "a").write_text("new")
+    (part / "b").write_text("new")
+"""
+
+
+def _write(place: Path, content: str) -> None:
+    write_text(place / "file.txt", content)
+    with replacing_folder(place / "folder", place / "previous") as part:
+        (part / "a").write_text(content)
+        (part / "b").write_text(content)
+
+
+def test_a_killed_writer_leaves_what_was_or_what_is_to_be(tmp_path: Path) -> None:
+    codes: list[int] = []
+    states: list[str] = []
+    while not codes or codes[-1] == 9:
+        place = tmp_path / str(len(codes))
+        place.mkdir()
+        for content in ("oldest", "old"):
+            _write(place, content)
+        command = [sys.executable, "-c", KILLED, str(len(codes))]
+        codes.append(subprocess.run(command, cwd=place, check=False).returncode)
+        folder = next(p for p in (place / "folder", place / "previous") if p.exists())
+        a, b = ((folder / name).read_text() for name in ("a", "b"))
+        assert a == b
+        states.append(f"{(place / 'file.txt').read_text()} {folder.name} {a}")
+        _write(place, "newest")  # the next writer leaves nothing of the killed one
+        assert (place / "folder" / "a").read_text() == "newest"
+        assert {path.name for path in place.iterdir() if path.is_dir()} == {"folder", "previous"}
+    assert codes == [9] * 10 + [0]
+    assert states == [
+        *["old folder old"] * 2, *["new folder old"] * 6,
+        "new previous old", "new folder new", "new folder new",
+    ]  # fmt: skip
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def fail() -> None:
+        with replacing_file(path) as part:
+            part.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fail()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_the_temporary_name_keeps_the_ending(tmp_path: Path) -> None:
+    with replacing_file(tmp_path / "curves.png") as part:
+        assert part.name == f".curves.{os.getpid()}.png"
+        part.touch()
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    write_text(tmp_path / "file.txt", "old")
+    with pytest.raises(FileNotFoundError), replacing_file(tmp_path / "file.txt"):
+        pass
+    assert (tmp_path / "file.txt").read_text() == "old"
+
+
+def test_the_sum_of_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match="not a regular file"):
+            sha256(path)
