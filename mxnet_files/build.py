@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,13 @@ from mxnet_files.reading.names import local_name
 from mxnet_files.reading.params_file import BFLOAT16, bfloat16_to_float32
 from mxnet_files.reading.reader import Entry, Node, SymbolGraph
 from mxnet_files.registry import AUXILIARY, OPERATORS, PARAMETER_SLOTS, Operator, Wiring
+from mxnet_files.running import refusals
 
 __all__ = ["build_module", "strip_prefixes"]
 
 AUX_STATES_ARE_INPUTS = 900  # since MXNet 0.9 files list auxiliary states among the inputs
 SHOWN = 12  # names listed in one error
+STRUCTURAL = (*PARAMETER_SLOTS, "running_mean", "running_var")  # of a block without children
 
 # Operators whose result has as many axes as their first input; keeps generated code short.
 MAKES_INTEGERS = ("shape_array", "size_array")
@@ -54,6 +56,11 @@ def build_module(
     values, auxiliary = strip_prefixes(arrays)
     steps = plan(graph)
     names = variables(graph, steps)
+    if structural(arrays) and not values.keys() & names.keys():
+        raise SymbolError(
+            f"the parameters were saved by save_parameters (they are called {next(iter(arrays))!r}"
+            " and the like, which no graph names); use net.export, which writes both files"
+        )
     required, optional = choose_inputs(names, set(values), inputs)
     builder = Builder(graph, values)
     for name in required:
@@ -64,6 +71,11 @@ def build_module(
         builder.add(step)
     held = auxiliary | {name for name, slots in names.items() if slots & set(AUXILIARY)}
     return builder.finish(held)
+
+
+def structural(names: Collection[str]) -> bool:
+    """Every name is a path of blocks, such as `features.0.weight`, or the end of one."""
+    return all("." in name or name in STRUCTURAL for name in names) if names else False
 
 
 def strip_prefixes(
@@ -212,7 +224,8 @@ class Builder:
         wiring = self.wiring
         wiring.begin(step.node.name, step.node.where)
         arguments = [self.fetch(source, step.node.where) for source in step.inputs]
-        built = step.operator.build(wiring, step.attributes, *arguments)
+        with refusals(step.node.where):
+            built = step.operator.build(wiring, step.attributes, *arguments)
         if unread := step.attributes.unread(step.operator.attributes):
             raise wiring.refuse(f"{', '.join(unread)} is not supported: it would be left out")
         outputs = built if isinstance(built, tuple) else (built,)

@@ -13,6 +13,11 @@ from torch import Tensor, nn
 __all__ = ["BatchNorm", "BatchNormWithStatistics", "Dropout"]
 
 
+def _channels(axis: int, x: Tensor) -> int:
+    """The channel axis of x counted from the left; torch's ONNX exporter needs it so."""
+    return axis + x.dim() if axis < 0 else axis
+
+
 def _all_but_channels(x: Tensor) -> list[int]:
     axes = list(range(x.dim()))
     axes.pop(1)
@@ -50,15 +55,16 @@ class BatchNorm(nn.Module):
         moving_mean: Tensor,
         moving_var: Tensor,
     ) -> Tensor:
-        if self.axis != 1:
-            x = x.movedim(self.axis, 1)
+        axis = _channels(self.axis, x)
+        if axis != 1:
+            x = x.movedim(axis, 1)
         if self.training and not self.use_global_stats:
             self.keep(x, moving_mean, moving_var)
             y = F.batch_norm(x, None, None, gamma, beta, True, 0.0, self.eps)
         else:
             y = F.batch_norm(x, moving_mean, moving_var, gamma, beta, False, 0.0, self.eps)
-        if self.axis != 1:
-            y = y.movedim(1, self.axis)
+        if axis != 1:
+            y = y.movedim(1, axis)
         return y
 
     def keep(self, x: Tensor, moving_mean: Tensor, moving_var: Tensor) -> None:
@@ -81,8 +87,9 @@ class BatchNormWithStatistics(BatchNorm):
         moving_mean: Tensor,
         moving_var: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        if self.axis != 1:
-            x = x.movedim(self.axis, 1)
+        axis = _channels(self.axis, x)
+        if axis != 1:
+            x = x.movedim(axis, 1)
         if self.training and not self.use_global_stats:
             axes = _all_but_channels(x)
             var, mean = torch.var_mean(x, axes, correction=0)
@@ -91,8 +98,8 @@ class BatchNormWithStatistics(BatchNorm):
             mean, var = moving_mean.clone(), moving_var
         scale = torch.rsqrt(var + self.eps)
         y = F.batch_norm(x, mean, var, gamma, beta, False, 0.0, self.eps)
-        if self.axis != 1:
-            y = y.movedim(1, self.axis)
+        if axis != 1:
+            y = y.movedim(1, axis)
         return y, mean, scale
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from gluon_cnn_parity.atomic import replacing_file
 from mxnet_files.errors import SymbolError
+from mxnet_files.running import refusals, run
 
 __all__ = ["example_inputs", "save_onnx", "save_program"]
 
@@ -35,11 +36,12 @@ def save_program(
     run on such inputs.
     """
     expected = run(module, inputs)
-    program = export_program(module, inputs)
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    buffer.seek(0)
-    same(expected, run(torch.export.load(buffer).module(), inputs), "torch.export program")
+    with refusals("torch.export cannot write this graph"):
+        program = export_program(module, inputs)
+        torch.export.save(program, buffer)
+        buffer.seek(0)
+        same(expected, run(torch.export.load(buffer).module(), inputs), "torch.export program")
     with replacing_file(path) as part:
         part.write_bytes(buffer.getvalue())
     first = next(node for node in program.graph.nodes if node.name in user_inputs(program))
@@ -70,8 +72,9 @@ def batch_is_free(module: fx.GraphModule, inputs: Sequence[Tensor]) -> bool:
     """Twice the batch gives the same outputs twice."""
     try:
         pairs = list(zip(run(module, inputs), run(module, doubled(inputs)), strict=True))
-        same([torch.cat([a, a]) for a, _ in pairs], [b for _, b in pairs], "batch")
-    except (SymbolError, RuntimeError):
+        with refusals("batch"):
+            same([torch.cat([a, a]) for a, _ in pairs], [b for _, b in pairs], "batch")
+    except SymbolError:
         return False
     return True
 
@@ -89,25 +92,23 @@ def save_onnx(
     free = batch_is_free(module, inputs)
     axes = {name: {0: "batch"} for name in [*names, *outputs]} if free else None
     buffer: Any = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), refusals("torch cannot write this graph as ONNX"):
         warnings.simplefilter("ignore")  # the exporter announces its successor
-        try:
-            torch.onnx.export(
-                module,
-                tuple(inputs),
-                buffer,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=names,
-                output_names=outputs,
-                dynamic_axes=axes,
-            )
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason"
-            raise SymbolError(f"torch cannot write this graph as ONNX: {reason}") from None
+        torch.onnx.export(
+            module,
+            tuple(inputs),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=outputs,
+            dynamic_axes=axes,
+        )
     trial = doubled(inputs) if free else inputs
     given = dict(zip(names, trial, strict=True))
-    verified = verify_onnx(buffer.getvalue(), given, run(module, trial))
+    expected = run(module, trial)
+    with refusals("the ONNX file that torch writes of this graph is wrong"):
+        verified = verify_onnx(buffer.getvalue(), given, expected)
     with replacing_file(path) as part:
         part.write_bytes(buffer.getvalue())
     return verified
@@ -133,18 +134,6 @@ def verify_onnx(data: bytes, inputs: dict[str, Tensor], expected: Sequence[Tenso
     except ImportError:
         pass
     return " and ".join(done)
-
-
-def run(module: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """All outputs, without gradients."""
-    try:
-        with torch.no_grad():
-            found = module.forward(*inputs)  # not __call__, which prints a traceback itself
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-        reason = str(error).strip().splitlines()[0]
-        raise SymbolError(f"the graph cannot run on inputs of shape {shapes}: {reason}") from None
-    return found if isinstance(found, tuple) else (found,)
 
 
 def same(expected: Sequence[Tensor], found: Sequence[Tensor], what: str) -> None:

@@ -23,7 +23,7 @@ from mxnet_files.operators.arithmetic import same
 from mxnet_files.reading.params_file import read_params
 from mxnet_files.reading.reader import read_graph
 from mxnet_files.registry import OPERATORS
-from mxnet_files.save import run
+from mxnet_files.running import run
 
 __all__ = ["CheckReport", "check_files", "compare_with_mxnet", "find_problems"]
 

@@ -157,7 +157,7 @@ def _all_axes(y: Tensor, x: Tensor, keepdims: bool) -> Tensor:
 def dot(a: Tensor, b: Tensor, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
     """Contract a's last axis (first, transposed) with b's first (last, transposed)."""
     left = a.movedim(0, -1) if transpose_a else a
-    right = b.movedim(-1, 0) if transpose_b else b
+    right = b.movedim(b.dim() - 1, 0) if transpose_b else b
     inner = right.size(0)
     out = left.reshape([-1, inner]) @ right.reshape([inner, -1])
     shape = list(left.shape[:-1]) + list(right.shape[1:])

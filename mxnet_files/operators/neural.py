@@ -45,9 +45,12 @@ def spatial(w: Wiring, a: SimpleNamespace, key: str, default: int) -> tuple[int,
 
 
 def check_kernel(w: Wiring, a: SimpleNamespace) -> None:
-    """Refuse kernels other than 1-D, 2-D or 3-D."""
+    """Refuse kernels other than 1-D, 2-D or 3-D, and those that the layout does not fit."""
     if not 1 <= len(a.kernel) <= 3 or not all(size and size > 0 for size in a.kernel):
         raise w.refuse(f"kernel={a.kernel}, expected one to three positive numbers")
+    layout = getattr(a, "layout", None)
+    if layout is not None and len(layout) != len(a.kernel) + 2:
+        raise w.refuse(f"layout={layout} beside kernel={a.kernel}, expected an axis for each")
 
 
 def is_last(a: SimpleNamespace) -> bool:
@@ -57,12 +60,13 @@ def is_last(a: SimpleNamespace) -> bool:
 
 def channels_first(w: Wiring, a: SimpleNamespace, x: fx.Node, part: str = "nchw") -> fx.Node:
     """x with channels at axis 1 (also for weights: (O, ..., I) -> (O, I, ...))."""
-    return w.call(torch.movedim, x, -1, 1, part=part) if is_last(a) else x
+    # positive axes: torch's ONNX exporter writes negative ones as they are
+    return w.call(torch.movedim, x, len(a.layout) - 1, 1, part=part) if is_last(a) else x
 
 
 def channels_last(w: Wiring, a: SimpleNamespace, y: fx.Node) -> fx.Node:
     """y back in the node's own layout."""
-    return w.call(torch.movedim, y, 1, -1) if is_last(a) else y
+    return w.call(torch.movedim, y, 1, len(a.layout) - 1) if is_last(a) else y
 
 
 CONVOLUTIONS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}

@@ -106,7 +106,10 @@ register("Flatten flatten", flatten, "data")
 
 def transpose(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     axes = axis_list(w, a.axes, "axes")
-    return w.call(torch.permute, x, axes) if axes else w.call(mx_shape.reverse_axes, x)
+    if not axes:
+        return w.call(mx_shape.reverse_axes, x)
+    # positive axes: torch's ONNX exporter writes negative ones as they are
+    return w.call(torch.permute, x, tuple(axis % len(axes) for axis in axes))
 
 
 register("transpose", transpose, "data", {"axes": Attribute(shape, ())})

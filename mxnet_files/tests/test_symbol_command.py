@@ -92,6 +92,38 @@ def test_code(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "conv = torch.conv2d(data, self.conv_weight, self.conv_bias" in capsys.readouterr().out
 
 
+CHANNELS_LAST = {
+    "BatchNorm": (lambda x: S.BatchNorm(x, axis=-1, fix_gamma=False), (2, 5, 3)),
+    "Convolution": (
+        lambda x: S.Convolution(x, kernel=(3, 3), num_filter=2, layout="NHWC"),
+        (2, 6, 5, 3),
+    ),
+    "Pooling": (lambda x: S.Pooling(x, kernel=(2,), layout="NWC"), (2, 6, 3)),
+    "transpose": (lambda x: S.transpose(x, axes=(0, 2, 1)), (2, 6, 3)),
+    "dot": (lambda x: S.dot(x, x, transpose_b=True), (3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", CHANNELS_LAST)
+def test_axes_counted_from_the_right_reach_onnx(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch's exporter writes a negative axis of a transpose as it is, which no runtime takes."""
+    build, shape = CHANNELS_LAST[name]
+    x = S.FullyConnected(S.var("data"), num_hidden=shape[-1], flatten=False, name="fc")
+    files = write(tmp_path, build(x), data=shape)
+    for number, axes in enumerate(("", "(0, -1, 1)" if name == "transpose" else "")):
+        if number and not axes:
+            continue
+        if axes:
+            text = Path(files[0]).read_text().replace("(0, 2, 1)", axes)
+            Path(files[0]).write_text(text)
+        size = ",".join(map(str, shape))
+        argv = [*files, "--out", str(tmp_path / "x.pt2"), "--onnx", "--input-shape", size]
+        assert main(argv) == 0
+        assert "verified by onnx.checker and ONNX Runtime" in capsys.readouterr().out
+
+
 def test_a_graph_that_fixes_its_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = write(tmp_path, S.reshape(S.var("data"), shape=(1, 6)) * 2, data=(1, 2, 3))
     out = tmp_path / "x.pt2"
@@ -125,6 +157,27 @@ def test_failures_are_one_line(
         assert message in error
         assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_what_save_parameters_wrote_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mxnet.gluon import nn
+
+    for net in (nn.HybridSequential(), nn.Conv2D(2, 3, in_channels=3)):
+        if isinstance(net, nn.HybridSequential):
+            net.add(nn.Conv2D(2, 3, in_channels=3), nn.BatchNorm())
+        net.initialize()
+        net.hybridize()
+        net(mx.nd.ones((1, 3, 8, 8)))
+        net.export(str(tmp_path / "x"))
+        net.save_parameters(str(tmp_path / "saved.params"))
+        argv = ["check", str(tmp_path / "x-symbol.json"), str(tmp_path / "saved.params")]
+        assert main(argv) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: the parameters were saved by save_parameters (they are")
+        assert "use net.export" in error
+        assert error.count("\n") == 1
 
 
 def test_bad_usage(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:

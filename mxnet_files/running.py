@@ -1,0 +1,53 @@
+"""The one place where what torch, numpy or ONNX raise on a graph from a file becomes one line.
+
+A file can ask any of them for anything: an infinite size, a division by zero, an index out of
+range. What they raise then depends on their version, and is no bug of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mxnet_files.errors import SymbolError
+
+__all__ = ["refusals", "run"]
+
+LONGEST = 300  # characters of a reason
+
+
+@contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Any exception within the block becomes a `SymbolError` that begins with `what`.
+
+    What is already one, and a package that is not installed, pass as they are.
+
+    >>> with refusals("node 'a'"):
+    ...     1 // 0
+    Traceback (most recent call last):
+    mxnet_files.errors.SymbolError: node 'a': integer division or modulo by zero
+    """
+    try:
+        yield
+    except (SymbolError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        raise SymbolError(f"{what}: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
+    """The first line that an exception says, or its kind where it says nothing."""
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return said[0][:LONGEST] if said else type(error).__name__
+
+
+def run(module: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """All outputs, without gradients. Raises `SymbolError` where the graph cannot run on them."""
+    shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+    with refusals(f"the graph cannot run on inputs of shape {shapes}"), torch.no_grad():
+        found = module.forward(*inputs)  # not __call__, which prints a traceback itself
+    return found if isinstance(found, tuple) else (found,)
