@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "did_you_mean",
     "is_installed",
+    "lists_commands",
     "missing",
     "needs",
     "program",
@@ -98,6 +99,13 @@ def _started_module(name: str, arguments: Sequence[str]) -> Started | None:
 def _with_command(program: str, package: str, arguments: Sequence[str]) -> Started:
     command = arguments[0] if arguments and re.fullmatch(r"[a-z]+", arguments[0]) else ""
     return Started(f"{program} {command}".rstrip(), package, command)
+
+
+def lists_commands(package: str) -> bool:
+    """Whether this process is a package's `--help` or `--version` alone, which computes nothing."""
+    process = started()
+    asked = sys.argv[1:2] in (["-h"], ["--help"], ["--version"])
+    return asked and process is not None and process[1:] == (package, "")
 
 
 def program(default: str) -> str:

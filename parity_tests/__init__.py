@@ -10,10 +10,10 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from gluon_cnn_parity import __version__, needs
+from gluon_cnn_parity import __version__, lists_commands, needs
 
 # Where only torch is installed, what needs no MXNet works all the same (`parity_tests.gate`).
-if find_spec("mxnet") is not None:
+if not lists_commands(__name__) and find_spec("mxnet") is not None:
     if "mxnet" not in sys.modules:
         import gluon_cnn  # noqa: F401  (settles threads and engine before MXNet loads)
     import mxnet  # noqa: F401  (before torch)

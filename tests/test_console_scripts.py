@@ -59,6 +59,31 @@ def test_version_is_the_distributions(
     assert capsys.readouterr().out == f"{DISTRIBUTION} {__version__}\n"
 
 
+REFUSES_FRAMEWORKS = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("mxnet", "torch"):
+            raise AssertionError(f"{name} is imported")
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help", "--version"])
+def test_what_computes_nothing_imports_no_framework(
+    group: CommandGroup, flag: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(REFUSES_FRAMEWORKS)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", SCRIPTS[group.script]]
+    done = subprocess.run([*command, flag], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run([*command, "check"], env=environment, capture_output=True, text=True)
+    assert done.returncode != 0  # the refusal works
+
+
 def test_every_command_has_help_and_version(
     group: CommandGroup, capsys: pytest.CaptureFixture[str]
 ) -> None:
