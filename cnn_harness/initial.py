@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["INITIALISERS", "initial_arrays"]
+__all__ = ["INITIALISERS", "generator", "initial_arrays"]
 
 INITIALISERS = ("xavier", "he", "gluon", "lecun98")
 
@@ -40,6 +40,18 @@ def initial_arrays(
     return {path: _first(path, shape, shapes, initialiser, seed) for path, shape in shapes.items()}
 
 
+def generator(path: str, *seed: int) -> np.random.Generator:
+    """The stream of random numbers of one tensor: of its path, a seed, and a step if there is one.
+
+    Its numbers do not depend on what else is drawn, nor on when.
+
+    >>> generator("features.0.weight", 0).random(2)
+    array([0.09436705, 0.3191733 ])
+    """
+    # crc32 is stable between Python runs, which hash() is not
+    return np.random.default_rng([*seed, zlib.crc32(path.encode())])
+
+
 def _first(
     path: str,
     shape: tuple[int, ...],
@@ -52,12 +64,11 @@ def _first(
         return np.ones(shape, np.float32)
     if role == "beta" or (role == "bias" and initialiser != "lecun98"):
         return np.zeros(shape, np.float32)
-    # crc32 is stable between Python runs, which hash() is not
-    generator = np.random.default_rng([seed, zlib.crc32(path.encode())])
+    draw = generator(path, seed)
     stem = path.rpartition(".")[0]
     fan_in, fan_out = _fans(shapes[stem + ".weight"], shapes.get(stem + ".bias", (1,)))
     if initialiser == "he":
-        return generator.normal(0.0, math.sqrt(2.0 / fan_in), shape).astype(np.float32)
+        return draw.normal(0.0, math.sqrt(2.0 / fan_in), shape).astype(np.float32)
     if initialiser == "lecun98" and role == "weight" and len(shape) == 1:
         return np.full(shape, 0.25, np.float32)
     bound = {
@@ -65,7 +76,7 @@ def _first(
         "gluon": 0.07,
         "lecun98": 2.4 / fan_in,
     }[initialiser]
-    return generator.uniform(-bound, bound, shape).astype(np.float32)
+    return draw.uniform(-bound, bound, shape).astype(np.float32)
 
 
 def _fans(weight: tuple[int, ...], bias: tuple[int, ...]) -> tuple[float, float]:

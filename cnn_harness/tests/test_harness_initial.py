@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from cnn_harness.initial import INITIALISERS, initial_arrays
+from cnn_harness.initial import INITIALISERS, generator, initial_arrays
 
 SHAPES = {
     "features.0.weight": (64, 32, 5, 5),
@@ -67,3 +67,27 @@ def test_equal_shapes_on_other_paths_differ() -> None:
 def test_unknown_initialiser_lists_the_known() -> None:
     with pytest.raises(ValueError, match="xavier, he, gluon, lecun98"):
         initial_arrays(SHAPES, "orthogonal", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("initialiser", "weight", "bias"),
+    [
+        ("xavier", [0.15079441666603088, -0.12167919427156448], [0, 0]),
+        ("he", [0.17888949811458588, 0.11219953745603561], [0, 0]),
+        ("gluon", [0.048179540783166885, -0.03887708857655525], [0, 0]),
+        ("lecun98", [0.022024933248758316, -0.017772383987903595],
+         [0.00415493780747056, 0.012957087717950344]),
+    ],
+)  # fmt: skip
+def test_first_values_stay_to_the_bit(
+    initialiser: str, weight: list[float], bias: list[float]
+) -> None:
+    shapes = {"features.0.weight": (2, 3, 5, 5), "features.0.bias": (2,)}
+    arrays = initial_arrays(shapes, initialiser, seed=3)
+    assert arrays["features.0.weight"].ravel()[:2].tolist() == weight
+    assert arrays["features.0.bias"].tolist() == bias
+
+
+def test_a_stream_is_one_of_path_seed_and_step() -> None:
+    assert generator("drop", 2, 1).random(2).tolist() == [0.24241453662504975, 0.07257740496553289]
+    assert generator("drop", 2).random() != generator("drop", 2, 1).random()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cnn_harness.initial import generator
 from parity_tests.backends.base import side_of
 from parity_tests.backends.leaves import ParityError
 from parity_tests.cases.models import MODELS
@@ -73,9 +73,9 @@ def project_case(
     with torch.no_grad():
         for path, value in moved.items():
             state[path].copy_(torch.from_numpy(value))
-    generator = np.random.default_rng(seed)
-    inputs = generator.standard_normal((batch, *gluon_net.input_shape)).astype(np.float32)
-    labels = generator.integers(0, gluon_net.classes, batch).astype(np.int32)
+    draw = np.random.default_rng(seed)
+    inputs = draw.standard_normal((batch, *gluon_net.input_shape)).astype(np.float32)
+    labels = draw.integers(0, gluon_net.classes, batch).astype(np.int32)
     return Case(name, gluon_net, torch_net.eval(), inputs, labels)
 
 
@@ -85,15 +85,15 @@ def random_values(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[
 
 
 def _value(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    generator = np.random.default_rng([seed, zlib.crc32(path.encode())])
+    draw = generator(path, seed)
     role = path.rpartition(".")[2]
     if role == "running_var" or (len(shape) == 1 and role in ("gamma", "weight")):
-        return generator.uniform(0.5, 1.5, shape).astype(np.float32)
+        return draw.uniform(0.5, 1.5, shape).astype(np.float32)
     if len(shape) == 1:
-        return generator.normal(0, 0.1, shape).astype(np.float32)
+        return draw.normal(0, 0.1, shape).astype(np.float32)
     # LeNet-5's packed C3 has a plane for each connection: 60 planes for 16 maps
     fan_in = math.prod(shape[1:]) * (60 / 16 if len(shape) == 3 else 1)
-    return generator.normal(0, math.sqrt(2 / fan_in), shape).astype(np.float32)
+    return draw.normal(0, math.sqrt(2 / fan_in), shape).astype(np.float32)
 
 
 def user_case(
@@ -104,8 +104,7 @@ def user_case(
     A Gluon net that is not initialised yet is, and is run once on the input. Raises ParityError for
     a factory that cannot be found or does not give a net of its framework.
     """
-    generator = np.random.default_rng(seed)
-    inputs = generator.standard_normal(tuple(shape)).astype(np.float32)
+    inputs = np.random.default_rng(seed).standard_normal(tuple(shape)).astype(np.float32)
     gluon_net, torch_net = _load_net(gluon, "gluon"), _load_net(theirs, "torch")
     if any(p._data is None for p in gluon_net.collect_params().values()):
         gluon_net.initialize(mx.init.Xavier())

@@ -5,7 +5,6 @@ Framework specific (mxnet, torch): the plain trial's nets are built of both fram
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +16,7 @@ from torch import nn
 
 from cnn_data import Batches, load_dataset, pixels
 from cnn_harness.config import TrainConfig
-from cnn_harness.initial import initial_arrays
+from cnn_harness.initial import generator, initial_arrays
 from cnn_harness.schedule import learning_rate
 from gluon_cnn.training.losses import loss_for as gluon_loss_for
 from gluon_cnn.training.recipes import DEFAULTS
@@ -198,8 +197,7 @@ def _dropout_shapes(torch_net: Any, images: np.ndarray) -> dict[str, tuple[float
 def _masks(
     shapes: dict[str, tuple[float, tuple[int, ...]]], count: int, seed: int, step: int
 ) -> dict[str, np.ndarray]:
-    def drawn(path: str, rate: float, shape: tuple[int, ...]) -> np.ndarray:
-        generator = np.random.default_rng([seed, step, zlib.crc32(path.encode())])
-        return generator.random((count, *shape)) >= rate
-
-    return {path: drawn(path, rate, shape) for path, (rate, shape) in shapes.items()}
+    return {
+        path: generator(path, seed, step).random((count, *shape)) >= rate
+        for path, (rate, shape) in shapes.items()
+    }
