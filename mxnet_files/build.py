@@ -29,6 +29,9 @@ STRUCTURAL = (*PARAMETER_SLOTS, "running_mean", "running_var")  # of a block wit
 # Operators whose result has as many axes as their first input; keeps generated code short.
 MAKES_INTEGERS = ("shape_array", "size_array")
 MAKES_DTYPE = ("Cast", "one_hot", "_zeros", "_ones", "_full")
+# What an array may meet whose sizes MXNet infers (states that begin as zeros of shape (0, H)).
+SAME_SIZE = ("elemwise_add", "elemwise_sub", "elemwise_mul", "elemwise_div")
+EACH_ELEMENT = ("Activation", "LeakyReLU", "sigmoid", "tanh", "relu", "Cast", "Dropout")
 KEEPS_AXES = ("Activation", "LeakyReLU", "Dropout", "BatchNorm", "clip", "relu", "sigmoid", "tanh")
 
 
@@ -229,6 +232,7 @@ class Builder:
         if unread := step.attributes.unread(step.operator.attributes):
             raise wiring.refuse(f"{', '.join(unread)} is not supported: it would be left out")
         outputs = built if isinstance(built, tuple) else (built,)
+        self.infer_size(step, arguments, outputs)
         for index, output in enumerate(outputs):
             self.results[Entry(step.number, index)] = output
             if output not in arguments:  # an identity adds no node
@@ -242,10 +246,36 @@ class Builder:
         if name in MAKES_INTEGERS or "int" in cast or inherits:
             wiring.whole.update(outputs)
 
+    def infer_size(
+        self, step: Step, arguments: Sequence[fx.Node], outputs: Sequence[fx.Node]
+    ) -> None:
+        """Follow arrays of unknown size to where they broadcast; refuse what needs the size."""
+        unsized = self.wiring.unsized
+        sizes = [unsized[argument] for argument in arguments if argument in unsized]
+        if not sizes:
+            return
+        name, size = step.operator.name, sizes[0]
+        if name in SAME_SIZE and len(sizes) < len(arguments):
+            return
+        if name == "RNN" and {*arguments} & {*unsized} <= {*arguments[2:4]} and size[0] and size[2]:
+            return
+        rows = len(size) == 2 and not size[0]
+        if name in SAME_SIZE or name in EACH_ELEMENT:
+            unsized.update(dict.fromkeys(outputs, size))
+        elif name == "FullyConnected" and rows and len(sizes) == 1 and arguments[0] in unsized:
+            unsized.update(dict.fromkeys(outputs, (0, step.attributes.num_hidden)))
+        elif name == "SliceChannel" and rows and step.attributes.axis in (1, -1):
+            width = size[1] // step.attributes.num_outputs
+            unsized.update(dict.fromkeys(outputs, (0, width)))
+        else:
+            raise self.wiring.refuse(f"reads an array of shape {size}, whose 0 it cannot infer")
+
     def finish(self, held: set[str]) -> fx.GraphModule:
         """The module; parameters in `held` and integers become buffers."""
         wiring = self.wiring
         heads = [self.fetch(head, "heads") for head in self.source.heads]
+        if unsized := [wiring.unsized[head] for head in heads if head in wiring.unsized]:
+            raise SymbolError(f"an output has the shape {unsized[0]}, whose 0 nothing infers")
         wiring.graph.output(heads[0] if len(heads) == 1 else tuple(heads))
         module = fx.GraphModule(wiring.root, fx.Graph(), class_name="Symbol")
         for name, path in self.paths.items():

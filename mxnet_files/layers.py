@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BatchNorm", "BatchNormWithStatistics", "Dropout"]
+__all__ = ["GRU", "LSTM", "RNN", "BatchNorm", "BatchNormWithStatistics", "Dropout"]
 
 
 def _channels(axis: int, x: Tensor) -> int:
@@ -123,3 +123,168 @@ class Dropout(nn.Module):
         for axis in self.axes:
             mask = mask.narrow(axis, 0, 1)
         return x * F.dropout(mask, self.p, active)
+
+
+class _Recurrent(nn.Module):
+    """MXNet's RNN operator: layers of one kind, data (T, N, I), all parameters in one vector.
+
+    The vector holds every weight first, layer by layer and forward before backward: input to
+    gates, state to gates, and for a projected LSTM state to projection; then every bias.
+    Dropout works between the layers, in training. With lengths (N,) each sequence ends at its own:
+    what lies beyond is 0, and the states are those at its end. MXNet does this on a GPU only; on
+    the CPU 1.9.1 takes no notice of the lengths in float32, and refuses them in float64.
+    """
+
+    def __init__(
+        self,
+        gates: int,
+        state_size: int,
+        num_layers: int,
+        bidirectional: bool,
+        p: float,
+        projection_size: int = 0,
+    ) -> None:
+        super().__init__()
+        self.gates = gates
+        self.state_size = state_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.p = p
+        self.projection_size = projection_size
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.state_size}, num_layers={self.num_layers}, p={self.p:g}, "
+            f"bidirectional={self.bidirectional}, projection_size={self.projection_size}"
+        )
+
+    def split(self, parameters: Tensor, inputs: int) -> list[Tensor]:
+        """The vector as torch's list: weights, then biases, of each layer and direction."""
+        directions = 2 if self.bidirectional else 1
+        rows = self.gates * self.state_size
+        out = self.projection_size if self.projection_size > 0 else self.state_size
+        shapes: list[list[int]] = []
+        for layer in range(self.num_layers):
+            columns = inputs if layer == 0 else out * directions
+            for _ in range(directions):
+                shapes.append([rows, columns])
+                shapes.append([rows, out])
+                if self.projection_size > 0:
+                    shapes.append([out, self.state_size])
+        place = 0
+        weights: list[Tensor] = []
+        for shape in shapes:
+            size = shape[0] * shape[1]
+            weights.append(parameters.narrow(0, place, size).reshape(shape))
+            place += size
+        if parameters.numel() != place + 2 * rows * directions * self.num_layers:
+            raise ValueError("RNN: its parameter vector does not fit its input and sizes")
+        every: list[Tensor] = []
+        each = 3 if self.projection_size > 0 else 2
+        for number in range(self.num_layers * directions):
+            every.append(weights[number * each])
+            every.append(weights[number * each + 1])
+            every.append(parameters.narrow(0, place, rows))
+            every.append(parameters.narrow(0, place + rows, rows))
+            if self.projection_size > 0:
+                every.append(weights[number * each + 2])
+            place += 2 * rows
+        return every
+
+
+def _state(x: Tensor, batch: int) -> Tensor:
+    """(layers, N, H); a state whose batch is unknown is (layers, 1, H), the same for all."""
+    return x.expand(x.size(0), batch, x.size(2)).contiguous()
+
+
+def _unpacked(data: Tensor, packed: Tensor, sizes: Tensor, order: Tensor) -> Tensor:
+    """A packed sequence's data as (T, N, H), 0 beyond each end, in the order of the batch."""
+    inside = torch.arange(data.size(1), device=data.device) < sizes.unsqueeze(1)  # (T', N) sorted
+    out = packed.new_zeros([inside.size(0), inside.size(1), packed.size(1)])
+    out = out.masked_scatter(inside.unsqueeze(-1), packed)
+    out = F.pad(out, [0, 0, 0, 0, 0, data.size(0) - out.size(0)])
+    return out.index_select(1, torch.argsort(order))
+
+
+def _packed(data: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(rows in time order, how many sequences each time has, the batch by falling length)."""
+    whole = lengths.to(torch.int64)
+    order = torch.argsort(whole, descending=True, stable=True)
+    places = torch.arange(data.size(0), device=data.device).unsqueeze(1)
+    inside = places < whole.index_select(0, order)  # (T, N)
+    sizes = inside.sum(1)
+    sizes = sizes[sizes > 0]
+    rows = data.index_select(1, order)[inside]
+    return rows, sizes.cpu(), order
+
+
+class LSTM(_Recurrent):
+    """LSTM, gates in the order input, forget, cell, output: (y, state, cell)."""
+
+    def forward(
+        self,
+        data: Tensor,  # (T, N, I)
+        parameters: Tensor,
+        state: Tensor,  # (layers·directions, N, H, or the projection's size)
+        cell: Tensor,  # (layers·directions, N, H)
+        lengths: Tensor | None = None,  # (N,)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        weights = self.split(parameters, data.size(2))
+        n, batch = self.num_layers, data.size(1)
+        drop, both = self.p, self.bidirectional
+        h, c = _state(state, batch), _state(cell, batch)
+        if lengths is None:
+            return torch.lstm(data, [h, c], weights, True, n, drop, self.training, both, False)
+        rows, sizes, order = _packed(data, lengths)
+        first = [h.index_select(1, order), c.index_select(1, order)]
+        y, h, c = torch.lstm(rows, sizes, first, weights, True, n, drop, self.training, both)
+        back = torch.argsort(order)
+        y = _unpacked(data, y, sizes.to(data.device), order)
+        return y, h.index_select(1, back), c.index_select(1, back)
+
+
+class GRU(_Recurrent):
+    """GRU, gates in the order reset, update, new: (y, state)."""
+
+    def forward(
+        self, data: Tensor, parameters: Tensor, state: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        weights = self.split(parameters, data.size(2))
+        n, h = self.num_layers, _state(state, data.size(1))
+        drop, both = self.p, self.bidirectional
+        if lengths is None:
+            return torch.gru(data, h, weights, True, n, drop, self.training, both, False)
+        rows, sizes, order = _packed(data, lengths)
+        h = h.index_select(1, order)
+        y, h = torch.gru(rows, sizes, h, weights, True, n, drop, self.training, both)
+        y = _unpacked(data, y, sizes.to(data.device), order)
+        return y, h.index_select(1, torch.argsort(order))
+
+
+class RNN(_Recurrent):
+    """The plain recurrent layer with tanh or ReLU: (y, state)."""
+
+    def __init__(
+        self, relu: bool, state_size: int, num_layers: int, bidirectional: bool, p: float
+    ) -> None:
+        super().__init__(1, state_size, num_layers, bidirectional, p)
+        self.relu = relu
+
+    def forward(
+        self, data: Tensor, parameters: Tensor, state: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        weights = self.split(parameters, data.size(2))
+        n, h = self.num_layers, _state(state, data.size(1))
+        drop, both = self.p, self.bidirectional
+        if lengths is None:
+            if self.relu:
+                return torch.rnn_relu(data, h, weights, True, n, drop, self.training, both, False)
+            return torch.rnn_tanh(data, h, weights, True, n, drop, self.training, both, False)
+        rows, sizes, order = _packed(data, lengths)
+        h = h.index_select(1, order)
+        if self.relu:
+            y, h = torch.rnn_relu(rows, sizes, h, weights, True, n, drop, self.training, both)
+        else:
+            y, h = torch.rnn_tanh(rows, sizes, h, weights, True, n, drop, self.training, both)
+        y = _unpacked(data, y, sizes.to(data.device), order)
+        return y, h.index_select(1, torch.argsort(order))

@@ -76,6 +76,7 @@ class Wiring:
         self.values: dict[str, torch.Tensor] = {}  # by fx node name, for parameters only
         self.flat: set[fx.Node] = set()  # results known to have two axes: no need to flatten them
         self.whole: set[fx.Node] = set()  # results known to be integers
+        self.unsized: dict[fx.Node, tuple[int, ...]] = {}  # by shape, 0 for what MXNet infers
         self.constants = 0  # elements of arrays that the file describes without storing them
         self.where = ""  # the node being built, for errors
         self._name = ""

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from mxnet_files.functions import mx_math, mx_nn, mx_shape
-from mxnet_files.layers import BatchNorm, Dropout
+from mxnet_files.functions import mx_index, mx_math, mx_nn, mx_sequence, mx_shape
+from mxnet_files.layers import RNN, BatchNorm, Dropout
 
 __all__ = ["BOUND", "FLOAT32_INSIDE", "NodeError", "Walker", "local_errors"]
 
@@ -33,7 +33,9 @@ ROUNDS_NOTHING: set[Any] = {
     *(torch.flatten, torch.reshape, torch.cat, torch.stack, torch.permute, torch.transpose),
     *(torch.unsqueeze, torch.squeeze, torch.flip, torch.tile, torch.detach, torch.movedim),
     *(torch.abs, torch.neg, torch.zeros_like, torch.ones_like, operator.getitem, "type_as", "to"),
-    *(getattr(mx_shape, name) for name in mx_shape.__all__ if name != "resize_bilinear"),
+    *(getattr(mx_shape, name) for name in mx_shape.__all__),
+    *(getattr(mx_sequence, name) for name in mx_sequence.__all__),
+    *(getattr(mx_index, name) for name in mx_index.__all__ if name != "arange_like"),
     *(mx_math.maximum, mx_math.minimum, mx_math.reduce_max, mx_math.reduce_min),
     *(mx_math.argmax, mx_math.argmin, mx_nn.embedding, F.pad),
 }
@@ -110,14 +112,26 @@ class Walker(fx.Interpreter):
     def scale(self, n: fx.Node, y: Tensor) -> Tensor | None:
         """s in the dtype of y, which the operation gives; None where nothing is rounded."""
         scale = self.size(n, y)
-        if n.meta["mxnet"][0] in FLOAT32_INSIDE and scale is not None and y.dtype == torch.float64:
+        if self.in_float32(n) and scale is not None and y.dtype == torch.float64:
             return scale * 2.0 ** (53 - 24)
         return scale
+
+    def in_float32(self, n: fx.Node) -> bool:
+        """True where MXNet computes in float32 whatever it is given."""
+        source = n.args[0] if n.target is operator.getitem else n
+        layer: Any = None
+        if isinstance(source, fx.Node) and source.op == "call_module":
+            layer = self.fetch_attr(str(source.target))
+        return n.meta["mxnet"][0] in FLOAT32_INSIDE or (isinstance(layer, RNN) and layer.relu)
 
     def size(self, n: fx.Node, y: Tensor) -> Tensor | None:
         """s, also where MXNet computes in float32 whatever it is given."""
         target: Any = self.fetch_attr(str(n.target)) if n.op == "call_module" else n.target
         args, _ = self.fetch_args_kwargs_from_env(n)
+        if target is operator.getitem and isinstance(n.args[0], fx.Node):  # of several outputs
+            whole = n.args[0]
+            exact = whole.op == "call_function" and whole.target in ROUNDS_NOTHING
+            return None if exact else y.abs() + y.abs().max()
         if target in ROUNDS_NOTHING or isinstance(target, (nn.Dropout, Dropout)):
             return None
         if target in LINEAR:

@@ -87,13 +87,17 @@ class Oracle:
         return dict(zip(names, self.forward(), strict=True))
 
 
+OWN = "float32"  # what an array made by the file is, unless it says otherwise
+MADE_IN = {"Embedding", "_zeros", "_ones", "_full", "_arange", "_linspace", "_eye"}
+
+
 def in_dtype(text: str, dtype: str) -> str:
-    """The symbol without notes that pin a dtype, and its Embeddings in `dtype`."""
+    """The symbol without notes that pin a dtype, and the float32 arrays it makes in `dtype`."""
     document = json.loads(text)
     for node in document["nodes"]:
         for key in ("attrs", "attr", "param"):
             attributes = node.get(key, {})
             attributes.pop("__dtype__", None)
-            if node["op"] == "Embedding" and key != "attr":
+            if node["op"] in MADE_IN and key != "attr" and attributes.get("dtype", OWN) == OWN:
                 attributes["dtype"] = dtype
     return json.dumps(document)

@@ -11,7 +11,9 @@ from torch import Tensor
 __all__ = [
     "argmax",
     "argmin",
+    "cast_alike",
     "cbrt",
+    "cumsum",
     "divide_whole",
     "dot",
     "gamma",
@@ -21,6 +23,7 @@ __all__ = [
     "minimum",
     "mod",
     "mod_scalar",
+    "moments",
     "norm",
     "rcbrt",
     "reduce_max",
@@ -152,6 +155,30 @@ def argmin(x: Tensor, axis: int | None, keepdims: bool = False) -> Tensor:
 
 def _all_axes(y: Tensor, x: Tensor, keepdims: bool) -> Tensor:
     return y.reshape([1] * x.dim() if keepdims else [1]).to(x.dtype)
+
+
+def cumsum(x: Tensor, axis: int | None, dtype: torch.dtype | None) -> Tensor:
+    """Running sum along `axis`, or over the flattened array, in x's dtype or `dtype`."""
+    if axis is None:
+        return torch.cumsum(x.reshape([-1]), 0, dtype=x.dtype if dtype is None else dtype)
+    return torch.cumsum(x, axis, dtype=x.dtype if dtype is None else dtype)
+
+
+def moments(x: Tensor, axes: list[int], keepdims: bool) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over `axes`."""
+    var, mean = torch.var_mean(x, axes, correction=0, keepdim=keepdims)
+    return _at_least_1d(mean), _at_least_1d(var)
+
+
+def cast_alike(inputs: list[Tensor], narrow: bool) -> list[Tensor]:
+    """Floats of 16 and 32 bits as the widest (narrowest) of them; other dtypes stay."""
+    half, small = (torch.float16, torch.bfloat16), (torch.float16, torch.bfloat16, torch.float32)
+    dtype = torch.float32 if narrow else inputs[0].dtype
+    for x in inputs:
+        decides = x.dtype in half if narrow else x.dtype == torch.float32
+        if decides:
+            dtype = x.dtype
+    return [x.to(dtype) if x.dtype in small else x for x in inputs]
 
 
 def dot(a: Tensor, b: Tensor, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:

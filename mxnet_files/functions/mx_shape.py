@@ -1,7 +1,6 @@
 """MXNet's shape operators where torch's namesake differs, in code that TorchScript reads."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "repeat",
     "reshape",
     "reshape_like",
-    "resize_bilinear",
     "reverse_axes",
     "shape_array",
     "size_array",
@@ -250,22 +248,6 @@ def upsample_nearest(inputs: list[Tensor], scale: int, add: bool) -> Tensor:
     for x in out[1:]:
         y = y + x
     return y
-
-
-def resize_bilinear(
-    x: Tensor, size: list[int], scale: list[float], align_corners: bool = True
-) -> Tensor:
-    """Bilinear resize to `size`, or by factors if not 0, the corners of both grids aligned or not.
-
-    Torch puts a single row in the middle where corners are not aligned, MXNet takes the first.
-    """
-    if scale[0] > 0:
-        size = [int(x.size(2) * scale[0]), int(x.size(3) * scale[1])]
-    if size[0] == 1:
-        x = x[:, :, :1]
-    if size[1] == 1:
-        x = x[:, :, :, :1]
-    return F.interpolate(x, size, None, "bilinear", align_corners)
 
 
 def _bounded(indices: Tensor, size: int, wrap: bool) -> Tensor:

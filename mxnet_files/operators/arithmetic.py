@@ -13,6 +13,7 @@ from torch import fx
 
 from mxnet_files.functions import mx_math
 from mxnet_files.operators.indexing import torch_dtype
+from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.reading.attributes import Attribute, boolean, double, dtype, integer, real
 from mxnet_files.registry import Wired, Wiring, register
 
@@ -228,6 +229,22 @@ register(
     lambda w, a, x: w.method("to", x, torch_dtype(a.dtype)),
     "data",
     {"dtype": Attribute(dtype)},
+)
+
+
+def amp_multicast(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+    if a.num_outputs != len(inputs):
+        raise w.refuse(f"num_outputs={a.num_outputs} beside {len(inputs)} inputs")
+    alike = w.call(mx_math.cast_alike, list(inputs), a.cast_narrow, part="all")
+    return outputs_of(w, alike, len(inputs))
+
+
+register(
+    "amp_multicast",
+    amp_multicast,
+    None,
+    {"num_outputs": Attribute(integer), "cast_narrow": Attribute(boolean, False)},
+    lambda a: a.num_outputs,
 )
 
 

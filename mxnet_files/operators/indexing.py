@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import torch
 from torch import fx
 
-from mxnet_files.functions import mx_shape
+from mxnet_files.functions import mx_index, mx_shape
 from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import (
     IGNORED,
@@ -82,6 +82,17 @@ register(
         "dtype": Attribute(dtype, "float32"),
     },
 )
+register("gather_nd", lambda w, a, x, i: w.call(mx_index.gather_nd, x, i), "data indices")
+
+
+def scatter_nd(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> Wired:
+    size = integers(w, a, "shape")
+    if not size or min(size) < 1 or math.prod(size) > LARGEST_CONSTANT:
+        raise w.refuse(f"shape={size}, expected positive sizes and at most 2^24 elements")
+    return w.call(mx_index.scatter_nd, x, indices, size)
+
+
+register("scatter_nd", scatter_nd, "data indices", {"shape": Attribute(shape)})
 register("where", lambda w, a, *xs: w.call(mx_shape.where, *xs), "condition x y")
 register("shape_array", lambda w, a, x: w.call(mx_shape.shape_array, x), "data")
 register("size_array", lambda w, a, x: w.call(mx_shape.size_array, x), "data")
@@ -92,11 +103,15 @@ register("ones_like", lambda w, a, x: w.call(torch.ones_like, x), "data")
 def constant(value: float | None) -> Callable[..., Wired]:
     def build(w: Wiring, a: SimpleNamespace) -> Wired:
         size = integers(w, a, "shape")
-        if not size or min(size) < 1 or math.prod(size) > LARGEST_CONSTANT:
-            raise w.refuse(f"shape={size}, expected positive sizes and at most 2^24 elements")
+        if not size or min(size) < 0 or math.prod(size) > LARGEST_CONSTANT:
+            raise w.refuse(f"shape={size}, expected sizes and at most 2^24 elements")
         filled = a.value if value is None else value
         kind = torch_dtype(a.dtype or "float32")
-        return w.constant(torch.full(size, filled, dtype=kind))
+        # a 0 is a size that MXNet infers from the readers: here one that broadcasts to theirs
+        made = w.constant(torch.full([max(extent, 1) for extent in size], filled, dtype=kind))
+        if 0 in size:
+            w.unsized[made] = size
+        return made
 
     return build
 

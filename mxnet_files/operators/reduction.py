@@ -12,7 +12,8 @@ from torch import fx
 
 from mxnet_files.functions import mx_math
 from mxnet_files.operators.indexing import torch_dtype
-from mxnet_files.operators.shape import axis_list
+from mxnet_files.operators.normalise import outputs_of
+from mxnet_files.operators.shape import axis_list, integers
 from mxnet_files.reading.attributes import (
     IGNORED,
     Attribute,
@@ -68,6 +69,34 @@ register(
         "keepdims": Attribute(boolean, False),
         "out_dtype": Attribute(optional(dtype), None),
     },
+)
+
+
+def cumsum(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    return w.call(mx_math.cumsum, x, a.axis, None if a.dtype is None else torch_dtype(a.dtype))
+
+
+register(
+    "cumsum _np_cumsum",
+    cumsum,
+    "a",
+    {"axis": Attribute(optional(integer), None), "dtype": Attribute(optional(dtype), None)},
+)
+
+
+def moments(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    axes = axis_list(w, integers(w, a, "axes"), "axes")
+    if not axes:
+        raise w.refuse("axes is empty, expected the axes of mean and variance")
+    return outputs_of(w, w.call(mx_math.moments, x, axes, a.keepdims, part="both"), 2)
+
+
+register(
+    "moments",
+    moments,
+    "data",
+    {"axes": Attribute(shape, ()), "keepdims": Attribute(boolean, False)},
+    2,
 )
 ARGUMENT = {"axis": Attribute(optional(integer), None), "keepdims": Attribute(boolean, False)}
 register("argmax", lambda w, a, x: w.call(mx_math.argmax, x, a.axis, a.keepdims), "data", ARGUMENT)

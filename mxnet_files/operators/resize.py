@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import torch.nn.functional as F
 from torch import fx
 
-from mxnet_files.functions import mx_shape
+from mxnet_files.functions import mx_resize, mx_shape
 from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import (
     IGNORED,
     Attribute,
+    Attributes,
     boolean,
     double,
     integer,
@@ -114,29 +115,35 @@ register(
 )
 
 
-def resize(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+def resize(w: Wiring, a: Attributes, x: fx.Node, like: fx.Node | None = None) -> Wired:
+    if like is not None:
+        a.have_no_effect("height", "width", "scale_height", "scale_width")
+        return w.call(mx_resize.resize_bilinear_like, x, like, a.align_corners)
+    size, scales = (a.height, a.width), (a.scale_height, a.scale_width)
+    if a.mode in ("size", "odd_scale") and (a.mode == "odd_scale" or a.scale_height is not None):
+        a.have_no_effect("height", "width")
+        if None in scales:
+            raise w.refuse(f"scale_height and scale_width are {scales}, expected two numbers")
+        return w.call(mx_resize.resize_bilinear_by, x, a.mode, scales, a.align_corners)
     if a.mode != "size":
-        raise w.refuse(f"mode={a.mode}, expected size")
-    size = (a.height, a.width)
-    scales = (a.scale_height, a.scale_width)
-    if None in scales and min(size) < 1:
+        a.have_no_effect("height", "width", "scale_height", "scale_width")
+        return w.call(mx_resize.resize_bilinear_by, x, a.mode, (1.0, 1.0), a.align_corners)
+    if min(size) < 1:
         raise w.refuse(f"height and width are {size}, expected positive numbers")
-    if None not in scales:
-        return w.call(mx_shape.resize_bilinear, x, (0, 0), scales, a.align_corners)
-    return w.call(mx_shape.resize_bilinear, x, size, (0.0, 0.0), a.align_corners)
+    return w.call(mx_resize.resize_bilinear, x, size, a.align_corners)
 
 
+RULES = ("size", "odd_scale", "like", "to_even_down", "to_even_up", "to_odd_down", "to_odd_up")
 register(
     "_contrib_BilinearResize2D",
     resize,
-    "data",
+    lambda a: ("data", "like") if a.mode == "like" else ("data",),
     {
         "height": Attribute(integer, 1),
         "width": Attribute(integer, 1),
         "scale_height": Attribute(optional(real), None),
         "scale_width": Attribute(optional(real), None),
-        "mode": Attribute(one_of("size", "odd_scale", "like", "to_even_down", "to_even_up",
-                                 "to_odd_down", "to_odd_up"), "size"),
+        "mode": Attribute(one_of(*RULES), "size"),
         "align_corners": Attribute(boolean, True),
     },
-)  # fmt: skip
+)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch import fx
 
-from mxnet_files.functions import mx_shape
+from mxnet_files.functions import mx_index, mx_shape
 from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.reading.attributes import (
     Attribute,
@@ -286,4 +286,10 @@ register(
     lambda w, a, x, like: w.call(mx_shape.broadcast_like, x, like, a.lhs_axes, a.rhs_axes),
     "lhs rhs",
     {"lhs_axes": Attribute(shape, ()), "rhs_axes": Attribute(shape, ())},
+)
+register(
+    "diag",
+    lambda w, a, x: w.call(mx_index.diagonal, x, a.k, a.axis1, a.axis2),
+    "data",
+    {"k": Attribute(integer, 0), "axis1": Attribute(integer, 0), "axis2": Attribute(integer, 1)},
 )

@@ -1,0 +1,115 @@
+"""MXNet's order of elements, and its choice of elements by index, in code that TorchScript reads.
+
+Where elements tie, the earlier one comes first, as on MXNet's GPU. MXNet's CPU leaves ties among
+more than 16 elements to `std::sort`, whose order is that of its pivots.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "arange_like",
+    "argsort",
+    "diagonal",
+    "gather_nd",
+    "scatter_nd",
+    "sort",
+    "topk",
+    "topk_indices",
+    "topk_mask",
+]
+
+
+def _ordered(x: Tensor, axis: int | None, descending: bool) -> tuple[Tensor, Tensor, int]:
+    """Sorted values, their places, the axis; the flattened array without one."""
+    if axis is None:
+        values, places = torch.sort(x.reshape([-1]), stable=True, dim=0, descending=descending)
+        return values, places, 0
+    values, places = torch.sort(x, stable=True, dim=axis, descending=descending)
+    return values, places, axis
+
+
+def sort(x: Tensor, axis: int | None, descending: bool) -> Tensor:
+    """x sorted along `axis`."""
+    return _ordered(x, axis, descending)[0]
+
+
+def argsort(x: Tensor, axis: int | None, descending: bool, dtype: torch.dtype) -> Tensor:
+    """The places that sort x, as numbers of `dtype`."""
+    return _ordered(x, axis, descending)[1].to(dtype)
+
+
+def topk(
+    x: Tensor, k: int, axis: int | None, ascending: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The k largest (smallest) in order, all of them for k < 1, and their places."""
+    values, places, along = _ordered(x, axis, not ascending)
+    count = k if k > 0 else values.size(along)
+    return values.narrow(along, 0, count), places.narrow(along, 0, count).to(dtype)
+
+
+def topk_indices(
+    x: Tensor, k: int, axis: int | None, ascending: bool, dtype: torch.dtype
+) -> Tensor:
+    """The places of the k largest (smallest)."""
+    return topk(x, k, axis, ascending, dtype)[1]
+
+
+def topk_mask(x: Tensor, k: int, axis: int | None, ascending: bool) -> Tensor:
+    """1 where x is among the k largest (smallest), else 0; x's shape."""
+    places = topk(x, k, axis, ascending, torch.int64)[1]
+    if axis is None:
+        flat = torch.zeros_like(x).reshape([-1])
+        return flat.index_fill(0, places, 1.0).reshape(x.shape)
+    return torch.zeros_like(x).scatter(axis, places, 1.0)
+
+
+def _flat_index(indices: Tensor, shape: list[int], wrap: bool) -> Tensor:
+    """(M, ...) coordinates -> places in an array whose first M axes are `shape`'s."""
+    place = torch.zeros_like(indices[0], dtype=torch.int64)
+    for axis in range(indices.size(0)):
+        coordinate = indices[axis].to(torch.int64)
+        if wrap:
+            coordinate = torch.remainder(coordinate, shape[axis])
+        place = place * shape[axis] + coordinate
+    return place
+
+
+def gather_nd(x: Tensor, indices: Tensor) -> Tensor:
+    """x[indices[0], indices[1], …]; indices (M, …) of any dtype, counted from the end below 0."""
+    axes = indices.size(0)
+    rest = list(x.shape[axes:])
+    place = _flat_index(indices, list(x.shape[:axes]), True)
+    rows = x.reshape([-1] + rest).index_select(0, place.reshape([-1]))  # noqa: RUF005
+    return rows.reshape(list(indices.shape[1:]) + rest)
+
+
+def scatter_nd(x: Tensor, indices: Tensor, shape: list[int]) -> Tensor:
+    """Zeros of `shape` with x at indices (M, …); of equal indices the last one stays."""
+    axes = indices.size(0)
+    size = 1
+    for extent in shape[:axes]:
+        size *= extent
+    rest = list(shape[axes:])
+    place = _flat_index(indices, list(shape[:axes]), False).reshape([-1])
+    out = x.new_zeros([size] + rest)  # noqa: RUF005
+    out = out.index_copy(0, place, x.reshape([-1] + rest))  # noqa: RUF005
+    return out.reshape(shape)
+
+
+def diagonal(x: Tensor, k: int, first: int, second: int) -> Tensor:
+    """The k-th diagonal of the axes `first` and `second`, last; a vector on the diagonal."""
+    if x.dim() == 1:
+        return torch.diag_embed(x, k)
+    return torch.diagonal(x, k, first, second)
+
+
+def arange_like(x: Tensor, start: float, step: float, repeat: int, axis: int | None) -> Tensor:
+    """start, start + step, …, each `repeat` times, along x's axis, or in x's shape; x's dtype."""
+    count = x.numel() if axis is None else x.size(axis)
+    places = torch.arange(count, device=x.device)
+    if repeat != 1:
+        places = torch.div(places, repeat, rounding_mode="floor")
+    first = torch.full_like(x.reshape([-1])[:1], start)
+    out = first + places.to(x.dtype) * torch.full_like(first, step)
+    return out.reshape(x.shape) if axis is None else out

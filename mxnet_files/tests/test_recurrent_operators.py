@@ -1,0 +1,279 @@
+"""Recurrent layers, unrolled cells and operators on padded sequences, against MXNet."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+
+from mxnet_files import import_symbol
+from mxnet_files.checking.oracle import Oracle
+from mxnet_files.errors import SymbolError
+from mxnet_files.tests.test_symbol_operators import compare, draw
+
+S = mx.sym
+GATES = {"lstm": 4, "gru": 3, "rnn_relu": 1, "rnn_tanh": 1}
+T, N, C, H = 5, 3, 4, 6
+data, parameters, state, cell, length = map(
+    S.var, ("data", "parameters", "state", "cell", "length")
+)
+
+
+def layer(mode: str, layers: int, both: bool, projection: int | None = None, **options: Any) -> Any:
+    """An RNN node and arrays that fit it."""
+    directions, out = 1 + both, projection or H
+    rows, size = GATES[mode] * H, 0
+    for number in range(layers):
+        columns = out * directions if number else C
+        size += directions * (rows * (columns + out + 2) + (projection or 0) * H)
+    shapes = {"data": (T, N, C), "parameters": (size,), "state": (layers * directions, N, out)}
+    states = {"state": state}
+    if mode == "lstm":
+        shapes["cell"] = (layers * directions, N, H)
+        states["state_cell"] = cell
+    if options.get("use_sequence_length"):
+        states["sequence_length"] = length
+    arrays = draw(shapes, 3)
+    arrays["parameters"] *= 0.3
+    node = S.RNN(
+        data, parameters, mode=mode, state_size=H, num_layers=layers, bidirectional=both,
+        projection_size=projection, **states, **options,
+    )  # fmt: skip
+    return node, arrays
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("mode", GATES)
+def test_recurrent_layers(mode: str, layers: int, both: bool, dtype: str) -> None:
+    node, arrays = layer(mode, layers, both, state_outputs=True)
+    if mode == "rnn_relu":
+        dtype = "float32"  # MXNet's ReLU here is one of float32, in float64 nets too
+    # MXNet's own float64 backward of three plain layers gives wrong weight gradients
+    wrong = dtype == "float64" and mode == "rnn_tanh" and layers == 3
+    compare(S.Group(list(node)), arrays, dtype, gradients=not wrong)
+
+
+def test_gradients_of_three_plain_layers_are_the_slopes() -> None:
+    """Where MXNet's float64 gradients are wrong, these are held against differences."""
+    node, arrays = layer("rnn_tanh", 3, True)
+    module = import_symbol(json.loads(node.tojson()), {}, inputs=list(arrays)).double().train()
+    tensors = [torch.tensor(array, requires_grad=True) for array in arrays.values()]
+    assert torch.autograd.gradcheck(lambda *given: module(*given)[::2].sum(), tensors)
+
+
+@pytest.mark.parametrize("mode", GATES)
+def test_recurrent_layer_without_states(mode: str) -> None:
+    node, arrays = layer(mode, 2, True)
+    compare(node, arrays, "float32" if mode == "rnn_relu" else "float64")
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_projected_lstm(layers: int, both: bool) -> None:
+    """MXNet's CPU runs it forward only."""
+    node, arrays = layer("lstm", layers, both, projection=2, state_outputs=True)
+    compare(S.Group(list(node)), arrays, gradients=False)
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("mode", GATES)
+def test_lengths_end_each_sequence(mode: str, both: bool) -> None:
+    """MXNet's CPU takes no notice of lengths: each sequence is cut to its own there."""
+    node, arrays = layer(mode, 1, both, state_outputs=True, use_sequence_length=True)
+    plain, _ = layer(mode, 1, both, state_outputs=True)
+    lengths = [3, 5, 1]
+    near = 1e-6 if mode == "rnn_relu" else 1e-12
+    module = import_symbol(json.loads(S.Group(list(node)).tojson()), {}, inputs=[*arrays, "length"])
+    tensors = [torch.tensor(array) for array in arrays.values()]
+    scripted = torch.jit.script(module)
+    for run in (module, scripted):
+        y, *states = run(*tensors, torch.tensor(lengths, dtype=torch.int32))
+        for row, count in enumerate(lengths):
+            one = {
+                name: array if name == "parameters" else array[:, row : row + 1]
+                for name, array in arrays.items()
+            }
+            one["data"] = one["data"][:count]
+            wanted, *ends = Oracle(S.Group(list(plain)).tojson(), {}, one).forward()
+            np.testing.assert_allclose(
+                y[:count, row : row + 1].numpy(), wanted, rtol=near, atol=near
+            )
+            assert not y[count:, row].any()
+            for found, end in zip(states, ends, strict=True):
+                np.testing.assert_allclose(
+                    found[:, row : row + 1].numpy(), end, rtol=near, atol=near
+                )
+
+
+def test_dropout_between_layers_in_training() -> None:
+    node, arrays = layer("lstm", 2, False, p=0.5)
+    module = import_symbol(json.loads(node.tojson()), {}, inputs=list(arrays)).double()
+    tensors = [torch.tensor(array) for array in arrays.values()]
+    assert torch.equal(module(*tensors), module(*tensors))
+    module.train()
+    assert not torch.equal(module(*tensors), module(*tensors))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lstm_state_clip_min": -1.0, "lstm_state_clip_max": 1.0}, "lstm_state_clip"),
+        ({"projection_size": 9}, "projection_size=9, expected at most state_size"),
+    ],
+)
+def test_what_the_cpu_cannot_do_is_refused(options: dict[str, Any], message: str) -> None:
+    node = S.RNN(data, parameters, state, cell, mode="lstm", state_size=H, num_layers=1, **options)
+    with pytest.raises(SymbolError, match=message):
+        import_symbol(json.loads(node.tojson()), {})
+
+
+def test_parameters_that_do_not_fit_are_refused() -> None:
+    node, arrays = layer("gru", 1, False)
+    module = import_symbol(json.loads(node.tojson()), {}, inputs=list(arrays)).double()
+    arrays["parameters"] = arrays["parameters"][:-1]
+    with pytest.raises((ValueError, RuntimeError)):
+        module(*(torch.tensor(array) for array in arrays.values()))
+
+
+def gluon_layers() -> dict[str, Any]:
+    rnn = mx.gluon.rnn
+    return {
+        "LSTM": rnn.LSTM(H, 2, bidirectional=True, layout="NTC", input_size=C),
+        "GRU": rnn.GRU(H, 2, layout="TNC", input_size=C),
+        "RNN": rnn.RNN(H, 1, "relu", input_size=C),
+    }
+
+
+def exported(net: Any, *inputs: Any) -> tuple[dict[str, Any], dict[str, np.ndarray], Any]:
+    """Graph, arrays and output of a net that MXNet exported."""
+    import tempfile
+    from pathlib import Path
+
+    from mxnet_files.reading.params_file import read_params
+
+    net.initialize(mx.init.Uniform(0.5))
+    net.hybridize()
+    y = net(*(mx.nd.array(x) for x in inputs))
+    with tempfile.TemporaryDirectory() as folder:
+        net.export(str(Path(folder) / "net"))
+        graph = json.loads((Path(folder) / "net-symbol.json").read_text())
+        return graph, read_params(Path(folder) / "net-0000.params"), y
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+def test_gluon_layers_begin_from_zeros_of_any_batch(name: str) -> None:
+    net = mx.gluon.nn.HybridSequential()
+    net.add(gluon_layers()[name])
+    x = np.random.default_rng(0).normal(size=(T, N, C)).astype(np.float32)
+    graph, arrays, y = exported(net, x)
+    assert any(node["attrs"].get("shape", "").count("0") for node in graph["nodes"]
+               if node["op"] == "_zeros")  # fmt: skip
+    module = import_symbol(graph, arrays)
+    found = module(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(found, y.asnumpy(), rtol=1e-5, atol=1e-6)
+    other = x[:, :2] if net[0]._layout == "TNC" else x[:2]
+    wanted = net(mx.nd.array(other)).asnumpy()
+    found = module(torch.from_numpy(other)).detach().numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+class Unrolled(mx.gluon.HybridBlock):
+    def __init__(self, cell: Any) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.cell = cell
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        outputs, _ = self.cell.unroll(T, x, layout="NTC", merge_outputs=True)
+        return outputs
+
+
+def cells() -> dict[str, Any]:
+    rnn = mx.gluon.rnn
+    stack = rnn.HybridSequentialRNNCell()
+    stack.add(rnn.LSTMCell(H, input_size=C))
+    stack.add(rnn.DropoutCell(0.3))
+    stack.add(rnn.ResidualCell(rnn.GRUCell(H, input_size=H)))
+    return {
+        "lstm": rnn.LSTMCell(H, input_size=C),
+        "gru": rnn.GRUCell(H, input_size=C),
+        "rnn": rnn.RNNCell(H, input_size=C),
+        "stack": stack,
+        "both": rnn.BidirectionalCell(rnn.LSTMCell(H, input_size=C), rnn.GRUCell(H, input_size=C)),
+    }
+
+
+@pytest.mark.parametrize("name", list(cells()))
+def test_unrolled_cells(name: str) -> None:
+    x = np.random.default_rng(0).normal(size=(N, T, C)).astype(np.float32)
+    graph, arrays, y = exported(Unrolled(cells()[name]), x)
+    module = import_symbol(graph, arrays)
+    found = module(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(found, y.asnumpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_cells_of_the_symbol_interface(fused: bool) -> None:
+    """mx.rnn, as the examples of MXNet 0.9 to 1.9 use it, with its own initial states."""
+    make = mx.rnn.FusedRNNCell if fused else mx.rnn.LSTMCell
+    unit = make(H, num_layers=2, mode="gru", prefix="a_") if fused else make(H, prefix="a_")
+    outputs, _ = unit.unroll(T, S.var("data"), layout="NTC", merge_outputs=True)
+    shapes, _, _ = outputs.infer_shape(data=(N, T, C))
+    given = dict(zip(outputs.list_arguments(), shapes, strict=True))
+    compare(outputs, {name: array * 0.5 for name, array in draw(given, 1).items()})
+
+
+def test_zeros_of_unknown_shape_are_refused_where_the_shape_counts() -> None:
+    zeros = S.zeros((0, 4))
+    whole = S.broadcast_add(S.sum(zeros, axis=0), data)
+    with pytest.raises(SymbolError, match=r"sum.*reads an array of shape \(0, 4\)"):
+        import_symbol(json.loads(whole.tojson()), {})
+    with pytest.raises(SymbolError, match=r"an output has the shape \(0, 4\)"):
+        import_symbol(json.loads(S.Group([zeros, data]).tojson()), {})
+    assert import_symbol(json.loads((data + zeros).tojson()), {})(torch.ones(3, 4)).shape == (3, 4)
+
+
+LENGTHS = np.array([2.0, 5.0, 1.0])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("rest", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("use", [False, True])
+def test_sequence_mask_and_last(axis: int, rest: tuple[int, ...], use: bool) -> None:
+    size = (T, N, *rest) if axis == 0 else (N, T, *rest)
+    arrays = draw({"data": size}, 1) | ({"length": LENGTHS} if use else {})
+    inputs = (data, S.BlockGrad(length)) if use else (data,)
+    options = {"use_sequence_length": use, "axis": axis}
+    compare(S.SequenceMask(*inputs, value=-1.5, **options) * 1, arrays)
+    compare(S.SequenceLast(*inputs, **options), arrays)
+
+
+@pytest.mark.parametrize("rest", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("use", [False, True])
+def test_sequence_reverse(rest: tuple[int, ...], use: bool) -> None:
+    arrays = draw({"data": (T, N, *rest)}, 1) | ({"length": LENGTHS} if use else {})
+    inputs = (data, S.BlockGrad(length)) if use else (data,)
+    compare(S.SequenceReverse(*inputs, use_sequence_length=use), arrays)
+
+
+@pytest.mark.parametrize("op", ["SequenceMask", "SequenceLast", "SequenceReverse"])
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "int64", "float16", "float32"])
+def test_sequences_of_other_dtypes(op: str, dtype: str) -> None:
+    x = np.arange(T * N * 2).reshape(T, N, 2).astype(dtype)
+    for kind in ("int32", "float32", "int64"):
+        node = getattr(S, op)(data, length, use_sequence_length=True)
+        lengths = LENGTHS.astype(kind)
+        call = getattr(mx.nd, op)
+        wanted = call(
+            mx.nd.array(x, dtype=dtype), mx.nd.array(lengths, dtype=kind), use_sequence_length=True
+        ).asnumpy()
+        module = import_symbol(json.loads(node.tojson()), {}, inputs=["data", "length"])
+        found = module(torch.from_numpy(x), torch.from_numpy(lengths)).numpy()
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found, wanted)
