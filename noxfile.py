@@ -1,12 +1,13 @@
 """The upgrade gate across real versions: `nox` takes every one, `nox -s table` merges them.
 
-`nox -s pythons` is the matrix of Python and numpy, with MXNet 1.9.1 and torch 2.13.0 throughout.
+`nox -s pythons` is the matrix of Python and numpy, with MXNet 1.9.1 and torch 2.13.0 throughout. An
+interpreter that is not on the path is skipped, and nox says so.
 
-Each session makes an environment of its own with one framework at one version, records a snapshot
-of it into `.nox/snapshots`, and throws the environment away: torch's wheels for x86-64 Linux but
-the newest are CUDA builds, which take 5 to 7 GB unpacked. `nox -s base` comes first: it records
-the versions that the project pins, which all others are compared with. 1.9.1 and 2.13.0 on numpy
-1.23.5 are in it.
+Each other session makes an environment of its own with one framework at one version, records a
+snapshot of it into `.nox/snapshots`, and throws the environment away: torch's wheels for x86-64
+Linux but the newest are CUDA builds, which take 5 to 7 GB unpacked. `nox -s base` comes first: it
+records the versions that the project pins, which all others are compared with. 1.9.1 and 2.13.0 on
+numpy 1.23.5 are in it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import nox
 
 SNAPSHOTS = Path(".nox") / "snapshots"
+COMBINATIONS = Path(".nox") / "combinations"  # of Python and numpy: a snapshot and a run of each
 OLDEST, NEWEST = "numpy==1.23.5", "numpy"
 # The first is what MXNet 1.9.1 was released for: all others are compared with it.
 PYTHONS = (
@@ -34,12 +36,11 @@ nox.options.sessions = ["base", "mxnet", "mxnet2", "torch", "torch_newest_numpy"
 nox.options.reuse_existing_virtualenvs = False
 
 
-def _snapshot(session: nox.Session, name: str, *options: str) -> None:
-    out = SNAPSHOTS / name
+def _snapshot(session: nox.Session, out: Path, *options: str) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     session.run(
         "python", "-W", "ignore", "-m", "parity_tests", "snapshot", str(out), *options,
-        *session.posargs, env={"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "2"},
+        env={"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "2"},
     )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def _thrown_away(session: nox.Session) -> None:
 def base(session: nox.Session) -> None:
     """What the project pins."""
     session.install("-e", ".[cpu,parity]")
-    _snapshot(session, "base")
+    _snapshot(session, SNAPSHOTS / "base", *session.posargs)
 
 
 @nox.session(python="3.11")
@@ -59,7 +60,7 @@ def base(session: nox.Session) -> None:
 def mxnet(session: nox.Session, version: str) -> None:
     """An older MXNet, alone. Newer numpy than 1.23.5 has none of the aliases that it reads."""
     session.install(f"mxnet=={version}", OLDEST, "safetensors>=0.4")
-    _snapshot(session, f"mxnet-{version}")
+    _snapshot(session, SNAPSHOTS / f"mxnet-{version}", *session.posargs)
     _thrown_away(session)
 
 
@@ -79,7 +80,7 @@ def mxnet2(session: nox.Session) -> None:
 def torch(session: nox.Session, version: str) -> None:
     """An older torch, alone."""
     session.install("--no-cache-dir", f"torch=={version}", OLDEST, "safetensors>=0.4")
-    _snapshot(session, f"torch-{version}")
+    _snapshot(session, SNAPSHOTS / f"torch-{version}", *session.posargs)
     _thrown_away(session)
 
 
@@ -87,7 +88,7 @@ def torch(session: nox.Session, version: str) -> None:
 def torch_newest_numpy(session: nox.Session) -> None:
     """The pinned torch beside the newest numpy, which MXNet does not let it have."""
     session.install("--no-cache-dir", "torch==2.13.0", NEWEST, "safetensors>=0.4")
-    _snapshot(session, "torch-2.13.0-numpy")
+    _snapshot(session, SNAPSHOTS / "torch-2.13.0-numpy", *session.posargs)
     _thrown_away(session)
 
 
@@ -117,21 +118,40 @@ def pythons(session: nox.Session, numpy: str) -> None:
     """Snapshot, bits of two epochs, then the default test suite, on a Python beside a numpy.
 
     pip refuses numpy 2 beside MXNet, whose metadata say numpy < 2: MXNet comes without them.
+    What follows `--` goes to pytest.
     """
-    name = f"python-{session.python}-numpy-{numpy}"
+    name = _combination(str(session.python), numpy)
     session.install("--no-deps", "mxnet==1.9.1", "-e", ".")
     session.install(f"numpy=={numpy}", *_requirements("cpu", "test"))
-    _snapshot(session, name)
-    run = SNAPSHOTS / f"{name}-run"
+    _snapshot(session, COMBINATIONS / name)
+    run = COMBINATIONS / f"{name}-run"
     shutil.rmtree(run, ignore_errors=True)
     session.run("python", "-m", "gluon_cnn.train", "--epochs", "2", "--out", str(run))
-    digest = hashlib.sha256((run / "best.params").read_bytes()).hexdigest()
-    base = SNAPSHOTS / "-".join(("python", PYTHONS[0][0], "numpy", PYTHONS[0][1]))
-    if base.exists() and base.name != name:
-        session.run("python", "-W", "ignore", "-m", "parity_tests", "compare", str(base),
-                    str(SNAPSHOTS / name), env={"PYTHONPATH": str(Path.cwd())})  # fmt: skip
-        wanted = (base.with_name(f"{base.name}-run") / "best.params").read_bytes()
-        if digest != hashlib.sha256(wanted).hexdigest():
-            session.error(f"{name}: best.params after two epochs are not those of {base.name}")
-    session.log(f"{name}: best.params {digest[:16]}")
+    _hold_against(session, _combination(*PYTHONS[0]), name)
     session.run("pytest", *session.posargs)
+
+
+def _combination(python: str, numpy: str) -> str:
+    return f"python-{python}-numpy-{numpy}"
+
+
+def _hold_against(session: nox.Session, base: str, name: str) -> None:
+    """Ends the session where one bit of the snapshot, or of the trained weights, is another."""
+    if name == base:
+        return
+    if not (COMBINATIONS / base).exists() or not (COMBINATIONS / f"{base}-run").exists():
+        session.error(f"there is no {COMBINATIONS / base} to compare with: take that session first")
+    said = session.run("python", "-W", "ignore", "-m", "parity_tests", "compare",
+                       str(COMBINATIONS / base), str(COMBINATIONS / name),
+                       env={"PYTHONPATH": str(Path.cwd())}, silent=True)  # fmt: skip
+    session.log(said)
+    if not re.search(r"^unchanged: ", str(said), re.MULTILINE):
+        session.error(f"{name} is not bit-equal to {base}")
+    wanted, found = (_digest(COMBINATIONS / f"{of}-run" / "best.params") for of in (base, name))
+    if wanted != found:
+        session.error(f"best.params after two epochs: {found} on {name}, {wanted} on {base}")
+    session.log(f"best.params after two epochs: {found}, as on {base}")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
