@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from gluon_cnn_parity.cli import Parser, run_command
 from mxnet_files.checking.check import CheckReport, check_files
+from mxnet_files.checking.oracle import SUBGRAPH_BACKEND
 from mxnet_files.errors import SymbolError, UsageError
 from mxnet_files.load import load_symbol
 from mxnet_files.save import example_inputs, save_onnx, save_program
@@ -131,6 +132,8 @@ def convert(options: argparse.Namespace) -> int:
         lines.append(sentence(report))
         if not report.ok:
             raise SymbolError("the import differs from MXNet: " + "; ".join(report.failures[:5]))
+        if not report.default_ok:
+            raise SymbolError(default_backend_differs(report))
     if options.out is not None:
         save(module, example_inputs(list(shapes.values())), options, summary, lines)
     if options.json:
@@ -149,13 +152,26 @@ def save(
 ) -> None:
     """Write the files asked for."""
     shape = save_program(module, inputs, options.out)
-    lines.append(f"{options.out}: torch.export program, input {shape}, read back and run")
+    told = "compared with MXNet" if "check" in summary else "not compared with MXNet (--check does)"
+    summary["compared_with"] = "MXNet" if "check" in summary else "the import alone"
+    lines.append(f"{options.out}: torch.export program, input {shape}, equal to the import, {told}")
     summary["program"] = str(options.out)
     if options.onnx:
         path = options.out.with_suffix(".onnx")
         verified = save_onnx(module, inputs, path) or "nothing (onnx, onnxruntime not installed)"
-        lines.append(f"{path}: ONNX opset 13, verified by {verified}")
+        lines.append(f"{path}: ONNX opset 13, verified by {verified} against the import, {told}")
         summary["onnx"] = str(path)
+
+
+def default_backend_differs(report: CheckReport) -> str:
+    """What to do about a graph that MXNet itself computes in two ways."""
+    off = f"is off by {report.default_error:.1e} of its largest output"
+    if report.default_error == float("inf"):
+        off = "cannot run the graph"
+    return (
+        f"the import equals MXNet's plain graph, and MXNet's own default backend (oneDNN) {off}: "
+        f"set {SUBGRAPH_BACKEND}=NONE, here and wherever MXNet runs this graph"
+    )
 
 
 def sentence(report: CheckReport) -> str:

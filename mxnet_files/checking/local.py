@@ -2,11 +2,15 @@
 
 Every node is judged alone: it is fed what MXNet computed for its inputs, so errors do not add up,
 and the bound is that of one rounded operation: 16·u·s, with u = 2⁻⁵³ (float64) and s the size of
-what was summed (`|W|∗|x| + |b|` for a convolution). What rounds nothing must be bit-equal.
+what was summed (`|W|∗|x| + |b|` for a convolution). A sum of n terms that MXNet adds one after the
+other, as pooling, reductions and normalisation do, has (16 + n)·u·s: each addition rounds, and
+where values repeat, all in the same direction. Convolutions and products add in blocks and need no
+more than 16. What rounds nothing must be bit-equal.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from mxnet_files.functions import mx_index, mx_math, mx_nn, mx_sequence, mx_shape
+from mxnet_files.functions import mx_index, mx_math, mx_nn, mx_resize, mx_sequence, mx_shape
 from mxnet_files.layers import RNN, BatchNorm, Dropout
 
 __all__ = ["BOUND", "FLOAT32_INSIDE", "NodeError", "Walker", "local_errors"]
@@ -26,7 +30,10 @@ BOUND = 16.0  # units of u·s, u that of the arrays' dtype
 UNITS = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
 
 # MXNet computes these in float32 inside, whatever the dtype of the arrays
-FLOAT32_INSIDE = {"LeakyReLU", "degrees", "radians", "erfinv", "gamma", "gammaln"}
+FLOAT32_INSIDE = {
+    *("LeakyReLU", "degrees", "radians", "erfinv", "gamma", "gammaln"),
+    "_contrib_BilinearResize2D",
+}
 
 ROUNDS_NOTHING: set[Any] = {
     *(torch.relu, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, torch.clamp),
@@ -39,6 +46,8 @@ ROUNDS_NOTHING: set[Any] = {
     *(mx_math.maximum, mx_math.minimum, mx_math.reduce_max, mx_math.reduce_min),
     *(mx_math.argmax, mx_math.argmin, mx_nn.embedding, F.pad),
 }
+# Of these, what gives values of the same places, perhaps others: s stays where it is
+VALUES_PASS = (torch.relu, torch.clamp, torch.abs, torch.neg, torch.detach)
 # s is the same operation on absolute values
 LINEAR: dict[Any, Callable[..., Any]] = {
     **{conv: conv for conv in (torch.conv1d, torch.conv2d, torch.conv3d)},
@@ -52,6 +61,47 @@ LINEAR: dict[Any, Callable[..., Any]] = {
 }
 
 
+def _per_output(*args: Any) -> int:
+    """Terms of a reduction: elements in over elements out."""
+    return args[0].numel() // max(1, args[-1].numel())
+
+
+def _window(x: Tensor, kernel: Sequence[int], *_: Any) -> int:
+    return math.prod(kernel)
+
+
+def _kernel_of(x: Tensor, kind: str, kernel: Sequence[int], *_: Any) -> int:
+    return math.prod(kernel)
+
+
+RESIZES = tuple(getattr(mx_resize, name) for name in mx_resize.__all__)
+
+
+def _features(x: Tensor, *_: Any) -> int:
+    return x[0].numel()
+
+
+# Terms of the sums that are added one by one, from the arguments and the result
+LENGTHS: dict[Any, Callable[..., int]] = {
+    **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), _window),
+    **dict.fromkeys((mx_nn.pool, mx_nn.pool_1d, mx_nn.pool_v1), _kernel_of),
+    # windows of an adaptive pooling may overlap: a pixel more on each side
+    F.adaptive_avg_pool2d: lambda x, size, y: math.prod(
+        -(-x.size(i) // y.size(i)) + 1 for i in (-2, -1)
+    ),
+    **dict.fromkeys((mx_math.reduce_mean, mx_math.reduce_sum, mx_math.reduce_nansum), _per_output),
+    **dict.fromkeys((mx_math.reduce_prod, mx_math.reduce_nanprod, mx_math.norm), _per_output),
+    mx_nn.global_pool: _per_output,
+    **dict.fromkeys((torch.softmax, torch.log_softmax), lambda x, axis, *_: x.size(axis)),
+    mx_math.softmax_length: lambda x, length, axis, *_: x.size(axis),
+    **dict.fromkeys((mx_nn.layer_norm, mx_nn.layer_norm_statistics, mx_nn.group_norm), _features),
+    **dict.fromkeys((mx_nn.l2_normalize, torch.instance_norm), _features),
+    F.local_response_norm: lambda x, size, *_: size,
+    # a coordinate that float32 rounds, times the difference of two neighbours
+    **dict.fromkeys(RESIZES, lambda x, *_: x.size(-2) + x.size(-1)),
+}
+
+
 @dataclass(frozen=True)
 class NodeError:
     """The worst element of one node's output, in units of u·s (0: bit-equal)."""
@@ -60,18 +110,31 @@ class NodeError:
     op: str
     units: float
     exact: bool  # the operation rounds nothing
+    bound: float = BOUND
+    differs: str = ""  # another shape or dtype than MXNet's, in words
 
     @property
     def ok(self) -> bool:
-        return self.units == 0 if self.exact else self.units <= BOUND
+        if self.differs:
+            return False
+        return self.units == 0 if self.exact else self.units <= self.bound
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in words."""
+        said = self.differs or f"is {self.units:.3g} units from MXNet"
+        return f"{self.op} {self.name} {said}"
 
 
 def local_errors(
     module: fx.GraphModule,
     inputs: Sequence[np.ndarray],
-    expected: Mapping[tuple[str, int], np.ndarray],
+    expected: Mapping[tuple[int, int], np.ndarray],
 ) -> list[NodeError]:
-    """Errors of every node that `expected` (MXNet's outputs) holds, in the dtype of the module."""
+    """Errors of every node that `expected` holds, in the dtype of the module.
+
+    `expected` has MXNet's outputs by the node's number in the file and the output's.
+    """
     walker = _Judge(module, expected)
     with torch.no_grad():
         walker.run(*(torch.from_numpy(x) for x in inputs))
@@ -83,7 +146,9 @@ class Walker(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.sizes: dict[fx.Node, Tensor] = {}  # s of a linear step within one of MXNet's nodes
+        # of the steps within one of MXNet's nodes: s where something is rounded, and its terms
+        self.sizes: dict[fx.Node, Any] = {}
+        self.lengths: dict[fx.Node, int] = {}
 
     def seen(self, n: fx.Node, result: Any) -> Any:
         """What to pass on in the place of `result`; None for a node that is not looked at."""
@@ -91,23 +156,30 @@ class Walker(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.meta.get("mxnet", ("null", "", 0))[0] != "null":
+        if "mxnet" not in n.meta and n.op.startswith("call_"):
+            size = self.size(n, result)
+            if size is not None:
+                self.sizes[n] = size
+            self.lengths[n] = self.length(n, result)
+        elif n.meta.get("mxnet", ("null", "", 0))[0] != "null":
             passed = self.seen(n, result)
             if passed is not None:
                 return passed
-        if n.op == "call_function" and n.target in LINEAR:
-            self.sizes[n] = LINEAR[n.target](*self.absolute(n))
         return result
 
     def absolute(self, n: fx.Node) -> tuple[Any, ...]:
         """The arguments with the absolute values of arrays and numbers."""
-        arguments = [
+        return tuple(
+            abs(value) if isinstance(value, (Tensor, float)) else value
+            for value in self.sized_arguments(n)
+        )
+
+    def sized_arguments(self, n: fx.Node) -> list[Any]:
+        """The arguments with the sizes of steps of the same node in the place of their values."""
+        return [
             self.sizes[arg] if isinstance(arg, fx.Node) and arg in self.sizes else value
             for arg, value in zip(n.args, self.fetch_args_kwargs_from_env(n)[0], strict=True)
         ]
-        return tuple(
-            abs(value) if isinstance(value, (Tensor, float)) else value for value in arguments
-        )
 
     def scale(self, n: fx.Node, y: Tensor) -> Tensor | None:
         """s in the dtype of y, which the operation gives; None where nothing is rounded."""
@@ -124,16 +196,24 @@ class Walker(fx.Interpreter):
             layer = self.fetch_attr(str(source.target))
         return n.meta["mxnet"][0] in FLOAT32_INSIDE or (isinstance(layer, RNN) and layer.relu)
 
-    def size(self, n: fx.Node, y: Tensor) -> Tensor | None:
+    def length(self, n: fx.Node, y: Any) -> int:
+        """Of how many terms, added one by one, an output is the sum."""
+        target: Any = n.target
+        args, _ = self.fetch_args_kwargs_from_env(n)
+        own = LENGTHS[target](*args, y) if target in LENGTHS else 1
+        steps = [self.lengths.get(arg, 1) for arg in n.args if isinstance(arg, fx.Node)]
+        if target in (operator.add, operator.sub):
+            return sum(steps)
+        return own * max(steps, default=1)
+
+    def size(self, n: fx.Node, y: Any) -> Any:
         """s, also where MXNet computes in float32 whatever it is given."""
         target: Any = self.fetch_attr(str(n.target)) if n.op == "call_module" else n.target
         args, _ = self.fetch_args_kwargs_from_env(n)
-        if target is operator.getitem and isinstance(n.args[0], fx.Node):  # of several outputs
-            whole = n.args[0]
-            exact = whole.op == "call_function" and whole.target in ROUNDS_NOTHING
-            return None if exact else y.abs() + y.abs().max()
         if target in ROUNDS_NOTHING or isinstance(target, (nn.Dropout, Dropout)):
-            return None
+            return self.moved(n, target, y)
+        if isinstance(y, (tuple, list)):
+            return [part.abs() + part.abs().max() for part in y]
         if target in LINEAR:
             return LINEAR[target](*self.absolute(n))
         if target in (mx_nn.pool, mx_nn.pool_1d, mx_nn.global_pool):
@@ -148,16 +228,28 @@ class Walker(fx.Interpreter):
             return y.abs() * (1 + (x - x.amax(axis, keepdim=True)).abs())
         if target is torch.log_softmax:
             return y.abs() + args[0].abs()
+        if target in RESIZES:
+            return y.abs() + args[0].abs().max()
         if target in (operator.mul, operator.truediv, torch.sigmoid, torch.tanh, F.softplus):
             return y.abs()
-        return y.abs() + y.abs().max()  # no closer analysis: the size of the largest output
+        # no closer analysis: the size of the largest output
+        return y.abs() + y.abs().max() if y.numel() else y
+
+    def moved(self, n: fx.Node, target: Any, y: Any) -> Any:
+        """s of what rounds nothing itself: that of a step before it in the same node, moved too."""
+        if not any(isinstance(arg, fx.Node) and arg in self.sizes for arg in n.args):
+            return None
+        if target in VALUES_PASS or isinstance(target, nn.Module):
+            return self.sizes[n.args[0]]  # type: ignore[index]
+        first, *rest = self.sized_arguments(n)
+        return getattr(first, target)(*rest) if n.op == "call_method" else target(first, *rest)
 
 
 class _Judge(Walker):
     """Feeds every node with what MXNet computed, and measures what it makes of that."""
 
     def __init__(
-        self, module: fx.GraphModule, expected: Mapping[tuple[str, int], np.ndarray]
+        self, module: fx.GraphModule, expected: Mapping[tuple[int, int], np.ndarray]
     ) -> None:
         super().__init__(module)
         self.expected = expected
@@ -165,26 +257,37 @@ class _Judge(Walker):
 
     def seen(self, n: fx.Node, result: Any) -> Any:
         op, name, index = n.meta["mxnet"]
-        if (name, index) not in self.expected:
+        entry = (n.meta["mxnet_number"], index)
+        if entry not in self.expected:
             return None
-        wanted = torch.from_numpy(self.expected[name, index])
-        if wanted.shape != result.shape:
-            self.errors.append(NodeError(name, op, float("inf"), exact=False))
-            return wanted
-        scale = self.scale(n, wanted)
-        self.errors.append(NodeError(name, op, units(result, wanted, scale), scale is None))
+        wanted = torch.from_numpy(self.expected[entry])
+        for what in ("shape", "dtype"):
+            ours, theirs = (_shown(getattr(value, what)) for value in (result, wanted))
+            if ours != theirs:
+                said = f"has {what} {ours}, MXNet's is {theirs}"
+                self.errors.append(NodeError(name, op, math.inf, exact=False, differs=said))
+                return wanted
+        scale = self.scale(n, wanted) if wanted.is_floating_point() else None
+        bound = BOUND + (0 if (length := self.length(n, wanted)) == 1 else length)
+        error = units(result, wanted, scale)
+        self.errors.append(NodeError(name, op, error, scale is None, bound))
         return wanted
 
 
+def _shown(value: Any) -> str:
+    return str(tuple(value)) if isinstance(value, torch.Size) else str(value).split(".")[-1]
+
+
 def units(a: Tensor, b: Tensor, scale: Tensor | None) -> float:
-    """max |a − b| / (u·s); without a scale 0 or infinity."""
+    """max |a − b| / (u·s); without a scale 0 or infinity. NaN agrees with NaN alone."""
+    both = a.isnan() & b.isnan() if a.is_floating_point() else torch.zeros_like(a, dtype=torch.bool)
     if scale is None:
-        return 0.0 if torch.equal(a, b) else float("inf")
+        return 0.0 if bool(((a == b) | both).all()) else math.inf
     if a.numel() == 0:
         return 0.0
     ratio = (a - b).abs() / (UNITS.get(b.dtype, UNITS[torch.float64]) * scale)
-    ratio = torch.where(a == b, torch.zeros_like(ratio), ratio)
-    return float(torch.nan_to_num(ratio, nan=float("inf")).max())
+    ratio = torch.where((a == b) | both, torch.zeros_like(ratio), ratio)
+    return float(torch.nan_to_num(ratio, nan=math.inf).max())
 
 
 def _batch_norm_scale(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from mxnet_files.errors import SymbolError
 
-__all__ = ["Oracle", "import_mxnet"]
+__all__ = ["SUBGRAPH_BACKEND", "Oracle", "import_mxnet", "unfused"]
+
+SUBGRAPH_BACKEND = "MXNET_SUBGRAPH_BACKEND"
 
 
 def import_mxnet() -> Any:
@@ -28,11 +33,31 @@ def import_mxnet() -> Any:
     return mxnet
 
 
+@contextmanager
+def unfused() -> Iterator[None]:
+    """While open, graphs that are bound keep their operators.
+
+    MXNet 1.9.1 fuses a convolution with the BatchNorm after it even where something else uses the
+    convolution, too: the result is wrong, or it fails to bind, taking the running statistics for
+    arguments.
+    """
+    kept = os.environ.get(SUBGRAPH_BACKEND)
+    os.environ[SUBGRAPH_BACKEND] = "NONE"
+    try:
+        yield
+    finally:
+        if kept is None:
+            del os.environ[SUBGRAPH_BACKEND]
+        else:
+            os.environ[SUBGRAPH_BACKEND] = kept
+
+
 class Oracle:
     """A symbol bound in MXNet on the CPU, every array in one dtype.
 
     text: the JSON; arrays: parameters by bare name; inputs: the other variables; internals: every
-    node is an output; backward: `gradients` can be asked for.
+    node is an output; backward: `gradients` can be asked for; fuse: leave the choice of backend to
+    the environment, as a user's own program does; the graph's operators run one by one without.
     """
 
     def __init__(
@@ -44,22 +69,26 @@ class Oracle:
         *,
         internals: bool = False,
         backward: bool = False,
+        fuse: bool = False,
     ) -> None:
         mxnet = import_mxnet()
         self.mx: Any = mxnet
-        symbol = mxnet.sym.load_json(in_dtype(text, dtype))
+        document = in_dtype(text, dtype)
+        self._numbers = name_apart(document) if internals else {}
+        symbol = mxnet.sym.load_json(json.dumps(document))
         self.symbol = symbol.get_internals() if internals else symbol
         given = {**arrays, **inputs}
         self._args = {name: self._array(given[name], dtype) for name in symbol.list_arguments()}
         aux = {name: self._array(given[name], dtype) for name in symbol.list_auxiliary_states()}
         self._grads = {name: mxnet.nd.zeros_like(array) for name, array in self._args.items()}
-        self._executor = self.symbol.bind(
-            mxnet.cpu(),
-            self._args,
-            args_grad=self._grads if backward else None,
-            grad_req="write" if backward else "null",
-            aux_states=aux,
-        )
+        with nullcontext() if fuse else unfused():
+            self._executor = self.symbol.bind(
+                mxnet.cpu(),
+                self._args,
+                args_grad=self._grads if backward else None,
+                grad_req="write" if backward else "null",
+                aux_states=aux,
+            )
 
     def _array(self, array: np.ndarray, dtype: str) -> Any:
         kind = dtype if np.issubdtype(array.dtype, np.floating) else array.dtype
@@ -80,19 +109,44 @@ class Oracle:
         """The auxiliary states as they are now."""
         return {name: array.asnumpy() for name, array in self._executor.aux_dict.items()}
 
-    def by_node(self) -> dict[tuple[str, int], np.ndarray]:
-        """Outputs of an `internals` oracle, by node name and output number."""
+    def by_node(self) -> dict[tuple[int, int], np.ndarray]:
+        """Outputs of an `internals` oracle, by the node's number in the file and the output's."""
         document = json.loads(self.symbol.tojson())
         names = [(document["nodes"][head[0]]["name"], head[1]) for head in document["heads"]]
-        return dict(zip(names, self.forward(), strict=True))
+        return {
+            (self._numbers[name], output): value
+            for (name, output), value in zip(names, self.forward(), strict=True)
+            if name in self._numbers
+        }
 
 
 OWN = "float32"  # what an array made by the file is, unless it says otherwise
 MADE_IN = {"Embedding", "_zeros", "_ones", "_full", "_arange", "_linspace", "_eye"}
 
 
-def in_dtype(text: str, dtype: str) -> str:
-    """The symbol without notes that pin a dtype, and the float32 arrays it makes in `dtype`."""
+def name_apart(document: Any) -> dict[str, int]:
+    """Give operator nodes names of their own, where a name repeats; each one's number by name.
+
+    A block that is called twice has its name on two nodes, and MXNet keeps them apart by name only.
+    """
+    nodes = document["nodes"]
+    counts = Counter(node["name"] for node in nodes)
+    numbers: dict[str, int] = {}
+    for number, node in enumerate(nodes):
+        if node["op"] == "null":
+            continue
+        name = node["name"]
+        if counts[name] > 1:
+            node["name"] = f"{name}~{number}"
+            while counts[node["name"]]:
+                node["name"] += "~"
+            counts[node["name"]] += 1
+        numbers[node["name"]] = number
+    return numbers
+
+
+def in_dtype(text: str, dtype: str) -> Any:
+    """The parsed symbol without notes that pin a dtype; the float32 arrays it makes in `dtype`."""
     document = json.loads(text)
     for node in document["nodes"]:
         for key in ("attrs", "attr", "param"):
@@ -100,4 +154,4 @@ def in_dtype(text: str, dtype: str) -> str:
             attributes.pop("__dtype__", None)
             if node["op"] in MADE_IN and key != "attr" and attributes.get("dtype", OWN) == OWN:
                 attributes["dtype"] = dtype
-    return json.dumps(document)
+    return document

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from mxnet_files import load_symbol
 from mxnet_files.__main__ import main
+from mxnet_files.checking.local import Walker, units
 from mxnet_files.reading.params_file import write_params
 
 S = mx.sym
@@ -59,7 +61,8 @@ def test_program_and_onnx(
     printed = capsys.readouterr().out
     assert "input batch×3×10×8" in printed
     assert "6 of 6 nodes compared" in printed
-    assert "verified by onnx.checker and ONNX Runtime" in printed
+    assert "equal to the import, compared with MXNet\n" in printed
+    assert "verified by onnx.checker and ONNX Runtime against the import, compared w" in printed
     from mxnet_files import load_symbol
 
     module = load_symbol(*files)
@@ -129,6 +132,16 @@ def test_a_graph_that_fixes_its_batch(tmp_path: Path, capsys: pytest.CaptureFixt
     out = tmp_path / "x.pt2"
     assert main([*files, "--out", str(out), "--onnx", "--input-shape", "1,2,3"]) == 0
     assert "input 1×2×3" in capsys.readouterr().out
+
+
+def test_what_was_written_says_against_what_it_was_verified(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*files, "--out", str(tmp_path / "x.pt2"), "--onnx", *SHAPE]
+    assert main(argv) == 0
+    assert capsys.readouterr().out.count("the import, not compared with MXNet (--check") == 2
+    assert main([*argv, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["compared_with"] == "the import alone"
 
 
 def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,6 +257,128 @@ def test_check_allows_for_float32_inside_mxnet(
     files = write(tmp_path, S.LeakyReLU(S.var("data"), slope=0.1), data=(2, 5))
     assert main([*files, "--check", "--input-shape", "2,5"]) == 0
     assert "1 of 1 nodes compared in float64" in capsys.readouterr().out
+
+
+def test_a_block_that_is_called_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its nodes share a name; each is compared with its own."""
+    from mxnet.gluon import nn
+
+    class Twice(nn.HybridBlock):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Activation("relu")
+            self.c = nn.Conv2D(3, 3, padding=1)
+
+        def hybrid_forward(self, F: Any, x: Any) -> Any:
+            return self.a(self.c(self.a(x)))
+
+    net = Twice()
+    net.initialize()
+    net.hybridize()
+    net(mx.nd.ones((1, 3, 6, 6)))
+    net.export(str(tmp_path / "x"))
+    argv = [str(tmp_path / "x-symbol.json"), str(tmp_path / "x-0000.params")]
+    document = json.loads(Path(argv[0]).read_text())
+    names = [node["name"] for node in document["nodes"]]
+    assert len(set(names)) < len(names)
+    assert main(["check", *argv, "--input-shape", "1,3,6,6"]) == 0
+    assert "3 of 3 nodes compared" in capsys.readouterr().out
+    # an operator that is called like a variable, too, and like a name made up for another
+    for node in document["nodes"]:
+        if node["op"] != "null":
+            node["name"] = "data"
+    Path(argv[0]).write_text(json.dumps(document))
+    assert main(["check", *argv, "--input-shape", "1,3,6,6"]) == 0
+    assert "3 of 3 nodes compared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", ["shape", "dtype"])
+def test_a_node_of_another_shape_or_dtype_differs(
+    broken: str,
+    files: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from dataclasses import replace
+
+    from mxnet_files.registry import OPERATORS
+
+    genuine = OPERATORS["SoftmaxOutput"]
+
+    def build(w: Any, a: Any, x: Any, label: Any) -> Any:
+        y = genuine.build(w, a, x, label)
+        return w.method("float", y) if broken == "dtype" else w.call(torch.unsqueeze, y, 1)
+
+    monkeypatch.setitem(OPERATORS, "SoftmaxOutput", replace(genuine, build=build))
+    assert main(["check", *files, *SHAPE]) == 1
+    said = {
+        "shape": "SoftmaxOutput softmax has shape (1, 1, 3), MXNet's is (1, 3)",
+        "dtype": "SoftmaxOutput softmax has dtype float32, MXNet's is float64",
+    }
+    error = capsys.readouterr().err
+    assert f"error: the import differs from MXNet: {said[broken]}" in error
+    assert error.count("\n") == 1
+
+
+def test_bounds_grow_with_the_length_of_a_sum(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MXNet adds 12544 equal pixels one after the other; one of them too few is still seen."""
+    symbol = S.contrib.AdaptiveAvgPooling2D(S.var("data") * 0 + 0.1, output_size=1)
+    files = write(tmp_path, symbol * S.var("k"), data=(1, 2, 112, 112), k=(1, 2, 1, 1))
+    argv = ["check", *files, "--input-shape", "data=1,2,112,112", "--input-shape", "k=1,2,1,1"]
+    assert main(argv) == 0
+    worst = float(capsys.readouterr().out.split("worst ")[1].split()[0])
+    assert worst > 16
+    module = load_symbol(*files)
+    y, x = torch.full((1, 2, 1, 1), 0.1).double(), torch.full((1, 2, 112, 112), 0.1).double()
+    walker = Walker(module)
+    walker.env = dict.fromkeys(module.graph.nodes, x)
+    (node,) = [n for n in module.graph.nodes if n.target is torch.nn.functional.adaptive_avg_pool2d]
+    terms = walker.length(node, y)
+    assert 112**2 <= terms <= 113**2
+    assert units(y * (1 - 1 / 112**2), y, y) > 16 + terms
+
+
+@pytest.mark.parametrize("first", ["norm", "conv"])
+def test_a_backend_of_mxnet_that_is_wrong_is_named(
+    first: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """oneDNN joins BatchNorm to the convolution before it, although the sum wants that alone."""
+    monkeypatch.delenv("MXNET_SUBGRAPH_BACKEND", raising=False)
+    conv = S.Convolution(S.var("data"), num_filter=4, kernel=(3, 3), pad=(1, 1), name="conv")
+    norm = S.BatchNorm(conv, fix_gamma=False, name="bn")
+    files = write(tmp_path, norm + conv if first == "norm" else conv + norm, data=(1, 3, 6, 6))
+    argv = ["check", *files, "--input-shape", "1,3,6,6"]
+    assert main(argv) == 1
+    error = capsys.readouterr().err
+    assert "error: the import equals MXNet's plain graph, and MXNet's own default" in error
+    assert ("is off by" if first == "norm" else "cannot run the graph") in error
+    assert "set MXNET_SUBGRAPH_BACKEND=NONE" in error
+    monkeypatch.setenv("MXNET_SUBGRAPH_BACKEND", "NONE")
+    assert main(argv) == 0
+    assert "3 of 3 nodes compared" in capsys.readouterr().out
+
+
+STEPS = {  # nodes that are several operations of torch, the last of which moves elements about
+    "GroupNorm": lambda x, g: S.GroupNorm(x, g, g, num_groups=2),
+    "softmax to a dtype": lambda x, g: S.softmax(x, dtype="float64"),
+    "channels last": lambda x, g: S.Pooling(
+        x, kernel=(2, 2), pool_type="avg", layout="NHWC", count_include_pad=False
+    ),
+    "bilinear": lambda x, g: S.contrib.BilinearResize2D(x, height=17, width=11),
+    "sum of several": lambda x, g: S.add_n(x, x * 3, x * 7, x),
+    "split after a sum": lambda x, g: S.split(x + x * 3, num_outputs=2)[0],
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_nodes_of_several_steps_are_not_alarmed_at(name: str, tmp_path: Path) -> None:
+    files = write(tmp_path, STEPS[name](S.var("data"), S.var("g")), data=(2, 4, 6, 8))
+    assert main(["check", *files, "--input-shape", "2,4,6,8"]) == 0
 
 
 def test_check_without_mxnet(

@@ -31,7 +31,7 @@ from gluon_cnn.export import write_symbol
 from gluon_cnn.exporting.onnx_file import require_onnx, write_onnx
 from mxnet_files import load_symbol
 from mxnet_files.checking.local import Walker
-from mxnet_files.checking.oracle import Oracle
+from mxnet_files.checking.oracle import Oracle, unfused
 from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.runs import Arrays
@@ -134,27 +134,7 @@ def bound(
     graph: Graph, arrays: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray], dtype: str
 ) -> list[np.ndarray]:
     """A graph's outputs by MXNet, operator by operator: oneDNN may not fuse."""
-    with unfused():
-        return Oracle(json.dumps(graph.document), arrays, inputs, dtype).forward()
-
-
-@contextmanager
-def unfused() -> Iterator[None]:
-    """While open, graphs that are bound keep their operators.
-
-    MXNet 1.9.1 fuses a convolution with the BatchNorm after it even where both are outputs, and
-    then fails to bind: it takes the running statistics for arguments.
-    """
-    name = "MXNET_SUBGRAPH_BACKEND"
-    kept = os.environ.get(name)
-    os.environ[name] = "NONE"
-    try:
-        yield
-    finally:
-        if kept is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = kept
+    return Oracle(json.dumps(graph.document), arrays, inputs, dtype).forward()
 
 
 @contextmanager
