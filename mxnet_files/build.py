@@ -27,8 +27,6 @@ SHOWN = 12  # names listed in one error
 STRUCTURAL = (*PARAMETER_SLOTS, "running_mean", "running_var")  # of a block without children
 
 # Operators whose result has as many axes as their first input; keeps generated code short.
-MAKES_INTEGERS = ("shape_array", "size_array")
-MAKES_DTYPE = ("Cast", "one_hot", "_zeros", "_ones", "_full")
 # What an array may meet whose sizes MXNet infers (states that begin as zeros of shape (0, H)).
 SAME_SIZE = ("elemwise_add", "elemwise_sub", "elemwise_mul", "elemwise_div")
 EACH_ELEMENT = ("Activation", "LeakyReLU", "sigmoid", "tanh", "relu", "Cast", "Dropout")
@@ -207,8 +205,8 @@ class Builder:
             self.variables[name] = node
             tensor = to_tensor(name, self.values[name])
             self.wiring.values[node.name] = tensor
-            if not tensor.is_floating_point():
-                self.wiring.whole.add(node)
+            if tensor.is_floating_point():
+                self.wiring.floating.add(node)
         return self.variables[name]
 
     def fetch(self, source: Entry | str, where: str) -> fx.Node:
@@ -225,13 +223,16 @@ class Builder:
     def add(self, step: Step) -> None:
         """Build one node."""
         wiring = self.wiring
-        wiring.begin(step.node.name, step.node.where)
+        wiring.begin(step.node.name, step.node.where, step.operator.name)
         arguments = [self.fetch(source, step.node.where) for source in step.inputs]
+        dtypes = step.operator.dtypes
+        entered = dtypes.enter(wiring, arguments)
         with refusals(step.node.where):
-            built = step.operator.build(wiring, step.attributes, *arguments)
+            built = step.operator.build(wiring, step.attributes, *entered)
         if unread := step.attributes.unread(step.operator.attributes):
             raise wiring.refuse(f"{', '.join(unread)} is not supported: it would be left out")
-        outputs = built if isinstance(built, tuple) else (built,)
+        built = built if isinstance(built, tuple) else (built,)
+        outputs = tuple(dtypes.leave(wiring, arguments, output) for output in built)
         self.infer_size(step, arguments, outputs)
         for index, output in enumerate(outputs):
             self.results[Entry(step.number, index)] = output
@@ -241,10 +242,8 @@ class Builder:
         name = step.operator.name
         if name in KEEPS_AXES and arguments[0] in wiring.flat:
             wiring.flat.add(outputs[0])
-        cast = str(getattr(step.attributes, "dtype", "")) if name in MAKES_DTYPE else ""
-        inherits = name not in MAKES_DTYPE and arguments and wiring.whole.issuperset(arguments)
-        if name in MAKES_INTEGERS or "int" in cast or inherits:
-            wiring.whole.update(outputs)
+        if dtypes.gives_floats(wiring, step.attributes, arguments):
+            wiring.floating.update(outputs)
 
     def infer_size(
         self, step: Step, arguments: Sequence[fx.Node], outputs: Sequence[fx.Node]

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import fx, nn
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.attributes import Attribute
 from mxnet_files.reading.names import PathNames, local_name
@@ -30,8 +31,9 @@ class Operator:
     """One operator of MXNet.
 
     `inputs` gives the input names for given attributes (None: any number of them), `outputs` the
-    number of outputs a later node may name; `build(wiring, attributes, *inputs)` adds fx nodes and
-    returns the one that is the result, or one for each output.
+    number of outputs a later node may name, `dtypes` the rule for their dtype;
+    `build(wiring, attributes, *inputs)` adds fx nodes and returns the one that is the result, or
+    one for each output.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Operator:
     attributes: Mapping[str, Attribute]
     inputs: InputNames
     outputs: Callable[[SimpleNamespace], int]
+    dtypes: Dtypes = Dtypes.UNKNOWN
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -50,6 +53,7 @@ def register(
     inputs: str | InputNames | None,
     attributes: Mapping[str, Attribute] | None = None,
     outputs: int | Callable[[SimpleNamespace], int] = 1,
+    dtypes: Dtypes = Dtypes.UNKNOWN,
 ) -> None:
     """Enter an operator under its names, separated by spaces; the first is MXNet's main one.
 
@@ -59,7 +63,7 @@ def register(
     fixed = tuple(inputs.split()) if isinstance(inputs, str) else None
     named: InputNames = inputs if callable(inputs) else (lambda a: fixed)
     counted = outputs if callable(outputs) else (lambda a: outputs)
-    operator = Operator(main, build, attributes or {}, named, counted)
+    operator = Operator(main, build, attributes or {}, named, counted, dtypes)
     for name in every:
         if name in OPERATORS:
             raise ValueError(f"operator {name} is registered twice")
@@ -75,25 +79,31 @@ class Wiring:
         self.paths = PathNames()
         self.values: dict[str, torch.Tensor] = {}  # by fx node name, for parameters only
         self.flat: set[fx.Node] = set()  # results known to have two axes: no need to flatten them
-        self.whole: set[fx.Node] = set()  # results known to be integers
         self.unsized: dict[fx.Node, tuple[int, ...]] = {}  # by shape, 0 for what MXNet infers
+        self.floating: set[fx.Node] = set()  # results known to be floating point
         self.constants = 0  # elements of arrays that the file describes without storing them
         self.where = ""  # the node being built, for errors
+        self.operator = ""  # and its operator's main name
+        self.step = ""  # the part that unnamed calls are, where the result itself comes later
         self._name = ""
 
-    def begin(self, name: str, where: str) -> None:
+    def begin(self, name: str, where: str, operator: str) -> None:
         """Start on the node called `name`."""
-        self._name, self.where = local_name(name), where
+        self._name, self.where, self.operator = local_name(name), where, operator
 
     def call(self, function: Callable[..., Any], *arguments: Any, part: str = "") -> fx.Node:
         """A function call. `part` marks a step on the way to the node's own result."""
-        name = f"{self._name}_{part}" if part else self._name
+        name = self._part(part)
         return self.graph.create_node("call_function", function, arguments, {}, name=name)
 
     def method(self, method: str, *arguments: Any, part: str = "") -> fx.Node:
         """A method call on the first argument."""
-        name = f"{self._name}_{part}" if part else self._name
+        name = self._part(part)
         return self.graph.create_node("call_method", method, arguments, {}, name=name)
+
+    def _part(self, part: str) -> str:
+        step = part or self.step
+        return f"{self._name}_{step}" if step else self._name
 
     def layer(self, module: nn.Module, *arguments: fx.Node | None) -> fx.Node:
         """A call of a sub-module, kept under the node's name."""

@@ -21,7 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from mxnet_files.functions import mx_index, mx_math, mx_nn, mx_resize, mx_sequence, mx_shape
+from mxnet_files.functions import (
+    mx_dtype,
+    mx_index,
+    mx_math,
+    mx_nn,
+    mx_resize,
+    mx_sequence,
+    mx_shape,
+)
 from mxnet_files.layers import RNN, BatchNorm, Dropout
 
 __all__ = ["BOUND", "FLOAT32_INSIDE", "NodeError", "Walker", "local_errors"]
@@ -44,10 +52,12 @@ ROUNDS_NOTHING: set[Any] = {
     *(getattr(mx_sequence, name) for name in mx_sequence.__all__),
     *(getattr(mx_index, name) for name in mx_index.__all__ if name != "arange_like"),
     *(mx_math.maximum, mx_math.minimum, mx_math.reduce_max, mx_math.reduce_min),
-    *(mx_math.argmax, mx_math.argmin, mx_nn.embedding, F.pad),
+    *(mx_math.argmax, mx_math.argmin, mx_math.clip, mx_nn.embedding, F.pad),
+    *(torch.clamp_min, torch.clamp_max, mx_dtype.cast, mx_dtype.promote),
 }
 # Of these, what gives values of the same places, perhaps others: s stays where it is
 VALUES_PASS = (torch.relu, torch.clamp, torch.abs, torch.neg, torch.detach)
+QUOTIENTS = (operator.truediv, mx_math.divide)
 # s is the same operation on absolute values
 LINEAR: dict[Any, Callable[..., Any]] = {
     **{conv: conv for conv in (torch.conv1d, torch.conv2d, torch.conv3d)},
@@ -230,7 +240,7 @@ class Walker(fx.Interpreter):
             return y.abs() + args[0].abs()
         if target in RESIZES:
             return y.abs() + args[0].abs().max()
-        if target in (operator.mul, operator.truediv, torch.sigmoid, torch.tanh, F.softplus):
+        if target in (operator.mul, *QUOTIENTS, torch.sigmoid, torch.tanh, F.softplus):
             return y.abs()
         # no closer analysis: the size of the largest output
         return y.abs() + y.abs().max() if y.numel() else y

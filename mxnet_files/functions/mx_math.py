@@ -8,21 +8,22 @@ import math
 import torch
 from torch import Tensor
 
+from mxnet_files.functions import mx_dtype
+
 __all__ = [
     "argmax",
     "argmin",
     "cast_alike",
     "cbrt",
+    "clip",
     "cumsum",
-    "divide_whole",
+    "divide",
     "dot",
     "gamma",
     "hard_sigmoid",
-    "hypot_scalar",
     "maximum",
     "minimum",
     "mod",
-    "mod_scalar",
     "moments",
     "norm",
     "rcbrt",
@@ -34,7 +35,6 @@ __all__ = [
     "reduce_prod",
     "reduce_sum",
     "rint",
-    "rmod_scalar",
     "round_half_away",
     "smooth_l1",
     "softmax_length",
@@ -65,14 +65,19 @@ def _drop(y: Tensor, axes: list[int], keepdims: bool) -> Tensor:
 
 def reduce_sum(x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False) -> Tensor:
     """Sum over `axes`, or over all others with `exclude`."""
-    return _at_least_1d(torch.sum(x, _axes(x, axes, exclude), keepdims))
+    return _at_least_1d(torch.sum(x, _axes(x, axes, exclude), keepdims, dtype=x.dtype))
 
 
 def reduce_mean(
     x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False
 ) -> Tensor:
-    """Mean over `axes`."""
-    return _at_least_1d(torch.mean(x, _axes(x, axes, exclude), keepdims))
+    """Mean over `axes`; of integers the sum, which may overflow, divided without a fraction."""
+    chosen = _axes(x, axes, exclude)
+    if x.is_floating_point():
+        return _at_least_1d(torch.mean(x, chosen, keepdims))
+    total = torch.sum(x, chosen, keepdims, dtype=x.dtype)
+    count = x.numel() // max(total.numel(), 1)
+    return _at_least_1d(divide(total, mx_dtype.number(float(count), total)))
 
 
 def reduce_prod(
@@ -81,7 +86,7 @@ def reduce_prod(
     """Product over `axes`."""
     chosen = _axes(x, axes, exclude)
     for axis in chosen:
-        x = torch.prod(x, axis, True)
+        x = torch.prod(x, axis, True, dtype=x.dtype)
     return _drop(x, chosen, keepdims)
 
 
@@ -130,11 +135,20 @@ def reduce_nanprod(
 
 
 def norm(x: Tensor, order: int, axes: list[int], keepdims: bool = False) -> Tensor:
-    """L1 or L2 norm over `axes`."""
+    """L1 or L2 norm over `axes`.
+
+    L2 of integers is MXNet's own: it scales by the largest as it goes, and in whole numbers
+    nothing but the elements as large as that is left of the sum.
+    """
     chosen = _axes(x, axes, False)
     if order == 1:
-        return _at_least_1d(torch.sum(torch.abs(x), chosen, keepdims))
-    return _at_least_1d(torch.sqrt(torch.sum(x * x, chosen, keepdims)))
+        return _at_least_1d(torch.sum(torch.abs(x), chosen, keepdims, dtype=x.dtype))
+    if x.is_floating_point():
+        return _at_least_1d(torch.sqrt(torch.sum(x * x, chosen, keepdims)))
+    size = torch.abs(x)
+    largest = torch.amax(size, chosen, True)
+    count = torch.sum(size == largest, chosen, True, dtype=x.dtype).to(torch.float32)
+    return _drop(mx_dtype.cut(largest * torch.sqrt(count), x.dtype), chosen, keepdims)
 
 
 def argmax(x: Tensor, axis: int | None, keepdims: bool = False) -> Tensor:
@@ -197,19 +211,17 @@ def mod(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(b == 0, torch.zeros_like(a), torch.remainder(a, safe))
 
 
-def mod_scalar(a: Tensor, b: float) -> Tensor:
-    """Remainder of a tensor by a number."""
-    return torch.zeros_like(a) if b == 0 else torch.remainder(a, b)
-
-
-def rmod_scalar(b: Tensor, a: float) -> Tensor:
-    """Remainder of a number by a tensor."""
-    return mod(torch.full_like(b, a), b)
-
-
-def divide_whole(a: Tensor, b: Tensor) -> Tensor:
-    """Quotient of integers without its fraction."""
+def divide(a: Tensor, b: Tensor) -> Tensor:
+    """Quotient; of integers without its fraction."""
+    if a.is_floating_point() or b.is_floating_point():
+        return a / b
     return torch.div(a, b, rounding_mode="trunc")
+
+
+def clip(x: Tensor, low: float, high: float) -> Tensor:
+    """x between two numbers, which lose their fractions beside integers; `high` wins over `low`."""
+    y = torch.where(x < low, mx_dtype.number(low, x), x)
+    return torch.where(x > high, mx_dtype.number(high, x), y)
 
 
 def rint(x: Tensor) -> Tensor:
@@ -251,11 +263,6 @@ def maximum(a: Tensor, b: Tensor) -> Tensor:
 def minimum(a: Tensor, b: Tensor) -> Tensor:
     """The smaller; at a tie the gradient goes to `a`."""
     return torch.where((a <= b) | torch.isnan(a), a, b)
-
-
-def hypot_scalar(a: Tensor, b: float) -> Tensor:
-    """sqrt(a² + b²)."""
-    return torch.hypot(a, torch.full_like(a, b))
 
 
 def smooth_l1(x: Tensor, sigma: float) -> Tensor:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import torch
 from torch import fx
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_index, mx_shape
 from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import (
@@ -50,6 +51,7 @@ register(
         "axis": Attribute(integer, 0),
         "mode": Attribute(one_of("clip", "wrap", "raise"), "clip"),
     },
+    dtypes=Dtypes.FIRST,
 )
 
 
@@ -68,6 +70,7 @@ register(
         "keepdims": Attribute(boolean, False),
         "mode": Attribute(one_of("clip", "wrap"), "clip"),
     },
+    dtypes=Dtypes.FIRST,
 )
 register(
     "one_hot",
@@ -81,6 +84,10 @@ register(
         "off_value": Attribute(double, 0.0),
         "dtype": Attribute(dtype, "float32"),
     },
+    dtypes=Dtypes.MADE,
+)
+register(
+    "where", lambda w, a, *xs: w.call(mx_shape.where, *xs), "condition x y", dtypes=Dtypes.LAST
 )
 register("gather_nd", lambda w, a, x, i: w.call(mx_index.gather_nd, x, i), "data indices")
 
@@ -93,11 +100,10 @@ def scatter_nd(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> W
 
 
 register("scatter_nd", scatter_nd, "data indices", {"shape": Attribute(shape)})
-register("where", lambda w, a, *xs: w.call(mx_shape.where, *xs), "condition x y")
 register("shape_array", lambda w, a, x: w.call(mx_shape.shape_array, x), "data")
 register("size_array", lambda w, a, x: w.call(mx_shape.size_array, x), "data")
-register("zeros_like", lambda w, a, x: w.call(torch.zeros_like, x), "data")
-register("ones_like", lambda w, a, x: w.call(torch.ones_like, x), "data")
+register("zeros_like", lambda w, a, x: w.call(torch.zeros_like, x), "data", dtypes=Dtypes.FIRST)
+register("ones_like", lambda w, a, x: w.call(torch.ones_like, x), "data", dtypes=Dtypes.FIRST)
 
 
 def constant(value: float | None) -> Callable[..., Wired]:
@@ -121,6 +127,6 @@ CONSTANT = {
     "dtype": Attribute(optional(dtype), "float32"),
     "ctx": IGNORED,
 }
-register("_zeros", constant(0.0), "", CONSTANT)
-register("_ones", constant(1.0), "", CONSTANT)
-register("_full", constant(None), "", {**CONSTANT, "value": Attribute(double)})
+register("_zeros", constant(0.0), "", CONSTANT, dtypes=Dtypes.MADE)
+register("_ones", constant(1.0), "", CONSTANT, dtypes=Dtypes.MADE)
+register("_full", constant(None), "", {**CONSTANT, "value": Attribute(double)}, dtypes=Dtypes.MADE)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import torch
 from torch import fx
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_loss, mx_math
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.reading.attributes import (
@@ -59,14 +60,15 @@ def data_and_length(a: SimpleNamespace) -> tuple[str, ...]:
     return ("data", "length") if a.use_length else ("data",)
 
 
-register("softmax", softmax("softmax"), data_and_length, SOFTMAX)
-register("log_softmax", softmax("log_softmax"), "data", SOFTMAX)
-register("softmin", softmax("softmin"), "data", SOFTMAX)
+register("softmax", softmax("softmax"), data_and_length, SOFTMAX, dtypes=Dtypes.FLOATING)
+register("log_softmax", softmax("log_softmax"), "data", SOFTMAX, dtypes=Dtypes.FLOATING)
+register("softmin", softmax("softmin"), "data", SOFTMAX, dtypes=Dtypes.FLOATING)
 register(
     "SoftmaxActivation",
     lambda w, a, x: w.call(torch.softmax, x, 1 if a.mode == "channel" else -1),
     "data",
     {"mode": Attribute(one_of("instance", "channel"), "instance")},
+    dtypes=Dtypes.FLOATING,
 )
 
 NORMALIZATION = Attribute(one_of("null", "batch", "valid"), "null")
@@ -103,6 +105,7 @@ register(
         "out_grad": Attribute(boolean, False),
         "smooth_alpha": Attribute(real, 0.0),
     },
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -117,6 +120,7 @@ for _name, _kind in (("Linear", "linear"), ("Logistic", "logistic"), ("MAE", "ma
         regression(_kind),
         "data label",
         {"grad_scale": Attribute(real, 1.0)},
+        dtypes=Dtypes.FLOATING,
     )
 register(
     "MakeLoss",
@@ -127,5 +131,6 @@ register(
         "valid_thresh": Attribute(real, 0.0),
         "normalization": NORMALIZATION,
     },
+    dtypes=Dtypes.FLOATING,
 )
-register("make_loss", lambda w, a, x: w.call(mx_loss.make_loss, x), "data")
+register("make_loss", lambda w, a, x: w.call(mx_loss.make_loss, x), "data", dtypes=Dtypes.SAME)

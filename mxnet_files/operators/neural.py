@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_math, mx_nn
 from mxnet_files.layers import Dropout
 from mxnet_files.reading.attributes import (
@@ -122,6 +123,7 @@ register(
         "layout": Attribute(LAYOUTS, None),
         **SPEED,
     },
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -161,6 +163,7 @@ register(
         "layout": Attribute(LAYOUTS, None),
         **SPEED,
     },
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -186,6 +189,7 @@ register(
         "no_bias": Attribute(boolean, False),
         "flatten": Attribute(boolean, True),
     },
+    dtypes=Dtypes.FLOATING,
 )
 
 ACTIVATIONS: dict[str, Callable[..., Any]] = {
@@ -200,6 +204,7 @@ register(
     lambda w, a, x: w.call(ACTIVATIONS[a.act_type], x),
     "data",
     {"act_type": Attribute(one_of(*ACTIVATIONS))},
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -229,6 +234,7 @@ register(
         "lower_bound": Attribute(real, 0.125),
         "upper_bound": Attribute(real, 0.33399999141693115),
     },
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -241,6 +247,7 @@ register(
     hard_sigmoid,
     "data",
     {"alpha": Attribute(real, 0.20000000298023224), "beta": Attribute(real, 0.5)},
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -262,6 +269,7 @@ register(
         "axes": Attribute(shape, ()),
         "cudnn_off": IGNORED,
     },
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -276,7 +284,11 @@ EMBEDDING = {
     "dtype": Attribute(dtype, "float32"),
     "sparse_grad": IGNORED,
 }
-register("Embedding", embedding, "data weight", EMBEDDING)
+register("Embedding", embedding, "data weight", EMBEDDING, dtypes=Dtypes.LAST)
 register(
-    "_contrib_SparseEmbedding", embedding, "data weight", {**EMBEDDING, "deterministic": IGNORED}
+    "_contrib_SparseEmbedding",
+    embedding,
+    "data weight",
+    {**EMBEDDING, "deterministic": IGNORED},
+    dtypes=Dtypes.LAST,
 )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_nn
 from mxnet_files.layers import BatchNorm, BatchNormWithStatistics
 from mxnet_files.reading.attributes import (
@@ -71,14 +72,16 @@ register(
         **dict.fromkeys(("cudnn_off", "min_calib_range", "max_calib_range"), IGNORED),
     },
     count,
+    dtypes=Dtypes.FLOATING,
 )
-register("BatchNorm_v1", batch_norm, INPUTS, BATCH_NORM_V1, count)
+register("BatchNorm_v1", batch_norm, INPUTS, BATCH_NORM_V1, count, dtypes=Dtypes.FLOATING)
 register(  # the statistics of several devices at once, which is one batch here
     "_contrib_SyncBatchNorm",
     batch_norm,
     INPUTS,
     {**BATCH_NORM_V1, "ndev": IGNORED, "key": IGNORED},
     count,
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -86,7 +89,13 @@ def instance_norm(w: Wiring, a: SimpleNamespace, x: fx.Node, *scale: fx.Node) ->
     return w.call(torch.instance_norm, x, *scale, None, None, True, 0.0, a.eps, False)
 
 
-register("InstanceNorm", instance_norm, "data gamma beta", {"eps": Attribute(real, EPS_3)})
+register(
+    "InstanceNorm",
+    instance_norm,
+    "data gamma beta",
+    {"eps": Attribute(real, EPS_3)},
+    dtypes=Dtypes.FLOATING,
+)
 
 
 def layer_norm(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
@@ -106,6 +115,7 @@ register(
         "output_mean_var": Attribute(boolean, False),
     },
     count,
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -126,6 +136,7 @@ register(
         "output_mean_var": Attribute(boolean, False),
     },
     count,
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -145,6 +156,7 @@ register(
         "beta": Attribute(real, 0.75),
         "knorm": Attribute(real, 2.0),
     },
+    dtypes=Dtypes.FLOATING,
 )
 
 register(
@@ -155,4 +167,5 @@ register(
         "mode": Attribute(one_of("instance", "channel", "spatial"), "instance"),
         "eps": Attribute(real, EPS_10),
     },
+    dtypes=Dtypes.FLOATING,
 )

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_nn
 from mxnet_files.operators.neural import (
     LAYOUTS,
@@ -97,6 +98,7 @@ register(
         "layout": Attribute(LAYOUTS, None),
         "cudnn_off": IGNORED,
     },
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -121,6 +123,7 @@ register(
         "pool_type": Attribute(one_of("max", "avg", "sum"), "max"),
         "pooling_convention": Attribute(one_of("valid", "full"), "valid"),
     },
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -136,4 +139,5 @@ register(
     adaptive_average,
     "data",
     {"output_size": Attribute(shape, ())},
+    dtypes=Dtypes.FLOATING,
 )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_math
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.normalise import outputs_of
@@ -49,7 +50,7 @@ def reduction(function: Callable[..., Any]) -> Callable[..., Wired]:
 
 
 for _names, _function in REDUCTIONS.items():
-    register(_names, reduction(_function), "data", AXES)
+    register(_names, reduction(_function), "data", AXES, dtypes=Dtypes.SAME)
 
 
 def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:

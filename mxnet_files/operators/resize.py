@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import torch.nn.functional as F
 from torch import fx
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_resize, mx_shape
 from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import (
@@ -49,6 +50,7 @@ register(
         "pad_width": Attribute(shape),
         "constant_value": Attribute(double, 0.0),
     },
+    dtypes=Dtypes.SAME,
 )
 BLOCK = {"block_size": Attribute(integer)}
 register(
@@ -56,12 +58,14 @@ register(
     lambda w, a, x: w.call(mx_shape.depth_to_space, x, a.block_size),
     "data",
     BLOCK,
+    dtypes=Dtypes.SAME,
 )
 register(
     "space_to_depth",
     lambda w, a, x: w.call(mx_shape.space_to_depth, x, a.block_size),
     "data",
     BLOCK,
+    dtypes=Dtypes.SAME,
 )
 
 
@@ -84,6 +88,7 @@ register(
         "center_crop": Attribute(boolean, False),
         "num_args": Attribute(integer, 1),
     },
+    dtypes=Dtypes.SAME,
 )
 
 
@@ -112,6 +117,7 @@ register(
         "num_args": Attribute(integer, 1),
         "workspace": IGNORED,
     },
+    dtypes=Dtypes.SAME,
 )
 
 
@@ -146,4 +152,5 @@ register(
         "mode": Attribute(one_of(*RULES), "size"),
         "align_corners": Attribute(boolean, True),
     },
+    dtypes=Dtypes.FLOATING,
 )

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch import fx
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_index, mx_shape
 from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.reading.attributes import (
@@ -74,6 +75,7 @@ register(
         "target_shape": Attribute(shape, ()),
         "keep_highest": Attribute(boolean, False),
     },
+    dtypes=Dtypes.FIRST,
 )
 
 
@@ -92,6 +94,7 @@ register(
     dict.fromkeys(
         ("lhs_begin", "lhs_end", "rhs_begin", "rhs_end"), Attribute(optional(integer), None)
     ),
+    dtypes=Dtypes.FIRST,
 )
 
 
@@ -101,7 +104,7 @@ def flatten(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return y
 
 
-register("Flatten flatten", flatten, "data")
+register("Flatten flatten", flatten, "data", dtypes=Dtypes.FIRST)
 
 
 def transpose(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
@@ -112,24 +115,27 @@ def transpose(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(torch.permute, x, tuple(axis % len(axes) for axis in axes))
 
 
-register("transpose", transpose, "data", {"axes": Attribute(shape, ())})
+register("transpose", transpose, "data", {"axes": Attribute(shape, ())}, dtypes=Dtypes.FIRST)
 register(
     "SwapAxis swapaxes",
     lambda w, a, x: w.call(torch.transpose, x, a.dim1, a.dim2),
     "data",
     {"dim1": Attribute(integer, 0), "dim2": Attribute(integer, 0)},
+    dtypes=Dtypes.FIRST,
 )
 register(
     "expand_dims",
     lambda w, a, x: w.call(torch.unsqueeze, x, a.axis),
     "data",
     {"axis": Attribute(integer)},
+    dtypes=Dtypes.FIRST,
 )
 register(
     "squeeze",
     lambda w, a, x: w.call(mx_shape.squeeze, x, axis_list(w, a.axis, "axis")),
     "data",
     {"axis": Attribute(shape, ())},
+    dtypes=Dtypes.FIRST,
 )
 
 
@@ -142,12 +148,14 @@ register(
     concat,
     None,
     {"dim": Attribute(integer, 1), "num_args": Attribute(integer, 0)},
+    dtypes=Dtypes.SAME,
 )
 register(
     "stack",
     lambda w, a, *inputs: w.call(torch.stack, list(inputs), a.axis),
     None,
     {"axis": Attribute(integer, 0), "num_args": Attribute(integer, 0)},
+    dtypes=Dtypes.SAME,
 )
 
 
@@ -172,6 +180,7 @@ register(
         "squeeze_axis": Attribute(boolean, False),
     },
     lambda a: a.num_outputs,
+    dtypes=Dtypes.FIRST,
 )
 
 
@@ -197,6 +206,7 @@ register(
         "sections": Attribute(integer, 0),
     },
     lambda a: a.sections if a.sections > 0 else len(a.indices),
+    dtypes=Dtypes.FIRST,
 )
 
 
@@ -224,6 +234,7 @@ register(
     slice_axes,
     "data",
     {"begin": Attribute(shape), "end": Attribute(shape), "step": Attribute(shape, ())},
+    dtypes=Dtypes.FIRST,
 )
 register(
     "slice_axis",
@@ -234,30 +245,35 @@ register(
         "begin": Attribute(integer),
         "end": Attribute(optional(integer)),
     },
+    dtypes=Dtypes.FIRST,
 )
 register(
     "slice_like",
     lambda w, a, x, like: w.call(mx_shape.slice_like, x, like, axis_list(w, a.axes, "axes")),
     "data shape_like",
     {"axes": Attribute(shape, ())},
+    dtypes=Dtypes.FIRST,
 )
 register(
     "tile",
     lambda w, a, x: w.call(torch.tile, x, integers(w, a, "reps")),
     "data",
     {"reps": Attribute(shape)},
+    dtypes=Dtypes.FIRST,
 )
 register(
     "repeat",
     lambda w, a, x: w.call(mx_shape.repeat, x, a.repeats, a.axis),
     "data",
     {"repeats": Attribute(integer), "axis": Attribute(optional(integer), None)},
+    dtypes=Dtypes.FIRST,
 )
 register(
     "reverse flip",
     lambda w, a, x: w.call(torch.flip, x, axis_list(w, a.axis, "axis")),
     "data",
     {"axis": Attribute(shape)},
+    dtypes=Dtypes.FIRST,
 )
 
 register(
@@ -265,6 +281,7 @@ register(
     lambda w, a, x: w.call(mx_shape.broadcast_to, x, integers(w, a, "shape")),
     "data",
     {"shape": Attribute(shape, ())},
+    dtypes=Dtypes.FIRST,
 )
 
 
@@ -280,12 +297,14 @@ register(
     broadcast_axes,
     "data",
     {"axis": Attribute(shape, ()), "size": Attribute(shape, ())},
+    dtypes=Dtypes.FIRST,
 )
 register(
     "broadcast_like",
     lambda w, a, x, like: w.call(mx_shape.broadcast_like, x, like, a.lhs_axes, a.rhs_axes),
     "lhs rhs",
     {"lhs_axes": Attribute(shape, ()), "rhs_axes": Attribute(shape, ())},
+    dtypes=Dtypes.FIRST,
 )
 register(
     "diag",

@@ -1,0 +1,68 @@
+"""Which dtype each operator's result has, by MXNet's rules: the one place that applies them.
+
+A net keeps its structure in every precision, so dtypes are not fixed when it is wired. What is
+known then is which values are floating point: learned numbers, and all that is computed from them.
+Those get torch's plain operations. Where a value may be an array of integers, the steps that MXNet
+takes for integers are wired around the operation; they do nothing to floating point arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from torch import fx
+
+from mxnet_files.functions import mx_dtype
+
+if TYPE_CHECKING:
+    from mxnet_files.registry import Wiring
+
+__all__ = ["Dtypes"]
+
+
+class Dtypes(Enum):
+    """How the dtype of an operator's results follows from its inputs."""
+
+    UNKNOWN = "nothing is known of it"
+    FIRST = "that of the first input, whatever the others are"
+    LAST = "that of the last input"
+    SAME = "that of the inputs, in which it is computed"
+    REAL = "that of the inputs; integers are computed in float32, and cut back"
+    FLOATING = "that of the inputs, which must be floating point"
+    MADE = "the attribute dtype, float32 without it"
+
+    def enter(self, w: Wiring, inputs: Sequence[fx.Node]) -> list[fx.Node]:
+        """The inputs as the operator computes with them."""
+        if self not in (Dtypes.REAL, Dtypes.FLOATING) or not w.floating.isdisjoint(inputs):
+            return list(inputs)  # one of them is floating point, and MXNet refuses a mixture
+        if self is Dtypes.FLOATING:
+            first = w.call(mx_dtype.floating, inputs[0], w.operator, part="floats")
+            w.floating.add(first)
+            return [first, *inputs[1:]]
+        w.step = "real"
+        return [
+            w.call(mx_dtype.widen, x, w.operator, part=f"wide{place or ''}")
+            for place, x in enumerate(inputs)
+        ]
+
+    def leave(self, w: Wiring, inputs: Sequence[fx.Node], output: fx.Node) -> fx.Node:
+        """The output in the dtype of the `inputs` that `enter` was given."""
+        w.step = ""
+        if self is Dtypes.REAL and w.floating.isdisjoint(inputs):
+            return w.call(mx_dtype.like, output, inputs[0])
+        return output
+
+    def gives_floats(self, w: Wiring, a: SimpleNamespace, inputs: Sequence[fx.Node]) -> bool:
+        """True where the results are sure to be floating point."""
+        if self is Dtypes.MADE:
+            return "float" in (getattr(a, "dtype", None) or "float32")
+        if self is Dtypes.FIRST:
+            return inputs[0] in w.floating
+        if self is Dtypes.LAST:
+            return inputs[-1] in w.floating
+        if self in (Dtypes.SAME, Dtypes.REAL):
+            return not w.floating.isdisjoint(inputs)
+        return self is Dtypes.FLOATING
