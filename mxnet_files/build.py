@@ -27,6 +27,8 @@ SHOWN = 12  # names listed in one error
 STRUCTURAL = (*PARAMETER_SLOTS, "running_mean", "running_var")  # of a block without children
 
 # Operators whose result has as many axes as their first input; keeps generated code short.
+# Layers whose label only a gradient needs: it comes last, and may be left out.
+OUTPUT_LAYERS = ("Softmax", "LinearRegression", "LogisticRegression", "MAERegression")
 # What an array may meet whose sizes MXNet infers (states that begin as zeros of shape (0, H)).
 SAME_SIZE = ("elemwise_add", "elemwise_sub", "elemwise_mul", "elemwise_div")
 EACH_ELEMENT = ("Activation", "LeakyReLU", "sigmoid", "tanh", "relu", "Cast", "Dropout")
@@ -139,7 +141,10 @@ def variables(graph: SymbolGraph, steps: Sequence[Step]) -> dict[str, set[str]]:
         if graph.nodes[number].op == "null"
     }
     for step in steps:
+        label_is_optional = step.operator.name.removesuffix("Output") in OUTPUT_LAYERS
         for source, slot in zip(step.inputs, step.slots, strict=True):
+            if slot == "label" and not label_is_optional:
+                slot = "data"
             if isinstance(source, str):
                 found.setdefault(source, set()).add(slot)
             elif graph.nodes[source.node].op == "null":

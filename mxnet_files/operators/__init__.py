@@ -2,6 +2,7 @@
 
 from mxnet_files.operators import (
     arithmetic,
+    boxes,
     indexing,
     loss,
     neural,
@@ -16,6 +17,7 @@ from mxnet_files.operators import (
 
 __all__ = [
     "arithmetic",
+    "boxes",
     "indexing",
     "loss",
     "neural",

@@ -31,6 +31,7 @@ __all__ = [
     "optional",
     "read_attributes",
     "real",
+    "reals",
     "shape",
 ]
 
@@ -67,6 +68,20 @@ def real(text: str) -> float:
     """A float32 attribute, as the float64 number MXNet computes with."""
     with np.errstate(over="ignore"):  # an attribute beyond float32 is infinite in MXNet too
         return float(np.float32(double(text)))
+
+
+def reals(text: str) -> tuple[float, ...]:
+    """`(0.1, 0.2)`, `[1,2]`, `0.5`: a tuple of float32 attributes."""
+    body = text.strip()
+    if body[:1] + body[-1:] in ("()", "[]"):
+        body = body[1:-1].strip()
+    items = body.removesuffix(",").split(",") if body else []
+    if len(items) > MOST_ITEMS:
+        raise ValueError(f"at most {MOST_ITEMS} numbers")
+    try:
+        return tuple(real(item) for item in items)
+    except ValueError:
+        raise ValueError("numbers such as (0.1, 0.2)") from None
 
 
 def boolean(text: str) -> bool:
