@@ -31,12 +31,8 @@ from cnn_harness.progress import Partial
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import get_model
 from gluon_cnn.runtime.measure import training_step
-from gluon_cnn.train import (
-    evaluate,
-    prepare,
-    train_epoch,
-    train_step,
-)
+from gluon_cnn.training.assembly import prepare
+from gluon_cnn.training.loop import evaluate, train_epoch, train_step
 
 __all__ = ["measure"]
 

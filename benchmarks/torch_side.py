@@ -15,7 +15,8 @@ from benchmarks.timing import step_times
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import epoch_rates
 from torch_ref.models import MODELS, get_model
-from torch_ref.train import evaluate, prepare, to_device
+from torch_ref.training.assembly import prepare, to_device
+from torch_ref.training.loop import evaluate
 
 __all__ = ["measure"]
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cnn_data import ArraySplit, Dataset
+from cnn_data import ArraySplit, Batches
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError
 from cnn_harness.jobs.stop import Interrupted, Stop, Stopped
 from cnn_harness.monitor import Monitor
 from cnn_harness.plots import save_grid
-from cnn_harness.progress import Partial, Progress
+from cnn_harness.progress import Partial, Progress, state_of
 from cnn_harness.runfolder import RunFolder
 from cnn_harness.schedule import learning_rate
 
 __all__ = [
+    "Evaluation",
     "epoch_rates",
     "follow_epochs",
     "require_epochs",
@@ -28,6 +30,15 @@ __all__ = [
     "run_epochs",
     "save_predictions",
 ]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss, accuracy, and the predicted class of every image, int64 (N,)."""
+
+    loss: float
+    accuracy: float
+    predicted: np.ndarray
 
 
 def epoch_rates(config: TrainConfig, epoch: int, batches: int) -> list[float]:
@@ -48,7 +59,7 @@ def epoch_rates(config: TrainConfig, epoch: int, batches: int) -> list[float]:
 
 
 def require_finite(loss: float, when: str, config: TrainConfig, epoch: int) -> None:
-    """Raise CommandError where a loss is no number; the checkpoint before it is whole."""
+    """Raise CommandError where a loss is not finite; the checkpoint before it is whole."""
     if not math.isfinite(loss):
         raise CommandError(
             f"the loss became {loss} in epoch {epoch}, {when}: try an --lr below "
@@ -58,82 +69,91 @@ def require_finite(loss: float, when: str, config: TrainConfig, epoch: int) -> N
 
 def run_epochs(
     config: TrainConfig,
-    images: int,
+    batches: Batches,
     start: Progress,
     *,
     train_epoch: Callable[[Partial], Partial],
-    evaluate: Callable[[], tuple[float, float]],
+    evaluate: Callable[[], Evaluation],
     save_best: Callable[[], None],
-    save_last: Callable[[Progress], None],
+    save_last: Callable[[dict[str, Any]], None],
     monitor: Monitor,
     stop: Stop,
 ) -> list[dict[str, Any]]:
     """Run the epochs after those of `start`, and return the rows of all.
 
-    `train_epoch` goes on with a partial epoch until it is done or a stop is requested. `evaluate`
-    returns mean loss and accuracy. `save_last` is called before the first epoch, after each, and
-    where a stop was requested; `save_best` after it, where the test accuracy is the highest so far.
-    Raises: CommandError where more epochs are done than asked for, or the test loss is no number;
-    Interrupted where a stop was requested, when all is saved.
+    `train_epoch` goes on with a partial epoch over `batches` until it is done or a stop is
+    requested. `save_last` gets what a checkpoint says of the run, before the first epoch, after
+    each, and where a stop was requested; `save_best` is called after it, where the test accuracy is
+    the highest so far. Raises: CommandError where more epochs are done than asked for, or the test
+    loss is not finite; Interrupted where a stop was requested, when all is saved.
     """
-    rows = start.rows
+    images, rows = len(batches.split), start.rows
+
+    def save(progress: Progress) -> None:
+        save_last(state_of(config, progress, len(batches)))
+
     require_epochs(config, start)
     monitor.resume(rows)
     if not rows and start.partial is None:
-        save_last(start)  # so that the last good parameters exist from the first update on
+        save(start)  # so that the last good parameters exist from the first update on
     if rows and start.partial is None and _is_best(rows):
         save_best()  # a kill may have come between the checkpoint and this
-    for epoch in range(len(rows) + 1, config.epochs + 1):
-        begun = (
-            start.partial if start.partial is not None and start.partial.epoch == epoch else None
-        )
-        partial = begun if begun is not None else Partial(epoch)
-        monitor.start_epoch(epoch, images)
+    for begun in _left(config, start):
+        monitor.start_epoch(begun.epoch, images)
         began = time.perf_counter()
-        partial = train_epoch(partial)
-        seconds = partial.seconds + time.perf_counter() - began
-        partial = dataclasses.replace(partial, seconds=seconds)
+        done = train_epoch(begun)
+        done = dataclasses.replace(done, seconds=done.seconds + time.perf_counter() - began)
         try:
             if stop.requested:
                 raise Stopped
-            test_loss, test_acc = evaluate()
+            test = evaluate()
         except Stopped:
-            done = Progress(rows, partial if partial.steps else None)
-            if partial.steps > (begun.steps if begun is not None else 0):
-                save_last(done)
-            raise Interrupted(_number(stop), f", saved at {done.where()}") from None
-        require_finite(test_loss, "on the test images", config, epoch)
+            progress = Progress(rows, done if done.steps else None)
+            if done.steps > begun.steps:
+                save(progress)
+            raise _interrupted(stop, progress) from None
+        require_finite(test.loss, "on the test images", config, done.epoch)
         row = {
-            "epoch": epoch,
-            "train_loss": partial.loss_sum / partial.images,
-            "train_acc": partial.hit_sum / partial.images,
-            "test_loss": test_loss,
-            "test_acc": test_acc,
-            "seconds": round(seconds, 3),
-            "images_per_second": round(images / seconds, 1),
+            "epoch": done.epoch,
+            "train_loss": done.loss_sum / done.images,
+            "train_acc": done.hit_sum / done.images,
+            "test_loss": test.loss,
+            "test_acc": test.accuracy,
+            "seconds": round(done.seconds, 3),
+            "images_per_second": round(images / done.seconds, 1),
         }
         rows = [*rows, row]
-        save_last(Progress(rows))
+        save(Progress(rows))
         if _is_best(rows):
             save_best()
         monitor.end_epoch(row)
-        if stop.requested and epoch < config.epochs:
-            raise Interrupted(_number(stop), f", saved at {Progress(rows).where()}")
+        if stop.requested and done.epoch < config.epochs:
+            raise _interrupted(stop, Progress(rows))
     return rows
 
 
 def follow_epochs(
     config: TrainConfig,
+    batches: Batches,
     start: Progress,
-    batches: int,
     train_epoch: Callable[[Partial], Partial],
 ) -> None:
     """The same epochs in a process that does not lead, until they are done or all are to stop."""
-    for epoch in range(len(start.rows) + 1, config.epochs + 1):
-        partial = start.partial
-        done = train_epoch(partial if partial and partial.epoch == epoch else Partial(epoch))
-        if done.steps < batches:
+    for begun in _left(config, start):
+        if train_epoch(begun).steps < len(batches):
             return
+
+
+def _left(config: TrainConfig, start: Progress) -> Iterator[Partial]:
+    """The epochs after those of `start`; the first may have been begun."""
+    for epoch in range(len(start.rows) + 1, config.epochs + 1):
+        begun = start.partial
+        yield begun if begun is not None and begun.epoch == epoch else Partial(epoch)
+
+
+def _interrupted(stop: Stop, progress: Progress) -> Interrupted:
+    assert stop.signal is not None
+    return Interrupted(stop.signal, f", saved at {progress.where()}")
 
 
 def require_epochs(config: TrainConfig, start: Progress) -> None:
@@ -150,19 +170,16 @@ def _is_best(rows: list[dict[str, Any]]) -> bool:
     return all(rows[-1]["test_acc"] > row["test_acc"] for row in rows[:-1])
 
 
-def _number(stop: Stop) -> int:
-    assert stop.signal is not None
-    return stop.signal
-
-
 def save_predictions(
-    folder: RunFolder, dataset: Dataset, predict: Callable[[ArraySplit], np.ndarray]
+    folder: RunFolder,
+    test: Batches,
+    names: Sequence[str],
+    evaluate: Callable[[Batches], Evaluation],
 ) -> None:
     """`predictions.png`: the first 20 test images with what the net calls them (doc-2)."""
-    test, names = dataset.test, dataset.class_names
-    first = np.arange(min(20, len(test)))
-    head = ArraySplit(test.images(first), test.labels[first])
-    predicted = predict(head)
+    first = np.arange(min(20, len(test.split)))
+    head = ArraySplit(test.split.images(first), test.split.labels[first])
+    predicted = evaluate(Batches(head, len(head), test.pixels)).predicted
     with folder.writing("predictions.png"):
         save_grid(
             folder.path / "predictions.png",

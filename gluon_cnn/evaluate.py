@@ -16,7 +16,8 @@ from gluon_cnn.exporting.exported import open_saved
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
 from gluon_cnn.runtime.devices import contexts
-from gluon_cnn.train import EVALUATION_BATCH, Objective, evaluate
+from gluon_cnn.training.assembly import EVALUATION_BATCH, Objective
+from gluon_cnn.training.loop import evaluate
 from gluon_cnn.training.saved import SavedRun
 
 __all__ = ["confusion", "evaluate_run", "main"]

@@ -15,7 +15,8 @@ import numpy as np
 
 from cnn_harness.cli import print_json
 from gluon_cnn.models import ClassicCNN, get_model
-from gluon_cnn.train import Objective, train_step
+from gluon_cnn.training.assembly import Objective
+from gluon_cnn.training.loop import train_step
 from gluon_cnn.training.parallel import combining_trainer
 from gluon_cnn.training.staging import Staging
 

@@ -14,13 +14,14 @@ from cnn_data import load_dataset
 from gluon_cnn import train
 from gluon_cnn.models import get_model
 from gluon_cnn.runtime.settings import cpu_devices
-from gluon_cnn.training import parallel
+from gluon_cnn.training import assembly, loop, parallel
 from gluon_cnn.training.recipes import DEFAULTS
+from gluon_cnn.training.staging import to_devices
 
 
-def _prepared(model: str, ctx: str, **changes) -> train.Training:
+def _prepared(model: str, ctx: str, **changes) -> assembly.Training:
     config = DEFAULTS[model].replace(epochs=1, batch_size=150, **changes)
-    return train.prepare(config, load_dataset("mnist5k"), ctx)
+    return assembly.prepare(config, load_dataset("mnist5k"), ctx)
 
 
 def test_devices_stay_equal_through_uneven_batches() -> None:
@@ -28,8 +29,8 @@ def test_devices_stay_equal_through_uneven_batches() -> None:
     for count in (150, 151, 2, 1, 7):  # the last but two leave devices without images
         x = np.random.default_rng(count).standard_normal((count, 1, 28, 28)).astype(np.float32)
         y = np.arange(count, dtype=np.float32) % 10
-        xs, ys = (train.to_devices(array, training.devices) for array in (x, y))
-        train.train_step(training.objective, training.trainer, xs, ys, count)
+        xs, ys = (to_devices(array, training.devices) for array in (x, y))
+        loop.train_step(training.objective, training.trainer, xs, ys, count)
     for parameter in training.net.collect_params().values():
         first, *others = (value.asnumpy() for value in parameter.list_data())
         assert all(np.array_equal(first, other) for other in others), parameter.name
@@ -80,8 +81,8 @@ def test_running_statistics_become_the_mean_of_the_devices() -> None:
     training = _prepared("mnist_bn_cnn", "cpu:0,1")
     x = np.random.default_rng(0).standard_normal((32, 1, 28, 28)).astype(np.float32)
     x[16:] += 3
-    xs, ys = (train.to_devices(a, training.devices) for a in (x, np.zeros(32, np.float32)))
-    train.train_step(training.objective, training.trainer, xs, ys, 32)
+    xs, ys = (to_devices(a, training.devices) for a in (x, np.zeros(32, np.float32)))
+    loop.train_step(training.objective, training.trainer, xs, ys, 32)
     means = [p for n, p in training.net.collect_params().items() if n.endswith("running_mean")]
     before = [[value.asnumpy() for value in parameter.list_data()] for parameter in means]
     assert not np.allclose(*before[0])  # each has seen its own half
@@ -95,8 +96,7 @@ EPOCH = """
 import sys
 from dataclasses import replace
 sys.orig_argv = ["python", "-m", "gluon_cnn.train", "--ctx", "cpu:0,1"]  # an engine with threads
-from gluon_cnn import train
-from gluon_cnn.training import parallel
+from gluon_cnn.training import assembly, loop, parallel
 import mxnet as mx
 import numpy as np
 from cnn_data import ArraySplit, load_dataset
@@ -109,7 +109,7 @@ whole = load_dataset("mnist5k")
 few = np.arange(200)
 split = ArraySplit(whole.train.images(few), whole.train.labels[few])
 config = DEFAULTS["mnist_bn_cnn"].replace(batch_size=200)
-training = train.prepare(config, replace(whole, train=split), "cpu:0,1")
+training = assembly.prepare(config, replace(whole, train=split), "cpu:0,1")
 
 def read():
     return [v.asnumpy() for _, p in parallel.statistics(training.net) for v in p.list_data()]
@@ -121,7 +121,7 @@ def agree(net):
     print("settled")
 
 parallel.agree_on_statistics = agree
-train.train_epoch(training, Partial(1), Silent(), Stop())
+loop.train_epoch(training, Partial(1), Silent(), Stop())
 """
 
 

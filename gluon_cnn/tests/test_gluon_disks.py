@@ -10,6 +10,7 @@ import pytest
 from cnn_harness.runfolder import RunFolder
 from cnn_harness.tests.runs import rows, same_end
 from gluon_cnn import train
+from gluon_cnn.training import loop
 
 ARGV = ["--batch-size", "1000", "--epochs", "2"]
 
@@ -77,13 +78,13 @@ def test_a_read_only_disk_is_said(disk: Path, capsys) -> None:
 
 def test_a_folder_that_vanishes_ends_the_run(tmp_path: Path, monkeypatch, capsys) -> None:
     run = tmp_path / "run"
-    evaluate = train.evaluate
+    evaluate = loop.evaluate
 
     def vanish(*arguments, **options):
         shutil.rmtree(run)
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(train, "evaluate", vanish)
+    monkeypatch.setattr(loop, "evaluate", vanish)
     assert train.main([*ARGV, "--out", str(run)]) == 1
     assert "has vanished while this run trained into it" in capsys.readouterr().err
     assert not run.exists()

@@ -8,7 +8,7 @@ from mxnet.gluon import nn
 
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import get_model
-from gluon_cnn.train import Objective
+from gluon_cnn.training.assembly import Objective
 
 U = 2.0**-24
 SMALL = (("lenet", 28), ("lenet_sigmoid", 28), ("lenet5", 32), ("cifar_cnn", 32),

@@ -10,7 +10,8 @@ from cnn_harness.config import TrainConfig
 from cnn_harness.jobs.stop import Stop
 from cnn_harness.monitor import Silent
 from cnn_harness.progress import Partial
-from gluon_cnn.train import prepare, train_epoch
+from gluon_cnn.training.assembly import prepare
+from gluon_cnn.training.loop import train_epoch
 
 CONFIG = TrainConfig(epochs=2, batch_size=32, augment="shift")
 IMAGES = 150  # four whole batches and a short one

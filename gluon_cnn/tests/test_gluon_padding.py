@@ -7,7 +7,7 @@ from mxnet import autograd
 
 from gluon_cnn.fast.padding import FilledConv, filled
 from gluon_cnn.models import get_model
-from gluon_cnn.train import Objective
+from gluon_cnn.training.assembly import Objective
 
 NARROW = ("lenet", "lenet_sigmoid", "lenet_linear")
 

@@ -11,7 +11,7 @@ from cnn_harness.tests.runs import rows, same_end
 from gluon_cnn import train
 from gluon_cnn.models.base import ClassicCNN
 from gluon_cnn.models.layers import RELU, BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool
-from gluon_cnn.training import assembly
+from gluon_cnn.training import assembly, checkpoint, loop
 
 
 class StopAfter(Stop):
@@ -174,8 +174,8 @@ def test_what_a_kill_before_the_metrics_left_out_is_written(small: None, tmp_pat
 
 
 def test_other_versions_are_said(finished: Path, monkeypatch, capsys) -> None:
-    now = train.checkpoint.environment()
-    monkeypatch.setattr(train.checkpoint, "environment", lambda: {**now, "mxnet": "1.8.0"})
+    now = checkpoint.environment()
+    monkeypatch.setattr(checkpoint, "environment", lambda: {**now, "mxnet": "1.8.0"})
     assert train.main(["--resume", "--epochs", "3", "--out", str(finished)]) == 0
     monkeypatch.undo()
     monkeypatch.setattr(assembly, "get_model", _small_net)
@@ -223,6 +223,6 @@ def test_from_python_a_changed_batch_is_refused(finished: Path) -> None:
     from cnn_harness.train_command import read_run
 
     config = read_run(finished)["config"].replace(batch_size=10)
-    training = train.prepare(config, load_dataset("mnist5k"), "cpu")
+    training = assembly.prepare(config, load_dataset("mnist5k"), "cpu")
     with RunFolder(finished) as folder, pytest.raises(UsageError, match="batch_size is 10"):
-        train.resume(training, folder)
+        loop.resume(training, folder)

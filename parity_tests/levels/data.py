@@ -13,9 +13,9 @@ import mxnet as mx
 import numpy as np
 import torch
 
-import gluon_cnn.train
+import gluon_cnn.training.assembly
 import gluon_cnn.training.recipes
-import torch_ref.train
+import torch_ref.training.assembly
 import torch_ref.training.recipes
 from cnn_data import Batches, Dataset, load_dataset
 from cnn_harness.config import TrainConfig
@@ -57,8 +57,8 @@ def data_rows(
     """
     coverage = Coverage()
     rows = list(_recipe_rows(ours, theirs))
-    gluon_parts = gluon_cnn.train.make_batches(ours, dataset)
-    torch_parts = torch_ref.train.make_batches(theirs, dataset)
+    gluon_parts = gluon_cnn.training.assembly.make_batches(ours, dataset)
+    torch_parts = torch_ref.training.assembly.make_batches(theirs, dataset)
     for part, gluon_batches, torch_batches in zip(
         ("train", "test"), gluon_parts, torch_parts, strict=True
     ):
@@ -126,7 +126,7 @@ def _batch_rows(path: str, ours: Batch | None, theirs: Batch | None) -> Iterator
     assert theirs is not None
     staging = Staging([mx.cpu()])
     x, y = (staging(array)[0].asnumpy() for array in ours)
-    tensors = torch_ref.train.to_device(*theirs, torch.device("cpu"))
+    tensors = torch_ref.training.assembly.to_device(*theirs, torch.device("cpu"))
     verdicts = {
         "images": bits_equal(x, tensors[0].numpy()),
         "labels": bits_equal(y.astype(np.int64), tensors[1].numpy()),

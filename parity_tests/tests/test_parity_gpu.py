@@ -14,7 +14,8 @@ import pytest
 from cnn_data import load_dataset
 from cnn_harness.config import TrainConfig
 from gluon_cnn.runtime import settings as runtime
-from gluon_cnn.train import Training, evaluate, prepare, train_step
+from gluon_cnn.training.assembly import Training, prepare
+from gluon_cnn.training.loop import evaluate, train_step
 from parity_tests.levels.multi_device.data_parallel import SplitTrainee
 from parity_tests.levels.training.free_running import free_rows
 from parity_tests.levels.training.resynchronised import resynchronised_rows

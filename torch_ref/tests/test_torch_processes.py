@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from cnn_data import load_dataset
 from cnn_harness.errors import CommandError
 from cnn_harness.jobs.peers import ALONE
-from torch_ref import train
+from torch_ref.training import assembly, loop
 from torch_ref.training.processes import Processes, join, joined, share_training
 from torch_ref.training.recipes import DEFAULTS
 
@@ -89,10 +89,10 @@ def test_one_process_of_one_trains_as_it_does_alone(torchrun_of_one: Processes) 
     dataset = load_dataset("mnist5k")
     trained = []
     for peers in (torchrun_of_one, ALONE):
-        training = train.prepare(config, dataset, "cpu", peers)
+        training = assembly.prepare(config, dataset, "cpu", peers)
         for _, (x, y) in zip(range(3), training.train.epoch(1), strict=False):
-            moved = train.to_device(x, y, training.device)
-            train.train_step(training.together, training.optimizer, *moved, len(x))
+            moved = assembly.to_device(x, y, training.device)
+            loop.train_step(training.together, training.optimizer, *moved, len(x))
         share_training(peers, training.net, training.optimizer)
         trained.append(training)
     one, other = (training.net.state_dict() for training in trained)

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import mxnet as mx
 import numpy as np
 
-from gluon_cnn import train
-from gluon_cnn.training import parallel
+from gluon_cnn.training import loop, parallel
+from gluon_cnn.training.staging import to_devices
 from parity_tests.backends.gluon.optimizer import GluonUpdater
 from parity_tests.backends.gluon.trainee import GluonTrainee
 from parity_tests.backends.optimizers import Updater
@@ -72,7 +72,7 @@ class SplitTrainee(GluonTrainee):
         """Forward, backward and one update on all devices."""
         self.count += 1
         xs, ys = (
-            train.to_devices(array.astype(self.dtype), self.devices)
+            to_devices(array.astype(self.dtype), self.devices)
             for array in (batch.images, batch.labels)
         )
         parts: list[_Part] = []
@@ -101,7 +101,7 @@ class SplitTrainee(GluonTrainee):
         return self.updater.trainer
 
     def update_together(self, objective: Any, xs: Any, ys: Any, count: int) -> None:
-        train.train_step(objective, self.trainer, xs, ys, count)
+        loop.train_step(objective, self.trainer, xs, ys, count)
 
     def weighted(self, each: mx.nd.NDArray, count: int) -> mx.nd.NDArray:
         """What the part's loss counts in the batch's: itself."""

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 import gluon_cnn.train
+import gluon_cnn.training.assembly
 import torch_ref.train
+import torch_ref.training.assembly
 from cnn_data import Batches, Dataset
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import run_epochs
@@ -37,6 +39,8 @@ from parity_tests.pairing.align import pair_leaves
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
+from torch_ref.models import MODELS
+from torch_ref.training import loop
 
 __all__ = ["METRICS", "check_recipe", "first_weight_rows", "metric_rows"]
 
@@ -96,7 +100,7 @@ def _quietly(module: Any, argv: Sequence[str]) -> tuple[int, str]:
 
 def _dataset(run: dict[str, Any]) -> Dataset:
     config: TrainConfig = run["config"]
-    model = torch_ref.train.FRAMEWORK.models[config.model]
+    model = MODELS[config.model]
     return load_data(config, run["data_dir"], model.input_shape)
 
 
@@ -108,8 +112,8 @@ def metrics_of(folder: Path) -> Metrics:
 
 def first_weight_rows(ours: TrainConfig, theirs: TrainConfig, dataset: Dataset) -> list[Row]:
     """Every parameter and buffer of both nets as the commands make them, bit by bit."""
-    gluon_net = gluon_cnn.train.prepare(ours, dataset, "cpu").net
-    torch_net = torch_ref.train.prepare(theirs, dataset, "cpu").net
+    gluon_net = gluon_cnn.training.assembly.prepare(ours, dataset, "cpu").net
+    torch_net = torch_ref.training.assembly.prepare(theirs, dataset, "cpu").net
     rows = []
     for pair in pair_leaves(leaves_of(gluon_net), leaves_of(torch_net)).pairs:
         for role, tensor in pair.torch.tensors.items():
@@ -146,7 +150,7 @@ class _Noisy:
 
 def shaken_run(config: TrainConfig, dataset: Dataset, seed: int) -> Metrics:
     """The mirror's run once more, with one draw of noise wherever it rounds; writes nothing."""
-    training = torch_ref.train.prepare(config, dataset, "cpu")
+    training = torch_ref.training.assembly.prepare(config, dataset, "cpu")
     x, y = next(iter(training.train.epoch(1)))
     loss: Any = training.objective.loss
     objective = Objective(labels=y, losses={Side.TORCH: loss})
@@ -155,18 +159,14 @@ def shaken_run(config: TrainConfig, dataset: Dataset, seed: int) -> Metrics:
     shaken = dataclasses.replace(training, train=noisy)
     monitor, stop = Silent(), Stop()
 
-    def test() -> tuple[float, float]:
-        result = torch_ref.train.evaluate(shaken.objective, shaken.test, shaken.device)
-        return result.loss, result.accuracy
-
     return run_epochs(
         config,
-        len(dataset.train),
+        training.train,
         Progress(),
-        train_epoch=lambda done: torch_ref.train.train_epoch(shaken, done, monitor, stop),
-        evaluate=test,
+        train_epoch=lambda done: loop.train_epoch(shaken, done, monitor, stop),
+        evaluate=lambda: loop.evaluate(shaken.objective, shaken.test, shaken.device),
         save_best=lambda: None,
-        save_last=lambda progress: None,
+        save_last=lambda state: None,
         monitor=monitor,
         stop=stop,
     )

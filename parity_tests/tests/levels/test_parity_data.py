@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-import gluon_cnn.train
+import gluon_cnn.training.assembly
 import gluon_cnn.training.recipes
-import torch_ref.train
 import torch_ref.training.assembly
 import torch_ref.training.recipes
 from cnn_data import Batches, Dataset, load_dataset
@@ -91,8 +90,12 @@ def test_training_starts_from_bit_equal_weights(model: str) -> None:
 
     config = gluon_cnn.training.recipes.DEFAULTS[model]
     dataset = load_dataset("mnist5k", image_size=config.image_size, fit=config.fit)
-    ours = gluon_cnn.train.prepare(config, dataset, "cpu").net._collect_params_with_prefix()
-    theirs = torch_ref.train.prepare(torch_ref.training.recipes.DEFAULTS[model], dataset, "cpu").net
+    ours = gluon_cnn.training.assembly.prepare(
+        config, dataset, "cpu"
+    ).net._collect_params_with_prefix()
+    theirs = torch_ref.training.assembly.prepare(
+        torch_ref.training.recipes.DEFAULTS[model], dataset, "cpu"
+    ).net
     named = to_gluon({n: t.numpy() for n, t in theirs.state_dict().items()})
     assert set(named) == set(ours)
     for name, array in named.items():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-import torch_ref.train
 import torch_ref.training.assembly
+import torch_ref.training.loop
 from cnn_data import load_dataset
 from parity_tests.backends.runs import NET
 from parity_tests.levels.training.recipes import (
@@ -19,7 +19,7 @@ from parity_tests.levels.training.recipes import (
     first_weight_rows,
     metric_rows,
 )
-from torch_ref.train import Objective
+from torch_ref.training.assembly import Objective
 from torch_ref.training.recipes import DEFAULTS
 
 QUICK = ("--model", "lenet", "--epochs", "1", "--batch-size", "200", "--augment", "none")
@@ -70,7 +70,7 @@ def test_a_gradient_divided_twice_is_seen_in_the_first_epoch(
         optimizer.step()
         return loss.sum().detach(), hits.sum()
 
-    monkeypatch.setattr(torch_ref.train, "train_step", step)
+    monkeypatch.setattr(torch_ref.training.loop, "train_step", step)
     argv = (*QUICK, "--optimizer", "sgd", "--lr", "0.1")
     first = check_recipe(argv, tmp_path, draws=1).first_divergence
     assert first is not None

@@ -1,0 +1,168 @@
+"""The training loop of the source script (doc-2): Gluon's Trainer under `autograd.record`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon
+
+from cnn_data import Batches
+from cnn_harness.epochs import Evaluation, follow_epochs, run_epochs, save_predictions
+from cnn_harness.jobs.stop import Stop
+from cnn_harness.monitor import Monitor, Silent
+from cnn_harness.progress import Partial, Progress, read_progress
+from cnn_harness.runfolder import RunFolder
+from cnn_harness.steps import EpochSteps
+from gluon_cnn.training import checkpoint, parallel, workers
+from gluon_cnn.training.assembly import Objective, Training
+from gluon_cnn.training.staging import Staging
+
+__all__ = ["evaluate", "fit", "follow", "resume", "train_epoch", "train_step"]
+
+Parts = list[mx.nd.NDArray]  # one array a device
+
+
+def train_step(
+    objective: Objective, trainer: gluon.Trainer, xs: Parts, ys: Parts, count: int
+) -> tuple[Parts, Parts]:
+    """One update from `count` images; returns the summed loss and hits of each device, unread."""
+    with autograd.record():
+        parts = [objective(x, y) for x, y in zip(xs, ys, strict=True)]
+    losses, loss_sums, hits, _ = zip(*parts, strict=True)
+    autograd.backward(list(losses))
+    parallel.idle(trainer, len(xs))
+    # The loss is a vector, its gradient the sum over images: step() divides it by their number.
+    trainer.step(count)
+    return list(loss_sums), list(hits)
+
+
+def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop) -> Partial:
+    """The rest of an epoch, or its updates until a stop is requested; returns what is done then.
+
+    Raises: CommandError where the loss is not finite any more.
+    """
+    draws = _draws_masks(training.net)
+    steps = EpochSteps(
+        training.config, training.train, training.peers, done, monitor, stop, _read_sums
+    )
+    for rate, x, y, count in steps:
+        if draws:
+            mx.random.seed(steps.seed)
+        training.trainer.set_learning_rate(rate)
+        xs, ys = training.staging(x), training.staging(y)
+        steps.add(train_step(training.objective, training.trainer, xs, ys, count))
+    # The last backward may still write running statistics, and with `static_alloc` MXNet's engine
+    # does not know: whoever reads them, asnumpy() too, gets those of the step before.
+    mx.nd.waitall()
+    if steps.done.steps == len(training.train) or training.peers.count > 1:
+        parallel.agree_on_statistics(training.net)
+        workers.agree_on_statistics(training.peers, training.net)
+    return steps.done
+
+
+def evaluate(
+    objective: Objective,
+    batches: Batches,
+    devices: list[mx.Context],
+    stop: Stop | None = None,
+    dtype: str = "float32",
+) -> Evaluation:
+    """Mean loss, accuracy and predictions over a split, read from the device once at the end.
+
+    Raises: Stopped where a stop is requested meanwhile.
+    """
+    staging, parts = Staging(devices, dtype), []
+    for x, y in (stop or Stop()).watch(batches.epoch(0)):
+        for x_part, y_part in zip(staging(x), staging(y), strict=True):
+            parts.append(objective(x_part, y_part))
+    _, loss_sums, hits, predicted = zip(*parts, strict=True)
+    count = sum(map(len, predicted))
+    return Evaluation(
+        loss=_read_sum(loss_sums) / count,
+        accuracy=_read_sum(hits) / count,
+        predicted=np.concatenate([part.asnumpy() for part in predicted]).astype(np.int64),
+    )
+
+
+def fit(
+    training: Training,
+    folder: RunFolder,
+    *,
+    start: Progress | None = None,
+    monitor: Monitor | None = None,
+    stop: Stop | None = None,
+) -> list[dict[str, Any]]:
+    """Train as configured and return a row of metrics an epoch, those of a resumed run included.
+
+    `start` is what `resume` returned. Leaves `best.params`, `last/`, `previous/` and
+    `predictions.png` in the folder. Raises: CommandError where the loss is not finite any more, or
+    the folder cannot be written; Interrupted where `stop` was requested; DataError.
+    """
+    net, trainer, objective = training.net, training.trainer, training.objective
+    monitor, stop = monitor or Silent(), stop or Stop()
+
+    def test(batches: Batches, stop: Stop | None = None) -> Evaluation:
+        return evaluate(objective, batches, training.devices, stop, training.dtype)
+
+    if start is not None:
+        workers.share_training(training.peers, net, trainer)
+    rows = run_epochs(
+        training.config,
+        training.train,
+        start or Progress(),
+        train_epoch=lambda done: train_epoch(training, done, monitor, stop),
+        evaluate=lambda: test(training.test, stop),
+        save_best=lambda: checkpoint.save_best(folder, net),
+        save_last=lambda state: checkpoint.save_last(folder, net, trainer, state),
+        monitor=monitor,
+        stop=stop,
+    )
+    save_predictions(folder, training.test, training.dataset.class_names, test)
+    return rows
+
+
+def follow(training: Training, start: Progress, stop: Stop) -> None:
+    """Train as a worker that does not lead: no evaluation, no files.
+
+    Raises: CommandError where the loss is not finite any more; DataError.
+    """
+    if start.rows or start.partial is not None:
+        workers.share_training(training.peers, training.net, training.trainer)
+    follow_epochs(
+        training.config,
+        training.train,
+        start,
+        lambda done: train_epoch(training, done, Silent(), Stop()),
+    )
+
+
+def resume(training: Training, folder: RunFolder, which: str = "last") -> Progress | None:
+    """Put the training where the checkpoint `last` or `previous` left it; None if there is none.
+
+    Raises: UsageError where the checkpoint is another configuration's, CommandError where it is
+    damaged; the training is then not changed.
+    """
+    saved = folder.saved(which)
+    if saved is None:
+        return None
+    path, state = saved
+    progress = read_progress(state, training.config, len(training.train), path)
+    checkpoint.load_last(path, state, training.net, training.trainer, training.devices)
+    return progress
+
+
+def _draws_masks(net: gluon.HybridBlock) -> bool:
+    """Whether an update of the net draws random numbers, so that it has to be seeded (1.5 ms)."""
+    return isinstance(net, gluon.nn.Dropout) or any(map(_draws_masks, net._children.values()))
+
+
+def _read_sum(parts: Iterable[mx.nd.NDArray]) -> float:
+    return sum(float(part.asscalar()) for part in parts)
+
+
+def _read_sums(sums: tuple[Parts, Parts]) -> tuple[float, float]:
+    losses, hits = sums
+    return _read_sum(losses), _read_sum(hits)
