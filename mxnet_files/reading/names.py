@@ -18,7 +18,7 @@ import re
 
 from torch import fx, nn
 
-__all__ = ["PathNames", "identifier", "local_name"]
+__all__ = ["PathNames", "attribute_name", "identifier", "local_name"]
 
 DEEPEST = 32  # folders in a path; Python cannot compile an attribute of an attribute of … for ever
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
@@ -51,6 +51,11 @@ def _piece(text: str) -> str:
     """One dot-free part of a path, safe as an attribute of a module."""
     safe = _UNSAFE.sub("_", text) or "_"
     return safe + "_" if keyword.iskeyword(safe) or hasattr(_PROBE, safe) else safe
+
+
+def attribute_name(name: str) -> str:
+    """An attribute of a module that resembles `name` and hides none that every module has."""
+    return _piece(identifier(name))
 
 
 class PathNames:

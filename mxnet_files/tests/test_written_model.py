@@ -1,0 +1,422 @@
+"""`model.py`: it computes and trains what MXNet does, stands alone, and reads well."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import importlib.util
+import json
+import keyword
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+from mxnet.gluon import nn
+from safetensors.torch import save_file
+
+from mxnet_files.checking.oracle import Oracle
+from mxnet_files.load import import_symbol
+from mxnet_files.writing.model_file import Written, write_model
+from mxnet_files.writing.shapes import record_shapes
+
+S = mx.sym
+
+
+class Residual(nn.HybridBlock):
+    """x + f(x), projected where the channels change, ReLU after."""
+
+    def __init__(self, channels: int, stride: int, project: bool, **names: Any) -> None:
+        super().__init__(**names)
+        with self.name_scope():
+            self.body = nn.HybridSequential(prefix="")
+            self.body.add(
+                *(nn.Conv2D(channels, 3, stride, 1, use_bias=False), nn.BatchNorm()),
+                *(nn.Activation("relu"), nn.Conv2D(channels, 3, padding=1), nn.BatchNorm()),
+            )
+            self.side = None
+            if project:
+                self.side = nn.HybridSequential(prefix="side_")
+                self.side.add(nn.Conv2D(channels, 1, stride), nn.BatchNorm())
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        return F.relu(self.body(x) + (x if self.side is None else self.side(x)))
+
+
+class Mobile(nn.HybridBlock):
+    """Expand, depthwise, squeeze and excite, project; joined where it can be."""
+
+    def __init__(self, into: int, mid: int, out: int, stride: int, squeeze: bool, **names: Any):
+        super().__init__(**names)
+        self.joins = into == out and stride == 1
+        with self.name_scope():
+            self.expand = nn.HybridSequential(prefix="expand_")
+            if mid != into:
+                self.expand.add(nn.Conv2D(mid, 1, use_bias=False), nn.BatchNorm())
+            self.wide = nn.HybridSequential(prefix="depth_")
+            self.wide.add(nn.Conv2D(mid, 3, stride, 1, groups=mid), nn.BatchNorm())
+            self.gate = None
+            if squeeze:
+                self.gate = nn.HybridSequential(prefix="gate_")
+                self.gate.add(nn.GlobalAvgPool2D(), nn.Conv2D(mid // 2, 1, activation="relu"))
+                self.gate.add(nn.Conv2D(mid, 1, activation="sigmoid"))
+            self.narrow = nn.HybridSequential(prefix="narrow_")
+            self.narrow.add(nn.Conv2D(out, 1), nn.BatchNorm())
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        def swish(y: Any) -> Any:
+            return y * F.clip(y + 3, 0, 6) / 6
+
+        y = swish(self.expand(x)) if len(self.expand) else x
+        y = swish(self.wide(y))
+        if self.gate is not None:
+            y = F.broadcast_mul(y, self.gate(y))
+        y = self.narrow(y)
+        return x + y if self.joins else y
+
+
+class Detector(nn.HybridBlock):
+    """Predictions of class and box on features of three sizes."""
+
+    def __init__(self, **names: Any) -> None:
+        super().__init__(**names)
+        with self.name_scope():
+            self.stem = nn.Conv2D(8, 3, 2, 1, activation="relu")
+            self.stages = nn.HybridSequential()
+            self.classes = nn.HybridSequential()
+            self.boxes = nn.HybridSequential()
+            for _ in range(3):
+                self.stages.add(nn.Conv2D(8, 3, 2, 1, activation="relu"))
+                self.classes.add(nn.Conv2D(6, 3, padding=1))
+                self.boxes.add(nn.Conv2D(8, 3, padding=1))
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        x = self.stem(x)
+        classes, boxes = [], []
+        for stage, label, box in zip(self.stages, self.classes, self.boxes, strict=True):
+            x = stage(x)
+            classes.append(F.flatten(F.transpose(label(x), (0, 2, 3, 1))))
+            boxes.append(F.flatten(F.transpose(box(x), (0, 2, 3, 1))))
+        scores = F.reshape(F.concat(*classes, dim=1), (0, -1, 3))
+        return F.softmax(scores), F.reshape(F.concat(*boxes, dim=1), (0, -1, 4))
+
+
+class Language(nn.HybridBlock):
+    """Embedding, two layers of LSTM, a decoder."""
+
+    def __init__(self, **names: Any) -> None:
+        super().__init__(**names)
+        with self.name_scope():
+            self.embedding = nn.Embedding(20, 6)
+            self.lstm = mx.gluon.rnn.LSTM(5, 2, input_size=6)
+            self.decoder = nn.Dense(20, flatten=False, in_units=5)
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        return self.decoder(self.lstm(self.embedding(F.BlockGrad(x))))
+
+
+def sequence(*layers: Any) -> Any:
+    net = nn.HybridSequential(prefix="net_")
+    with net.name_scope():
+        net.add(*layers)
+    return net
+
+
+def residual_net() -> Any:
+    net = nn.HybridSequential(prefix="net_")
+    with net.name_scope():
+        net.add(nn.Conv2D(4, 3, use_bias=False), nn.BatchNorm(), nn.Activation("relu"))
+        for stage, (channels, stride) in enumerate(((4, 1), (6, 2), (6, 2)), 1):
+            part = nn.HybridSequential(prefix=f"stage{stage}_")
+            with part.name_scope():
+                for number in range(3):
+                    first = number == 0
+                    wide = first and stage != 1
+                    part.add(Residual(channels, stride if first else 1, wide, prefix=""))
+            net.add(part)
+        net.add(nn.GlobalAvgPool2D(), nn.Dense(5))
+    return net
+
+
+def mobile_net() -> Any:
+    return sequence(
+        nn.Conv2D(4, 3),
+        *(Mobile(4, 4, 4, 1, False), Mobile(4, 8, 6, 2, False), Mobile(6, 12, 6, 1, True)),
+        *(Mobile(6, 12, 6, 1, True), Mobile(6, 16, 8, 1, True), nn.GlobalAvgPool2D(), nn.Flatten()),
+    )
+
+
+def dense_net() -> Any:
+    class Layer(nn.HybridBlock):
+        def __init__(self, **names: Any) -> None:
+            super().__init__(**names)
+            with self.name_scope():
+                self.body = nn.HybridSequential(prefix="")
+                self.body.add(nn.BatchNorm(scale=False), nn.ELU(0.5), nn.Conv2D(3, 3, padding=1))
+
+        def hybrid_forward(self, F: Any, x: Any) -> Any:
+            return F.concat(x, self.body(x), dim=1)
+
+    return sequence(
+        nn.Conv2D(3, 1), *(Layer() for _ in range(4)), nn.MaxPool2D(3, 2, ceil_mode=True),
+        nn.PReLU(), nn.LayerNorm(), nn.Dropout(0), nn.Dense(3, activation="tanh"),
+    )  # fmt: skip
+
+
+NETS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
+    "residual": (residual_net, (2, 3, 12, 12)),
+    "mobile": (mobile_net, (2, 3, 11, 11)),
+    "detector": (Detector, (2, 3, 24, 24)),
+    "language": (Language, (5, 2)),
+    "dense": (dense_net, (2, 3, 9, 9)),
+}
+
+
+def random_state(symbol: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    sizes, _, states = symbol.infer_shape(data=shape)
+    named = [*zip(symbol.list_arguments(), sizes, strict=True)]
+    named += zip(symbol.list_auxiliary_states(), states, strict=True)
+    arrays = {}
+    for name, size in named:
+        if name != "data":
+            value = rng.normal(size=size) * 0.4
+            value = value**2 + 0.5 if name.endswith(("var", "gamma")) else value
+            arrays[name] = value.astype(np.float32)
+    return arrays
+
+
+def written(
+    symbol: Any, arrays: dict[str, np.ndarray], *inputs: torch.Tensor
+) -> tuple[Written, Any]:
+    module = import_symbol(json.loads(symbol.tojson()), arrays)
+    record_shapes(module.to(inputs[0].dtype), inputs)
+    return write_model(module, "the_net"), module
+
+
+def opened(made: Written, folder: Path) -> Any:
+    """The written module, from files."""
+    (folder / "model.py").write_text(made.text, "utf-8")
+    state = {key: value.clone().contiguous() for key, value in made.state.items()}
+    save_file(state, folder / "model.safetensors")
+    spec = importlib.util.spec_from_file_location("written_model", folder / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.load()
+
+
+def outputs(module: Any, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    with torch.no_grad():
+        found = module(*inputs)
+    return list(found) if isinstance(found, tuple) else [found]
+
+
+def same(module: Any, other: Any, *inputs: torch.Tensor) -> None:
+    for a, b in zip(outputs(module, *inputs), outputs(other, *inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.fixture(params=NETS)
+def net(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Symbol, arrays, input, what was written, the import, and the written module, in float64."""
+    return prepare(request.param, tmp_path)
+
+
+def prepare(name: str, folder: Path) -> Any:
+    make, shape = NETS[name]
+    block = make()
+    symbol = block(mx.sym.var("data"))
+    symbol = mx.sym.Group(list(symbol)) if isinstance(symbol, (list, tuple)) else symbol
+    arrays = random_state(symbol, shape)
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 20, shape) if name == "language" else rng.normal(size=shape)
+    data = torch.tensor(x, dtype=torch.float64)
+    made, module = written(symbol, arrays, data)
+    return symbol, arrays, data, made, module, opened(made, folder).double()
+
+
+def test_it_computes_what_the_import_computes(net: Any) -> None:
+    _, _, data, made, module, alone = net
+    same(module, alone, data)
+    assert set(alone.state_dict()) >= set(made.state)
+    assert set(made.names.values()) <= set(module.state_dict()) | set(made.names.values())
+
+
+def trained(module: Any, data: torch.Tensor, heads: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Gradients and buffers after one step backward in training mode."""
+    found = module.train()(data)
+    found = list(found) if isinstance(found, tuple) else [found]
+    torch.autograd.backward(found, [torch.tensor(head, dtype=data.dtype) for head in heads])
+    gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    return {
+        name: x.numpy().copy() for name, x in {**gradients, **dict(module.named_buffers())}.items()
+    }
+
+
+def test_it_trains_as_mxnet_does(net: Any) -> None:
+    """In float64 as the import, in float32 as MXNet itself: gradients and running statistics."""
+    symbol, arrays, data, made, module, alone = net
+    rng = np.random.default_rng(2)
+    heads = [rng.normal(size=tuple(y.shape)) for y in outputs(module, data)]
+    oracle = Oracle(symbol.tojson(), arrays, {"data": data.numpy()}, "float32", backward=True)
+    mxnet = {**oracle.gradients(heads), **oracle.auxiliary()}
+    start = copy.deepcopy(alone)
+    wanted, found = trained(module, data, heads), trained(alone, data, heads)
+    single = trained(start.float(), data.float(), heads)
+    for key, name in made.names.items():
+        scale = np.abs(wanted[name]).max() + 1
+        # eps and momentum are written with fewer digits than MXNet holds
+        np.testing.assert_allclose(found[key], wanted[name], rtol=1e-7, atol=1e-7 * scale)
+        if not name.endswith("alpha"):  # MXNet's own is wrong within a graph, right alone
+            np.testing.assert_allclose(single[key], mxnet[name], rtol=1e-3, atol=2e-5 * scale)
+    assert {name for name, _ in alone.named_parameters()} <= set(found)
+
+
+def test_it_is_formatted_and_clean(net: Any, tmp_path: Path) -> None:
+    net[3].text.encode("ascii")
+    for words in (["format", "--diff"], ["check", "--select", "E,F,I,B,UP,N8", "--ignore", "N812"]):
+        command = [sys.executable, "-m", "ruff", *words, "--isolated", "--line-length", "100"]
+        done = subprocess.run(
+            [*command, str(tmp_path / "model.py")], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["mobile", "language", *(pytest.param(n, marks=pytest.mark.slow) for n in
+             ("residual", "detector", "dense"))],
+)  # fmt: skip
+def test_it_scripts_exports_and_compiles(name: str, tmp_path: Path) -> None:
+    _, _, data, _, _, alone = prepare(name, tmp_path)
+    same(alone, torch.jit.script(alone), data)
+    same(alone, torch.export.export(alone, (data,)).module(), data)
+    same(alone, torch.compile(alone, backend="aot_eager"), data)
+
+
+ALONE = """
+import importlib.abc, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in ("mxnet", "mxnet_files", "gluon_cnn_parity", "parity_tests"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+import model, torch
+print(type(model.load()).__name__)
+"""
+
+
+def test_it_needs_torch_and_safetensors_alone(tmp_path: Path) -> None:
+    prepare("dense", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "TheNet", done.stderr
+
+
+def test_what_repeats_is_written_once(tmp_path: Path) -> None:
+    """Stages as loops, one class of blocks with its options, no layer named by number alone."""
+    symbol = residual_net()(mx.sym.var("data"))
+    x = torch.randn(1, 3, 12, 12, dtype=torch.float64)
+    text = written(symbol, random_state(symbol, (1, 3, 12, 12)), x)[0].text
+    assert text.count("nn.Conv2d(") == 2  # the unit with an activation, and that without
+    assert "*(ResidualBlock(6, 6) for _ in range(2))" in text
+    assert re.findall(r"self\.(stage\d) = nn\.Sequential", text) == ["stage1", "stage2", "stage3"]
+    assert "x = self.stage2(self.stage1(x))  # (N, 6, 5, 5)" in text
+
+
+def test_an_activation_is_never_left_out_of_a_block(tmp_path: Path) -> None:
+    """Two residual blocks are one class but for a tanh at the beginning of the first alone."""
+    x = S.Convolution(S.var("data"), num_filter=3, kernel=(1, 1), name="stem")
+    for number, begin in enumerate((True, True, False, False)):
+        y = S.tanh(x) if begin else x
+        for half in "ab":
+            y = S.Convolution(y, num_filter=3, kernel=(1, 1), name=f"block{number}_{half}")
+            y = S.relu(y, name=f"block{number}_{half}_relu")
+        x = x + S.Convolution(y, num_filter=3, kernel=(1, 1), name=f"block{number}_c")
+    data = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    made, module = written(x, random_state(x, (2, 3, 4, 4)), data)
+    same(module, opened(made, tmp_path).double(), data)
+
+
+def test_shared_weights_stay_shared(tmp_path: Path) -> None:
+    """One convolution called twice is one layer; one weight of two kinds of layers a parameter."""
+    w, b = S.var("w_weight"), S.var("w_bias")
+    x = S.Convolution(S.var("data"), w, b, num_filter=3, kernel=(1, 1), name="first")
+    x = S.Convolution(S.relu(x), w, b, num_filter=3, kernel=(1, 1), name="second")
+    e = S.var("tied_weight")
+    x = S.FullyConnected(S.flatten(x), e, num_hidden=4, no_bias=True, name="inner")
+    x = S.dot(x, e, name="outer")
+    data = torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    made, module = written(x, random_state(x, (2, 3, 2, 2)), data)
+    assert made.text.count("nn.Conv2d(") == 1
+    assert sorted(made.names.values()) == ["tied_weight", "w_bias", "w_weight"]
+    same(module, opened(made, tmp_path).double(), data)
+
+
+def test_labels_and_losses_stay(tmp_path: Path) -> None:
+    """A training symbol: the label is optional, its gradient MXNet's."""
+    x = S.FullyConnected(S.var("data"), num_hidden=3, name="fc")
+    symbol = S.SoftmaxOutput(x, name="softmax")
+    arrays = {"fc_weight": np.ones((3, 4)), "fc_bias": np.arange(3.0)}
+    data, label = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0.0, 1, 2, 0, 1])
+    made, module = written(symbol, arrays, data)
+    alone = opened(made, tmp_path).double()
+    same(module, alone, data)
+    for each in (module, alone):
+        each(data, label.double()).sum().backward()
+    key = {name: key for key, name in made.names.items()}["fc_weight"]
+    found = dict(alone.named_parameters())[key].grad
+    torch.testing.assert_close(found, module.fc_weight.grad)
+
+
+WORDS = [
+    *keyword.kwlist, *keyword.softkwlist, *dir(builtins), *dir(torch.nn.Module()),
+    *("self", "torch", "nn", "F", "Tensor", "Path", "load", "load_file", "np", "math", "x", "y"),
+    *("ConvRelu", "ConvNorm", "BatchNorm", "residual", "project", "shortcut", "activation"),
+    "TheNet",
+    *("channels", "kernel_size", "swish", "model", "super", "", " ", "\n", '"""', "é", "#", "a\nb"),
+    *("__class__", "__init__", "x" * 900, "self.x", "1", "_", "__", "\\", "{x}", "%s", "\x1b[31m"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_no_name_of_a_file_meets_the_code(number: int, tmp_path: Path) -> None:
+    """Every word as an operator's and a parameter's name, in blocks that become classes."""
+    rows: list[dict[str, Any]] = [{"op": "null", "name": "data", "inputs": []}]
+    arrays: dict[str, np.ndarray] = {}
+    rng = np.random.default_rng(0)
+    last = 0
+    conv = {"kernel": "(1, 1)", "num_filter": "2", "no_bias": "True"}
+    names = WORDS[number::4]
+    for place in range(0, len(names) - 2, 3):
+        entry = last
+        for word, act in ((names[place], "relu"), (names[place + 1], "")):
+            weight = f"{word}.w{place}{act}"
+            arrays[weight] = rng.normal(size=(2, 2, 1, 1)).astype(np.float32)
+            rows.append({"op": "null", "name": weight, "inputs": []})
+            inputs = [[last, 0, 0], [len(rows) - 1, 0, 0]]
+            rows.append({"op": "Convolution", "name": word, "inputs": inputs, "attrs": conv})
+            last = len(rows) - 1
+            if act:
+                rows.append({"op": "relu", "name": names[place + 2], "inputs": [[last, 0, 0]]})
+                last = len(rows) - 1
+        both = [[entry, 0, 0], [last, 0, 0]]
+        rows.append({"op": "elemwise_add", "name": names[place + 2], "inputs": both})
+        last = len(rows) - 1
+        rows.append({"op": "tanh", "name": names[place], "inputs": [[last, 0, 0]]})
+        last = len(rows) - 1
+    document = {"nodes": rows, "arg_nodes": [0], "heads": [[last, 0, 0]]}
+    module = import_symbol(document, arrays).double()
+    data = torch.randn(1, 2, 3, 3, dtype=torch.float64)
+    record_shapes(module, [data])
+    made = write_model(module, "the_net")
+    made.text.encode("ascii")
+    same(module, opened(made, tmp_path).double(), data)

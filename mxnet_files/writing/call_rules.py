@@ -1,0 +1,209 @@
+"""Calls that have a shorter form than their arguments in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+
+from mxnet_files.functions import mx_math, mx_nn, mx_shape
+from mxnet_files.writing.layout import Atom, Brackets, Expr, call, literal
+from mxnet_files.writing.ops import Context, arguments, is_parameter, one, subject
+
+__all__ = ["CALLS"]
+
+# A call that has a shorter form: (kind, input nodes, expression, bare function)
+Written = tuple[str, list[Any], Callable[[Sequence[Expr]], Expr], str]
+
+
+def _named(
+    function: str, kind: str, x: Any, positional: Sequence[Any], **named: tuple[Any, Any]
+) -> Written:
+    """function(x, positional, name=value), the names whose values are not the default."""
+    shown = {
+        name: literal(one(value))
+        for name, (value, default) in named.items()
+        if one(value) != default
+    }
+    fixed = [literal(one(value)) for value in positional]
+    return kind, [x], lambda args: call(function, args[0], *fixed, **shown), ""
+
+
+def _pool(self: Context, node: fx.Node) -> Written | None:
+    x, kernel, stride, pad, *rest = arguments(node)
+    kind = str(getattr(node.target, "__name__", ""))
+    if isinstance(x, fx.Node) and x.target is node.target and "mxnet" not in x.meta:
+        # the importer sums rows, then columns
+        before, rows, down, top, *_ = arguments(x)
+        kernel = (rows[0], kernel[1])
+        stride, pad = (down[0], stride[1]), (top[0], pad[1])
+        x = before
+    named = {"stride": (stride, one(kernel)), "padding": (pad, 0)}
+    if "avg" in kind and rest:
+        named |= {"ceil_mode": (rest[0], False), "count_include_pad": (rest[1], True)}
+    return _named(f"F.{kind}", kind, x, [kernel], **named)
+
+
+def _full_pool(self: Context, node: fx.Node) -> Written | None:
+    """MXNet's `full` windows where torch's ceil_mode has the same."""
+    x, kind, kernel, stride, pad, full, count, _ = arguments(node)
+    sizes: Any = list(zip(kernel, stride, pad, strict=True))
+    if kind not in ("max", "avg") or any(s > k - p or 2 * p > k for k, s, p in sizes):
+        return None
+    name = f"{kind}_pool{len(kernel)}d"
+    named = {"stride": (stride, one(kernel)), "padding": (pad, 0), "ceil_mode": (full, False)}
+    if kind == "avg":
+        named["count_include_pad"] = (count, True)
+    return _named(f"F.{name}", name, x, [kernel], **named)
+
+
+def _reshape(self: Context, node: fx.Node) -> Written | None:
+    """MXNet's codes, read beside the input's number of axes."""
+    x, codes = arguments(node)[0], list(arguments(node)[1])
+    source = x.meta.get("shape") if isinstance(x, fx.Node) else None
+    if source is None or (len(arguments(node)) > 2 and arguments(node)[2]) or -4 in codes:
+        return None
+    sizes: list[int | str] = []
+    axis = 0
+    for code in codes:
+        if code == -2:
+            sizes += [f"size({place})" for place in range(axis, len(source))]
+            axis = len(source)
+        elif code == -3:
+            sizes.append(-1)
+            axis += 2
+        else:
+            if code == 0 and axis >= len(source):
+                return None
+            sizes.append(f"size({axis})" if code == 0 else code)
+            axis += 1
+    if sizes.count(-1) > 1:
+        return None
+    if len(sizes) == 2 and sizes[0] == "size(0)" and sizes[1] == -1:
+        return "flatten", [x], lambda args: call(f"{subject(args[0])}.flatten", literal(1)), ""
+
+    def build(args: Sequence[Expr]) -> Expr:
+        x = subject(args[0])
+        shown = [Atom(f"{x}.{size}" if isinstance(size, str) else repr(size)) for size in sizes]
+        return call(f"{x}.reshape", *shown)
+
+    return "reshape", [x], build, ""
+
+
+def _method(name: str) -> Callable[[Context, fx.Node], Written]:
+    """torch.permute(x, (0, 2, 1)) -> x.permute(0, 2, 1)."""
+
+    def rule(self: Context, node: fx.Node) -> Written:
+        x, *rest = arguments(node)
+        flat = [
+            item for value in rest for item in (value if isinstance(value, tuple) else (value,))
+        ]
+        return name, [x], lambda args: call(f"{subject(args[0])}.{name}", *map(literal, flat)), ""
+
+    return rule
+
+
+def _clamp(self: Context, node: fx.Node) -> Written | None:
+    x, low, high = arguments(node)
+    if is_parameter(x):
+        return None
+    if (low, high) == (0.0, 6.0):
+        return "relu6", [x], lambda args: call("F.relu6", args[0]), "F.relu6"
+    return (
+        "clamp",
+        [x],
+        lambda args: call(f"{subject(args[0])}.clamp", literal(low), literal(high)),
+        "",
+    )
+
+
+def _plain(function: str) -> Callable[[Context, fx.Node], Written]:
+    """A function of one argument under its usual name."""
+    kind = function.rpartition(".")[2]
+
+    def rule(self: Context, node: fx.Node) -> Written:
+        x = arguments(node)[0]
+        return kind, [x], lambda args: call(function, args[0]), function
+
+    return rule
+
+
+def _reduction(name: str) -> Callable[[Context, fx.Node], Written | None]:
+    def rule(self: Context, node: fx.Node) -> Written | None:
+        x, axes, keepdims, exclude = (*arguments(node), False, False)[:4]
+        source = x.meta.get("shape") if isinstance(x, fx.Node) else None
+        if exclude or not axes or source is None or (not keepdims and len(axes) >= len(source)):
+            return None
+        named = {"keepdim": literal(True)} if keepdims else {}
+        return (
+            name,
+            [x],
+            lambda args: call(f"{subject(args[0])}.{name}", literal(one(axes)), **named),
+            "",
+        )
+
+    return rule
+
+
+def _slice_axis(self: Context, node: fx.Node) -> Written | None:
+    x, axis, begin, end = arguments(node)
+    source = x.meta.get("shape") if isinstance(x, fx.Node) else None
+    if source is None:
+        return None
+    axis = axis % len(source)
+    first = "" if begin == 0 else str(begin)
+    last = "" if end is None else str(end)
+    index = ", ".join([":"] * axis + [f"{first}:{last}"])
+    return "slice", [x], lambda args: Atom(f"{subject(args[0])}[{index}]"), ""
+
+
+def _split(self: Context, node: fx.Node) -> Written:
+    x, count, axis = arguments(node)
+    return (
+        "chunk",
+        [x],
+        lambda args: call(f"{subject(args[0])}.chunk", literal(count), literal(axis)),
+        "",
+    )
+
+
+def _global_average(self: Context, node: fx.Node) -> Written:
+    x, size = arguments(node)
+    return _named("F.adaptive_avg_pool2d", "adaptive_avg_pool2d", x, [size])
+
+
+def _concatenate(self: Context, node: fx.Node) -> Written | None:
+    parts_, axis = arguments(node)
+    if any(map(is_parameter, parts_)):
+        return None
+    distinct = list(dict.fromkeys(parts_))
+    order = [distinct.index(part) for part in parts_]
+
+    def build(args: Sequence[Expr]) -> Expr:
+        return call("torch.cat", Brackets("", tuple(args[i] for i in order), "[]"), literal(axis))
+
+    return f"cat{len(order)}", distinct, build, ""
+
+
+CALLS: dict[Any, Callable[[Context, fx.Node], Written | None]] = {
+    **dict.fromkeys((torch.max_pool1d, torch.max_pool2d, torch.max_pool3d), _pool),
+    **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), _pool),
+    mx_nn.pool: _full_pool,
+    mx_shape.reshape: _reshape,
+    mx_shape.slice_axis: _slice_axis,
+    mx_shape.split_even: _split,
+    mx_math.reduce_mean: _reduction("mean"),
+    mx_math.reduce_sum: _reduction("sum"),
+    torch.reshape: _method("reshape"),
+    torch.flatten: _method("flatten"),
+    torch.permute: _method("permute"),
+    torch.transpose: _method("transpose"),
+    torch.unsqueeze: _method("unsqueeze"),
+    torch.clamp: _clamp,
+    torch.cat: _concatenate,
+    torch.relu: _plain("F.relu"),
+    F.adaptive_avg_pool2d: _global_average,
+}

@@ -1,0 +1,361 @@
+"""`model.py`: an imported graph as a PyTorch class that a person could have written."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx
+
+from mxnet_files.reading.names import attribute_name, identifier, local_name
+from mxnet_files.writing.borrowed import IMPORTS, borrow
+from mxnet_files.writing.class_source import ClassSource
+from mxnet_files.writing.classes import Classes, common_tokens, stem, tokens
+from mxnet_files.writing.layout import Atom, Brackets, Expr, call, loop, statement
+from mxnet_files.writing.operations import lower
+from mxnet_files.writing.ops import Op
+from mxnet_files.writing.statements import LONGEST_NAME, Scope, Statement, emit, shape_text
+from mxnet_files.writing.structure import WEIGHTED, Block, Item, entries_of, find_blocks
+
+__all__ = ["Written", "write_model"]
+
+RESERVED = {"self", "torch", "nn", "F", "Tensor", "Path", "load", "load_file", "math", "np", "Any"}
+RESERVED |= {"Callable", "super", "range"}
+
+
+@dataclass(eq=False)
+class Run:
+    """Blocks of one class, one after the other: an nn.Sequential."""
+
+    blocks: list[Block]
+
+    @property
+    def out(self) -> Op:
+        return self.blocks[-1].out
+
+
+@dataclass(frozen=True)
+class Written:
+    """The text of `model.py`, its weights by their keys in it, MXNet's names of those."""
+
+    text: str
+    state: Mapping[str, Tensor]
+    names: Mapping[str, str]
+    class_name: str
+
+
+def write_model(module: fx.GraphModule, name: str) -> Written:
+    """Write an imported module as source.
+
+    Args:
+        module: what `load_symbol` returned, each node's `meta["shape"]` filled in.
+        name: of the model, such as `resnet50_v1`; the class is called by it.
+    """
+    return _Writer(module, name).write()
+
+
+class _Writer(ClassSource):
+    def __init__(self, module: fx.GraphModule, name: str) -> None:
+        self.module = module
+        self.title = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:LONGEST_NAME]
+        words = [word for word in re.split(r"[^A-Za-z0-9]+", name) if word]
+        camel = "".join(word[0].upper() + word[1:] for word in words)[:LONGEST_NAME]
+        self.class_name = identifier(camel or "Model")
+        graph = lower(module)
+        self.order, self.inputs, self.outputs = graph.order, graph.inputs, graph.outputs
+        self.prefix = len(common_tokens(self.order))  # words that begin every name
+        needs = [need for op in self.order for need in op.needs]
+        self.needs = list(dict.fromkeys(needs))
+        self.borrowed, self.imports = borrow(self.needs)
+        classes = Classes(find_blocks(self.order, self.outputs))
+        super().__init__(graph, classes, RESERVED | set(self.borrowed))
+        while self.class_name in self.reserved or local_name(self.class_name) != self.class_name:
+            self.class_name += "_"
+        self.reserved.add(self.class_name)
+        for each in self.classes.all:
+            self.protect(each)
+        self.attrs: dict[int, str] = {}  # of the top's items, by id of item or layer
+        self.held: dict[str, str] = {}  # attribute of a tensor that the top holds, by path
+        self.state: dict[str, str] = {}
+
+    # the file
+
+    def write(self) -> Written:
+        items = self.runs()
+        self.name_items(items)
+        body = [
+            *self.function_sources(),
+            *(self.class_source(each) for each in self.classes.all if not each.is_function),
+            self.top_source(items),
+            self.load_source(),
+        ]
+        layers = [text for name, text in self.borrowed.items() if text.startswith("class ")]
+        functions = [text for name, text in self.borrowed.items() if not text.startswith("class ")]
+        constants = [text for text in functions if not text.startswith(("def ", "@"))]
+        functions = [text for text in functions if text.startswith(("def ", "@"))]
+        body = ["\n".join(constants)] * bool(constants) + layers + body + functions
+        text = "\n\n\n".join(body)
+        header = self.header(text)
+        self.collect_state(items)
+        state = {key: self.graph.tensor(path).detach() for key, path in self.state.items()}
+        mxnet = self.module.meta["mxnet_names"]
+        names = {key: mxnet.get(path, path) for key, path in self.state.items()}
+        return Written(header + "\n\n\n" + text + "\n", state, names, self.class_name)
+
+    def header(self, text: str) -> str:
+        used = {name for name in IMPORTS if re.search(rf"(?<![\w.]){name}\b", text)} | self.imports
+        used |= {"torch", "nn", "Tensor"} & set(re.findall(r"\b(?:torch|nn|Tensor)\b", text))
+        plain = [IMPORTS[name] for name in ("math",) if name in used]
+        standard = ["from pathlib import Path"]
+        if re.search(r"\bCallable\[", text):
+            standard.insert(0, "from collections.abc import Callable")
+        if "Any" in used:
+            standard.append(IMPORTS["Any"])
+        torch_lines = [IMPORTS[name] for name in ("torch", "F") if name in used]
+        third = (
+            [IMPORTS["np"]] * ("np" in used)
+            + torch_lines
+            + ["from safetensors.torch import load_file"]
+        )
+        both = [name for name in ("Tensor", "nn") if name in used]
+        third.append(f"from torch import {', '.join(both)}")
+        shapes = ", ".join(f"{shape_text(op.shape)}" for op in self.inputs if not op.optional)
+        results = ", ".join(shape_text(op.shape) for op in self.outputs)
+        doc = (
+            f'"""{self.title}, read from MXNet\'s files by mxnet-files convert.\n\n'
+            f"{shapes} -> {results}\n"
+            '"""'
+        )
+        return "\n".join([doc, "", *plain, *standard, "", *third])
+
+    def load_source(self) -> str:
+        return "\n".join(
+            [
+                f'def load(weights: str | Path = "", device: str = "cpu") -> {self.class_name}:',
+                '    """The model with its weights (model.safetensors beside), to infer."""',
+                f"    model = {self.class_name}()",
+                '    beside = Path(__file__).with_name("model.safetensors")',
+                "    state = load_file(weights or beside, device=device)",
+                "    model.load_state_dict(state, assign=True)",
+                "    return model.eval()",
+            ]
+        )
+
+    # the top
+
+    def runs(self) -> list[Item | Run]:
+        """Blocks of one class in a row, by the size of their results."""
+        readers: Counter[Op] = Counter()
+        for item in self.classes.items:
+            readers.update(set(entries_of(item)))
+        readers.update(self.outputs)
+        out: list[Item | Run] = []
+        for item in self.classes.items:
+            last = out[-1] if out else None
+            if isinstance(item, Block) and not self.classes.of[item].is_function:
+                if (
+                    isinstance(last, Run)
+                    and self.classes.of[last.blocks[0]] is self.classes.of[item]
+                    and last.out is item.entry
+                    and readers[item.entry] == 1
+                    and spatial(last.out) == spatial(item.out)
+                ):
+                    last.blocks.append(item)
+                    continue
+                out.append(Run([item]))
+                continue
+            out.append(item)
+        return [
+            item.blocks[0] if isinstance(item, Run) and len(item.blocks) == 1 else item
+            for item in out
+        ]
+
+    def name_items(self, items: Sequence[Item | Run]) -> None:
+        """Attributes of the top."""
+        prefix = self.prefix
+        taken: set[str] = set()
+
+        def take(name: str) -> str:
+            base = made = attribute_name(name)[:LONGEST_NAME]
+            number = 1
+            while made in taken:
+                number += 1
+                made = f"{base}_{number}"
+            taken.add(made)
+            return made
+
+        every = [tokens(op.name)[prefix:] for op in self.order if op.kind != "input"]
+
+        def own(ops: Sequence[Op]) -> list[str]:
+            """The words that begin the names of these operations, and of no others."""
+            words = common_tokens(ops)[prefix:]
+            alike = sum(other[: len(words)] == words for other in every)
+            return words if words and alike <= len(ops) else []
+
+        numbers: Counter[str] = Counter()
+        for item in items:
+            if isinstance(item, Run):
+                words = own([op for block in item.blocks for op in block.ops])
+                if words:
+                    name = "_".join(words)
+                else:
+                    base = re.sub(r"_?\d+$", "", stem(item.blocks[0], prefix))
+                    numbers[base] += 1
+                    name = f"{base}s{numbers[base]}"
+                self.attrs[id(item)] = take(identifier(name))
+            elif isinstance(item, Block):
+                if not self.classes.of[item].is_function:
+                    words = own(item.ops)
+                    main = min(item.ops, key=lambda op: (op.kind not in WEIGHTED, op.layer is None))
+                    name = identifier("_".join(words)) if words else stem(main, prefix)
+                    self.attrs[id(item)] = take(name)
+            else:
+                if item.layer is not None and id(item.layer) not in self.attrs:
+                    self.attrs[id(item.layer)] = take(stem(item, prefix))
+                for path in item.held:
+                    if path not in self.held:
+                        original = self.module.meta["mxnet_names"].get(path, path)
+                        words = tokens(original)
+                        start = tokens(self.order[-1].name)[:prefix]
+                        self.held[path] = take(
+                            "_".join(words[prefix:] if words[:prefix] == start else words)
+                        )
+
+    def top_source(self, items: Sequence[Item | Run]) -> str:
+        lines = [f"class {self.class_name}(nn.Module):", "    def __init__(self) -> None:"]
+        lines.append("        super().__init__()")
+        done: set[str] = set()
+        statements: list[Statement] = []
+        for item in items:
+            made: list[str] = []
+            if isinstance(item, Run):
+                attr = self.attrs[id(item)]
+                made = statement(f"self.{attr} = ", self.sequence(item))
+                statements.append(self.call_statement(item.blocks[0].entry, item.out, attr))
+            elif isinstance(item, Block):
+                if self.classes.of[item].is_function:
+                    name = self.classes.of[item].name
+                    statements.append(self.function_statement(item, name))
+                    continue
+                attr = self.attrs[id(item)]
+                made = statement(f"self.{attr} = ", self.make(item))
+                statements.append(self.call_statement(item.entry, item.out, attr))
+            else:
+                own = []
+                if item.layer is not None:
+                    attr = self.attrs[id(item.layer)]
+                    own.append(f"self.{attr}")
+                    if attr not in done:
+                        made = statement(f"self.{attr} = ", self.make(item))
+                        done.add(attr)
+                for path in item.held:
+                    attr = self.held[path]
+                    own.append(f"self.{attr}")
+                    if attr not in done:
+                        made += self.hold(attr, path)
+                        done.add(attr)
+                statements.append(self.op_statement(item, own))
+            lines += made
+        if len(lines) == 3 and not any(line.startswith("        self.") for line in lines):
+            lines = [lines[0]]  # nothing to keep
+        else:
+            lines.append("")
+        signature = [Atom("self")]
+        names: dict[Op, str] = {}
+        scope = Scope(self.reserved)
+        sole = sum(not op.optional for op in self.inputs) == 1
+        for op in self.inputs:
+            wanted = "x" if sole and not op.optional else local_name(op.name)[:LONGEST_NAME]
+            names[op] = scope.fresh(wanted)
+            kind = "Tensor | None = None" if op.optional else "Tensor"
+            signature.append(Atom(f"{names[op]}: {kind}"))
+        several = len(self.outputs) > 1
+        kind = f"tuple[{', '.join(['Tensor'] * len(self.outputs))}]" if several else "Tensor"
+        head = Brackets("forward", tuple(signature), after=f" -> {kind}:")
+        lines += statement("def ", head, indent=1)
+        lines += emit(statements, self.outputs, names, scope, comments=True)
+        return "\n".join(lines)
+
+    def op_statement(self, op: Op, own: Sequence[str]) -> Statement:
+        hint = attribute_name(stem(op, self.prefix))[:LONGEST_NAME]
+        return Statement(op, list(op.inputs), lambda args: op.build(args, own), hint, op.repeats)
+
+    def sequence(self, run: Run) -> Expr:
+        """nn.Sequential of the blocks, those made alike in a loop."""
+        made = [self.make(block) for block in run.blocks]
+        parts: list[Expr] = []
+        place = 0
+        while place < len(made):
+            count = 1
+            while place + count < len(made) and made[place + count] == made[place]:
+                count += 1
+            steps = progression(made[place:])
+            if steps > max(count, 2):
+                parts.append(in_range(made[place : place + steps]))
+                place += steps
+                continue
+            one = made[place]
+            parts.append(one if count == 1 else loop(one, f"_ in range({count})"))
+            place += count
+        return call("nn.Sequential", *parts)
+
+    # weights
+
+    def collect_state(self, items: Sequence[Item | Run]) -> None:
+        for item in items:
+            if isinstance(item, Run):
+                for number, block in enumerate(item.blocks):
+                    self.state.update(self.states(block, f"{self.attrs[id(item)]}.{number}"))
+            elif isinstance(item, Block):
+                if not self.classes.of[item].is_function:
+                    self.state.update(self.states(item, self.attrs[id(item)]))
+            else:
+                if item.layer is not None:
+                    self.state.update(self.states(item, self.attrs[id(item.layer)]))
+                self.state.update({self.held[path]: path for path in item.held})
+
+
+def progression(made: Sequence[Expr]) -> int:
+    """How many calls, from the first, differ in their first number alone, by the same step."""
+    count = 1
+    step = 0
+    while count < len(made):
+        a, b = first_number(made[count - 1]), first_number(made[count])
+        if a is None or b is None or a[1] != b[1] or b[0] <= a[0]:
+            break
+        if count > 1 and b[0] - a[0] != step:
+            break
+        step = b[0] - a[0]
+        count += 1
+    return count
+
+
+def first_number(value: Expr) -> tuple[int, str] | None:
+    """The first argument of a call, where it is a number, and the rest of the call."""
+    if not isinstance(value, Brackets) or not value.items:
+        return None
+    text = value.items[0].flat()
+    return (int(text), call(value.before, *value.items[1:]).flat()) if text.isdigit() else None
+
+
+def in_range(made: Sequence[Expr]) -> Expr:
+    """Calls of a progression in a loop."""
+    first, second, last = (first_number(made[place]) for place in (0, 1, -1))
+    assert first is not None
+    assert second is not None
+    assert last is not None
+    assert isinstance(made[0], Brackets)
+    one = call(made[0].before, Atom("channels"), *made[0].items[1:])
+    step = second[0] - first[0]
+    return loop(one, f"channels in range({first[0]}, {last[0] + step}, {step})")
+
+
+def spatial(op: Op) -> tuple[Any, ...] | None:
+    """Height and width, or all but the batch of a flat array."""
+    shape = op.shape
+    if shape is None:
+        return None
+    return tuple(shape[2:]) if len(shape) > 2 else tuple(shape[1:])
