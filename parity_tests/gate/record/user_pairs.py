@@ -1,9 +1,7 @@
-"""A user's own pairs as subjects of a snapshot, and the small plain pair that the suite tests with.
+"""A user's own pairs as subjects of a snapshot.
 
 A user's nets may draw their weights anew each time, so that a snapshot keeps what they held when it
 was taken, and later ones start from that.
-
-Framework specific (mxnet, torch): the plain pair is built of both frameworks' layers.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from parity_tests.backends.runs import Loss
 from parity_tests.gate.record.sides import start_of
 from parity_tests.gate.record.subjects import STEPS, Subject, drawn
 
-__all__ = ["START", "pair_subject", "parse_entries", "plain_subject", "started_from", "starts"]
+__all__ = ["START", "cross_entropy", "pair_subject", "parse_entries", "started_from", "starts"]
 
 START = "start"
 
@@ -71,7 +69,7 @@ def pair_subject(
         given,
         known,
         value,
-        {side: partial(_cross_entropy, side) for side in nets},
+        {side: partial(cross_entropy, side) for side in nets},
         batches=batches,
     )
 
@@ -80,7 +78,8 @@ def _same(net: Any) -> Any:
     return net
 
 
-def _cross_entropy(side: str, net: Any) -> Loss:
+def cross_entropy(side: str, net: Any) -> Loss:
+    """The loss of a net with labels; a pair's nets say nothing of theirs."""
     return backend(side).cross_entropy()
 
 
@@ -133,64 +132,3 @@ def _imported(spec: str, root: Path) -> Any:
     except (ImportError, AttributeError) as error:
         raise ParityError(f"parity_pairs {spec}: {error}") from error
     return made() if callable(made) and not hasattr(made, "forward") else made
-
-
-def plain_subject() -> Subject:
-    """Every operation of the project's nets once or twice, on two images of 12×12."""
-
-    def value(side: str, key: tuple[str, str], kind: str, shape: tuple[int, ...]) -> np.ndarray:
-        generator = drawn("plain", *key)
-        if key[1] == "running_var" or (kind == "batchnorm" and key[1] == "weight"):
-            return generator.uniform(0.5, 1.5, shape).astype(np.float32)
-        return (0.4 * generator.standard_normal(shape)).astype(np.float32)
-
-    generator = drawn("plain", "inputs")
-
-    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
-        x = generator.standard_normal((count, 2, 12, 12)).astype(np.float32)
-        return x, generator.randint(0, 10, count).astype(np.int32)
-
-    inputs, labels = images(2)
-    return Subject(
-        "plain",
-        {"gluon": _plain_gluon, "torch": _plain_torch},
-        (inputs,),
-        labels,
-        value,
-        {side: partial(_cross_entropy, side) for side in ("gluon", "torch")},
-        batches=tuple(images(4) for _ in range(STEPS)),
-    )
-
-
-def _plain_gluon() -> Any:
-    from mxnet.gluon import nn
-
-    net = nn.HybridSequential(prefix="plain_")
-    net.add(
-        nn.Conv2D(4, 3, in_channels=2),
-        nn.BatchNorm(in_channels=4),
-        nn.Activation("relu"),
-        nn.MaxPool2D(2),
-        nn.Conv2D(6, 2, in_channels=4),
-        nn.Activation("sigmoid"),
-        nn.AvgPool2D(2),
-        nn.Flatten(),
-        nn.Dense(16, in_units=24),
-        nn.Activation("tanh"),
-        nn.Dropout(0.5),
-        nn.Dense(10, in_units=16),
-    )
-    net.initialize()
-    return net
-
-
-def _plain_torch() -> Any:
-    from torch import nn
-
-    from torch_ref.models.layers import MXBatchNorm2d
-
-    return nn.Sequential(
-        nn.Conv2d(2, 4, 3), MXBatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 2),
-        nn.Sigmoid(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(24, 16), nn.Tanh(), nn.Dropout(0.5),
-        nn.Linear(16, 10),
-    )  # fmt: skip

@@ -29,12 +29,13 @@ from parity_tests.gate.record.noise import DRAWS, Draw, NoiseEnvelope
 from parity_tests.gate.record.quantities import SAMPLE, Failure, Quantity, QuantityRecord
 from parity_tests.gate.record.sides import record_side
 from parity_tests.gate.record.sizes import bias_sums
-from parity_tests.gate.record.user_pairs import pair_subject, plain_subject
+from parity_tests.gate.record.user_pairs import pair_subject
 from parity_tests.gate.snapshot import backends, take_snapshot
 from parity_tests.gate.store import Snapshot
 from parity_tests.gate.verdict import compared
 from parity_tests.numerics.compare import ENVELOPE_FACTOR
 from parity_tests.reporting.verdicts import Check, Level
+from parity_tests.tests.gate.plain import plain_subject
 
 OLD = Path(__file__).parent / "snapshots"
 

@@ -3,11 +3,11 @@
 import pytest
 
 from parity_tests.gate.change import Change
-from parity_tests.gate.record.user_pairs import plain_subject
-from parity_tests.gate.shims import SHIMS, Shim, planted
 from parity_tests.gate.snapshot import RULES_NAME, take_snapshot
 from parity_tests.gate.store import Snapshot
 from parity_tests.gate.verdict import Comparison, compared
+from parity_tests.tests.gate.plain import plain_subject
+from parity_tests.tests.gate.shims import SHIMS, Shim, planted
 
 
 @pytest.fixture(scope="module")

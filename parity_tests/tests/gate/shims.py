@@ -172,11 +172,6 @@ def _summed_otherwise(old: Operator) -> Operator:
     return new
 
 
-def _scaled_rate(factor: float) -> Any:
-    """An update rule whose weight arrives with its rate multiplied."""
-    return _options(lr=lambda lr: lr * factor)
-
-
 _FN: Any = functional
 _OPT: Any = mx_optimizers
 _ND: Any = mx.nd
