@@ -21,12 +21,7 @@ from parity_tests.backends.leaves import ParityError
 from parity_tests.cases.models import MODELS
 from parity_tests.cases.thin import thin_gluon, thin_torch
 
-__all__ = [
-    "Case",
-    "project_case",
-    "random_values",
-    "user_case",
-]
+__all__ = ["Case", "project_case", "random_values", "user_case"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from parity_tests.reporting.kill_matrix import Outcome
 from parity_tests.reporting.results import Results
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["GROUPS", "Detection", "Fault", "first_detection"]
+__all__ = ["GROUPS", "Detection", "Fault", "fault", "first_detection"]
 
 GROUPS = (
     "weights", "structure", "arithmetic", "batchnorm", "loss", "optimizer", "data", "artefacts",
@@ -52,20 +52,23 @@ class Fault:
         started = time.perf_counter()
         detection = self.run()
         return Outcome(
-            fault=self.name,
-            group=self.group,
-            where=self.where,
-            imitates=self.imitates,
-            source=self.source,
-            level=self.level,
-            path=self.path,
-            caught_level=detection.level,
-            caught_path=detection.path,
-            diagnosis=detection.diagnosis,
-            expected_diagnosis=self.diagnosis,
-            message=detection.message,
-            seconds=time.perf_counter() - started,
-        )
+            fault=self.name, group=self.group, where=self.where, imitates=self.imitates,
+            source=self.source, level=self.level, path=self.path,
+            caught_level=detection.level, caught_path=detection.path,
+            diagnosis=detection.diagnosis, expected_diagnosis=self.diagnosis,
+            message=detection.message, seconds=time.perf_counter() - started,
+        )  # fmt: skip
+
+
+def fault(
+    name: str, where: str, run: Callable[[], Detection], level: Level, path: str, diagnosis: str,
+    imitates: str, source: str, *, group: str,
+) -> Fault:  # fmt: skip
+    """A `Fault`, its fields in the order in which the catalogue's tables have them."""
+    return Fault(
+        name=name, group=group, where=where, imitates=imitates, source=source, level=level,
+        path=path, run=run, diagnosis=diagnosis,
+    )  # fmt: skip
 
 
 def first_detection(report: Results) -> Detection:

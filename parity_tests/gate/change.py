@@ -90,33 +90,25 @@ def _judged(a: QuantityRecord | Failure | None, b: QuantityRecord | Failure | No
     if isinstance(b, Failure):
         if isinstance(a, Failure):
             return Change.UNCHANGED, "", 0.0, "", ""
-        return Change.SEMANTICS, "", math.inf, f"does not run any more: {b.reason}", ""
+        return _semantics(f"does not run any more: {b.reason}")
     if a is None or isinstance(a, Failure):
-        return Change.SEMANTICS, "", math.inf, "is new: it was not computed before", ""
+        return _semantics("is new: it was not computed before")
     if b is None:
-        return Change.SEMANTICS, "", math.inf, "is not computed any more", ""
+        return _semantics("is not computed any more")
     return _moved(a, b)
+
+
+def _semantics(detail: str, hint: str = "") -> _Judged:
+    return Change.SEMANTICS, "", math.inf, detail, hint
 
 
 def _moved(a: QuantityRecord, b: QuantityRecord) -> _Judged:
     if (a.digest32, a.digest64) == (b.digest32, b.digest64):
         return Change.UNCHANGED, "", 0.0, "", ""
     if a.shape != b.shape:
-        return (
-            Change.SEMANTICS,
-            "",
-            math.inf,
-            f"has shape {b.shape}, had {a.shape}",
-            "another shape",
-        )
+        return _semantics(f"has shape {b.shape}, had {a.shape}", "another shape")
     if b.nonfinite > a.nonfinite:
-        return (
-            Change.SEMANTICS,
-            "",
-            math.inf,
-            f"has {b.nonfinite} values that are not finite",
-            "not finite",
-        )
+        return _semantics(f"has {b.nonfinite} values that are not finite", "not finite")
     double = _double(a, b)
     if double > 1:
         return Change.SEMANTICS, "float64", double, _detail("float64", double), _hint(a, b)

@@ -170,13 +170,9 @@ def _same_start(old: Snapshot, new: Snapshot) -> None:
 
 
 def _side(
-    side: str,
-    moved: list[Movement],
-    count: int,
-    environment: dict[str, list[str]],
-    old: Snapshot,
-    new: Snapshot,
-) -> SideVerdict:
+    side: str, moved: list[Movement], count: int, environment: dict[str, list[str]],
+    old: Snapshot, new: Snapshot,
+) -> SideVerdict:  # fmt: skip
     if not count:
         reasons = [f"not in {s.name}: {s.absent[side]}" for s in (old, new) if side in s.absent]
         return SideVerdict(
@@ -185,15 +181,8 @@ def _side(
     if not moved:
         return SideVerdict(side, Change.UNCHANGED, compared=count)
     first = moved[0]
-    return SideVerdict(
-        side,
-        first.verdict,
-        first,
-        len(moved),
-        count,
-        _cause(side, first.verdict, environment),
-        _pattern(first, moved, old),
-    )
+    cause, pattern = _cause(side, first.verdict, environment), _pattern(first, moved, old)
+    return SideVerdict(side, first.verdict, first, len(moved), count, cause, pattern)
 
 
 def _cause(side: str, verdict: Change, environment: dict[str, list[str]]) -> str:
@@ -201,32 +190,24 @@ def _cause(side: str, verdict: Change, environment: dict[str, list[str]]) -> str
 
     A thread count or another CPU changes the order in which numbers are added, and no semantics.
     """
-    groups = [_LIBRARY[side], "numpy", "models", "switches"]
-    places = ["threads", "machine"]
-    library = environment.get(groups[0])
-    others = [g for g in (*places, "models", "switches", "numpy") if g in environment]
+    rounding = verdict == Change.ROUNDING
+    library = environment.get(_LIBRARY[side])
+    places = [g for g in ("threads", "machine") if g in environment]
     if library:
         version = next((x for x in library if x.startswith("version")), library[0])
-        text = f"the library changed ({version})"
-        if verdict == Change.ROUNDING and any(g in environment for g in places):
-            also = " and ".join(GROUPS[g] for g in places if g in environment)
-            text += f", and {also} too, which can round otherwise by itself"
-        return text
-    if verdict == Change.ROUNDING and others:
-        return "the library is the same; " + "; ".join(
-            f"{GROUPS[g]} ({', '.join(environment[g])})" for g in others
-        )
+        also = " and ".join(GROUPS[g] for g in places) if rounding else ""
+        beside = f", and {also} too, which can round otherwise by itself" if also else ""
+        return f"the library changed ({version}){beside}"
     suspects = [g for g in ("models", "switches", "numpy") if g in environment]
-    if suspects:
+    blamed = [*places, *suspects] if rounding else [*suspects]
+    if blamed:
+        changed = "" if rounding else " changed"
         return "the library is the same; " + "; ".join(
-            f"{GROUPS[g]} changed ({', '.join(environment[g])})" for g in suspects
+            f"{GROUPS[g]}{changed} ({', '.join(environment[g])})" for g in blamed
         )
-    if others:
-        return (
-            "the library is the same and "
-            + " and ".join(GROUPS[g] for g in others)
-            + " alone cannot explain it"
-        )
+    if places:
+        named = " and ".join(GROUPS[g] for g in places)
+        return f"the library is the same and {named} alone cannot explain it"
     return "nothing that the fingerprint knows has changed"
 
 

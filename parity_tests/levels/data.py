@@ -103,14 +103,9 @@ def _length_row(part: str, ours: Batches, theirs: Batches) -> Row:
 
 def _row(path: str, quantity: str, difference: str) -> Row:
     return Row(
-        level=Level.DATA,
-        path=path,
-        quantity=quantity,
-        status=Status.DIVERGED if difference else Status.OK,
-        check=Check.VALUE,
-        compared=1,
-        detail=difference,
-    )
+        level=Level.DATA, path=path, quantity=quantity, check=Check.VALUE, compared=1,
+        status=Status.DIVERGED if difference else Status.OK, detail=difference,
+    )  # fmt: skip
 
 
 def _chosen(count: int) -> list[int]:

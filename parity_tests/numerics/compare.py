@@ -15,15 +15,7 @@ import numpy as np
 
 from parity_tests.reporting.window import ValueWindow, window_at
 
-__all__ = [
-    "ENVELOPE_FACTOR",
-    "EXACT",
-    "UNIT",
-    "Mismatch",
-    "Verdict",
-    "bits_equal",
-    "compare",
-]
+__all__ = ["ENVELOPE_FACTOR", "EXACT", "UNIT", "Mismatch", "Verdict", "bits_equal", "compare"]
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 # Below the smallest normal number a float has no full precision left, and oneDNN flushes to zero.
@@ -200,11 +192,7 @@ def _require_finite(size: np.ndarray, factor: float) -> None:
 
 
 def _values(
-    actual: np.ndarray,
-    expected: np.ndarray,
-    size: np.ndarray,
-    factor: float,
-    unit: str,
+    actual: np.ndarray, expected: np.ndarray, size: np.ndarray, factor: float, unit: str
 ) -> Verdict:
     if np.issubdtype(actual.dtype, np.floating):
         distance = np.abs(actual.astype(np.float64) - expected.astype(np.float64))

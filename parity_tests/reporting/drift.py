@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parity_tests.reporting.rows import Row
-from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
 __all__ = ["Answer", "Drift", "answers", "drifts"]
 
@@ -159,7 +159,7 @@ class _Group:
 
 def _rank(row: Row) -> tuple[bool, float]:
     share = row.fraction
-    return row.status not in (Status.OK, Status.NOTE), math.inf if share is None else share
+    return row.status.failed, math.inf if share is None else share
 
 
 def drifts(rows: Iterable[Row]) -> list[Drift]:
@@ -186,16 +186,15 @@ def drifts(rows: Iterable[Row]) -> list[Drift]:
 
 
 def _distance(row: Row) -> Distance:
-    return Distance(row.distance, row.fraction, row.status in (Status.OK, Status.NOTE))
+    return Distance(row.distance, row.fraction, not row.status.failed)
 
 
 def _moved(gluon: Row, torch: Row, witness: Row | None) -> str:
-    if witness is not None and witness.status not in (Status.OK, Status.NOTE):
+    if witness is not None and witness.status.failed:
         return "function"
-    out = [row.status not in (Status.OK, Status.NOTE) for row in (gluon, torch)]
-    return {(True, True): "both", (True, False): "gluon", (False, True): "torch"}.get(
-        (out[0], out[1]), ""
-    )
+    if gluon.status.failed and torch.status.failed:
+        return "both"
+    return "gluon" if gluon.status.failed else "torch" if torch.status.failed else ""
 
 
 def answers(measured: Sequence[Drift]) -> list[Answer]:

@@ -100,12 +100,8 @@ class _Layer:
 def _view(report: Results, name: str) -> dict[str, Any]:
     drifts = report.drifts
     shown = [level for level in (Level.FORWARD, Level.BACKWARD) if level in report.levels]
-    steps = [
-        level
-        for level in (Level.OPTIMIZER, Level.TRAINING, Level.MULTI_DEVICE)
-        if level in report.levels
-    ]
-    drawn = shown + steps
+    steps = (Level.OPTIMIZER, Level.TRAINING, Level.MULTI_DEVICE)
+    drawn = shown + [level for level in steps if level in report.levels]
     return {
         "id": name,
         "report": report,
@@ -132,7 +128,7 @@ def _failures_first(report: Results) -> list[Row]:
 
 def _level(report: Results, level: Level) -> dict[str, Any]:
     rows = [row for row in report.rows if row.level == level]
-    failed = any(row.status in (Status.DIVERGED, Status.NOT_COMPARED) for row in rows)
+    failed = any(row.status.failed for row in rows)
     count = report.compared(level)
     verdict = "diverged" if failed else "parity" if count else "nothing compared"
     worst = report.worst(level)
@@ -148,14 +144,12 @@ def _level(report: Results, level: Level) -> dict[str, Any]:
 def _layers(report: Results, drifts: Sequence[Drift]) -> list[_Layer]:
     """Every path of the levels that go layer by layer, in the order of computation."""
     layers: dict[str, _Layer] = {}
+    by_layer = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD, Level.BACKWARD)
     for row in report.rows:
-        if (
-            row.level not in (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD, Level.BACKWARD)
-            or not row.path
-        ):
+        if row.level not in by_layer or not row.path:
             continue
         layer = layers.setdefault(row.path, _Layer(row.path))
-        layer.failed += row.status in (Status.DIVERGED, Status.NOT_COMPARED)
+        layer.failed += row.status.failed
         if row.check == Check.LOCAL and row.dtype == "float32" and row.status != Status.NOTE:
             sides = layer.local.setdefault(row.level, {})
             known = sides.get(row.side)

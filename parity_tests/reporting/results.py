@@ -56,7 +56,7 @@ class Results:
 
     @property
     def ok(self) -> bool:
-        failed = any(row.status in (Status.DIVERGED, Status.NOT_COMPARED) for row in self.rows)
+        failed = any(row.status.failed for row in self.rows)
         every_level = all(self.compared(level) for level in self.levels)
         return bool(self.levels) and every_level and not failed and not self.coverage.missing()
 
@@ -68,7 +68,7 @@ class Results:
     def failures(self) -> list[Row]:
         """What failed, causes first: by level, and within a level in the order of computation."""
         order = {level: i for i, level in enumerate(LEVELS)}
-        failed = [row for row in self.rows if row.status in (Status.DIVERGED, Status.NOT_COMPARED)]
+        failed = [row for row in self.rows if row.status.failed]
         return sorted(failed, key=lambda row: (order[row.level], row.status != Status.DIVERGED))
 
     @property
@@ -76,15 +76,9 @@ class Results:
         """None exactly when `ok`."""
         for row in self.failures:
             return Divergence(
-                row.level,
-                row.path,
-                row.quantity,
-                row.error,
-                row.bound,
-                row.diagnosis,
-                row.message,
-                row.named_window,
-            )
+                row.level, row.path, row.quantity, row.error, row.bound, row.diagnosis,
+                row.message, row.named_window,
+            )  # fmt: skip
         if self.ok:
             return None
         missing = self.coverage.missing()

@@ -54,11 +54,11 @@ class Row:
         side: Side = Side.NONE,
         dtype: str = "",
         mode: Mode = Mode.NONE,
-        unit: str = "u",
+        unit: str = "",
         diagnosis: str = "",
         distance: float | None = None,
     ) -> Row:
-        """The row of a comparison that was made."""
+        """The row of a comparison that was made, in the verdict's unit unless told."""
         return cls(
             level=level,
             path=path,
@@ -67,10 +67,9 @@ class Row:
             side=side,
             dtype=dtype,
             mode=mode,
-            unit=unit,
             diagnosis=diagnosis,
             distance=distance,
-            **_outcome(verdict),
+            **{**_outcome(verdict), "unit": unit or verdict.unit},
         )
 
     def with_verdict(self, verdict: Verdict) -> Row:
@@ -132,6 +131,7 @@ def _outcome(verdict: Verdict) -> dict[str, Any]:
         "status": Status.OK if verdict.ok else Status.DIVERGED,
         "error": verdict.error,
         "bound": verdict.bound,
+        "unit": verdict.unit,
         "position": verdict.position,
         "values": None if None in values else values,
         "compared": verdict.compared,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from parity_tests.reporting.report import Report
-from parity_tests.reporting.verdicts import Level, Status
+from parity_tests.reporting.verdicts import Level
 
 __all__ = ["NOT_COMPARED", "table"]
 
@@ -46,7 +46,7 @@ def _left_out(reports: Sequence[Report]) -> list[str]:
 
 def _line(report: Report, level: Level) -> tuple[str, ...]:
     rows = [row for row in report.rows if row.level == level]
-    failed = [row for row in rows if row.status in (Status.DIVERGED, Status.NOT_COMPARED)]
+    failed = any(row.status.failed for row in rows)
     values = sum(row.compared for row in rows)
     worst = report.worst(level)
     fraction, where = "", ""

@@ -42,6 +42,10 @@ class Status(StrEnum):
     NOT_COMPARED = "not compared"
     NOTE = "note"  # a difference that is expected, and said
 
+    @property
+    def failed(self) -> bool:
+        return self in (Status.DIVERGED, Status.NOT_COMPARED)
+
 
 class Check(StrEnum):
     """Which comparison it was."""

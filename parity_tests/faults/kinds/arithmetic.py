@@ -6,6 +6,7 @@ Framework specific (mxnet, torch): each fault is a layer of one framework that c
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
 from parity_tests.cases.pairs import Case, project_case
-from parity_tests.faults.base import Fault
+from parity_tests.faults.base import Fault, fault
 from parity_tests.faults.kinds.pairs import in_model, in_pair, plain_case, turned
 from parity_tests.faults.kinds.weights import ten_bits
 from parity_tests.reporting.verdicts import Level
@@ -226,22 +227,7 @@ def _dropped() -> Case:
 _MASKS = {"1": np.random.default_rng(4).random((5, 16)) >= 0.25}
 
 
-def _fault(
-    name: str, where: str, run: Any, level: Level, path: str, diagnosis: str, imitates: str,
-    source: str,
-) -> Fault:  # fmt: skip
-    return Fault(
-        name=name,
-        group="arithmetic",
-        where=where,
-        imitates=imitates,
-        source=source,
-        level=level,
-        path=path,
-        run=run,
-        diagnosis=diagnosis,
-    )
-
+_fault = partial(fault, group="arithmetic")
 
 ARITHMETIC: tuple[Fault, ...] = (
     _fault("convolution with a flipped kernel", "torch lenet, features.3",

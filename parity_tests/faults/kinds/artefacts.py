@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mxnet.gluon import nn as gluon_nn
 
 from parity_tests.backends.runs import NET
 from parity_tests.cases.pairs import Case, project_case
-from parity_tests.faults.base import Detection, Fault
+from parity_tests.faults.base import Detection, Fault, fault
 from parity_tests.faults.kinds.pairs import Plant, edited, in_model, in_pair
 from parity_tests.reporting.verdicts import Level
 
@@ -137,22 +138,7 @@ def _two_inputs() -> Detection:
     return first_detection(check_parity(net, Twin(), inputs, None, levels, transfer=True))
 
 
-def _fault(
-    name: str, where: str, run: Any, level: Level, path: str, diagnosis: str, imitates: str,
-    source: str,
-) -> Fault:  # fmt: skip
-    return Fault(
-        name=name,
-        group="artefacts",
-        where=where,
-        imitates=imitates,
-        source=source,
-        level=level,
-        path=path,
-        run=run,
-        diagnosis=diagnosis,
-    )
-
+_fault = partial(fault, group="artefacts")
 
 ARTEFACTS: tuple[Fault, ...] = (
     _fault("graph without an activation", "Gluon lenet, features.4, hybridized",

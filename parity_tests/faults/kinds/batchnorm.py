@@ -8,12 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
-from parity_tests.cases.pairs import Case
-from parity_tests.faults.base import Fault
-from parity_tests.faults.kinds.pairs import in_model, plain_case, turned
+from parity_tests.faults.base import Fault, fault
+from parity_tests.faults.kinds.pairs import in_model, turned
 from parity_tests.reporting.verdicts import Level
 from torch_ref.models.layers import MXBatchNorm2d
 
@@ -126,36 +124,12 @@ class StatisticsConstant(_Written):
         return mean.detach(), (variance.detach() + self.eps).sqrt()
 
 
-def _case() -> Case:
-    """conv, BatchNorm with a large eps, ReLU: what is small is then large enough to be wrong."""
-    return plain_case(
-        [
-            gluon_nn.Conv2D(4, 3, in_channels=2),
-            gluon_nn.BatchNorm(epsilon=1e-3, in_channels=4),
-            gluon_nn.Activation("relu"),
-        ],
-        [nn.Conv2d(2, 4, 3), MXBatchNorm2d(4, eps=1e-3), nn.ReLU()],
-        (3, 2, 8, 7),
-    )
-
-
 _PATH = "features.4"
 
 
 def _fault(name: str, cls: Any, level: Level, diagnosis: str, imitates: str, source: str) -> Fault:
-    run = in_model("mnist_bn_cnn", turned(_PATH, cls))
-    where = f"torch mnist_bn_cnn, {_PATH}"
-    return Fault(
-        name=name,
-        group="batchnorm",
-        where=where,
-        imitates=imitates,
-        source=source,
-        level=level,
-        path=_PATH,
-        run=run,
-        diagnosis=diagnosis,
-    )
+    run, where = in_model("mnist_bn_cnn", turned(_PATH, cls)), f"torch mnist_bn_cnn, {_PATH}"
+    return fault(name, where, run, level, _PATH, diagnosis, imitates, source, group="batchnorm")
 
 
 BATCHNORM: tuple[Fault, ...] = (

@@ -17,7 +17,7 @@ import numpy as np
 from parity_tests import api
 from parity_tests.backends import losses, runs
 from parity_tests.backends.runs import Objective
-from parity_tests.faults.base import Detection, Fault
+from parity_tests.faults.base import Detection, Fault, fault
 from parity_tests.faults.self_test import compare, named, self_test
 from parity_tests.levels import backward, local, weights
 from parity_tests.levels.referee import Subject
@@ -187,16 +187,9 @@ def _fault(
     name: str, path: str, diagnosis: str, imitates: str, source: str, *patches: Patch
 ) -> Fault:
     where = ", ".join(f"{getattr(t, '__name__', t)}.{n}" for t, n, _ in patches)
-    return Fault(
-        name=name,
-        group="checker",
-        where=where,
-        imitates=imitates,
-        source=source,
-        level=Level.SELF_TEST,
-        path=path,
-        run=_tested(*patches),
-        diagnosis=diagnosis,
+    run = _tested(*patches)
+    return fault(
+        name, where, run, Level.SELF_TEST, path, diagnosis, imitates, source, group="checker"
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import mxnet as mx
@@ -15,7 +16,7 @@ import torch
 from cnn_harness.schedule import learning_rate
 from parity_tests.backends.gluon.optimizer import gluon_trainer
 from parity_tests.backends.torch.optimizer import torch_optimizer, torchs_own
-from parity_tests.faults.base import Detection, Fault, first_detection
+from parity_tests.faults.base import Detection, Fault, fault, first_detection
 from parity_tests.levels.optimizer.schedules import schedule_rows
 from parity_tests.levels.optimizer.updates import Course, check_optimizer
 from parity_tests.numerics.update_rules import Rule
@@ -193,6 +194,9 @@ def _no_decay_of_biases(parameters: list[Any], rule: Rule) -> mx.gluon.Trainer:
     return gluon_trainer(parameters, rule)
 
 
+_other = partial(fault, group="optimizer")
+
+
 def _fault(
     name: str, course: Course, kind: Any, diagnosis: str, imitates: str, source: str,
     tensor: str = "kernel",
@@ -200,17 +204,7 @@ def _fault(
     where = f"torch optimizer of {course.label}"
     run = _updated(course, make={Side.TORCH: making(kind)})
     path = f"{course.label}/{tensor}"
-    return Fault(
-        name=name,
-        group="optimizer",
-        where=where,
-        imitates=imitates,
-        source=source,
-        level=Level.OPTIMIZER,
-        path=path,
-        run=run,
-        diagnosis=diagnosis,
-    )
+    return _other(name, where, run, Level.OPTIMIZER, path, diagnosis, imitates, source)
 
 
 _FOLDED = Course(Rule("sgd", momentum=0.9), "step")
@@ -250,21 +244,16 @@ OPTIMIZERS: tuple[Fault, ...] = (
            "a race in an update in place", "dense"),
     _fault("gradient not divided", PLAIN, Summed, "factor of B",
            "a summed loss and no rescale_grad", "Trainer.step(batch_size) divides"),
-    Fault(name="learning rate outside the slot", group="optimizer",
-          where="torch optimizer of sgd momentum=0.9 step",
-          imitates="torch.optim.SGD where the rate changes", source="apache/mxnet issue 15533",
-          level=Level.OPTIMIZER, path=f"{_FOLDED.label}/kernel",
-          run=_updated(_FOLDED, make={Side.TORCH: torchs_own}, exact=False, dtypes=("float32",)),
-          diagnosis="learning rate outside the slot"),
-    Fault(name="biases not decayed", group="optimizer", where=f"Gluon Trainer of {MOMENTUM.label}",
-          imitates="wd_mult = 0 for biases on one side",
-          source="Gluon decays every parameter, biases included",
-          level=Level.OPTIMIZER, path=f"{MOMENTUM.label}/kernel bias",
-          run=_updated(MOMENTUM, steps=3, make={Side.GLUON: _no_decay_of_biases}),
-          diagnosis="no weight decay"),
-    Fault(name="schedule off by one", group="optimizer", where="cnn_harness.schedule, linear",
-          imitates="counting updates from 1 where the other counts from 0",
-          source="a Trainer asks MXNet's scheduler for update 1 first",
-          level=Level.OPTIMIZER, path="schedule linear",
-          run=_late_schedule, diagnosis="schedule off by one"),
+    _other("learning rate outside the slot", "torch optimizer of sgd momentum=0.9 step",
+           _updated(_FOLDED, make={Side.TORCH: torchs_own}, exact=False, dtypes=("float32",)),
+           Level.OPTIMIZER, f"{_FOLDED.label}/kernel", "learning rate outside the slot",
+           "torch.optim.SGD where the rate changes", "apache/mxnet issue 15533"),
+    _other("biases not decayed", f"Gluon Trainer of {MOMENTUM.label}",
+           _updated(MOMENTUM, steps=3, make={Side.GLUON: _no_decay_of_biases}),
+           Level.OPTIMIZER, f"{MOMENTUM.label}/kernel bias", "no weight decay",
+           "wd_mult = 0 for biases on one side", "Gluon decays every parameter, biases included"),
+    _other("schedule off by one", "cnn_harness.schedule, linear", _late_schedule,
+           Level.OPTIMIZER, "schedule linear", "schedule off by one",
+           "counting updates from 1 where the other counts from 0",
+           "a Trainer asks MXNet's scheduler for update 1 first"),
 )  # fmt: skip

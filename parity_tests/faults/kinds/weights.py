@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from parity_tests.faults.base import Detection, Fault
+from parity_tests.faults.base import Fault, fault
 from parity_tests.faults.kinds.pairs import Plant, edited, exchanged, in_model
 from parity_tests.reporting.verdicts import Level
 
@@ -43,54 +43,20 @@ def _channels_last(array: np.ndarray, channels: int) -> np.ndarray:
     return array.reshape(out, channels, -1).swapaxes(1, 2).reshape(out, -1)
 
 
-def _fault(
-    name: str,
-    model: str,
-    tensor: str,
-    change: Change,
-    diagnosis: str,
-    imitates: str,
-    source: str,
-    group: str = "weights",
-) -> Fault:
-    return _planted(
-        name, model, tensor, in_model(model, edited(tensor, change)), diagnosis, imitates, source,
-        group,
-    )  # fmt: skip
-
-
 def _planted(
-    name: str,
-    model: str,
-    tensor: str,
-    run: Callable[[], Detection],
-    diagnosis: str,
-    imitates: str,
-    source: str,
+    name: str, model: str, tensor: str, plant: Plant, diagnosis: str, imitates: str, source: str,
     group: str = "weights",
-) -> Fault:
-    path = tensor.rpartition(".")[0]
-    where = f"torch {model}, {tensor}"
-    return Fault(
-        name=name,
-        group=group,
-        where=where,
-        imitates=imitates,
-        source=source,
-        level=Level.WEIGHTS,
-        path=path,
-        run=run,
-        diagnosis=diagnosis,
-    )
+) -> Fault:  # fmt: skip
+    run, where, path = in_model(model, plant), f"torch {model}, {tensor}", tensor.rpartition(".")[0]
+    return fault(name, where, run, Level.WEIGHTS, path, diagnosis, imitates, source, group=group)
 
 
-def _swap(
-    name: str, model: str, first: str, second: str, imitates: str, source: str, group: str
-) -> Fault:
-    plant: Plant = exchanged(first, second)
-    return _planted(
-        name, model, first, in_model(model, plant), "swapped tensors", imitates, source, group
-    )
+def _fault(name: str, model: str, tensor: str, change: Change, *said: str) -> Fault:
+    return _planted(name, model, tensor, edited(tensor, change), *said)
+
+
+def _swap(name: str, model: str, first: str, second: str, *said: str) -> Fault:
+    return _planted(name, model, first, exchanged(first, second), "swapped tensors", *said)
 
 
 WEIGHTS: tuple[Fault, ...] = (

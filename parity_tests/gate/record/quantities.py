@@ -23,7 +23,6 @@ __all__ = [
     "Quantity",
     "QuantityRecord",
     "SideRecord",
-    "key_of",
     "sampled",
 ]  # fmt: skip
 
@@ -47,18 +46,28 @@ Key = tuple[Level, Check, str, str]  # level, check, path, quantity
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """One tensor that one side computed, in float32 and in float64.
-
-    `limit` is how far float32's rounding may carry a value of it, and `fraction` what part of that
-    float64's rounding may take. The limit of an operation that rounds nothing is 0.
-    """
+class Located:
+    """What a side computes at one place, or fails to: a leaf, an update rule, the whole net."""
 
     level: Level
     check: Check
     path: str
     kind: str
     name: str
+
+    @property
+    def key(self) -> Key:
+        return self.level, self.check, self.path, self.name
+
+
+@dataclass(frozen=True)
+class Quantity(Located):
+    """One tensor that one side computed, in float32 and in float64.
+
+    `limit` is how far float32's rounding may carry a value of it, and `fraction` what part of that
+    float64's rounding may take. The limit of an operation that rounds nothing is 0.
+    """
+
     single: np.ndarray
     double: np.ndarray | None  # None for what exists in float32 alone
     limit: float
@@ -67,38 +76,23 @@ class Quantity:
     def record(self) -> QuantityRecord:
         """What goes into a snapshot."""
         double = self.single.astype(np.float64) if self.double is None else self.double
-        distance = _distance(self.single, double)
         return QuantityRecord(
-            self.level,
-            self.check,
-            self.path,
-            self.kind,
-            self.name,
-            tuple(int(n) for n in self.single.shape),
-            float(self.limit),
-            float(self.fraction),
-            distance,
-            _digest(self.single),
-            _digest(double),
-            sampled(self.single),
-            sampled(double),
+            self.level, self.check, self.path, self.kind, self.name,
+            tuple(int(n) for n in self.single.shape), float(self.limit), float(self.fraction),
+            _distance(self.single, double), _digest(self.single), _digest(double),
+            sampled(self.single), sampled(double),
             _sums(double) if double.size > SAMPLE else np.zeros(0),
             nonfinite=int(np.size(double) - np.isfinite(double).sum()),
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class QuantityRecord:
+class QuantityRecord(Located):
     """A quantity as a snapshot has it: digests of the whole, values of a sample, sums of all.
 
     `distance` is the largest |float32 − float64| of all its values.
     """
 
-    level: Level
-    check: Check
-    path: str
-    kind: str
-    name: str
     shape: tuple[int, ...]
     limit: float
     fraction: float
@@ -111,23 +105,14 @@ class QuantityRecord:
     nonfinite: int = 0
 
     @property
-    def key(self) -> Key:
-        return key_of(self)
-
-    @property
     def size(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64))
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(Located):
     """What a side could not compute, and why, in one line."""
 
-    level: Level
-    check: Check
-    path: str
-    kind: str
-    name: str
     reason: str
 
     @classmethod
@@ -135,10 +120,6 @@ class Failure:
         cls, error: BaseException, level: Level, check: Check, path: str, kind: str, name: str
     ) -> Failure:
         return cls(level, check, path, kind, name, reason_of(error))
-
-    @property
-    def key(self) -> Key:
-        return key_of(self)
 
 
 @dataclass
@@ -152,10 +133,6 @@ class SideRecord:
     def by_key(self) -> dict[Key, QuantityRecord | Failure]:
         found: dict[Key, QuantityRecord | Failure] = {item.key: item for item in self.quantities}
         return found | {item.key: item for item in self.failures}
-
-
-def key_of(item: QuantityRecord | Failure | Quantity) -> Key:
-    return (item.level, item.check, item.path, item.name)
 
 
 def sampled(array: np.ndarray) -> np.ndarray:

@@ -89,11 +89,7 @@ def find_truth(net: HybridBlock, space: Workspace) -> Truth:
     symbol = mx.sym.load_json(json.dumps(graph.document))
     along = {
         dtype: dict(
-            zip(
-                graph.entries,
-                bound(graph.opened(), parameters, space.inputs, dtype),
-                strict=True,
-            )
+            zip(graph.entries, bound(graph.opened(), parameters, space.inputs, dtype), strict=True)
         )
         for dtype in ("float32", "float64")
     }

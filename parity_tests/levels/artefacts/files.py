@@ -22,6 +22,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,23 @@ from parity_tests.reporting.verdicts import Check, Level, Mode, Status
 
 __all__ = ["exported_rows"]
 
+_row = partial(Row, level=Level.ARTEFACTS, path=NET)
+_SINGLE: dict[str, Any] = {"dtype": "float32", "mode": Mode.INFERENCE}
+
+
+def _wrong(way: Check, quantity: str, detail: str, **more: Any) -> Row:
+    """What a way of opening the files does not have, or has too much, unless a verdict follows."""
+    return _row(
+        quantity=quantity, status=Status.DIVERGED, check=way, compared=1, detail=detail, **more
+    )
+
 
 def exported_rows(
     subject: Subject, tamper: Callable[[Path], object] = lambda folder: None
 ) -> tuple[list[Row], Coverage]:
     """Export, open every way, compare. `tamper` may change the files in between: tests do."""
     coverage = Coverage()
-    blank = Row(
-        level=Level.ARTEFACTS,
-        path=NET,
-        quantity="files",
-        status=Status.NOT_COMPARED,
-        check=Check.FILES,
-    )
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name, without_subgraph_lines():
         try:
             space, no_onnx = attempt(
@@ -70,9 +75,9 @@ def exported_rows(
             )
             truth = attempt("gluon", find_truth, subject.gluon_net, space)
         except DidNotRun as error:
-            return [replace(blank, detail=f"no export: {error}")], coverage
+            row = _row(quantity="files", status=Status.NOT_COMPARED, check=Check.FILES)
+            return [replace(row, detail=f"no export: {error}")], coverage
         judge = _Judge(subject, space, truth, coverage)
-        rows: list[Row] = []
         reasons = {
             Check.ONNX_RUNTIME: no_onnx or (truth.unsupported and f"no bound: {truth.unsupported}"),
             Check.TORCH_IMPORT: truth.unsupported,
@@ -80,33 +85,14 @@ def exported_rows(
         tamper(Path(name))
         rows += judge.parameter_rows(Check.FILES, _stored(space))
         for way, opener in WAYS.items():
-            reason = reasons.get(way, "")
-            if reason:
+            if reason := reasons.get(way, ""):
                 detail = NOT_COMPARED + reason
-                rows.append(
-                    Row(
-                        level=Level.ARTEFACTS,
-                        path=NET,
-                        quantity="files",
-                        status=Status.NOTE,
-                        check=way,
-                        detail=detail,
-                    )
-                )
+                rows.append(_row(quantity="files", status=Status.NOTE, check=way, detail=detail))
                 continue
             try:
                 rows += judge.way_rows(way, attempt(way, opener, space))
             except DidNotRun as error:
-                row = Row(
-                    level=Level.ARTEFACTS,
-                    path=NET,
-                    quantity="files",
-                    status=Status.DIVERGED,
-                    check=way,
-                    compared=1,
-                    detail=str(error),
-                )
-                rows.append(row)
+                rows.append(_wrong(way, "files", str(error)))
     return rows, coverage
 
 
@@ -140,17 +126,12 @@ class _Judge:
             if way == Check.FILES:
                 called = f"{'aux' if name in self.truth.auxiliary else 'arg'}:{name}"
             path = self.path(self.truth.owners.get(name))
-            row = Row(
-                level=Level.ARTEFACTS,
-                path=path,
-                quantity=f"parameter {name}",
-                status=Status.DIVERGED,
-                check=way,
-                dtype="float32",
+            row = _wrong(
+                way, f"parameter {name}", f"{called} is missing", path=path, dtype="float32"
             )
             self.coverage.expect("exported parameters", f"{way} {name}")
             if called not in held:
-                yield replace(row, compared=1, detail=f"{called} is missing")
+                yield row
                 continue
             self.coverage.done("exported parameters", f"{way} {name}")
             yield row.with_verdict(bits_equal(held[called], expected))
@@ -175,7 +156,7 @@ class _Judge:
         for entry in self.entries(way, opened.stream):
             row = self.row(way, entry)
             if entry not in opened.stream:
-                yield replace(row, compared=1, detail=f"the files have no node {entry[0]}")
+                yield replace(row, detail=f"the files have no node {entry[0]}")
                 continue
             actual, expected = opened.stream[entry], self.truth.single[entry]
             verdict = bits_equal(actual, expected)
@@ -228,30 +209,12 @@ class _Judge:
         for entry in found:
             if entry not in known:
                 detail = f"the files compute {entry[0]}, the net does not"
-                quantity = f"output of {entry[0]}"
-                yield Row(
-                    level=Level.ARTEFACTS,
-                    path=NET,
-                    quantity=quantity,
-                    status=Status.DIVERGED,
-                    check=way,
-                    compared=1,
-                    detail=detail,
-                )
+                yield _wrong(way, f"output of {entry[0]}", detail)
 
     def row(self, way: Check, entry: Entry) -> Row:
         name, index = entry
         quantity = f"output {index + 1} of {name}" if index else f"output of {name}"
-        path = self.path(self.leaves.get(name))
-        return Row(
-            level=Level.ARTEFACTS,
-            path=path,
-            quantity=quantity,
-            status=Status.DIVERGED,
-            check=way,
-            dtype="float32",
-            mode=Mode.INFERENCE,
-        )
+        return _wrong(way, quantity, "", path=self.path(self.leaves.get(name)), **_SINGLE)
 
     def alone_verdict(self, way: Check, actual: np.ndarray, entry: Entry, dtype: str) -> Verdict:
         """A node's value beside float64's on the same inputs."""
@@ -283,26 +246,10 @@ class _Judge:
         """The whole net's outputs: bit-equal, or within the envelope of float64."""
         if len(outputs) != len(self.truth.outputs):
             detail = f"{len(outputs)} outputs, the net has {len(self.truth.outputs)}"
-            yield Row(
-                level=Level.ARTEFACTS,
-                path=NET,
-                quantity="outputs",
-                status=Status.DIVERGED,
-                check=way,
-                compared=1,
-                detail=detail,
-            )
+            yield _wrong(way, "outputs", detail)
             return
         for place, actual in enumerate(outputs):
-            row = Row(
-                level=Level.ARTEFACTS,
-                path=NET,
-                quantity=output_name(place),
-                status=Status.DIVERGED,
-                check=way,
-                dtype="float32",
-                mode=Mode.INFERENCE,
-            )
+            row = _wrong(way, output_name(place), "", **_SINGLE)
             verdict = compare(actual, self.truth.outputs[place])
             if verdict.reason != "values" or not self.truth.moves:
                 yield row.with_verdict(verdict)
@@ -315,8 +262,7 @@ class _Judge:
                 dtype="float32",
                 unit="float32",
             )
-            verdict = replace(verdict, unit="envelopes")
-            yield replace(row.with_verdict(verdict), unit="envelopes")
+            yield row.with_verdict(replace(verdict, unit="envelopes"))
 
 
 def _fixed(truth: Truth) -> dict[str, np.ndarray]:

@@ -46,6 +46,7 @@ VARIANTS: dict[Check, dict[str, bool]] = {
 }
 STEPS = (Mode.INFERENCE, Mode.TRAIN, Mode.TRAIN, Mode.INFERENCE)
 _RATE = 2.0**-6  # of the update in a training step
+_row = partial(Row, level=Level.ARTEFACTS, quantity="output", status=Status.NOT_COMPARED)
 
 
 def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
@@ -63,15 +64,7 @@ def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
             rows += made
             coverage.merge(counted)
     except DidNotRun as error:
-        rows.append(
-            Row(
-                level=Level.ARTEFACTS,
-                path=NET,
-                quantity="output",
-                status=Status.NOT_COMPARED,
-                detail=str(error),
-            )
-        )
+        rows.append(_row(path=NET, detail=str(error)))
     if any(row.compared for row in rows):
         for path in coverage.expected["artefacts"]:
             coverage.done("artefacts", path)
@@ -107,14 +100,7 @@ def _rows(path: str, make: Callable[[str], Block], inputs: Arrays) -> Iterator[R
     wanted = attempt("gluon", _steps, make("float32"), inputs, "float32")
     for variant, flags in VARIANTS.items():
         block = make("float32")
-        blank = Row(
-            level=Level.ARTEFACTS,
-            path=path,
-            quantity="output",
-            status=Status.NOT_COMPARED,
-            check=variant,
-            dtype="float32",
-        )
+        blank = _row(path=path, check=variant, dtype="float32")
         if not isinstance(block, HybridBlock):
             yield replace(blank, detail=f"{type(block).__name__} is no HybridBlock")
             continue
@@ -127,17 +113,14 @@ def _rows(path: str, make: Callable[[str], Block], inputs: Arrays) -> Iterator[R
         rows = list(_compared(blank, made, wanted))
         if any(row.status == Status.DIVERGED for row in rows):
             rows = _in_another_order(rows, blank, made, wanted, make, inputs)
-        for row in rows:
-            yield (
-                _explained(row, made, wanted, make, inputs)
-                if row.status == Status.DIVERGED
-                else row
-            )
+        yield from (_explained(row, made, wanted, make, inputs) for row in rows)
 
 
 def _explained(
     row: Row, made: Steps, wanted: Steps, make: Callable[[str], Block], inputs: Arrays
 ) -> Row:
+    if row.status != Status.DIVERGED:
+        return row
     name, _, step = row.quantity.rpartition(", step ")
     number = int(step) - 1
     if name not in made[number] or name not in wanted[number]:

@@ -39,12 +39,8 @@ def schedule_rows(
     In float64, in units of u times the base rate: torch's cosine goes on from the last rate.
     """
     every = max(1, steps // 3)
-    ours = np.array(
-        [
-            scheduled(_BASE, schedule, step, steps, step_every=every, step_factor=_FACTOR)
-            for step in range(steps)
-        ]
-    )
+    options = {"step_every": every, "step_factor": _FACTOR}
+    ours = np.array([scheduled(_BASE, schedule, step, steps, **options) for step in range(steps)])
     coverage = Coverage()
     coverage.expect("schedules", schedule)
     coverage.done("schedules", schedule)
@@ -55,18 +51,12 @@ def schedule_rows(
     ):
         verdict = compare(ours, rates, scale=_BASE, content="nonzero")
         at = verdict.position[0] + 1 if verdict.position else 1
-        rows.append(
-            Row.judged(
-                verdict,
-                level=Level.OPTIMIZER,
-                path=f"schedule {schedule}",
-                quantity=f"step {at} rate",
-                check=Check.SCHEDULE,
-                side=side,
-                dtype="float64",
-                diagnosis="" if verdict.ok else explain_rates(ours, rates),
-            )
-        )
+        row = Row.judged(
+            verdict, level=Level.OPTIMIZER, path=f"schedule {schedule}", check=Check.SCHEDULE,
+            quantity=f"step {at} rate", side=side, dtype="float64",
+            diagnosis="" if verdict.ok else explain_rates(ours, rates),
+        )  # fmt: skip
+        rows.append(row)
     return rows, coverage
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,15 +53,11 @@ class Course:
         """The rate of each update, by numbers that MXNet reads as they are written."""
         rates = [
             learning_rate(
-                self.rate,
-                self.schedule,
-                step,
-                steps,
-                warmup_steps=self.warmup,
-                step_every=max(1, steps // 3),
+                self.rate, self.schedule, step, steps,
+                warmup_steps=self.warmup, step_every=max(1, steps // 3),
             )
             for step in range(steps)
-        ]
+        ]  # fmt: skip
         return [parsable_rate(rate, self.rule, count) for count, rate in enumerate(rates, 1)]
 
 
@@ -171,36 +167,22 @@ def _step_rows(
 ) -> Iterator[_Placed]:
     dtype = str(given[next(iter(SHAPES))].dtype)
     for tensor, name in enumerate(SHAPES):
-        equal = True
-        for stage, kind in enumerate((*course.rule.slots, "weight")):
-            if not exact:
-                break
+        path, equal = f"{course.label}/{name}", exact
+        for stage, kind in enumerate((*course.rule.slots, "weight") if exact else ()):
             verdict = compare(after[Side.TORCH][name][kind], after[Side.GLUON][name][kind])
             equal = equal and verdict.ok
             row = Row.judged(
-                verdict,
-                level=Level.OPTIMIZER,
-                path=f"{course.label}/{name}",
-                quantity=kind,
-                check=Check.EQUAL_BITS,
-                side=Side.TORCH,
-                dtype=dtype,
-            )
+                verdict, level=Level.OPTIMIZER, path=path, quantity=kind, check=Check.EQUAL_BITS,
+                side=Side.TORCH, dtype=dtype,
+            )  # fmt: skip
             yield (stage, tensor, 2), row
         for place, side in enumerate(after):
-            if side == Side.TORCH and exact and equal:
+            if side == Side.TORCH and equal:
                 continue  # what is said of MXNet's values is said of these
             rows = judged_update(
-                course.rule,
-                update,
-                before[side][name],
-                given[name],
-                after[side][name],
-                level=Level.OPTIMIZER,
-                path=f"{course.label}/{name}",
-                side=side,
-                check=Check.LOCAL,
-            )
+                course.rule, update, before[side][name], given[name], after[side][name],
+                level=Level.OPTIMIZER, path=path, side=side, check=Check.LOCAL,
+            )  # fmt: skip
             for stage, row in enumerate(rows):
                 yield (stage, tensor, place), row
 
@@ -227,26 +209,15 @@ def judged_update(
     dtype = str(before["weight"].dtype)
     for stage in (*rule.slots, "weight"):
         verdict = compare(
-            after[stage],
-            expected[stage],
-            scale=sizes[stage],
+            after[stage], expected[stage], scale=sizes[stage],
             factor=tolerance("update", Mode.TRAIN, side, dtype).factor(1),
-            dtype=dtype,
-            unit=dtype,
-            content="nonzero",
-        )
-        quantity = role or "weight" if stage == "weight" else f"{role} {stage}".strip()
-        row = Row.judged(
-            verdict,
-            level=level,
-            path=path,
-            quantity=quantity,
-            check=check,
-            side=side,
-            dtype=dtype,
-            mode=Mode.TRAIN,
-        )
+            dtype=dtype, unit=dtype, content="nonzero",
+        )  # fmt: skip
+        diagnosis = ""
         if not verdict.ok:
             diagnosis = explain_update(rule, update, before, gradient, after, stage)
-            row = replace(row, diagnosis=diagnosis)
-        yield row
+        yield Row.judged(
+            verdict, level=level, path=path, side=side, dtype=dtype, mode=Mode.TRAIN, check=check,
+            quantity=role or "weight" if stage == "weight" else f"{role} {stage}".strip(),
+            diagnosis=diagnosis,
+        )  # fmt: skip

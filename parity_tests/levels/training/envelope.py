@@ -100,19 +100,12 @@ def curve_rows(trial: Trial, steps: int, *, draws: int = DRAWS) -> list[Row]:
             factor=ENVELOPE_FACTOR,
             content="nonzero",
         )
-        verdict = replace(verdict, unit="envelopes")
         row = Row.judged(
-            verdict,
-            level=Level.TRAINING,
-            path=NET,
-            quantity="loss",
-            check=Check.FREE_RUNNING,
-            side=Side.GLUON,
-            dtype="float32",
-            mode=Mode.TRAIN,
-            unit="envelopes",
+            replace(verdict, unit="envelopes"),
+            level=Level.TRAINING, path=NET, quantity="loss", check=Check.FREE_RUNNING,
+            side=Side.GLUON, dtype="float32", mode=Mode.TRAIN,
             distance=abs(_mean(ours.loss) - loss) / abs(loss),
-        )
+        )  # fmt: skip
         ledger.add(number, (1,), row)
     return ledger.rows()
 

@@ -107,26 +107,15 @@ def _apart(a: Stages, b: Stages, dtype: str, bound: float) -> Iterator[_Placed]:
             largest[group] = max(largest.get(group, 0.0), float(np.abs(value).max()))
         for number, (key, value) in enumerate(ours.items()):
             verdict = compare(
-                value,
-                theirs[key],
-                scale=largest[_group(stage, key)] / UNIT[dtype],
-                factor=bound,
-                dtype=dtype,
-                unit=dtype,
+                value, theirs[key], scale=largest[_group(stage, key)] / UNIT[dtype], factor=bound,
+                dtype=dtype, unit=dtype,
                 content="any" if stage in ("weight", "buffer") else "nonzero",
-            )
-            verdict = replace(verdict, unit="of the largest value")
+            )  # fmt: skip
             row = Row.judged(
-                verdict,
-                level=Level.TRAINING,
-                path=key[0],
-                quantity=key[1],
-                check=Check.FREE_RUNNING,
-                side=Side.GLUON,
-                dtype=dtype,
-                mode=Mode.TRAIN,
-                unit=verdict.unit,
-            )
+                replace(verdict, unit="of the largest value"),
+                level=Level.TRAINING, path=key[0], quantity=key[1], check=Check.FREE_RUNNING,
+                side=Side.GLUON, dtype=dtype, mode=Mode.TRAIN,
+            )  # fmt: skip
             yield (place, -number if stage == "gradient" else number), row
 
 

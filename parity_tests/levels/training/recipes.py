@@ -13,6 +13,7 @@ import io
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ __all__ = ["METRICS", "check_recipe", "first_weight_rows", "metric_rows"]
 METRICS = ("train_loss", "train_acc", "test_loss", "test_acc")
 _COMMANDS = {Side.GLUON: gluon_cnn.train, Side.TORCH: torch_ref.train}
 
+_row = partial(Row, level=Level.TRAINING, check=Check.WHOLE_RECIPE)
+_judged = partial(Row.judged, level=Level.TRAINING, check=Check.WHOLE_RECIPE, side=Side.GLUON)
+
 Metrics = list[dict[str, Any]]  # rows of metrics.jsonl, one an epoch
 
 
@@ -58,22 +62,13 @@ def check_recipe(argv: Sequence[str], folder: Path, *, draws: int = 3) -> Report
     """
     started = time.perf_counter()
     report = Report("recipe " + " ".join(argv), (Level.TRAINING, Level.DATA))
-    report.coverage.expect("commands", Side.GLUON)
-    report.coverage.expect("commands", Side.TORCH)
     for side, module in _COMMANDS.items():
+        report.coverage.expect("commands", side)
         code, said = _quietly(module, [*argv, "--ctx", "cpu", "--out", str(folder / side)])
         if code:
             detail = f"the command ended with {code}: {said}"
-            row = Row(
-                level=Level.TRAINING,
-                path=NET,
-                quantity="run",
-                status=Status.NOT_COMPARED,
-                check=Check.WHOLE_RECIPE,
-                side=side,
-                detail=detail,
-            )
-            report.add([row])
+            status = Status.NOT_COMPARED
+            report.add([_row(path=NET, quantity="run", status=status, side=side, detail=detail)])
         else:
             report.coverage.done("commands", side)
     if not report.rows:
@@ -114,21 +109,14 @@ def first_weight_rows(ours: TrainConfig, theirs: TrainConfig, dataset: Dataset) 
     """Every parameter and buffer of both nets as the commands make them, bit by bit."""
     gluon_net = gluon_cnn.training.assembly.prepare(ours, dataset, "cpu").net
     torch_net = torch_ref.training.assembly.prepare(theirs, dataset, "cpu").net
-    rows = []
-    for pair in pair_leaves(leaves_of(gluon_net), leaves_of(torch_net)).pairs:
-        for role, tensor in pair.torch.tensors.items():
-            verdict = bits_equal(pair.gluon.tensors[role].read(), tensor.read())
-            row = Row.judged(
-                verdict,
-                level=Level.TRAINING,
-                path=pair.path,
-                quantity=f"first {role}",
-                check=Check.WHOLE_RECIPE,
-                side=Side.GLUON,
-                dtype=tensor.dtype,
-            )
-            rows.append(row)
-    return rows
+    return [
+        _judged(
+            bits_equal(pair.gluon.tensors[role].read(), tensor.read()),
+            path=pair.path, quantity=f"first {role}", dtype=tensor.dtype,
+        )
+        for pair in pair_leaves(leaves_of(gluon_net), leaves_of(torch_net)).pairs
+        for role, tensor in pair.torch.tensors.items()
+    ]  # fmt: skip
 
 
 class _Noisy:
@@ -183,15 +171,7 @@ def metric_rows(
     """
     if len(ours) != len(theirs):
         detail = f"{len(ours)} epochs beside {len(theirs)}"
-        row = Row(
-            level=Level.TRAINING,
-            path=NET,
-            quantity="epochs",
-            status=Status.DIVERGED,
-            check=Check.WHOLE_RECIPE,
-            compared=1,
-            detail=detail,
-        )
+        row = _row(path=NET, quantity="epochs", status=Status.DIVERGED, compared=1, detail=detail)
         return [row]
     rounding = UNIT["float32"] * sum(
         tolerance("loss", "train", side, "float32").factor(1) for side in (Side.GLUON, Side.TORCH)
@@ -211,18 +191,10 @@ def metric_rows(
                 factor=ENVELOPE_FACTOR,
                 content="any",
             )
-            rows.append(
-                Row.judged(
-                    dataclasses.replace(verdict, unit="envelopes"),
-                    level=Level.TRAINING,
-                    path=NET,
-                    quantity=f"epoch {epoch + 1} {name}",
-                    unit="envelopes",
-                    distance=abs(a[name] - b[name]),
-                    check=Check.WHOLE_RECIPE,
-                    side=Side.GLUON,
-                    dtype="float32",
-                    mode=Mode.TRAIN,
-                )
-            )
+            row = _judged(
+                dataclasses.replace(verdict, unit="envelopes"),
+                path=NET, quantity=f"epoch {epoch + 1} {name}", dtype="float32", mode=Mode.TRAIN,
+                distance=abs(a[name] - b[name]),
+            )  # fmt: skip
+            rows.append(row)
     return rows

@@ -66,13 +66,9 @@ def resynchronised_rows(trial: Trial, steps: int) -> list[Row]:
             earlier = batch
     except DidNotRun as error:
         row = Row(
-            level=Level.TRAINING,
-            path=NET,
-            quantity="step",
-            status=Status.NOT_COMPARED,
-            check=Check.RESYNCHRONISED,
-            detail=str(error),
-        )
+            level=Level.TRAINING, path=NET, quantity="step", check=Check.RESYNCHRONISED,
+            status=Status.NOT_COMPARED, detail=str(error),
+        )  # fmt: skip
         return [*ledger.rows(), row]
     return ledger.rows()
 
@@ -110,14 +106,9 @@ class _Witness:
         carriers.load(state)
         self.labels = batch.labels
         self.subject = Subject(
-            carriers.gluon,
-            carriers.torch,
-            carriers.pairing,
-            (batch.images,),
-            replace(trial.objective, labels=batch.labels),
-            batch.masks,
-            strict=True,
-        )
+            carriers.gluon, carriers.torch, carriers.pairing, (batch.images,),
+            replace(trial.objective, labels=batch.labels), batch.masks, strict=True,
+        )  # fmt: skip
         self.run = self.subject.run(Side.TORCH, "float64", train=True, backward=True)
         self.forward = forward_envelope(self.subject, train=True)
         self.backward = backward_envelope(self.subject)
@@ -152,15 +143,11 @@ def _judged(
     ) -> Iterator[Row]:
         named = {(path, 0, role + suffix): value for (path, role), value in actual.items()}
         rows = judged_keys(
-            Level.TRAINING,
-            witness.subject,
-            actual=named,
+            Level.TRAINING, witness.subject, actual=named,
             expected={key: value for key, value in expected.items() if key in named},
-            envelope=envelope,
-            side=Side.TORCH,  # whose paths the keys have
-            dtype=dtype,
-            mode=Mode.TRAIN,
-        )
+            envelope=envelope, side=Side.TORCH,  # whose paths the keys have
+            dtype=dtype, mode=Mode.TRAIN,
+        )  # fmt: skip
         return (replace(row, side=side, check=Check.RESYNCHRONISED) for row in rows)
 
     outputs = {(NET, "output"): stages.logits}
@@ -174,19 +161,13 @@ def _judged(
     update = Update(batch.rate, len(batch.labels), before.count + 1, last)
     for number, (path, role) in enumerate(stages.gradients):
         key = (path, role)
-        made = judged_update(
-            trial.rule,
-            update,
-            {**before.slots[key], "weight": before.weights[key]},
+        rows = judged_update(
+            trial.rule, update, {**before.slots[key], "weight": before.weights[key]},
             stages.gradients[key],
             {**stages.after.slots[key], "weight": stages.after.weights[key]},
-            role=role,
-            level=Level.TRAINING,
-            path=path,
-            side=side,
-            check=Check.RESYNCHRONISED,
-        )
-        for row in made:
+            role=role, level=Level.TRAINING, path=path, side=side, check=Check.RESYNCHRONISED,
+        )  # fmt: skip
+        for row in rows:
             yield (5 if row.quantity == role else 4, number), row
     buffers = witness.run.named_buffers()
     for number, row in enumerate(inherited(stages.after.buffers, buffers, witness.forward)):
@@ -200,29 +181,16 @@ def _judged_loss(witness: _Witness, stages: Stages, side: Side, dtype: str) -> I
     sizes = loss_scales(stages.logits, witness.labels, expected)
     length = stages.logits.shape[-1]
     for place, (name, kind, value) in enumerate(
-        (
-            ("loss", "loss", stages.loss),
-            ("logit gradient", "loss gradient", stages.logit_gradient),
-        ),
+        (("loss", "loss", stages.loss), ("logit gradient", "loss gradient", stages.logit_gradient)),
         1,
     ):
         verdict = compare(
-            value,
-            expected[kind],
-            scale=sizes[kind],
+            value, expected[kind], scale=sizes[kind],
             factor=tolerance("loss", "train", side, dtype).factor(length),
-            dtype=dtype,
-            unit=dtype,
-            content="nonzero",
-        )
+            dtype=dtype, unit=dtype, content="nonzero",
+        )  # fmt: skip
         row = Row.judged(
-            verdict,
-            level=Level.TRAINING,
-            path=NET,
-            quantity=name,
-            check=Check.RESYNCHRONISED,
-            side=side,
-            dtype=dtype,
-            mode=Mode.TRAIN,
-        )
+            verdict, level=Level.TRAINING, path=NET, quantity=name, check=Check.RESYNCHRONISED,
+            side=side, dtype=dtype, mode=Mode.TRAIN,
+        )  # fmt: skip
         yield (place, 0), row

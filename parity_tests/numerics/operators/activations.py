@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -111,152 +112,88 @@ def _gelu(c: ReferenceCase) -> Any:
     return c.functional.gelu(c.x, approximate=c.hyper.get("approximate", "none"))
 
 
+def _activation(
+    kind: str, scale: Callable[[ScaleCase], Scales], value: Callable[[ReferenceCase], Any],
+    faults: tuple[tuple[str, str], ...] = (), **record: Any,
+) -> Operator:  # fmt: skip
+    return Operator(
+        kind=kind, scale=scale, activation=True, reference=_value(value),
+        faults=(*faults, *_FAULTS), **record,
+    )  # fmt: skip
+
+
+# Of a scale that is measured, and of MXNet's LeakyReLU operator, which computes in float32
+_measured = partial(_activation, scale=measured, tolerances=MEASURED)
+_single_precision = partial(_activation, tolerances=_SINGLE, single_precision=True)
+
 OPERATORS = (
-    Operator(
-        kind="relu",
-        gluon=(gluon_activation("relu"), gluon_function("relu")),
-        torch=(Reader("ReLU"),),
-        rounds=Rounds.NOTHING,
-        scale=exact,
-        activation=True,
-        common=True,
-        reference=_value(lambda c: c.torch.relu(c.x)),
-        faults=_FAULTS,
+    _activation(
+        "relu", exact, lambda c: c.torch.relu(c.x), rounds=Rounds.NOTHING, common=True,
+        gluon=(gluon_activation("relu"), gluon_function("relu")), torch=(Reader("ReLU"),),
     ),
-    Operator(
-        kind="sigmoid",
-        gluon=(gluon_activation("sigmoid"), gluon_function("sigmoid")),
-        torch=(Reader("Sigmoid"),),
-        scale=_sigmoid_scale,
-        activation=True,
-        common=True,
-        symbols=("sigmoid",),
+    _activation(
+        "sigmoid", _sigmoid_scale, lambda c: c.torch.sigmoid(c.x), common=True,
+        gluon=(gluon_activation("sigmoid"), gluon_function("sigmoid")), torch=(Reader("Sigmoid"),),
         # MLAS, logistic.cpp: ½ + x·p(x²)/q(x²) rounds against ½, however small the result. 68 u of
         # |y| was seen, below 1 u of |y| + ½
-        onnx_runtime_offset=0.5,
-        reference=_value(lambda c: c.torch.sigmoid(c.x)),
-        faults=(
-            ("hard sigmoid", "hard sigmoid"),
-            ("hard sigmoid, slope 0.2", "hard sigmoid"),
-            *_FAULTS,
-        ),
+        symbols=("sigmoid",), onnx_runtime_offset=0.5,
+        faults=(("hard sigmoid", "hard sigmoid"), ("hard sigmoid, slope 0.2", "hard sigmoid")),
     ),
-    Operator(  # clip(αx + β, 0, 1): α is 1/5 in MXNet and Keras, 1/6 in torch
-        kind="hard_sigmoid",
+    _activation(  # clip(αx + β, 0, 1): α is 1/5 in MXNet and Keras, 1/6 in torch
+        "hard_sigmoid", _hard_sigmoid_scale, _hard_sigmoid,
         gluon=(gluon_function("hard_sigmoid", alpha=0.2, beta=0.5),),
         torch=(Reader("Hardsigmoid", lambda m: {"alpha": 1 / 6, "beta": 0.5}),),
         own=Reader(
             "HardSigmoid", attributes(alpha="alpha", beta="beta"), _has_line, ("alpha", "beta")
         ),
-        scale=_hard_sigmoid_scale,
-        activation=True,
-        reference=_value(_hard_sigmoid),
-        faults=_FAULTS,
     ),
-    Operator(
-        kind="tanh",
-        gluon=(gluon_activation("tanh"), gluon_function("tanh")),
-        torch=(Reader("Tanh"),),
-        scale=_tanh_scale,
-        activation=True,
-        common=True,
-        reference=_value(lambda c: c.torch.tanh(c.x)),
-        faults=_FAULTS,
+    _activation(
+        "tanh", _tanh_scale, lambda c: c.torch.tanh(c.x), common=True,
+        gluon=(gluon_activation("tanh"), gluon_function("tanh")), torch=(Reader("Tanh"),),
     ),
-    Operator(
-        kind="scaled_tanh",
+    _activation(
+        "scaled_tanh", _scaled_tanh_scale, lambda c: _AMPLITUDE * c.torch.tanh(c.x * _SLOPE),
         own=Reader("ScaledTanh"),
-        scale=_scaled_tanh_scale,
-        activation=True,
-        reference=_value(lambda c: _AMPLITUDE * c.torch.tanh(c.x * _SLOPE)),
-        faults=_FAULTS,
     ),
-    Operator(
-        kind="softplus",
+    _measured(
+        "softplus", value=lambda c: c.functional.softplus(c.x, c.hyper["beta"]),
         gluon=(gluon_activation("softrelu", beta=1.0),),
         torch=(Reader("Softplus", attributes(beta="beta")),),
-        scale=measured,
-        tolerances=MEASURED,
-        activation=True,
-        reference=_value(lambda c: c.functional.softplus(c.x, c.hyper["beta"])),
-        faults=_FAULTS,
     ),
-    Operator(
-        kind="softsign",
-        gluon=(gluon_activation("softsign"),),
-        torch=(Reader("Softsign"),),
-        scale=measured,
-        tolerances=MEASURED,
-        activation=True,
-        reference=_value(lambda c: c.functional.softsign(c.x)),
-        faults=_FAULTS,
+    _measured(
+        "softsign", value=lambda c: c.functional.softsign(c.x),
+        gluon=(gluon_activation("softsign"),), torch=(Reader("Softsign"),),
     ),
-    Operator(
-        kind="leaky_relu",
+    _activation(
+        "leaky_relu", _leaky_relu_scale,
+        lambda c: c.functional.leaky_relu(c.x, _single(c.hyper["slope"])),
         gluon=(Reader("LeakyReLU", attributes(slope="_alpha")),),
         torch=(
             Reader("LeakyReLU", attributes(slope="negative_slope"), single=("negative_slope",)),
         ),
-        scale=_leaky_relu_scale,
-        tolerances=_SINGLE_SLOPE,
-        single_precision=True,
-        activation=True,
-        reference=_value(lambda c: c.functional.leaky_relu(c.x, _single(c.hyper["slope"]))),
-        faults=_FAULTS,
+        tolerances=_SINGLE_SLOPE, single_precision=True,
     ),
-    Operator(
-        kind="elu",
+    _single_precision(
+        "elu", measured, lambda c: c.functional.elu(c.x, _single(c.hyper["alpha"])),
         gluon=(Reader("ELU", attributes(alpha="_alpha")),),
         torch=(Reader("ELU", attributes(alpha="alpha"), single=("alpha",)),),
-        scale=measured,
-        tolerances=_SINGLE,
-        single_precision=True,
-        activation=True,
-        reference=_value(lambda c: c.functional.elu(c.x, _single(c.hyper["alpha"]))),
-        faults=_FAULTS,
     ),
-    Operator(
-        kind="selu",
-        gluon=(Reader("SELU"),),
-        torch=(Reader("SELU"),),
-        scale=measured,
-        tolerances=_SINGLE,
-        single_precision=True,
-        activation=True,
-        reference=_value(lambda c: c.functional.selu(c.x)),
-        faults=_FAULTS,
+    _single_precision(
+        "selu", measured, lambda c: c.functional.selu(c.x),
+        gluon=(Reader("SELU"),), torch=(Reader("SELU"),),
     ),
-    Operator(
-        kind="gelu",
+    _single_precision(
+        "gelu", _gelu_scale, _gelu,
         gluon=(Reader("GELU", lambda b: {"approximate": "none"}),),
         torch=(Reader("GELU", attributes(approximate="approximate")),),
-        scale=_gelu_scale,
-        tolerances=_SINGLE,
-        single_precision=True,
-        activation=True,
-        reference=_value(_gelu),
-        faults=_FAULTS,
     ),
-    Operator(
-        kind="silu",
+    _measured(
+        "silu", value=lambda c: c.x * c.torch.sigmoid(c.hyper["beta"] * c.x),
         gluon=(Reader("Swish", attributes(beta="_beta")),),
         torch=(Reader("SiLU", lambda m: {"beta": 1.0}),),
-        scale=measured,
-        tolerances=MEASURED,
-        activation=True,
-        reference=_value(lambda c: c.x * c.torch.sigmoid(c.hyper["beta"] * c.x)),
-        faults=_FAULTS,
     ),
-    Operator(
-        kind="prelu",
-        gluon=(Reader("PReLU"),),
-        torch=(Reader("PReLU"),),
-        roles={"alpha": "weight"},
-        scale=measured,
-        tolerances=_SINGLE,
-        single_precision=True,
-        activation=True,
-        reference=_value(lambda c: c.functional.prelu(c.x, c.tensors["weight"])),
-        faults=_FAULTS,
+    _single_precision(
+        "prelu", measured, lambda c: c.functional.prelu(c.x, c.tensors["weight"]),
+        gluon=(Reader("PReLU"),), torch=(Reader("PReLU"),), roles={"alpha": "weight"},
     ),
-)
+)  # fmt: skip

@@ -58,6 +58,5 @@ def measured(case: ScaleCase) -> Scales:
 
     moves = elementwise_moves(case.run, (case.rerun(noisy, False) for _ in range(_DRAWS)))
     return Scales(
-        case.kind,
-        {name: np.abs(case.run[name]) + 2 * most / _STEP for name, most in moves.items()},
+        case.kind, {name: np.abs(case.run[name]) + 2 * most / _STEP for name, most in moves.items()}
     )

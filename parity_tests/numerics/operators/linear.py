@@ -177,9 +177,6 @@ OPERATORS = (
         reference=_subsampling,
     ),
     Operator(  # its table is in no hyper-parameter, so that it has no reference value
-        kind="table_conv",
-        own=Reader("TableConv2D"),
-        scale=linear,
-        linear=True,
+        kind="table_conv", own=Reader("TableConv2D"), scale=linear, linear=True
     ),
 )

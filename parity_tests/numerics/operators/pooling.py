@@ -73,18 +73,12 @@ def _gluon_pool(b: Any) -> Hyper:
     dimensions = len(options["kernel"])
     if options["global_pool"]:
         return {}
-    hyper: Hyper = {
-        "kernel": number(options["kernel"], dimensions),
-        "stride": number(options["stride"], dimensions),
-        "pad": number(options["pad"], dimensions),
-        "ceil": options["pooling_convention"] == "full",
-    }
-    if options["pool_type"] == "avg":
-        hyper["count_include_pad"] = bool(options.get("count_include_pad", True))
-        hyper["divisor"] = None
-    else:
-        hyper["dilation"] = (1,) * dimensions
-    return hyper
+    hyper: Hyper = {name: number(options[name], dimensions) for name in ("kernel", "stride", "pad")}
+    hyper["ceil"] = options["pooling_convention"] == "full"
+    if options["pool_type"] != "avg":
+        return {**hyper, "dilation": (1,) * dimensions}
+    counted = bool(options.get("count_include_pad", True))
+    return {**hyper, "count_include_pad": counted, "divisor": None}
 
 
 def _is_gluon_pool(pool: str, dimensions: int, over_all: bool, b: Any) -> bool:
@@ -108,11 +102,8 @@ def _torch_pool(pool: str, dimensions: int, m: Any) -> Hyper:
     }
     if pool == "max":
         return {**hyper, "dilation": number(m.dilation, dimensions)}
-    return {
-        **hyper,
-        "count_include_pad": bool(m.count_include_pad),
-        "divisor": getattr(m, "divisor_override", None),
-    }
+    divisor = getattr(m, "divisor_override", None)
+    return {**hyper, "count_include_pad": bool(m.count_include_pad), "divisor": divisor}
 
 
 def _output_size(dimensions: int, m: Any) -> tuple[int | None, ...]:
