@@ -1,4 +1,4 @@
-"""MXNet 1.9.1 on Python 3.12 and 3.13 and on numpy 1.24 to 2.x: `import mxnet_compat` first.
+"""MXNet 1.9.1 on Python 3.12 to 3.14 and on numpy 1.24 to 2.x: `import mxnet_compat` first.
 
     import mxnet_compat
     import mxnet as mx
@@ -33,9 +33,10 @@ import numpy
 __all__ = ["REMOVED", "helps", "install", "needed", "numpy_view"]
 
 # What has been tried: with anything else a silent difference is possible, so it is refused.
-PYTHONS = ((3, 8), (3, 13))
+PYTHONS = ((3, 8), (3, 14))
 NUMPYS = ((1, 17), (2, 5))
 MXNETS = ("1.9.1", "2.0.0beta1")
+NO_FORK = sys.version_info >= (3, 14)  # multiprocessing starts a server by default, and forks that
 
 
 def needed() -> bool:
@@ -203,7 +204,25 @@ class _Import:
                 return _OnnxView(builtins.__import__(name, globals, locals, _kept(fromlist)))
             if name.partition(".")[0] == "distutils":
                 _require_distutils()
+            if name.partition(".")[0] == "multiprocessing" and not fromlist and NO_FORK:
+                importlib.import_module(name)
+                return _Forking("multiprocessing")
         return builtins.__import__(name, globals, locals, fromlist, level)
+
+
+class _Forking(types.ModuleType):
+    """multiprocessing that forks by default, as MXNet's DataLoader is written for.
+
+    A main module without `if __name__ == "__main__"`, and datasets that cannot be pickled, work
+    so. Whoever set the start method "spawn" gets it.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        module: Any = importlib.import_module("multiprocessing")
+        started = name in ("Pool", "Process", "get_context")
+        if started and module.get_start_method(allow_none=True) != "spawn":
+            return getattr(module.get_context("fork"), name)
+        return getattr(module, name)
 
 
 def _kept(fromlist: Any) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ import pytest
 
 import mxnet_compat
 
+ROOT = Path(mxnet_compat.__file__).parent
+
 # numpy as later releases have it
 BARE = """
 import sys, warnings
@@ -175,6 +177,33 @@ for thread in threads: thread.join()
 assert len(set(sums)) == 1
 print("worked")
 """
+
+
+@pytest.mark.parametrize(
+    ("chosen", "no_fork", "used"),
+    [("forkserver", True, "fork"), ("spawn", True, "spawn"), ("forkserver", False, "forkserver")],
+)
+def test_workers_fork_where_python_would_start_a_server(
+    chosen: str, no_fork: bool, used: str, tmp_path: Path
+) -> None:
+    """Python 3.14's default reads the main module again in each worker, which has no guard here."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        f"import multiprocessing, numpy, mxnet_compat\n"
+        f"multiprocessing.set_start_method({chosen!r})\n"
+        f"mxnet_compat.NO_FORK = {no_fork}\n"
+        "mxnet_compat.install(force=True)\n"
+        "import mxnet as mx\nfrom mxnet import gluon\nx = mx.nd.ones(3)\n"
+        "seen = gluon.data.dataloader.multiprocessing\n"
+        "print(seen.get_context().get_start_method(), seen.Pool.__self__.get_start_method())\n"
+        + (WORKERS if used == "fork" else "")
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}, timeout=100,
+    )  # fmt: skip
+    said = f"{used} {used}\n" + ("worked\n" if used == "fork" else "")
+    assert (done.returncode, done.stdout) == (0, said), done.stderr
 
 
 def find_python(version: str) -> str | None:
