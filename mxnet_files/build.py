@@ -290,10 +290,10 @@ class Builder:
         for path, value in wiring.root.named_buffers():
             module.register_buffer(path, value, persistent=False)
         make_readable(wiring.graph)
-        module.graph = wiring.graph
-        module.graph.eliminate_dead_code()
+        wiring.graph.owning_module = module
+        wiring.graph.eliminate_dead_code()
+        module.graph = wiring.graph  # generates the code, which takes long
         module.graph.lint()
-        module.recompile()
         fetched = {node.target for node in module.graph.nodes if node.op == "get_attr"}
         for path, parameter in module.named_parameters():
             parameter.requires_grad_(path in fetched)  # fix_gamma leaves its gamma unused

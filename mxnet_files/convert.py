@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor, fx
 
 from gluon_cnn_parity.cli import Parser, run_command
+from mxnet_files.budget import Budget
 from mxnet_files.checking.check import CheckReport, check_files
 from mxnet_files.checking.oracle import SUBGRAPH_BACKEND
 from mxnet_files.errors import SymbolError, UsageError
 from mxnet_files.load import load_symbol
-from mxnet_files.save import example_inputs, save_onnx, save_program
+from mxnet_files.save import example_inputs, onnx_bytes, program_bytes, write_files
 
 __all__ = ["check", "main"]
 
@@ -57,8 +58,24 @@ def file_parser(prog: str, description: str) -> Parser:
         metavar="[NAME=]N,C,H,W",
         help="shape of an input, once for each; one input without it is 1,3,224,224",
     )
+    parser.add_argument(
+        "--budget",
+        type=budget,
+        metavar="NAME=SIZE,…",
+        default=Budget(),
+        help="the most that running the graph may take, worked out from shapes before it runs:"
+        " values=, bytes= and operations=, with K, M, G or T",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
+
+
+def budget(text: str) -> Budget:
+    """`bytes=16G,operations=1T`."""
+    try:
+        return Budget.read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"got {error}") from None
 
 
 def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -127,7 +144,7 @@ def convert(options: argparse.Namespace) -> int:
     if options.code:
         lines.append(module.code.strip())
     if options.check:
-        report = check_files(options.symbol, options.params, shapes)
+        report = check_files(options.symbol, options.params, shapes, budget=options.budget)
         summary["check"] = report.as_dict()
         lines.append(sentence(report))
         if not report.ok:
@@ -151,16 +168,19 @@ def save(
     lines: list[str],
 ) -> None:
     """Write the files asked for."""
-    shape = save_program(module, inputs, options.out)
+    data, shape = program_bytes(module, inputs, options.budget)
+    files = {options.out: data}
     told = "compared with MXNet" if "check" in summary else "not compared with MXNet (--check does)"
     summary["compared_with"] = "MXNet" if "check" in summary else "the import alone"
     lines.append(f"{options.out}: torch.export program, input {shape}, equal to the import, {told}")
     summary["program"] = str(options.out)
     if options.onnx:
         path = options.out.with_suffix(".onnx")
-        verified = save_onnx(module, inputs, path) or "nothing (onnx, onnxruntime not installed)"
+        files[path], verified = onnx_bytes(module, inputs, options.budget)
+        verified = verified or "nothing (onnx, onnxruntime not installed)"
         lines.append(f"{path}: ONNX opset 13, verified by {verified} against the import, {told}")
         summary["onnx"] = str(path)
+    write_files(files)
 
 
 def default_backend_differs(report: CheckReport) -> str:

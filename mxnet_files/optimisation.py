@@ -17,14 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from mxnet_files.budget import Budget, rehearse
 from mxnet_files.layers import BatchNorm, Dropout
+from mxnet_files.running import refusals
 
 __all__ = ["freeze", "optimise"]
 
 FOLDABLE = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
 
 
-def freeze(module: fx.GraphModule, *inputs: Tensor) -> Callable[..., Any]:
+def freeze(
+    module: fx.GraphModule, *inputs: Tensor, budget: Budget | None = None
+) -> Callable[..., Any]:
     """A TorchScript copy of `module` for inference in float32 on the CPU, in oneDNN's own layouts.
 
     Slower to make than `optimise`, and faster where the CPU lacks AVX-512: values stay in oneDNN's
@@ -35,12 +39,17 @@ def freeze(module: fx.GraphModule, *inputs: Tensor) -> Callable[..., Any]:
         module: what `load_symbol` returned; it is left alone.
         inputs: examples, float32, such as (N, C, H, W). The copy answers any N, and no other C, H
             and W.
+        budget: what running the graph may take; default `Budget()`.
 
     Returns:
         A function of tensors of those shapes, with the module's outputs up to rounding.
+
+    Raises:
+        SymbolError: the graph cannot run on such inputs, or passes the budget.
     """
+    rehearse(module, inputs, budget)
     plain = optimise(module, fuse=False, channels_last=False)
-    with torch.no_grad(), warnings.catch_warnings():
+    with refusals("torch cannot freeze this graph"), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         traced = torch.jit.freeze(torch.jit.trace(plain, inputs, check_trace=False).eval())
@@ -64,7 +73,15 @@ def optimise(
 
     Returns:
         A module in eval mode with the same inputs and, up to rounding, outputs.
+
+    Raises:
+        SymbolError: torch has no such operations for the graph's attributes.
     """
+    with refusals("torch cannot optimise this graph"):
+        return _optimised(module, fuse=fuse, channels_last=channels_last)
+
+
+def _optimised(module: fx.GraphModule, *, fuse: bool, channels_last: bool) -> fx.GraphModule:
     fast = copy.deepcopy(module).eval().requires_grad_(False)
     drop_dropout(fast)
     fold_batch_norm(fast)

@@ -23,6 +23,7 @@ Wired: TypeAlias = "fx.Node | tuple[fx.Node, ...]"
 # Inputs that hold learned numbers; a variable here that the .params file lacks is an error.
 AUXILIARY = ("moving_mean", "moving_var")
 MOST_CONSTANTS = 2**26  # elements
+MOST_STEPS = 100_000
 PARAMETER_SLOTS = ("weight", "bias", "gamma", "beta", *AUXILIARY)
 
 
@@ -82,6 +83,7 @@ class Wiring:
         self.unsized: dict[fx.Node, tuple[int, ...]] = {}  # by shape, 0 for what MXNet infers
         self.floating: set[fx.Node] = set()  # results known to be floating point
         self.constants = 0  # elements of arrays that the file describes without storing them
+        self.steps = 0  # a node with 4,096 outputs is as many operations
         self.where = ""  # the node being built, for errors
         self.operator = ""  # and its operator's main name
         self.step = ""  # the part that unnamed calls are, where the result itself comes later
@@ -94,12 +96,18 @@ class Wiring:
     def call(self, function: Callable[..., Any], *arguments: Any, part: str = "") -> fx.Node:
         """A function call. `part` marks a step on the way to the node's own result."""
         name = self._part(part)
-        return self.graph.create_node("call_function", function, arguments, {}, name=name)
+        return self._create("call_function", function, arguments, name)
 
     def method(self, method: str, *arguments: Any, part: str = "") -> fx.Node:
         """A method call on the first argument."""
         name = self._part(part)
-        return self.graph.create_node("call_method", method, arguments, {}, name=name)
+        return self._create("call_method", method, arguments, name)
+
+    def _create(self, kind: str, target: Any, arguments: tuple[Any, ...], name: str) -> fx.Node:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise self.refuse(f"more than {MOST_STEPS:,} operations of torch in one graph")
+        return self.graph.create_node(kind, target, arguments, {}, name=name)
 
     def _part(self, part: str) -> str:
         step = part or self.step
@@ -109,7 +117,7 @@ class Wiring:
         """A call of a sub-module, kept under the node's name."""
         path = self.paths.layer(self._name)
         self.root.add_module(path, module)
-        return self.graph.create_node("call_module", path, arguments, {}, name=self._name)
+        return self._create("call_module", path, arguments, self._name)
 
     def constant(self, value: torch.Tensor) -> fx.Node:
         """An array that the file describes without storing it; a buffer outside state_dict."""

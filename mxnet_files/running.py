@@ -6,7 +6,7 @@ range. What they raise then depends on their version, and is no bug of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,10 +21,11 @@ LONGEST = 300  # characters of a reason
 
 
 @contextmanager
-def refusals(what: str) -> Iterator[None]:
+def refusals(what: str | Callable[[], str], *passing: type[Exception]) -> Iterator[None]:
     """Any exception within the block becomes a `SymbolError` that begins with `what`.
 
-    What is already one, and a package that is not installed, pass as they are.
+    What is already one, a package that is not installed, and `passing` pass as they are. `what` may
+    be a function, for what is known only once it happened.
 
     >>> with refusals("node 'a'"):
     ...     1 // 0
@@ -33,10 +34,11 @@ def refusals(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SymbolError, ModuleNotFoundError):
-        raise
     except Exception as error:
-        raise SymbolError(f"{what}: {reason(error)}") from None
+        if isinstance(error, (SymbolError, ModuleNotFoundError, *passing)):
+            raise
+        said = what if isinstance(what, str) else what()
+        raise SymbolError(f"{said}: {reason(error)}") from None
 
 
 def reason(error: Exception) -> str:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from gluon_cnn_parity.atomic import replacing_file
+from mxnet_files.budget import Budget, rehearse
 from mxnet_files.errors import SymbolError
 from mxnet_files.running import refusals, run
 
-__all__ = ["example_inputs", "save_onnx", "save_program"]
+__all__ = [
+    "example_inputs",
+    "onnx_bytes",
+    "program_bytes",
+    "save_onnx",
+    "save_program",
+    "write_files",
+]
 
 OPSET = 13
 
@@ -27,26 +36,45 @@ def example_inputs(shapes: Sequence[Sequence[int]], seed: int = 0) -> tuple[Tens
 
 
 def save_program(
-    module: fx.GraphModule, inputs: Sequence[Tensor], path: str | os.PathLike[str]
+    module: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    path: str | os.PathLike[str],
+    budget: Budget | None = None,
 ) -> str:
     """Write a torch.export program whose batch size is free where the graph allows.
 
     The file is read back and compared with the module before it takes its place. Returns the
     shape of the first input, such as `batch×3×224×224`. Raises `SymbolError` if the module cannot
-    run on such inputs.
+    run on such inputs, or passes the budget.
     """
+    data, shape = program_bytes(module, inputs, budget)
+    write_files({path: data})
+    return shape
+
+
+def write_files(files: Mapping[str | os.PathLike[str], bytes]) -> None:
+    """All of the files, or none: each is whole on the disk before the first takes its place."""
+    with ExitStack() as parts:
+        for path, data in files.items():
+            parts.enter_context(replacing_file(path)).write_bytes(data)
+
+
+def program_bytes(
+    module: fx.GraphModule, inputs: Sequence[Tensor], budget: Budget | None = None
+) -> tuple[bytes, str]:
+    """What `save_program` writes, and the shape it returns."""
+    rehearse(module, inputs, budget)
     expected = run(module, inputs)
     buffer = io.BytesIO()
     with refusals("torch.export cannot write this graph"):
-        program = export_program(module, inputs)
+        program = export_program(module, inputs, budget)
         torch.export.save(program, buffer)
         buffer.seek(0)
         same(expected, run(torch.export.load(buffer).module(), inputs), "torch.export program")
-    with replacing_file(path) as part:
-        part.write_bytes(buffer.getvalue())
     first = next(node for node in program.graph.nodes if node.name in user_inputs(program))
     sizes = first.meta["val"].shape
-    return "×".join(str(size) if isinstance(size, int) else "batch" for size in sizes)
+    shape = "×".join(str(size) if isinstance(size, int) else "batch" for size in sizes)
+    return buffer.getvalue(), shape
 
 
 def user_inputs(program: Any) -> set[str]:
@@ -54,9 +82,11 @@ def user_inputs(program: Any) -> set[str]:
     return set(program.graph_signature.user_inputs)
 
 
-def export_program(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Any:
+def export_program(
+    module: fx.GraphModule, inputs: Sequence[Tensor], budget: Budget | None = None
+) -> Any:
     """torch.export with the batch axis free, or fixed where the graph fixes it."""
-    if not batch_is_free(module, inputs):
+    if not batch_is_free(module, inputs, budget):
         return torch.export.export(module, tuple(inputs))
     # torch.export takes sizes of 1 for fixed ones, so the example has a batch of 2 or more
     free = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
@@ -68,9 +98,12 @@ def doubled(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(torch.cat([x, x]) for x in inputs)
 
 
-def batch_is_free(module: fx.GraphModule, inputs: Sequence[Tensor]) -> bool:
-    """Twice the batch gives the same outputs twice."""
+def batch_is_free(
+    module: fx.GraphModule, inputs: Sequence[Tensor], budget: Budget | None = None
+) -> bool:
+    """Twice the batch gives the same outputs twice, within the budget."""
     try:
+        rehearse(module, doubled(inputs), budget)
         pairs = list(zip(run(module, inputs), run(module, doubled(inputs)), strict=True))
         with refusals("batch"):
             same([torch.cat([a, a]) for a, _ in pairs], [b for _, b in pairs], "batch")
@@ -80,16 +113,29 @@ def batch_is_free(module: fx.GraphModule, inputs: Sequence[Tensor]) -> bool:
 
 
 def save_onnx(
-    module: fx.GraphModule, inputs: Sequence[Tensor], path: str | os.PathLike[str]
+    module: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    path: str | os.PathLike[str],
+    budget: Budget | None = None,
 ) -> str:
     """Write ONNX of opset 13, the batch axis free where the graph allows; says what verified it.
 
     Uses torch's TorchScript-based exporter, which needs no further package. Where `onnx` and
     `onnxruntime` are installed, the file is checked and run before it takes its place.
     """
+    data, verified = onnx_bytes(module, inputs, budget)
+    write_files({path: data})
+    return verified
+
+
+def onnx_bytes(
+    module: fx.GraphModule, inputs: Sequence[Tensor], budget: Budget | None = None
+) -> tuple[bytes, str]:
+    """What `save_onnx` writes, and what it says."""
+    rehearse(module, inputs, budget)
     names = list(module.meta["mxnet_inputs"])[: len(inputs)]
     outputs = [f"output{place}" for place in range(len(run(module, inputs)))]
-    free = batch_is_free(module, inputs)
+    free = batch_is_free(module, inputs, budget)
     axes = {name: {0: "batch"} for name in [*names, *outputs]} if free else None
     buffer: Any = io.BytesIO()
     with warnings.catch_warnings(), refusals("torch cannot write this graph as ONNX"):
@@ -109,9 +155,7 @@ def save_onnx(
     expected = run(module, trial)
     with refusals("the ONNX file that torch writes of this graph is wrong"):
         verified = verify_onnx(buffer.getvalue(), given, expected)
-    with replacing_file(path) as part:
-        part.write_bytes(buffer.getvalue())
-    return verified
+    return buffer.getvalue(), verified
 
 
 def verify_onnx(data: bytes, inputs: dict[str, Tensor], expected: Sequence[Tensor]) -> str:

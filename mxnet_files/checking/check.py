@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from mxnet_files.budget import Budget, rehearse
 from mxnet_files.build import strip_prefixes
 from mxnet_files.checking.local import NodeError, local_errors
 from mxnet_files.checking.oracle import Oracle, import_mxnet
@@ -23,7 +24,7 @@ from mxnet_files.operators.arithmetic import same
 from mxnet_files.reading.params_file import read_params
 from mxnet_files.reading.reader import read_graph
 from mxnet_files.registry import OPERATORS
-from mxnet_files.running import run
+from mxnet_files.running import refusals, run
 
 __all__ = ["CheckReport", "check_files", "compare_with_mxnet", "find_problems"]
 
@@ -104,6 +105,8 @@ def check_files(
     params: str | os.PathLike[str],
     shapes: Mapping[str, Sequence[int]],
     seed: int = 0,
+    *,
+    budget: Budget | None = None,
 ) -> CheckReport:
     """Import the files and compare with MXNet on random inputs of the given shapes."""
     module = load_symbol(symbol, params)
@@ -111,11 +114,13 @@ def check_files(
     rng = np.random.default_rng(seed)
     inputs = {name: rng.normal(size=tuple(shape)) for name, shape in shapes.items()}
     mxnet = import_mxnet()
+    asked = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
     try:
-        return compare_with_mxnet(module, Path(symbol).read_text("utf-8"), arrays, inputs)
+        with refusals(f"the graph cannot be compared on {asked}", mxnet.MXNetError):
+            text = Path(symbol).read_text("utf-8")
+            return compare_with_mxnet(module, text, arrays, inputs, budget)
     except mxnet.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
-        asked = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
         raise SymbolError(
             f"MXNet cannot run the graph on {asked} ({reason}): say its input with --input-shape"
         ) from error
@@ -126,13 +131,18 @@ def compare_with_mxnet(
     text: str,
     arrays: Mapping[str, np.ndarray],
     inputs: Mapping[str, np.ndarray],
+    budget: Budget | None = None,
 ) -> CheckReport:
-    """Compare a module with MXNet on the same parameters and inputs, both by MXNet's names."""
+    """Compare a module with MXNet on the same parameters and inputs, both by MXNet's names.
+
+    MXNet keeps what every node gives, in float64: the budget's values bound it.
+    """
     names = list(module.meta["mxnet_inputs"].values())
     if not inputs.keys() <= set(names):
         raise SymbolError(f"inputs {sorted(inputs)}, the graph has {names}")
+    ordered = [inputs[name] for name in names if name in inputs]
+    rehearse(module, [torch.from_numpy(x.astype(np.float32)) for x in ordered], budget)
     given = {**inputs, **_labels(text, names, inputs)}
-    ordered = [given[name] for name in names if name in inputs]
     copies = {kind: copy.deepcopy(module).to(getattr(torch, kind)).eval() for kind in DTYPES}
     dtype, expected = _by_node(text, arrays, given)
     local = local_errors(copies[dtype], [x.astype(dtype) for x in ordered], expected)

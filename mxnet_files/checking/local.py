@@ -53,7 +53,7 @@ ROUNDS_NOTHING: set[Any] = {
     *(getattr(mx_index, name) for name in mx_index.__all__ if name != "arange_like"),
     *(mx_math.maximum, mx_math.minimum, mx_math.reduce_max, mx_math.reduce_min),
     *(mx_math.argmax, mx_math.argmin, mx_math.clip, mx_nn.embedding, F.pad),
-    *(torch.clamp_min, torch.clamp_max, mx_dtype.cast, mx_dtype.promote),
+    *(torch.clamp_min, torch.clamp_max, *(getattr(mx_dtype, name) for name in mx_dtype.__all__)),
 }
 # Of these, what gives values of the same places, perhaps others: s stays where it is
 VALUES_PASS = (torch.relu, torch.clamp, torch.abs, torch.neg, torch.detach)

@@ -23,7 +23,8 @@ from mxnet_files.errors import SymbolError
 __all__ = ["Entry", "Node", "SymbolGraph", "read_graph", "read_symbol"]
 
 LARGEST_FILE = 64 * 2**20  # bytes; the largest file of the model zoo has 0.7 MB
-MOST_NODES = 200_000
+MOST_NODES = 50_000  # a cell unrolled over a thousand steps has 20,000
+MOST_VALUES = 4_000_000  # of JSON, each of which takes some 100 bytes
 LONGEST_NAME = 1_024  # characters
 OLDEST = 800  # the version of files that carry none (MXNet's own reader assumes the same)
 
@@ -81,6 +82,8 @@ def read_symbol(path: str | os.PathLike[str]) -> SymbolGraph:
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise SymbolError(f"{path}: more than {LARGEST_FILE >> 20} MiB, no symbol file is so large")
+    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:  # all but the first value follow one
+        raise SymbolError(f"{path}: more than {MOST_VALUES:,} values, no symbol file has so many")
     try:
         document = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:

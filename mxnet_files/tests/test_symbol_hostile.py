@@ -1,0 +1,338 @@
+"""Files by strangers: whatever they ask for, one line, in bounded time and memory, nothing written.
+
+What a graph takes is worked out from shapes, so the sizes here are never computed.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import fx, nn
+
+from mxnet_files import SymbolError, freeze, import_symbol, load_symbol, optimise
+from mxnet_files.__main__ import main
+from mxnet_files.budget import Budget, rehearse
+from mxnet_files.reading.attributes import REQUIRED, Attributes, read_attributes
+from mxnet_files.reading.params_file import write_params
+from mxnet_files.reading.reader import MOST_NODES, MOST_VALUES
+from mxnet_files.registry import OPERATORS
+from mxnet_files.running import run
+
+Document = dict[str, Any]
+
+
+def graph(*nodes: tuple[str, dict[str, str], list[int]]) -> Document:
+    """A symbol file of one input and operators with (name, attributes, numbers of the inputs)."""
+    rows = [{"op": "null", "name": "data", "inputs": []}]
+    for number, (op, attributes, inputs) in enumerate(nodes, 1):
+        given = [[source, 0, 0] for source in inputs]
+        rows.append({"op": op, "name": f"n{number}", "attrs": attributes, "inputs": given})  # type: ignore[dict-item]
+    version = {"mxnet_version": ["int", 10901]}
+    return {"nodes": rows, "arg_nodes": [0], "heads": [[len(nodes), 0, 0]], "attrs": version}
+
+
+def one(op: str, **attributes: str) -> Document:
+    return graph((op, attributes, [0]))
+
+
+RESIZE = "_contrib_BilinearResize2D"
+REFUSED: dict[str, tuple[Document, str]] = {
+    "repeat": (one("repeat", repeats="10000000"), "(repeat): the graph takes 2.56e+09 bytes"),
+    "adaptive pool": (
+        one("_contrib_AdaptiveAvgPooling2D", output_size="(30000, 30000)"),
+        "bytes=",
+    ),
+    "doubling": (graph(*[("Concat", {"num_args": "2"}, [i, i]) for i in range(60)]), "bytes="),
+    "view": (one("broadcast_axis", axis="0", size="1000000000000"), "values"),
+    "tile": (one("tile", reps="(100000, 100000)"), "bytes"),
+    "pad": (
+        one("Pad", mode="constant", pad_width="(0,0,0,0,100000,100000,100000,100000)"),
+        "bytes",
+    ),
+    "infinite scale": (
+        one(RESIZE, scale_height="inf", scale_width="2"),
+        "node 'n1' (_contrib_BilinearResize2D): the graph cannot run on inputs of shape (1, 4",
+    ),
+    "block of 0": (one("depth_to_space", block_size="0"), "by zero"),
+    "large window": (one("Pooling", kernel="(9,9)", pad="(1000000,1000000)"), "node 'n1'"),
+    "stride beyond": (one("slice_axis", axis="1", begin="0", end="9" * 18), "inside the axis"),
+    "many axes": (one("Reshape", shape="(" + "1," * 50 + "-1)"), "array of 51 dimensions"),
+    "one_hot": (one("one_hot", depth="1000000000"), "budget"),
+    "large constant": (
+        graph(*[("_zeros", {"shape": "(4096, 4096)"}, [])] * 5, ("add_n", {}, [1, 2, 3, 4, 5])),
+        "elements of constants",
+    ),
+}  # fmt: skip
+
+
+def files(folder: Path, document: Document) -> list[str]:
+    (folder / "x-symbol.json").write_text(json.dumps(document))
+    write_params(folder / "x-0000.params", {})
+    return [str(folder / "x-symbol.json"), str(folder / "x-0000.params")]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("flag", ["--out", "--check"])
+def test_what_is_too_much_is_one_line_before_it_is_computed(
+    name: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, said = REFUSED[name]
+    argv = files(tmp_path, document)
+    more = [flag, str(tmp_path / "x.pt2"), "--onnx"] if flag == "--out" else [flag]
+    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert main([*argv, *more, "--input-shape", "1,4,4,4"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert said in error
+    assert time.process_time() - start < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x-0000.params", "x-symbol.json"]
+
+
+def test_operations_are_counted_while_a_graph_is_wired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node has up to 4,096 outputs, each one an operation of torch."""
+    monkeypatch.setattr("mxnet_files.registry.MOST_STEPS", 10_000)
+    document = graph(*[("SliceChannel", {"num_outputs": "4096"}, [0])] * 3)
+    document["heads"] = [[number, 0, 0] for number in (1, 2)]
+    import_symbol(document, {})
+    document["heads"].append([3, 0, 0])
+    with pytest.raises(SymbolError, match=r"node 'n3' .*: more than 10,000 operations of torch"):
+        import_symbol(document, {})
+
+
+def test_the_budget_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["check", *files(tmp_path, one("relu")), "--input-shape", "1,3,40,40"]
+    assert main(argv) == 0
+    for name, most in (("values", 4799), ("bytes", 19199), ("operations", 100)):
+        assert main([*argv, "--budget", f"{name}={most}"]) == 1
+        error = capsys.readouterr().err
+        assert f"node 'n1' (relu): the graph takes" in error  # noqa: F541
+        assert f"{name} up to here and the budget is" in error
+        assert f"raise it with --budget {name}=" in error
+    assert main([*argv, "--budget", "values=4800,bytes=1M,operations=1G"]) == 0
+    for text in ("bytes", "time=3", "bytes=1X", "values=-1", "bytes=٣"):
+        assert main([*argv, "--budget", text]) == 2
+        assert "expected such as bytes=16G" in capsys.readouterr().err
+
+
+def test_a_cost_is_what_a_run_takes() -> None:
+    """A sum of two ReLUs, and a convolution: values, the peak of memory, multiply-adds."""
+    kernel = {"kernel": "(3,3)", "num_filter": "8", "no_bias": "True"}
+    conv = {"op": "Convolution", "name": "c", "attrs": kernel, "inputs": [[0, 0], [1, 0]]}
+    document = graph(("relu", {}, [0]), ("relu", {}, [1]), ("elemwise_add", {}, [2, 1]))
+    cost = rehearse(import_symbol(document, {}), [torch.zeros(2, 3, 10, 10)])
+    assert (cost.values, cost.bytes) == (1800, 3 * 600 * 4)  # both summands and the sum
+    document["nodes"].insert(1, {"op": "null", "name": "w", "inputs": []})
+    document["nodes"][2:] = [conv]
+    document["heads"] = [[2, 0, 0]]
+    module = import_symbol(document, {}, inputs=["data", "w"])
+    cost = rehearse(module, [torch.zeros(2, 3, 10, 10), torch.zeros(8, 3, 3, 3)])
+    assert cost.values == 2 * 8 * 64
+    assert cost.operations == 2 * cost.values * 27
+
+
+class Choose(nn.Module):
+    """Keeps what is positive: how much that is, only the values tell."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = x[x > 0]
+        return kept.reshape(-1, 1) * kept.reshape(1, -1)
+
+
+def test_what_depends_on_values_is_measured_while_it_runs() -> None:
+    module = fx.GraphModule(nn.Module(), fx.Graph())
+    module.add_module("choose", Choose())
+    x = module.graph.placeholder("x")
+    module.graph.output(module.graph.call_module("choose", (x,)))
+    module.recompile()
+    cost = rehearse(module, [torch.ones(1000)])
+    assert cost.values == 10**6
+    assert cost.bytes >= 4 * 10**6
+    with pytest.raises(SymbolError, match="bytes up to here"):
+        rehearse(module, [torch.ones(100_000)])  # 40 GB
+    assert rehearse(module, [-torch.ones(100_000)]).values == 0
+
+
+@pytest.mark.slow
+def test_a_graph_at_the_limit_is_read_in_linear_time_and_small_memory(tmp_path: Path) -> None:
+    took = {}
+    for count in (MOST_NODES // 4, MOST_NODES - 1):
+        document = graph(*[("relu", {}, [i]) for i in range(count)])
+        path = tmp_path / f"{count}.json"
+        path.write_text(json.dumps(document))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = time.process_time()
+        load_symbol(path)
+        took[count] = time.process_time() - start
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 * 2**10
+    quarter, whole = took.values()
+    assert whole < 8 * quarter
+    path.write_text(json.dumps(graph(*[("relu", {}, [i]) for i in range(MOST_NODES)])))
+    with pytest.raises(SymbolError, match="expected a list of at most 50,000"):
+        load_symbol(path)
+
+
+def test_json_of_many_values_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "x-symbol.json"
+    path.write_text('{"nodes": [' + "[]," * MOST_VALUES + "[]]}")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SymbolError, match="more than 4,000,000 values"):
+        load_symbol(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 2**10
+
+
+def test_one_file_that_cannot_be_written_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The program is there already when ONNX turns out to be impossible."""
+
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no such symbolic\nand more lines")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    argv = [*files(tmp_path, one("relu")), "--input-shape", "1,3"]
+    assert main([*argv, "--out", str(tmp_path / "x.pt2"), "--onnx"]) == 1
+    error = capsys.readouterr().err
+    assert error == "error: torch cannot write this graph as ONNX: no such symbolic\n"
+    assert not list(tmp_path.glob("*.pt2"))
+
+
+# Attributes at random, most of them such that their operator's reader takes them.
+
+SIZES = ["0", "1", "2", "3", "-1", "-2", "-4", "7", "100", "30000", "10000000", "1000000000000",
+         "9223372036854775807", "-9223372036854775808", "None"]  # fmt: skip
+NUMBERS = [*SIZES, "inf", "-inf", "nan", "1e-30", "1e30", "0.5", "-0.5", "True", "False", ""]
+WORDS = ["max", "avg", "sum", "lp", "valid", "full", "NCHW", "NHWC", "NCW", "relu", "leaky", "elu",
+         "nearest", "bilinear", "constant", "edge", "reflect", "clip", "wrap", "size", "like",
+         "float32", "float64", "int32", "uint8", "bool", "instance", "channel", "lstm", "gru",
+         "always", "both", "value", "mask", "indices"]  # fmt: skip
+TEXTS = st.one_of(
+    st.sampled_from(NUMBERS),
+    st.sampled_from(NUMBERS[:8]),
+    st.lists(st.sampled_from(SIZES[:8]), max_size=5).map(lambda sizes: f"({','.join(sizes)})"),
+    st.lists(st.sampled_from(SIZES), max_size=40).map(lambda sizes: f"({','.join(sizes)})"),
+    st.sampled_from(WORDS),
+)
+
+
+def reads(kind: Any, text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
+
+
+@st.composite
+def hostile(draw: st.DrawFn) -> tuple[Document, dict[str, tuple[int, ...]]]:
+    """A graph of one to three operators, and shapes for its inputs."""
+    small = st.lists(st.integers(1, 5), min_size=1, max_size=5).map(tuple)
+    shapes = {"data": draw(small)}
+    nodes: list[dict[str, Any]] = [{"op": "null", "name": "data", "inputs": []}]
+    ends = [0]
+    for _ in range(draw(st.integers(1, 3))):
+        op = draw(st.sampled_from(sorted(OPERATORS)))
+        attributes = {}
+        for key, attribute in OPERATORS[op].attributes.items():
+            if attribute.default is REQUIRED or draw(st.booleans()):
+                texts = draw(st.lists(TEXTS, min_size=8, max_size=8))
+                attributes[key] = next((t for t in texts if reads(attribute.kind, t)), texts[0])
+        try:
+            read = read_attributes(op, attributes, OPERATORS[op].attributes)
+            slots = OPERATORS[op].inputs(Attributes(read))
+        except SymbolError:
+            slots = ("data",)
+        count = draw(st.integers(1, 3)) if slots is None else len(slots)
+        inputs = []
+        for place in range(count):
+            if place == 0 or slots is None or draw(st.booleans()):
+                inputs.append([draw(st.sampled_from(ends)), 0, 0])
+                continue
+            inputs.append([len(nodes), 0, 0])
+            name = f"v{len(nodes)}"
+            shapes[name] = draw(st.one_of(small, st.just(shapes["data"][1:2] or (1,))))
+            nodes.append({"op": "null", "name": name, "inputs": []})
+        if "num_args" in attributes:
+            attributes["num_args"] = str(count)
+        ends.append(len(nodes))
+        nodes.append({"op": op, "name": f"n{len(nodes)}", "attrs": attributes, "inputs": inputs})
+    version = {"mxnet_version": ["int", 10901]}
+    return {"nodes": nodes, "heads": [[ends[-1], 0, 0]], "attrs": version}, shapes
+
+
+TINY = Budget(values=10**8, bytes=2 * 10**8, operations=10**9)
+
+
+def take_apart(document: Document, shapes: dict[str, tuple[int, ...]]) -> str:
+    """Everything that a file can be handed to, but the commands; what it was refused with."""
+    try:
+        module = import_symbol(document, {}, inputs=list(shapes))
+        inputs = [torch.ones(shapes[name]) for name in module.meta["mxnet_inputs"].values()]
+        rehearse(module, inputs, TINY)
+        run(module, inputs)
+        run(optimise(module), inputs)
+        freeze(module, *inputs, budget=TINY)
+    except SymbolError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=150, deadline=20_000, suppress_health_check=list(HealthCheck))
+@given(hostile())
+def test_hostile_attributes(case: tuple[Document, dict[str, tuple[int, ...]]]) -> None:
+    assert "\n" not in take_apart(*case)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=5_000, deadline=60_000, suppress_health_check=list(HealthCheck))
+@given(hostile())
+def test_hostile_attributes_many(case: tuple[Document, dict[str, tuple[int, ...]]]) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "\n" not in take_apart(*case)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
+
+
+def command(case: tuple[Document, dict[str, tuple[int, ...]]], *flags: str) -> None:
+    """The commands on a drawn graph: 0 and everything written, or 1 and nothing."""
+    document, shapes = case
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        given = [f"--input-shape={name}={','.join(map(str, s))}" for name, s in shapes.items()]
+        limits = "--budget=values=100M,bytes=200M,operations=1G"
+        more = ["--out", str(folder / "x.pt2"), "--onnx"] if "--out" in flags else list(flags)
+        code = main([*files(folder, document), *given, limits, *more])
+        assert code in (0, 1, 2)
+        assert len(list(folder.iterdir())) == (4 if code == 0 and "--out" in flags else 2)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("flag", ["--out", "--check"])
+@settings(max_examples=15, deadline=60_000, suppress_health_check=list(HealthCheck))
+@given(case=hostile())
+def test_hostile_attributes_at_the_commands(
+    flag: str, case: tuple[Document, dict[str, tuple[int, ...]]]
+) -> None:
+    command(case, flag)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("flag", ["--out", "--check"])
+@settings(max_examples=500, deadline=60_000, suppress_health_check=list(HealthCheck))
+@given(case=hostile())
+def test_hostile_attributes_at_the_commands_many(
+    flag: str, case: tuple[Document, dict[str, tuple[int, ...]]]
+) -> None:
+    command(case, flag)
