@@ -81,7 +81,7 @@ class EpochSteps(Generic[Sums]):
         for sums in self._unread:
             numbers += self._read(sums)
         # Processes stop at the same step, or some would wait for the gradients of the others.
-        requested, *numbers = self._peers.total(numbers)
+        requested, *numbers = self._peers.sum(np.array(numbers)).tolist()
         self._stopping = requested > 0
         self._unread.clear()
         done = self.done

@@ -17,7 +17,7 @@ from cnn_data import DataError
 from cnn_harness.cli import run
 from cnn_harness.train_command import Framework, train_command
 from torch_ref.models import MODELS, ModelError
-from torch_ref.training import checkpoint, loop, processes
+from torch_ref.training import checkpoint, loop, workers
 from torch_ref.training.assembly import prepare
 from torch_ref.training.devices import switches
 from torch_ref.training.recipes import DEFAULTS, DOCUMENTS
@@ -34,7 +34,7 @@ FRAMEWORK = Framework(
     resume=loop.resume,
     fit=loop.fit,
     switches=switches,
-    join=lambda ctx: processes.join(),
+    join=lambda ctx: workers.join(),
     follow=loop.follow,
 )
 

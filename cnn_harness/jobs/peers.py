@@ -1,44 +1,25 @@
-"""The processes that train one net together, as both `train` commands see them."""
+"""The processes that train one net together; each framework has its own way to join them."""
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from cnn_data import Dataset
 from cnn_harness.errors import CommandError
 
-__all__ = ["ALONE", "Alone", "Peers", "Spreader", "require_same_data", "share_state"]
+__all__ = ["Peers", "require_same_data", "share_state"]
 
 
-class Peers(Protocol):
-    """This process is number `rank` of `count`; number 0 leads: it evaluates and writes."""
+class Peers:
+    """This process is number `rank` of `count`; number 0 leads: it evaluates and writes.
 
-    @property
-    def rank(self) -> int: ...
-
-    @property
-    def count(self) -> int: ...
-
-    def share(self, value: Any) -> Any:
-        """The leader's value, which must be JSON, on every process; all must call it together."""
-
-    def total(self, numbers: list[float]) -> list[float]:
-        """The sums of every process's numbers, on every process, in float64."""
-
-
-class Spreader(Peers, Protocol):
-    """Peers that also hand arrays around."""
-
-    def spread(self, array: np.ndarray) -> np.ndarray:
-        """The leader's array, on every process; all must call it with its shape and dtype."""
-
-
-class Alone:
-    """One process, which is its own leader."""
+    Here it is the only one. Every method of several is called by all of them, in the same order.
+    """
 
     @property
     def rank(self) -> int:
@@ -48,18 +29,30 @@ class Alone:
     def count(self) -> int:
         return 1
 
+    def spread(self, array: np.ndarray) -> np.ndarray:
+        """The leader's array, on every process, each of which has one of its shape and dtype."""
+        return array
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """The sum of every process's array, on every process, in the array's own dtype."""
+        return array
+
     def share(self, value: Any) -> Any:
-        return value
+        """The leader's value, which must be JSON, on every process.
 
-    def total(self, numbers: list[float]) -> list[float]:
-        return numbers
-
-
-ALONE = Alone()
+        It travels as numbers: MXNet's servers hold nothing but floating-point numbers, and torch's
+        own way to send objects is a pickle.
+        """
+        text = json.dumps(value).encode() if self.rank == 0 else b""
+        size = int(self.spread(np.array([len(text)], np.float64))[0])
+        letters = np.zeros(size, np.float32)
+        if self.rank == 0:
+            letters[:] = np.frombuffer(text, np.uint8)
+        return json.loads(self.spread(letters).astype(np.uint8).tobytes())
 
 
 def share_state(
-    peers: Spreader, slots: Mapping[str, np.ndarray], counts: Any
+    peers: Peers, slots: Mapping[str, np.ndarray], counts: Any
 ) -> tuple[dict[str, np.ndarray], Any]:
     """The leader's optimizer slots and counts, on every process.
 
@@ -67,12 +60,12 @@ def share_state(
     """
     counts = peers.share(counts)
     shapes = peers.share({name: [str(a.dtype), list(a.shape)] for name, a in slots.items()})
-    found = {}
+    shared = {}
     for name, (dtype, shape) in shapes.items():
         own = slots.get(name)
         fits = own is not None and [str(own.dtype), list(own.shape)] == [dtype, shape]
-        found[name] = peers.spread(own if own is not None and fits else np.zeros(shape, dtype))
-    return found, counts
+        shared[name] = peers.spread(own if own is not None and fits else np.zeros(shape, dtype))
+    return shared, counts
 
 
 def require_same_data(peers: Peers, dataset: Dataset) -> None:

@@ -12,14 +12,14 @@ from cnn_data import Batches, Dataset, pixels
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError
 from cnn_harness.initial import initial_arrays
-from cnn_harness.jobs.peers import ALONE, Peers
+from cnn_harness.jobs.peers import Peers
 from gluon_cnn.fast.padding import filled
 from gluon_cnn.models import ClassicCNN, get_model
 from gluon_cnn.runtime.devices import contexts
 from gluon_cnn.training import parallel
 from gluon_cnn.training.losses import loss_for
 from gluon_cnn.training.staging import Staging
-from gluon_cnn.training.workers import Workers
+from gluon_cnn.training.workers import ALONE, Alone
 
 __all__ = [
     "EVALUATION_BATCH",
@@ -80,7 +80,7 @@ def build_net(
 
 
 def make_trainer(
-    net: ClassicCNN, config: TrainConfig, devices: list[mx.Context], peers: Peers = ALONE
+    net: ClassicCNN, config: TrainConfig, devices: list[mx.Context], peers: Alone = ALONE
 ) -> gluon.Trainer:
     """The configured optimizer over all parameters of the net; gradients are summed over devices
     and workers."""
@@ -90,8 +90,7 @@ def make_trainer(
         options["momentum"] = config.momentum
         if config.nesterov:
             name = "nag"
-    store = peers.store if isinstance(peers, Workers) else None
-    return parallel.combining_trainer(net.collect_params(), name, options, devices, store)
+    return parallel.combining_trainer(net.collect_params(), name, options, devices, peers.store)
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Training:
     train: Batches
     test: Batches
     staging: Staging
-    peers: Peers = ALONE
+    peers: Alone = ALONE
     dtype: str = "float32"
 
 
@@ -132,7 +131,7 @@ def prepare(
     config: TrainConfig,
     dataset: Dataset,
     ctx: str = "auto",
-    peers: Peers = ALONE,
+    peers: Alone = ALONE,
     *,
     dtype: str = "float32",
 ) -> Training:

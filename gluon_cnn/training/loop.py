@@ -16,7 +16,7 @@ from cnn_harness.monitor import Monitor, Silent
 from cnn_harness.progress import Partial, Progress, read_progress
 from cnn_harness.runfolder import RunFolder
 from cnn_harness.steps import EpochSteps
-from gluon_cnn.training import checkpoint, parallel, workers
+from gluon_cnn.training import checkpoint, parallel
 from gluon_cnn.training.assembly import Objective, Training
 from gluon_cnn.training.staging import Staging
 
@@ -58,8 +58,7 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
     # does not know: whoever reads them, asnumpy() too, gets those of the step before.
     mx.nd.waitall()
     if steps.done.steps == len(training.train) or training.peers.count > 1:
-        parallel.agree_on_statistics(training.net)
-        workers.agree_on_statistics(training.peers, training.net)
+        training.peers.agree_on_statistics(training.net)
     return steps.done
 
 
@@ -108,7 +107,7 @@ def fit(
         return evaluate(objective, batches, training.devices, stop, training.dtype)
 
     if start is not None:
-        workers.share_training(training.peers, net, trainer)
+        training.peers.share_training(net, trainer)
     rows = run_epochs(
         training.config,
         training.train,
@@ -130,7 +129,7 @@ def follow(training: Training, start: Progress, stop: Stop) -> None:
     Raises: CommandError where the loss is not finite any more; DataError.
     """
     if start.rows or start.partial is not None:
-        workers.share_training(training.peers, training.net, training.trainer)
+        training.peers.share_training(training.net, training.trainer)
     follow_epochs(
         training.config,
         training.train,

@@ -8,7 +8,6 @@ update, which is MXNet's default.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -19,17 +18,32 @@ import numpy as np
 from mxnet import gluon
 
 from cnn_harness.errors import CommandError
-from cnn_harness.jobs.peers import ALONE, Peers, share_state
+from cnn_harness.jobs.peers import Peers, share_state
 from gluon_cnn.runtime import settings as runtime
-from gluon_cnn.training import checkpoint
-from gluon_cnn.training.parallel import statistics
+from gluon_cnn.training import checkpoint, parallel
 
-__all__ = ["Workers", "agree_on_statistics", "join", "leave", "share_training"]
+__all__ = ["ALONE", "Alone", "Workers", "join", "leave"]
 
 _FIRST_KEY = 1 << 20  # below are the Trainer's, which counts parameters from 0
 
 
-class Workers:
+class Alone(Peers):
+    """One worker that is the whole job: nothing has to be exchanged but between its devices."""
+
+    store: Any = None  # the kvstore by which a Trainer adds the gradients of all workers
+
+    def share_training(self, net: gluon.HybridBlock, trainer: gluon.Trainer) -> None:
+        """Give every worker the leader's parameters, slots and counts.
+
+        Only the leader has read the checkpoint: the others may not even see its folder.
+        """
+
+    def agree_on_statistics(self, net: gluon.HybridBlock) -> None:
+        """Give every device of every worker the mean of all running statistics."""
+        parallel.agree_on_statistics(net)
+
+
+class Workers(Alone):
     """The workers of a job; every method must be called by all of them, in the same order."""
 
     def __init__(self, several_devices: bool = False) -> None:
@@ -70,22 +84,11 @@ class Workers:
                 )
 
     def spread(self, array: np.ndarray) -> np.ndarray:
-        """Worker 0's array, of a shape and floating-point dtype that all know."""
         value = mx.nd.array(array, dtype=array.dtype)
         self.store.broadcast(self._key(), value, out=value)
         return value.asnumpy()
 
-    def share(self, value: Any) -> Any:
-        """Worker 0's JSON value. The servers add floating-point numbers, and hold nothing else."""
-        text = json.dumps(value).encode() if self.rank == 0 else b""
-        size = int(self.spread(np.array([len(text)], np.float64))[0])
-        letters = np.zeros(size, np.float32)
-        if self.rank == 0:
-            letters[:] = np.frombuffer(text, np.uint8)
-        return json.loads(self.spread(letters).astype(np.uint8).tobytes())
-
     def sum(self, array: np.ndarray) -> np.ndarray:
-        """The sum over all workers, in the array's own dtype."""
         value = mx.nd.array(array, dtype=array.dtype)
         kind = (array.shape, array.dtype.str)
         if kind not in self._sums:
@@ -94,36 +97,27 @@ class Workers:
         self.store.pushpull(self._sums[kind], value)
         return value.asnumpy()
 
-    def total(self, numbers: list[float]) -> list[float]:
-        return self.sum(np.array(numbers, np.float64)).tolist()
+    def share_training(self, net: gluon.HybridBlock, trainer: gluon.Trainer) -> None:
+        for parameter in net._collect_params_with_prefix().values():
+            value = parameter.data(parameter.list_ctx()[0]).asnumpy()
+            parameter.set_data(mx.nd.array(self.spread(value), dtype=value.dtype))
+        slots, counts = share_state(self, *checkpoint.optimizer_state(net, trainer))
+        checkpoint.set_optimizer_state(net, trainer, slots, counts, "what worker 0 sent")
+
+    def agree_on_statistics(self, net: gluon.HybridBlock) -> None:
+        super().agree_on_statistics(net)
+        for _, parameter in parallel.statistics(net):
+            value = parameter.data(parameter.list_ctx()[0]).asnumpy()
+            mean = self.sum(value) / value.dtype.type(self.count)
+            parameter.set_data(mx.nd.array(mean, dtype=value.dtype))
 
 
-def join(several_devices: bool = False) -> Peers:
+ALONE = Alone()
+
+
+def join(several_devices: bool = False) -> Alone:
     """The job's workers where this process is one, else this process alone."""
     return Workers(several_devices) if runtime.is_worker() else ALONE
-
-
-def share_training(peers: Peers, net: gluon.HybridBlock, trainer: gluon.Trainer) -> None:
-    """Give every worker the leader's parameters, slots and counts.
-
-    Only the leader has read the checkpoint: the others may not even see its folder.
-    """
-    if not isinstance(peers, Workers):
-        return
-    for parameter in net._collect_params_with_prefix().values():
-        value = parameter.data(parameter.list_ctx()[0]).asnumpy()
-        parameter.set_data(mx.nd.array(peers.spread(value), dtype=value.dtype))
-    slots, counts = share_state(peers, *checkpoint.optimizer_state(net, trainer))
-    checkpoint.set_optimizer_state(net, trainer, slots, counts, "what worker 0 sent")
-
-
-def agree_on_statistics(peers: Peers, net: gluon.HybridBlock) -> None:
-    """Give every worker the mean of all workers' running statistics."""
-    if isinstance(peers, Workers):
-        for _, parameter in statistics(net):
-            value = parameter.data(parameter.list_ctx()[0]).asnumpy()
-            mean = peers.sum(value) / value.dtype.type(peers.count)
-            parameter.set_data(mx.nd.array(mean, dtype=value.dtype))
 
 
 def leave(code: int) -> int:

@@ -18,10 +18,9 @@ from safetensors.numpy import load_file
 
 from cnn_data import load_dataset
 from cnn_harness.errors import CommandError
-from cnn_harness.jobs.peers import ALONE
 from torch_ref.training import assembly, loop
-from torch_ref.training.processes import Processes, join, joined, share_training
 from torch_ref.training.recipes import DEFAULTS
+from torch_ref.training.workers import ALONE, Workers, join
 
 DIGITS = ["--optimizer", "sgd", "--lr", "0.01", "--momentum", "0.9"]
 FARTHER = 4.0  # from float64 than one process: the factor of the parity suite's envelopes
@@ -66,7 +65,7 @@ def _distance(run: Path, other: Path) -> float:
 
 
 @pytest.fixture
-def torchrun_of_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+def torchrun_of_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
     """This process as the only one of a torchrun."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -77,14 +76,14 @@ def torchrun_of_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
     ):  # fmt: skip
         monkeypatch.setenv(name, str(value))
     peers = join()
-    assert isinstance(peers, Processes)
+    assert isinstance(peers, Workers)
     yield peers
     dist.destroy_process_group()
 
 
-def test_one_process_of_one_trains_as_it_does_alone(torchrun_of_one: Processes) -> None:
+def test_one_process_of_one_trains_as_it_does_alone(torchrun_of_one: Workers) -> None:
     assert torchrun_of_one.share({"a": [1, "é"]}) == {"a": [1, "é"]}
-    assert torchrun_of_one.total([1.5, 2.0]) == [1.5, 2.0]
+    assert torchrun_of_one.sum(np.array([1.5, 2.0])).tolist() == [1.5, 2.0]
     config = DEFAULTS["lenet"].replace(epochs=1, batch_size=30)
     dataset = load_dataset("mnist5k")
     trained = []
@@ -93,7 +92,7 @@ def test_one_process_of_one_trains_as_it_does_alone(torchrun_of_one: Processes) 
         for _, (x, y) in zip(range(3), training.train.epoch(1), strict=False):
             moved = assembly.to_device(x, y, training.device)
             loop.train_step(training.together, training.optimizer, *moved, len(x))
-        share_training(peers, training.net, training.optimizer)
+        peers.share_training(training.net, training.optimizer)
         trained.append(training)
     one, other = (training.net.state_dict() for training in trained)
     assert type(trained[0].together).__name__ == "DistributedDataParallel"
@@ -105,15 +104,15 @@ def test_it_is_alone_where_torchrun_did_not_start_it() -> None:
 
 
 def test_a_lost_process_is_one_line() -> None:
-    class Two(Processes):
+    class Two(Workers):
         rank, count = 1, 2
 
     with (
         pytest.raises(CommandError, match="process 1 has lost another process: gone"),
-        joined(Two()),
+        Two().joined(),
     ):
         raise RuntimeError("gone\nat length")
-    with pytest.raises(RuntimeError, match="mine"), joined(ALONE):
+    with pytest.raises(RuntimeError, match="mine"), ALONE.joined():
         raise RuntimeError("mine")
 
 

@@ -12,12 +12,12 @@ from cnn_data import Batches, Dataset, pixels
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError
 from cnn_harness.initial import initial_arrays
-from cnn_harness.jobs.peers import ALONE, Peers
+from cnn_harness.jobs.peers import Peers
 from torch_ref.models import ClassicCNN, get_model
 from torch_ref.optim import SGD, Adam
-from torch_ref.training import processes
 from torch_ref.training.devices import device
 from torch_ref.training.losses import loss_for
+from torch_ref.training.workers import ALONE, Alone
 from torch_ref.transfer import to_gluon, to_torch
 
 __all__ = [
@@ -65,7 +65,7 @@ class Training:
     together: nn.Module  # the objective, with gradients summed over all processes
     train: Batches
     test: Batches
-    peers: Peers = ALONE
+    peers: Alone = ALONE
     dtype: str = "float32"
 
 
@@ -126,7 +126,7 @@ def prepare(
     config: TrainConfig,
     dataset: Dataset,
     ctx: str = "auto",
-    peers: Peers = ALONE,
+    peers: Alone = ALONE,
     *,
     dtype: str = "float32",
 ) -> Training:
@@ -145,7 +145,7 @@ def prepare(
         net=net,
         optimizer=make_optimizer(net, config),
         objective=objective,
-        together=processes.together(peers, objective),
+        together=peers.together(objective),
         train=train,
         test=test,
         peers=peers,

@@ -14,7 +14,7 @@ from cnn_harness.monitor import Monitor, Silent
 from cnn_harness.progress import Partial, Progress, read_progress
 from cnn_harness.runfolder import RunFolder
 from cnn_harness.steps import EpochSteps
-from torch_ref.training import checkpoint, processes
+from torch_ref.training import checkpoint
 from torch_ref.training.assembly import Objective, Training, to_device
 
 __all__ = ["evaluate", "fit", "follow", "resume", "train_epoch", "train_step"]
@@ -60,7 +60,7 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
             group["lr"] = rate
         batch = to_device(x.astype(training.dtype, copy=False), y, training.device)
         steps.add(train_step(training.together, optimizer, *batch, count))
-    processes.agree_on_statistics(training.peers, training.net)
+    training.peers.agree_on_statistics(training.net)
     return steps.done
 
 
@@ -109,14 +109,14 @@ def fit(
     monitor, stop = monitor or Silent(), stop or Stop()
 
     def train(done: Partial) -> Partial:
-        with processes.joined(training.peers):
+        with training.peers.joined():
             return train_epoch(training, done, monitor, stop)
 
     def test(batches: Batches, stop: Stop | None = None) -> Evaluation:
         return evaluate(objective, batches, training.device, stop, training.dtype)
 
     if start is not None:
-        processes.share_training(training.peers, net, optimizer)
+        training.peers.share_training(net, optimizer)
     rows = run_epochs(
         training.config,
         training.train,
@@ -139,9 +139,9 @@ def follow(training: Training, start: Progress, stop: Stop) -> None:
     DataError.
     """
     stop.hold()  # torchrun signals all of them: what the leader does about it decides
-    with processes.joined(training.peers):
+    with training.peers.joined():
         if start.rows or start.partial is not None:
-            processes.share_training(training.peers, training.net, training.optimizer)
+            training.peers.share_training(training.net, training.optimizer)
         follow_epochs(
             training.config,
             training.train,
