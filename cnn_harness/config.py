@@ -15,13 +15,13 @@ from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.initial import INITIALISERS
 from cnn_harness.schedule import SCHEDULES
 
-__all__ = ["OPTIMIZERS", "TrainConfig", "flags"]
+__all__ = ["OPTIMIZERS", "TrainConfig", "add_flags", "flag"]
 
 OPTIMIZERS = ("sgd", "adam")
 FITS = ("resize", "pad")
 
 
-def _flag(default: Any, help: str, **options: Any) -> Any:
+def flag(default: Any, help: str, **options: Any) -> Any:
     """A field that is also a flag; `options` go to argparse."""
     return field(default=default, metadata={"help": help, **options})
 
@@ -34,31 +34,31 @@ class TrainConfig:
     parameters; where a run is written, and on which device, is not part of it.
     """
 
-    model: str = _flag("lenet", "which network", metavar="NAME")
-    dataset: str = _flag(
+    model: str = flag("lenet", "which network", metavar="NAME")
+    dataset: str = flag(
         "mnist5k", "mnist5k, mnist, fashion_mnist, cifar10, imagenette, folder:PATH", metavar="NAME"
     )
-    epochs: int = _flag(20, "passes over the training images", type=positive)
-    batch_size: int = _flag(64, "images per update", type=positive)
-    optimizer: str = _flag("adam", "update rule", choices=OPTIMIZERS)
-    lr: float = _flag(
+    epochs: int = flag(20, "passes over the training images", type=positive)
+    batch_size: int = flag(64, "images per update", type=positive)
+    optimizer: str = flag("adam", "update rule", choices=OPTIMIZERS)
+    lr: float = flag(
         0.002, "learning rate (its highest value, under a schedule)", type=finite_float
     )
-    momentum: float = _flag(0.0, "momentum of sgd", type=finite_float)
-    nesterov: bool = _flag(False, "Nesterov momentum for sgd", action="store_true")
-    wd: float = _flag(0.0, "weight decay, on every parameter as Gluon does", type=finite_float)
-    schedule: str = _flag("cosine", "how the learning rate falls", choices=SCHEDULES)
-    warmup_epochs: int = _flag(0, "epochs over which the learning rate climbs", type=natural)
-    step_epochs: int = _flag(10, "epochs between two steps of the step schedule", type=positive)
-    step_factor: float = _flag(0.1, "factor of each step of the step schedule", type=finite_float)
-    initialiser: str = _flag("xavier", "how weights start", choices=INITIALISERS)
-    normalise: str = _flag("standard", "what pixels become", choices=NORMALISATIONS)
-    augment: str = _flag("none", "how training images vary", choices=AUGMENTATIONS)
-    image_size: int | None = _flag(
+    momentum: float = flag(0.0, "momentum of sgd", type=finite_float)
+    nesterov: bool = flag(False, "Nesterov momentum for sgd", action="store_true")
+    wd: float = flag(0.0, "weight decay, on every parameter as Gluon does", type=finite_float)
+    schedule: str = flag("cosine", "how the learning rate falls", choices=SCHEDULES)
+    warmup_epochs: int = flag(0, "epochs over which the learning rate climbs", type=natural)
+    step_epochs: int = flag(10, "epochs between two steps of the step schedule", type=positive)
+    step_factor: float = flag(0.1, "factor of each step of the step schedule", type=finite_float)
+    initialiser: str = flag("xavier", "how weights start", choices=INITIALISERS)
+    normalise: str = flag("standard", "what pixels become", choices=NORMALISATIONS)
+    augment: str = flag("none", "how training images vary", choices=AUGMENTATIONS)
+    image_size: int | None = flag(
         None, "side of the square images, pixels; unset: the dataset's own", type=positive
     )
-    fit: str = _flag("resize", "how images reach --image-size", choices=FITS)
-    seed: int = _flag(0, "seed of weights, order, augmentation and dropout", type=natural)
+    fit: str = flag("resize", "how images reach --image-size", choices=FITS)
+    seed: int = flag(0, "seed of weights, order, augmentation and dropout", type=natural)
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use, however the configuration was made.
@@ -129,13 +129,13 @@ def _require(good: bool, name: str, value: object, expected: str) -> None:
         raise UsageError(f"{name} is {value}, expected {expected}")
 
 
-def flags(parser: argparse.ArgumentParser, defaults: TrainConfig) -> None:
-    """Add a flag for every field, `--help` showing `defaults`.
+def add_flags(parser: argparse.ArgumentParser, defaults: Any) -> None:
+    """Add a flag for every field of a dataclass of `flag`s, `--help` showing `defaults`.
 
     Unset flags are absent from the namespace: what was given must be told from what was not, so
     that it can change a recipe, or be held against the run to resume.
     """
-    for f in dataclasses.fields(TrainConfig):
+    for f in dataclasses.fields(defaults):
         options = dict(f.metadata)
         text = options.pop("help")
         default = getattr(defaults, f.name)

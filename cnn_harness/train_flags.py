@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any
 
 from cnn_harness.cli import Parser
-from cnn_harness.config import TrainConfig, flags
+from cnn_harness.config import TrainConfig, add_flags, flag
+from cnn_harness.framework import Framework
 
-__all__ = ["likely", "recipe_names", "train_parser"]
+__all__ = ["RunOptions", "likely", "read_flags", "recipe_names"]
 
 
-class Recipes(Protocol):
-    """What the flags show of a framework."""
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run does beyond its configuration: where it computes, reads, writes and goes on.
 
-    @property
-    def models(self) -> Mapping[str, Any]: ...
-    @property
-    def documents(self) -> Mapping[str, TrainConfig]: ...
-    @property
-    def defaults(self) -> Mapping[str, TrainConfig]: ...
+    Its fields are flags of `train`, as those of `TrainConfig` are.
+    """
+
+    recipe: str | None = flag(
+        None, "a document's recipe instead of the model's: see below", metavar="NAME"
+    )
+    data_dir: str | None = flag(
+        None, "folder with the dataset's original files, or one prepared by cnn_data.prepare",
+        metavar="DIR",
+    )  # fmt: skip
+    ctx: str = flag("auto", "auto, cpu, gpu, or several: gpu:0,1", metavar="CTX")
+    tf32: bool = flag(
+        False, "let a GPU round float32 to 10 bits of mantissa where that is faster",
+        action="store_true",
+    )  # fmt: skip
+    autotune: bool = flag(
+        False, "let a GPU choose algorithms by the clock, so that runs differ in their bits",
+        action="store_true",
+    )  # fmt: skip
+    out: str | None = flag(
+        None, "run folder; unset: the next free of runs/MODEL-DATASET, runs/MODEL-DATASET-2, …",
+        metavar="DIR",
+    )  # fmt: skip
+    resume: str | None = flag(
+        None, "continue the run in --out (or the newest) exactly, from its last checkpoint or the "
+        "one before; a larger --epochs extends it",
+        nargs="?", const="last", choices=("last", "previous"),
+    )  # fmt: skip
+    tensorboard: bool = flag(False, "also write TensorBoard events", action="store_true")
+    json: bool = flag(False, "print one JSON object at the end", action="store_true")
 
 
 def recipe_names(documents: Mapping[str, TrainConfig]) -> str:
@@ -32,7 +59,7 @@ def recipe_names(documents: Mapping[str, TrainConfig]) -> str:
     )
 
 
-def likely(framework: Recipes, argv: Sequence[str] | None) -> TrainConfig:
+def likely(framework: Framework, argv: Sequence[str] | None) -> TrainConfig:
     """The configuration whose values `--help` shows: that of the model or recipe beside it."""
     first = Parser(prog="train", add_help=False, exit_on_error=False)
     first.add_argument("--model", nargs="?", default="lenet")
@@ -43,45 +70,22 @@ def likely(framework: Recipes, argv: Sequence[str] | None) -> TrainConfig:
     return framework.defaults.get(known.model, framework.defaults["lenet"])
 
 
-def train_parser(framework: Recipes, prog: str, shown: TrainConfig) -> Parser:
+def read_flags(
+    framework: Framework, argv: Sequence[str] | None, prog: str
+) -> tuple[dict[str, Any], RunOptions]:
+    """The fields of the configuration that a command line gives, and its options."""
+    shown = likely(framework, argv)
     parser = Parser(
         prog=prog,
         description="Train a classic CNN; every run leaves a folder with its configuration, "
         "metrics, best parameters, checkpoint, curves and predictions.",
         epilog=f"Models: {', '.join(framework.models)}. Each has a recipe of its own, and --recipe "
-        "is a document's, as written; flags beside it change it. The defaults above are those of "
+        "is a document's, as written; flags beside it change it. Recipes: "
+        f"{recipe_names(framework.documents)}. The defaults above are those of "
         f"{shown.model}: give --model or --recipe beside --help for others.",
     )
-    parser.add_argument(
-        "--recipe", default=None, metavar="NAME",
-        help="a document's recipe instead of the model's: "
-        f"{recipe_names(framework.documents)}",
-    )  # fmt: skip
-    flags(parser, shown)
-    parser.add_argument(
-        "--data-dir", default=None, metavar="DIR",
-        help="folder with the dataset's original files, or one prepared by cnn_data.prepare",
-    )  # fmt: skip
-    parser.add_argument(
-        "--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, or several: gpu:0,1"
-    )
-    parser.add_argument(
-        "--tf32", action="store_true",
-        help="let a GPU round float32 to 10 bits of mantissa where that is faster",
-    )  # fmt: skip
-    parser.add_argument(
-        "--autotune", action="store_true",
-        help="let a GPU choose algorithms by the clock, so that runs differ in their bits",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", default=None, metavar="DIR",
-        help="run folder; unset: the next free of runs/MODEL-DATASET, runs/MODEL-DATASET-2, …",
-    )  # fmt: skip
-    parser.add_argument(
-        "--resume", nargs="?", const="last", choices=("last", "previous"),
-        help="continue the run in --out (or the newest) exactly, from its last checkpoint or the "
-        "one before; a larger --epochs extends it",
-    )  # fmt: skip
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    return parser
+    add_flags(parser, shown)
+    add_flags(parser, RunOptions())
+    given = vars(parser.parse_args(argv))
+    names = [each.name for each in fields(RunOptions) if each.name in given]
+    return given, RunOptions(**{name: given.pop(name) for name in names})

@@ -15,8 +15,8 @@ from cnn_harness.plots import save_confusion
 from gluon_cnn.exporting.exported import open_saved
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
-from gluon_cnn.runtime.devices import contexts
 from gluon_cnn.training.assembly import EVALUATION_BATCH, Objective
+from gluon_cnn.training.devices import contexts
 from gluon_cnn.training.loop import evaluate
 from gluon_cnn.training.saved import SavedRun
 

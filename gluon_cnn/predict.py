@@ -14,7 +14,7 @@ from cnn_harness.cli import Parser, positive, print_json, run
 from gluon_cnn.exporting.exported import open_saved
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
-from gluon_cnn.runtime.devices import contexts
+from gluon_cnn.training.devices import contexts
 from gluon_cnn.training.saved import SavedRun
 
 __all__ = ["main", "predict", "probabilities"]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from cnn_data import DataError
 from cnn_harness.cli import run
-from cnn_harness.train_command import Framework, train_command
+from cnn_harness.framework import Framework
+from cnn_harness.train_command import train_command
 from gluon_cnn.models import MODELS, ModelError
-from gluon_cnn.runtime.devices import contexts, switches
 from gluon_cnn.training import checkpoint, loop, workers
 from gluon_cnn.training.assembly import prepare
+from gluon_cnn.training.devices import contexts, switches
 from gluon_cnn.training.recipes import DEFAULTS, DOCUMENTS
 
 __all__ = ["FRAMEWORK", "main"]

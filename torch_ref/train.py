@@ -15,7 +15,8 @@ if __name__ == "__main__":
 
 from cnn_data import DataError
 from cnn_harness.cli import run
-from cnn_harness.train_command import Framework, train_command
+from cnn_harness.framework import Framework
+from cnn_harness.train_command import train_command
 from torch_ref.models import MODELS, ModelError
 from torch_ref.training import checkpoint, loop, workers
 from torch_ref.training.assembly import prepare

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from cnn_harness.cli import Parser
-from cnn_harness.config import TrainConfig, flags
+from cnn_harness.config import TrainConfig, add_flags
 from cnn_harness.errors import CommandError, UsageError
 
 
@@ -62,7 +62,7 @@ def test_a_config_that_is_no_object_is_refused(values: object) -> None:
 
 def test_every_field_is_a_flag_and_unset_flags_stay_away() -> None:
     parser = Parser(prog="t")
-    flags(parser, TrainConfig(model="vgg11", lr=0.125))
+    add_flags(parser, TrainConfig(model="vgg11", lr=0.125))
     assert vars(parser.parse_args([])) == {}
     given = vars(parser.parse_args(["--image-size", "32", "--nesterov", "--wd", "0.1"]))
     assert given == {"image_size": 32, "nesterov": True, "wd": 0.1}

@@ -1,34 +1,35 @@
 """State that only the leader has read reaches every process."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from cnn_harness.jobs.peers import share_state
+from cnn_harness.jobs.peers import Peers, share_state
 
 
-class _Told:
+class _Told(Peers):
     """One of two processes; `said` is what passes between them."""
 
-    count = 2
+    rank, count = 0, 2
 
-    def __init__(self, rank: int, said: list[Any]) -> None:
+    def __init__(self, rank: int, said: list[np.ndarray]) -> None:
         self.rank, self._said = rank, said
 
-    def share(self, value: Any) -> Any:
-        if self.rank == 0:
-            self._said.append(value)
-            return value
-        return self._said.pop(0)
-
-    def total(self, numbers: list[float]) -> list[float]:
-        raise AssertionError("nothing is summed")
-
     def spread(self, array: np.ndarray) -> np.ndarray:
-        value = self.share(array)
+        if self.rank == 0:
+            self._said.append(array)
+            return array
+        value = self._said.pop(0)
         assert (value.shape, value.dtype) == (array.shape, array.dtype)  # a store would hang
         return value
+
+
+def test_json_reaches_every_process_letter_by_letter() -> None:
+    said: list[np.ndarray] = []
+    value = {"rows": [1, 2.5, None], "name": "é🙂", "empty": {}}
+    assert _Told(0, said).share(value) == value
+    assert _Told(1, said).share(None) == value
+    assert not said
+    assert Peers().share(value) == value
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ class _Told:
 )
 def test_every_process_ends_with_the_leaders_slots_and_counts(others: dict) -> None:
     slots = {"a mean": np.arange(3, dtype=np.float32), "a var": np.full((2, 2), 7.0)}
-    said: list[Any] = []
+    said: list[np.ndarray] = []
     leader = share_state(_Told(0, said), slots, {"a": 5})
     follower = share_state(_Told(1, said), others, {})
     for found, counts in (leader, follower):

@@ -11,11 +11,12 @@ import mxnet as mx
 import pytest
 
 from cnn_harness.errors import UsageError
-from gluon_cnn.runtime import cuda, devices
+from gluon_cnn.runtime import cuda
 from gluon_cnn.runtime import settings as runtime
 from gluon_cnn.runtime.cuda import Card, Cuda, probe
 from gluon_cnn.runtime.settings import gpu_choices
 from gluon_cnn.runtime.stand_in import shared_object
+from gluon_cnn.training import devices
 
 DRIVER_SOURCE = """
 #include <string.h>
@@ -229,7 +230,8 @@ def test_the_gpu_wheel_trains_on_the_cpu(
         return done.stdout + done.stderr
 
     code = (
-        "from gluon_cnn.runtime import devices, settings; import mxnet as mx\n"
+        "from gluon_cnn.runtime import settings; from gluon_cnn.training import devices\n"
+        "import mxnet as mx\n"
         "print(mx.context.num_gpus(), mx.runtime.Features().is_enabled('CUDA'))\n"
         "print(len(settings.cuda().loaded), devices.why_cpu())"
     )

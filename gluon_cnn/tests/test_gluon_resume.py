@@ -219,8 +219,8 @@ def test_other_data_are_refused_by_field(small: None, tmp_path: Path, capsys) ->
 
 def test_from_python_a_changed_batch_is_refused(finished: Path) -> None:
     from cnn_data import load_dataset
+    from cnn_harness.run_description import read_run
     from cnn_harness.runfolder import RunFolder
-    from cnn_harness.train_command import read_run
 
     config = read_run(finished)["config"].replace(batch_size=10)
     training = assembly.prepare(config, load_dataset("mnist5k"), "cpu")

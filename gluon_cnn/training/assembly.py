@@ -15,8 +15,8 @@ from cnn_harness.initial import initial_arrays
 from cnn_harness.jobs.peers import Peers
 from gluon_cnn.fast.padding import filled
 from gluon_cnn.models import ClassicCNN, get_model
-from gluon_cnn.runtime.devices import contexts
 from gluon_cnn.training import parallel
+from gluon_cnn.training.devices import contexts
 from gluon_cnn.training.losses import loss_for
 from gluon_cnn.training.staging import Staging
 from gluon_cnn.training.workers import ALONE, Alone

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from cnn_harness.errors import CommandError
+from cnn_harness.run_description import versions
 from cnn_harness.runfolder import RunFolder
-from cnn_harness.versions import versions
 from gluon_cnn.exporting.params_layout import LayoutError, read_layout
 from gluon_cnn.runtime import settings as runtime
 from gluon_cnn.training.parallel import one_copy, statistics

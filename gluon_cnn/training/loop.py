@@ -10,12 +10,11 @@ import numpy as np
 from mxnet import autograd, gluon
 
 from cnn_data import Batches
-from cnn_harness.epochs import Evaluation, follow_epochs, run_epochs, save_predictions
+from cnn_harness.epochs import EpochSteps, Evaluation, follow_epochs, run_epochs, save_predictions
 from cnn_harness.jobs.stop import Stop
 from cnn_harness.monitor import Monitor, Silent
 from cnn_harness.progress import Partial, Progress, read_progress
 from cnn_harness.runfolder import RunFolder
-from cnn_harness.steps import EpochSteps
 from gluon_cnn.training import checkpoint, parallel
 from gluon_cnn.training.assembly import Objective, Training
 from gluon_cnn.training.staging import Staging

@@ -11,7 +11,7 @@ from mxnet.gluon import HybridBlock
 from cnn_data import Pixels, pixels
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError
-from cnn_harness.train_command import read_run
+from cnn_harness.run_description import read_run
 from gluon_cnn.models import get_model
 from gluon_cnn.training.checkpoint import load_parameters
 

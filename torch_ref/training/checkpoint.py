@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from cnn_harness.errors import CommandError
+from cnn_harness.run_description import versions
 from cnn_harness.runfolder import RunFolder
-from cnn_harness.versions import versions
 
 __all__ = [
     "PACKAGES",

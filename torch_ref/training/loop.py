@@ -8,12 +8,11 @@ import torch
 from torch import nn
 
 from cnn_data import Batches
-from cnn_harness.epochs import Evaluation, follow_epochs, run_epochs, save_predictions
+from cnn_harness.epochs import EpochSteps, Evaluation, follow_epochs, run_epochs, save_predictions
 from cnn_harness.jobs.stop import Stop
 from cnn_harness.monitor import Monitor, Silent
 from cnn_harness.progress import Partial, Progress, read_progress
 from cnn_harness.runfolder import RunFolder
-from cnn_harness.steps import EpochSteps
 from torch_ref.training import checkpoint
 from torch_ref.training.assembly import Objective, Training, to_device
 

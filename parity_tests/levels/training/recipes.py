@@ -29,7 +29,7 @@ from cnn_harness.epochs import run_epochs
 from cnn_harness.jobs.stop import Stop
 from cnn_harness.monitor import Silent
 from cnn_harness.progress import Progress
-from cnn_harness.train_command import load_data, read_run
+from cnn_harness.run_description import load_data, read_run
 from parity_tests.backends.base import leaves_of, referee
 from parity_tests.backends.runs import NET, Objective
 from parity_tests.levels.data import data_rows

@@ -1,0 +1,32 @@
+"""What the commands that both frameworks share need to know of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cnn_harness.config import TrainConfig
+from cnn_harness.jobs.peers import Peers
+from cnn_harness.jobs.stop import Stop
+from cnn_harness.progress import Progress
+from cnn_harness.runfolder import RunFolder
+
+__all__ = ["Framework"]
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A package that trains."""
+
+    name: str  # "gluon" or "torch"
+    environment: Callable[[], dict[str, Any]]  # versions and threads, which decide a run's bits
+    models: Mapping[str, Any]  # name -> entry with .input_shape (C, H, W)
+    documents: Mapping[str, TrainConfig]
+    defaults: Mapping[str, TrainConfig]
+    prepare: Callable[..., Any]  # prepare(config, dataset, ctx, peers): checks all; writes nothing
+    resume: Callable[[Any, RunFolder, str], Progress | None]  # resume(prepared, folder, which)
+    fit: Callable[..., list[dict[str, Any]]]  # fit(prepared, folder, start=…, monitor=…, stop=…)
+    switches: Callable[[str, bool, bool], list[str]]  # switches(ctx, tf32, autotune): what to say
+    join: Callable[[str], Peers]  # join(ctx): the processes of this job
+    follow: Callable[[Any, Progress, Stop], None]  # follow(prepared, start, stop): fit, not leading

@@ -1,0 +1,155 @@
+"""What a run says of itself in its files: its data, its pixels, and what computed it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cnn_data
+from cnn_data import Dataset
+from cnn_harness.config import TrainConfig
+from cnn_harness.errors import CommandError, UsageError
+from cnn_harness.framework import Framework
+from cnn_harness.sealed import read_json
+
+__all__ = [
+    "describe_run",
+    "difference",
+    "load_data",
+    "read_run",
+    "require_same_images",
+    "versions",
+]
+
+RUN_FORMAT = 1
+
+
+def load_data(
+    config: TrainConfig, data_dir: str | None, input_shape: tuple[int, int, int]
+) -> Dataset:
+    """The configured dataset; photographs of any size come at the model's own unless told."""
+    size = config.image_size
+    if size is None and (config.dataset.startswith("folder:") or config.dataset == "imagenette"):
+        size = input_shape[1]
+    return cnn_data.load_dataset(config.dataset, data_dir, image_size=size, fit=config.fit)
+
+
+def describe_run(
+    framework: Framework, config: TrainConfig, dataset: Dataset, data_dir: str | None
+) -> dict[str, Any]:
+    """What `config.json` holds: all that evaluating, predicting and resuming need."""
+    height, width, channels = dataset.shape
+    return {
+        "format": RUN_FORMAT,
+        "framework": framework.name,
+        "config": config.to_dict(),
+        "data_dir": None if data_dir is None else str(Path(data_dir).absolute()),
+        "input_shape": [channels, height, width],
+        "class_names": list(dataset.class_names),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "images": {
+            "train": len(dataset.train),
+            "test": len(dataset.test),
+            "labels_sha256": _labels_sum(dataset),
+        },
+        "versions": framework.environment(),
+    }
+
+
+def _labels_sum(dataset: Dataset) -> str:
+    """A sum that changes when images are added, removed or moved to another class."""
+    total = hashlib.sha256()
+    for split in (dataset.train, dataset.test):
+        total.update(np.ascontiguousarray(split.labels, "<i4").tobytes())
+    return total.hexdigest()
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """`config.json` of a run, checked, with `config` as a `TrainConfig`.
+
+    Raises: CommandError naming the file and what is wrong with it.
+    """
+    origin = path / "config.json"
+    run = read_json(origin)
+    if not isinstance(run, dict) or run.get("format") != RUN_FORMAT:
+        raise CommandError(f"{origin} is not the configuration of a run (format {RUN_FORMAT})")
+    shape, names = run.get("input_shape"), run.get("class_names")
+    good = (
+        run.get("framework") in ("gluon", "torch")
+        and isinstance(run.get("data_dir"), str | None)
+        and isinstance(shape, list)
+        and len(shape) == 3
+        and all(type(n) is int and 0 < n <= 4096 for n in shape)
+        and isinstance(names, list)
+        and 0 < len(names) <= 100_000
+        and all(isinstance(name, str) for name in names)
+        and all(_is_pixels(run.get(name), shape[0]) for name in ("mean", "std"))
+    )
+    if not good:
+        raise CommandError(
+            f"{origin}: framework, data_dir, input_shape, class_names, mean or std is not valid"
+        )
+    return {**run, "config": TrainConfig.from_dict(run.get("config"), origin)}
+
+
+def _is_pixels(values: object, channels: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == channels
+        and all(type(v) in (int, float) and abs(v) < 1e6 for v in values)
+    )
+
+
+def require_same_images(run: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UsageError naming the field in which the data are not those that the run began with."""
+    for field in ("input_shape", "class_names", "images", "mean", "std"):
+        if run.get(field) != now[field]:
+            was, here = (_shown(field, values.get(field)) for values in (run, now))
+            raise UsageError(
+                f"--resume cannot change the data: {field} is {here}, the run has {was}"
+            )
+
+
+def _shown(field: str, value: Any) -> str:
+    if field == "class_names" and isinstance(value, list):
+        return f"{len(value)} classes ({', '.join(value[:3])}, …)"
+    return json.dumps(value)
+
+
+def versions(packages: Iterable[str], threads: int) -> dict[str, Any]:
+    """The versions of Python and the packages (None where one is absent), and the thread count."""
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "threads": threads,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def difference(saved: object, now: Mapping[str, Any]) -> str | None:
+    """One line on what a checkpoint was written with that is not here now; None if nothing.
+
+    >>> difference({"mxnet": "1.8.0", "threads": 2}, {"mxnet": "1.9.1", "threads": 2})
+    'written with mxnet 1.8.0, this is mxnet 1.9.1: the bits may differ from an unstopped run'
+    """
+    before = saved if isinstance(saved, Mapping) else {}
+    differing = [name for name in now if before.get(name) != now[name]]
+    if not differing:
+        return None
+    was = ", ".join(f"{name} {before.get(name, 'unknown')}" for name in differing)
+    here = ", ".join(f"{name} {now[name]}" for name in differing)
+    return f"written with {was}, this is {here}: the bits may differ from an unstopped run"
