@@ -64,12 +64,9 @@ def _updates(
 
 
 def _rule(
-    run: Callable[[str, np.ndarray, list[np.ndarray]], Found],
-    label: str,
-    rule: Rule,
-    weight: np.ndarray,
-    gradients: list[np.ndarray],
-) -> Iterator[Quantity]:
+    run: Callable[[str, np.ndarray, list[np.ndarray]], Found], label: str, rule: Rule,
+    weight: np.ndarray, gradients: list[np.ndarray],
+) -> Iterator[Quantity]:  # fmt: skip
     double, single = run("float64", weight, gradients), run("float32", weight, gradients)
     envelope = NoiseEnvelope(double)
     for draw in DRAWS:

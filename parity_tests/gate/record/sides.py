@@ -159,15 +159,11 @@ class _SideRecorder:
                 limit = envelope.limit(quantity, sizes.get(quantity))
                 yield Quantity(
                     Level.FORWARD if quantity.startswith("output") else Level.BACKWARD,
-                    Check.LOCAL,
-                    leaf.path,
-                    leaf.kind,
-                    quantity if train else f"{quantity} in inference",
-                    single[quantity],
-                    value,
+                    Check.LOCAL, leaf.path, leaf.kind,
+                    quantity if train else f"{quantity} in inference", single[quantity], value,
                     0.0 if _exact(leaf, quantity) else limit,
                     1.0 if self._single(leaf) else 2.0**-29,
-                )
+                )  # fmt: skip
 
     def _single(self, leaf: Leaf) -> bool:
         """Whether the framework computes the leaf in float32 even in a float64 net."""
@@ -227,14 +223,10 @@ class _SideRecorder:
         assert self.objective is not None  # a net that runs has one
         single = any(self._single(leaf) for leaf in self.leaves)
         whole = Net(
-            self.backend,
-            self.subject,
-            self.net,
-            self.outputs,
-            self.objective,
+            self.backend, self.subject, self.net, self.outputs, self.objective,
             {leaf.path: leaf.kind for leaf in self.leaves},
             1.0 if single else UNIT["float64"] / _UNIT,
-        )
+        )  # fmt: skip
         stream = Stream(whole)
         yield from run_all([stream], self._moved_net)  # lets its values go before the others'
         parts: list[Recorder] = [Artefacts(whole)]

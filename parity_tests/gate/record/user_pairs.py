@@ -6,9 +6,7 @@ was taken, and later ones start from that.
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 from parity_tests.backends.base import Backend, backend
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import Loss
+from parity_tests.cases.factories import load_net
 from parity_tests.gate.record.sides import start_of
 from parity_tests.gate.record.subjects import STEPS, Subject, drawn
 
@@ -118,17 +117,5 @@ def parse_entries(lines: Iterable[str], root: Path) -> dict[str, Callable[[], Su
 def _of_entry(name: str, gluon: str, theirs: str, shape: str, root: Path) -> Subject:
     sizes = tuple(int(size) for size in shape.split(",") if size)
     inputs = drawn(name, "inputs").standard_normal(sizes).astype(np.float32)
-    return pair_subject(name, _imported(gluon, root), _imported(theirs, root), inputs)
-
-
-def _imported(spec: str, root: Path) -> Any:
-    module, colon, factory = spec.partition(":")
-    if not (module and colon and factory):
-        raise ParityError(f"parity_pairs has {spec!r}, expected package.module:factory")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        made = getattr(importlib.import_module(module), factory)
-    except (ImportError, AttributeError) as error:
-        raise ParityError(f"parity_pairs {spec}: {error}") from error
-    return made() if callable(made) and not hasattr(made, "forward") else made
+    nets = [load_net(spec, "parity_pairs", root) for spec in (gluon, theirs)]
+    return pair_subject(name, nets[0], nets[1], inputs)

@@ -25,11 +25,18 @@ from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.runs import NetRun, is_float
-from parity_tests.levels.artefacts.exported import Values, Workspace, bound, mxnet_alone
+from parity_tests.levels.artefacts.exported import (
+    EntryWalker,
+    Values,
+    Workspace,
+    bound,
+    mxnet_alone,
+)  # fmt: skip
 from parity_tests.levels.artefacts.graphs import Entry, Graph, trace
 from parity_tests.levels.envelope import DRAWS
 from parity_tests.numerics.compare import UNIT
 from parity_tests.numerics.operators.table import kind_of_symbol, operator_of, tolerance
+from parity_tests.numerics.perturb import largest_move
 
 __all__ = ["Truth", "find_truth"]
 
@@ -157,16 +164,16 @@ def _walk(walker: Walker, space: Workspace) -> Any:
         )
 
 
-class _Sizes(Walker):
+class _Sizes(EntryWalker):
     """The size of what each node rounds, alone on the given values."""
 
     def __init__(self, module: Any, graph: Graph, space: Workspace, double: Values) -> None:
-        super().__init__(module)
-        self.names, self.space, self.double = graph.names, space, double
+        super().__init__(module, graph.names)
+        self.space, self.double = space, double
         self.sizes_of: Values = {}
 
     def seen(self, n: torch.fx.Node, result: Any) -> Any:
-        entry = (self.names[n.meta["mxnet_number"]], n.meta["mxnet"][2])
+        entry = self.entry(n)
         if entry not in self.double or not isinstance(result, torch.Tensor):
             return None
         size = self.size(n, torch.from_numpy(self.double[entry]))
@@ -175,16 +182,16 @@ class _Sizes(Walker):
         return passed.to(result.dtype)
 
 
-class _Noise(Walker):
+class _Noise(EntryWalker):
     """Adds to what each node gives: a bound is four standard deviations."""
 
     def __init__(self, module: Any, names: list[str], sigmas: Values, draw: int) -> None:
-        super().__init__(module)
-        self.names, self.sigmas, self.draw = names, sigmas, draw
+        super().__init__(module, names)
+        self.sigmas, self.draw = sigmas, draw
         self.generator = np.random.default_rng(draw)
 
     def seen(self, n: torch.fx.Node, result: Any) -> Any:
-        sigma = self.sigmas.get((self.names[n.meta["mxnet_number"]], n.meta["mxnet"][2]))
+        sigma = self.sigmas.get(self.entry(n))
         if sigma is None or not isinstance(result, torch.Tensor) or not sigma.any():
             return None
         shape = tuple(result.shape)
@@ -202,5 +209,5 @@ def _moves(module: Any, truth: Truth, space: Workspace) -> list[float]:
         outputs = _walk(_Noise(module, names, sigmas, draw), space)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         for place, (moved, clean) in enumerate(zip(outputs, truth.referee, strict=True)):
-            moves[place] = max(moves[place], float(np.abs(moved.numpy() - clean).max()))
+            moves[place] = max(moves[place], largest_move(moved.numpy(), clean))
     return moves

@@ -10,12 +10,9 @@ Framework specific (mxnet, onnx, onnxruntime, torch): each opens files in its ow
 from __future__ import annotations
 
 import json
-import os
-import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ from mxnet.gluon import HybridBlock
 from cnn_harness.errors import CommandError
 from gluon_cnn.export import write_symbol
 from gluon_cnn.exporting.onnx_file import require_onnx, write_onnx
+from gluon_cnn_parity.stderr import without_lines
 from mxnet_files import load_symbol
 from mxnet_files.checking.local import Walker
 from mxnet_files.checking.oracle import Oracle, unfused
@@ -137,23 +135,9 @@ def bound(
     return Oracle(json.dumps(graph.document), arrays, inputs, dtype).forward()
 
 
-@contextmanager
-def without_subgraph_lines() -> Iterator[None]:
+def without_subgraph_lines() -> AbstractContextManager[None]:
     """Keep MXNet's line about each graph that it binds from stderr; it has no switch for it."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            for line in caught:
-                if b"SUBGRAPH_BACKEND" not in line and b"Subgraph backend" not in line:
-                    os.write(2, line)
+    return without_lines(b"SUBGRAPH_BACKEND", b"Subgraph backend")
 
 
 def open_symbol_block(space: Workspace) -> Opened:
@@ -270,17 +254,27 @@ def open_torch(space: Workspace) -> Opened:
     )
 
 
-class Alone(Walker):
+class EntryWalker(Walker):
+    """Runs an imported graph, and knows the graph's entry of each of its nodes."""
+
+    def __init__(self, module: Any, names: list[str]) -> None:
+        super().__init__(module)
+        self.names = names
+
+    def entry(self, n: torch.fx.Node) -> Entry:
+        return self.names[n.meta["mxnet_number"]], n.meta["mxnet"][2]
+
+
+class Alone(EntryWalker):
     """Every node on given values, in the dtype of the module."""
 
     def __init__(self, module: Any, names: list[str], values: Values) -> None:
-        super().__init__(module)
-        self.names = names
+        super().__init__(module, names)
         self.values = values
         self.found: Values = {}
 
     def seen(self, n: torch.fx.Node, result: Any) -> Any:
-        entry = (self.names[n.meta["mxnet_number"]], n.meta["mxnet"][2])
+        entry = self.entry(n)
         if entry not in self.values or not isinstance(result, torch.Tensor):
             return None
         self.found[entry] = result.numpy()
