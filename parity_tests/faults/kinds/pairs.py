@@ -98,8 +98,8 @@ def exchanged(first: str, second: str) -> Plant:
 
     def plant(case: Case) -> None:
         state = case.torch_net.state_dict()
-        kept = state[first].clone()
+        value = state[first].clone()
         state[first].copy_(state[second])
-        state[second].copy_(kept)
+        state[second].copy_(value)
 
     return plant
