@@ -11,6 +11,7 @@ from mxnet_files.operators import (
     pooling,
     recurrent,
     reduction,
+    regions,
     resize,
     shape,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "pooling",
     "recurrent",
     "reduction",
+    "regions",
     "resize",
     "shape",
 ]
