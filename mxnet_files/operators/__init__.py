@@ -2,6 +2,7 @@
 
 from mxnet_files.operators import (
     arithmetic,
+    attention,
     boxes,
     indexing,
     loss,
@@ -18,6 +19,7 @@ from mxnet_files.operators import (
 
 __all__ = [
     "arithmetic",
+    "attention",
     "boxes",
     "indexing",
     "loss",

@@ -71,7 +71,8 @@ def test_inputs(name: str) -> None:
     every = SimpleNamespace(
         **{key: attribute.default for key, attribute in operator.attributes.items()}
         | {"no_bias": False, "act_type": "prelu", "use_length": True, "num_args": 2,
-           "sample_type": "nearest", "use_sequence_length": True, "mode": "lstm"}
+           "sample_type": "nearest", "use_sequence_length": True, "mode": "lstm",
+           "use_data_lengths": True, "use_label_lengths": True}
     )  # fmt: skip
     slots = operator.inputs(every)
     one_or_two = ("Crop", "_contrib_BilinearResize2D")
