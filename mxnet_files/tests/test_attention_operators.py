@@ -42,7 +42,9 @@ def test_div_sqrt_dim() -> None:
 @pytest.mark.parametrize("label_lengths", [False, True])
 def test_ctc_loss(blank: str, data_lengths: bool, label_lengths: bool) -> None:
     first = blank == "first"
-    rows = np.array([[2, 1, 2, 1], [1, 1, 3, 3], [3, 2, 2, 1]], dtype=float) - (not first)
+    rows: np.ndarray = np.array([[2, 1, 2, 1], [1, 1, 3, 3], [3, 2, 2, 1]], dtype=float) - (
+        not first
+    )
     arrays = {**draw({"x": (9, 3, 5)}, 1), "labels": rows}
     if not label_lengths:
         rows[1, 3:] = rows[2, 2:] = 0 if first else -1
