@@ -15,7 +15,8 @@ COMMANDS = CommandGroup(
     script="mxnet-files",
     description="Open MXNet's symbol and parameter files in PyTorch, without MXNet.",
     commands={
-        "convert": Command("mxnet_files.convert", "write a torch.export program, and ONNX"),
+        "convert": Command("mxnet_files.convert", "write PyTorch source, weights and ONNX, proven"),
+        "verify": Command("mxnet_files.convert:verify", "check such a folder again, without MXNet"),
         "check": Command(
             "mxnet_files.convert:check", "compare the import with MXNet, node by node"
         ),

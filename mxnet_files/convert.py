@@ -1,21 +1,25 @@
-"""`mxnet-files convert x-symbol.json x-0000.params --out x.pt2 [--onnx] [--check]`, `check`."""
+"""`mxnet-files convert x-symbol.json x-0000.params --out DIR|x.pt2 …`, `check` and `verify`."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, fx
 
-from gluon_cnn_parity.cli import Parser, run_command
+from gluon_cnn_parity.cli import Parser, one_line, run_command
 from mxnet_files.budget import Budget
 from mxnet_files.checking.check import CheckReport, check_files
-from mxnet_files.checking.oracle import SUBGRAPH_BACKEND
 from mxnet_files.errors import SymbolError, UsageError
 from mxnet_files.load import load_symbol
+from mxnet_files.proving.certificate import verify as verify_folder
+from mxnet_files.proving.folder import Source, write_folder
 from mxnet_files.save import example_inputs, onnx_bytes, program_bytes, write_files
 
 __all__ = ["check", "main"]
@@ -29,8 +33,16 @@ def convert_parser() -> Parser:
         "mxnet-files convert",
         "Import an MXNet symbol and its parameters into PyTorch, without MXNet.",
     )
-    parser.add_argument("--out", type=Path, help="write a torch.export program here (*.pt2)")
-    parser.add_argument("--onnx", action="store_true", help="write ONNX beside it, as *.onnx")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="a folder for model.py, its weights, torch.export program, ONNX file and certificate; "
+        "or *.pt2 for the program alone",
+    )
+    parser.add_argument("--onnx", action="store_true", help="write ONNX beside *.pt2, as *.onnx")
+    parser.add_argument(
+        "--data", type=Path, help="inputs to try the folder's files on (*.npz, by their names)"
+    )
     parser.add_argument("--check", action="store_true", help="compare with MXNet, if installed")
     parser.add_argument("--code", action="store_true", help="print the module's code")
     return parser
@@ -42,7 +54,7 @@ def check_parser() -> Parser:
         "mxnet-files check",
         "Import an MXNet symbol and its parameters, and compare every node with MXNet's.",
     )
-    parser.set_defaults(check=True, out=None, onnx=False, code=False)
+    parser.set_defaults(check=True, out=None, onnx=False, code=False, data=None)
     return parser
 
 
@@ -52,7 +64,9 @@ def file_parser(prog: str, description: str) -> Parser:
     parser.add_argument("symbol", type=Path, help="the *-symbol.json file")
     parser.add_argument("params", type=Path, help="the *.params file")
     parser.add_argument(
+        "--input",
         "--input-shape",
+        dest="input_shape",
         action="append",
         type=input_shape,
         metavar="[NAME=]N,C,H,W",
@@ -90,19 +104,24 @@ def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, shape
 
 
+def required_inputs(module: fx.GraphModule) -> list[str]:
+    """MXNet's names of the inputs that are no labels, in the order of forward."""
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    return [module.meta["mxnet_inputs"][node.target] for node in placeholders if not node.args]
+
+
 def choose_shapes(
     module: fx.GraphModule, given: Sequence[tuple[str, tuple[int, ...]]]
 ) -> dict[str, tuple[int, ...]]:
     """A shape for every required input, by MXNet's name."""
-    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    names = [module.meta["mxnet_inputs"][node.target] for node in placeholders if not node.args]
+    names = required_inputs(module)
     if not given and len(names) == 1:
         return {names[0]: IMAGE}
     if len(names) == 1 and len(given) == 1 and not given[0][0]:
         return {names[0]: given[0][1]}
     shapes = dict(given)
     if set(shapes) != set(names) or len(shapes) != len(given):
-        wanted = " ".join(f"--input-shape {name}=…" for name in names)
+        wanted = " ".join(f"--input {name}=…" for name in names)
         raise UsageError(f"the graph's inputs are {', '.join(names)}; say {wanted}")
     return {name: shapes[name] for name in names}
 
@@ -129,12 +148,17 @@ def convert(options: argparse.Namespace) -> int:
     """The command after its flags are read."""
     if options.onnx and options.out is None:
         raise UsageError("--onnx writes beside --out, which is missing")
-    if options.out is not None and options.out.suffix != ".pt2":
+    whole = options.out is not None and options.out.suffix != ".pt2"
+    if whole and options.out.suffix in (".onnx", ".py", ".pt", ".safetensors", ".params"):
         raise UsageError(
-            f"--out {options.out} is a torch.export program: expected a name that ends in .pt2 "
-            "(--onnx writes the same name with .onnx beside it)"
+            f"--out {options.out}: expected a folder, which holds all forms, or a torch.export "
+            "program, a name that ends in .pt2 (--onnx writes .onnx beside it)"
         )
+    if options.data is not None and not whole:
+        raise UsageError("--data goes with --out FOLDER")
     module = load_symbol(options.symbol, options.params)
+    if whole:
+        return convert_folder(module, options)
     shapes = choose_shapes(module, options.input_shape or [])
     summary: dict[str, Any] = {
         "inputs": {name: list(shape) for name, shape in shapes.items()},
@@ -150,7 +174,7 @@ def convert(options: argparse.Namespace) -> int:
         if not report.ok:
             raise SymbolError("the import differs from MXNet: " + "; ".join(report.failures[:5]))
         if not report.default_ok:
-            raise SymbolError(default_backend_differs(report))
+            raise SymbolError(report.backend_problem)
     if options.out is not None:
         save(module, example_inputs(list(shapes.values())), options, summary, lines)
     if options.json:
@@ -158,6 +182,89 @@ def convert(options: argparse.Namespace) -> int:
     else:
         print("\n".join(lines))
     return 0
+
+
+def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
+    """`--out FOLDER`: every form, proven."""
+    inputs, told = chosen_inputs(module, options)
+    source = Source(options.symbol, options.params, inputs, told, options.budget)
+    report = write_folder(module, source, options.out)
+    if options.code:
+        print(module.code.strip())
+    if options.json:
+        print(json.dumps(report, allow_nan=False))
+        return 0
+    print(f"{options.symbol.name}: {report['parameters']:,} parameters")
+    if report["nodes"]:
+        worst = max(report["nodes"], key=lambda row: row["units"] / (row["bound"] or 1))
+        print(
+            f"{report['verified_against']}: {len(report['nodes'])} nodes compared, each within its "
+            f"bound; worst {worst['units']:.1f} of {worst['bound']:g} units at {worst['name']}"
+        )
+    else:
+        print(f"compared with {report['verified_against']}")
+    for row in report["written"]:
+        errors = [output["errors"][row["name"]] for output in report["outputs"]
+                  if row["name"] in output["errors"]]  # fmt: skip
+        told = f", {max(errors):.1e} from float64" if errors else ""
+        print(f"{options.out / row['name']}: {row['bytes']:,} bytes{told}")
+    print(f"{options.out / 'report.json'}: mxnet-files verify {options.out} checks it again")
+    return 0
+
+
+def chosen_inputs(
+    module: fx.GraphModule, options: argparse.Namespace
+) -> tuple[dict[str, np.ndarray], str]:
+    """Inputs by MXNet's names in the order of the graph, and where they come from."""
+    if options.data is None:
+        shapes = choose_shapes(module, options.input_shape or [])
+        drawn = example_inputs(list(shapes.values()))
+        return {name: x.numpy() for name, x in zip(shapes, drawn, strict=True)}, "random"
+    if options.input_shape:
+        raise UsageError("--data and --input both say the inputs, expected one of them")
+    names = required_inputs(module)
+    try:
+        with np.load(options.data, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("one array without a name")
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise SymbolError(f"{options.data}: expected arrays by name, *.npz ({error})") from None
+    if set(arrays) != set(names):
+        raise UsageError(f"{options.data} holds {sorted(arrays)}, the graph's inputs are {names}")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub" or array.size == 0 or array.ndim == 0:
+            raise UsageError(f"{name} is {array.dtype} of shape {array.shape}, expected numbers")
+    return {name: arrays[name].astype(np.float32) for name in names}, options.data.name
+
+
+def verify(argv: Sequence[str] | None = None) -> int:
+    """Check a folder that `convert` wrote; 0 where it is what its report says, 1 where not."""
+    return run_command(lambda: _verify(argv), prog="mxnet-files verify", errors=(SymbolError,))
+
+
+def _verify(argv: Sequence[str] | None) -> int:
+    parser = Parser(
+        prog="mxnet-files verify",
+        description="Hash the files of a converted folder again, and run them on its samples. "
+        "Needs torch and safetensors, and ONNX Runtime for model.onnx; model.py is run.",
+    )
+    parser.add_argument("folder", type=Path, help="what convert --out wrote")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(argv)
+    found = verify_folder(options.folder)
+    if options.json:
+        print(json.dumps(found.as_dict(), allow_nan=False))
+        return 0 if found.ok else 1
+    for line in found.lines:
+        print(line)
+    for problem in found.problems:
+        print(one_line(f"error: {problem}"), file=sys.stderr)
+    if found.ok:
+        against = found.report["verified_against"]
+        word = "verified" if found.report["verified"] else "not verified"
+        print(one_line(f"the folder is what its report says: {word} against {against}"))
+    return 0 if found.ok else 1
 
 
 def save(
@@ -176,22 +283,12 @@ def save(
     summary["program"] = str(options.out)
     if options.onnx:
         path = options.out.with_suffix(".onnx")
-        files[path], verified = onnx_bytes(module, inputs, options.budget)
+        files[path], opset, verified = onnx_bytes(module, inputs, options.budget)
         verified = verified or "nothing (onnx, onnxruntime not installed)"
-        lines.append(f"{path}: ONNX opset 13, verified by {verified} against the import, {told}")
+        equal = f"verified by {verified} against the import, {told}"
+        lines.append(f"{path}: ONNX opset {opset}, {equal}")
         summary["onnx"] = str(path)
     write_files(files)
-
-
-def default_backend_differs(report: CheckReport) -> str:
-    """What to do about a graph that MXNet itself computes in two ways."""
-    off = f"is off by {report.default_error:.1e} of its largest output"
-    if report.default_error == float("inf"):
-        off = "cannot run the graph"
-    return (
-        f"the import equals MXNet's plain graph, and MXNet's own default backend (oneDNN) {off}: "
-        f"set {SUBGRAPH_BACKEND}=NONE, here and wherever MXNet runs this graph"
-    )
 
 
 def sentence(report: CheckReport) -> str:

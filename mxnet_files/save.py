@@ -26,7 +26,7 @@ __all__ = [
     "write_files",
 ]
 
-OPSET = 13
+OPSETS = (20, 17, 13)  # torch writes 20 at most; older runtimes and some graphs need less
 
 
 def example_inputs(shapes: Sequence[Sequence[int]], seed: int = 0) -> tuple[Tensor, ...]:
@@ -118,24 +118,39 @@ def save_onnx(
     path: str | os.PathLike[str],
     budget: Budget | None = None,
 ) -> str:
-    """Write ONNX of opset 13, the batch axis free where the graph allows; says what verified it.
+    """Write ONNX, the batch axis free where the graph allows; says what verified it.
 
     Uses torch's TorchScript-based exporter, which needs no further package. Where `onnx` and
-    `onnxruntime` are installed, the file is checked and run before it takes its place.
+    `onnxruntime` are installed, the file is checked and run before it takes its place. The opset is
+    the newest of `OPSETS` that torch writes this graph in, and they take.
     """
-    data, verified = onnx_bytes(module, inputs, budget)
+    data, _, verified = onnx_bytes(module, inputs, budget)
     write_files({path: data})
     return verified
 
 
 def onnx_bytes(
     module: fx.GraphModule, inputs: Sequence[Tensor], budget: Budget | None = None
-) -> tuple[bytes, str]:
-    """What `save_onnx` writes, and what it says."""
+) -> tuple[bytes, int, str]:
+    """What `save_onnx` writes, its opset, and what it says."""
     rehearse(module, inputs, budget)
+    free = batch_is_free(module, inputs, budget)
+    refused: SymbolError | None = None
+    for opset in OPSETS:
+        try:
+            return onnx_of_opset(module, inputs, opset, free=free)
+        except SymbolError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def onnx_of_opset(
+    module: fx.GraphModule, inputs: Sequence[Tensor], opset: int, *, free: bool
+) -> tuple[bytes, int, str]:
+    """ONNX of one opset, the batch axis free or fixed."""
     names = list(module.meta["mxnet_inputs"])[: len(inputs)]
     outputs = [f"output{place}" for place in range(len(run(module, inputs)))]
-    free = batch_is_free(module, inputs, budget)
     axes = {name: {0: "batch"} for name in [*names, *outputs]} if free else None
     buffer: Any = io.BytesIO()
     with warnings.catch_warnings(), refusals("torch cannot write this graph as ONNX"):
@@ -145,7 +160,7 @@ def onnx_bytes(
             tuple(inputs),
             buffer,
             dynamo=False,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=names,
             output_names=outputs,
             dynamic_axes=axes,
@@ -155,7 +170,7 @@ def onnx_bytes(
     expected = run(module, trial)
     with refusals("the ONNX file that torch writes of this graph is wrong"):
         verified = verify_onnx(buffer.getvalue(), given, expected)
-    return buffer.getvalue(), verified
+    return buffer.getvalue(), opset, verified
 
 
 def verify_onnx(data: bytes, inputs: dict[str, Tensor], expected: Sequence[Tensor]) -> str:

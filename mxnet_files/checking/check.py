@@ -17,7 +17,7 @@ from torch import fx
 from mxnet_files.budget import Budget, rehearse
 from mxnet_files.build import strip_prefixes
 from mxnet_files.checking.local import NodeError, local_errors
-from mxnet_files.checking.oracle import Oracle, import_mxnet
+from mxnet_files.checking.oracle import SUBGRAPH_BACKEND, Oracle, import_mxnet
 from mxnet_files.errors import SymbolError
 from mxnet_files.load import load_symbol
 from mxnet_files.operators.arithmetic import same
@@ -31,7 +31,6 @@ __all__ = ["CheckReport", "check_files", "compare_with_mxnet", "find_problems"]
 ALLOWED = 8.0  # times MXNet's own distance from the float64 referee
 ALLOWED_FUSED = 64.0  # the same, of MXNet's default backend: a folded BatchNorm rounds otherwise
 UNIT32 = 2.0**-24
-DTYPES = ("float32", "float64")
 ONLY_FLOAT32 = {"SoftmaxActivation"}  # does not refuse float64 arrays, but ends the process
 
 
@@ -44,7 +43,8 @@ class CheckReport:
     distance of the float32 outputs from the float64 referee, as parts of the referee's largest
     output; problems: why the comparison proves nothing, if so; default_error: as mxnet_error, of
     MXNet with the backend that it chooses itself where nobody says otherwise, infinite where that
-    cannot run the graph (mxnet_error is of the graph's operators one by one).
+    cannot run the graph (mxnet_error is of the graph's operators one by one); referee,
+    mxnet_outputs: the outputs in float64, and MXNet's in float32.
     """
 
     nodes: int
@@ -54,6 +54,8 @@ class CheckReport:
     dtype: str = "float64"
     problems: tuple[str, ...] = ()
     default_error: float = 0.0
+    referee: tuple[np.ndarray, ...] = ()
+    mxnet_outputs: tuple[np.ndarray, ...] = ()
 
     @property
     def worst(self) -> NodeError:
@@ -99,6 +101,17 @@ class CheckReport:
     def ok(self) -> bool:
         return not self.failures
 
+    @property
+    def backend_problem(self) -> str:
+        """What to do about a graph that MXNet itself computes in two ways."""
+        off = f"is off by {self.default_error:.1e} of its largest output"
+        if self.default_error == float("inf"):
+            off = "cannot run the graph"
+        return (
+            f"the import equals MXNet's plain graph, and MXNet's own default backend (oneDNN) "
+            f"{off}: set {SUBGRAPH_BACKEND}=NONE, here and wherever MXNet runs this graph"
+        )
+
 
 def check_files(
     symbol: str | os.PathLike[str],
@@ -143,16 +156,20 @@ def compare_with_mxnet(
     ordered = [inputs[name] for name in names if name in inputs]
     rehearse(module, [torch.from_numpy(x.astype(np.float32)) for x in ordered], budget)
     given = {**inputs, **_labels(text, names, inputs)}
-    copies = {kind: copy.deepcopy(module).to(getattr(torch, kind)).eval() for kind in DTYPES}
     dtype, expected = _by_node(text, arrays, given)
-    local = local_errors(copies[dtype], [x.astype(dtype) for x in ordered], expected)
-    del expected
+    double = copy.deepcopy(module).double().eval()
+    judged = double if dtype == "float64" else copy.deepcopy(module).float().eval()
+    local = local_errors(judged, [x.astype(dtype) for x in ordered], expected)
+    del expected, judged
     if dtype == "float64":
-        referee = _flat(Oracle(text, arrays, given, "float64").forward())
+        outputs = Oracle(text, arrays, given, "float64").forward()
     else:  # the import itself, node by node as MXNet computes
-        referee = _outputs(copies["float64"], ordered)
-    mxnet = _flat(Oracle(text, arrays, given, "float32").forward())
-    found = _outputs(copies["float32"], [x.astype(np.float32) for x in ordered])
+        exact = run(double, [torch.from_numpy(x.astype(np.float64)) for x in ordered])
+        outputs = [y.numpy() for y in exact]
+    del double
+    single = Oracle(text, arrays, given, "float32").forward()
+    referee, mxnet = _flat(outputs), _flat(single)
+    found = _outputs(copy.deepcopy(module).float().eval(), [x.astype(np.float32) for x in ordered])
     return CheckReport(
         nodes=_count_nodes(text),
         dtype=dtype,
@@ -161,6 +178,8 @@ def compare_with_mxnet(
         import_error=_distance(found, referee),
         problems=tuple(find_problems(referee)),
         default_error=_distance(_by_default(text, arrays, given), referee),
+        referee=tuple(outputs),
+        mxnet_outputs=tuple(single),
     )
 
 

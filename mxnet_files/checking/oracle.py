@@ -80,7 +80,9 @@ class Oracle:
         given = {**arrays, **inputs}
         self._args = {name: self._array(given[name], dtype) for name in symbol.list_arguments()}
         aux = {name: self._array(given[name], dtype) for name in symbol.list_auxiliary_states()}
-        self._grads = {name: mxnet.nd.zeros_like(array) for name, array in self._args.items()}
+        self._grads: dict[str, Any] = {}
+        if backward:
+            self._grads = {name: mxnet.nd.zeros_like(array) for name, array in self._args.items()}
         with nullcontext() if fuse else unfused():
             self._executor = self.symbol.bind(
                 mxnet.cpu(),

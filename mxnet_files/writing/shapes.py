@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from mxnet_files.budget import Budget
 from mxnet_files.save import batch_is_free, doubled
 
 __all__ = ["record_shapes"]
@@ -24,12 +25,14 @@ class _Recorder(fx.Interpreter):
         return result
 
 
-def record_shapes(module: fx.GraphModule, inputs: Sequence[Tensor]) -> bool:
+def record_shapes(
+    module: fx.GraphModule, inputs: Sequence[Tensor], budget: Budget | None = None
+) -> bool:
     """Run the module and keep each node's `meta["shape"]`; True where its batch is free.
 
     A shape's numbers are ints, `N` or a multiple such as `4N` a string.
     """
-    free = batch_is_free(module, inputs)
+    free = batch_is_free(module, inputs, budget)
     found = _shapes(module, inputs)
     other = _shapes(module, doubled(inputs)) if free else found
     for node, shape in found.items():

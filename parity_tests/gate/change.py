@@ -12,7 +12,7 @@ import numpy as np
 from parity_tests.gate.record.quantities import CHECKS, Failure, QuantityRecord, SideRecord
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["Change", "ChangedQuantity", "changed_quantities", "unrecorded"]
+__all__ = ["Change", "Movement", "movements", "unrecorded"]
 
 
 class Change(StrEnum):
@@ -27,7 +27,7 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True)
-class ChangedQuantity:
+class Movement:
     """One quantity that is not bit-equal any more.
 
     `error` is the largest move as a part of its bound, `dtype` where that was seen, and `hint` what
@@ -59,9 +59,7 @@ class ChangedQuantity:
         return self.verdict != Change.SEMANTICS, CHECKS.index((self.level, self.check))
 
 
-def changed_quantities(
-    subject: str, side: str, old: SideRecord, new: SideRecord
-) -> Iterator[ChangedQuantity]:
+def movements(subject: str, side: str, old: SideRecord, new: SideRecord) -> Iterator[Movement]:
     """What moved between two snapshots of one side, in the order of causes."""
     before, after = old.by_key(), new.by_key()
     added = unrecorded(old, new)
@@ -73,7 +71,7 @@ def changed_quantities(
         assert known is not None  # the key is one of the two's
         verdict, dtype, error, detail, hint = _judged(a, b)
         if verdict != Change.UNCHANGED:
-            yield ChangedQuantity(
+            yield Movement(
                 subject, side, known.level, known.check, known.path, known.kind, known.name,
                 verdict, dtype, error, detail, hint,
             )  # fmt: skip
@@ -81,7 +79,7 @@ def changed_quantities(
 
 def unrecorded(old: SideRecord, new: SideRecord) -> list[tuple[Level, Check]]:
     """The checks that the new one has and the old one none of: an earlier version did not yet."""
-    before, after = ({key[:2] for key in record.by_key()} for record in (old, new))
+    before, after = ({key[:2] for key in taken.by_key()} for taken in (old, new))
     return [check for check in CHECKS if check in after - before]
 
 

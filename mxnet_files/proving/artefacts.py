@@ -1,0 +1,98 @@
+"""Running what a folder holds: model.py by itself, the torch.export program, ONNX."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mxnet_files.errors import SymbolError
+from mxnet_files.running import refusals, run
+
+__all__ = ["RUNNERS", "distance", "run_model_file", "run_onnx", "run_program"]
+
+LONGEST_RUN = 600  # seconds that model.py may take
+
+# Refusing the packages shows that the file needs neither; numpy carries the arrays.
+_ALONE = """
+import importlib.abc, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in ("mxnet", "mxnet_files", "mxnet_compat"):
+            raise ImportError(f"model.py imports {name}")
+sys.meta_path.insert(0, Refuse())
+path, given, result = sys.argv[1:]
+sys.dont_write_bytecode = True
+import importlib.util
+import numpy as np, torch
+spec = importlib.util.spec_from_file_location("model", path)
+model = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(model)
+net = model.load()
+with np.load(given, allow_pickle=False) as file, torch.no_grad():
+    found = net(*(torch.from_numpy(file[str(place)]) for place in range(len(file.files))))
+found = found if isinstance(found, tuple) else (found,)
+np.savez(result, **{str(place): y.numpy() for place, y in enumerate(found)})
+"""
+
+
+def run_model_file(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a `model.py` with its weights, in a process that has neither MXNet nor us."""
+    with tempfile.TemporaryDirectory() as scratch:
+        given, result = Path(scratch, "given.npz"), Path(scratch, "result.npz")
+        arrays: dict[str, Any] = {str(i): x for i, x in enumerate(inputs.values())}
+        np.savez(given, **arrays)
+        done = subprocess.run(
+            [sys.executable, "-c", _ALONE, str(path.resolve()), str(given), str(result)],
+            capture_output=True, text=True, timeout=LONGEST_RUN, cwd=scratch, check=False,
+        )  # fmt: skip
+        if done.returncode or not result.exists():
+            said = done.stderr.strip().splitlines() or ["no reason"]
+            raise SymbolError(f"{path.name} does not run: {said[-1]}")
+        with np.load(result, allow_pickle=False) as file:
+            return [file[str(place)] for place in range(len(file.files))]
+
+
+def run_program(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a torch.export program."""
+    with refusals(f"{path.name} cannot be loaded"):
+        module = torch.export.load(path).module()
+    return [y.numpy() for y in run(module, [torch.from_numpy(x) for x in inputs.values()])]
+
+
+def run_onnx(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of an ONNX file. Raises ModuleNotFoundError without ONNX Runtime."""
+    import onnxruntime
+
+    with refusals(f"{path.name} cannot be run by ONNX Runtime"):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        named = zip((value.name for value in session.get_inputs()), inputs.values(), strict=True)
+        return [np.asarray(y) for y in session.run(None, dict(named))]
+
+
+RUNNERS = {".py": run_model_file, ".pt2": run_program, ".onnx": run_onnx}
+
+
+def distance(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[float]:
+    """The largest error of each output as a part of its largest value; infinite for other shapes.
+
+    NaN, and one output more or less, are infinitely far off.
+    """
+    if len(found) != len(wanted):
+        return [float("inf")] * len(wanted)
+    return [_distance(a, b) for a, b in zip(found, wanted, strict=True)]
+
+
+def _distance(found: np.ndarray, wanted: np.ndarray) -> float:
+    if found.shape != wanted.shape:
+        return float("inf")
+    exact = wanted.astype(np.float64)
+    size = float(np.abs(exact).max(initial=0.0)) or 1.0
+    error = np.abs(found.astype(np.float64) - exact).max(initial=0.0) / size
+    return float(error) if np.isfinite(error) else float("inf")

@@ -1,0 +1,176 @@
+"""`report.json`: what came, what was written, how far each is from MXNet; and checking it again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gluon_cnn_parity.atomic import sha256
+from mxnet_files.checking.check import UNIT32
+from mxnet_files.errors import SymbolError
+from mxnet_files.proving.artefacts import RUNNERS, distance
+
+__all__ = [
+    "FORMAT",
+    "UNVERIFIED",
+    "Verified",
+    "bound",
+    "describe",
+    "read_report",
+    "verify",
+    "versions",
+]
+
+FORMAT = "mxnet-files certificate 1"
+UNVERIFIED = "-unverified"  # in the name of a file that nothing was compared with
+LARGEST_REPORT = 64 * 2**20  # bytes
+# times the distance of MXNet's own float32 outputs from float64: an engine that folds BatchNorm
+# into convolutions, as ONNX Runtime does, rounds otherwise than the graph's operators one by one
+ALLOWED = 64.0
+PACKAGES = ("gluon-cnn-parity", "mxnet", "numpy", "onnx", "onnxruntime", "safetensors", "torch")
+
+
+def bound(reference_error: float) -> float:
+    """How far an output may be from float64, as a part of its largest value."""
+    return ALLOWED * max(reference_error, UNIT32)
+
+
+def versions() -> dict[str, str | None]:
+    """Of this machine and the packages, None for one that is not installed."""
+    found: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """A file's name, size and sha256."""
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """A folder's report.json. Raises `SymbolError` if it is not one that `convert` wrote."""
+    path = folder / "report.json"
+    if not path.is_file():
+        raise SymbolError(f"{folder}: no report.json, expected a folder that convert wrote")
+    if path.stat().st_size > LARGEST_REPORT:
+        raise SymbolError(f"{path}: more than {LARGEST_REPORT >> 20} MiB")
+    try:
+        report = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SymbolError(f"{path}: not JSON ({error})") from None
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
+        raise SymbolError(f"{path}: expected a report of the format {FORMAT!r}")
+    return report
+
+
+class Verified:
+    """What checking a folder again found, line by line."""
+
+    def __init__(self, report: Mapping[str, Any]) -> None:
+        self.report = report
+        self.lines: list[str] = []
+        self.problems: list[str] = []
+        self.errors: dict[str, list[float]] = {}
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the command prints as JSON."""
+        return {"ok": self.ok, "problems": self.problems, "errors": self.errors}
+
+
+def verify(folder: Path) -> Verified:
+    """Hash the files again, and run each on the stored inputs against the stored outputs.
+
+    The files are run only where all of them are the ones that the report names: model.py is a
+    program. Raises `SymbolError` for a folder that holds no report.
+    """
+    report = read_report(folder)
+    found = Verified(report)
+    try:
+        files = {str(row["name"]): str(row["sha256"]) for row in report["written"]}
+        bounds = [float(output["bound"]) for output in report["outputs"]]
+        names = [str(row["name"]) for row in report["inputs"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SymbolError(f"{folder}: report.json is damaged ({error!r})") from None
+    for name, digest in files.items():
+        problem = _file_problem(folder, name, digest)
+        if problem:
+            found.problems.append(problem)
+    unknown = {path.name for path in folder.iterdir()} - {*files, "report.json"}
+    found.problems += [f"{name} is not in the report" for name in sorted(unknown)]
+    if found.problems or "samples.npz" not in files:
+        found.problems = found.problems or ["samples.npz is not in the report"]
+        return found
+    found.lines.append(f"{len(files)} files are those of the report")
+    inputs, wanted = read_samples(folder / "samples.npz", names)
+    if len(wanted) != len(bounds) or not wanted:
+        found.problems.append("samples.npz holds other outputs than the report")
+        return found
+    for name in files:
+        runner = RUNNERS.get(Path(name).suffix)
+        if runner is not None:
+            _run(found, folder / name, runner, (inputs, wanted, bounds))
+    if not found.errors:
+        found.problems.append("nothing could be run")
+    return found
+
+
+def _run(
+    found: Verified, path: Path, runner: Any, samples: tuple[Any, Any, Sequence[float]]
+) -> None:
+    """One file beside the stored outputs."""
+    inputs, wanted, bounds = samples
+    try:
+        errors = distance(runner(path, inputs), wanted)
+    except ModuleNotFoundError as error:
+        found.lines.append(f"{path.name}: not run, {error.name} is not installed")
+        return
+    except SymbolError as error:
+        found.problems.append(str(error))
+        return
+    found.errors[path.name] = errors
+    worst = max(range(len(errors)), key=lambda place: errors[place] / bounds[place])
+    told = f"{path.name}: {errors[worst]:.1e} from the stored outputs, bound {bounds[worst]:.1e}"
+    if errors[worst] <= bounds[worst]:
+        found.lines.append(told)
+    else:
+        found.problems.append(told)
+
+
+def _file_problem(folder: Path, name: str, digest: str) -> str:
+    """Why a file is not the one that the report names; empty if it is."""
+    path = folder / name
+    if Path(name).name != name or name in (".", ".."):
+        return f"the report names {name!r}, which is no file of the folder"
+    if path.is_symlink() or not path.is_file():
+        return f"{name} is missing"
+    return "" if sha256(path) == digest else f"{name} is not the file that was written (sha256)"
+
+
+def read_samples(
+    path: Path, names: Sequence[str]
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """Inputs by name, and outputs. Raises `SymbolError`."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            inputs = {name: file[f"input {place}"] for place, name in enumerate(names)}
+            count = sum(key.startswith("output ") for key in file.files)
+            return inputs, [file[f"output {place}"] for place in range(count)]
+    except (OSError, ValueError, KeyError) as error:
+        raise SymbolError(f"{path}: not the samples of a report ({error})") from None

@@ -1,0 +1,249 @@
+"""`convert --out DIR`: every form of a model, proven before any of it appears."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import fx
+
+from gluon_cnn_parity.atomic import replacing_folder
+from mxnet_files.budget import Budget, rehearse
+from mxnet_files.build import strip_prefixes
+from mxnet_files.checking.check import CheckReport, compare_with_mxnet
+from mxnet_files.checking.oracle import import_mxnet
+from mxnet_files.errors import SymbolError, UsageError
+from mxnet_files.proving import artefacts
+from mxnet_files.proving.certificate import (
+    FORMAT,
+    UNVERIFIED,
+    bound,
+    describe,
+    read_report,
+    versions,
+)
+from mxnet_files.proving.page import page
+from mxnet_files.reading.params_file import read_params
+from mxnet_files.running import refusals, run
+from mxnet_files.save import onnx_bytes, program_bytes
+from mxnet_files.writing.model_file import write_model
+from mxnet_files.writing.shapes import record_shapes
+
+__all__ = ["Source", "write_folder"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files that came, and the inputs that they are tried on, by MXNet's names."""
+
+    symbol: Path
+    params: Path
+    inputs: Mapping[str, np.ndarray]  # float32
+    told: str  # where the inputs come from
+    budget: Budget
+
+    @property
+    def name(self) -> str:
+        """`resnet50` of `resnet50-symbol.json`."""
+        return self.symbol.name.removesuffix(".json").removesuffix("-symbol") or "model"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the outputs are held against."""
+
+    against: str  # "MXNet 1.9.1", "float64" …
+    verified: bool
+    outputs: list[np.ndarray]  # in float64
+    errors: list[float]  # of the reference's own float32, as parts of the largest value
+    check: CheckReport | None = None
+
+
+def write_folder(module: fx.GraphModule, source: Source, folder: Path) -> dict[str, Any]:
+    """Write model.py, model.safetensors, model.pt2, model.onnx, samples and the reports.
+
+    All of it is built aside, run again and compared, and then put in the place of `folder`, which
+    must not exist yet unless it is one that this function wrote. Returns the report. Raises
+    `SymbolError` where anything does not compute what MXNet computes; nothing is left then.
+    """
+    replaceable(folder)
+    reference = compare(module, source)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    previous = folder.with_name(f".{folder.name}.before")
+    with replacing_folder(folder, previous) as new:
+        report = fill(module, source, reference, new)
+    remove(previous)
+    return report
+
+
+def replaceable(folder: Path) -> None:
+    """Refuse to write over anything but an older result."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UsageError(f"--out {folder} is there and no folder: choose another name")
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            read_report(folder)
+        except SymbolError:
+            raise UsageError(
+                f"--out {folder} holds other files than convert writes: choose a new folder"
+            ) from None
+
+
+def remove(folder: Path) -> None:
+    """Delete an older result."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+
+
+def compare(module: fx.GraphModule, source: Source) -> Reference:
+    """Against MXNet where it is installed, else against the import in float64."""
+    try:
+        mxnet = import_mxnet()
+    except ModuleNotFoundError:
+        return without_mxnet(module, source)
+    arrays = strip_prefixes(read_params(source.params))[0]
+    text = source.symbol.read_text("utf-8")
+    with refusals("MXNet cannot run the graph on these inputs (say them with --input)"):
+        report = compare_with_mxnet(module, text, arrays, source.inputs, source.budget)
+    if not report.ok:
+        raise SymbolError("the import differs from MXNet: " + "; ".join(report.failures[:5]))
+    if not report.default_ok:
+        raise SymbolError(report.backend_problem)
+    errors = artefacts.distance(report.mxnet_outputs, report.referee)
+    return Reference(f"MXNet {mxnet.__version__}", True, list(report.referee), errors, report)
+
+
+def without_mxnet(module: fx.GraphModule, source: Source) -> Reference:
+    """The import in float64, whose operators nobody has compared with MXNet here."""
+    given = [torch.from_numpy(x) for x in source.inputs.values()]
+    rehearse(module, given, source.budget)
+    exact = run(copy.deepcopy(module).double(), [x.double() for x in given])
+    outputs = [y.numpy() for y in exact]
+    errors = artefacts.distance([y.numpy() for y in run(module, given)], outputs)
+    if not all(np.isfinite(y).all() for y in outputs):
+        raise SymbolError("the outputs are not finite, which proves nothing: give --data")
+    return Reference("nothing: MXNet is not installed", False, outputs, errors)
+
+
+def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path) -> dict[str, Any]:
+    """Every file of the folder; returns the report."""
+    inputs = [torch.from_numpy(x) for x in source.inputs.values()]
+    ending = "" if reference.verified else UNVERIFIED
+    free = record_shapes(module, inputs, source.budget)
+    with refusals("model.py cannot be written for this graph"):
+        written = write_model(module, source.name)
+    (new / f"model{ending}.py").write_text(written.text, "utf-8")
+    state = {key: value.clone().contiguous() for key, value in written.state.items()}
+    save_file(state, new / "model.safetensors", {"mxnet_names": json.dumps(dict(written.names))})
+    shutil.copymode(new / f"model{ending}.py", new / "model.safetensors")  # it makes private files
+    program, _ = program_bytes(module, inputs, source.budget)
+    (new / f"model{ending}.pt2").write_bytes(program)
+    del program
+    data, opset, onnx_verified = onnx_bytes(module, inputs, source.budget)
+    (new / f"model{ending if onnx_verified else UNVERIFIED}.onnx").write_bytes(data)
+    del data
+    samples: dict[str, Any] = {f"input {i}": x for i, x in enumerate(source.inputs.values())}
+    samples |= {f"output {i}": y for i, y in enumerate(reference.outputs)}
+    np.savez_compressed(new / "samples.npz", **samples)
+    report = {
+        "format": FORMAT,
+        "model": source.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "verified_against": reference.against,
+        "verified": reference.verified,
+        "source": [describe(source.symbol), describe(source.params)],
+        "inputs": [
+            {"name": name, "shape": list(x.shape), "dtype": str(x.dtype), "values": source.told}
+            for name, x in source.inputs.items()
+        ],
+        "batch": "free" if free else "fixed",
+        "opset": opset,
+        "outputs": outputs(new, source, reference),
+        "parameters": sum(value.numel() for value in module.parameters()),
+        "operators": operators(reference.check),
+        "nodes": nodes(reference.check),
+        "weights": dict(written.names),
+        "versions": versions(),
+    }
+    (new / "report.html").write_text(page(report), "utf-8")
+    report["written"] = [describe(path) for path in sorted(new.iterdir())]
+    text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=True)
+    (new / "report.json").write_text(text + "\n", "utf-8")
+    return report
+
+
+def outputs(new: Path, source: Source, reference: Reference) -> list[dict[str, Any]]:
+    """Each output's bound, and how far each file's is from float64; none may be beyond it."""
+    rows: list[dict[str, Any]] = [
+        {
+            "shape": list(y.shape),
+            "largest": float(np.abs(y).max(initial=0.0)),
+            "reference_float32_error": error,
+            "bound": bound(error),
+            "errors": {},
+        }
+        for y, error in zip(reference.outputs, reference.errors, strict=True)
+    ]
+    for path in sorted(new.iterdir()):
+        runner = artefacts.RUNNERS.get(path.suffix)
+        if runner is None:
+            continue
+        try:
+            errors = artefacts.distance(runner(path, source.inputs), reference.outputs)
+        except ModuleNotFoundError:
+            continue
+        for row, error in zip(rows, errors, strict=True):
+            row["errors"][path.name] = error
+            if not error <= row["bound"]:
+                raise SymbolError(
+                    f"{path.name} is {error:.1e} from {reference.against}, expected at most "
+                    f"{row['bound']:.1e} of the largest output: nothing was written"
+                )
+    return rows
+
+
+def nodes(check: CheckReport | None) -> list[dict[str, Any]]:
+    """Every node's error beside its bound."""
+    if check is None:
+        return []
+    return [
+        {
+            "name": error.name,
+            "operator": error.op,
+            "units": error.units,
+            "bound": 0.0 if error.exact else error.bound,
+        }
+        for error in check.local
+    ]
+
+
+def operators(check: CheckReport | None) -> list[dict[str, Any]]:
+    """Nodes of each kind and the worst of them."""
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for error in check.local if check is not None else ():
+        groups[error.op].append(error)
+    rows = []
+    for name, errors in sorted(groups.items()):
+        worst = max(errors, key=lambda error: error.units / error.bound)
+        rows.append(
+            {
+                "name": name,
+                "nodes": len(errors),
+                "worst_units": worst.units,
+                "bound": 0.0 if worst.exact else worst.bound,
+                "worst_node": worst.name,
+            }
+        )
+    return rows

@@ -1,0 +1,273 @@
+"""`convert --out DIR` and `verify DIR`: what is written, what is refused, what is noticed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gluon_cnn_parity.atomic import sha256
+from mxnet_files.__main__ import main
+from mxnet_files.proving import artefacts, folder
+from mxnet_files.proving.page import page
+from mxnet_files.tests.test_symbol_command import SHAPE, small_net, write
+
+S = mx.sym
+FILES = ["model.onnx", "model.pt2", "model.py", "model.safetensors", "report.html", "samples.npz"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the files that came, and `out`, what convert made of them."""
+    place = tmp_path_factory.mktemp("converted")
+    files = write(place, small_net(), data=(2, 3, 10, 8), softmax_label=(2,))
+    assert main(["convert", *files, "--input", "data=2,3,10,8", "--out", str(place / "out")]) == 0
+    return place
+
+
+@pytest.fixture
+def out(made: Path, tmp_path: Path) -> Path:
+    """A copy of what was written, to be damaged."""
+    shutil.copytree(made / "out", tmp_path / "out")
+    return tmp_path / "out"
+
+
+def report_of(out: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return report
+
+
+def test_the_folder_and_its_report(made: Path) -> None:
+    out = made / "out"
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "report.json"])
+    assert sorted(path.name for path in made.iterdir()) == ["out", "x-0000.params", "x-symbol.json"]
+    report = report_of(out)
+    assert report["verified_against"] == "MXNet 1.9.1"
+    assert [row["name"] for row in report["written"]] == FILES
+    assert report["source"][0]["sha256"] == sha256(made / "x-symbol.json")
+    assert {row["operator"] for row in report["nodes"]} >= {"Convolution", "BatchNorm", "Pooling"}
+    assert all(row["units"] <= row["bound"] for row in report["nodes"])
+    (output,) = report["outputs"]
+    assert set(output["errors"]) == {"model.py", "model.pt2", "model.onnx"}
+    assert all(error <= output["bound"] for error in output["errors"].values())
+    assert report["opset"] == 20
+    assert set(report["weights"].values()) >= {"conv_weight", "bn_moving_mean", "fc_bias"}
+    assert set(load_file(out / "model.safetensors")) == set(report["weights"])
+    html = (out / "report.html").read_text()
+    assert "Equal to MXNet 1.9.1 within rounding" in html
+    assert "conv_weight" in html
+
+
+def test_verify_agrees_without_mxnet(out: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(mxnet=None, mxnet_compat=None);"
+        f"from mxnet_files.__main__ import main; sys.exit(main(['verify', {str(out)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "6 files are those of the report" in done.stdout
+    assert all(f"model.{ending}: " in done.stdout for ending in ("py", "pt2", "onnx"))
+    assert "the folder is what its report says: verified against MXNet 1.9.1" in done.stdout
+    assert not (out / "__pycache__").exists()
+
+
+def rehash(out: Path, name: str) -> None:
+    """As a forger would: the report names the changed file."""
+    report = report_of(out)
+    for row in report["written"]:
+        if row["name"] == name:
+            row["sha256"] = sha256(out / name)
+    (out / "report.json").write_text(json.dumps(report))
+
+
+def change_weights(out: Path) -> None:
+    state = load_file(out / "model.safetensors")
+    state = {key: value + 0.01 for key, value in state.items()}
+    save_file(state, out / "model.safetensors")
+
+
+def change_samples(out: Path) -> None:
+    with np.load(out / "samples.npz") as file:
+        arrays = dict(file)
+    arrays["output 0"] = arrays["output 0"] + np.array([1e-3, -1e-3, 0])
+    np.savez(out / "samples.npz", **arrays)
+
+
+def append(name: str) -> Callable[[Path], Any]:
+    def damage(out: Path) -> None:
+        with (out / name).open("ab") as file:
+            file.write(b"\n")
+
+    return damage
+
+
+def rename_in_report(out: Path) -> None:
+    report = report_of(out)
+    report["written"][0]["name"] = "../x-symbol.json"
+    (out / "report.json").write_text(json.dumps(report))
+
+
+def link(out: Path) -> None:
+    (out / "model.py").rename(out.parent / "m.py")
+    (out / "model.py").symlink_to(out.parent / "m.py")
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    **{name: (append(name), f"{name} is not the file that was written") for name in FILES},
+    "missing": (lambda out: (out / "model.pt2").unlink(), "model.pt2 is missing"),
+    "extra": (lambda out: (out / "more.py").write_text(""), "more.py is not in the report"),
+    "link": (link, "model.py is missing"),
+    "outside": (rename_in_report, "which is no file of the folder"),
+    "no report": (lambda out: (out / "report.json").unlink(), "no report.json"),
+    "cut off": (lambda out: (out / "report.json").write_text("{"), "not JSON"),
+    "another format": (lambda out: (out / "report.json").write_text("{}"), "expected a report"),
+    "damaged": (
+        lambda out: (out / "report.json").write_text(
+            json.dumps({**report_of(out), "outputs": [{"bound": None}]})
+        ),
+        "report.json is damaged",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_verify_notices(kind: str, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage, said = DAMAGE[kind]
+    damage(out)
+    assert main(["verify", str(out)]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("model.safetensors", change_weights), ("samples.npz", change_samples)],
+)
+def test_verify_runs_what_it_hashes(
+    name: str, damage: Callable[[Path], None], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a report that names the changed file, the outputs give it away."""
+    damage(out)
+    rehash(out, name)
+    assert main(["verify", str(out), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert any("model.py: " in problem for problem in found["problems"])
+
+
+def test_an_older_result_is_replaced_and_nothing_else(
+    made: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
+    words = ["convert", *files, "--input", "data=4,3,10,8", "--out", str(out)]
+    assert main(words) == 0
+    assert report_of(out)["inputs"][0]["shape"] == [4, 3, 10, 8]
+    (out / "report.json").unlink()
+    assert main(words) == 2
+    assert "holds other files than convert writes" in capsys.readouterr().err
+    assert (out / "model.py").exists()
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["run_model_file", "run_program", "run_onnx"])
+def test_what_computes_otherwise_never_appears(
+    name: str,
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ending = {"run_model_file": ".py", "run_program": ".pt2", "run_onnx": ".onnx"}[name]
+    genuine = artefacts.RUNNERS[ending]
+    wrong = {**artefacts.RUNNERS, ending: lambda *words: [y + 1e-3 for y in genuine(*words)]}
+    monkeypatch.setattr(artefacts, "RUNNERS", wrong)
+    files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
+    assert main(["convert", *files, *SHAPE, "--out", str(tmp_path / "out")]) == 1
+    assert f"model{ending} is" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_users_own_inputs(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
+    x = np.random.default_rng(0).integers(0, 255, (3, 3, 10, 8), np.uint8)
+    np.savez(tmp_path / "mine.npz", data=x)
+    words = ["convert", *files, "--out", str(tmp_path / "out"), "--data"]
+    assert main([*words, str(tmp_path / "mine.npz")]) == 0
+    with np.load(tmp_path / "out" / "samples.npz") as samples:
+        np.testing.assert_array_equal(samples["input 0"], x.astype(np.float32))
+    assert report_of(tmp_path / "out")["inputs"][0]["values"] == "mine.npz"
+    np.savez(tmp_path / "other.npz", image=x)
+    np.savez(tmp_path / "pickled.npz", data=np.array([{}], dtype=object))
+    (tmp_path / "text.npz").write_text("no archive")
+    for name, code, said in (
+        ("other.npz", 2, "the graph's inputs are ['data']"),
+        ("pickled.npz", 1, "expected arrays by name"),
+        ("text.npz", 1, "expected arrays by name"),
+        ("none.npz", 1, "No such file"),
+    ):
+        assert main([*words, str(tmp_path / name)]) == code
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+
+def test_without_mxnet_the_names_say_so(
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def absent() -> Any:
+        raise ModuleNotFoundError("no MXNet", name="mxnet")
+
+    monkeypatch.setattr(folder, "import_mxnet", absent)
+    files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
+    out = tmp_path / "out"
+    assert main(["convert", *files, *SHAPE, "--out", str(out)]) == 0
+    names = {path.name for path in out.iterdir()}
+    assert {"model-unverified.py", "model-unverified.pt2", "model-unverified.onnx"} < names
+    assert report_of(out)["verified"] is False
+    assert "Not verified." in (out / "report.html").read_text()
+    capsys.readouterr()
+    assert main(["verify", str(out)]) == 0
+    assert "not verified against nothing: MXNet is not installed" in capsys.readouterr().out
+
+
+def test_bad_usage(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
+    file = tmp_path / "file"
+    file.write_text("")
+    for words, said in (
+        (["--out", str(file)], "is there and no folder"),
+        (["--out", str(tmp_path / "x.onnx")], "ends in .pt2"),
+        (["--data", "x.npz"], "--data goes with --out FOLDER"),
+        (["--data", "x.npz", "--input", "1,3", "--out", "d"], "expected one of them"),
+    ):
+        assert main(["convert", *files, *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_the_page_escapes_what_comes_from_files(made: Path) -> None:
+    report = report_of(made / "out")
+    evil = "<script>alert('x')</script>"
+    report["nodes"][0]["name"] = report["model"] = report["inputs"][0]["name"] = evil
+    report["weights"] = {evil: evil}
+    report["source"][0]["name"] = report["verified_against"] = evil
+    assert "<script" not in page(report)
+
+
+def test_a_written_program_takes_any_batch(made: Path) -> None:
+    program = torch.export.load(made / "out" / "model.pt2").module()
+    x = torch.randn(5, 3, 10, 8)
+    spec = artefacts.run_model_file(made / "out" / "model.py", {"data": x.numpy()})
+    torch.testing.assert_close(program(x), torch.from_numpy(spec[0]), rtol=1e-5, atol=1e-6)
