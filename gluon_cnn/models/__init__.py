@@ -51,15 +51,12 @@ MODELS = {
     "cifar_cnn": Entry(cifar_cnn, (3, 32, 32)),
     "mnist_bn_cnn": Entry(mnist_bn_cnn, (1, 28, 28)),
     "alexnet": Entry(alexnet, (3, 224, 224)),
-    "vgg11": Entry(partial(vgg, "vgg11"), (3, 224, 224)),
-    "vgg13": Entry(partial(vgg, "vgg13"), (3, 224, 224)),
-    "vgg16": Entry(partial(vgg, "vgg16"), (3, 224, 224)),
-    "vgg19": Entry(partial(vgg, "vgg19"), (3, 224, 224)),
-    "vgg11_bn": Entry(partial(vgg, "vgg11_bn"), (3, 224, 224)),
-    "vgg13_bn": Entry(partial(vgg, "vgg13_bn"), (3, 224, 224)),
-    "vgg16_bn": Entry(partial(vgg, "vgg16_bn"), (3, 224, 224)),
-    "vgg19_bn": Entry(partial(vgg, "vgg19_bn"), (3, 224, 224)),
-}
+    **{
+        name: Entry(partial(vgg, name), (3, 224, 224))
+        for name in ("vgg11", "vgg13", "vgg16", "vgg19",
+                     "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn")
+    },
+}  # fmt: skip
 
 
 def get_model(
@@ -92,12 +89,11 @@ def get_model(
         (2, 5)
     """
     entry = _entry(name)
-    sizes = {"classes", "in_channels", "input_size"}
-    own = set(inspect.signature(entry.factory).parameters) - sizes
-    unknown = sorted(set(options) - own)
-    if unknown:
+    parameters = inspect.signature(entry.factory).parameters.values()
+    own = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    if unknown := sorted(set(options) - set(own)):
         raise ModelError(
-            f"{name} has no option {', '.join(unknown)}; it has {', '.join(sorted(own)) or 'none'}"
+            f"{name} has no option {', '.join(unknown)}; it has {', '.join(own) or 'none'}"
         )
     channels, size, _ = entry.input_shape
     return entry.factory(

@@ -9,25 +9,17 @@ from __future__ import annotations
 
 from gluon_cnn.models.arithmetic import same_padding
 from gluon_cnn.models.base import ClassicCNN
-from gluon_cnn.models.layers import RELU, Conv, Dense, Dropout, Flatten, MaxPool
+from gluon_cnn.models.layers import conv, dense, drop, flatten, max_pool, relu
 
 __all__ = ["alexnet"]
 
-ALEXNET = (
-    Conv(64, 11, stride=4),  # (N, 64, 54, 54) from 224×224
-    RELU,
-    MaxPool(3, 2),  # (N, 64, 26, 26)
-    Conv(192, 5, padding=same_padding(5)),  # (N, 192, 26, 26)
-    RELU,
-    MaxPool(3, 2),  # (N, 192, 12, 12)
-    Conv(384, 3, padding=same_padding(3)),  # (N, 384, 12, 12)
-    RELU,
-    Conv(256, 3, padding=same_padding(3)),  # (N, 256, 12, 12)
-    RELU,
-    Conv(256, 3, padding=same_padding(3)),
-    RELU,
-    MaxPool(3, 2),  # (N, 256, 5, 5)
-)
+FEATURES = (
+    conv(64, 11, stride=4), relu, max_pool(3, 2),                 # (N, 64, 54, 54) from 224×224, 26
+    conv(192, 5, padding=same_padding(5)), relu, max_pool(3, 2),  # (N, 192, 26, 26), 12
+    conv(384, 3, padding=same_padding(3)), relu,                  # (N, 384, 12, 12)
+    conv(256, 3, padding=same_padding(3)), relu,                  # (N, 256, 12, 12)
+    conv(256, 3, padding=same_padding(3)), relu, max_pool(3, 2),  # (N, 256, 12, 12), 5
+)  # fmt: skip
 
 
 def alexnet(
@@ -37,19 +29,6 @@ def alexnet(
 
     `dropout` is the probability that training drops an input of a dense layer.
     """
-    return ClassicCNN(
-        "alexnet",
-        (in_channels, input_size, input_size),
-        classes,
-        ALEXNET,
-        (
-            Flatten(),  # (N, 6400)
-            Dropout(dropout),
-            Dense(4096),
-            RELU,
-            Dropout(dropout),
-            Dense(4096),
-            RELU,
-            Dense(classes),
-        ),
-    )
+    hidden = (drop(dropout), dense(4096), relu)
+    classifier = (flatten, *hidden, *hidden, dense(classes))  # (N, 6400) to (N, classes)
+    return ClassicCNN("alexnet", FEATURES, classifier, classes, in_channels, input_size)

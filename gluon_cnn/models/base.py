@@ -1,25 +1,20 @@
-"""What every net here is: `features`, then `classifier`, leaf after leaf, all shapes known."""
+"""What every net is: `features`, then `classifier`, leaf after leaf, all shapes known."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import count
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from mxnet.gluon import HybridBlock, nn
 
-from gluon_cnn.models.arithmetic import WindowError
-from gluon_cnn.models.layers import (
-    Layer,
-    ModelError,
-    Shape,
-    check_whole,
-    input_shapes,
-    least_size,
-)
+from gluon_cnn.models.layers import Maker, ModelError, Shape, check_whole, output_shape
 
 __all__ = ["ClassicCNN", "first_layers", "leaves"]
+
+LARGEST_SEARCHED = 4096  # pixels a side; no net of the documents needs more than 227
 
 
 class ClassicCNN(HybridBlock):
@@ -38,70 +33,38 @@ class ClassicCNN(HybridBlock):
 
     def __init__(
         self,
-        model_name: str,
-        input_shape: tuple[int, int, int],
+        name: str,
+        features: Sequence[Maker],
+        classifier: Sequence[Maker],
         classes: int,
-        features: Sequence[Layer],
-        classifier: Sequence[Layer],
+        in_channels: int,
+        input_size: int,
     ) -> None:
-        super().__init__(prefix=f"{model_name}_")
-        channels, height, width = input_shape
-        check_whole(classes=classes, in_channels=channels, input_size=min(height, width))
-        self.model_name = model_name
-        self.input_shape = input_shape
+        super().__init__(prefix=f"{name}_")
+        check_whole(classes=classes, in_channels=in_channels, input_size=input_size)
+        self.model_name = name
+        self.input_shape = (in_channels, input_size, input_size)
         self.classes = classes
-        self.least_input_size = least_size(features, channels)
-        flow = _shapes(model_name, features, input_shape, self.least_input_size)
-        after = input_shapes(classifier, flow[-1])
         with self.name_scope():
-            self.features = _sequential("features_", features, flow)
-            self.classifier = _sequential("classifier_", classifier, after)
-        for shape in (*flow, *after):
-            _check_length(f"{model_name}: an array of one sample", shape)
-        for name, parameter in self.collect_params().items():
-            _check_length(name, parameter.shape)
+            self.features, shape = _build(name, "features", features, self.input_shape)
+            self.classifier, _ = _build(name, "classifier", classifier, shape)
+        for full_name, parameter in self.collect_params().items():
+            _check_length(full_name, parameter.shape)
+
+    @property
+    def least_input_size(self) -> int:
+        """The least side of a square input into which every window fits, in pixels."""
+        return _least_size(list(self.features), self.input_shape[0])
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         return self.classifier(self.features(x))
 
 
-def _shapes(name: str, features: Sequence[Layer], shape: Shape, least: int) -> list[Shape]:
-    try:
-        return input_shapes(features, shape)
-    except WindowError as error:
-        index, (_, height, width) = error.args
-        layer = features[index]
-        kernel = getattr(layer, "kernel", None)
-        raise ModelError(
-            f"{name}: an input of {shape[1]}×{shape[2]} is too small: features.{index} "
-            f"({type(layer).__name__} {kernel}×{kernel}) would get {height}×{width}; "
-            f"the least input size is {least}"
-        ) from None
-
-
-def _check_length(what: str, shape: Shape) -> None:
-    if math.prod(shape) >= 2**31:  # MXNet 1.9.1 counts an array's values in 32 bits
-        raise ModelError(
-            f"{what} would have {math.prod(shape):,} values, MXNet's arrays hold 2,147,483,647 "
-            "at most; give fewer classes, channels or pixels"
-        )
-
-
-def _sequential(prefix: str, layers: Sequence[Layer], shapes: Sequence[Shape]) -> HybridBlock:
-    # A prefix of its own for every block: without one Gluon counts the blocks it has ever made.
-    sequential = nn.HybridSequential(prefix=prefix)
-    with sequential.name_scope():
-        for index, layer in enumerate(layers):
-            sequential.add(layer.block(shapes[index], prefix=f"{index}_"))
-    return sequential
-
-
 def leaves(net: ClassicCNN) -> list[tuple[str, HybridBlock]]:
     """Every leaf with its path, in the order of computation: `features.0`, …, `classifier.5`."""
+    parts = (("features", net.features), ("classifier", net.classifier))
     return [
-        (f"{part}.{index}", leaf)
-        for part in ("features", "classifier")
-        for index, leaf in enumerate(getattr(net, part))
+        (f"{part}.{index}", leaf) for part, layers in parts for index, leaf in enumerate(layers)
     ]
 
 
@@ -135,3 +98,54 @@ def first_layers(net: ClassicCNN, n: int) -> nn.HybridSequential:
     cut = nn.HybridSequential(prefix=f"{net.name}_first{n}_")
     cut.add(*blocks[:n])
     return cut
+
+
+def _build(
+    name: str, part: str, makers: Sequence[Maker], shape: Shape
+) -> tuple[nn.HybridSequential, Shape]:
+    # A prefix of its own for every block: without one Gluon counts the blocks it has ever made.
+    layers = nn.HybridSequential(prefix=f"{part}_")
+    start = shape
+    with layers.name_scope():
+        for index, make in enumerate(makers):
+            _check_length(f"{name}: an array of one sample", shape)
+            layer = make(shape, f"{index}_")
+            after = output_shape(layer, shape)
+            if after is None and start[1] >= LARGEST_SEARCHED:
+                raise ModelError(
+                    f"{name}: no input of {start[1]} pixels a side fits {part}.{index}"
+                )
+            if after is None:
+                large, _ = _build(name, part, makers, (start[0], *[LARGEST_SEARCHED] * 2))
+                raise ModelError(
+                    f"{name}: an input of {start[1]}×{start[2]} is too small: {part}.{index} "
+                    f"({type(layer).__name__} {_window(layer)}) would get {shape[1]}×{shape[2]}; "
+                    f"the least input size is {_least_size(list(large), start[0])}"
+                )
+            layers.add(layer)
+            shape = after
+    _check_length(f"{name}: an array of one sample", shape)
+    return layers, shape
+
+
+def _least_size(layers: Sequence[HybridBlock], in_channels: int) -> int:
+    def fits(size: int) -> bool:
+        shape: Shape | None = (in_channels, size, size)
+        for layer in layers:
+            shape = output_shape(layer, shape) if shape else None
+        return shape is not None
+
+    return next(filter(fits, count(1)))
+
+
+def _window(layer: HybridBlock) -> str:
+    kernel = getattr(layer, "kernel", None) or layer._kwargs["kernel"][0]
+    return f"{kernel}×{kernel}"
+
+
+def _check_length(what: str, shape: Shape) -> None:
+    if math.prod(shape) >= 2**31:  # MXNet 1.9.1 counts an array's values in 32 bits
+        raise ModelError(
+            f"{what} would have {math.prod(shape):,} values, MXNet's arrays hold 2,147,483,647 "
+            "at most; give fewer classes, channels or pixels"
+        )

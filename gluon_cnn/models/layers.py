@@ -1,176 +1,114 @@
-"""One frozen record per kind of layer: the words in which the models' spec tables are written.
+"""The layers that the spec tables name, and the arithmetic of their output shapes.
 
-A record knows its output's shape from its input's, and how to make its Gluon block. Shapes are
-those of one sample: (C, H, W), or (features,) after `Flatten`.
+A table's entry is a `Maker`: called with the shape of one input sample, it makes the block for it,
+whose parameters' names begin with a prefix. Shapes are (C, H, W), or (features,) after `flatten`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Protocol
 
 from mxnet.gluon import HybridBlock, nn
 
 from gluon_cnn.models.arithmetic import WindowError, output_size
 
 __all__ = [
-    "RELU",
-    "SIGMOID",
-    "Activation",
-    "AvgPool",
-    "BatchNorm",
-    "Conv",
-    "Dense",
-    "Dropout",
-    "Flatten",
-    "Layer",
-    "MaxPool",
+    "Maker",
     "ModelError",
     "Shape",
+    "avg_pool",
+    "batch_norm",
     "check_whole",
-    "input_shapes",
-    "least_size",
+    "conv",
+    "dense",
+    "drop",
+    "flatten",
+    "max_pool",
+    "output_shape",
+    "relu",
+    "sigmoid",
 ]
 
 Shape = tuple[int, ...]
+Maker = Callable[[Shape, str], HybridBlock]
 
 
 class ModelError(ValueError):
     """A net that cannot be built: one line with what arrived, what was expected, what to do."""
 
 
-class Layer(Protocol):
-    """What a spec table is made of."""
-
-    def output(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of this shape; WindowError if the input is too small."""
-        ...
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        """The Gluon block for an input of this shape; its parameters' names begin with `prefix`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Conv:
+def conv(channels: int, kernel: int, stride: int = 1, padding: int = 0) -> Maker:
     """Convolution `channels`@`kernel`×`kernel` with a bias per output channel."""
-
-    channels: int
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-
-    def output(self, shape: Shape) -> Shape:
-        size = (output_size(n, self.kernel, self.padding, self.stride) for n in shape[1:])
-        return (self.channels, *size)
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return nn.Conv2D(
-            self.channels,
-            self.kernel,
-            self.stride,
-            self.padding,
-            in_channels=shape[0],
-            prefix=prefix,
-        )
+    return lambda shape, prefix: nn.Conv2D(
+        channels, kernel, stride, padding, in_channels=shape[0], prefix=prefix
+    )
 
 
-@dataclass(frozen=True)
-class MaxPool:
+def max_pool(kernel: int, stride: int) -> Maker:
     """The largest value of each window; no padding, incomplete windows dropped."""
-
-    kernel: int
-    stride: int
-
-    def output(self, shape: Shape) -> Shape:
-        return (shape[0], *(output_size(n, self.kernel, 0, self.stride) for n in shape[1:]))
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return nn.MaxPool2D(self.kernel, self.stride, prefix=prefix)
+    return lambda shape, prefix: nn.MaxPool2D(kernel, stride, prefix=prefix)
 
 
-@dataclass(frozen=True)
-class AvgPool:
+def avg_pool(kernel: int, stride: int) -> Maker:
     """The mean of each window; no padding, incomplete windows dropped."""
-
-    kernel: int
-    stride: int
-
-    def output(self, shape: Shape) -> Shape:
-        return (shape[0], *(output_size(n, self.kernel, 0, self.stride) for n in shape[1:]))
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return nn.AvgPool2D(self.kernel, self.stride, prefix=prefix)
+    return lambda shape, prefix: nn.AvgPool2D(kernel, stride, prefix=prefix)
 
 
-class _SameShape:
-    """A layer whose output has its input's shape."""
-
-    def output(self, shape: Shape) -> Shape:
-        return shape
-
-
-@dataclass(frozen=True)
-class Activation(_SameShape):
-    """An elementwise function, by MXNet's name for it."""
-
-    function: str
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return nn.Activation(self.function, prefix=prefix)
-
-
-RELU = Activation("relu")
-SIGMOID = Activation("sigmoid")
-
-
-@dataclass(frozen=True)
-class BatchNorm(_SameShape):
-    """Batch normalisation per channel: eps 1e-5, running statistics kept 0.9 a step."""
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return nn.BatchNorm(momentum=0.9, epsilon=1e-5, in_channels=shape[0], prefix=prefix)
-
-
-@dataclass(frozen=True)
-class Dropout(_SameShape):
-    """In training, sets each value to 0 with probability `rate` and scales the rest up."""
-
-    rate: float
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.rate, Real) or not 0 <= self.rate < 1:
-            raise ModelError(f"dropout is {self.rate!r}, expected a probability from 0 up to 1")
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return nn.Dropout(self.rate, prefix=prefix)
-
-
-@dataclass(frozen=True)
-class Flatten:
-    """(C, H, W) to (C·H·W,), channel by channel, row by row."""
-
-    def output(self, shape: Shape) -> Shape:
-        return (math.prod(shape),)
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return nn.Flatten(prefix=prefix)
-
-
-@dataclass(frozen=True)
-class Dense:
+def dense(units: int) -> Maker:
     """`units` weighted sums of every input, each with a bias; the weight is (out, in)."""
+    return lambda shape, prefix: nn.Dense(units, in_units=shape[0], prefix=prefix)
 
-    units: int
 
-    def output(self, shape: Shape) -> Shape:
-        return (self.units,)
+def drop(rate: float) -> Maker:
+    """In training, sets each value to 0 with probability `rate` and scales the rest up.
 
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return nn.Dense(self.units, in_units=shape[0], prefix=prefix)
+    Raises: ModelError for a rate outside [0, 1).
+    """
+    if not isinstance(rate, Real) or not 0 <= rate < 1:
+        raise ModelError(f"dropout is {rate!r}, expected a probability from 0 up to 1")
+    return lambda shape, prefix: nn.Dropout(rate, prefix=prefix)
+
+
+def batch_norm(shape: Shape, prefix: str) -> HybridBlock:
+    """Batch normalisation per channel: eps 1e-5, running statistics kept 0.9 a step."""
+    return nn.BatchNorm(momentum=0.9, epsilon=1e-5, in_channels=shape[0], prefix=prefix)
+
+
+def flatten(shape: Shape, prefix: str) -> HybridBlock:
+    """(C, H, W) to (C·H·W,), channel by channel, row by row."""
+    return nn.Flatten(prefix=prefix)
+
+
+def relu(shape: Shape, prefix: str) -> HybridBlock:
+    """max(x, 0)."""
+    return nn.Activation("relu", prefix=prefix)
+
+
+def sigmoid(shape: Shape, prefix: str) -> HybridBlock:
+    """1 / (1 + exp(−x))."""
+    return nn.Activation("sigmoid", prefix=prefix)
+
+
+def output_shape(layer: HybridBlock, shape: Shape) -> Shape | None:
+    """The shape of one sample after `layer`, or None where its window does not fit (doc-1).
+
+    A block that is not Gluon's own may have a method `output_shape`; without one it keeps shapes.
+    """
+    if isinstance(layer, nn.Flatten):
+        return (math.prod(shape),)
+    if isinstance(layer, nn.Dense):
+        return (layer._units,)
+    try:
+        if isinstance(layer, nn.Conv2D | nn.MaxPool2D | nn.AvgPool2D):
+            window = layer._kwargs
+            sides = zip(shape[1:], window["kernel"], window["pad"], window["stride"], strict=True)
+            return (window.get("num_filter", shape[0]), *(output_size(*side) for side in sides))
+        own: Callable[[Shape], Shape] | None = getattr(layer, "output_shape", None)
+        return shape if own is None else own(shape)
+    except WindowError:
+        return None
 
 
 def check_whole(**numbers: int) -> None:
@@ -178,30 +116,3 @@ def check_whole(**numbers: int) -> None:
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
             raise ModelError(f"{name} is {number!r}, expected a whole number of at least 1")
-
-
-def input_shapes(layers: Iterable[Layer], shape: Shape) -> list[Shape]:
-    """The shape that reaches each layer, and at the end the shape that leaves the last one.
-
-    Raises WindowError, its `args` the layer's index and the shape that reached it, where a window
-    does not fit.
-    """
-    shapes = [shape]
-    for index, layer in enumerate(layers):
-        try:
-            shapes.append(layer.output(shapes[-1]))
-        except WindowError as error:
-            raise WindowError(index, shapes[-1]) from error
-    return shapes
-
-
-def least_size(layers: Sequence[Layer], channels: int) -> int:
-    """The smallest n for which an n×n input passes through every layer."""
-    size = 1
-    while True:
-        try:
-            input_shapes(layers, (channels, size, size))
-        except WindowError:
-            size += 1
-        else:
-            return size

@@ -13,64 +13,44 @@ from __future__ import annotations
 
 from gluon_cnn.models.arithmetic import same_padding
 from gluon_cnn.models.base import ClassicCNN
-from gluon_cnn.models.layers import RELU, SIGMOID, AvgPool, Conv, Dense, Flatten, MaxPool
+from gluon_cnn.models.layers import avg_pool, conv, dense, flatten, max_pool, relu, sigmoid
 
 __all__ = ["lenet", "lenet_linear", "lenet_sigmoid"]
 
-LENET = (
-    Conv(6, 5),  # (N, 6, 24, 24) from 28×28
-    RELU,
-    MaxPool(2, 2),  # (N, 6, 12, 12)
-    Conv(16, 5),  # (N, 16, 8, 8)
-    RELU,
-    MaxPool(2, 2),  # (N, 16, 4, 4)
-)
+LENET_FEATURES = (
+    conv(6, 5), relu, max_pool(2, 2),   # (N, 6, 24, 24) from 28×28, (N, 6, 12, 12)
+    conv(16, 5), relu, max_pool(2, 2),  # (N, 16, 8, 8), (N, 16, 4, 4)
+)  # fmt: skip
+LENET_CLASSIFIER = (flatten, dense(120), relu, dense(84), relu)
 
-LENET_SIGMOID = (
-    Conv(6, 5, padding=same_padding(5)),  # (N, 6, 28, 28) from 28×28
-    SIGMOID,
-    AvgPool(2, 2),  # (N, 6, 14, 14)
-    Conv(16, 5),  # (N, 16, 10, 10)
-    SIGMOID,
-    AvgPool(2, 2),  # (N, 16, 5, 5)
-)
+SIGMOID_FEATURES = (
+    conv(6, 5, padding=same_padding(5)), sigmoid, avg_pool(2, 2),  # (N, 6, 28, 28), (N, 6, 14, 14)
+    conv(16, 5), sigmoid, avg_pool(2, 2),                          # (N, 16, 10, 10), (N, 16, 5, 5)
+)  # fmt: skip
+SIGMOID_CLASSIFIER = (flatten, dense(120), sigmoid, dense(84), sigmoid)
 
-LENET_LINEAR = (
-    Conv(6, 3, padding=same_padding(3)),  # (N, 6, 28, 28) from 28×28
-    MaxPool(2, 2),  # (N, 6, 14, 14)
-    Conv(16, 5),  # (N, 16, 10, 10)
-    MaxPool(2, 2),  # (N, 16, 5, 5)
-)
+LINEAR_FEATURES = (
+    conv(6, 3, padding=same_padding(3)), max_pool(2, 2),  # (N, 6, 28, 28), (N, 6, 14, 14)
+    conv(16, 5), max_pool(2, 2),                          # (N, 16, 10, 10), (N, 16, 5, 5)
+)  # fmt: skip
+LINEAR_CLASSIFIER = (flatten, dense(120), dense(84))
 
 
 def lenet(classes: int = 10, in_channels: int = 1, input_size: int = 28) -> ClassicCNN:
     """doc-2's LeNet: 44,426 parameters on 1×28×28, 61,706 on 1×32×32; the output is logits."""
-    return ClassicCNN(
-        "lenet",
-        (in_channels, input_size, input_size),
-        classes,
-        LENET,
-        (Flatten(), Dense(120), RELU, Dense(84), RELU, Dense(classes)),
-    )
+    classifier = (*LENET_CLASSIFIER, dense(classes))
+    return ClassicCNN("lenet", LENET_FEATURES, classifier, classes, in_channels, input_size)
 
 
 def lenet_sigmoid(classes: int = 10, in_channels: int = 1, input_size: int = 28) -> ClassicCNN:
     """doc-0's stand-in for LeNet-5: 61,706 parameters on 1×28×28; the output is logits."""
+    classifier = (*SIGMOID_CLASSIFIER, dense(classes))
     return ClassicCNN(
-        "lenet_sigmoid",
-        (in_channels, input_size, input_size),
-        classes,
-        LENET_SIGMOID,
-        (Flatten(), Dense(120), SIGMOID, Dense(84), SIGMOID, Dense(classes)),
+        "lenet_sigmoid", SIGMOID_FEATURES, classifier, classes, in_channels, input_size
     )
 
 
 def lenet_linear(classes: int = 10, in_channels: int = 1, input_size: int = 28) -> ClassicCNN:
     """doc-3's first net: 61,610 parameters on 1×28×28; the output is logits."""
-    return ClassicCNN(
-        "lenet_linear",
-        (in_channels, input_size, input_size),
-        classes,
-        LENET_LINEAR,
-        (Flatten(), Dense(120), Dense(84), Dense(classes)),
-    )
+    classifier = (*LINEAR_CLASSIFIER, dense(classes))
+    return ClassicCNN("lenet_linear", LINEAR_FEATURES, classifier, classes, in_channels, input_size)

@@ -9,7 +9,6 @@ U(±2.4 / fan_in) (its appendix A) and trains with its equation 9, `losses.RBFLo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -19,7 +18,7 @@ from mxnet.gluon import HybridBlock
 from gluon_cnn.models.arithmetic import output_size
 from gluon_cnn.models.base import ClassicCNN
 from gluon_cnn.models.digits import BITMAPS
-from gluon_cnn.models.layers import Conv, Dense, Flatten, ModelError, Shape
+from gluon_cnn.models.layers import Maker, ModelError, Shape, conv, dense, flatten
 
 __all__ = [
     "C3_TABLE",
@@ -89,6 +88,9 @@ class TrainableSubsampling(HybridBlock):
             self.weight = self.params.get("weight", shape=(channels,), init=start)
             self.bias = self.params.get("bias", shape=(channels,), init="zeros")
 
+    def output_shape(self, shape: Shape) -> Shape:
+        return (shape[0], *(output_size(n, self.kernel, s=self.kernel) for n in shape[1:]))
+
     def hybrid_forward(self, F: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         # 4·weight·mean for weight·sum: times 4 is exact, and ONNX has no pool that sums. A 1×1
         # convolution with a group for each map is five times faster than broadcasting.
@@ -123,6 +125,9 @@ class TableConv2D(HybridBlock):
             self.weight = self.params.get("weight", shape=(planes, kernel, kernel))
             self.bias = self.params.get("bias", shape=(len(table),), init="zeros")
 
+    def output_shape(self, shape: Shape) -> Shape:
+        return (len(self.table), *(output_size(n, self.kernel) for n in shape[1:]))
+
     def hybrid_forward(self, F: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         maps, kernel = len(self.table), self.kernel
         planes = F.split(weight, num_outputs=sum(map(len, self.table)), axis=0)
@@ -154,79 +159,38 @@ class RBFOutput(HybridBlock):
                 "bitmaps", shape=BITMAPS.shape, init=DigitBitmaps(), differentiable=False
             )
 
+    def output_shape(self, shape: Shape) -> Shape:
+        return (len(BITMAPS),)
+
     def hybrid_forward(self, F: Any, x: Tensor, bitmaps: Tensor) -> Tensor:
         offset = F.broadcast_sub(x.expand_dims(1), bitmaps.expand_dims(0))  # (N, 10, 84)
         return F.sum(F.square(offset), axis=2)
 
 
-@dataclass(frozen=True)
-class Tanh:
-    """Spec record of `ScaledTanh`."""
-
-    def output(self, shape: Shape) -> Shape:
-        return shape
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return ScaledTanh(prefix=prefix)
+def _squash(shape: Shape, prefix: str) -> HybridBlock:
+    return ScaledTanh(prefix=prefix)
 
 
-@dataclass(frozen=True)
-class Subsampling:
-    """Spec record of `TrainableSubsampling`."""
-
-    kernel: int = TrainableSubsampling.kernel
-
-    def output(self, shape: Shape) -> Shape:
-        return (shape[0], *(output_size(n, self.kernel, 0, self.kernel) for n in shape[1:]))
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return TrainableSubsampling(shape[0], prefix=prefix)
+def _subsample(shape: Shape, prefix: str) -> HybridBlock:
+    return TrainableSubsampling(shape[0], prefix=prefix)
 
 
-@dataclass(frozen=True)
-class TableConv:
-    """Spec record of `TableConv2D`."""
-
-    table: tuple[tuple[int, ...], ...]
-    kernel: int
-
-    def output(self, shape: Shape) -> Shape:
-        return (len(self.table), *(output_size(n, self.kernel) for n in shape[1:]))
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return TableConv2D(shape[0], self.table, self.kernel, prefix=prefix)
+def _table_conv(shape: Shape, prefix: str) -> HybridBlock:
+    return TableConv2D(shape[0], C3_TABLE, 5, prefix=prefix)
 
 
-@dataclass(frozen=True)
-class RBF:
-    """Spec record of `RBFOutput`."""
-
-    def output(self, shape: Shape) -> Shape:
-        return (len(BITMAPS),)
-
-    def block(self, shape: Shape, prefix: str) -> HybridBlock:
-        return RBFOutput(prefix=prefix)
+def _rbf(shape: Shape, prefix: str) -> HybridBlock:
+    return RBFOutput(prefix=prefix)
 
 
-FEATURES = (
-    Conv(6, 5),  # C1 (N, 6, 28, 28) from 32×32
-    Tanh(),
-    Subsampling(),  # S2 (N, 6, 14, 14)
-    Tanh(),
-    TableConv(C3_TABLE, 5),  # C3 (N, 16, 10, 10)
-    Tanh(),
-    Subsampling(),  # S4 (N, 16, 5, 5)
-    Tanh(),
-    Conv(120, 5),  # C5 (N, 120, 1, 1)
-    Tanh(),
-)
-
-CLASSIFIER = (
-    Flatten(),
-    Dense(84),  # F6
-    Tanh(),
-    RBF(),
-)
+FEATURES: tuple[Maker, ...] = (
+    conv(6, 5), _squash,    # C1 (N, 6, 28, 28) from 32×32
+    _subsample, _squash,    # S2 (N, 6, 14, 14)
+    _table_conv, _squash,   # C3 (N, 16, 10, 10)
+    _subsample, _squash,    # S4 (N, 16, 5, 5)
+    conv(120, 5), _squash,  # C5 (N, 120, 1, 1)
+)  # fmt: skip
+CLASSIFIER: tuple[Maker, ...] = (flatten, dense(84), _squash, _rbf)  # F6, output
 
 
 class LeNet5(ClassicCNN):
@@ -256,5 +220,4 @@ def lenet5(classes: int = 10, in_channels: int = 1, input_size: int = 32) -> LeN
             f"lenet5 has {len(BITMAPS)} classes, not {classes!r}: its outputs compare with "
             "drawings of the ten digits; lenet_sigmoid is the stand-in for other classes"
         )
-    shape = (in_channels, input_size, input_size)
-    return LeNet5("lenet5", shape, classes, FEATURES, CLASSIFIER)
+    return LeNet5("lenet5", FEATURES, CLASSIFIER, classes, in_channels, input_size)

@@ -8,20 +8,9 @@ The `_bn` nets put a BatchNorm (Ioffe and Szegedy 2015) after each convolution, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from gluon_cnn.models.arithmetic import same_padding
 from gluon_cnn.models.base import ClassicCNN
-from gluon_cnn.models.layers import (
-    RELU,
-    BatchNorm,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    MaxPool,
-)
+from gluon_cnn.models.layers import Maker, batch_norm, conv, dense, drop, flatten, max_pool, relu
 
 __all__ = ["vgg"]
 
@@ -36,43 +25,27 @@ TABLE_1 = {
 }
 
 
-def _features(convolutions: tuple[int, ...], batch_norm: bool) -> Iterator[Layer]:
+def _features(convolutions: tuple[int, ...], normalise: bool) -> list[Maker]:
+    layers: list[Maker] = []
     for channels, count in zip(CHANNELS, convolutions, strict=True):
         for _ in range(count):
-            yield Conv(channels, 3, padding=same_padding(3))
-            if batch_norm:
-                yield BatchNorm()
-            yield RELU
-        yield MaxPool(2, 2)  # halves the map: 224 to 112, 56, 28, 14, 7
+            layers.append(conv(channels, 3, padding=same_padding(3)))
+            layers += [batch_norm, relu] if normalise else [relu]
+        layers.append(max_pool(2, 2))  # halves the map: 224 to 112, 56, 28, 14, 7
+    return layers
 
 
 def vgg(
-    name: str,
-    classes: int = 10,
-    in_channels: int = 3,
-    input_size: int = 224,
-    *,
+    name: str, classes: int = 10, in_channels: int = 3, input_size: int = 224, *,
     dropout: float = 0.5,
-) -> ClassicCNN:
+) -> ClassicCNN:  # fmt: skip
     """`vgg11`, `vgg13`, `vgg16`, `vgg19`, and each with `_bn`; the output is logits.
 
     vgg16 has 134,301,514 parameters on 3×224×224 and ten classes, and works from 32×32 upwards.
     `dropout` is the probability that training drops an input of the last two dense layers.
     """
     depth = name.removesuffix("_bn")
-    return ClassicCNN(
-        name,
-        (in_channels, input_size, input_size),
-        classes,
-        tuple(_features(TABLE_1[depth], batch_norm=name != depth)),
-        (
-            Flatten(),  # (N, 25088) from 224×224
-            Dense(4096),
-            RELU,
-            Dropout(dropout),
-            Dense(4096),
-            RELU,
-            Dropout(dropout),
-            Dense(classes),
-        ),
-    )
+    hidden = (dense(4096), relu, drop(dropout))
+    classifier = (flatten, *hidden, *hidden, dense(classes))  # (N, 25088) to (N, classes)
+    features = _features(TABLE_1[depth], normalise=name != depth)
+    return ClassicCNN(name, features, classifier, classes, in_channels, input_size)

@@ -12,6 +12,7 @@ from mxnet.gluon import SymbolBlock, nn
 
 from gluon_cnn.models import (
     MODELS,
+    ClassicCNN,
     ModelError,
     first_layers,
     get_model,
@@ -21,7 +22,7 @@ from gluon_cnn.models import (
     same_padding,
 )
 from gluon_cnn.models.arithmetic import WindowError
-from gluon_cnn.models.layers import Conv
+from gluon_cnn.models.layers import conv
 
 # name: (input, trainable parameters at 10 classes, untrained ones, least input size)
 FIGURES = {
@@ -257,11 +258,11 @@ def test_dropout_rate_is_an_option() -> None:
         ("lenet", {"in_channels": -1}, "in_channels is -1, expected"),
         ("lenet", {"input_size": 0}, "input_size is 0, expected"),
         ("lenet", {"input_size": 2.5}, "input_size is 2.5, expected"),
-        ("lenet", {"input_size": 15}, r"features.5 \(MaxPool 2×2\) would get 1×1.* size is 16"),
-        ("lenet", {"input_size": 4}, r"features.0 \(Conv 5×5\) would get 4×4.* size is 16"),
-        ("lenet5", {"input_size": 31}, r"features.8 \(Conv 5×5\) would get 4×4.* size is 32"),
+        ("lenet", {"input_size": 15}, r"features.5 \(MaxPool2D 2×2\) would get 1×1.* size is 16"),
+        ("lenet", {"input_size": 4}, r"features.0 \(Conv2D 5×5\) would get 4×4.* size is 16"),
+        ("lenet5", {"input_size": 31}, r"features.8 \(Conv2D 5×5\) would get 4×4.* size is 32"),
         ("lenet5", {"classes": 26}, "lenet5 has 10 classes, not 26.*lenet_sigmoid"),
-        ("vgg16", {"input_size": 31}, r"features.30 \(MaxPool 2×2\) would get 1×1.* size is 32"),
+        ("vgg16", {"input_size": 31}, r"features.30 \(MaxPool2D 2×2\) would get 1×1.* size is 32"),
         ("vgg16", {"logit_relu": True}, "vgg16 has no option logit_relu; it has dropout"),
         ("lenet", {"dropout": 0.5}, "lenet has no option dropout; it has none"),
         ("alexnet", {"dropout": 1.0}, "dropout is 1.0, expected a probability"),
@@ -311,12 +312,17 @@ def test_same_padding_keeps_the_width() -> None:
 
 def test_convolution_is_the_cross_correlation_of_doc_4() -> None:
     def correlate(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-        conv = Conv(1, 2).block((len(x), 3, 3), prefix="c_")
-        conv.initialize()
-        conv.weight.set_data(mx.nd.array(kernel[None]))
-        return conv(mx.nd.array(x[None])).asnumpy()[0, 0]
+        layer = conv(1, 2)((len(x), 3, 3), "c_")
+        layer.initialize()
+        layer.weight.set_data(mx.nd.array(kernel[None]))
+        return layer(mx.nd.array(x[None])).asnumpy()[0, 0]
 
     one, kernel = np.arange(9).reshape(1, 3, 3), np.arange(4).reshape(1, 2, 2)
     np.testing.assert_array_equal(correlate(one, kernel), [[19, 25], [37, 43]])
     two, kernels = np.concatenate([one, one + 1]), np.concatenate([kernel, kernel + 1])
     np.testing.assert_array_equal(correlate(two, kernels), [[56, 72], [104, 120]])
+
+
+def test_a_window_that_no_input_fits_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"no input of 4096 pixels a side fits features\.0"):
+        ClassicCNN("wide", (conv(1, 5000),), (), 10, 1, 28)

@@ -10,7 +10,7 @@ from cnn_harness.jobs.stop import Stop
 from cnn_harness.tests.runs import rows, same_end
 from gluon_cnn import train
 from gluon_cnn.models.base import ClassicCNN
-from gluon_cnn.models.layers import RELU, BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool
+from gluon_cnn.models.layers import batch_norm, conv, dense, drop, flatten, max_pool, relu
 from gluon_cnn.training import assembly, checkpoint, loop
 
 
@@ -33,9 +33,9 @@ class StopAfter(Stop):
 
 def _small_net(name: str, classes: int, channels: int, size: int) -> ClassicCNN:
     """BatchNorm and dropout in a net whose steps take a few milliseconds."""
-    features = (Conv(4, 5, stride=2), BatchNorm(), RELU, MaxPool(2, 2))
-    classifier = (Flatten(), Dense(16), RELU, Dropout(0.5), Dense(classes))
-    return ClassicCNN("small", (channels, size, size), classes, features, classifier)
+    features = (conv(4, 5, stride=2), batch_norm, relu, max_pool(2, 2))
+    classifier = (flatten, dense(16), relu, drop(0.5), dense(classes))
+    return ClassicCNN("small", features, classifier, classes, channels, size)
 
 
 @pytest.fixture

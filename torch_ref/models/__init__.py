@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
-from typing import Any
 
 import torch
 
 from gluon_cnn_parity import did_you_mean
 from torch_ref.models.alexnet import alexnet
-from torch_ref.models.base import ClassicCNN, ModelError, first_layers, least_size, leaves
+from torch_ref.models.base import ClassicCNN, first_layers, leaves
 from torch_ref.models.cnn import cifar_cnn, mnist_bn_cnn
+from torch_ref.models.layers import ModelError
 from torch_ref.models.lenet import lenet, lenet_linear, lenet_sigmoid
 from torch_ref.models.lenet5 import lenet5
 from torch_ref.models.vgg import vgg
@@ -32,36 +32,26 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the table: how to make it, and what it is made for by default."""
+    """A model's factory, and the input (C, H, W) of its document."""
 
     factory: Callable[..., ClassicCNN]
-    input_shape: tuple[int, int, int]  # (C, H, W)
-    options: tuple[str, ...] = ()  # what the factory takes besides the three numbers
+    input_shape: tuple[int, int, int]
 
 
-def _vgg(name: str) -> Entry:
-    return Entry(partial(vgg, name), (3, 224, 224), ("dropout",))
-
-
-MODELS: Mapping[str, Entry] = MappingProxyType(
-    {
-        "lenet": Entry(lenet, (1, 28, 28)),
-        "lenet_sigmoid": Entry(lenet_sigmoid, (1, 28, 28)),
-        "lenet_linear": Entry(lenet_linear, (1, 28, 28)),
-        "lenet5": Entry(lenet5, (1, 32, 32)),
-        "cifar_cnn": Entry(cifar_cnn, (3, 32, 32), ("logit_relu",)),
-        "mnist_bn_cnn": Entry(mnist_bn_cnn, (1, 28, 28)),
-        "alexnet": Entry(alexnet, (3, 224, 224), ("dropout",)),
-        "vgg11": _vgg("vgg11"),
-        "vgg13": _vgg("vgg13"),
-        "vgg16": _vgg("vgg16"),
-        "vgg19": _vgg("vgg19"),
-        "vgg11_bn": _vgg("vgg11_bn"),
-        "vgg13_bn": _vgg("vgg13_bn"),
-        "vgg16_bn": _vgg("vgg16_bn"),
-        "vgg19_bn": _vgg("vgg19_bn"),
-    }
-)
+MODELS = {
+    "lenet": Entry(lenet, (1, 28, 28)),
+    "lenet_sigmoid": Entry(lenet_sigmoid, (1, 28, 28)),
+    "lenet_linear": Entry(lenet_linear, (1, 28, 28)),
+    "lenet5": Entry(lenet5, (1, 32, 32)),
+    "cifar_cnn": Entry(cifar_cnn, (3, 32, 32)),
+    "mnist_bn_cnn": Entry(mnist_bn_cnn, (1, 28, 28)),
+    "alexnet": Entry(alexnet, (3, 224, 224)),
+    **{
+        name: Entry(partial(vgg, name), (3, 224, 224))
+        for name in ("vgg11", "vgg13", "vgg16", "vgg19",
+                     "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn")
+    },
+}  # fmt: skip
 
 
 def get_model(
@@ -69,7 +59,7 @@ def get_model(
     classes: int = 10,
     in_channels: int | None = None,
     input_size: int | None = None,
-    **options: Any,
+    **options: object,
 ) -> ClassicCNN:
     """Build a net by name, with torch's own initial weights.
 
@@ -92,10 +82,12 @@ def get_model(
         (2, 5)
     """
     entry = _entry(name)
-    unknown = sorted(set(options) - set(entry.options))
-    if unknown:
-        takes = ", ".join(entry.options) or "none"
-        raise ModelError(f"{name} has no option {', '.join(unknown)}; it takes: {takes}")
+    parameters = inspect.signature(entry.factory).parameters.values()
+    own = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    if unknown := sorted(set(options) - set(own)):
+        raise ModelError(
+            f"{name} has no option {', '.join(unknown)}; it has {', '.join(own) or 'none'}"
+        )
     channels, size, _ = entry.input_shape
     return entry.factory(
         classes=classes,
@@ -106,11 +98,9 @@ def get_model(
 
 
 def least_input_size(name: str) -> int:
-    """The least input that the model's windows fit into, in pixels a side."""
-    entry = _entry(name)
+    """The smallest input_size that `get_model(name)` accepts, in pixels."""
     with torch.device("meta"):  # shapes alone: VGG16's weights would take half a gigabyte
-        net = entry.factory()
-    return least_size(list(net.features), net.input_shape[0])
+        return get_model(name).least_input_size
 
 
 def _entry(name: str) -> Entry:

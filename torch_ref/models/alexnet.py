@@ -7,7 +7,7 @@ networks", 2014, here without padding on the first convolution.
 
 from __future__ import annotations
 
-from torch_ref.models.base import ClassicCNN, check_probability
+from torch_ref.models.base import ClassicCNN
 from torch_ref.models.layers import conv, dense, drop, flatten, max_pool, relu
 
 __all__ = ["alexnet"]
@@ -23,16 +23,9 @@ FEATURES = (
 
 
 def alexnet(
-    classes: int = 10, in_channels: int = 3, input_size: int = 224, dropout: float = 0.5
+    classes: int = 10, in_channels: int = 3, input_size: int = 224, *, dropout: float = 0.5
 ) -> ClassicCNN:
     """doc-3's AlexNet; `dropout` is the probability that a unit is dropped."""
-    check_probability("alexnet", dropout)
-    return ClassicCNN(
-        "alexnet",
-        FEATURES,
-        (flatten, drop(dropout), dense(4096), relu, drop(dropout), dense(4096), relu,
-         dense(classes)),
-        classes=classes,
-        in_channels=in_channels,
-        input_size=input_size,
-    )  # fmt: skip
+    hidden = (drop(dropout), dense(4096), relu)
+    classifier = (flatten, *hidden, *hidden, dense(classes))
+    return ClassicCNN("alexnet", FEATURES, classifier, classes, in_channels, input_size)

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Sequence
+from itertools import count
+from typing import Any
 
 import torch
 from torch import nn
 
-from torch_ref.models.layers import Maker, Shape, output_shape
+from torch_ref.models.layers import Maker, ModelError, Shape, check_whole, output_shape
 
-__all__ = [
-    "ClassicCNN",
-    "ModelError",
-    "check_probability",
-    "first_layers",
-    "least_size",
-    "leaves",
-]
+__all__ = ["ClassicCNN", "first_layers", "leaves"]
 
 LARGEST_SEARCHED = 4096  # pixels a side; no net of the documents needs more than 227
-
-
-class ModelError(ValueError):
-    """A net that cannot be built as asked; one line."""
 
 
 class ClassicCNN(nn.Module):
@@ -42,20 +31,22 @@ class ClassicCNN(nn.Module):
         name: str,
         features: Sequence[Maker],
         classifier: Sequence[Maker],
-        *,
         classes: int,
         in_channels: int,
         input_size: int,
     ) -> None:
         super().__init__()
-        counts = {"classes": classes, "in_channels": in_channels, "input_size": input_size}
-        for what, number in counts.items():
-            _check_count(name, what, number)
-        self.name = self.model_name = name
+        check_whole(classes=classes, in_channels=in_channels, input_size=input_size)
+        self.model_name = name
         self.input_shape = (in_channels, input_size, input_size)
         self.classes = classes
         self.features, shape = _build(name, "features", features, self.input_shape)
         self.classifier, _ = _build(name, "classifier", classifier, shape)
+
+    @property
+    def least_input_size(self) -> int:
+        """The least side of a square input into which every window fits, in pixels."""
+        return _least_size(list(self.features), self.input_shape[0])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.features(x))
@@ -86,20 +77,12 @@ def first_layers(net: ClassicCNN, n: int) -> nn.Sequential:
         (2, 6, 12, 12)
     """
     layers = [leaf for _, leaf in leaves(net)]
-    if not 1 <= n <= len(layers):
-        raise ModelError(f"{net.name} has {len(layers)} layers: cannot take the first {n}")
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(layers):
+        raise ModelError(
+            f"{net.model_name} cannot be cut after {n!r} layers, "
+            f"expected a whole number from 1 to {len(layers)}"
+        )
     return nn.Sequential(*layers[:n])
-
-
-def least_size(layers: Sequence[nn.Module], in_channels: int) -> int:
-    """The least side of a square input into which every window of `layers` fits, in pixels."""
-    for size in range(1, LARGEST_SEARCHED):
-        shape: Shape | None = (in_channels, size, size)
-        for layer in layers:
-            shape = output_shape(layer, shape) if shape else None
-        if shape:
-            return size
-    raise ModelError(f"no input below {LARGEST_SEARCHED} pixels a side fits these layers")
 
 
 def _build(
@@ -107,41 +90,35 @@ def _build(
 ) -> tuple[nn.Sequential, Shape]:
     layers = nn.Sequential()
     start = shape
-    for i, make in enumerate(makers):
+    for index, make in enumerate(makers):
         layer = make(shape)
         after = output_shape(layer, shape)
+        if after is None and start[1] >= LARGEST_SEARCHED:
+            raise ModelError(f"{name}: no input of {start[1]} pixels a side fits {part}.{index}")
         if after is None:
+            with torch.device("meta"):  # layers could not be made for the size asked for
+                large, _ = _build(name, part, makers, (start[0], *[LARGEST_SEARCHED] * 2))
             raise ModelError(
-                f"{name}: input {_show(start)} is too small: {part}.{i} ({layer}) gets"
-                f" {_show(shape)}; the least input size is {_least_size(makers, start[0])}"
+                f"{name}: an input of {start[1]}×{start[2]} is too small: {part}.{index} "
+                f"({type(layer).__name__} {_window(layer)}) would get {shape[1]}×{shape[2]}; "
+                f"the least input size is {_least_size(list(large), start[0])}"
             )
         layers.append(layer)
         shape = after
     return layers, shape
 
 
-def _least_size(makers: Sequence[Maker], in_channels: int) -> int:
-    """As `least_size`, for layers that could not be made for the size that was asked for."""
-    with torch.device("meta"):
-        layers, _ = _build("", "", makers, (in_channels, LARGEST_SEARCHED, LARGEST_SEARCHED))
-    return least_size(list(layers), in_channels)
+def _least_size(layers: Sequence[nn.Module], in_channels: int) -> int:
+    def fits(size: int) -> bool:
+        shape: Shape | None = (in_channels, size, size)
+        for layer in layers:
+            shape = output_shape(layer, shape) if shape else None
+        return shape is not None
+
+    return next(filter(fits, count(1)))
 
 
-def _show(shape: Shape) -> str:
-    return "×".join(map(str, shape))
-
-
-def _check_count(name: str, what: str, number: int) -> None:
-    try:
-        fits = not isinstance(number, bool) and operator.index(number) >= 1
-    except TypeError:
-        fits = False
-    if not fits:
-        raise ModelError(f"{name}: {what} is {number!r}, expected a whole number of at least 1")
-
-
-def check_probability(name: str, probability: float) -> None:
-    """Raise ModelError unless `probability` is one that dropout can take, in [0, 1)."""
-    number = isinstance(probability, int | float) and math.isfinite(probability)
-    if not (number and 0 <= probability < 1):
-        raise ModelError(f"{name}: dropout is {probability!r}, expected 0 ≤ dropout < 1")
+def _window(layer: nn.Module) -> str:
+    kernel: Any = layer.kernel_size
+    side = kernel[0] if isinstance(kernel, tuple) else kernel
+    return f"{side}×{side}"

@@ -26,27 +26,17 @@ MNIST_BN_CLASSIFIER = (flatten, dense(1024), relu, dense(128))
 
 
 def cifar_cnn(
-    classes: int = 10, in_channels: int = 3, input_size: int = 32, logit_relu: bool = False
+    classes: int = 10, in_channels: int = 3, input_size: int = 32, *, logit_relu: bool = False
 ) -> ClassicCNN:
     """doc-1's classifier. `logit_relu=True` adds the document's ReLU on the logits: a fault, since
     a class whose logit is negative gets no gradient and the net stops learning."""
-    return ClassicCNN(
-        "cifar_cnn",
-        CIFAR_FEATURES,
-        (*CIFAR_CLASSIFIER, dense(classes), *([relu] if logit_relu else [])),
-        classes=classes,
-        in_channels=in_channels,
-        input_size=input_size,
-    )
+    classifier = (*CIFAR_CLASSIFIER, dense(classes), *([relu] if logit_relu else []))
+    return ClassicCNN("cifar_cnn", CIFAR_FEATURES, classifier, classes, in_channels, input_size)
 
 
 def mnist_bn_cnn(classes: int = 10, in_channels: int = 1, input_size: int = 28) -> ClassicCNN:
     """doc-3's CNN with batch normalisation after every convolution."""
+    classifier = (*MNIST_BN_CLASSIFIER, dense(classes))
     return ClassicCNN(
-        "mnist_bn_cnn",
-        MNIST_BN_FEATURES,
-        (*MNIST_BN_CLASSIFIER, dense(classes)),
-        classes=classes,
-        in_channels=in_channels,
-        input_size=input_size,
+        "mnist_bn_cnn", MNIST_BN_FEATURES, classifier, classes, in_channels, input_size
     )

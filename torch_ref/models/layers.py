@@ -6,6 +6,7 @@ A table's entry is a `Maker`: called with the shape of one input sample, it make
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -16,9 +17,11 @@ __all__ = [
     "MXBatchNorm2d",
     "Maker",
     "MaskedDropout",
+    "ModelError",
     "Shape",
     "avg_pool",
     "batch_norm",
+    "check_whole",
     "conv",
     "dense",
     "drop",
@@ -31,6 +34,10 @@ __all__ = [
 
 Shape = tuple[int, ...]
 Maker = Callable[[Shape], nn.Module]
+
+
+class ModelError(ValueError):
+    """A net that cannot be built as asked; one line."""
 
 
 class MXBatchNorm2d(nn.BatchNorm2d):
@@ -119,8 +126,11 @@ def dense(units: int) -> Maker:
     return lambda shape: nn.Linear(shape[0], units)
 
 
-def drop(probability: float) -> Maker:
-    return lambda shape: nn.Dropout(probability)
+def drop(rate: float) -> Maker:
+    """Raises: ModelError for a rate that is no probability below 1."""
+    if not (isinstance(rate, int | float) and math.isfinite(rate) and 0 <= rate < 1):
+        raise ModelError(f"dropout is {rate!r}, expected a probability from 0 up to 1")
+    return lambda shape: nn.Dropout(rate)
 
 
 def batch_norm(shape: Shape) -> nn.Module:
@@ -156,6 +166,17 @@ def output_shape(layer: nn.Module, shape: Shape) -> Shape | None:
         return None
     channels = getattr(layer, "out_channels", shape[0])
     return (channels, *((n + 2 * p - f) // s + 1 for n in shape[1:]))
+
+
+def check_whole(**numbers: int) -> None:
+    """Raise ModelError for a number, named by its keyword, that is not whole and at least 1."""
+    for name, number in numbers.items():
+        try:
+            fits = not isinstance(number, bool) and operator.index(number) >= 1
+        except TypeError:
+            fits = False
+        if not fits:
+            raise ModelError(f"{name} is {number!r}, expected a whole number of at least 1")
 
 
 def _side(value: object) -> int:

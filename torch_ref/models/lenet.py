@@ -35,35 +35,19 @@ LINEAR_CLASSIFIER = (flatten, dense(120), dense(84))
 
 def lenet(classes: int = 10, in_channels: int = 1, input_size: int = 28) -> ClassicCNN:
     """doc-2's LeNet: ReLU, max pooling, no activation on the logits."""
-    return ClassicCNN(
-        "lenet",
-        LENET_FEATURES,
-        (*LENET_CLASSIFIER, dense(classes)),
-        classes=classes,
-        in_channels=in_channels,
-        input_size=input_size,
-    )
+    classifier = (*LENET_CLASSIFIER, dense(classes))
+    return ClassicCNN("lenet", LENET_FEATURES, classifier, classes, in_channels, input_size)
 
 
 def lenet_sigmoid(classes: int = 10, in_channels: int = 1, input_size: int = 28) -> ClassicCNN:
     """doc-0's LeNet: sigmoid, average pooling."""
+    classifier = (*SIGMOID_CLASSIFIER, dense(classes))
     return ClassicCNN(
-        "lenet_sigmoid",
-        SIGMOID_FEATURES,
-        (*SIGMOID_CLASSIFIER, dense(classes)),
-        classes=classes,
-        in_channels=in_channels,
-        input_size=input_size,
+        "lenet_sigmoid", SIGMOID_FEATURES, classifier, classes, in_channels, input_size
     )
 
 
 def lenet_linear(classes: int = 10, in_channels: int = 1, input_size: int = 28) -> ClassicCNN:
     """doc-3's LeNet: no activations at all, so its only nonlinearity is max pooling."""
-    return ClassicCNN(
-        "lenet_linear",
-        LINEAR_FEATURES,
-        (*LINEAR_CLASSIFIER, dense(classes)),
-        classes=classes,
-        in_channels=in_channels,
-        input_size=input_size,
-    )
+    classifier = (*LINEAR_CLASSIFIER, dense(classes))
+    return ClassicCNN("lenet_linear", LINEAR_FEATURES, classifier, classes, in_channels, input_size)

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torch_ref.models.base import ClassicCNN, ModelError
+from torch_ref.models.base import ClassicCNN
 from torch_ref.models.digits import BITMAPS
-from torch_ref.models.layers import Maker, Shape, conv, dense, flatten
+from torch_ref.models.layers import Maker, ModelError, Shape, conv, dense, flatten
 
 __all__ = [
     "C3_TABLE",
@@ -155,16 +155,9 @@ class LeNet5(ClassicCNN):
 
 def lenet5(classes: int = 10, in_channels: int = 1, input_size: int = 32) -> LeNet5:
     """doc-0's LeNet-5. Raises ModelError unless `classes` is 10: its outputs are ten digits."""
-    if classes != 10:
+    if classes != len(BITMAPS):
         raise ModelError(
-            f"lenet5: classes is {classes}, expected 10: its output units are bitmaps of the ten"
-            " digits; take lenet or lenet_sigmoid for other classes"
+            f"lenet5 has {len(BITMAPS)} classes, not {classes!r}: its output units are bitmaps of "
+            "the ten digits; take lenet or lenet_sigmoid for other classes"
         )
-    return LeNet5(
-        "lenet5",
-        FEATURES,
-        CLASSIFIER,
-        classes=classes,
-        in_channels=in_channels,
-        input_size=input_size,
-    )
+    return LeNet5("lenet5", FEATURES, CLASSIFIER, classes, in_channels, input_size)

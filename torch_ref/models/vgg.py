@@ -6,14 +6,14 @@ table 1, with doc-3's classifier. The batch-norm variants normalise after every 
 
 from __future__ import annotations
 
-from torch_ref.models.base import ClassicCNN, check_probability
+from torch_ref.models.base import ClassicCNN
 from torch_ref.models.layers import Maker, batch_norm, conv, dense, drop, flatten, max_pool, relu
 
 __all__ = ["vgg"]
 
 # Table 1: convolutions in each stage (columns A, B, D, E), and the channels of the stages
 CHANNELS = (64, 128, 256, 512, 512)
-CONVOLUTIONS = {
+TABLE_1 = {
     "vgg11": (1, 1, 2, 2, 2),
     "vgg13": (2, 2, 2, 2, 2),
     "vgg16": (2, 2, 3, 3, 3),
@@ -30,23 +30,14 @@ def _features(convolutions: tuple[int, ...], normalise: bool) -> list[Maker]:
 
 
 def vgg(
-    name: str,
-    classes: int = 10,
-    in_channels: int = 3,
-    input_size: int = 224,
+    name: str, classes: int = 10, in_channels: int = 3, input_size: int = 224, *,
     dropout: float = 0.5,
-) -> ClassicCNN:
+) -> ClassicCNN:  # fmt: skip
     """The VGG called `name`, such as vgg16 or vgg11_bn; `dropout` is the probability to drop.
 
     vgg16 at 3×224×224 has 134,301,514 parameters at 10 classes.
     """
-    check_probability(name, dropout)
-    return ClassicCNN(
-        name,
-        _features(CONVOLUTIONS[name.removesuffix("_bn")], normalise=name.endswith("_bn")),
-        (flatten, dense(4096), relu, drop(dropout), dense(4096), relu, drop(dropout),
-         dense(classes)),
-        classes=classes,
-        in_channels=in_channels,
-        input_size=input_size,
-    )  # fmt: skip
+    features = _features(TABLE_1[name.removesuffix("_bn")], normalise=name.endswith("_bn"))
+    hidden = (dense(4096), relu, drop(dropout))
+    classifier = (flatten, *hidden, *hidden, dense(classes))
+    return ClassicCNN(name, features, classifier, classes, in_channels, input_size)

@@ -136,7 +136,7 @@ def test_nets_do_not_share_their_bitmaps() -> None:
 
 
 def test_only_ten_classes() -> None:
-    with pytest.raises(ModelError, match=r"classes is 26, expected 10: .* take lenet"):
+    with pytest.raises(ModelError, match=r"lenet5 has 10 classes, not 26: .* take lenet"):
         get_model("lenet5", classes=26)
 
 

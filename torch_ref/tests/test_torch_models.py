@@ -22,7 +22,7 @@ from torch_ref.models import (
     least_input_size,
     leaves,
 )
-from torch_ref.models.layers import MaskedDropout, MXBatchNorm2d, output_shape
+from torch_ref.models.layers import MaskedDropout, MXBatchNorm2d, conv, output_shape
 from torch_ref.transfer import to_gluon, to_torch
 
 # doc-0 to doc-3, and Simonyan and Zisserman 2014 with ten classes
@@ -120,7 +120,7 @@ def test_the_batch_norm_variants_only_add_normalisation() -> None:
 def test_every_model_runs_on_its_own_input(name: str) -> None:
     net = on_meta(name)
     entry = MODELS[name]
-    assert net.name == net.model_name == name
+    assert net.model_name == name
     assert net.input_shape == entry.input_shape
     assert net.classes == 10
     assert net.smallest_wins == (name == "lenet5")
@@ -154,9 +154,8 @@ def test_the_least_input_size_is_the_least_that_works(name: str) -> None:
 def test_an_input_too_small_names_the_layer() -> None:
     with pytest.raises(ModelError) as caught:
         get_model("vgg16", input_size=16)
-    assert "input 3×16×16" in str(caught.value)
-    assert "features.30 (MaxPool2d" in str(caught.value)
-    assert "gets 512×1×1" in str(caught.value)
+    assert "an input of 16×16 is too small" in str(caught.value)
+    assert "features.30 (MaxPool2d 2×2) would get 1×1" in str(caught.value)
 
 
 def test_channels_classes_and_sizes_can_be_chosen() -> None:
@@ -170,13 +169,13 @@ def test_channels_classes_and_sizes_can_be_chosen() -> None:
     ("name", "options", "message"),
     [
         ("lenet6", {}, "unknown model 'lenet6'; known: lenet, .*, vgg19_bn; did you mean lenet"),
-        ("lenet", {"classes": 0}, "lenet: classes is 0, expected a whole number of at least 1"),
+        ("lenet", {"classes": 0}, "classes is 0, expected a whole number of at least 1"),
         ("lenet", {"in_channels": -1}, "in_channels is -1"),
         ("lenet", {"input_size": 0}, "input_size is 0"),
         ("lenet", {"classes": 2.5}, "classes is 2.5"),
         ("lenet", {"classes": True}, "classes is True"),
-        ("lenet", {"dropout": 0.1}, "lenet has no option dropout; it takes: none"),
-        ("alexnet", {"logit_relu": True}, "no option logit_relu; it takes: dropout"),
+        ("lenet", {"dropout": 0.1}, "lenet has no option dropout; it has none"),
+        ("alexnet", {"logit_relu": True}, "no option logit_relu; it has dropout"),
         ("alexnet", {"dropout": 1.0}, "dropout is 1.0"),
         ("vgg11", {"dropout": float("nan")}, "dropout is nan"),
     ],
@@ -211,7 +210,7 @@ def test_first_layers_share_the_nets_parameters() -> None:
     assert cut[0].weight is net.features[0].weight
     assert cut[3].bias is net.features[3].bias
     for n in (0, -1, 13):
-        with pytest.raises(ModelError, match=f"lenet has 12 layers: cannot take the first {n}"):
+        with pytest.raises(ModelError, match=f"lenet cannot be cut after {n} layers, expected"):
             first_layers(net, n)
 
 
@@ -370,3 +369,8 @@ def test_a_transplanted_mask_drops_what_it_says() -> None:
     assert "classifier.1.mask" not in net.state_dict()
     with pytest.raises(ValueError, match=r"shape \(2, 256\), got \(3, 256\)"):
         cut.train()(torch.zeros(3, 256))
+
+
+def test_a_window_that_no_input_fits_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"no input of 4096 pixels a side fits features\.0"):
+        ClassicCNN("wide", (conv(1, 5000),), (), 10, 1, 28)
