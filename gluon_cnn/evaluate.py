@@ -16,7 +16,7 @@ from gluon_cnn.exporting.exported import open_saved
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
 from gluon_cnn.training.assembly import EVALUATION_BATCH, Objective
-from gluon_cnn.training.devices import contexts
+from gluon_cnn.training.devices import find_devices
 from gluon_cnn.training.loop import evaluate
 from gluon_cnn.training.saved import SavedRun
 
@@ -93,7 +93,7 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument("--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, gpu:1, …")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
-    devices = contexts(args.ctx)
+    devices = find_devices(args.ctx)
     saved = open_saved(args.run, devices)
     own = args.dataset is None or args.dataset == saved.dataset
     size = saved.image_size

@@ -14,7 +14,7 @@ from cnn_harness.cli import Parser, positive, print_json, run
 from gluon_cnn.exporting.exported import open_saved
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
-from gluon_cnn.training.devices import contexts
+from gluon_cnn.training.devices import find_devices
 from gluon_cnn.training.saved import SavedRun
 
 __all__ = ["main", "predict", "probabilities"]
@@ -72,7 +72,7 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument("--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, gpu:1, …")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
-    saved = open_saved(args.run, contexts(args.ctx))
+    saved = open_saved(args.run, find_devices(args.ctx))
     shares = predict(saved, args.images, invert=args.invert)
     top = np.argsort(-shares, axis=1, kind="stable")[:, : args.top]
     answers = [

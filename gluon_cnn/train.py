@@ -12,7 +12,7 @@ from cnn_harness.train_command import train_command
 from gluon_cnn.models import MODELS, ModelError
 from gluon_cnn.training import checkpoint, loop, workers
 from gluon_cnn.training.assembly import prepare
-from gluon_cnn.training.devices import contexts, switches
+from gluon_cnn.training.devices import find_devices, switches
 from gluon_cnn.training.recipes import DEFAULTS, DOCUMENTS
 
 __all__ = ["FRAMEWORK", "main"]
@@ -27,7 +27,7 @@ FRAMEWORK = Framework(
     resume=loop.resume,
     fit=loop.fit,
     switches=switches,
-    join=lambda ctx: workers.join(len(contexts(ctx)) > 1),
+    join=lambda ctx: workers.join(len(find_devices(ctx)) > 1),
     follow=loop.follow,
 )
 

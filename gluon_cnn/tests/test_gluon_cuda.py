@@ -159,10 +159,10 @@ def found(monkeypatch: pytest.MonkeyPatch):
 
 def test_auto_takes_the_first_card_that_can_be_used(found) -> None:
     found(Cuda((Card("H", (9, 0)), Card("A", (8, 0)))), 2)
-    assert devices.contexts("auto") == [mx.gpu(1)]
+    assert devices.find_devices("auto") == [mx.gpu(1)]
     assert devices.why_cpu() == ""
     with pytest.raises(UsageError, match=r"'gpu': H has compute capability 9\.0, too new"):
-        devices.contexts("gpu")
+        devices.find_devices("gpu")
 
 
 @pytest.mark.parametrize(
@@ -173,18 +173,18 @@ def test_auto_takes_the_first_card_that_can_be_used(found) -> None:
 )  # fmt: skip
 def test_auto_runs_on_the_cpu_and_can_say_why(found, state: Cuda, count: int, words: str) -> None:
     found(state, count)
-    assert devices.contexts("auto") == [mx.cpu()]
+    assert devices.find_devices("auto") == [mx.cpu()]
     assert words in devices.why_cpu()
     with pytest.raises(UsageError, match=words):
-        devices.contexts("gpu:0")
+        devices.find_devices("gpu:0")
 
 
 def test_the_cpu_wheel_has_no_gpu_and_nothing_to_explain(found) -> None:
     found(None)
-    assert devices.contexts("auto") == [mx.cpu()]
+    assert devices.find_devices("auto") == [mx.cpu()]
     assert devices.why_cpu() == ""
     with pytest.raises(UsageError, match=r"build for the CPU.*\.\[gpu\]"):
-        devices.contexts("gpu")
+        devices.find_devices("gpu")
 
 
 def test_tf32_is_off_unless_asked_for() -> None:

@@ -16,7 +16,7 @@ from cnn_harness.jobs.peers import Peers
 from gluon_cnn.fast.padding import filled
 from gluon_cnn.models import ClassicCNN, get_model
 from gluon_cnn.training import parallel
-from gluon_cnn.training.devices import contexts
+from gluon_cnn.training.devices import find_devices
 from gluon_cnn.training.losses import loss_for
 from gluon_cnn.training.staging import Staging
 from gluon_cnn.training.workers import ALONE, Alone
@@ -139,7 +139,7 @@ def prepare(
 
     Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
     """
-    devices = contexts(ctx)
+    devices = find_devices(ctx)
     net = build_net(config, dataset, devices, dtype)
     objective = Objective(net)
     objective.hybridize(static_alloc=True, static_shape=True)

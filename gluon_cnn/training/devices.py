@@ -9,10 +9,10 @@ import mxnet as mx
 from cnn_harness.errors import UsageError
 from gluon_cnn.runtime import settings as runtime
 
-__all__ = ["contexts", "switches", "why_cpu"]
+__all__ = ["find_devices", "switches", "why_cpu"]
 
 
-def contexts(text: str) -> list[mx.Context]:
+def find_devices(text: str) -> list[mx.Context]:
     """`auto` (the first GPU that MXNet runs on, if there is one), `cpu`, `gpu`, `gpu:1`, `gpu:0,1`
     or `cpu:0,1`.
 

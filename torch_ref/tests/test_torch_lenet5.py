@@ -102,7 +102,7 @@ def test_a_wrong_table_is_seen() -> None:
 
 
 def test_the_output_is_the_squared_distance_to_each_digit() -> None:
-    layer = RBFOutput(84)
+    layer = RBFOutput()
     x = np.random.default_rng(0).normal(size=(3, 84)).astype(np.float32)
     expected = ((x[:, None].astype(float) - BITMAPS.numpy()) ** 2).sum(2)
     np.testing.assert_allclose(layer(torch.from_numpy(x)).numpy(), expected, rtol=1e-5)

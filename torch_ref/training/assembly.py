@@ -15,7 +15,7 @@ from cnn_harness.initial import initial_arrays
 from cnn_harness.jobs.peers import Peers
 from torch_ref.models import ClassicCNN, get_model
 from torch_ref.optim import SGD, Adam
-from torch_ref.training.devices import device
+from torch_ref.training.devices import find_device
 from torch_ref.training.losses import loss_for
 from torch_ref.training.workers import ALONE, Alone
 from torch_ref.transfer import to_gluon, to_torch
@@ -52,25 +52,8 @@ class Objective(nn.Module):
         return self.loss(outputs, y), predicted == y, predicted
 
 
-@dataclass(frozen=True)
-class Training:
-    """A run that is ready to start: everything that could be refused has been checked."""
-
-    config: TrainConfig
-    dataset: Dataset
-    device: torch.device
-    net: ClassicCNN
-    optimizer: torch.optim.Optimizer
-    objective: Objective
-    together: nn.Module  # the objective, with gradients summed over all processes
-    train: Batches
-    test: Batches
-    peers: Alone = ALONE
-    dtype: str = "float32"
-
-
 def build_net(
-    config: TrainConfig, dataset: Dataset, where: torch.device, dtype: str = "float32"
+    config: TrainConfig, dataset: Dataset, device: torch.device, dtype: str = "float32"
 ) -> ClassicCNN:
     """The configured net for this dataset, its weights drawn from the seed as Gluon's are.
 
@@ -89,7 +72,7 @@ def build_net(
     shapes = {n: a.shape for n, a in named.items() if n.rpartition(".")[2] not in FIXED}
     first = to_torch(initial_arrays(shapes, config.initialiser, config.seed))
     net.load_state_dict({n: torch.from_numpy(a) for n, a in first.items()}, strict=False)
-    return net.to(where, getattr(torch, dtype))
+    return net.to(device, getattr(torch, dtype))
 
 
 def make_optimizer(net: ClassicCNN, config: TrainConfig) -> torch.optim.Optimizer:
@@ -103,6 +86,23 @@ def make_optimizer(net: ClassicCNN, config: TrainConfig) -> torch.optim.Optimize
         wd=config.wd,
         nesterov=config.nesterov,
     )
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run that is ready to start: everything that could be refused has been checked."""
+
+    config: TrainConfig
+    dataset: Dataset
+    device: torch.device
+    net: ClassicCNN
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+    together: nn.Module  # the objective, with gradients summed over all processes
+    train: Batches
+    test: Batches
+    peers: Alone = ALONE
+    dtype: str = "float32"
 
 
 def make_batches(
@@ -134,14 +134,14 @@ def prepare(
 
     Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
     """
-    where = device(ctx)
-    net = build_net(config, dataset, where, dtype)
+    device = find_device(ctx)
+    net = build_net(config, dataset, device, dtype)
     objective = Objective(net)
     train, test = make_batches(config, dataset, peers)
     return Training(
         config=config,
         dataset=dataset,
-        device=where,
+        device=device,
         net=net,
         optimizer=make_optimizer(net, config),
         objective=objective,
@@ -154,6 +154,6 @@ def prepare(
 
 
 def to_device(
-    x: np.ndarray, y: np.ndarray, where: torch.device
+    x: np.ndarray, y: np.ndarray, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(x).to(where), torch.from_numpy(y.astype(np.int64)).to(where)
+    return torch.from_numpy(x).to(device), torch.from_numpy(y.astype(np.int64)).to(device)

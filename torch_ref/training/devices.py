@@ -8,10 +8,10 @@ import torch
 
 from cnn_harness.errors import UsageError
 
-__all__ = ["device", "switches"]
+__all__ = ["find_device", "switches"]
 
 
-def device(text: str) -> torch.device:
+def find_device(text: str) -> torch.device:
     """`auto` (a GPU if there is one), `cpu`, `gpu` or `gpu:1`; the mirror runs on one device.
 
     Raises: UsageError for anything else, and for a GPU that is not there.

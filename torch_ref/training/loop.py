@@ -66,7 +66,7 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
 def evaluate(
     objective: Objective,
     batches: Batches,
-    where: torch.device,
+    device: torch.device,
     stop: Stop | None = None,
     dtype: str = "float32",
 ) -> Evaluation:
@@ -78,7 +78,7 @@ def evaluate(
     loss_sums, hit_sums, predicted = [], [], []
     with torch.inference_mode():
         for x, y in (stop or Stop()).watch(batches.epoch(0)):
-            loss, hits, winners = objective(*to_device(x.astype(dtype, copy=False), y, where))
+            loss, hits, winners = objective(*to_device(x.astype(dtype, copy=False), y, device))
             loss_sums.append(loss.sum())
             hit_sums.append(hits.sum())
             predicted.append(winners)

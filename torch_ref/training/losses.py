@@ -17,11 +17,6 @@ from torch_ref.models.base import ClassicCNN
 __all__ = ["RBFLoss", "cross_entropy", "loss_for"]
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Softmax cross-entropy per sample; labels of any integer dtype."""
-    return F.cross_entropy(logits, labels.long(), reduction="none")
-
-
 class RBFLoss(nn.Module):
     """LeCun et al. 1998, equation 9, for outputs of which the smallest wins:
 
@@ -45,6 +40,11 @@ class RBFLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"j={self.j}"
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Softmax cross-entropy per sample; labels of any integer dtype."""
+    return F.cross_entropy(logits, labels.long(), reduction="none")
 
 
 def loss_for(net: ClassicCNN) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
