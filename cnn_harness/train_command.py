@@ -33,7 +33,7 @@ __all__ = ["train_command"]
 
 def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -> int:
     """Run `python -m PACKAGE.train`; returns the exit code, raises the errors `cli.run` knows."""
-    given, options = read_flags(framework, argv, prog)
+    changes, options = read_flags(framework, argv, prog)
     remarks = framework.switches(options.ctx, options.tf32, options.autotune)
     with Stop() as stop:
         peers = framework.join(options.ctx)
@@ -42,7 +42,7 @@ def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -
         if peers.rank:
             _follow(framework, options, peers, stop)
             return 0
-        folder, rows = _train(framework, given, options, prog, stop, peers)
+        folder, rows = _train(framework, changes, options, prog, stop, peers)
     best = max(rows, key=lambda row: row["test_acc"])
     result = {
         "run": str(folder.path),
@@ -65,7 +65,7 @@ def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -
 
 def _train(
     framework: Framework,
-    given: Mapping[str, Any],
+    changes: Mapping[str, Any],
     options: RunOptions,
     prog: str,
     stop: Stop,
@@ -74,9 +74,9 @@ def _train(
     """Train as the only process of the job, or as the one that leads it."""
     folder, run = None, None
     if options.resume:
-        config, folder, run = _resumed(framework, given, options)
+        config, folder, run = _resumed(framework, changes, options)
     else:
-        config = _configured(framework, given, options.recipe)
+        config = _configured(framework, changes, options.recipe)
     data_dir = options.data_dir
     if data_dir is None and run is not None:
         data_dir = run["data_dir"]
@@ -150,39 +150,41 @@ def _notes(
         )
 
 
-def _configured(framework: Framework, given: Mapping[str, Any], recipe: str | None) -> TrainConfig:
+def _configured(
+    framework: Framework, changes: Mapping[str, Any], recipe: str | None
+) -> TrainConfig:
     if recipe is not None and recipe not in framework.documents:
         raise UsageError(
             f"--recipe is {recipe!r}, expected one of {recipe_names(framework.documents)}"
             f"{did_you_mean(recipe, framework.documents)}"
         )
-    model = given.get("model")
+    model = changes.get("model")
     if model is not None and model not in framework.defaults:
         raise UsageError(
             f"--model is {model!r}, expected one of {', '.join(framework.defaults)}"
             f"{did_you_mean(model, framework.defaults)}"
         )
     if recipe is not None:
-        return framework.documents[recipe].replace(**given)
-    return framework.defaults[model or "lenet"].replace(**given)
+        return framework.documents[recipe].replace(**changes)
+    return framework.defaults[model or "lenet"].replace(**changes)
 
 
 def _resumed(
-    framework: Framework, given: Mapping[str, Any], options: RunOptions
+    framework: Framework, changes: Mapping[str, Any], options: RunOptions
 ) -> tuple[TrainConfig, RunFolder | None, dict[str, Any] | None]:
     """The configuration, folder and `config.json` of the run to continue; None if there is none.
 
     Raises: UsageError naming every flag that says something else than the run does, but --epochs.
     """
-    fresh = _configured(framework, given, options.recipe)
-    folder = RunFolder.existing(options.out, default_name(fresh.model, fresh.dataset))
+    asked_for = _configured(framework, changes, options.recipe)
+    folder = RunFolder.existing(options.out, default_name(asked_for.model, asked_for.dataset))
     if folder is None:
-        return fresh, None, None
+        return asked_for, None, None
     run = read_run(folder.path)
     if run["framework"] != framework.name:
         raise UsageError(f"{folder.path} is a run of {run['framework']}, not of {framework.name}")
     config: TrainConfig = run["config"]
-    asked = fresh.to_dict() if options.recipe else given
+    asked = asked_for.to_dict() if options.recipe else changes
     differing = [
         f"{name} is {asked[name]!r}, the run has {getattr(config, name)!r}"
         for name in asked
@@ -190,4 +192,4 @@ def _resumed(
     ]
     if differing:
         raise UsageError(f"--resume of {folder.path} cannot change it: {'; '.join(differing)}")
-    return config.replace(epochs=given.get("epochs", config.epochs)), folder, run
+    return config.replace(epochs=changes.get("epochs", config.epochs)), folder, run

@@ -86,6 +86,6 @@ def read_flags(
     )
     add_flags(parser, shown)
     add_flags(parser, RunOptions())
-    given = vars(parser.parse_args(argv))
-    names = [each.name for each in fields(RunOptions) if each.name in given]
-    return given, RunOptions(**{name: given.pop(name) for name in names})
+    changes = vars(parser.parse_args(argv))
+    names = [each.name for each in fields(RunOptions) if each.name in changes]
+    return changes, RunOptions(**{name: changes.pop(name) for name in names})

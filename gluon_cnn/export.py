@@ -131,8 +131,8 @@ def check_files(
             for name, parameter in saved.net.collect_params().items()
         }
         check_onnx(folder / f"{saved.model}.onnx", params, saved.input_shape)
-    (found,) = reload({folder: inputs})
-    return judge(saved.model, live, found, onnx=onnx)
+    (reloaded,) = reload({folder: inputs})
+    return judge(saved.model, live, reloaded, onnx=onnx)
 
 
 def _require_free(out: Path) -> None:
@@ -226,17 +226,17 @@ def _parser() -> Parser:
 
 
 def _command(args: argparse.Namespace) -> int:
-    given = dict(vars(args))
+    sizes = dict(vars(args))
     path, model, out, onnx, as_json = (
-        given.pop(name) for name in ("run", "model", "out", "onnx", "json")
+        sizes.pop(name) for name in ("run", "model", "out", "onnx", "json")
     )
-    if path is not None and given:
-        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+    if path is not None and sizes:
+        flags = ", ".join("--" + name.replace("_", "-") for name in sizes)
         raise UsageError(f"{flags} is for --model; the run {path} has its own")
     _require_free(Path(out))
     if onnx:
         require_onnx()  # before any work
-    saved = fresh_net(model, **given) if path is None else open_run(path, [mx.cpu()])
+    saved = fresh_net(model, **sizes) if path is None else open_run(path, [mx.cpu()])
     result = export_net(saved, Path(out), onnx=onnx, say=_quiet if as_json else print)
     if as_json:
         print_json(result)

@@ -162,14 +162,14 @@ def submit(node: Sequence[str], args: Any, address: str) -> None:
     first = _free_port(address)
     whole = tracker.PSTracker
     tracker.PSTracker = lambda **kwargs: whole(**kwargs, port=first, port_end=first + 100)
-    given = [
+    arguments = [
         "--cluster", args.launcher, "--num-workers", str(args.workers),
         "--num-servers", str(args.servers), "--host-ip", address,
     ]  # fmt: skip
     if args.hostfile is not None:
-        given += ["--host-file", args.hostfile]
+        arguments += ["--host-file", args.hostfile]
     try:
-        cluster.submit(options.get_opts([*given, *node]))
+        cluster.submit(options.get_opts([*arguments, *node]))
     finally:
         tracker.PSTracker = whole
 

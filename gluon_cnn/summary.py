@@ -280,9 +280,9 @@ def _parser() -> Parser:
 
 
 def _command(args: argparse.Namespace) -> int:
-    given = dict(vars(args))
-    name, as_json = given.pop("model"), given.pop("json")
-    summary = summarise(get_model(name, **given))
+    sizes = dict(vars(args))
+    name, as_json = sizes.pop("model"), sizes.pop("json")
+    summary = summarise(get_model(name, **sizes))
     if as_json:
         print_json(summary.to_json())
     else:

@@ -124,13 +124,13 @@ def to_gluon(arrays: Arrays, like: Arrays | None = None) -> dict[str, np.ndarray
         >>> list(to_gluon({"features.1.weight": w, "features.1.running_var": w}))
         ['features.1.gamma', 'features.1.running_var']
     """
-    kept = {n: a for n, a in arrays.items() if _role(n) != IGNORED}
+    carried = {n: a for n, a in arrays.items() if _role(n) != IGNORED}
     if like is not None:
         targets = {_torch_name(name) or _bare(name): name for name in like}
         if len(targets) < len(like):
             raise TransferError("cannot transfer: two names of `like` mean the same torch name")
-        return _move(kept, lambda name: name, targets, like, [])
-    normalised = {n[: -len(_role(n))] for n in kept if _role(n) in STATISTICS}
+        return _move(carried, lambda name: name, targets, like, [])
+    normalised = {n[: -len(_role(n))] for n in carried if _role(n) in STATISTICS}
 
     def gluon_name(name: str) -> str | None:
         role = _role(name)
@@ -140,7 +140,7 @@ def to_gluon(arrays: Arrays, like: Arrays | None = None) -> dict[str, np.ndarray
         back = {"weight": "gamma", "bias": "beta"} if path in normalised else {}
         return path + back.get(role, role)
 
-    return _move(kept, gluon_name, None, None, [])
+    return _move(carried, gluon_name, None, None, [])
 
 
 def _move(
@@ -196,10 +196,10 @@ def _differences(moved: Arrays, wanted: Arrays) -> list[str]:
 
 def _dotless(names: Iterable[str]) -> dict[str, str]:
     """Each name by what it reads with underscores for dots, where no other name reads the same."""
-    found: dict[str, list[str]] = {}
+    sources: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(name.replace(".", "_"), []).append(name)
-    return {flat: same[0] for flat, same in found.items() if len(same) == 1}
+        sources.setdefault(name.replace(".", "_"), []).append(name)
+    return {flat: same[0] for flat, same in sources.items() if len(same) == 1}
 
 
 def _bare(name: str) -> str:

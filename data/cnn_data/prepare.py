@@ -34,9 +34,9 @@ def prepare(name: str, data_dir: str | Path | None = None, *, progress: bool = F
         raise DataError(f"{name} needs no preparing: train on it as it is")
     entry = entry_for(name)
     folder = data_folder(data_dir)
-    found = find_prepared(entry, folder)
-    if found is not None:
-        return found
+    prepared = find_prepared(entry, folder)
+    if prepared is not None:
+        return prepared
     if entry.kind == "embedded":
         return build(entry, folder, [], progress=progress)
     packed = find_archive(entry, folder) if entry.kind == "imagenette" else None

@@ -191,10 +191,10 @@ def check_onnx(path: Path, params: Mapping[str, np.ndarray], input_shape: tuple[
     _require(len(model.graph.output) == 1, path, "does not have one output")
     output = model.graph.output[0]
     _require(_shape(output)[:1] == (BATCH,), path, f"has an output of {_shape(output)}")
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
     for name, array in params.items():
-        _require(name in found, path, f"lacks the parameter {name}")
-        same = onnx.numpy_helper.to_array(found[name])
+        _require(name in stored, path, f"lacks the parameter {name}")
+        same = onnx.numpy_helper.to_array(stored[name])
         _require(
             same.dtype == array.dtype and np.array_equal(same, array),
             path,

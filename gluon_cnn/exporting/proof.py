@@ -127,7 +127,7 @@ def _in_float64(net: ClassicCNN, inputs: np.ndarray) -> tuple[np.ndarray, float]
     return referee, float(np.abs(x.asnumpy() - referee).max())
 
 
-def judge(name: str, live: Live, found: Mapping[str, Reloaded], *, onnx: bool) -> list[Check]:
+def judge(name: str, live: Live, loaded: Mapping[str, Reloaded], *, onnx: bool) -> list[Check]:
     """The checks that an export's files passed, all that there ought to be.
 
     Raises: CommandError naming the files, how they were loaded, the batch, the error and the
@@ -139,7 +139,7 @@ def judge(name: str, live: Live, found: Mapping[str, Reloaded], *, onnx: bool) -
             continue
         files = f"{name}-symbol.json with {name}-0000.params"
         told = f"{name}.onnx by {loader}" if loader == ONNX_RUNTIME else f"{files} by {loader}"
-        reloaded = found.get(loader, Reloaded(error="it was not reloaded"))
+        reloaded = loaded.get(loader, Reloaded(error="it was not reloaded"))
         if reloaded.error is not None:
             raise CommandError(f"{told}: {reloaded.error}")
         if loader == SYMBOL_BLOCK:
@@ -149,8 +149,8 @@ def judge(name: str, live: Live, found: Mapping[str, Reloaded], *, onnx: bool) -
     return checks
 
 
-def _same_parameters(told: str, found: Mapping[str, str], live: Mapping[str, str]) -> None:
-    wrong = sorted(n for n in {*found, *live} if found.get(n) != live.get(n))
+def _same_parameters(told: str, loaded: Mapping[str, str], live: Mapping[str, str]) -> None:
+    wrong = sorted(n for n in {*loaded, *live} if loaded.get(n) != live.get(n))
     if wrong:
         raise CommandError(
             f"{told}: {len(wrong)} of {len(live)} parameters are not the live net's: "

@@ -64,5 +64,5 @@ def _at_hand(name: str, data_dir: str | None) -> bool:
     entry, folder = entry_for(name), data_folder(data_dir)
     if entry.kind == "embedded":
         return True
-    found = find_files(entry, folder) or find_prepared(entry, folder)
-    return bool(found or (entry.kind == "imagenette" and find_extracted(entry, folder)))
+    files = find_files(entry, folder) or find_prepared(entry, folder)
+    return bool(files or (entry.kind == "imagenette" and find_extracted(entry, folder)))

@@ -79,11 +79,11 @@ def reload(exports: Mapping[Path, np.ndarray]) -> list[dict[str, Reloaded]]:
 
 
 def _read(folder: Path) -> dict[str, Reloaded]:
-    found = {}
+    by_loader = {}
     for label, result in json.loads((folder / "results.json").read_text()).items():
         outputs = {n: np.load(folder / f"{label}-{n}.npy") for n in result["batches"]}
-        found[label] = Reloaded(outputs, result["parameters"], result["error"])
-    return found
+        by_loader[label] = Reloaded(outputs, result["parameters"], result["error"])
+    return by_loader
 
 
 Runner = Callable[[np.ndarray], np.ndarray]
@@ -155,7 +155,7 @@ def _examine(folder: Path, images: np.ndarray, into: Path) -> None:
         raise CommandError(f"{folder} holds no export")
     name = manifest.stem
     has_onnx = (folder / f"{name}.onnx").exists()
-    found = {}
+    by_loader = {}
     for label, load in LOADERS.items():
         if label == ONNX_RUNTIME and not has_onnx:
             continue
@@ -169,8 +169,8 @@ def _examine(folder: Path, images: np.ndarray, into: Path) -> None:
                 batches.append(size)
         except Exception as caught:  # whatever a file provokes is what was to be found
             error = f"{type(caught).__name__}: {one_line(caught)[:500]}"
-        found[label] = {"batches": batches, "parameters": parameters, "error": error}
-    (into / "results.json").write_text(json.dumps(found))
+        by_loader[label] = {"batches": batches, "parameters": parameters, "error": error}
+    (into / "results.json").write_text(json.dumps(by_loader))
 
 
 if __name__ == "__main__":

@@ -125,24 +125,24 @@ def _work(views: Sequence[np.ndarray], starts: Iterator[int], block: int, number
             _update(parts, first[:size], second[:size], numbers)
 
 
-def _update(parts: Sequence[np.ndarray], a: np.ndarray, b: np.ndarray, given: Numbers) -> None:
+def _update(parts: Sequence[np.ndarray], a: np.ndarray, b: np.ndarray, numbers: Numbers) -> None:
     """One block; `a` and `b` are as large, for what is between."""
     weight, gradient, mean, variance = parts
-    np.multiply(gradient, given.rescale_grad, out=a)
-    if given.wd:  # the operator adds 0 · weight too, which changes nothing but the sign of a zero
-        np.multiply(weight, given.wd, out=b)
+    np.multiply(gradient, numbers.rescale_grad, out=a)
+    if numbers.wd:  # the operator adds 0 · weight too, which changes nothing but the sign of a zero
+        np.multiply(weight, numbers.wd, out=b)
         np.add(a, b, out=a)
-    if given.clip_gradient >= 0:
-        np.clip(a, -given.clip_gradient, given.clip_gradient, out=a)
-    np.multiply(mean, given.beta1, out=mean)
-    np.multiply(a, _ONE - given.beta1, out=b)
+    if numbers.clip_gradient >= 0:
+        np.clip(a, -numbers.clip_gradient, numbers.clip_gradient, out=a)
+    np.multiply(mean, numbers.beta1, out=mean)
+    np.multiply(a, _ONE - numbers.beta1, out=b)
     np.add(mean, b, out=mean)
-    np.multiply(variance, given.beta2, out=variance)
-    np.multiply(a, _ONE - given.beta2, out=b)
+    np.multiply(variance, numbers.beta2, out=variance)
+    np.multiply(a, _ONE - numbers.beta2, out=b)
     np.multiply(b, a, out=b)
     np.add(variance, b, out=variance)
-    np.multiply(mean, given.lr, out=a)
+    np.multiply(mean, numbers.lr, out=a)
     np.sqrt(variance, out=b)
-    np.add(b, given.epsilon, out=b)
+    np.add(b, numbers.epsilon, out=b)
     np.divide(a, b, out=a)
     np.subtract(weight, a, out=weight)

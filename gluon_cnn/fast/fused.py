@@ -12,7 +12,7 @@ import warnings
 import mxnet as mx
 from mxnet import gluon
 
-from gluon_cnn.fast.padding import filled
+from gluon_cnn.fast.padding import pad_channels
 from gluon_cnn.models import ClassicCNN
 
 __all__ = ["fused"]
@@ -36,7 +36,7 @@ def fused(net: gluon.HybridBlock, input_shape: tuple[int, int, int]) -> gluon.Hy
         net.hybridize(static_alloc=True, static_shape=True)
         return net
     data = mx.sym.var("data")
-    symbol = (filled(net, gradients=False) if isinstance(net, ClassicCNN) else net)(data)
+    symbol = (pad_channels(net, gradients=False) if isinstance(net, ClassicCNN) else net)(data)
     arrays = {name: p.data(devices[0]) for name, p in parameters.items()}
     auxiliary = {name: arrays.pop(name) for name in symbol.list_auxiliary_states()}
     arrays["data"] = mx.nd.zeros((1, *input_shape), ctx=devices[0])  # without it nothing is joined

@@ -1,10 +1,10 @@
-"""A net with the channels of its narrow convolutions filled up, which computes the same faster.
+"""A net with the channels of its narrow convolutions padded, which computes the same faster.
 
 oneDNN's fast kernels work on blocks of 8 channels with AVX2 and of 16 with AVX-512. A convolution
 of 6 channels falls back to one matrix product an image, and the pooling behind it to a reference
 loop: by oneDNN's log five sixths of LeNet's step with AVX2 (72 of 87 ms at batch 500, one thread).
-Filled up with channels whose weights are zero, most of it runs in blocks, and the step takes half
-as long. A grey image is filled up too, for the gradient of the first convolution's weights. What
+Padded with channels whose weights are zero, most of it runs in blocks, and the step takes half
+as long. A grey image is padded too, for the gradient of the first convolution's weights. What
 the added channels hold is multiplied by zero, so every other value is the same sum in another
 order. ReLU and max pooling change places, which changes nothing else.
 """
@@ -20,7 +20,7 @@ from mxnet.gluon import HybridBlock, nn
 from gluon_cnn.models import ClassicCNN
 from gluon_cnn.runtime.machine import channel_block
 
-__all__ = ["FilledConv", "filled"]
+__all__ = ["PaddedConv", "pad_channels"]
 
 # Between two convolutions: each channel is worked on alone, and zeros stay finite.
 _CHANNELWISE = (nn.Activation, nn.MaxPool2D, nn.AvgPool2D)
@@ -32,7 +32,7 @@ _KEPT = (0, 0, 0, 0)  # of Pad's pairs: the first two axes
 ADDED_TO_GREY = 2
 
 
-class FilledConv(HybridBlock):
+class PaddedConv(HybridBlock):
     """The convolution `conv`, sharing its parameters, with `before` further input channels and
     `after` further output channels whose weights and biases are zero.
 
@@ -64,16 +64,18 @@ class FilledConv(HybridBlock):
             bias = F.reshape(bias, shape=(1, 1, 1, outputs))
             bias = F.pad(bias, mode="constant", pad_width=(*_KEPT, 0, 0, 0, self._after))
             bias = F.reshape(bias, shape=(outputs + self._after,))
-        given = (x, weight) if bias is None else (x, weight, bias)
-        return F.Convolution(*given, **self._options)
+        inputs = (x, weight) if bias is None else (x, weight, bias)
+        return F.Convolution(*inputs, **self._options)
 
 
-def filled(net: ClassicCNN, block: int | None = None, *, gradients: bool = True) -> HybridBlock:
-    """What computes `net`'s outputs from its parameters, narrow convolutions filled up to `block`.
+def pad_channels(
+    net: ClassicCNN, block: int | None = None, *, gradients: bool = True
+) -> HybridBlock:
+    """What computes `net`'s outputs from its parameters, narrow convolutions padded to `block`.
 
-    `net` itself where nothing is to be filled up. A convolution is filled up where its channels
+    `net` itself where nothing is to be padded. A convolution is padded where its channels
     are no multiple of `block` (default: this processor's) and only pooling and activations lie
-    between it and the next one. For `gradients` a grey image is filled up too, and max pooling goes
+    between it and the next one. For `gradients` a grey image is padded too, and max pooling goes
     before ReLU.
     """
     block = channel_block() if block is None else block
@@ -91,7 +93,7 @@ def filled(net: ClassicCNN, block: int | None = None, *, gradients: bool = True)
             wide = (layer._channels + after) % block == 0
             shown = ADDED_TO_GREY if gradients and block == 8 and grey and wide else 0
             if before or after or shown:
-                layer = FilledConv(layer, before, after, shown)
+                layer = PaddedConv(layer, before, after, shown)
             before = after
         blocks.append(layer)
     if blocks == list(net.features):
@@ -107,12 +109,12 @@ def _pooled_first(layers: list[HybridBlock]) -> list[HybridBlock]:
     The largest of a window is the same before and after, and so is where its gradient goes: where
     no value is above zero there is none. The ReLU then has a quarter of the values.
     """
-    found = list(layers)
+    ordered = list(layers)
     for index, (layer, following) in enumerate(pairwise(layers)):
         relu = isinstance(layer, nn.Activation) and layer._act_type == "relu"
         if relu and isinstance(following, nn.MaxPool2D):
-            found[index : index + 2] = following, layer
-    return found
+            ordered[index : index + 2] = following, layer
+    return ordered
 
 
 def _meets_conv(layers: list[HybridBlock]) -> bool:

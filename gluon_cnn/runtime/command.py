@@ -113,19 +113,19 @@ def tune(
     """
     measure = measure or _in_a_process
     batch = next((n for name, n in BATCHES.items() if model.startswith(name)), USUAL_BATCH)
-    found = tuning.candidates(machine.cores(), runtime.affinity())
+    candidates = tuning.candidates(machine.cores(), runtime.affinity())
     deadline = time.monotonic() + limit
     speeds: dict[str, list[float]] = {}
-    queue = list(found)
+    queue = list(candidates)
     failure = "there was no time"
-    for number in range(len(found) + AGAIN):
-        if number == len(found):
+    for number in range(len(candidates) + AGAIN):
+        if number == len(candidates):
             ranked = sorted(speeds, key=lambda key: -max(speeds[key]))
             queue += [json.loads(key) for key in ranked[:AGAIN]]
         if number >= len(queue):
             break
         left = deadline - time.monotonic()
-        share = left / (len(found) + AGAIN - number)
+        share = left / (len(candidates) + AGAIN - number)
         if left < LOADING:
             break
         settings = queue[number]

@@ -156,8 +156,8 @@ def _forget_parents_choices() -> None:
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
     """The environment as the user gave it, without what was settled here, with `changes`."""
     own = {s.name for s in _settled if s.reason != BY_USER}
-    kept = {k: v for k, v in os.environ.items() if k not in own and k != MARK}
-    return {**kept, **changes}
+    inherited = {k: v for k, v in os.environ.items() if k not in own and k != MARK}
+    return {**inherited, **changes}
 
 
 def cpu_devices(argv: Sequence[str]) -> int:

@@ -47,19 +47,19 @@ def candidates(threads: int, cpus: str) -> list[dict[str, str | None]]:
         values = (str(count), spins, cpus if pinned and count > 1 else None, engine)
         return dict(zip(NAMES, values, strict=True))
 
-    found = [one(threads, "10000", True)]
+    choices = [one(threads, "10000", True)]
     if threads > 1:
-        found += [
+        choices += [
             one(threads, "300000", True),
             one(threads, "10000", False),
             one(threads, "300000", False),
             one(threads, "0", False),
         ]
     if threads > 3:  # two hardware threads a core share its arithmetic
-        found += [one(threads // 2, "10000", False), one(threads // 2, "300000", False)]
-    found += [one(1, "0", False)] if threads > 1 else []
-    found += [one(max(1, threads // 2), "300000", False, "ThreadedEnginePerDevice")]
-    return found
+        choices += [one(threads // 2, "10000", False), one(threads // 2, "300000", False)]
+    choices += [one(1, "0", False)] if threads > 1 else []
+    choices += [one(max(1, threads // 2), "300000", False, "ThreadedEnginePerDevice")]
+    return choices
 
 
 def parse(settings: object) -> dict[str, str | None]:

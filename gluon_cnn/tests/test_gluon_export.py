@@ -362,7 +362,7 @@ def test_the_judge_refuses_what_differs(loader: str) -> None:
     sign = np.where(live.outputs[8] > live.referee, 1, -1)
     wrong = {
         "another value": live.outputs[8] + too_far * sign,
-        "no number": np.where(np.eye(8, 10) > 0, np.nan, live.outputs[8]),
+        "not finite": np.where(np.eye(8, 10) > 0, np.nan, live.outputs[8]),
         "another shape": live.outputs[8][:7],
         "another dtype": live.outputs[8].astype(np.float64),
     }

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mxnet import autograd
 
-from gluon_cnn.fast.padding import FilledConv, filled
+from gluon_cnn.fast.padding import PaddedConv, pad_channels
 from gluon_cnn.models import get_model
 from gluon_cnn.training.assembly import Objective
 
@@ -43,8 +43,8 @@ def _run(block, net, x, hybridize):
 def test_it_is_the_same_function_in_float64(name: str, block: int, hybridize: bool) -> None:
     net = _net(name, "float64")
     x = mx.nd.random.normal(shape=(3, 1, 28, 28), dtype="float64")
-    fast = filled(net, block)
-    wide = [layer for layer in fast if isinstance(layer, FilledConv)]
+    fast = pad_channels(net, block)
+    wide = [layer for layer in fast if isinstance(layer, PaddedConv)]
     if name != "mnist_bn_cnn":
         assert [layer._options["num_filter"] for layer in wide] == [block, 16]
     expected, grads = _run(net, net, x, hybridize)
@@ -63,7 +63,7 @@ def test_it_is_the_same_function_in_float64(name: str, block: int, hybridize: bo
 def test_float32_is_as_near_to_float64_as_the_net_is(name: str) -> None:
     net = _net(name, "float32")
     x = mx.nd.random.normal(shape=(8, 1, 28, 28))
-    fast, plain = _run(filled(net, 8), net, x, True)[0], _run(net, net, x, True)[0]
+    fast, plain = _run(pad_channels(net, 8), net, x, True)[0], _run(net, net, x, True)[0]
     net.cast("float64")
     exact = net(x.astype("float64")).asnumpy()
     assert np.abs(fast - exact).max() <= 4 * np.abs(plain - exact).max() + 1e-7
@@ -84,20 +84,20 @@ def test_weights_set_later_are_seen() -> None:
 def test_what_is_wide_already_stays_as_it_is() -> None:
     for name, size in (("cifar_cnn", 32), ("lenet5", 32), ("vgg11", 32)):
         net = get_model(name, input_size=size)
-        assert filled(net, 8, gradients=False) is net
+        assert pad_channels(net, 8, gradients=False) is net
     mnist = get_model("mnist_bn_cnn")
-    assert filled(mnist, 8, gradients=False) is mnist
+    assert pad_channels(mnist, 8, gradients=False) is mnist
     alexnet = get_model("alexnet")
-    assert filled(alexnet, 16, gradients=False) is alexnet
+    assert pad_channels(alexnet, 16, gradients=False) is alexnet
     lenet5 = get_model("lenet5")
-    assert filled(lenet5, 8) is lenet5
+    assert pad_channels(lenet5, 8) is lenet5
     cifar = get_model("cifar_cnn")
-    assert filled(cifar, 64, gradients=False) is not cifar
+    assert pad_channels(cifar, 64, gradients=False) is not cifar
 
 
 def test_a_batch_norm_between_keeps_a_net_as_it_is() -> None:
     net = get_model("mnist_bn_cnn")
-    assert filled(net, 64) is not None
-    run = filled(net, 64)
-    convs = [layer for layer in run if isinstance(layer, FilledConv)] if run is not net else []
+    assert pad_channels(net, 64) is not None
+    run = pad_channels(net, 64)
+    convs = [layer for layer in run if isinstance(layer, PaddedConv)] if run is not net else []
     assert not convs

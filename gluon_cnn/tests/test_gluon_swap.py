@@ -7,7 +7,7 @@ from mxnet import autograd
 from mxnet.gluon import HybridBlock, nn
 from mxnet.gluon.loss import SoftmaxCrossEntropyLoss
 
-from gluon_cnn.fast.padding import _pooled_first, filled
+from gluon_cnn.fast.padding import _pooled_first, pad_channels
 from gluon_cnn.models import get_model
 from gluon_cnn.training.losses import CrossEntropy
 
@@ -51,10 +51,10 @@ def test_only_relu_and_only_max_pooling_change_places() -> None:
 
 def test_a_training_graph_of_a_deep_net_has_its_pools_first() -> None:
     net = get_model("vgg11", input_size=32)
-    kinds = [type(layer).__name__ for layer in filled(net, 8)]
+    kinds = [type(layer).__name__ for layer in pad_channels(net, 8)]
     assert kinds.count("MaxPool2D") == 5
     assert all(kinds[i + 1] == "Activation" for i, k in enumerate(kinds) if k == "MaxPool2D")
-    assert filled(net, 8, gradients=False) is net
+    assert pad_channels(net, 8, gradients=False) is net
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -13,7 +13,7 @@ from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError
 from cnn_harness.initial import initial_arrays
 from cnn_harness.jobs.peers import Peers
-from gluon_cnn.fast.padding import filled
+from gluon_cnn.fast.padding import pad_channels
 from gluon_cnn.models import ClassicCNN, get_model
 from gluon_cnn.training import parallel
 from gluon_cnn.training.devices import find_devices
@@ -45,7 +45,7 @@ class Objective(gluon.HybridBlock):
     def __init__(self, net: ClassicCNN, run: gluon.HybridBlock | None = None) -> None:
         super().__init__(prefix="objective_")
         self.net = net
-        self.run = filled(net) if run is None else run
+        self.run = pad_channels(net) if run is None else run
         self.loss = loss_for(net)
 
     def hybrid_forward(self, F: Any, x: Any, y: Any) -> tuple[Any, Any, Any, Any]:

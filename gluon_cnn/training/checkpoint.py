@@ -202,8 +202,8 @@ def _restore_slots(
         if parameter.grad_req == "null" or not arrays:
             continue
         for updater, value in zip(trainer._updaters, parameter.list_data(), strict=True):
-            fresh = trainer._optimizer.create_state_multi_precision(index, value)
-            for number, slot in enumerate(_as_tuple(fresh)):
+            state = trainer._optimizer.create_state_multi_precision(index, value)
+            for number, slot in enumerate(_as_tuple(state)):
                 saved = arrays.get(f"{name}/{number}")
                 if saved is None or saved.shape != slot.shape or saved.dtype != slot.dtype:
                     raise CommandError(
@@ -211,7 +211,7 @@ def _restore_slots(
                     )
                 slot[:] = saved
                 left.pop(f"{name}/{number}", None)
-            updater.states[index] = fresh
+            updater.states[index] = state
             updater.states_synced[index] = True
     if left:
         raise CommandError(

@@ -39,10 +39,10 @@ def find_devices(text: str) -> list[mx.Context]:
 
 def why_cpu() -> str:
     """What keeps `--ctx auto` from a GPU, where the GPU wheel is installed; empty otherwise."""
-    found = runtime.cuda()
-    if found is None or found.usable:
+    cuda = runtime.cuda()
+    if cuda is None or cuda.usable:
         return ""
-    return found.problem or found.refusal(0)
+    return cuda.problem or cuda.refusal(0)
 
 
 def switches(ctx: str, tf32: bool, autotune: bool) -> list[str]:
@@ -69,12 +69,12 @@ def _first_usable(available: int) -> mx.Context:
 
 def _refusal(number: int, available: int) -> str:
     """Why GPU `number` cannot be used; empty where it can."""
-    found = runtime.cuda()
-    if found is None:
+    cuda = runtime.cuda()
+    if cuda is None:
         return (
             f"MXNet {mx.__version__} is the build for the CPU here: install the one for GPUs with "
             "pip install -e '.[gpu]'"
         )
-    if found.refusal(number):
-        return found.refusal(number)
+    if cuda.refusal(number):
+        return cuda.refusal(number)
     return "" if number < available else f"MXNet sees {available} GPUs"

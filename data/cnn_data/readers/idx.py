@@ -88,14 +88,14 @@ def read_idx_split(
     Raises:
         DataError: a file is not as expected, or the two do not fit together.
     """
-    found = read_idx(labels, (count,))
-    pictures = read_idx(images, (len(found) if count is None else count, side, side))
-    if len(found) and found.max() >= classes:
-        row = int(np.argmax(found >= classes))
+    values = read_idx(labels, (count,))
+    pictures = read_idx(images, (len(values) if count is None else count, side, side))
+    if len(values) and values.max() >= classes:
+        row = int(np.argmax(values >= classes))
         raise DataError(
-            f"{labels}: label {found[row]} at position {row}; expected 0 to {classes - 1}"
+            f"{labels}: label {values[row]} at position {row}; expected 0 to {classes - 1}"
         )
-    return pictures[..., None], found.astype(np.int32)
+    return pictures[..., None], values.astype(np.int32)
 
 
 def find_idx(folders: Sequence[Path]) -> list[Path] | None:
@@ -107,10 +107,10 @@ def find_idx(folders: Sequence[Path]) -> list[Path] | None:
         DataError: some of the four are there, and some are not.
     """
     for folder in folders:
-        found = {name: _spelling(folder, name) for name in IDX_FILES}
-        missing = [name for name, path in found.items() if path is None]
+        spellings = {name: _spelling(folder, name) for name in IDX_FILES}
+        missing = [name for name, path in spellings.items() if path is None]
         if not missing:
-            return [path for path in found.values() if path is not None]
+            return [path for path in spellings.values() if path is not None]
         if len(missing) < len(IDX_FILES):
             raise DataError(f"{folder}: lacks {', '.join(missing)} (or .gz) of the four IDX files")
     return None

@@ -25,8 +25,8 @@ def find_files(entry: Entry, folder: Path) -> list[Path] | None:
     if entry.kind == "idx":
         return find_idx(folders)
     if entry.kind == "cifar":
-        found = find_cifar(folders)
-        return [found] if found is not None else None
+        path = find_cifar(folders)
+        return [path] if path is not None else None
     return None
 
 
