@@ -26,7 +26,7 @@ from benchmarks.timing import step_times
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import epoch_rates
 from cnn_harness.jobs.stop import Stop
-from cnn_harness.monitor import Silent
+from cnn_harness.monitor import Monitor
 from cnn_harness.progress import Partial
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import get_model
@@ -121,7 +121,7 @@ def _epoch(case: Case) -> dict[str, Any]:
     times = []
     for epoch in (1, 2):
         start = time.perf_counter()
-        train_epoch(training, Partial(epoch), Silent(), Stop())
+        train_epoch(training, Partial(epoch), Monitor(), Stop())
         times.append(time.perf_counter() - start)
     return {"seconds": times[1], "images_per_second": case.images / times[1]}
 

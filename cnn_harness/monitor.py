@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -13,24 +13,15 @@ from cnn_harness.errors import CommandError
 from cnn_harness.plots import save_curves
 from cnn_harness.runfolder import RunFolder
 
-__all__ = ["METRICS", "Monitor", "RunMonitor", "Silent"]
+__all__ = ["METRICS", "Monitor", "RunMonitor"]
 
 METRICS = (
     "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "seconds", "images_per_second",
 )  # fmt: skip
 
 
-class Monitor(Protocol):
-    """What the training loops call; `images` counts this epoch's images so far."""
-
-    def resume(self, rows: list[dict[str, Any]]) -> None: ...
-    def start_epoch(self, epoch: int, total: int) -> None: ...
-    def progress(self, images: int, loss: float, accuracy: float) -> None: ...
-    def end_epoch(self, row: dict[str, Any]) -> None: ...
-
-
-class Silent:
-    """A monitor that shows nothing, for training from Python."""
+class Monitor:
+    """What the training loops call; this one shows nothing. `images` counts an epoch's so far."""
 
     def resume(self, rows: list[dict[str, Any]]) -> None: ...
 
@@ -41,7 +32,7 @@ class Silent:
     def end_epoch(self, row: dict[str, Any]) -> None: ...
 
 
-class RunMonitor:
+class RunMonitor(Monitor):
     """Shows a run on `stream` and keeps its folder's metrics and curves up to date.
 
     On a terminal a bar runs inside each epoch; elsewhere a plain line comes every half minute.

@@ -24,13 +24,13 @@ from cnn_data import DataError, pixels
 from cnn_data.catalog import entry_for
 from cnn_harness.cli import Parser, natural, positive, print_json, run
 from cnn_harness.errors import CommandError, UsageError
-from cnn_harness.initial import initial_arrays
 from gluon_cnn.exporting.exported import describe, find_manifest, write_manifest
 from gluon_cnn.exporting.onnx_file import OPSET, check_onnx, require_onnx, write_onnx
 from gluon_cnn.exporting.proof import Check, Live, judge, observe
 from gluon_cnn.exporting.real_images import DIGITS, real_images
 from gluon_cnn.exporting.reload import BATCHES, reload
 from gluon_cnn.models import MODELS, ModelError, get_model
+from gluon_cnn.training.assembly import set_first_weights
 from gluon_cnn.training.recipes import DEFAULTS
 from gluon_cnn.training.saved import SavedRun, open_run
 from gluon_cnn_parity.atomic import flush
@@ -169,10 +169,7 @@ def fresh_net(
     net = get_model(name, classes, in_channels, input_size)
     recipe = DEFAULTS[name]
     net.initialize(ctx=mx.cpu())
-    parameters = net._collect_params_with_prefix()
-    shapes = {path: p.shape for path, p in parameters.items() if p.grad_req != "null"}
-    for path, array in initial_arrays(shapes, recipe.initialiser, seed).items():
-        parameters[path].set_data(mx.nd.array(array))
+    set_first_weights(net, recipe.initialiser, seed)
     digits = entry_for(DIGITS)
     mean, std = (values * net.input_shape[0] for values in (digits.mean, digits.std))
     return SavedRun(
@@ -237,16 +234,12 @@ def _command(args: argparse.Namespace) -> int:
     if onnx:
         require_onnx()  # before any work
     saved = fresh_net(model, **sizes) if path is None else open_run(path, [mx.cpu()])
-    result = export_net(saved, Path(out), onnx=onnx, say=_quiet if as_json else print)
+    result = export_net(saved, Path(out), onnx=onnx, say=(lambda _: None) if as_json else print)
     if as_json:
         print_json(result)
     else:
         print(f"{', '.join(result['files'])} are in {out}")
     return 0
-
-
-def _quiet(line: str) -> None:
-    """Say nothing: stdout is for the JSON object."""
 
 
 if __name__ == "__main__":

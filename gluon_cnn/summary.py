@@ -91,29 +91,15 @@ def _row(path: str, name: str, leaf: HybridBlock, shape: Shape, output: Shape) -
             break
     else:
         raise TypeError(f"{path}: the work of a {type(leaf).__name__} is not known")
-    return Row(
-        path,
-        name,
-        _operation(leaf),
-        output,
-        parameters,
-        fixed,
-        statistics,
-        connections,
-        multiply_adds,
-    )
+    counts = (parameters, fixed, statistics, connections, multiply_adds)
+    return Row(path, name, _operation(leaf), output, *counts)
 
 
 # (connections, multiply-adds) of a leaf, for one sample
 
 
-def _conv(leaf: nn.Conv2D, shape: Shape, output: Shape) -> tuple[int, int]:
+def _weighted(leaf: nn.Conv2D | nn.Dense, shape: Shape, output: Shape) -> tuple[int, int]:
     weights = math.prod(leaf.weight.shape[1:]) * math.prod(output)
-    return weights + _biases(leaf, output), weights
-
-
-def _dense(leaf: nn.Dense, shape: Shape, output: Shape) -> tuple[int, int]:
-    weights = math.prod(leaf.weight.shape)
     return weights + _biases(leaf, output), weights
 
 
@@ -149,8 +135,8 @@ def _biases(leaf: HybridBlock, output: Shape) -> int:
 
 
 _COSTS: dict[type, Callable[..., tuple[int, int]]] = {
-    nn.Conv2D: _conv,
-    nn.Dense: _dense,
+    nn.Conv2D: _weighted,
+    nn.Dense: _weighted,
     TableConv2D: _table_conv,
     TrainableSubsampling: _subsampling,
     RBFOutput: _rbf,
@@ -258,23 +244,12 @@ def _parser() -> Parser:
         description="Per layer: output shape, parameters, connections, multiply-adds; totals.",
     )
     parser.add_argument("model", metavar="MODEL", choices=tuple(MODELS), help=", ".join(MODELS))
-    parser.add_argument(
-        "--input-size",
-        metavar="N",
-        type=positive,
-        default=own,
-        help="height and width of the input, in pixels (default: the model's document's)",
-    )
-    parser.add_argument(
-        "--classes", metavar="N", type=positive, default=10, help="number of outputs"
-    )
-    parser.add_argument(
-        "--in-channels",
-        metavar="N",
-        type=positive,
-        default=own,
-        help="channels of the input (default: the model's document's)",
-    )
+    for flag, text in (
+        ("--input-size", "height and width of the input, pixels (default: the model's document's)"),
+        ("--classes", "number of outputs (default: 10)"),
+        ("--in-channels", "channels of the input (default: the model's document's)"),
+    ):
+        parser.add_argument(flag, metavar="N", type=positive, default=own, help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

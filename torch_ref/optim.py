@@ -118,17 +118,10 @@ class SGD(_MXOptimizer):
         rescale_grad: float = 1.0,
         clip_gradient: float | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "wd": wd,
-                "nesterov": nesterov,
-                "rescale_grad": rescale_grad,
-                "clip_gradient": clip_gradient,
-            },
-        )
+        super().__init__(params, {
+            "lr": lr, "momentum": momentum, "wd": wd, "nesterov": nesterov,
+            "rescale_grad": rescale_grad, "clip_gradient": clip_gradient,
+        })  # fmt: skip
 
     def _update(self, w: torch.Tensor, g: torch.Tensor, group: dict[str, Any]) -> None:
         number = _rounding(w, g)
@@ -201,18 +194,10 @@ class Adam(_MXOptimizer):
         rescale_grad: float = 1.0,
         clip_gradient: float | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "beta1": beta1,
-                "beta2": beta2,
-                "epsilon": epsilon,
-                "wd": wd,
-                "rescale_grad": rescale_grad,
-                "clip_gradient": clip_gradient,
-            },
-        )
+        super().__init__(params, {
+            "lr": lr, "beta1": beta1, "beta2": beta2, "epsilon": epsilon, "wd": wd,
+            "rescale_grad": rescale_grad, "clip_gradient": clip_gradient,
+        })  # fmt: skip
 
     def _update(self, w: torch.Tensor, g: torch.Tensor, group: dict[str, Any]) -> None:
         number = _rounding(w, g)

@@ -41,7 +41,32 @@ class Entry:
     class_folders: tuple[str, ...] = ()  # names of the folders, where classes are folders
 
 
+def _idx_files(folder: str, *files: tuple[int, str]) -> tuple[Original, ...]:
+    """MNIST's four files and those of its kind, with the size and the sha256 of each."""
+    names = (f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k")
+             for kind in ("images-idx3", "labels-idx1"))  # fmt: skip
+    return tuple(Original(folder + name, *file) for name, file in zip(names, files, strict=True))
+
+
 DIGITS = tuple("0123456789")
+_CLOTHES = (
+    "t-shirt/top", "trouser", "pullover", "dress", "coat",
+    "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+# doc-1's names
+_CIFAR = (
+    "plane", "car", "bird", "cat", "deer",
+    "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+_IMAGENETTE = (
+    "tench", "English springer", "cassette player", "chain saw", "church",
+    "French horn", "garbage truck", "gas pump", "golf ball", "parachute",
+)  # fmt: skip
+# WordNet ids, which are imagenette's folders
+_WORDNET = (
+    "n01440764", "n02102040", "n02979186", "n03000684", "n03028079",
+    "n03394916", "n03417042", "n03425413", "n03445777", "n03888257",
+)  # fmt: skip
 
 _MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -66,27 +91,12 @@ _ENTRIES = (
         mean=(0.1307,),
         std=(0.3081,),
         statistics="measured on the 60,000 training digits",
-        originals=(
-            Original(
-                _MNIST + "train-images-idx3-ubyte.gz",
-                9_912_422,
-                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            ),
-            Original(
-                _MNIST + "train-labels-idx1-ubyte.gz",
-                28_881,
-                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            ),
-            Original(
-                _MNIST + "t10k-images-idx3-ubyte.gz",
-                1_648_877,
-                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            ),
-            Original(
-                _MNIST + "t10k-labels-idx1-ubyte.gz",
-                4_542,
-                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-            ),
+        originals=_idx_files(
+            _MNIST,
+            (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+            (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+            (1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+            (4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
         ),
         folders=("mnist", "mnist/raw", "MNIST/raw"),
         first_labels=(5, 0, 4, 1, 9, 2, 1, 3, 1, 4),
@@ -94,44 +104,18 @@ _ENTRIES = (
     Entry(
         name="fashion_mnist",
         kind="idx",
-        class_names=(
-            "t-shirt/top",
-            "trouser",
-            "pullover",
-            "dress",
-            "coat",
-            "sandal",
-            "shirt",
-            "sneaker",
-            "bag",
-            "ankle boot",
-        ),
+        class_names=_CLOTHES,
         shape=(28, 28, 1),
         counts=(60_000, 10_000),
         mean=(0.2860,),
         std=(0.3530,),
         statistics="as published for the 60,000 training images",
-        originals=(
-            Original(
-                _FASHION + "train-images-idx3-ubyte.gz",
-                26_421_880,
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            ),
-            Original(
-                _FASHION + "train-labels-idx1-ubyte.gz",
-                29_515,
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            ),
-            Original(
-                _FASHION + "t10k-images-idx3-ubyte.gz",
-                4_422_102,
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            ),
-            Original(
-                _FASHION + "t10k-labels-idx1-ubyte.gz",
-                5_148,
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-            ),
+        originals=_idx_files(
+            _FASHION,
+            (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+            (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+            (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+            (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
         ),
         folders=("fashion_mnist", "fashion_mnist/raw", "FashionMNIST/raw"),
         first_labels=(9, 0, 0, 3, 0, 2, 7, 2, 5, 5),
@@ -139,19 +123,7 @@ _ENTRIES = (
     Entry(
         name="cifar10",
         kind="cifar",
-        # doc-1's names
-        class_names=(
-            "plane",
-            "car",
-            "bird",
-            "cat",
-            "deer",
-            "dog",
-            "frog",
-            "horse",
-            "ship",
-            "truck",
-        ),
+        class_names=_CIFAR,
         shape=(32, 32, 3),
         counts=(50_000, 10_000),
         mean=(0.4914, 0.4822, 0.4465),
@@ -169,18 +141,7 @@ _ENTRIES = (
     Entry(
         name="imagenette",
         kind="imagenette",
-        class_names=(
-            "tench",
-            "English springer",
-            "cassette player",
-            "chain saw",
-            "church",
-            "French horn",
-            "garbage truck",
-            "gas pump",
-            "golf ball",
-            "parachute",
-        ),
+        class_names=_IMAGENETTE,
         shape=None,
         counts=None,  # the releases differ: imagenette2 holds 9,469 and 3,925
         mean=(0.485, 0.456, 0.406),
@@ -194,18 +155,7 @@ _ENTRIES = (
             ),
         ),
         folders=("imagenette",),
-        class_folders=(  # WordNet ids
-            "n01440764",
-            "n02102040",
-            "n02979186",
-            "n03000684",
-            "n03028079",
-            "n03394916",
-            "n03417042",
-            "n03425413",
-            "n03445777",
-            "n03888257",
-        ),
+        class_folders=_WORDNET,
     ),
 )
 

@@ -65,7 +65,7 @@ class BlockedCall:
 
     def __call__(self, values: tuple[float, ...]) -> None:
         """Update by the operator's numbers: lr, beta1, beta2, epsilon, wd, rescale_grad, clip."""
-        numbers = Numbers(*map(as_read, values))
+        numbers = Numbers(*map(parse_as_mxnet_float32, values))
         views = [_memory(array) for array in self.arrays]
         size = views[0].size
         threads = max(1, min(runtime.threads(), THREADS)) if size >= SHARED else 1
@@ -81,7 +81,7 @@ class BlockedCall:
 
 
 @lru_cache(maxsize=64)
-def as_read(value: float) -> np.float32:
+def parse_as_mxnet_float32(value: float) -> np.float32:
     """The float32 that an operator makes of a number, which it is given as text.
 
     dmlc-core reads digit by digit, and 3 in 10 small numbers come out a unit or two off.

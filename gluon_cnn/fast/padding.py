@@ -64,8 +64,8 @@ class PaddedConv(HybridBlock):
             bias = F.reshape(bias, shape=(1, 1, 1, outputs))
             bias = F.pad(bias, mode="constant", pad_width=(*_KEPT, 0, 0, 0, self._after))
             bias = F.reshape(bias, shape=(outputs + self._after,))
-        inputs = (x, weight) if bias is None else (x, weight, bias)
-        return F.Convolution(*inputs, **self._options)
+        operands = (x, weight) if bias is None else (x, weight, bias)
+        return F.Convolution(*operands, **self._options)
 
 
 def pad_channels(

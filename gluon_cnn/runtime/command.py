@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def _main(argv: Sequence[str] | None) -> int:
         _show(args.json)
         return 0
     path = runtime.cache_file()
-    say = _quiet if args.json else _say
+    say = (lambda _: None) if args.json else functools.partial(print, flush=True)
     measured = tune(args.tune, say)
     best = max(measured, key=lambda one: one["images_per_second"])
     stored = tuning.Stored(
@@ -61,14 +62,6 @@ def _main(argv: Sequence[str] | None) -> int:
     else:
         print(f"the best is {_written(best['settings'])}; {path} keeps it for later runs")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _quiet(line: str) -> None:
-    """Say nothing: stdout is for the JSON object."""
 
 
 def _show(as_json: bool) -> None:

@@ -101,7 +101,7 @@ import mxnet as mx
 import numpy as np
 from cnn_data import ArraySplit, load_dataset
 from gluon_cnn.training.recipes import DEFAULTS
-from cnn_harness.monitor import Silent
+from cnn_harness.monitor import Monitor
 from cnn_harness.progress import Partial
 from cnn_harness.jobs.stop import Stop
 
@@ -121,7 +121,7 @@ def agree(net):
     print("settled")
 
 parallel.agree_on_statistics = agree
-loop.train_epoch(training, Partial(1), Silent(), Stop())
+loop.train_epoch(training, Partial(1), Monitor(), Stop())
 """
 
 

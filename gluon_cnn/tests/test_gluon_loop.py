@@ -8,7 +8,7 @@ import pytest
 from cnn_data import ArraySplit, DataError, Dataset
 from cnn_harness.config import TrainConfig
 from cnn_harness.jobs.stop import Stop
-from cnn_harness.monitor import Silent
+from cnn_harness.monitor import Monitor
 from cnn_harness.progress import Partial
 from gluon_cnn.training.assembly import prepare
 from gluon_cnn.training.loop import train_epoch
@@ -50,7 +50,7 @@ def test_preparing_ahead_changes_no_bit() -> None:
     for prefetch in (True, False):
         training = prepare(CONFIG, _dataset(), "cpu")
         training.train.prefetch = prefetch
-        metrics = [train_epoch(training, Partial(epoch), Silent(), Stop()) for epoch in (1, 2)]
+        metrics = [train_epoch(training, Partial(epoch), Monitor(), Stop()) for epoch in (1, 2)]
         parameters = training.net._collect_params_with_prefix()
         ends.append((metrics, {n: p.data().asnumpy().tobytes() for n, p in parameters.items()}))
     assert ends[0] == ends[1]
@@ -61,12 +61,12 @@ def test_preparing_ahead_changes_no_bit() -> None:
 def test_what_fails_in_the_thread_fails_here_and_leaves_no_thread(error: BaseException) -> None:
     training = prepare(CONFIG, _dataset(error), "cpu")
     with pytest.raises(type(error), match=str(error) or None):
-        train_epoch(training, Partial(1), Silent(), Stop())
+        train_epoch(training, Partial(1), Monitor(), Stop())
     assert not _preparing()
 
 
 def test_an_interrupted_loop_leaves_no_thread() -> None:
-    class Interrupting(Silent):
+    class Interrupting(Monitor):
         def progress(self, images: int, loss: float, accuracy: float) -> None:
             raise KeyboardInterrupt
 

@@ -129,7 +129,7 @@ def test_numbers_are_what_the_operator_reads(value: float) -> None:
     slots = mx.nd.zeros(1), mx.nd.zeros(1)
     # mean = (1 − 0) · rescaled gradient
     mx.nd.adam_update(weight, unit, *slots, out=weight, lr=0.0, beta1=0.0, rescale_grad=value)
-    assert adam_blocks.as_read(value) == slots[0].asscalar()
+    assert adam_blocks.parse_as_mxnet_float32(value) == slots[0].asscalar()
 
 
 def test_a_parameter_that_was_cast_is_updated_where_it_is_now() -> None:

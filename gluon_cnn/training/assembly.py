@@ -29,6 +29,7 @@ __all__ = [
     "make_batches",
     "make_trainer",
     "prepare",
+    "set_first_weights",
 ]
 
 EVALUATION_BATCH = 256
@@ -56,6 +57,14 @@ class Objective(gluon.HybridBlock):
         return loss, F.sum(F.BlockGrad(loss)), F.sum(hits), predicted
 
 
+def set_first_weights(net: ClassicCNN, initialiser: str, seed: int) -> None:
+    """Give the trainable parameters of an initialised net the values drawn from the seed."""
+    parameters = net._collect_params_with_prefix()
+    shapes = {name: p.shape for name, p in parameters.items() if p.grad_req != "null"}
+    for name, array in initial_arrays(shapes, initialiser, seed).items():
+        parameters[name].set_data(mx.nd.array(array, dtype=parameters[name].dtype))
+
+
 def build_net(
     config: TrainConfig, dataset: Dataset, devices: list[mx.Context], dtype: str = "float32"
 ) -> ClassicCNN:
@@ -72,10 +81,7 @@ def build_net(
     net = get_model(config.model, len(dataset.class_names), channels, height)
     net.cast(dtype)
     net.initialize(ctx=devices)
-    parameters = net._collect_params_with_prefix()
-    shapes = {name: p.shape for name, p in parameters.items() if p.grad_req != "null"}
-    for name, array in initial_arrays(shapes, config.initialiser, config.seed).items():
-        parameters[name].set_data(mx.nd.array(array, dtype=dtype))
+    set_first_weights(net, config.initialiser, config.seed)
     return net
 
 

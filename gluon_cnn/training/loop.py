@@ -12,7 +12,7 @@ from mxnet import autograd, gluon
 from cnn_data import Batches
 from cnn_harness.epochs import EpochSteps, Evaluation, follow_epochs, run_epochs, save_predictions
 from cnn_harness.jobs.stop import Stop
-from cnn_harness.monitor import Monitor, Silent
+from cnn_harness.monitor import Monitor
 from cnn_harness.progress import Partial, Progress, read_progress
 from cnn_harness.runfolder import RunFolder
 from gluon_cnn.training import checkpoint, parallel
@@ -100,7 +100,7 @@ def fit(
     the folder cannot be written; Interrupted where `stop` was requested; DataError.
     """
     net, trainer, objective = training.net, training.trainer, training.objective
-    monitor, stop = monitor or Silent(), stop or Stop()
+    monitor, stop = monitor or Monitor(), stop or Stop()
 
     def test(batches: Batches, stop: Stop | None = None) -> Evaluation:
         return evaluate(objective, batches, training.devices, stop, training.dtype)
@@ -133,7 +133,7 @@ def follow(training: Training, start: Progress, stop: Stop) -> None:
         training.config,
         training.train,
         start,
-        lambda done: train_epoch(training, done, Silent(), Stop()),
+        lambda done: train_epoch(training, done, Monitor(), Stop()),
     )
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "make_batches",
     "make_optimizer",
     "prepare",
+    "set_first_weights",
     "to_device",
 ]
 
@@ -52,6 +53,16 @@ class Objective(nn.Module):
         return self.loss(outputs, y), predicted == y, predicted
 
 
+def set_first_weights(net: ClassicCNN, initialiser: str, seed: int) -> None:
+    """Give the trainable parameters the values drawn from the seed, as Gluon's are."""
+    # First weights are drawn by Gluon's names, so that both frameworks draw the same. A BatchNorm
+    # is known by its statistics, so that all of the state is named before they are left out.
+    named = to_gluon({name: value.numpy() for name, value in net.state_dict().items()})
+    shapes = {n: a.shape for n, a in named.items() if n.rpartition(".")[2] not in FIXED}
+    first = to_torch(initial_arrays(shapes, initialiser, seed))
+    net.load_state_dict({n: torch.from_numpy(a) for n, a in first.items()}, strict=False)
+
+
 def build_net(
     config: TrainConfig, dataset: Dataset, device: torch.device, dtype: str = "float32"
 ) -> ClassicCNN:
@@ -66,12 +77,7 @@ def build_net(
             f"pass --image-size {max(height, width)}"
         )
     net = get_model(config.model, len(dataset.class_names), channels, height)
-    # First weights are drawn by Gluon's names, so that both frameworks draw the same. A BatchNorm
-    # is known by its statistics, so that all of the state is named before they are left out.
-    named = to_gluon({name: value.numpy() for name, value in net.state_dict().items()})
-    shapes = {n: a.shape for n, a in named.items() if n.rpartition(".")[2] not in FIXED}
-    first = to_torch(initial_arrays(shapes, config.initialiser, config.seed))
-    net.load_state_dict({n: torch.from_numpy(a) for n, a in first.items()}, strict=False)
+    set_first_weights(net, config.initialiser, config.seed)
     return net.to(device, getattr(torch, dtype))
 
 

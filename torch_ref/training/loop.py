@@ -10,7 +10,7 @@ from torch import nn
 from cnn_data import Batches
 from cnn_harness.epochs import EpochSteps, Evaluation, follow_epochs, run_epochs, save_predictions
 from cnn_harness.jobs.stop import Stop
-from cnn_harness.monitor import Monitor, Silent
+from cnn_harness.monitor import Monitor
 from cnn_harness.progress import Partial, Progress, read_progress
 from cnn_harness.runfolder import RunFolder
 from torch_ref.training import checkpoint
@@ -105,7 +105,7 @@ def fit(
     the folder cannot be written; Interrupted where `stop` was requested; DataError.
     """
     net, optimizer, objective = training.net, training.optimizer, training.objective
-    monitor, stop = monitor or Silent(), stop or Stop()
+    monitor, stop = monitor or Monitor(), stop or Stop()
 
     def train(done: Partial) -> Partial:
         with training.peers.joined():
@@ -145,7 +145,7 @@ def follow(training: Training, start: Progress, stop: Stop) -> None:
             training.config,
             training.train,
             start,
-            lambda done: train_epoch(training, done, Silent(), Stop()),
+            lambda done: train_epoch(training, done, Monitor(), Stop()),
         )
 
 

@@ -27,7 +27,7 @@ from cnn_data import Batches, Dataset
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import run_epochs
 from cnn_harness.jobs.stop import Stop
-from cnn_harness.monitor import Silent
+from cnn_harness.monitor import Monitor
 from cnn_harness.progress import Progress
 from cnn_harness.run_description import load_data, read_run
 from parity_tests.backends.base import leaves_of, referee
@@ -145,7 +145,7 @@ def shaken_run(config: TrainConfig, dataset: Dataset, seed: int) -> Metrics:
     referee().shake(training.net, noise_of(training.net, x, objective), seed)
     noisy: Any = _Noisy(training.train, seed)
     shaken = dataclasses.replace(training, train=noisy)
-    monitor, stop = Silent(), Stop()
+    monitor, stop = Monitor(), Stop()
 
     return run_epochs(
         config,

@@ -156,7 +156,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "prelu": [(gluon_nn.PReLU, nn.PReLU)],
     "softmax": [(function("softmax"), partial(nn.Softmax, dim=-1))],
     "log_softmax": [(function("log_softmax"), partial(nn.LogSoftmax, dim=-1))],
-    "rbf": [(GluonRBFOutput, partial(RBFOutput, 84))],
+    "rbf": [(GluonRBFOutput, RBFOutput)],
     "flatten": [(gluon_nn.Flatten, nn.Flatten), (function("flatten"), nn.Flatten)],
     "identity": [(contrib.nn.Identity, nn.Identity), (function("identity"), nn.Identity)],
     "dropout": [(partial(gluon_nn.Dropout, 0.4), partial(nn.Dropout, 0.4)),
