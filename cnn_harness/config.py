@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,14 @@ class TrainConfig:
     def replace(self, **changes: Any) -> TrainConfig:
         """A copy with the given fields changed, checked again."""
         return dataclasses.replace(self, **changes)
+
+    def differences(self, asked: Mapping[str, Any], whose: str) -> list[str]:
+        """What says something else than this, `whose` configuration it is, but the epochs."""
+        return [
+            f"{name} is {value!r}, the {whose} has {getattr(self, name)!r}"
+            for name, value in asked.items()
+            if name != "epochs" and value != getattr(self, name)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

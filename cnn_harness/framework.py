@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cnn_harness.config import TrainConfig
 from cnn_harness.jobs.peers import Peers
 from cnn_harness.jobs.stop import Stop
 from cnn_harness.progress import Progress
-from cnn_harness.runfolder import RunFolder
 
 __all__ = ["Framework"]
 
@@ -25,7 +25,7 @@ class Framework:
     documents: Mapping[str, TrainConfig]
     defaults: Mapping[str, TrainConfig]
     prepare: Callable[..., Any]  # prepare(config, dataset, ctx, peers): checks all; writes nothing
-    resume: Callable[[Any, RunFolder, str], Progress | None]  # resume(prepared, folder, which)
+    load: Callable[[Any, Path, dict[str, Any]], None]  # load(prepared, path, state): a checkpoint
     fit: Callable[..., list[dict[str, Any]]]  # fit(prepared, folder, start=…, monitor=…, stop=…)
     switches: Callable[[str, bool, bool], list[str]]  # switches(ctx, tf32, autotune): what to say
     join: Callable[[str], Peers]  # join(ctx): the processes of this job

@@ -123,12 +123,7 @@ def read_progress(
     if not isinstance(state, dict):
         raise CommandError(f"{origin} holds no state of a run")
     saved = TrainConfig.from_dict(state.get("config"), origin)
-    differing = [
-        f"{name} is {value!r}, the checkpoint has {getattr(saved, name)!r}"
-        for name, value in config.to_dict().items()
-        if name != "epochs" and value != getattr(saved, name)
-    ]
-    if differing:
+    if differing := saved.differences(config.to_dict(), "checkpoint"):
         raise UsageError(f"--resume from {origin} cannot change the run: {'; '.join(differing)}")
     rows, partial = state.get("rows"), state.get("partial")
     if not isinstance(rows, list) or not all(_is_row(r, n) for n, r in enumerate(rows, 1)):

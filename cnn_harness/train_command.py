@@ -16,7 +16,7 @@ from cnn_harness.framework import Framework
 from cnn_harness.jobs.peers import Peers, require_same_data
 from cnn_harness.jobs.stop import Interrupted, Stop
 from cnn_harness.monitor import RunMonitor
-from cnn_harness.progress import Progress, progress_from, progress_of
+from cnn_harness.progress import Progress, progress_from, progress_of, read_progress
 from cnn_harness.run_description import (
     describe_run,
     difference,
@@ -28,7 +28,7 @@ from cnn_harness.runfolder import RunFolder, default_name
 from cnn_harness.schedule import DEPEND_ON_EPOCHS
 from cnn_harness.train_flags import RunOptions, read_flags, recipe_names
 
-__all__ = ["train_command"]
+__all__ = ["resume", "train_command"]
 
 
 def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -> int:
@@ -95,7 +95,7 @@ def _train(
         start = None
         if options.resume:
             if run is not None:
-                start = framework.resume(prepared, folder, options.resume)
+                start = resume(framework, prepared, folder, options.resume)
             for line in _notes(start, config, run, description):
                 if not options.json:
                     print(line)
@@ -115,6 +115,23 @@ def _train(
             raise Interrupted(
                 stopped.signal, f"{stopped.where}; {folder.continuing()}"
             ) from stopped
+
+
+def resume(
+    framework: Framework, prepared: Any, folder: RunFolder, which: str = "last"
+) -> Progress | None:
+    """Put a run where the checkpoint `last` or `previous` left it; None if there is none.
+
+    Raises: UsageError where the checkpoint is another configuration's, CommandError where it is
+    damaged; the run is then not changed.
+    """
+    saved = folder.saved(which)
+    if saved is None:
+        return None
+    path, state = saved
+    progress = read_progress(state, prepared.config, len(prepared.train), path)
+    framework.load(prepared, path, state)
+    return progress
 
 
 def _follow(framework: Framework, options: RunOptions, peers: Peers, stop: Stop) -> None:
@@ -185,11 +202,6 @@ def _resumed(
         raise UsageError(f"{folder.path} is a run of {run['framework']}, not of {framework.name}")
     config: TrainConfig = run["config"]
     asked = asked_for.to_dict() if options.recipe else changes
-    differing = [
-        f"{name} is {asked[name]!r}, the run has {getattr(config, name)!r}"
-        for name in asked
-        if name != "epochs" and asked[name] != getattr(config, name)
-    ]
-    if differing:
+    if differing := config.differences(asked, "run"):
         raise UsageError(f"--resume of {folder.path} cannot change it: {'; '.join(differing)}")
     return config.replace(epochs=changes.get("epochs", config.epochs)), folder, run

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from cnn_data import Batches, DataError, Dataset, load_dataset
-from cnn_harness.cli import Parser, print_json, run
+from cnn_harness.cli import print_json, run
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.plots import save_confusion
-from gluon_cnn.exporting.exported import open_saved
+from gluon_cnn.exporting.exported import open_saved, saved_parser
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
 from gluon_cnn.training.assembly import EVALUATION_BATCH, Objective
@@ -81,17 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    parser = Parser(
-        prog="python -m gluon_cnn.evaluate",
-        description="Evaluate a run's best parameters on test images; writes confusion.png.",
-    )
-    parser.add_argument(
-        "run", metavar="RUN", help="folder of gluon_cnn.train or of gluon_cnn.export"
+    parser = saved_parser(
+        "python -m gluon_cnn.evaluate",
+        "Evaluate a run's best parameters on test images; writes confusion.png.",
     )
     parser.add_argument("--dataset", default=None, help="unset: the run's own")
     parser.add_argument("--data-dir", default=None, metavar="DIR", help="unset: the run's own")
-    parser.add_argument("--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, gpu:1, …")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     devices = find_devices(args.ctx)
     saved = open_saved(args.run, devices)

@@ -10,8 +10,8 @@ import mxnet as mx
 import numpy as np
 
 from cnn_data import ArraySplit, Batches, DataError, read_image
-from cnn_harness.cli import Parser, positive, print_json, run
-from gluon_cnn.exporting.exported import open_saved
+from cnn_harness.cli import positive, print_json, run
+from gluon_cnn.exporting.exported import open_saved, saved_parser
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
 from gluon_cnn.training.devices import find_devices
@@ -55,12 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    parser = Parser(
-        prog="python -m gluon_cnn.predict",
-        description="Name the class of image files (PNG, JPEG; grey or colour; any size).",
-    )
-    parser.add_argument(
-        "run", metavar="RUN", help="folder of gluon_cnn.train or of gluon_cnn.export"
+    parser = saved_parser(
+        "python -m gluon_cnn.predict",
+        "Name the class of image files (PNG, JPEG; grey or colour; any size).",
     )
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     parser.add_argument(
@@ -69,8 +66,6 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument(
         "--invert", action="store_true", help="exchange black and white (a digit on white paper)"
     )
-    parser.add_argument("--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, gpu:1, …")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     saved = open_saved(args.run, find_devices(args.ctx))
     shares = predict(saved, args.images, invert=args.invert)

@@ -17,6 +17,7 @@ import mxnet as mx
 from mxnet import gluon
 
 from cnn_data import Pixels
+from cnn_harness.cli import Parser
 from cnn_harness.errors import CommandError
 from cnn_harness.sealed import read_json
 from gluon_cnn.exporting.params_layout import read_layout
@@ -32,6 +33,7 @@ __all__ = [
     "open_exported",
     "open_saved",
     "read_manifest",
+    "saved_parser",
     "write_manifest",
 ]
 
@@ -48,6 +50,17 @@ def open_saved(path: str | Path, devices: list[mx.Context]) -> SavedRun:
     """
     manifest = find_manifest(Path(path))
     return open_run(path, devices) if manifest is None else open_exported(manifest, devices)
+
+
+def saved_parser(prog: str, description: str) -> Parser:
+    """The flags of every command that opens such a folder."""
+    parser = Parser(prog=prog, description=description)
+    parser.add_argument(
+        "run", metavar="RUN", help="folder of gluon_cnn.train or of gluon_cnn.export"
+    )
+    parser.add_argument("--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, gpu:1, …")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
 
 
 def find_manifest(folder: Path) -> Path | None:

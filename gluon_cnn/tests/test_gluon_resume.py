@@ -11,7 +11,7 @@ from cnn_harness.tests.runs import rows, same_end
 from gluon_cnn import train
 from gluon_cnn.models.base import ClassicCNN
 from gluon_cnn.models.layers import batch_norm, conv, dense, drop, flatten, max_pool, relu
-from gluon_cnn.training import assembly, checkpoint, loop
+from gluon_cnn.training import assembly, checkpoint
 
 
 class StopAfter(Stop):
@@ -221,8 +221,9 @@ def test_from_python_a_changed_batch_is_refused(finished: Path) -> None:
     from cnn_data import load_dataset
     from cnn_harness.run_description import read_run
     from cnn_harness.runfolder import RunFolder
+    from cnn_harness.train_command import resume
 
     config = read_run(finished)["config"].replace(batch_size=10)
     training = assembly.prepare(config, load_dataset("mnist5k"), "cpu")
     with RunFolder(finished) as folder, pytest.raises(UsageError, match="batch_size is 10"):
-        loop.resume(training, folder)
+        resume(train.FRAMEWORK, training, folder)

@@ -149,17 +149,9 @@ def prepare(
     net = build_net(config, dataset, devices, dtype)
     objective = Objective(net)
     objective.hybridize(static_alloc=True, static_shape=True)
+    trainer = make_trainer(net, config, devices, peers)
     train, test = make_batches(config, dataset, peers)
+    staging = Staging(devices, dtype)
     return Training(
-        config=config,
-        dataset=dataset,
-        devices=devices,
-        net=net,
-        trainer=make_trainer(net, config, devices, peers),
-        objective=objective,
-        train=train,
-        test=test,
-        staging=Staging(devices, dtype),
-        peers=peers,
-        dtype=dtype,
+        config, dataset, devices, net, trainer, objective, train, test, staging, peers, dtype
     )

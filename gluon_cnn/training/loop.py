@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -13,13 +14,13 @@ from cnn_data import Batches
 from cnn_harness.epochs import EpochSteps, Evaluation, follow_epochs, run_epochs, save_predictions
 from cnn_harness.jobs.stop import Stop
 from cnn_harness.monitor import Monitor
-from cnn_harness.progress import Partial, Progress, read_progress
+from cnn_harness.progress import Partial, Progress
 from cnn_harness.runfolder import RunFolder
 from gluon_cnn.training import checkpoint, parallel
 from gluon_cnn.training.assembly import Objective, Training
 from gluon_cnn.training.staging import Staging
 
-__all__ = ["evaluate", "fit", "follow", "resume", "train_epoch", "train_step"]
+__all__ = ["evaluate", "fit", "follow", "load", "train_epoch", "train_step"]
 
 Parts = list[mx.nd.NDArray]  # one array a device
 
@@ -95,9 +96,10 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Train as configured and return a row of metrics an epoch, those of a resumed run included.
 
-    `start` is what `resume` returned. Leaves `best.params`, `last/`, `previous/` and
-    `predictions.png` in the folder. Raises: CommandError where the loss is not finite any more, or
-    the folder cannot be written; Interrupted where `stop` was requested; DataError.
+    `start` is how far the loaded checkpoint had come. Leaves `best.params`, `last/`,
+    `previous/` and `predictions.png` in the folder. Raises: CommandError where the loss is not
+    finite any more, or the folder cannot be written; Interrupted where `stop` was requested;
+    DataError.
     """
     net, trainer, objective = training.net, training.trainer, training.objective
     monitor, stop = monitor or Monitor(), stop or Stop()
@@ -137,19 +139,12 @@ def follow(training: Training, start: Progress, stop: Stop) -> None:
     )
 
 
-def resume(training: Training, folder: RunFolder, which: str = "last") -> Progress | None:
-    """Put the training where the checkpoint `last` or `previous` left it; None if there is none.
+def load(training: Training, path: Path, state: dict[str, Any]) -> None:
+    """Put net and optimizer where the checkpoint in the folder `path`, with this state, left them.
 
-    Raises: UsageError where the checkpoint is another configuration's, CommandError where it is
-    damaged; the training is then not changed.
+    Raises: CommandError where its files are those of another net or optimizer.
     """
-    saved = folder.saved(which)
-    if saved is None:
-        return None
-    path, state = saved
-    progress = read_progress(state, training.config, len(training.train), path)
     checkpoint.load_last(path, state, training.net, training.trainer, training.devices)
-    return progress
 
 
 def _draws_masks(net: gluon.HybridBlock) -> bool:

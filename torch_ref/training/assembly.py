@@ -143,19 +143,10 @@ def prepare(
     device = find_device(ctx)
     net = build_net(config, dataset, device, dtype)
     objective = Objective(net)
+    optimizer, together = make_optimizer(net, config), peers.together(objective)
     train, test = make_batches(config, dataset, peers)
     return Training(
-        config=config,
-        dataset=dataset,
-        device=device,
-        net=net,
-        optimizer=make_optimizer(net, config),
-        objective=objective,
-        together=peers.together(objective),
-        train=train,
-        test=test,
-        peers=peers,
-        dtype=dtype,
+        config, dataset, device, net, optimizer, objective, together, train, test, peers, dtype
     )
 
 
