@@ -131,7 +131,13 @@ def test_where_mxnet_imports_by_itself_nothing_is_done() -> None:
 
 
 # Pythons of this machine that MXNet was tried with, and the numpy that each gets.
-ELSEWHERE = [("3.11", "1.26.4"), ("3.12", "1.26.4"), ("3.12", "2.1.3"), ("3.13", "2.5")]
+ELSEWHERE = [
+    ("3.11", "1.26.4"),
+    ("3.12", "1.26.4"),
+    ("3.12", "2.1.3"),
+    ("3.13", "2.5"),
+    ("3.14", "2.5"),
+]
 
 
 @pytest.mark.slow
@@ -175,6 +181,16 @@ threads = [threading.Thread(target=lambda: sums.append(float(x.sum().asscalar())
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert len(set(sums)) == 1
+# an interrupt comes between two operators, and MXNet goes on after it
+import os, signal
+stopped = False
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000): x.sum().asscalar()
+except KeyboardInterrupt:
+    stopped = True
+assert stopped and float(x.sum().asscalar()) == sums[0]
+assert [int(y.sum().asscalar()) for _, y in loader] == [3, 12, 21, 30]
 print("worked")
 """
 
