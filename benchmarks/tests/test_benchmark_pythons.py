@@ -1,0 +1,47 @@
+"""The benchmark of Pythons: turns, ratios against the first, and failures in one line."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from benchmarks.pythons import WORK, main, measure, rows
+from cnn_harness.errors import CommandError
+
+
+def test_interpreters_take_turns_and_the_order_turns_too() -> None:
+    order: list[str] = []
+
+    def run_side(python: str, work: str, steps: int) -> Mapping[str, Any]:
+        order.append(f"{work} {python}")
+        return {"cpu": float(steps)}
+
+    runs = measure(["a", "b"], 2, 7, run_side)
+    assert order == [
+        "train a", "train b", "parity a", "parity b",
+        "train b", "train a", "parity b", "parity a",
+    ]  # fmt: skip
+    assert runs["train"]["a"] == [{"cpu": 7.0}, {"cpu": 7.0}]
+
+
+def test_the_table_has_medians_and_ratios_turn_by_turn() -> None:
+    def turns(seen: str, *cpu: float) -> list[dict[str, Any]]:
+        return [{"seen": seen, "cpu": value, "wall": 2 * value} for value in cpu]
+
+    one = {"a": turns("3.11", 1.0, 2.0, 4.0), "b": turns("3.13", 1.5, 2.0, 2.0)}
+    lines = rows(dict.fromkeys(WORK, one))
+    assert lines[2] == "| 3.11 | 2 | 4 | 2 | 4 |"
+    assert lines[3].startswith("| 3.13 | 2, 1.00 (0.50–1.50) | 4, 1.00 (0.50–1.50) | 2, ")
+
+
+@pytest.mark.parametrize("python", ["/no/such/python", "/bin/false"])
+def test_an_environment_that_fails_is_named(python: str) -> None:
+    with pytest.raises(CommandError, match=f"^{python}, train: "):
+        measure([python], 1, 1)
+
+
+@pytest.mark.slow
+def test_a_real_measurement(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([sys.executable, "--repeats", "1", "--steps", "5"]) == 0
+    assert capsys.readouterr().out.count(f"| {sys.version.split()[0]}, ") == 1
