@@ -94,6 +94,7 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/upgrades.md", "import mxnet_compat", FAST),
     ("docs/upgrades.md", "--no-deps mxnet", f"{_DOWNLOAD} 6 GB; `.ci/run` does the same"),
     ("docs/upgrades.md", "nox -s pythons", f"{_DOWNLOAD} 20 GB"),
+    ("docs/upgrades.md", "benchmarks.pythons", "it measures in the environments that nox leaves"),
 ]  # fmt: skip
 
 # A user's own repository, in which the pages' commands are given
