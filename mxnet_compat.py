@@ -201,7 +201,9 @@ class _Import:
             if name == "numpy.compat" and tuple(fromlist) == ("basestring",):
                 return types.SimpleNamespace(basestring=str)
             if name == "onnx" and importlib.util.find_spec("onnx.mapping") is None:
-                return _OnnxView(builtins.__import__(name, globals, locals, _kept(fromlist)))
+                return _OnnxView(
+                    builtins.__import__(name, globals, locals, _without_mapping(fromlist))
+                )
             if name.partition(".")[0] == "distutils":
                 _require_distutils()
             if name.partition(".")[0] == "multiprocessing" and not fromlist and NO_FORK:
@@ -225,7 +227,7 @@ class _Forking(types.ModuleType):
         return getattr(module, name)
 
 
-def _kept(fromlist: Any) -> tuple[str, ...]:
+def _without_mapping(fromlist: Any) -> tuple[str, ...]:
     return tuple(name for name in fromlist or () if name != "mapping")
 
 

@@ -6,38 +6,26 @@ import contextlib
 import gc
 import importlib
 import importlib.util
-import os
 import sys
-import tempfile
 import types
 from collections.abc import Iterator
 from typing import Any
 
 from gluon_cnn_parity import needs
+from gluon_cnn_parity.stderr import without_lines
 
 __all__ = ["load_quietly"]
 
 
 def load_quietly() -> None:
     """Import MXNet without its line about the engine, which it writes straight to descriptor 2."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught, _lightly(), needs("cpu"):
-        os.dup2(caught.fileno(), 2)
-        try:
-            import mxnet_compat
+    with without_lines(b"MXNet start using engine"), _lightly(), needs("cpu"):
+        import mxnet_compat
 
-            mxnet_compat.install()  # before MXNet is looked for: MXNet beside a current numpy
-            import mxnet
+        mxnet_compat.install()  # before MXNet is looked for: MXNet beside a current numpy
+        import mxnet
 
-            mxnet.nd.waitall()  # starts the engine, which is when it writes
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            for line in caught:
-                if b"MXNet start using engine" not in line:
-                    os.write(2, line)
+        mxnet.nd.waitall()  # starts the engine, which is when it writes
 
 
 @contextlib.contextmanager

@@ -224,6 +224,8 @@ class Walker(fx.Interpreter):
             return self.moved(n, target, y)
         if isinstance(y, (tuple, list)):
             return [part.abs() + part.abs().max() for part in y]
+        if not y.is_floating_point():
+            return None
         if target in LINEAR:
             return LINEAR[target](*self.absolute(n))
         if target in (mx_nn.pool, mx_nn.pool_1d, mx_nn.global_pool):

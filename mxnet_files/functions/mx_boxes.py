@@ -63,26 +63,25 @@ def _survivors(
 ) -> Tensor:
     """Which of the boxes (B, K, 4), best first, no better survivor of their group overlaps."""
     count = boxes.size(1)
-    block = max(1, min(count, 4194304 // max(count, 1)))  # rows of pairs held at a time
-    places = torch.arange(count, device=boxes.device)
-    every = boxes.unsqueeze(1)  # (B, 1, K, 4)
-    areas = _area(every, centre)
+    block = max(1, min(count, 262144 // max(count, 1)))  # rows of pairs held at a time
     for start in range(0, count, block):
+        rest = boxes[:, start:].unsqueeze(1)  # (B, 1, K', 4)
         rows = boxes[:, start : start + block].unsqueeze(2)  # (B, R, 1, 4)
-        shared = _shared(rows, every, centre)
+        shared = _shared(rows, rest, centre)
         if inclusive:  # MultiBoxDetection: areas as they come, and IoU 0 for an empty union
             wide = (rows[..., 2] - rows[..., 0]) * (rows[..., 3] - rows[..., 1])
-            both = (every[..., 2] - every[..., 0]) * (every[..., 3] - every[..., 1])
+            both = (rest[..., 2] - rest[..., 0]) * (rest[..., 3] - rest[..., 1])
             union = wide + both - shared
             iou = torch.where(union <= 0, torch.zeros_like(union), shared / union)
             hit = iou >= threshold
         else:
-            hit = shared / (_area(rows, centre) + areas - shared) > threshold
-        same = group[:, start : start + block].unsqueeze(2) == group.unsqueeze(1)
-        hit = hit & same
+            hit = shared / (_area(rows, centre) + _area(rest, centre) - shared) > threshold
+        hit = hit & (group[:, start : start + block].unsqueeze(2) == group[:, start:].unsqueeze(1))
+        hit = ~torch.triu(hit, 1)  # only better boxes suppress
+        left = alive[:, start:]
         for row in range(hit.size(1)):
-            later = hit[:, row] & (places > start + row)
-            alive = alive & ~(later & alive[:, start + row : start + row + 1])
+            left = left & (hit[:, row] | ~left[:, row : row + 1])
+        alive = torch.cat([alive[:, :start], left], 1)
     return alive
 
 

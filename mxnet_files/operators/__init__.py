@@ -2,30 +2,36 @@
 
 from mxnet_files.operators import (
     arithmetic,
+    attention,
     boxes,
     indexing,
     loss,
     neural,
     normalise,
+    numpy_style,
     ordering,
     pooling,
     recurrent,
     reduction,
+    regions,
     resize,
     shape,
 )
 
 __all__ = [
     "arithmetic",
+    "attention",
     "boxes",
     "indexing",
     "loss",
     "neural",
     "normalise",
+    "numpy_style",
     "ordering",
     "pooling",
     "recurrent",
     "reduction",
+    "regions",
     "resize",
     "shape",
 ]

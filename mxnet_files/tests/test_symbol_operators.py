@@ -722,6 +722,8 @@ def test_every_operator_is_compared() -> None:
     for alias, operator in OPERATORS.items():
         short = alias.strip("_").removeprefix("contrib_").removeprefix("sparse_")
         names.setdefault(operator.name, []).append(short.removeprefix("linalg_"))
+        if numpys := re.fullmatch(r"_np[ix]?_(r?)(.*?)(_scalar)?", alias):
+            names[operator.name] += [numpys[2], numpys[1] + numpys[2]]
     missing = {
         name
         for name, aliases in names.items()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,15 @@ import torch
 from torch import nn
 
 from cnn_harness.initial import generator
-from parity_tests.backends.base import side_of
+from parity_tests.backends.base import leaves_of, side_of
 from parity_tests.backends.leaves import ParityError
+from parity_tests.cases.factories import load_net
 from parity_tests.cases.models import MODELS
-from parity_tests.cases.thin import thin_gluon, thin_torch
+from parity_tests.cases.thin import gluon_model, torch_model
+from parity_tests.levels.weights import copy_weights, pairing_map
+from parity_tests.pairing.align import pair_leaves
 
-__all__ = ["Case", "project_case", "random_values", "user_case"]
+__all__ = ["Case", "project_case", "random_values", "set_equal_values", "user_case"]
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,12 @@ def project_case(
     Toys are those of `parity_tests.cases.models`. Weights move by `torch_ref.transfer`. BatchNorm's
     statistics and the biases are not trivial.
     """
-    from gluon_cnn.models import get_model as get_gluon
-    from torch_ref.models import get_model as get_torch
     from torch_ref.transfer import to_torch
 
     toy = MODELS[name]
-    size = None if full else toy.input_size
-    gluon_net = get_gluon(name, input_size=size, **options)
-    divisor = 1 if full else toy.divisor
-    with torch.device("cpu" if divisor == 1 else "meta"):  # what is thinned out needs no values
-        torch_net = get_torch(name, input_size=size, **options)
-    if divisor > 1:
-        thin_gluon(gluon_net, divisor)
-        thin_torch(torch_net, divisor)
+    size, divisor = (None, 1) if full else (toy.input_size, toy.divisor)
+    gluon_net = gluon_model(name, size, divisor, **options)
+    torch_net = torch_model(name, size, divisor, **options)
     gluon_net.initialize()
     parameters = gluon_net._collect_params_with_prefix()
     fixed = [n for n, p in parameters.items() if n.endswith("bitmaps")]
@@ -71,12 +65,23 @@ def project_case(
     draw = np.random.default_rng(seed)
     inputs = draw.standard_normal((batch, *gluon_net.input_shape)).astype(np.float32)
     labels = draw.integers(0, gluon_net.classes, batch).astype(np.int32)
-    return Case(name, gluon_net, torch_net.eval(), inputs, labels)
+    return Case(name, gluon_net, torch_net, inputs, labels)
 
 
 def random_values(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
     """Values by parameter path that keep activations near 1, none of them trivial."""
     return {path: _value(path, shape, seed) for path, shape in shapes.items()}
+
+
+def set_equal_values(gluon_net: Any, torch_net: nn.Module, seed: int = 0) -> None:
+    """Random values for a Gluon net, and the same for a torch net that was written like it."""
+    gluon_net.initialize()
+    parameters = gluon_net._collect_params_with_prefix()
+    values = random_values({name: p.shape for name, p in parameters.items()}, seed)
+    for name, value in values.items():
+        parameters[name].set_data(mx.nd.array(value))
+    leaves = leaves_of(gluon_net)
+    copy_weights(leaves, torch_net, pairing_map(pair_leaves(leaves, leaves_of(torch_net))))
 
 
 def _value(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -108,16 +113,7 @@ def user_case(
 
 
 def _load_net(spec: str, side: str) -> Any:
-    module, colon, factory = spec.partition(":")
-    if not (module and colon and factory):
-        raise ParityError(f"--{side} is {spec!r}, expected package.module:factory")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        loaded = getattr(importlib.import_module(module), factory)
-    except (ImportError, AttributeError) as error:
-        raise ParityError(f"--{side} {spec}: {error}") from error
-    net = loaded() if callable(loaded) and not hasattr(loaded, "forward") else loaded
+    net = load_net(spec, f"--{side}", Path.cwd())
     try:
         kind = f"a {side_of(net)} net"
     except ParityError:

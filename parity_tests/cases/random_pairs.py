@@ -10,17 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import mxnet as mx
 import numpy as np
 import torch
 from mxnet.gluon import HybridBlock
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
-from parity_tests.backends.base import leaves_of
-from parity_tests.cases.pairs import Case, random_values
-from parity_tests.levels.weights import copy_weights, pairing_map
-from parity_tests.pairing.align import pair_leaves
+from parity_tests.cases.pairs import Case, set_equal_values
 
 __all__ = ["random_case"]
 
@@ -164,13 +160,7 @@ def random_case(seed: int) -> Case:
         builder.pick(*steps)()
     builder.head()
     gluon_net, torch_net = builder.gluon, nn.Sequential(*builder.torch)
-    gluon_net.initialize()
-    parameters = gluon_net._collect_params_with_prefix()
-    values = random_values({name: p.shape for name, p in parameters.items()}, seed)
-    for name, value in values.items():
-        parameters[name].set_data(mx.nd.array(value))
-    ours = leaves_of(gluon_net)
-    copy_weights(ours, torch_net, pairing_map(pair_leaves(ours, leaves_of(torch_net))))
+    set_equal_values(gluon_net, torch_net, seed)
     if generator.integers(2):
         gluon_net.hybridize()
     batch = int(generator.integers(1, 4))

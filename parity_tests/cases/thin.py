@@ -11,7 +11,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["thin_gluon", "thin_torch"]
+__all__ = ["gluon_model", "torch_model"]
+
+
+def gluon_model(name: str, size: int | None, divisor: int, **options: Any) -> Any:
+    """A Gluon model of this project, not initialised, its widths divided."""
+    from gluon_cnn.models import get_model  # each side on its own: the other may not be installed
+
+    net = get_model(name, input_size=size, **options)
+    if divisor > 1:
+        thin_gluon(net, divisor)
+    return net
+
+
+def torch_model(name: str, size: int | None, divisor: int, **options: Any) -> Any:
+    """The same of the mirror, in inference mode."""
+    import torch
+
+    from torch_ref.models import get_model
+
+    with torch.device("cpu" if divisor == 1 else "meta"):  # what is thinned out needs no values
+        net = get_model(name, input_size=size, **options)
+    if divisor > 1:
+        thin_torch(net, divisor)
+    return net.eval()
 
 
 def thin_gluon(net: Any, divisor: int) -> None:
@@ -30,7 +53,7 @@ def thin_gluon(net: Any, divisor: int) -> None:
 
 
 def _gluon(old: Any, into: int, out: int) -> Any:
-    from mxnet.gluon import nn as gluon_nn  # each side on its own: the other may not be installed
+    from mxnet.gluon import nn as gluon_nn
 
     prefix = old.prefix
     if isinstance(old, gluon_nn.Dense):

@@ -12,7 +12,7 @@ import numpy as np
 from parity_tests.gate.record.quantities import CHECKS, Failure, QuantityRecord, SideRecord
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["Change", "Movement", "movements", "unrecorded"]
+__all__ = ["Change", "ChangedQuantity", "changed_quantities", "unrecorded"]
 
 
 class Change(StrEnum):
@@ -27,7 +27,7 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True)
-class Movement:
+class ChangedQuantity:
     """One quantity that is not bit-equal any more.
 
     `error` is the largest move as a part of its bound, `dtype` where that was seen, and `hint` what
@@ -59,7 +59,9 @@ class Movement:
         return self.verdict != Change.SEMANTICS, CHECKS.index((self.level, self.check))
 
 
-def movements(subject: str, side: str, old: SideRecord, new: SideRecord) -> Iterator[Movement]:
+def changed_quantities(
+    subject: str, side: str, old: SideRecord, new: SideRecord
+) -> Iterator[ChangedQuantity]:
     """What moved between two snapshots of one side, in the order of causes."""
     before, after = old.by_key(), new.by_key()
     added = unrecorded(old, new)
@@ -71,7 +73,7 @@ def movements(subject: str, side: str, old: SideRecord, new: SideRecord) -> Iter
         assert known is not None  # the key is one of the two's
         verdict, dtype, error, detail, hint = _judged(a, b)
         if verdict != Change.UNCHANGED:
-            yield Movement(
+            yield ChangedQuantity(
                 subject, side, known.level, known.check, known.path, known.kind, known.name,
                 verdict, dtype, error, detail, hint,
             )  # fmt: skip
@@ -79,7 +81,7 @@ def movements(subject: str, side: str, old: SideRecord, new: SideRecord) -> Iter
 
 def unrecorded(old: SideRecord, new: SideRecord) -> list[tuple[Level, Check]]:
     """The checks that the new one has and the old one none of: an earlier version did not yet."""
-    before, after = ({key[:2] for key in taken.by_key()} for taken in (old, new))
+    before, after = ({key[:2] for key in record.by_key()} for record in (old, new))
     return [check for check in CHECKS if check in after - before]
 
 

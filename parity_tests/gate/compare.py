@@ -44,7 +44,7 @@ def _main(argv: Sequence[str] | None) -> int:
     args = parser.parse_args(argv)
     old = store.read(Path(args.old))
     if args.new is None:
-        new = _fresh_like(old, args)
+        new = _snapshot_like(old, args)
     elif args.model or args.full or args.side or args.seed:
         raise UsageError("--model, --full, --side and --seed are for a snapshot taken now")
     else:
@@ -59,7 +59,7 @@ def _main(argv: Sequence[str] | None) -> int:
     return 0 if comparison.ok else 1
 
 
-def _fresh_like(old: Snapshot, args: Namespace) -> Snapshot:
+def _snapshot_like(old: Snapshot, args: Namespace) -> Snapshot:
     """A snapshot of now, of what the old one has, where the command line does not say otherwise."""
     names = [name for name in old.subjects if name != RULES_NAME]
     args.model = args.model or [n for n in names if not n.endswith("-224")]
@@ -82,10 +82,10 @@ def text(comparison: Comparison) -> str:
             lines.append(f"         {verdict.sentence}")
         elif verdict.cause:
             lines.append(f"         {verdict.cause}")
-    for across in comparison.across:
-        agree = f"{across.compared - across.apart} of {across.compared} agree in float64"
-        first = f", first apart: {across.first}" if across.first else ""
-        lines.append(f"  MXNet beside torch, {across.what}: {agree}{first}")
+    for agreement in comparison.agreements:
+        agree = f"{agreement.compared - agreement.apart} of {agreement.compared} agree in float64"
+        first = f", first apart: {agreement.first}" if agreement.first else ""
+        lines.append(f"  MXNet beside torch, {agreement.what}: {agree}{first}")
     for group, changes in comparison.environment.items():
         lines.append(f"  {group}: {'; '.join(changes)}")
     lines += [f"  not compared: {name}" for name in comparison.not_compared]

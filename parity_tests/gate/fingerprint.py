@@ -46,7 +46,7 @@ _FLAGS = re.compile(r"(sse4_\d|avx\w*|fma|f16c|amx\w*|neon|asimd|sve\w*)")
 
 def fingerprint(sides: dict[str, Any]) -> Fingerprint:
     """By group; `sides` are those that work, and only they are asked."""
-    found: Fingerprint = {
+    groups: Fingerprint = {
         "numpy": {"version": np.__version__},
         "python": {"version": platform.python_version()},
         "machine": dict(_machine()),
@@ -59,12 +59,12 @@ def fingerprint(sides: dict[str, Any]) -> Fingerprint:
         "models": dict(_models()),
     }
     if "gluon" in sides:
-        found["mxnet"] = _mxnet()
+        groups["mxnet"] = _mxnet()
     if "torch" in sides:
-        found["torch"], threads, switches = _torch()
-        found["threads"] |= threads
-        found["switches"] |= switches
-    return {group: found[group] for group in GROUPS if group in found}
+        groups["torch"], threads, switches = _torch()
+        groups["threads"] |= threads
+        groups["switches"] |= switches
+    return {group: groups[group] for group in GROUPS if group in groups}
 
 
 def difference(old: Fingerprint, new: Fingerprint) -> dict[str, list[str]]:
@@ -73,7 +73,7 @@ def difference(old: Fingerprint, new: Fingerprint) -> dict[str, list[str]]:
     A framework brings settings of its own along: where it is in one of the two alone, what that one
     alone has set is no difference.
     """
-    found = {}
+    differences = {}
     same_sides = all((side in old) == (side in new) for side in ("mxnet", "torch"))
     for group in GROUPS:
         if group not in old or group not in new:
@@ -87,8 +87,8 @@ def difference(old: Fingerprint, new: Fingerprint) -> dict[str, list[str]]:
             if old[group].get(name) != new[group].get(name)
         ]
         if changed:
-            found[group] = changed
-    return found
+            differences[group] = changed
+    return differences
 
 
 @cache
@@ -124,15 +124,15 @@ def _build(*distributions: str) -> str:
 @cache
 def _models() -> dict[str, str]:
     root = Path(__file__).resolve().parents[2]
-    found = {}
+    digests = {}
     for room in ("gluon_cnn", "torch_ref"):
         digest = hashlib.sha256()
         extra = [root / room / name for name in ("training/losses.py", "optim.py")]
         for path in sorted((root / room / "models").glob("*.py")) + extra:
             if path.exists():
                 digest.update(path.name.encode() + path.read_bytes())
-        found[room] = digest.hexdigest()[:16]
-    return found
+        digests[room] = digest.hexdigest()[:16]
+    return digests
 
 
 def _mxnet() -> dict[str, str]:
@@ -160,15 +160,15 @@ def _onednn() -> str:
     """oneDNN's own line about its version, which it prints where it is asked to be verbose."""
     switches = {"MKLDNN_VERBOSE": "1", "DNNL_VERBOSE": "1", "ONEDNN_VERBOSE": "1"}
     try:
-        made = subprocess.run(
+        probed = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", _PROBE],
             env={**os.environ, **switches}, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return "not asked"
-    lines = re.findall(r"verbose,info,(.*)", made.stdout + made.stderr)
-    kept = [line for line in lines if re.search(r"DNN.* v?\d|isa:", line)]
-    return "; ".join(dict.fromkeys(kept)) or "none"
+    lines = re.findall(r"verbose,info,(.*)", probed.stdout + probed.stderr)
+    named = [line for line in lines if re.search(r"DNN.* v?\d|isa:", line)]
+    return "; ".join(dict.fromkeys(named)) or "none"
 
 
 def _torch() -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
@@ -182,10 +182,10 @@ def _torch() -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
         ("MKL", "Math Kernel"),
         ("compiler", "^GCC"),
     ):
-        found = [
+        matching = [
             line for line in lines if re.search(pattern, line) and "Build settings" not in line
         ]
-        library[name] = found[0] if found else "none"
+        library[name] = matching[0] if matching else "none"
     capability = [line for line in lines if line.startswith("CPU capability usage")]
     threads = {"torch threads": str(torch.get_num_threads())}
     switches = {

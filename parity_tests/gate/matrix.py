@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cnn_harness.cli import Parser, print_json, run
 from parity_tests.gate import store
-from parity_tests.gate.change import Movement
+from parity_tests.gate.change import ChangedQuantity
 from parity_tests.gate.verdict import NAMES, Comparison, compared
 from parity_tests.reporting.verdicts import Check
 
@@ -33,7 +33,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
                 continue
             first = verdict.first
             place = f"{first.place}, {first.detail}" if first else ""
-            kinds = _kinds([m for m in comparison.movements if m.side == side])
+            kinds = _kinds([m for m in comparison.changed if m.side == side])
             lines.append(
                 f"| {comparison.old} ({NAMES[side]}) | {verdict.verdict} "
                 f"| {verdict.moved} of {verdict.compared} | {place} | {kinds} |"
@@ -41,7 +41,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def _kinds(moved: list[Movement]) -> str:
+def _kinds(moved: list[ChangedQuantity]) -> str:
     """The kinds of operations, losses and rules that moved by themselves, with how far at most."""
     most: dict[str, float] = {}
     for m in moved:
@@ -66,11 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(args.folder)
         base = store.read(folder / BASE)
         names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != BASE)
-        found = [compared(store.read(folder / name), base) for name in names if name[0] != "."]
+        comparisons = [
+            compared(store.read(folder / name), base) for name in names if name[0] != "."
+        ]
         if args.json:
-            print_json({"comparisons": [comparison.as_dict() for comparison in found]})
+            print_json({"comparisons": [comparison.as_dict() for comparison in comparisons]})
         else:
-            print(table(found))
+            print(table(comparisons))
         return 0
 
     return run(body)

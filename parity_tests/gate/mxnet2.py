@@ -51,17 +51,17 @@ def probe(name: str, arrays: Any) -> str:
         layer.initialize()
         x = arrays.array(drawn("mxnet2", name).standard_normal(shape).astype(np.float32))
         x.attach_grad()
-        given = [x]
+        arguments = [x]
         if "cross-entropy" in name:
-            given.append(arrays.array(np.array([1, 0, 3, 2], np.float32)))
-        layer(*given)  # MXNet 2 knows a convolution's shape after its first input alone
+            arguments.append(arrays.array(np.array([1, 0, 3, 2], np.float32)))
+        layer(*arguments)  # MXNet 2 knows a convolution's shape after its first input alone
         for path, parameter in sorted(layer.collect_params().items()):
             if "running" not in path:
                 role = path.rpartition("_")[2].rpartition(".")[2]
                 value = drawn("mxnet2", name, role).standard_normal(parameter.shape)
                 parameter.set_data(arrays.array(value.astype(np.float32)))
         with autograd.record():
-            y = layer(*given)
+            y = layer(*arguments)
         y.backward()
         figures = [float(np.abs(a.asnumpy().astype(np.float64)).sum()) for a in (y, x.grad)]
     except Exception as error:

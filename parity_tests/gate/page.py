@@ -8,7 +8,7 @@ from parity_tests.gate.verdict import NAMES, Comparison
 
 __all__ = ["page"]
 
-ROWS = 500  # movements shown; gate.json has all
+ROWS = 500  # changed quantities shown; gate.json has all
 
 
 def page(comparison: Comparison) -> str:
@@ -21,7 +21,7 @@ def page(comparison: Comparison) -> str:
         undefined=StrictUndefined,
     )
     template = environment.get_template("gate.html.j2")
-    rows = comparison.movements[:ROWS]
+    rows = comparison.changed[:ROWS]
     return template.render(
-        comparison=comparison, names=NAMES, rows=rows, more=len(comparison.movements) - len(rows)
+        comparison=comparison, names=NAMES, rows=rows, more=len(comparison.changed) - len(rows)
     )

@@ -75,9 +75,9 @@ class Gate:
             start = self._start(name)
             if start is not None:
                 subject = _restarted(subject, start)
-            found = {side: b for side, b in self._backends.items() if side in subject.make}
-            record = record_of(subject, found, lambda line: None)
-            record.inputs |= starts(subject, found)
+            working = {side: b for side, b in self._backends.items() if side in subject.make}
+            record = record_of(subject, working, lambda line: None)
+            record.inputs |= starts(subject, working)
             self.new.subjects[name] = record
             if self.old is None:
                 return Change.RECORDED, _failures(name, record)
@@ -104,7 +104,7 @@ def _restarted(subject: Subject, start: dict[str, Any]) -> Subject:
 
 
 def _failures(name: str, record: store.SubjectRecord) -> str:
-    failed = [f for taken in record.sides.values() for f in taken.failures]
+    failed = [f for side in record.sides.values() for f in side.failures]
     return f"{name} {failed[0].path} did not run: {failed[0].reason}" if failed else ""
 
 

@@ -53,7 +53,7 @@ Say = Callable[[str], None]
 
 def backends(wanted: Sequence[str] = SIDES) -> tuple[dict[str, Backend], dict[str, str]]:
     """The sides that work here, and why the others do not."""
-    found: dict[str, Backend] = {}
+    working: dict[str, Backend] = {}
     absent: dict[str, str] = {}
     for side in SIDES:
         if side not in wanted:
@@ -62,10 +62,10 @@ def backends(wanted: Sequence[str] = SIDES) -> tuple[dict[str, Backend], dict[st
         try:
             one = backend(side)
             _ = one.optimizers  # imported now, no frame of the import holds a net's weights
-            found[side] = one
+            working[side] = one
         except Exception as error:  # a framework may fail to load in any way
             absent[side] = reason_of(error)
-    return found, absent
+    return working, absent
 
 
 def take_snapshot(
@@ -77,33 +77,33 @@ def take_snapshot(
     say: Say = lambda line: None,
 ) -> Snapshot:
     """Take a snapshot of subjects with every side that works. Raises CommandError if none does."""
-    found, absent = backends(sides)
-    if not found:
+    working, absent = backends(sides)
+    if not working:
         reasons = "; ".join(f"{side}: {reason}" for side, reason in absent.items())
         raise CommandError(f"neither framework works here ({reasons})")
     snapshot = Snapshot(
-        fingerprint(found),
+        fingerprint(working),
         {"noise": NOISE, "pairs": PAIRS, "sample": SAMPLE, **(settings or {})},
         absent,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the frameworks' own about exporting
         if rules:
-            sides_taken = {side: record_rules(one) for side, one in found.items()}
-            snapshot.subjects[RULES_NAME] = SubjectRecord(sides_taken)
+            rules_of = {side: record_rules(one) for side, one in working.items()}
+            snapshot.subjects[RULES_NAME] = SubjectRecord(rules_of)
         for subject in subjects:
-            snapshot.subjects[subject.name] = record_of(subject, found, say)
+            snapshot.subjects[subject.name] = record_of(subject, working, say)
     return snapshot
 
 
-def record_of(subject: Subject, found: dict[str, Backend], say: Say) -> SubjectRecord:
+def record_of(subject: Subject, backends: dict[str, Backend], say: Say) -> SubjectRecord:
     """What the sides give for one subject."""
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the frameworks' own about exporting
-        record = SubjectRecord({side: record_side(one, subject) for side, one in found.items()})
+        record = SubjectRecord({side: record_side(one, subject) for side, one in backends.items()})
     record.inputs = _inputs(subject)
-    failed = sum(len(taken.failures) for taken in record.sides.values())
+    failed = sum(len(side.failures) for side in record.sides.values())
     which = f", {failed} did not run" if failed else ""
     say(f"{subject.name}: {time.perf_counter() - started:.1f} s{which}")
     return record
@@ -116,9 +116,9 @@ def _inputs(subject: Subject) -> dict[str, np.ndarray]:
     return named
 
 
-def chosen_models(given: list[str] | None, full: bool) -> list[tuple[str, bool]]:
+def chosen_models(flags: list[str] | None, full: bool) -> list[tuple[str, bool]]:
     """The (model, whether at full size) of a command line."""
-    names = [n.strip() for text in given for n in text.split(",")] if given else list(MODELS)
+    names = [n.strip() for text in flags for n in text.split(",")] if flags else list(MODELS)
     unknown = [name for name in names if name not in MODELS]
     if unknown:
         raise UsageError(
@@ -237,8 +237,8 @@ def _one(
     name: str, full: bool, *, seed: int, sides: Sequence[str], say: Say = lambda line: None
 ) -> dict[str, SubjectRecord]:
     """One subject's record under its name; a process of its own may do it."""
-    found, _ = backends(sides)
+    working, _ = backends(sides)
     gc.collect()  # what is left of the process's last subject
     gc.freeze()  # the frameworks' own 350,000 objects stay, and cost each collection 0.2 s
     subject = project_subject(name, full=full, seed=seed)
-    return {subject.name: record_of(subject, found, say)}
+    return {subject.name: record_of(subject, working, say)}

@@ -110,23 +110,23 @@ def _files(name: str, record: SubjectRecord) -> dict[str, bytes]:
     tensors: dict[str, np.ndarray] = {f"inputs/{k}": v for k, v in record.inputs.items()}
     described: dict[str, Any] = {"columns": list(_COLUMNS), "sides": {}}
     files: dict[str, bytes] = {}
-    for side, taken in record.sides.items():
+    for side, of_side in record.sides.items():
         described["sides"][side] = {
-            "quantities": [_row(kept) for kept in taken.quantities],
-            "failures": [list(vars(failure).values()) for failure in taken.failures],
-            "files": sorted(taken.files),
+            "quantities": [_row(quantity) for quantity in of_side.quantities],
+            "failures": [list(vars(failure).values()) for failure in of_side.failures],
+            "files": sorted(of_side.files),
         }
-        for number, kept in enumerate(taken.quantities):
+        for number, quantity in enumerate(of_side.quantities):
             stem = f"{side}/{number}"
-            tensors[f"{stem}/32"] = kept.single
-            tensors[f"{stem}/64"] = np.concatenate([kept.double, kept.sums])
-        files |= {f"{name}-{side}-{file}": data for file, data in taken.files.items()}
+            tensors[f"{stem}/32"] = quantity.single
+            tensors[f"{stem}/64"] = np.concatenate([quantity.double, quantity.sums])
+        files |= {f"{name}-{side}-{file}": data for file, data in of_side.files.items()}
     rows = _json(described)
     return {f"{name}.json": rows, f"{name}.safetensors": save(tensors), **files}
 
 
-def _row(kept: QuantityRecord) -> list[Any]:
-    values = [getattr(kept, column) for column in _COLUMNS]
+def _row(quantity: QuantityRecord) -> list[Any]:
+    values = [getattr(quantity, column) for column in _COLUMNS]
     return [_number(v) if isinstance(v, float) else list(v) if isinstance(v, tuple) else v
             for v in values]  # fmt: skip
 
@@ -228,7 +228,7 @@ def _record(name: str, contents: dict[str, bytes]) -> SubjectRecord:
         if key.startswith("inputs/")
     }
     for side, part in described["sides"].items():
-        taken = SideRecord()
+        of_side = SideRecord()
         for number, row in enumerate(part["quantities"]):
             values = dict(zip(described["columns"], row, strict=True))
             if values["name"] == "output gradient":  # the first versions had it under "forward"
@@ -239,14 +239,14 @@ def _record(name: str, contents: dict[str, bytes]) -> SubjectRecord:
                 values[column] = float(values[column])
             single = tensors[f"{side}/{number}/32"]
             both = tensors[f"{side}/{number}/64"]
-            taken.quantities.append(
+            of_side.quantities.append(
                 QuantityRecord(
                     **values, single=single, double=both[: single.size], sums=both[single.size :]
                 )
             )
-        taken.failures = [
+        of_side.failures = [
             Failure(Level(level), Check(check), *row) for level, check, *row in part["failures"]
         ]
-        taken.files = {file: contents[f"{name}-{side}-{file}"] for file in part["files"]}
-        record.sides[side] = taken
+        of_side.files = {file: contents[f"{name}-{side}-{file}"] for file in part["files"]}
+        record.sides[side] = of_side
     return record

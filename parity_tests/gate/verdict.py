@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.gate.change import Change, Movement, movements, unrecorded
+from parity_tests.gate.change import Change, ChangedQuantity, changed_quantities, unrecorded
 from parity_tests.gate.fingerprint import GROUPS, difference
 from parity_tests.gate.record.quantities import CHECKS, QuantityRecord, SideRecord
 from parity_tests.gate.store import Snapshot, SnapshotError
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["NAMES", "Across", "Comparison", "SideVerdict", "compared"]
+__all__ = ["NAMES", "Agreement", "Comparison", "SideVerdict", "compared"]
 
 NAMES = {"gluon": "MXNet", "torch": "torch"}
 _LIBRARY = {"gluon": "mxnet", "torch": "torch"}
@@ -27,7 +27,7 @@ class SideVerdict:
 
     side: str
     verdict: Change
-    first: Movement | None = None
+    first: ChangedQuantity | None = None
     moved: int = 0
     compared: int = 0
     cause: str = ""
@@ -46,7 +46,7 @@ class SideVerdict:
 
 
 @dataclass(frozen=True)
-class Across:
+class Agreement:
     """How many quantities of both sides agree in float64, in one snapshot or across two."""
 
     what: str
@@ -62,17 +62,17 @@ class Comparison:
     old: str
     new: str
     sides: dict[str, SideVerdict]
-    across: list[Across]
+    agreements: list[Agreement]
     environment: dict[str, list[str]]
-    movements: list[Movement] = field(default_factory=list)
+    changed: list[ChangedQuantity] = field(default_factory=list)
     not_compared: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> Change:
         """The worst of the sides; what compares nothing is no pass."""
-        found = [side.verdict for side in self.sides.values()]
+        verdicts = [side.verdict for side in self.sides.values()]
         for verdict in (Change.SEMANTICS, Change.ROUNDING, Change.UNCHANGED):
-            if verdict in found:
+            if verdict in verdicts:
                 return verdict
         return Change.NOTHING_COMPARED
 
@@ -96,10 +96,10 @@ class Comparison:
             "old": self.old,
             "new": self.new,
             "sides": {k: {**_plain(v), "sentence": v.sentence} for k, v in self.sides.items()},
-            "across": [asdict(across) for across in self.across],
+            "across": [asdict(agreement) for agreement in self.agreements],
             "environment": self.environment,
             "not_compared": self.not_compared,
-            "movements": [_plain(movement) for movement in self.movements],
+            "movements": [_plain(quantity) for quantity in self.changed],
         }
 
 
@@ -116,9 +116,8 @@ def compared(old: Snapshot, new: Snapshot) -> Comparison:
     """Judge a new snapshot by an old one. Raises SnapshotError where they cannot be compared."""
     _same_start(old, new)
     environment = difference(old.fingerprint, new.fingerprint)
-    found: list[Movement] = []
+    changed: list[ChangedQuantity] = []
     counts: Counter[str] = Counter()
-    kinds: dict[str, Counter[tuple[str, str]]] = {side: Counter() for side in NAMES}
     shared = [name for name in old.subjects if name in new.subjects]
     for name in shared:
         for side in NAMES:
@@ -126,32 +125,31 @@ def compared(old: Snapshot, new: Snapshot) -> Comparison:
             if a is None or b is None:
                 continue
             counts[side] += len(a.quantities)
-            kinds[side].update(
-                {(k.kind, k.level): 1 for k in a.quantities if k.check == Check.LOCAL}
-            )
-            found += movements(name, side, a, b)
-    found.sort(key=lambda movement: movement.order)
+            changed += changed_quantities(name, side, a, b)
+    changed.sort(key=lambda quantity: quantity.order)
     sides = {
-        side: _side(side, [m for m in found if m.side == side], counts[side], environment, old, new)
+        side: _side(
+            side, [m for m in changed if m.side == side], counts[side], environment, old, new
+        )
         for side in NAMES
     }
     missing = _unrecorded(old, new, shared)
     missing += [f"{n} is not in {new.name}" for n in old.subjects if n not in new.subjects]
     missing += [f"{n} is not in {old.name}" for n in new.subjects if n not in old.subjects]
     return Comparison(
-        old.name, new.name, sides, _across(old, new, shared), environment, found, missing
+        old.name, new.name, sides, _agreements(old, new, shared), environment, changed, missing
     )
 
 
 def _unrecorded(old: Snapshot, new: Snapshot, shared: list[str]) -> list[str]:
     """What an earlier version of this program did not record yet, subject by subject."""
-    found = []
+    missing = []
     for name in shared:
         a, b = old.subjects[name].sides, new.subjects[name].sides
         checks = {check for side in a.keys() & b.keys() for check in unrecorded(a[side], b[side])}
-        found += [f"{name} {level} ({check}) is not in {old.name}"
+        missing += [f"{name} {level} ({check}) is not in {old.name}"
                   for level, check in CHECKS if (level, check) in checks]  # fmt: skip
-    return found
+    return missing
 
 
 def _same_start(old: Snapshot, new: Snapshot) -> None:
@@ -163,14 +161,14 @@ def _same_start(old: Snapshot, new: Snapshot) -> None:
         )
     for name in old.subjects.keys() & new.subjects.keys():
         a, b = old.subjects[name].inputs, new.subjects[name].inputs
-        given = [{k for k in x if not k.startswith("start/")} for x in (a, b)]
+        names = [{k for k in x if not k.startswith("start/")} for x in (a, b)]
         shared = a.keys() & b.keys()  # where a framework is missing, so are its first values
-        if given[0] != given[1] or any(not np.array_equal(a[key], b[key]) for key in shared):
+        if names[0] != names[1] or any(not np.array_equal(a[key], b[key]) for key in shared):
             raise SnapshotError(f"{old.name} and {new.name} ran {name} on other inputs")
 
 
 def _side(
-    side: str, moved: list[Movement], count: int, environment: dict[str, list[str]],
+    side: str, moved: list[ChangedQuantity], count: int, environment: dict[str, list[str]],
     old: Snapshot, new: Snapshot,
 ) -> SideVerdict:  # fmt: skip
     if not count:
@@ -211,7 +209,7 @@ def _cause(side: str, verdict: Change, environment: dict[str, list[str]]) -> str
     return "nothing that the fingerprint knows has changed"
 
 
-def _pattern(first: Movement, moved: list[Movement], old: Snapshot) -> str:
+def _pattern(first: ChangedQuantity, moved: list[ChangedQuantity], old: Snapshot) -> str:
     """Whether every operation of the kind moved: then it is the operation, and not the place."""
     if first.check != Check.LOCAL or first.level == Level.LOSS:
         return ""
@@ -223,8 +221,8 @@ def _pattern(first: Movement, moved: list[Movement], old: Snapshot) -> str:
     }
     there: Counter[str] = Counter()
     for record in old.subjects.values():
-        taken = record.sides.get(first.side, SideRecord())
-        paths = {k.path: k.kind for k in taken.quantities
+        record_of_side = record.sides.get(first.side, SideRecord())
+        paths = {k.path: k.kind for k in record_of_side.quantities
                  if (k.level, k.check) == (first.level, Check.LOCAL)}  # fmt: skip
         there.update(paths.values())
     counts = Counter(hit.values())
@@ -235,9 +233,9 @@ def _pattern(first: Movement, moved: list[Movement], old: Snapshot) -> str:
     return f"of all {what} alone, {', '.join(sorted(parts))} moved"
 
 
-def _across(old: Snapshot, new: Snapshot, shared: list[str]) -> list[Across]:
+def _agreements(old: Snapshot, new: Snapshot, shared: list[str]) -> list[Agreement]:
     """MXNet beside torch, in float64: before, now, and each one's new beside the other's old."""
-    found = []
+    agreements = []
     for what, left, right in (
         ("before", old, old),
         ("now", new, new),
@@ -251,18 +249,18 @@ def _across(old: Snapshot, new: Snapshot, shared: list[str]) -> list[Across]:
             b = right.subjects[name].sides.get("torch")
             if a is None or b is None:
                 continue
-            theirs = {kept.key: kept for kept in b.quantities}
-            for kept in a.quantities:
-                other = theirs.get(kept.key)
-                if other is None or other.shape != kept.shape:
+            theirs = {quantity.key: quantity for quantity in b.quantities}
+            for quantity in a.quantities:
+                other = theirs.get(quantity.key)
+                if other is None or other.shape != quantity.shape:
                     continue
                 counted += 1
-                if not _agree(kept, other):
+                if not _agree(quantity, other):
                     apart += 1
-                    first = first or f"{name} {kept.path} {kept.level}: {kept.name}"
+                    first = first or f"{name} {quantity.path} {quantity.level}: {quantity.name}"
         if counted:
-            found.append(Across(what, counted, apart, first))
-    return found
+            agreements.append(Agreement(what, counted, apart, first))
+    return agreements
 
 
 _TOGETHER = 1e-9  # of the largest value: as two free runs of training in float64 must stay

@@ -135,7 +135,7 @@ def compare(
     wanted = dtype or _name(expected.dtype)
     if kind != wanted:
         return Verdict("dtype", f"{actual.dtype}, expected {wanted}")
-    same = bool((actual == expected).all())  # as most are; what is no number equals nothing
+    same = bool((actual == expected).all())  # as most are; NaN equals nothing
     refused = (None if same else _not_finite(actual)) or _not_finite(expected)
     refused = refused or _empty_of_content(expected, content)
     if refused:

@@ -90,9 +90,9 @@ def inherited_picture(report: Results, drifts: Sequence[Drift], level: Level) ->
     marks = []
     for drift in chosen:
         for side, distance in ((Side.GLUON, drift.gluon), (Side.TORCH, drift.torch)):
-            size = "no number" if distance.relative is None else f"{distance.relative:.1e}"
+            size = "non-finite" if distance.relative is None else f"{distance.relative:.1e}"
             title = f"{drift.place}, {_name(side)}: {size} of the largest value from float64"
-            over = not distance.ok or (drift.moved == "function" and side == Side.GLUON)
+            over = not distance.ok or (drift.outside == "function" and side == Side.GLUON)
             marks.append(Mark(drift.path, side, distance.relative, over, title, size))
     return _picture(
         level,

@@ -23,7 +23,7 @@ class Distance:
     """How far one side is from the float64 referee at one value, at the worst of its elements.
 
     `relative` is that distance by the largest value of the referee there, `share` the same as a
-    part of the bound. Both are None where there is no number: another shape, NaN, nothing at all.
+    part of the bound. Both are None where it cannot be measured: non-finite, or of another shape.
     """
 
     relative: float | None
@@ -38,10 +38,10 @@ class Distance:
 class Drift:
     """What the two float32 streams have gathered at one value.
 
-    `bound` is what the envelope allows, relative to the largest value. `moved` is empty where both
-    sides are inside; else "gluon", "torch" or "both", or "function" where Gluon in float64 has
-    left torch in float64 already: then the two compute different functions, and which of them is
-    the right one no number can say.
+    `bound` is what the envelope allows, relative to the largest value. `outside` is who has left
+    it: nobody (empty), "gluon", "torch" or "both", or "function" where Gluon in float64 has left
+    torch in float64 already: then the two compute different functions, and which of them is the
+    right one no comparison can say.
     """
 
     level: Level
@@ -51,15 +51,15 @@ class Drift:
     gluon: Distance
     torch: Distance
     bound: float | None
-    moved: str
+    outside: str
 
     @property
     def normal(self) -> bool:
-        return not self.moved
+        return not self.outside
 
     @property
     def ratio(self) -> float | None:
-        """Gluon's distance by PyTorch's; None where PyTorch's is 0 or there is no number."""
+        """Gluon's distance by PyTorch's; None where PyTorch's is 0, or one is not measured."""
         if self.gluon.relative is None or not self.torch.relative:
             return None
         return self.gluon.relative / self.torch.relative
@@ -78,21 +78,21 @@ class Drift:
     @property
     def sentence(self) -> str:
         """The answer for this value, in words."""
-        if self.moved == "function":
+        if self.outside == "function":
             return (
                 f"Gluon and PyTorch differ at {self.place} in float64 already: they compute "
                 "different functions, which rounding does not explain: not normal"
             )
-        if self.moved == "both":
+        if self.outside == "both":
             return (
                 f"Gluon and PyTorch both moved at {self.place}: {_far(self.gluon)} and "
                 f"{_far(self.torch)}, while they agree in float64: not normal"
             )
-        if self.moved:
+        if self.outside:
             side, other = (
-                (self.gluon, self.torch) if self.moved == "gluon" else (self.torch, self.gluon)
+                (self.gluon, self.torch) if self.outside == "gluon" else (self.torch, self.gluon)
             )
-            name, beside = _SIDES if self.moved == "gluon" else reversed(_SIDES)
+            name, beside = _SIDES if self.outside == "gluon" else reversed(_SIDES)
             return (
                 f"{name} moved at {self.place}: {_far(side)}, {beside} {_share(other)}: not normal"
             )
@@ -109,7 +109,7 @@ class Drift:
             "ratio": self.ratio,
             "bound": self.bound,
             "normal": self.normal,
-            "moved": self.moved,
+            "moved": self.outside,
             "sentence": self.sentence,
         }
 
@@ -179,9 +179,9 @@ def drifts(rows: Iterable[Row]) -> list[Drift]:
         if gluon is None or torch is None:
             continue
         bounds = [row.allowed for row in (gluon, torch) if row.allowed is not None]
-        moved = _moved(gluon, torch, group.worst(Side.GLUON, "float64"))
+        outside = _outside(gluon, torch, group.worst(Side.GLUON, "float64"))
         bound = max(bounds, default=None)
-        measured.append(Drift(*key, _distance(gluon), _distance(torch), bound, moved))
+        measured.append(Drift(*key, _distance(gluon), _distance(torch), bound, outside))
     return measured
 
 
@@ -189,7 +189,7 @@ def _distance(row: Row) -> Distance:
     return Distance(row.distance, row.fraction, not row.status.failed)
 
 
-def _moved(gluon: Row, torch: Row, witness: Row | None) -> str:
+def _outside(gluon: Row, torch: Row, witness: Row | None) -> str:
     if witness is not None and witness.status.failed:
         return "function"
     if gluon.status.failed and torch.status.failed:

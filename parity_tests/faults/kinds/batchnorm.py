@@ -1,6 +1,6 @@
 """Faults of batch normalisation that its listing does not show.
 
-Framework specific (mxnet, torch): each fault is a normalisation layer of one framework.
+Framework specific (torch): each fault is a normalisation layer of one framework.
 """
 
 from __future__ import annotations

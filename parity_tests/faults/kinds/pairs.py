@@ -8,18 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import mxnet as mx
 import numpy as np
 import torch
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
 from parity_tests.api import check_parity
-from parity_tests.backends.base import leaves_of
-from parity_tests.cases.pairs import Case, project_case, random_values
+from parity_tests.cases.pairs import Case, project_case, set_equal_values
 from parity_tests.faults.base import Detection, first_detection
-from parity_tests.levels.weights import copy_weights, pairing_map
-from parity_tests.pairing.align import pair_leaves
 
 __all__ = [
     "Plant", "edited", "exchanged", "in_model", "in_pair", "plain_case", "replaced", "turned",
@@ -59,14 +55,8 @@ def plain_case(
     """A pair of plain sequential nets with equal, random weights."""
     gluon_net = gluon_nn.HybridSequential(prefix="fault_")
     gluon_net.add(*ours)
-    gluon_net.initialize()
-    parameters = gluon_net._collect_params_with_prefix()
-    values = random_values({name: p.shape for name, p in parameters.items()}, seed)
-    for name, value in values.items():
-        parameters[name].set_data(mx.nd.array(value))
     torch_net = nn.Sequential(*theirs)
-    listed = leaves_of(gluon_net)
-    copy_weights(listed, torch_net, pairing_map(pair_leaves(listed, leaves_of(torch_net))))
+    set_equal_values(gluon_net, torch_net, seed)
     inputs = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     return Case("plain", gluon_net, torch_net, inputs)
 
@@ -108,8 +98,8 @@ def exchanged(first: str, second: str) -> Plant:
 
     def plant(case: Case) -> None:
         state = case.torch_net.state_dict()
-        kept = state[first].clone()
+        value = state[first].clone()
         state[first].copy_(state[second])
-        state[second].copy_(kept)
+        state[second].copy_(value)
 
     return plant

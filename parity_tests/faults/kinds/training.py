@@ -68,12 +68,12 @@ class Accumulated(TorchTrainee):
     """Keeps the gradient of the step before in one tensor."""
 
     def update(self, rate: float, batch: int) -> None:
-        self.kept = self.net[5].weight.grad.clone()
+        self.gradient_before = self.net[5].weight.grad.clone()
         super().update(rate, batch)
 
     def loss(self, logits: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
         if self.count > 1:
-            self.net[5].weight.grad = self.kept
+            self.net[5].weight.grad = self.gradient_before
         return super().loss(logits, labels)
 
 

@@ -18,7 +18,7 @@ from parity_tests.backends.base import Backend
 from parity_tests.backends.runs import NET, Arrays, NetRun, Objective
 from parity_tests.gate.record.noise import DRAWS, Draw, NoiseEnvelope, noisy
 from parity_tests.gate.record.quantities import Failure, Quantity, QuantityRecord
-from parity_tests.gate.record.sizes import Found, Key, Sizes, bias_sums
+from parity_tests.gate.record.sizes import Key, Sizes, TensorsByKey, bias_sums
 from parity_tests.gate.record.subjects import Subject
 from parity_tests.reporting.verdicts import Check, Level
 
@@ -79,17 +79,17 @@ class _BothDtypes(Recorder):
         super().__init__(whole)
         self.records: dict[Key, QuantityRecord] = {}
 
-    def values(self, net: Any, given: Any, dtype: str) -> Values:
+    def values(self, net: Any, inputs: Any, dtype: str) -> Values:
         """What a run gives, in order."""
         raise NotImplementedError
 
     def level_of(self, name: str) -> Level:
         return self.level
 
-    def both(self, given: Any, double: Found, sums: Mapping[str, float]) -> None:
+    def both(self, inputs: Any, double: TensorsByKey, sums: Mapping[str, float]) -> None:
         """Run it in float32 too, beside float64's values; `sums` as `Sizes` takes them."""
         self._sizes = Sizes(double, sums)
-        for key, single in self.values(self.whole.net, given, "float32"):
+        for key, single in self.values(self.whole.net, inputs, "float32"):
             path, name = key
             self.records[key] = Quantity(
                 self.level_of(name), Check.STREAM, path, self.whole.kind(path), name, single,
@@ -108,7 +108,7 @@ class Stream(_BothDtypes):
         super().__init__(whole)
         self.sums: dict[str, float] = {}
 
-    def clean(self) -> Found:
+    def clean(self) -> TensorsByKey:
         inputs = self.subject.inputs
         run = self._run(self.whole.net, inputs, "float64")
         self.sums = bias_sums(run)
@@ -119,8 +119,8 @@ class Stream(_BothDtypes):
     def again(self, net: Any, draw: Draw) -> Values:
         return self.values(net, self.whole.noisy_inputs(draw), "float64")
 
-    def values(self, net: Any, given: Any, dtype: str) -> Values:
-        return _of_run(self._run(net, given, dtype))
+    def values(self, net: Any, inputs: Any, dtype: str) -> Values:
+        return _of_run(self._run(net, inputs, dtype))
 
     def _run(self, net: Any, inputs: Arrays, dtype: str) -> NetRun:
         # Of a net that is not trained, each leaf alone is run backward
@@ -148,7 +148,7 @@ class Training(_BothDtypes):
         super().__init__(whole)
         self._sums = sums  # the stream's
 
-    def clean(self) -> Found:
+    def clean(self) -> TensorsByKey:
         batches = self.subject.batches
         double = dict(self.values(self.whole.net, batches, "float64"))
         self.both(batches, double, self._sums)
@@ -160,12 +160,12 @@ class Training(_BothDtypes):
         ]
         return self.values(net, batches, "float64")
 
-    def values(self, net: Any, given: Any, dtype: str) -> Values:
-        kept = (1, len(given))  # the steps whose weights are kept
+    def values(self, net: Any, batches: Any, dtype: str) -> Values:
+        recorded = (1, len(batches))  # the steps whose weights are recorded
         for n, path, name, value in training_steps(
-            self.backend, net, given, dtype, self.subject, self.whole.objective
+            self.backend, net, batches, dtype, self.subject, self.whole.objective
         ):
-            if path == NET or n in kept:
+            if path == NET or n in recorded:
                 yield (path, f"step {n} {name}"), value
 
     def items(self, envelope: NoiseEnvelope) -> Iterator[Item]:

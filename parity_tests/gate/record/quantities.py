@@ -131,8 +131,8 @@ class SideRecord:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def by_key(self) -> dict[Key, QuantityRecord | Failure]:
-        found: dict[Key, QuantityRecord | Failure] = {item.key: item for item in self.quantities}
-        return found | {item.key: item for item in self.failures}
+        items: list[QuantityRecord | Failure] = [*self.quantities, *self.failures]
+        return {item.key: item for item in items}
 
 
 def sampled(array: np.ndarray) -> np.ndarray:

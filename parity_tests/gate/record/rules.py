@@ -11,7 +11,7 @@ import numpy as np
 from parity_tests.backends.base import Backend
 from parity_tests.gate.record.noise import DRAWS, NoiseEnvelope, noisy
 from parity_tests.gate.record.quantities import Failure, Quantity, SideRecord
-from parity_tests.gate.record.sizes import Found
+from parity_tests.gate.record.sizes import TensorsByKey
 from parity_tests.gate.record.subjects import RATE, RULES, drawn
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Check, Level
@@ -49,27 +49,24 @@ def _rules(backend: Backend) -> Iterator[tuple[str, Rule, Callable[..., Any]]]:
 def _updates(
     backend: Backend, label: str, rule: Rule, make: Callable[..., Any],
     dtype: str, weight: np.ndarray, gradients: list[np.ndarray],
-) -> Found:  # fmt: skip
+) -> TensorsByKey:  # fmt: skip
     """One parameter through a rule: slots in the optimizer's own units, and the weight."""
-    found: Found = {}
+    values: TensorsByKey = {}
     optimized = backend.optimized({"weight": weight.astype(dtype)}, rule, make)
     for step, gradient in enumerate(gradients, 1):
         optimized.set_gradients({"weight": gradient.astype(dtype)})
         optimized.updater.update(RATE[rule.name], 4)
         slots = optimized.updater.slots_of("weight", common_units=False)
         for slot, value in slots.items():
-            found[label, f"step {step} weight {slot}"] = value
-        found[label, f"step {step} weight"] = optimized.state()["weight"]["weight"]
-    return found
+            values[label, f"step {step} weight {slot}"] = value
+        values[label, f"step {step} weight"] = optimized.state()["weight"]["weight"]
+    return values
 
 
 def _rule(
-    run: Callable[[str, np.ndarray, list[np.ndarray]], Found],
-    label: str,
-    rule: Rule,
-    weight: np.ndarray,
-    gradients: list[np.ndarray],
-) -> Iterator[Quantity]:
+    run: Callable[[str, np.ndarray, list[np.ndarray]], TensorsByKey], label: str, rule: Rule,
+    weight: np.ndarray, gradients: list[np.ndarray],
+) -> Iterator[Quantity]:  # fmt: skip
     double, single = run("float64", weight, gradients), run("float32", weight, gradients)
     envelope = NoiseEnvelope(double)
     for draw in DRAWS:

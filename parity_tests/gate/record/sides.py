@@ -63,7 +63,7 @@ def start_of(backend: Backend, net: Any, subject: Subject) -> Tensors:
     return values
 
 
-def _moved(key: Tensor, value: np.ndarray, draw: Draw) -> np.ndarray:
+def _noisy_tensor(key: Tensor, value: np.ndarray, draw: Draw) -> np.ndarray:
     path, role = key
     return value if role == "bitmaps" else noisy(value, path, role, draw=draw)
 
@@ -106,24 +106,24 @@ class _SideRecorder:
     def local(self) -> Iterator[QuantityRecord | Failure]:
         """Every leaf alone, forward and then backward."""
         # Only what is kept of a leaf stays: VGG16's gradients fill gigabytes
-        found = [
+        items = [
             item.record() if isinstance(item, Quantity) else item
             for leaf in self.leaves
             for item in self._leaf(leaf)
         ]
         for level in (Level.FORWARD, Level.BACKWARD):
-            yield from (item for item in found if item.level == level)
+            yield from (item for item in items if item.level == level)
 
     def _leaf(self, leaf: Leaf) -> Iterator[Quantity | Failure]:
         if leaf.composite:
             return
         where = (Level.FORWARD, Check.LOCAL, leaf.path, leaf.kind, "output")
-        given = self.shapes.get(leaf.path)
-        if given is None:
+        inputs = self.shapes.get(leaf.path)
+        if inputs is None:
             reason = self.broken.reason if self.broken else "it never ran on this input"
             yield Failure(*where, reason)
             return
-        xs = tuple(_filled(x, self.subject.name, leaf.path, i) for i, x in enumerate(given))
+        xs = tuple(_normal_like(x, self.subject.name, leaf.path, i) for i, x in enumerate(inputs))
         try:
             yield from self._modes(leaf, xs)
         except Exception as error:
@@ -133,7 +133,7 @@ class _SideRecorder:
         name = (self.subject.name, leaf.path)
         shapes = self.backend.run_leaf(leaf, xs, "float64", train=True)
         outputs = [v for k, v in shapes.items() if k.startswith("output")]
-        upstream = tuple(_filled(y, *name, "upstream", i) for i, y in enumerate(outputs))
+        upstream = tuple(_normal_like(y, *name, "upstream", i) for i, y in enumerate(outputs))
         modes = (True, False) if operator_of(leaf.family).by_mode else (True,)
         for train in modes:
             gs = upstream if train else None
@@ -146,12 +146,12 @@ class _SideRecorder:
             double, single = run(leaf, "float64", xs, gs), run(leaf, "float32", xs, gs)
             envelope = NoiseEnvelope(double)
             for draw in _LEAF_DRAWS:
-                moved_xs = tuple(noisy(x, *name, i, draw=draw) for i, x in enumerate(xs))
-                moved_gs = None
+                noisy_xs = tuple(noisy(x, *name, i, draw=draw) for i, x in enumerate(xs))
+                noisy_gs = None
                 if gs is not None:
-                    moved_gs = tuple(noisy(g, "g", i, draw=draw) for i, g in enumerate(gs))
-                with self._leaf_with(leaf, partial(_moved, draw=draw)) as other:
-                    envelope.widen(run(other, "float64", moved_xs, moved_gs).items())
+                    noisy_gs = tuple(noisy(g, "g", i, draw=draw) for i, g in enumerate(gs))
+                with self._leaf_with(leaf, partial(_noisy_tensor, draw=draw)) as other:
+                    envelope.widen(run(other, "float64", noisy_xs, noisy_gs).items())
             sizes = self._sizes(leaf, xs, gs, run)
             for quantity, value in double.items():
                 if not train and not quantity.startswith("output"):
@@ -159,15 +159,11 @@ class _SideRecorder:
                 limit = envelope.limit(quantity, sizes.get(quantity))
                 yield Quantity(
                     Level.FORWARD if quantity.startswith("output") else Level.BACKWARD,
-                    Check.LOCAL,
-                    leaf.path,
-                    leaf.kind,
-                    quantity if train else f"{quantity} in inference",
-                    single[quantity],
-                    value,
+                    Check.LOCAL, leaf.path, leaf.kind,
+                    quantity if train else f"{quantity} in inference", single[quantity], value,
                     0.0 if _exact(leaf, quantity) else limit,
                     1.0 if self._single(leaf) else 2.0**-29,
-                )
+                )  # fmt: skip
 
     def _single(self, leaf: Leaf) -> bool:
         """Whether the framework computes the leaf in float32 even in a float64 net."""
@@ -194,8 +190,8 @@ class _SideRecorder:
             return {}  # the limits of the project's own leaves are those that snapshots have
         absolute = None if gs is None else tuple(np.abs(g) for g in gs)
         with self._leaf_with(leaf, lambda _, value: np.abs(value)) as other:
-            made = run(other, "float64", tuple(np.abs(x) for x in xs), absolute)
-        return {name: float(value.max()) for name, value in made.items() if value.size}
+            sums = run(other, "float64", tuple(np.abs(x) for x in xs), absolute)
+        return {name: float(value.max()) for name, value in sums.items() if value.size}
 
     def loss(self) -> Iterator[Quantity | Failure]:
         """The loss alone, on logits that are not the net's."""
@@ -208,8 +204,10 @@ class _SideRecorder:
             runs = {d: self.backend.run_loss(self.objective, logits, d) for d in UNIT}
             envelope = NoiseEnvelope(runs["float64"])
             for draw in DRAWS:
-                moved = noisy(logits, "logits", draw=draw)
-                envelope.widen(self.backend.run_loss(self.objective, moved, "float64").items())
+                noisy_logits = noisy(logits, "logits", draw=draw)
+                envelope.widen(
+                    self.backend.run_loss(self.objective, noisy_logits, "float64").items()
+                )
         except Exception as error:
             yield Failure.of(error, Level.LOSS, Check.LOCAL, LOSS, "loss", "loss")
             return
@@ -227,25 +225,21 @@ class _SideRecorder:
         assert self.objective is not None  # a net that runs has one
         single = any(self._single(leaf) for leaf in self.leaves)
         whole = Net(
-            self.backend,
-            self.subject,
-            self.net,
-            self.outputs,
-            self.objective,
+            self.backend, self.subject, self.net, self.outputs, self.objective,
             {leaf.path: leaf.kind for leaf in self.leaves},
             1.0 if single else UNIT["float64"] / _UNIT,
-        )
+        )  # fmt: skip
         stream = Stream(whole)
-        yield from run_all([stream], self._moved_net)  # lets its values go before the others'
+        yield from run_all([stream], self._noisy_net)  # lets its values go before the others'
         parts: list[Recorder] = [Artefacts(whole)]
         if self.subject.batches and self.objective.labels is not None:
             parts.insert(0, Training(whole, stream.sums))
-        yield from run_all(parts, self._moved_net)
+        yield from run_all(parts, self._noisy_net)
 
     @contextmanager
-    def _moved_net(self, draw: Draw) -> Iterator[Any]:
+    def _noisy_net(self, draw: Draw) -> Iterator[Any]:
         values = {
-            (leaf.path, role): _moved((leaf.path, role), tensor.read(), draw)
+            (leaf.path, role): _noisy_tensor((leaf.path, role), tensor.read(), draw)
             for leaf in self.leaves
             for role, tensor in leaf.tensors.items()
         }
@@ -257,7 +251,7 @@ class _SideRecorder:
             self.backend.release(net)
 
 
-def _filled(array: np.ndarray, *seed: object) -> np.ndarray:
+def _normal_like(array: np.ndarray, *seed: object) -> np.ndarray:
     """Normal values in an array's shape, exact in float32; integers stay as they are."""
     if not np.issubdtype(array.dtype, np.floating):
         return array

@@ -9,10 +9,10 @@ import numpy as np
 from parity_tests.backends.runs import NetRun
 from parity_tests.gate.record.noise import largest
 
-__all__ = ["Found", "Key", "Sizes", "bias_sums"]
+__all__ = ["Key", "Sizes", "TensorsByKey", "bias_sums"]
 
 Key = tuple[str, str]  # (path, quantity)
-Found = dict[Key, np.ndarray]
+TensorsByKey = dict[Key, np.ndarray]
 
 
 class Sizes:
@@ -23,10 +23,10 @@ class Sizes:
     weights' gradient, or of its own terms (`sums`, by path, see `bias_sums`).
     """
 
-    def __init__(self, found: Found, sums: Mapping[str, float]) -> None:
+    def __init__(self, values: TensorsByKey, sums: Mapping[str, float]) -> None:
         self._sums = sums
         self._largest: dict[tuple[str, str], float] = {}
-        for key, value in found.items():
+        for key, value in values.items():
             group, _ = _parsed(*key)
             self._largest[group] = max(self._largest.get(group, 0.0), largest(value))
 
@@ -55,7 +55,7 @@ def bias_sums(run: NetRun) -> dict[str, float]:
     most: dict[str, float] = {}
     for (path, _), gradient in run.gradients.items():
         most[path] = max(most.get(path, 0.0), largest(gradient))
-    found = {}
+    sums = {}
     for (path, role), gradient in run.gradients.items():
         if role != "bias":
             continue
@@ -64,14 +64,14 @@ def bias_sums(run: NetRun) -> dict[str, float]:
             for back in _coming_back(run, call.outputs[0]):
                 if back.shape[1:2] == gradient.shape:
                     terms += np.abs(back).sum(axis=(0, *range(2, back.ndim)))
-        found[path] = max(1.0, float(terms.max(initial=0.0)) / most[path]) if most[path] else 1.0
-    return found
+        sums[path] = max(1.0, float(terms.max(initial=0.0)) / most[path]) if most[path] else 1.0
+    return sums
 
 
 def _coming_back(run: NetRun, output: np.ndarray) -> Iterator[np.ndarray]:
     """The gradients that every leaf which was given this output sends back."""
     for calls in run.calls.values():
         for call in calls:
-            for given, back in zip(call.inputs, call.input_gradients, strict=False):
-                if back is not None and np.array_equal(given, output):
+            for x, back in zip(call.inputs, call.input_gradients, strict=False):
+                if back is not None and np.array_equal(x, output):
                     yield back

@@ -2,8 +2,6 @@
 
 Every number comes from numpy's legacy generator, whose stream is frozen (NEP 19), so that two
 environments start from the same bits whatever numpy they have.
-
-Framework specific (torch): thinned nets are built on torch's device without values.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from parity_tests.cases.models import MODELS
+from parity_tests.cases.thin import gluon_model, torch_model
 from parity_tests.numerics.update_rules import Rule
 
 __all__ = ["RULES", "STEPS", "Subject", "Tensors", "drawn", "fixed_upstream", "project_subject"]
@@ -85,7 +84,7 @@ def project_subject(name: str, *, full: bool = False, seed: int = 0) -> Subject:
         f"{name}-224" if full else name,
         {
             "gluon": lambda: _gluon_net(name, size, divisor),
-            "torch": lambda: _torch_net(name, size, divisor),
+            "torch": lambda: torch_model(name, size, divisor),
         },
         (inputs,),
         labels,
@@ -98,27 +97,9 @@ def project_subject(name: str, *, full: bool = False, seed: int = 0) -> Subject:
 
 
 def _gluon_net(name: str, size: int | None, divisor: int) -> Any:
-    from gluon_cnn.models import get_model
-    from parity_tests.cases.thin import thin_gluon
-
-    net = get_model(name, input_size=size)
-    if divisor > 1:
-        thin_gluon(net, divisor)
+    net = gluon_model(name, size, divisor)
     net.initialize()
     return net
-
-
-def _torch_net(name: str, size: int | None, divisor: int) -> Any:
-    import torch
-
-    from parity_tests.cases.thin import thin_torch
-    from torch_ref.models import get_model
-
-    with torch.device("cpu" if divisor == 1 else "meta"):  # what is thinned out needs no values
-        net = get_model(name, input_size=size)
-    if divisor > 1:
-        thin_torch(net, divisor)
-    return net.eval()
 
 
 def _gluon_loss(net: Any) -> Any:

@@ -6,9 +6,7 @@ was taken, and later ones start from that.
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 from parity_tests.backends.base import Backend, backend
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import Loss
+from parity_tests.cases.factories import load_net
 from parity_tests.gate.record.sides import start_of
 from parity_tests.gate.record.subjects import STEPS, Subject, drawn
 
@@ -45,28 +44,28 @@ def pair_subject(
     if not re.fullmatch(r"[\w.-]+", name):
         raise ParityError(f"a pair is named {name!r}, expected letters, digits, '_', '-' and '.'")
     nets = {"gluon": gluon_net, "torch": torch_net}
-    given = tuple(np.asarray(x) for x in (inputs if isinstance(inputs, tuple) else (inputs,)))
-    if not given or any(x.size == 0 for x in given) or all(net is None for net in nets.values()):
+    arrays = tuple(np.asarray(x) for x in (inputs if isinstance(inputs, tuple) else (inputs,)))
+    if not arrays or any(x.size == 0 for x in arrays) or all(net is None for net in nets.values()):
         raise ParityError(f"the pair {name} has no net or no inputs")
     known = None if labels is None else np.asarray(labels).astype(np.int32)
-    batches = () if known is None else tuple((given[0], known) for _ in range(STEPS))
-    kept = dict(start or {})
+    batches = () if known is None else tuple((arrays[0], known) for _ in range(STEPS))
+    values = dict(start or {})
 
     def value(
         side: str, key: tuple[str, str], kind: str, shape: tuple[int, ...]
     ) -> np.ndarray | None:
-        found = kept.get(f"{START}/{side}/{key[0]}/{key[1]}")
-        if start is not None and (found is None or found.shape != tuple(shape)):
+        first = values.get(f"{START}/{side}/{key[0]}/{key[1]}")
+        if start is not None and (first is None or first.shape != tuple(shape)):
             raise ParityError(
                 f"{side} {key[0]}.{key[1]} {tuple(shape)} is not what the snapshot has "
-                f"({'nothing' if found is None else found.shape}): the net itself has changed"
+                f"({'nothing' if first is None else first.shape}): the net itself has changed"
             )
-        return found
+        return first
 
     return Subject(
         name,
         {side: partial(_same, net) for side, net in nets.items() if net is not None},
-        given,
+        arrays,
         known,
         value,
         {side: partial(cross_entropy, side) for side in nets},
@@ -103,7 +102,7 @@ def parse_entries(lines: Iterable[str], root: Path) -> dict[str, Callable[[], Su
 
     Raises ParityError for a line of another form; what cannot be imported is said when it is made.
     """
-    found: dict[str, Callable[[], Subject]] = {}
+    makers: dict[str, Callable[[], Subject]] = {}
     for line in filter(None, (line.strip() for line in lines)):
         match = re.fullmatch(r"([\w.-]+)\s*=\s*(\S+)\s*\|\s*(\S+)\s*\|\s*([\d,]+)", line)
         if not match:
@@ -111,24 +110,12 @@ def parse_entries(lines: Iterable[str], root: Path) -> dict[str, Callable[[], Su
                 f"parity_pairs has {line!r}, expected name = pkg:gluon_net | pkg:torch_net | "
                 "1,3,32,32"
             )
-        found[match[1]] = partial(_of_entry, match[1], match[2], match[3], match[4], root)
-    return found
+        makers[match[1]] = partial(_of_entry, match[1], match[2], match[3], match[4], root)
+    return makers
 
 
 def _of_entry(name: str, gluon: str, theirs: str, shape: str, root: Path) -> Subject:
     sizes = tuple(int(size) for size in shape.split(",") if size)
     inputs = drawn(name, "inputs").standard_normal(sizes).astype(np.float32)
-    return pair_subject(name, _imported(gluon, root), _imported(theirs, root), inputs)
-
-
-def _imported(spec: str, root: Path) -> Any:
-    module, colon, factory = spec.partition(":")
-    if not (module and colon and factory):
-        raise ParityError(f"parity_pairs has {spec!r}, expected package.module:factory")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        made = getattr(importlib.import_module(module), factory)
-    except (ImportError, AttributeError) as error:
-        raise ParityError(f"parity_pairs {spec}: {error}") from error
-    return made() if callable(made) and not hasattr(made, "forward") else made
+    nets = [load_net(spec, "parity_pairs", root) for spec in (gluon, theirs)]
+    return pair_subject(name, nets[0], nets[1], inputs)

@@ -25,11 +25,18 @@ from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.runs import NetRun, is_float
-from parity_tests.levels.artefacts.exported import Values, Workspace, bound, mxnet_alone
+from parity_tests.levels.artefacts.exported import (
+    EntryWalker,
+    Values,
+    Workspace,
+    bound,
+    mxnet_alone,
+)  # fmt: skip
 from parity_tests.levels.artefacts.graphs import Entry, Graph, trace
 from parity_tests.levels.envelope import DRAWS
 from parity_tests.numerics.compare import UNIT
 from parity_tests.numerics.operators.table import kind_of_symbol, operator_of, tolerance
+from parity_tests.numerics.perturb import largest_move
 
 __all__ = ["Truth", "find_truth"]
 
@@ -38,7 +45,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass
 class Truth:
-    """The live net's graph and values; `scales` and `moves` are empty where torch lacks an
+    """The live net's graph and values; `scales` and `deviations` are empty where torch lacks an
     operator (`unsupported` says which)."""
 
     graph: Graph
@@ -51,7 +58,7 @@ class Truth:
     outputs: list[np.ndarray]  # float32, of the imperative net
     referee: list[np.ndarray]  # float64
     scales: Values
-    moves: list[float]
+    deviations: list[float]
     unsupported: str = ""
 
     def factor(self, entry: Entry) -> float:
@@ -82,7 +89,7 @@ def _kind(op: str, attributes: Mapping[str, str], y: np.ndarray, size: int) -> t
 
 
 def find_truth(net: HybridBlock, space: Workspace) -> Truth:
-    """Run the live net and its trace; fills `space.given`. Raises what MXNet raises."""
+    """Run the live net and its trace; fills `space.stand_ins`. Raises what MXNet raises."""
     graph = Graph(json.loads(trace(net, len(space.inputs)).tojson()))
     copied = gluon_clones.clone(net, "float32", gradients=False)
     parameters = {n: p.data().asnumpy() for n, p in copied.collect_params().items()}
@@ -93,7 +100,7 @@ def find_truth(net: HybridBlock, space: Workspace) -> Truth:
         )
         for dtype in ("float32", "float64")
     }
-    space.given = {e: _rounded(value) for e, value in along["float64"].items()}
+    space.stand_ins = {e: _rounded(value) for e, value in along["float64"].items()}
     double = mxnet_alone(graph, parameters, space, "float64")
     inputs = tuple(space.inputs.values())
     run = gluon_side.run_net(net, inputs, "float32")
@@ -118,11 +125,11 @@ def find_truth(net: HybridBlock, space: Workspace) -> Truth:
         outputs=list(run.outputs),
         referee=bound(graph, parameters, space.inputs, "float64"),
         scales={} if walker is None else walker.sizes_of,
-        moves=[],
+        deviations=[],
         unsupported=unsupported,
     )
     if walker is not None:
-        truth.moves = _moves(walker.module, truth, space)
+        truth.deviations = _deviations(walker.module, truth, space)
     return truth
 
 
@@ -137,14 +144,14 @@ def _of_leaves(graph: Graph, run: NetRun) -> Values:
     for entry in graph.entries:
         if entry[0] in paths:
             last.setdefault(paths[entry[0]], []).append(entry)
-    found: Values = {}
+    values: Values = {}
     for label, entries in last.items():
         call, _, path = label.partition(" ")
         calls = run.calls.get(path, [])
         outputs = calls[int(call)].outputs if int(call) < len(calls) else ()
         if 0 < len(outputs) <= len(entries):
-            found.update(zip(entries[-len(outputs) :], outputs, strict=True))
-    return found
+            values.update(zip(entries[-len(outputs) :], outputs, strict=True))
+    return values
 
 
 def _walk(walker: Walker, space: Workspace) -> Any:
@@ -157,34 +164,34 @@ def _walk(walker: Walker, space: Workspace) -> Any:
         )
 
 
-class _Sizes(Walker):
+class _Sizes(EntryWalker):
     """The size of what each node rounds, alone on the given values."""
 
     def __init__(self, module: Any, graph: Graph, space: Workspace, double: Values) -> None:
-        super().__init__(module)
-        self.names, self.space, self.double = graph.names, space, double
+        super().__init__(module, graph.names)
+        self.space, self.double = space, double
         self.sizes_of: Values = {}
 
     def seen(self, n: torch.fx.Node, result: Any) -> Any:
-        entry = (self.names[n.meta["mxnet_number"]], n.meta["mxnet"][2])
+        entry = self.entry(n)
         if entry not in self.double or not isinstance(result, torch.Tensor):
             return None
         size = self.size(n, torch.from_numpy(self.double[entry]))
         self.sizes_of[entry] = np.zeros(1) if size is None else size.double().numpy()
-        passed = torch.from_numpy(self.space.given[entry])
+        passed = torch.from_numpy(self.space.stand_ins[entry])
         return passed.to(result.dtype)
 
 
-class _Noise(Walker):
+class _Noise(EntryWalker):
     """Adds to what each node gives: a bound is four standard deviations."""
 
     def __init__(self, module: Any, names: list[str], sigmas: Values, draw: int) -> None:
-        super().__init__(module)
-        self.names, self.sigmas, self.draw = names, sigmas, draw
+        super().__init__(module, names)
+        self.sigmas, self.draw = sigmas, draw
         self.generator = np.random.default_rng(draw)
 
     def seen(self, n: torch.fx.Node, result: Any) -> Any:
-        sigma = self.sigmas.get((self.names[n.meta["mxnet_number"]], n.meta["mxnet"][2]))
+        sigma = self.sigmas.get(self.entry(n))
         if sigma is None or not isinstance(result, torch.Tensor) or not sigma.any():
             return None
         shape = tuple(result.shape)
@@ -193,14 +200,14 @@ class _Noise(Walker):
         return result + torch.from_numpy(sigma * self.generator.standard_normal(shape))
 
 
-def _moves(module: Any, truth: Truth, space: Workspace) -> list[float]:
+def _deviations(module: Any, truth: Truth, space: Workspace) -> list[float]:
     """The largest move of each output under float32's rounding at every node."""
     unit, names = UNIT["float32"] / 4, truth.graph.names
     sigmas = {e: truth.factor(e) * unit * size for e, size in truth.scales.items()}
-    moves = [0.0] * len(truth.referee)
+    deviations = [0.0] * len(truth.referee)
     for draw in range(DRAWS):
         outputs = _walk(_Noise(module, names, sigmas, draw), space)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        for place, (moved, clean) in enumerate(zip(outputs, truth.referee, strict=True)):
-            moves[place] = max(moves[place], float(np.abs(moved.numpy() - clean).max()))
-    return moves
+        for place, (noisy, clean) in enumerate(zip(outputs, truth.referee, strict=True)):
+            deviations[place] = max(deviations[place], largest_move(noisy.numpy(), clean))
+    return deviations

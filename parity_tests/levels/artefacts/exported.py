@@ -10,12 +10,9 @@ Framework specific (mxnet, onnx, onnxruntime, torch): each opens files in its ow
 from __future__ import annotations
 
 import json
-import os
-import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +26,14 @@ from mxnet.gluon import HybridBlock
 from cnn_harness.errors import CommandError
 from gluon_cnn.export import write_symbol
 from gluon_cnn.exporting.onnx_file import require_onnx, write_onnx
+from gluon_cnn_parity.stderr import without_lines
 from mxnet_files import load_symbol
 from mxnet_files.checking.local import Walker
 from mxnet_files.checking.oracle import Oracle, unfused
 from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.runs import Arrays
-from parity_tests.levels.artefacts.graphs import Entry, Graph, given, inputs_of
+from parity_tests.levels.artefacts.graphs import Entry, Graph, inputs_of, stand_in
 from parity_tests.reporting.verdicts import Check
 
 __all__ = [
@@ -58,7 +56,7 @@ class Workspace:
 
     folder: Path
     inputs: Mapping[str, np.ndarray]  # by the graph's name, float32 or integers
-    given: Values = field(default_factory=dict)  # float32, for nodes run alone
+    stand_ins: Values = field(default_factory=dict)  # float32, what nodes run alone read
 
     @property
     def symbol(self) -> Path:
@@ -121,13 +119,13 @@ def mxnet_alone(
 ) -> Values:
     """Every node of a graph run by MXNet on the given values."""
     cut = graph.cut()
-    values = {given(entry): value for entry, value in space.given.items()}
+    values = {stand_in(entry): value for entry, value in space.stand_ins.items()}
     known = {node["name"] for node in cut.document["nodes"]}
     for entry in graph.entries:  # a node that the live net does not have
-        if given(entry) in known and given(entry) not in values:
+        if stand_in(entry) in known and stand_in(entry) not in values:
             raise ValueError(f"the net has no node {entry[0]}")
-    found = bound(cut, arrays, {**space.inputs, **values}, dtype)
-    return dict(zip(graph.entries, found, strict=True))
+    outputs = bound(cut, arrays, {**space.inputs, **values}, dtype)
+    return dict(zip(graph.entries, outputs, strict=True))
 
 
 def bound(
@@ -137,23 +135,9 @@ def bound(
     return Oracle(json.dumps(graph.document), arrays, inputs, dtype).forward()
 
 
-@contextmanager
-def without_subgraph_lines() -> Iterator[None]:
+def without_subgraph_lines() -> AbstractContextManager[None]:
     """Keep MXNet's line about each graph that it binds from stderr; it has no switch for it."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            for line in caught:
-                if b"SUBGRAPH_BACKEND" not in line and b"Subgraph backend" not in line:
-                    os.write(2, line)
+    return without_lines(b"SUBGRAPH_BACKEND", b"Subgraph backend")
 
 
 def open_symbol_block(space: Workspace) -> Opened:
@@ -212,20 +196,20 @@ def open_onnx(space: Workspace) -> Opened:
     for node in model.graph.node:
         for place, name in enumerate(node.input):
             if name in names:
-                node.input[place] = given(names[name])
+                node.input[place] = stand_in(names[name])
     del model.graph.output[:]
     read = {name for node in model.graph.node for name in node.input}
     for name, entry in names.items():
-        kind = onnx.helper.np_dtype_to_tensor_dtype(space.given[entry].dtype)
+        kind = onnx.helper.np_dtype_to_tensor_dtype(space.stand_ins[entry].dtype)
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
-        if given(entry) in read:
-            value = onnx.helper.make_tensor_value_info(given(entry), kind, None)
+        if stand_in(entry) in read:
+            value = onnx.helper.make_tensor_value_info(stand_in(entry), kind, None)
             model.graph.input.append(value)
-            feeds[given(entry)] = space.given[entry]
+            feeds[stand_in(entry)] = space.stand_ins[entry]
     read |= set(names)
     feeds = {name: value for name, value in feeds.items() if name in read}
-    found = _session(model).run(list(names), feeds)
-    alone = dict(zip(names.values(), found, strict=True))
+    of_nodes = _session(model).run(list(names), feeds)
+    alone = dict(zip(names.values(), of_nodes, strict=True))
     return Opened(list(outputs), alone=alone, parameters=parameters)
 
 
@@ -240,14 +224,14 @@ def _session(model: Any) -> Any:
 
 def _tensors(model: Any, space: Workspace) -> dict[str, Entry]:
     """The converter's name for each entry that the ONNX graph computes."""
-    made = {name for node in model.graph.node for name in node.output}
-    found = {}
-    for name, index in space.given:
+    computed = {name for node in model.graph.node for name in node.output}
+    tensors = {}
+    for name, index in space.stand_ins:
         for called in (name, f"{name}{index}"):
-            if called in made and (called != name or index == 0):
-                found[called] = (name, index)
+            if called in computed and (called != name or index == 0):
+                tensors[called] = (name, index)
                 break
-    return found
+    return tensors
 
 
 def open_torch(space: Workspace) -> Opened:
@@ -258,7 +242,7 @@ def open_torch(space: Workspace) -> Opened:
     state = module.state_dict()
     held = {n: state[path].numpy().copy() for path, n in module.meta["mxnet_names"].items()}
     labels = space.graph().names
-    alone, double = (Alone(module, labels, space.given) for _ in range(2))
+    alone, double = (Alone(module, labels, space.stand_ins) for _ in range(2))
     with torch.no_grad():
         outputs = module(*x)
         alone.run(*x)
@@ -266,24 +250,34 @@ def open_torch(space: Workspace) -> Opened:
         double.run(*(value.double() if value.is_floating_point() else value for value in x))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     return Opened(
-        [y.numpy() for y in outputs], alone=alone.found, double=double.found, parameters=held
+        [y.numpy() for y in outputs], alone=alone.results, double=double.results, parameters=held
     )
 
 
-class Alone(Walker):
+class EntryWalker(Walker):
+    """Runs an imported graph, and knows the graph's entry of each of its nodes."""
+
+    def __init__(self, module: Any, names: list[str]) -> None:
+        super().__init__(module)
+        self.names = names
+
+    def entry(self, n: torch.fx.Node) -> Entry:
+        return self.names[n.meta["mxnet_number"]], n.meta["mxnet"][2]
+
+
+class Alone(EntryWalker):
     """Every node on given values, in the dtype of the module."""
 
     def __init__(self, module: Any, names: list[str], values: Values) -> None:
-        super().__init__(module)
-        self.names = names
+        super().__init__(module, names)
         self.values = values
-        self.found: Values = {}
+        self.results: Values = {}
 
     def seen(self, n: torch.fx.Node, result: Any) -> Any:
-        entry = (self.names[n.meta["mxnet_number"]], n.meta["mxnet"][2])
+        entry = self.entry(n)
         if entry not in self.values or not isinstance(result, torch.Tensor):
             return None
-        self.found[entry] = result.numpy()
+        self.results[entry] = result.numpy()
         return torch.from_numpy(self.values[entry]).to(result.dtype)
 
 

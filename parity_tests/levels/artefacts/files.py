@@ -177,21 +177,21 @@ class _Judge:
         except DidNotRun:
             return {}
 
-    def alone_rows(self, way: Check, found: Values, dtype: str) -> Iterator[Row]:
+    def alone_rows(self, way: Check, values: Values, dtype: str) -> Iterator[Row]:
         """Nodes run alone on the live net's values."""
-        for entry in self.entries(way, found):
+        for entry in self.entries(way, values):
             row = replace(self.row(way, entry), dtype=dtype)
-            if entry in found:
-                yield row.with_verdict(self.alone_verdict(way, found[entry], entry, dtype))
+            if entry in values:
+                yield row.with_verdict(self.alone_verdict(way, values[entry], entry, dtype))
         if way == Check.TORCH_IMPORT:
-            yield from self.strange(way, found)
+            yield from self.strange(way, values)
 
-    def entries(self, way: Check, found: Iterable[Entry]) -> Iterator[Entry]:
+    def entries(self, way: Check, shown: Iterable[Entry]) -> Iterator[Entry]:
         """The live net's nodes; each is to be compared, but for what a converter folds away."""
         folded = way in (Check.ONNX_RUNTIME, Check.TORCH_IMPORT)
         for entry in self.truth.graph.entries:
             key = f"{way} {entry[0]} {entry[1]}"
-            if entry in set(found):
+            if entry in set(shown):
                 self.coverage.expect("graph nodes", key)
                 self.coverage.done("graph nodes", key)
             elif not folded or not self.may_fold(entry):
@@ -203,10 +203,10 @@ class _Judge:
         op, _ = self.truth.graph.operators[entry[0]]
         return op in ("identity", "_copy", "BlockGrad", "Dropout")
 
-    def strange(self, way: Check, found: Iterable[Entry]) -> Iterator[Row]:
+    def strange(self, way: Check, shown: Iterable[Entry]) -> Iterator[Row]:
         """Nodes that the live net does not have."""
         known = self.truth.graph.entries
-        for entry in found:
+        for entry in shown:
             if entry not in known:
                 detail = f"the files compute {entry[0]}, the net does not"
                 yield _wrong(way, f"output of {entry[0]}", detail)
@@ -251,13 +251,13 @@ class _Judge:
         for place, actual in enumerate(outputs):
             row = _wrong(way, output_name(place), "", **_SINGLE)
             verdict = compare(actual, self.truth.outputs[place])
-            if verdict.reason != "values" or not self.truth.moves:
+            if verdict.reason != "values" or not self.truth.deviations:
                 yield row.with_verdict(verdict)
                 continue
             verdict = compare(
                 actual,
                 self.truth.referee[place],
-                scale=self.truth.moves[place] / UNIT["float32"],
+                scale=self.truth.deviations[place] / UNIT["float32"],
                 factor=ENVELOPE_FACTOR,
                 dtype="float32",
                 unit="float32",

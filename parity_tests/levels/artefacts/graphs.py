@@ -37,11 +37,11 @@ class Graph:
     @cached_property
     def names(self) -> list[str]:
         """A unique name for each node: what MXNet's ONNX converter calls those that repeat."""
-        found: dict[str, None] = {}
+        unique: dict[str, None] = {}
         for number, node in enumerate(self.document["nodes"]):
             name = str(node["name"])
-            found[f"idx_{number}_{name}" if name in found else name] = None
-        return list(found)
+            unique[f"idx_{number}_{name}" if name in unique else name] = None
+        return list(unique)
 
     @cached_property
     def entries(self) -> dict[Entry, tuple[int, int]]:
@@ -73,7 +73,7 @@ class Graph:
         return self._with(self.document["nodes"], self.entries.values())
 
     def cut(self) -> Graph:
-        """The graph with every entry as an output, and read from a variable `given(entry)`."""
+        """The graph with every entry as an output, and read from a variable `stand_in(entry)`."""
         nodes: list[dict[str, Any]] = []
         moved: dict[tuple[int, int], int] = {}  # where an entry of the graph is read from
         heads: list[tuple[int, int]] = []
@@ -88,20 +88,20 @@ class Graph:
             for (owner, index), entry in places.items():
                 if owner == number:
                     heads.append((place, index))
-                    nodes.append({"op": "null", "name": given(entry), "inputs": []})
+                    nodes.append({"op": "null", "name": stand_in(entry), "inputs": []})
                     moved[number, index] = len(nodes) - 1
         return self._with(nodes, heads)
 
     def _with(self, nodes: list[dict[str, Any]], heads: Any) -> Graph:
-        made = {k: v for k, v in self.document.items() if k not in ("nodes", "node_row_ptr")}
-        made = copy.deepcopy(made)
-        made["nodes"] = nodes
-        made["arg_nodes"] = [i for i, node in enumerate(nodes) if node["op"] == "null"]
-        made["heads"] = [[number, index, 0] for number, index in heads]
-        return Graph(made)
+        document = {k: v for k, v in self.document.items() if k not in ("nodes", "node_row_ptr")}
+        document = copy.deepcopy(document)
+        document["nodes"] = nodes
+        document["arg_nodes"] = [i for i, node in enumerate(nodes) if node["op"] == "null"]
+        document["heads"] = [[number, index, 0] for number, index in heads]
+        return Graph(document)
 
 
-def given(entry: Entry) -> str:
+def stand_in(entry: Entry) -> str:
     """The variable that stands for an entry in a cut graph."""
     return f"given({entry[0]}, {entry[1]})"
 

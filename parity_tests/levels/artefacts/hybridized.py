@@ -60,9 +60,9 @@ def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
         if any(row.status != Status.OK for row in rows):
             rows = _leaf_rows(subject) + rows
         if isinstance(subject.gluon_net, HybridBlock):
-            made, counted = exported_rows(subject)
-            rows += made
-            coverage.merge(counted)
+            of_files, coverage_of_files = exported_rows(subject)
+            rows += of_files
+            coverage.merge(coverage_of_files)
     except DidNotRun as error:
         rows.append(_row(path=NET, detail=str(error)))
     if any(row.compared for row in rows):
@@ -97,7 +97,7 @@ def _whole(net: Block, dtype: str) -> Block:
 
 
 def _rows(path: str, make: Callable[[str], Block], inputs: Arrays) -> Iterator[Row]:
-    wanted = attempt("gluon", _steps, make("float32"), inputs, "float32")
+    imperative = attempt("gluon", _steps, make("float32"), inputs, "float32")
     for variant, flags in VARIANTS.items():
         block = make("float32")
         blank = _row(path=path, check=variant, dtype="float32")
@@ -106,42 +106,42 @@ def _rows(path: str, make: Callable[[str], Block], inputs: Arrays) -> Iterator[R
             continue
         block.hybridize(**flags)
         try:
-            made = attempt("gluon", _steps, block, inputs, "float32")
+            graph = attempt("gluon", _steps, block, inputs, "float32")
         except DidNotRun as error:
             yield replace(blank, status=Status.DIVERGED, compared=1, detail=str(error))
             continue
-        rows = list(_compared(blank, made, wanted))
+        rows = list(_compared(blank, graph, imperative))
         if any(row.status == Status.DIVERGED for row in rows):
-            rows = _in_another_order(rows, blank, made, wanted, make, inputs)
-        yield from (_explained(row, made, wanted, make, inputs) for row in rows)
+            rows = _in_another_order(rows, blank, graph, imperative, make, inputs)
+        yield from (_explained(row, graph, imperative, make, inputs) for row in rows)
 
 
 def _explained(
-    row: Row, made: Steps, wanted: Steps, make: Callable[[str], Block], inputs: Arrays
+    row: Row, graph: Steps, imperative: Steps, make: Callable[[str], Block], inputs: Arrays
 ) -> Row:
     if row.status != Status.DIVERGED:
         return row
     name, _, step = row.quantity.rpartition(", step ")
     number = int(step) - 1
-    if name not in made[number] or name not in wanted[number]:
+    if name not in graph[number] or name not in imperative[number]:
         return row
-    given = tuple(_varied(x, number) for x in inputs)
+    varied = tuple(_varied(x, number) for x in inputs)
 
     def exchanged() -> np.ndarray:
-        return _infer(make("float32"), given[::-1], "float32")[name]
+        return _infer(make("float32"), varied[::-1], "float32")[name]
 
-    two = len(given) == 2 and given[0].shape == given[1].shape and number == 0
-    values = made[number][name], wanted[number][name]
-    diagnosis = explain_graph(name, *values, given, exchanged if two else None)
+    two = len(varied) == 2 and varied[0].shape == varied[1].shape and number == 0
+    values = graph[number][name], imperative[number][name]
+    diagnosis = explain_graph(name, *values, varied, exchanged if two else None)
     return replace(row, diagnosis=diagnosis)
 
 
 Steps = list[dict[str, np.ndarray]]
 
 
-def _compared(blank: Row, made: Steps, wanted: Steps) -> Iterator[Row]:
+def _compared(blank: Row, graph: Steps, imperative: Steps) -> Iterator[Row]:
     for step, mode in enumerate(STEPS):
-        actual, expected = made[step], wanted[step]
+        actual, expected = graph[step], imperative[step]
         for name in {**expected, **actual}:
             row = replace(blank, quantity=f"{name}, step {step + 1}", mode=mode)
             if name in actual and name in expected:
@@ -155,8 +155,8 @@ def _compared(blank: Row, made: Steps, wanted: Steps) -> Iterator[Row]:
 def _in_another_order(
     rows: list[Row],
     blank: Row,
-    made: Steps,
-    wanted: Steps,
+    graph: Steps,
+    imperative: Steps,
     make: Callable[[str], Block],
     inputs: Arrays,
 ) -> list[Row]:
@@ -167,8 +167,8 @@ def _in_another_order(
         return rows
     judged: list[Row] = []
     for step, mode in enumerate(STEPS):
-        for name, actual in made[step].items():
-            expected, single = exact[step].get(name), wanted[step].get(name)
+        for name, actual in graph[step].items():
+            expected, single = exact[step].get(name), imperative[step].get(name)
             if expected is None or single is None or expected.shape != actual.shape:
                 return rows
             own = float(np.abs(single - expected).max())
@@ -208,15 +208,15 @@ def _infer(block: Block, inputs: Arrays, dtype: str) -> dict[str, np.ndarray]:
 
 
 def _train(block: Block, inputs: Arrays, dtype: str) -> dict[str, np.ndarray]:
-    given = [gluon_clones.ndarray(x, dtype) for x in inputs]
-    for x in given:
+    arrays = [gluon_clones.ndarray(x, dtype) for x in inputs]
+    for x in arrays:
         if x.dtype == np.dtype(dtype):
             x.attach_grad()
     with autograd.record():
-        outputs = gluon_side.flat(block(*given))
+        outputs = gluon_side.flat(block(*arrays))
     autograd.backward(outputs, [_head(y, dtype) for y in outputs])
     results = {output_name(i): y.asnumpy() for i, y in enumerate(outputs)}
-    results |= {input_name(i): x.grad.asnumpy() for i, x in enumerate(given) if x.grad is not None}
+    results |= {input_name(i): x.grad.asnumpy() for i, x in enumerate(arrays) if x.grad is not None}
     for i, parameter in enumerate(block.collect_params().values()):
         if parameter.grad_req != "null":
             results[f"parameter {i} gradient"] = parameter.grad().asnumpy()

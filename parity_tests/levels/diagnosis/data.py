@@ -23,10 +23,10 @@ def explain_images(
     name = explained(ours, theirs, role="image")
     if name:
         return name
-    return only_explanation(_found(ours, theirs, batches, epoch, number))
+    return only_explanation(_explanations(ours, theirs, batches, epoch, number))
 
 
-def _found(
+def _explanations(
     ours: np.ndarray, theirs: np.ndarray, batches: Batches, epoch: int, number: int
 ) -> Iterator[Explanation]:
     places = {"repeated batch": (epoch, number - 1), "skipped batch": (epoch, number + 1),

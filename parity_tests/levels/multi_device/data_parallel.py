@@ -129,12 +129,12 @@ class InTurn(GluonTrainee):
             start = {key: self.tensors[key].read() for key in self.keys(trainable=False)}
             self._running = [dict(start) for _ in DEVICES]
         total: dict[Key, np.ndarray] = {}
-        made = []
+        parts = []
         for number, here in enumerate(slices):
             self.masks = {path: mask[here] for path, mask in batch.masks.items()}
             for key, value in self._running[number].items():
                 self._put(key, value)
-            made.append(self.differentiate(batch.images[here], batch.labels[here]))
+            parts.append(self.differentiate(batch.images[here], batch.labels[here]))
             self._running[number] = {
                 key: self.tensors[key].read() for key in self.keys(trainable=False)
             }
@@ -153,7 +153,7 @@ class InTurn(GluonTrainee):
             for running in self._running:
                 running[key] = mean
         logits, loss, logit_gradient = (
-            np.concatenate(arrays) for arrays in zip(*made, strict=True)
+            np.concatenate(arrays) for arrays in zip(*parts, strict=True)
         )
         return Stages(logits, loss, logit_gradient, total, self.state(), {})
 

@@ -129,9 +129,9 @@ def optimizer_rows(
         for step, rate in enumerate(course.rates(steps), 1):
             update = Update(rate, batch=step % 3 + 3, count=step, last=last)
             last = rate
-            given = gradients(step, dtype)
-            before, state = state, _updated(sides, update, given)
-            for order, row in _step_rows(course, update, given, before, state, exact):
+            drawn = gradients(step, dtype)
+            before, state = state, _updated(sides, update, drawn)
+            for order, row in _step_rows(course, update, drawn, before, state, exact):
                 ledger.add(step, order, row)
     for row in ledger.rows():
         stage = row.quantity.rpartition(" ")[2]
@@ -148,11 +148,11 @@ _Placed = tuple[tuple[int, int, int], Row]
 
 
 def _updated(
-    sides: Sequence[OptimizedParameters], update: Update, given: dict[str, np.ndarray]
+    sides: Sequence[OptimizedParameters], update: Update, drawn: dict[str, np.ndarray]
 ) -> dict[Side, Slots]:
     """The state of both sides after one more step."""
     for side in sides:
-        side.set_gradients(given)
+        side.set_gradients(drawn)
         side.updater.update(update.rate, update.batch)
     return {side.side: side.state() for side in sides}
 
@@ -160,12 +160,12 @@ def _updated(
 def _step_rows(
     course: Course,
     update: Update,
-    given: dict[str, np.ndarray],
+    drawn: dict[str, np.ndarray],
     before: dict[Side, Slots],
     after: dict[Side, Slots],
     exact: bool,
 ) -> Iterator[_Placed]:
-    dtype = str(given[next(iter(SHAPES))].dtype)
+    dtype = str(drawn[next(iter(SHAPES))].dtype)
     for tensor, name in enumerate(SHAPES):
         path, equal = f"{course.label}/{name}", exact
         for stage, kind in enumerate((*course.rule.slots, "weight") if exact else ()):
@@ -180,7 +180,7 @@ def _step_rows(
             if side == Side.TORCH and equal:
                 continue  # what is said of MXNet's values is said of these
             rows = judged_update(
-                course.rule, update, before[side][name], given[name], after[side][name],
+                course.rule, update, before[side][name], drawn[name], after[side][name],
                 level=Level.OPTIMIZER, path=path, side=side, check=Check.LOCAL,
             )  # fmt: skip
             for stage, row in enumerate(rows):

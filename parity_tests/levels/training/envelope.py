@@ -53,11 +53,11 @@ def noise_of(torch_net: Any, images: np.ndarray, objective: Objective) -> Noise:
                 input_gradients[leaf.path] = _relative(size, gradient)
     labels = objective.labels
     assert labels is not None  # the caller's objective is a loss
-    made = referee().run_loss(objective, rounded(run.outputs[0], "float64"), "float64")
-    size = loss_scales(run.outputs[0], labels, made)["loss gradient"]
+    loss = referee().run_loss(objective, rounded(run.outputs[0], "float64"), "float64")
+    size = loss_scales(run.outputs[0], labels, loss)["loss gradient"]
     factor = tolerance("loss", "train", "gluon", "float32").factor(size.shape[-1])
     size = factor / 4 * UNIT["float32"] * size
-    return Noise(outputs, input_gradients, _relative(size, made["loss gradient"]))
+    return Noise(outputs, input_gradients, _relative(size, loss["loss gradient"]))
 
 
 def _relative(size: np.ndarray, values: np.ndarray) -> float:
@@ -90,8 +90,8 @@ def curve_rows(trial: Trial, steps: int, *, draws: int = DRAWS) -> list[Row]:
         loss = _mean(theirs.loss)
         for seed, trainee in enumerate(shaken):
             images = one_ulp(batch.images, (seed, number))
-            moved = trainee.step(replace(batch, images=images)).loss
-            largest = max(largest, largest_move(_mean(moved), loss))
+            noisy = trainee.step(replace(batch, images=images)).loss
+            largest = max(largest, largest_move(_mean(noisy), loss))
         bound = ENVELOPE_FACTOR * largest + _own_rounding(batch, theirs.logits, theirs.loss)
         verdict = compare(
             np.array([_mean(ours.loss)]),

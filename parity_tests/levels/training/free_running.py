@@ -71,7 +71,7 @@ class _IdleBiases:
         for key in list(self._after):
             if not all(_no_gradient(stages, key, bound) for stages in (ours, theirs)):
                 del self._after[key]  # it has an effect: what follows it is no BatchNorm's alone
-        found = []
+        cleared = []
         for side, stages in enumerate((ours, theirs)):
             buffers = dict(stages.after.buffers)
             for key, (mean, kept) in self._after.items():
@@ -79,8 +79,8 @@ class _IdleBiases:
                 seen[key] = kept * seen[key] + (1 - kept) * self._biases[side][key]
                 buffers[mean] = buffers[mean] - seen[key]
             self._biases[side] = dict(stages.after.weights)
-            found.append(replace(stages, after=replace(stages.after, buffers=buffers)))
-        return found[0], found[1]
+            cleared.append(replace(stages, after=replace(stages.after, buffers=buffers)))
+        return cleared[0], cleared[1]
 
     def explained(self, row: Row) -> Row:
         if row.status != Status.DIVERGED or (row.path, row.quantity) not in self._after:

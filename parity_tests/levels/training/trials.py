@@ -141,10 +141,10 @@ def plain_trial(
     pairing = pair_leaves(leaves_of(gluon_net), leaves_of(torch_net))
     copy_weights(leaves_of(gluon_net), torch_net, pairing_map(pairing))
     dataset = load_dataset("mnist5k", image_size=12)
-    made = Batches(dataset.train, 12, pixels("standard", dataset.mean, dataset.std), shuffle=True)
+    digits = Batches(dataset.train, 12, pixels("standard", dataset.mean, dataset.std), shuffle=True)
     batches = [
         Batch(x, y, 0.05 / (1 + n), {})
-        for n, (x, y) in zip(range(steps), made.epoch(1), strict=False)
+        for n, (x, y) in zip(range(steps), digits.epoch(1), strict=False)
     ]
     objective = replace(cross_entropy(batches[0].labels), labels=None)
     rule = rule or Rule("sgd", momentum=0.9, wd=0.01)
@@ -165,21 +165,21 @@ def _images(
     channels, side, _ = shape
     dataset = load_dataset("mnist5k", image_size=side)
     prepared = pixels(config.normalise, dataset.mean, dataset.std)
-    made = Batches(
+    digits = Batches(
         dataset.train, batch, prepared,
         augment=config.augment, shuffle=True, seed=config.seed, prefetch=False,
     )  # fmt: skip
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    batches: list[tuple[np.ndarray, np.ndarray]] = []
     epoch = 0
-    while len(found) < steps:
+    while len(batches) < steps:
         epoch += 1
-        for x, y in made.epoch(epoch):
+        for x, y in digits.epoch(epoch):
             if channels == 3:
                 x = np.concatenate([x, np.roll(x, 2, axis=2), -x], axis=1)
-            found.append((np.ascontiguousarray(x), y))
-            if len(found) == steps:
+            batches.append((np.ascontiguousarray(x), y))
+            if len(batches) == steps:
                 break
-    return found
+    return batches
 
 
 def _dropout_shapes(torch_net: Any, images: np.ndarray) -> dict[str, tuple[float, tuple[int, ...]]]:

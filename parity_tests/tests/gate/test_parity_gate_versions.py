@@ -54,8 +54,8 @@ def test_an_unchanged_version_is_bit_equal(baseline: Snapshot) -> None:
     found = compared(baseline, again)
     assert found.verdict == Change.UNCHANGED
     assert {side.compared > 100 for side in found.sides.values()} == {True}
-    assert not found.movements
-    assert all(not across.apart and across.compared > 100 for across in found.across)
+    assert not found.changed
+    assert all(not each.apart and each.compared > 100 for each in found.agreements)
 
 
 def test_there_are_enough_of_them_on_both_sides() -> None:

@@ -59,7 +59,7 @@ def test_distances_their_ratio_and_their_part_of_the_bound() -> None:
 )
 def test_who_moved(rows: list[Row], moved: str) -> None:
     (drift,) = drifts(rows)
-    assert drift.moved == moved
+    assert drift.outside == moved
     assert drift.normal == (not moved)
     assert drift.sentence.endswith("not normal" if moved else "the envelope: normal")
 
@@ -99,13 +99,13 @@ def test_a_value_without_a_number_is_not_normal() -> None:
         detail="not finite: nan at (0,1), 1 in all",
     )
     (drift,) = drifts(rows)
-    assert (drift.moved, drift.ratio, drift.share) == ("gluon", None, math.inf)
+    assert (drift.outside, drift.ratio, drift.share) == ("gluon", None, math.inf)
     assert "its values cannot be measured" in drift.sentence
 
 
 def test_of_several_calls_the_worst_counts() -> None:
     (drift,) = drifts([*both(1.0, 1.0), *both(9.0, 1.0), *both(2.0, 1.0)])
-    assert drift.moved == "gluon"
+    assert drift.outside == "gluon"
     assert drift.gluon.relative == pytest.approx(9e-6)
 
 
@@ -170,11 +170,11 @@ def test_the_side_that_rounds_through_float16_is_named() -> None:
     case = project_case("lenet")
     case.torch_net.get_submodule("features.4").__class__ = _HalfTorch
     (answer,) = checked(case).answers
-    assert (answer.at.moved, answer.at.path) == ("torch", "features.4")
+    assert (answer.at.outside, answer.at.path) == ("torch", "features.4")
     case = project_case("lenet")
     case.gluon_net.features[4].__class__ = _HalfGluon
     (answer,) = checked(case).answers
-    assert (answer.at.moved, answer.at.path) == ("gluon", "features.4")
+    assert (answer.at.outside, answer.at.path) == ("gluon", "features.4")
 
 
 def test_other_weights_are_another_function_and_nobody_is_blamed() -> None:
@@ -182,5 +182,5 @@ def test_other_weights_are_another_function_and_nobody_is_blamed() -> None:
     with torch.no_grad():
         case.torch_net.get_parameter("features.3.weight")[0, 0, 0, 0] += 0.001
     (answer,) = checked(case).answers
-    assert (answer.at.moved, answer.at.path) == ("function", "features.3")
+    assert (answer.at.outside, answer.at.path) == ("function", "features.3")
     assert "moved" not in answer.sentence

@@ -1,0 +1,344 @@
+"""MXNet's operators that sample regions of feature maps, in code that TorchScript reads.
+
+Feature maps are (N, C, H, W); regions (R, 5) of image number and corners in pixels of the image.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# ruff: noqa: RUF005 (TorchScript has no [*a, b])
+
+__all__ = [
+    "bilinear_sampler",
+    "correlation",
+    "deformable_convolution",
+    "grid_generator",
+    "grid_of_flow",
+    "roi_align",
+    "roi_pooling",
+    "spatial_transformer",
+]
+
+
+def _round(x: Tensor) -> Tensor:
+    """Nearest integer, halves away from zero."""
+    whole = torch.trunc(x)
+    return whole + torch.sign(x) * ((x - whole).abs() >= 0.5).to(x.dtype)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N·H·W, C), a row for each pixel."""
+    return x.permute(0, 2, 3, 1).reshape([-1, x.size(1)])
+
+
+def _windows(x: Tensor) -> Tensor:
+    """(levels, levels, N, H, W, C): the maximum over windows of 2^i × 2^j that begin at a pixel."""
+    rows = [x]
+    step = 1
+    while step * 2 <= x.size(1):
+        last = rows[-1]
+        rows.append(_larger(last, _shifted(last, step, 1)))
+        step *= 2
+    step = 1
+    table = [torch.stack(rows)]
+    while step * 2 <= x.size(2):
+        last = table[-1]
+        table.append(_larger(last, _shifted(last, step, 3)))
+        step *= 2
+    return torch.stack(table, 1)
+
+
+def _shifted(x: Tensor, step: int, axis: int) -> Tensor:
+    """x moved towards its beginning; its end stays."""
+    kept = x.narrow(axis, step, x.size(axis) - step)
+    return torch.cat([kept, x.narrow(axis, x.size(axis) - step, step)], axis)
+
+
+def _larger(a: Tensor, b: Tensor) -> Tensor:
+    """The larger one; a, the earlier one, where they tie."""
+    return torch.where(b > a, b, a)
+
+
+def _level(length: Tensor) -> Tensor:
+    """The largest i with 2^i <= length."""
+    level = torch.zeros_like(length)
+    for i in range(1, 31):
+        level = level + (length >= 2**i).to(length.dtype)
+    return level
+
+
+def roi_pooling(x: Tensor, rois: Tensor, size: list[int], scale: float) -> Tensor:
+    """Maxima over size[0] × size[1] bins of each region: (R, C, height, width).
+
+    Empty bins, and regions of an image that does not exist, give 0.
+    """
+    n, h, w = x.size(0), x.size(2), x.size(3)
+    x = torch.where(torch.isnan(x), torch.full_like(x, -3.4028234663852886e38), x)
+    table = _windows(x.permute(0, 2, 3, 1))
+    image = rois[:, 0].to(torch.int64)
+    edge = _round(rois[:, 1:] * scale)  # (R, 4) left, top, right, bottom
+    length = (edge[:, 2:] - edge[:, :2] + 1).clamp(min=1)  # width, height
+    starts: list[Tensor] = []
+    ends: list[Tensor] = []
+    for axis in range(2):  # rows, then columns
+        bins = torch.arange(size[axis], device=x.device).to(x.dtype)
+        step = (length[:, 1 - axis] / size[axis]).unsqueeze(1)
+        first = edge[:, 1 - axis].unsqueeze(1)
+        limit = h if axis == 0 else w
+        starts.append((torch.floor(bins * step) + first).clamp(0, limit).to(torch.int64))
+        ends.append((torch.ceil((bins + 1) * step) + first).clamp(0, limit).to(torch.int64))
+    top, bottom = starts[0].unsqueeze(2), ends[0].unsqueeze(2)  # (R, rows, 1)
+    left, right = starts[1].unsqueeze(1), ends[1].unsqueeze(1)  # (R, 1, columns)
+    tall, wide = (bottom - top).clamp(min=1), (right - left).clamp(min=1)
+    i, j = _level(tall), _level(wide)
+    real = (image >= 0) & (image < n)
+    base = (i * table.size(1) + j) * n + image.clamp(0, n - 1).reshape([-1, 1, 1])
+    rows = table.reshape([-1, x.size(1)])
+    up, down = top.clamp(max=h - 1), (top + tall - 2**i).clamp(min=0)
+    near, far = left.clamp(max=w - 1), (left + wide - 2**j).clamp(min=0)
+    best = _picked(rows, (base * h + up) * w + near)
+    best = _larger(best, _picked(rows, (base * h + up) * w + far))
+    best = _larger(best, _picked(rows, (base * h + down) * w + near))
+    best = _larger(best, _picked(rows, (base * h + down) * w + far))
+    full = (bottom > top) & (right > left) & real.reshape([-1, 1, 1])
+    best = torch.where(full.unsqueeze(-1), best, torch.zeros_like(best))
+    return best.permute(0, 3, 1, 2)
+
+
+def _picked(rows: Tensor, places: Tensor) -> Tensor:
+    """Rows at places (…): (…, C)."""
+    return rows.index_select(0, places.reshape([-1])).reshape(list(places.shape) + [rows.size(1)])
+
+
+def _samples(
+    start: Tensor, step: Tensor, count: int, grid: Tensor, number: int, size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sample `number` of each bin along one axis: low and high pixel, weight of the high, inside.
+
+    start, step and grid are (R,), results (R, count).
+    """
+    bins = torch.arange(count, device=start.device).to(start.dtype)
+    at = start.unsqueeze(1) + bins * step.unsqueeze(1)
+    at = at + ((number + 0.5) * step / grid).unsqueeze(1)
+    inside = (at >= -1.0) & (at <= size) & (number < grid).unsqueeze(1)
+    at = at.clamp(min=0.0)
+    low = at.to(torch.int64).clamp(max=size - 1)
+    high = (low + 1).clamp(max=size - 1)
+    weight = torch.where(low >= size - 1, torch.zeros_like(at), at - low.to(at.dtype))
+    return low, high, weight, inside
+
+
+def roi_align(
+    x: Tensor,
+    rois: Tensor,
+    size: list[int],
+    scale: float,
+    samples: int,
+    sensitive: bool,
+    aligned: bool,
+) -> Tensor:
+    """Means of bilinear samples in size[0] × size[1] bins of each region: (R, C, height, width).
+
+    `samples` in each direction of a bin, below 1 as many as the bin has pixels. `sensitive` takes
+    a channel of its own for each bin. A region of image −1 gives 0; of four columns, image 0.
+    """
+    n, h, w = x.size(0), x.size(2), x.size(3)
+    image = torch.zeros_like(rois[:, 0], dtype=torch.int64)
+    if rois.size(1) == 5:
+        image, rois = rois[:, 0].to(torch.int64), rois[:, 1:]
+    corner = rois * scale - (0.5 if aligned else 0.0)
+    left, top = corner[:, 0], corner[:, 1]
+    wide, tall = corner[:, 2] - left, corner[:, 3] - top
+    if not aligned:
+        wide, tall = wide.clamp(min=1.0), tall.clamp(min=1.0)
+    down, right = tall / size[0], wide / size[1]
+    rows, columns = torch.ceil(down), torch.ceil(right)
+    most, across = samples, samples
+    if samples > 0:
+        rows, columns = torch.full_like(rows, samples), torch.full_like(rows, samples)
+    else:
+        most = int(rows.max()) if rows.numel() > 0 else 0
+        across = int(columns.max()) if columns.numel() > 0 else 0
+    real = image >= 0
+    bins = size[0] * size[1]
+    channels = x.size(1)
+    base = image.clamp(0, n - 1).reshape([-1, 1, 1])
+    pixels = x
+    if sensitive:  # (N, C', bins, H, W) -> an image for each bin
+        channels = channels // bins
+        pixels = x.reshape([n, channels, bins, h, w]).transpose(1, 2).reshape([-1, channels, h, w])
+        bin_of = torch.arange(bins, device=x.device).reshape([1, size[0], size[1]])
+        base = base * bins + bin_of
+    places: list[Tensor] = []
+    weights: list[Tensor] = []
+    for i in range(most):
+        low, high, ly, in_y = _samples(top, down, size[0], rows, i, h)
+        low, high, ly, in_y = (
+            low.unsqueeze(2),
+            high.unsqueeze(2),
+            ly.unsqueeze(2),
+            in_y.unsqueeze(2),
+        )
+        for j in range(across):
+            near, far, lx, in_x = _samples(left, right, size[1], columns, j, w)
+            near, far, lx, in_x = (
+                near.unsqueeze(1), far.unsqueeze(1), lx.unsqueeze(1), in_x.unsqueeze(1)
+            )  # fmt: skip
+            hy, hx = 1.0 - ly, 1.0 - lx
+            places.append((base * h + low) * w + near)
+            places.append((base * h + low) * w + far)
+            places.append((base * h + high) * w + near)
+            places.append((base * h + high) * w + far)
+            inside = (in_y & in_x).to(x.dtype)
+            weights.append(hy * hx * inside)
+            weights.append(hy * lx * inside)
+            weights.append(ly * hx * inside)
+            weights.append(ly * lx * inside)
+    shape = [rois.size(0), size[0], size[1], channels]
+    if len(places) == 0:
+        return x.new_zeros(shape).permute(0, 3, 1, 2)
+    index, weight = torch.stack(places, -1), torch.stack(weights, -1)
+    total = F.embedding_bag(
+        index.reshape([-1, index.size(-1)]),
+        _pixels(pixels),
+        per_sample_weights=weight.reshape([-1, index.size(-1)]),
+        mode="sum",
+    ).reshape(shape)
+    total = total / (rows * columns).reshape([-1, 1, 1, 1])
+    total = torch.where(real.reshape([-1, 1, 1, 1]), total, torch.zeros_like(total))
+    return total.permute(0, 3, 1, 2)
+
+
+def _bilinear(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """x (B, C, H, W) at rows y and columns z (B, P); what lies outside counts as 0: (B, C, P)."""
+    b, c, h, w = x.shape
+    low, near = torch.floor(y), torch.floor(z)
+    ly, lx = y - low, z - near
+    flat = x.reshape([b, c, h * w])
+    total = torch.zeros([b, c, y.size(1)], dtype=x.dtype, device=x.device)
+    for i in range(2):
+        for j in range(2):
+            row, column = low + i, near + j
+            weight = (ly if i == 1 else 1.0 - ly) * (lx if j == 1 else 1.0 - lx)
+            inside = (row >= 0) & (row <= h - 1) & (column >= 0) & (column <= w - 1)
+            place = row.clamp(0, h - 1) * w + column.clamp(0, w - 1)
+            index = place.to(torch.int64).unsqueeze(1).expand(b, c, y.size(1))
+            value = flat.gather(2, index) * weight.unsqueeze(1)
+            total = total + torch.where(inside.unsqueeze(1), value, torch.zeros_like(value))
+    return total
+
+
+def deformable_convolution(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    pad: list[int],
+    dilate: list[int],
+    groups: int,
+    deformable_groups: int,
+) -> Tensor:
+    """Convolution whose taps are moved by `offset` (N, groups·taps·2, H', W'), rows before columns.
+
+    With `mask` (N, groups·taps, H', W') each tap is weighted, and fades out beyond the border (the
+    second version); without, taps outside count 0 and those in the last pixel keep its value.
+    """
+    n, c, h, w = x.shape
+    kernel = [weight.size(2), weight.size(3)]
+    taps = kernel[0] * kernel[1]
+    high, wide = offset.size(2), offset.size(3)
+    moved = offset.reshape([n, deformable_groups, taps, 2, high, wide])
+    tap = torch.arange(taps, device=x.device)
+    row = torch.div(tap, kernel[1], rounding_mode="floor")
+    column = tap - row * kernel[1]
+    y = (torch.arange(high, device=x.device) * stride[0] - pad[0]).reshape([1, high, 1])
+    z = (torch.arange(wide, device=x.device) * stride[1] - pad[1]).reshape([1, 1, wide])
+    y = (y + (row * dilate[0]).reshape([-1, 1, 1])).to(x.dtype) + moved[:, :, :, 0]
+    z = (z + (column * dilate[1]).reshape([-1, 1, 1])).to(x.dtype) + moved[:, :, :, 1]
+    flat = [n * deformable_groups, taps * high * wide]
+    y, z = y.reshape(flat), z.reshape(flat)
+    inside = (y > -1) & (y < h) & (z > -1) & (z < w)
+    if mask is None:
+        inside = (y >= 0) & (y < h) & (z >= 0) & (z < w)
+        y, z = y.clamp(max=h - 1), z.clamp(max=w - 1)
+    group = x.reshape([n * deformable_groups, c // deformable_groups, h, w])
+    columns = _bilinear(group, y, z)
+    columns = torch.where(inside.unsqueeze(1), columns, torch.zeros_like(columns))
+    if mask is not None:
+        columns = columns * mask.reshape(flat).unsqueeze(1)
+    columns = columns.reshape([n, groups, c // groups * taps, high * wide])
+    filters = weight.reshape([1, groups, weight.size(0) // groups, -1])
+    out = torch.matmul(filters, columns).reshape([n, weight.size(0), high, wide])
+    return out if bias is None else out + bias.reshape([1, -1, 1, 1])
+
+
+def correlation(
+    a: Tensor,
+    b: Tensor,
+    kernel: int,
+    displacement: int,
+    stride: int,
+    step: int,
+    pad: int,
+    multiply: bool,
+) -> Tensor:
+    """Mean product (or distance) of windows of a and of b moved by up to `displacement`.
+
+    The channels of the result are the moves, row by row, in steps of `step`.
+    """
+    a, b = F.pad(a, [pad] * 4), F.pad(b, [pad] * 4)
+    border = displacement + (kernel - 1) // 2
+    rows = -(-(a.size(2) - 2 * border) // stride)
+    columns = -(-(a.size(3) - 2 * border) // stride)
+    if rows < 1 or columns < 1:
+        raise ValueError("Correlation: the arrays are smaller than its border")
+    high, wide = (rows - 1) * stride + kernel, (columns - 1) * stride + kernel
+    window = a[:, :, displacement : displacement + high, displacement : displacement + wide]
+    radius = displacement // step
+    out: list[Tensor] = []
+    for i in range(-radius, radius + 1):
+        for j in range(-radius, radius + 1):
+            y, z = displacement + i * step, displacement + j * step
+            other = b[:, :, y : y + high, z : z + wide]
+            each = window * other if multiply else (window - other).abs()
+            total = F.avg_pool2d(each, [kernel] * 2, [stride] * 2, divisor_override=1)
+            out.append(total.sum(1))
+    return torch.stack(out, 1) / (kernel * kernel * a.size(1))
+
+
+def _steps(count: int, like: Tensor) -> Tensor:
+    """−1 to 1 in `count` steps."""
+    return torch.arange(count, device=like.device).to(like.dtype) * (2.0 / (count - 1)) - 1.0
+
+
+def grid_generator(theta: Tensor, size: list[int]) -> Tensor:
+    """Where an affine map (N, 6) takes a grid of −1 to 1: (N, 2, height, width), x before y."""
+    x = _steps(size[1], theta).reshape([1, -1]).expand(size[0], size[1])
+    y = _steps(size[0], theta).reshape([-1, 1]).expand(size[0], size[1])
+    every = torch.stack([x, y, torch.ones_like(x)]).reshape([3, -1])
+    return torch.matmul(theta.reshape([-1, 2, 3]), every).reshape([-1, 2, size[0], size[1]])
+
+
+def grid_of_flow(flow: Tensor) -> Tensor:
+    """The grid that an optical flow (N, 2, H, W) in pixels makes, in −1 to 1."""
+    h, w = flow.size(2), flow.size(3)
+    x = torch.arange(w, device=flow.device).to(flow.dtype).reshape([1, -1]).expand(h, w)
+    y = torch.arange(h, device=flow.device).to(flow.dtype).reshape([-1, 1]).expand(h, w)
+    half = torch.tensor([(w - 1.0) / 2.0, (h - 1.0) / 2.0], dtype=flow.dtype, device=flow.device)
+    return (flow + torch.stack([x, y])) / half.reshape([1, 2, 1, 1]) - 1
+
+
+def bilinear_sampler(x: Tensor, grid: Tensor) -> Tensor:
+    """x (N, C, H, W) at a grid (N, 2, H', W') of −1 to 1, x before y; 0 outside."""
+    n, high, wide = grid.size(0), grid.size(2), grid.size(3)
+    z = ((grid[:, 0] + 1) * (x.size(3) - 1) / 2).reshape([n, -1])
+    y = ((grid[:, 1] + 1) * (x.size(2) - 1) / 2).reshape([n, -1])
+    return _bilinear(x, y, z).reshape([n, x.size(1), high, wide])
+
+
+def spatial_transformer(x: Tensor, theta: Tensor, size: list[int]) -> Tensor:
+    """x moved by an affine map (N, 6)."""
+    return bilinear_sampler(x, grid_generator(theta, size))

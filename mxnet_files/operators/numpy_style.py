@@ -1,0 +1,350 @@
+"""The operators that nets of `mx.np` and `mx.npx` bring: numpy's names, shapes and dtypes.
+
+A reduction of everything has shape (), a comparison is bool, and floating point is asked for where
+numpy would convert integers. What MXNet enters under two names is the same operator here.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from mxnet_files.dtypes import Dtypes
+from mxnet_files.functions import mx_math, mx_numpy
+from mxnet_files.operators import (  # noqa: F401 (what has a second name)
+    loss,
+    neural,
+    normalise,
+    pooling,
+    recurrent,
+    reduction,
+)
+from mxnet_files.operators.arithmetic import NATIVE, REAL, same
+from mxnet_files.operators.indexing import torch_dtype
+from mxnet_files.operators.ordering import constant, counted
+from mxnet_files.operators.shape import axis_list, integers
+from mxnet_files.reading.attributes import (
+    IGNORED,
+    Attribute,
+    Attributes,
+    boolean,
+    double,
+    dtype,
+    integer,
+    optional,
+    shape,
+)
+from mxnet_files.registry import OPERATORS, Wired, Wiring, register
+
+__all__: list[str] = []
+
+# MXNet's second names; a file holds the first as a rule, MXNet 2 some of the others.
+ALIASES = """
+Activation:_npx_activation batch_dot:_npx_batch_dot Flatten:_npx_batch_flatten
+BatchNorm:_npx_batch_norm Cast:_npx_cast,_npi_cast Convolution:_npx_convolution
+Deconvolution:_npx_deconvolution Dropout:_npx_dropout Embedding:_npx_embedding erf:_npx_erf
+erfinv:_npx_erfinv FullyConnected:_npx_fully_connected gamma:_npx_gamma gammaln:_npx_gammaln
+gather_nd:_npx_gather_nd,_npi_gather_nd LayerNorm:_npx_layer_norm LeakyReLU:_npx_leaky_relu
+log_softmax:_npx_log_softmax one_hot:_npx_one_hot pick:_npx_pick Pooling:_npx_pooling
+reshape_like:_npx_reshape_like shape_array:_npx_shape_array slice:_npx_slice,_npi_slice
+smooth_l1:_npx_smooth_l1 softmax:_npx_softmax argsort:_npi_argsort sort:_npi_sort clip:_npi_clip
+expand_dims:_npi_expand_dims SwapAxis:_npi_swapaxes take:_npi_take tile:_npi_tile
+_split_v2:_npi_split repeat:_np_repeat _full:_npi_full _maximum:_npi_maximum _minimum:_npi_minimum
+_maximum_scalar:_npi_maximum_scalar _minimum_scalar:_npi_minimum_scalar
+_hypot_scalar:_npi_hypot_scalar _rnn_param_concat:_npi_rnn_param_concat
+"""
+for _pair in ALIASES.split():
+    _main, _others = _pair.split(":")
+    for _other in _others.split(","):
+        OPERATORS[_other] = OPERATORS[_main]
+
+SAME_FUNCTION = """
+arccos arccosh arcsin arcsinh arctan arctanh cbrt cos cosh degrees exp expm1 log log10 log1p log2
+radians reciprocal sin sinh sqrt square tan tanh ceil fix floor negative rint sign trunc
+"""
+
+
+def unary(function: Callable[..., Any]) -> Callable[..., Wired]:
+    return lambda w, a, x: w.call(function, x)
+
+
+for _name in SAME_FUNCTION.split():
+    register(f"_npi_{_name}", unary({**NATIVE, **REAL}[_name]), "x", dtypes=Dtypes.FLOATING)
+register("_npi_absolute _npi_abs", unary(torch.abs), "x", dtypes=Dtypes.FIRST)
+register("_npi_logical_not", unary(torch.logical_not), "x")
+register("_npx_relu", unary(torch.relu), "data", dtypes=Dtypes.FLOATING)
+register("_npx_sigmoid", unary(torch.sigmoid), "data", dtypes=Dtypes.FLOATING)
+register("_np_copy", same, "a", dtypes=Dtypes.FIRST)
+for _name, _function in (("nan", torch.isnan), ("inf", torch.isinf), ("finite", torch.isfinite)):
+    register(f"_npi_is{_name}", unary(_function), "x")
+
+
+def binary(function: Callable[..., Any]) -> Callable[..., Wired]:
+    return lambda w, a, x, y: w.call(function, x, y)
+
+
+BINARY: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "true_divide": operator.truediv,
+    "power": torch.pow,
+    "mod": mx_math.mod,
+    "hypot": torch.hypot,
+    "arctan2": torch.atan2,
+}
+COMPARE: dict[str, Callable[..., Any]] = {
+    "equal": operator.eq,
+    "not_equal": operator.ne,
+    "greater": operator.gt,
+    "greater_equal": operator.ge,
+    "less": operator.lt,
+    "less_equal": operator.le,
+}
+SCALAR = {"scalar": Attribute(double, 1.0), "is_int": Attribute(boolean, True)}
+names = {"arctan2": "x1 x2", "hypot": "x1 x2"}
+for _name, _function in BINARY.items():
+    _inputs = names.get(_name, "lhs rhs")
+    register(f"_npi_{_name}", binary(_function), _inputs, dtypes=Dtypes.FLOATING)
+
+
+def with_scalar(function: Callable[..., Any], swapped: bool = False) -> Callable[..., Wired]:
+    """An array beside a number; it is floating point, so that the number is of its dtype."""
+
+    def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+        a.have_no_effect("is_int")  # beside floating point
+        return w.call(function, *((a.scalar, x) if swapped else (x, a.scalar)))
+
+    return build
+
+
+def filled(function: Callable[..., Any], swapped: bool = False) -> Callable[..., Wired]:
+    """A function of two arrays, one of which is a number."""
+
+    def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+        a.have_no_effect("is_int")
+        other = w.call(torch.full_like, x, a.scalar, part="scalar")
+        return w.call(function, *((other, x) if swapped else (x, other)))
+
+    return build
+
+
+for _name, _function in BINARY.items():
+    if _name in ("hypot", "arctan2"):
+        continue
+    _maker = filled if _name == "mod" else with_scalar
+    register(f"_npi_{_name}_scalar", _maker(_function), "data", SCALAR, dtypes=Dtypes.FLOATING)
+    if _name not in ("add", "multiply"):
+        _build = _maker(_function, swapped=True)
+        register(f"_npi_r{_name}_scalar", _build, "data", SCALAR, dtypes=Dtypes.FLOATING)
+for _name, _function in COMPARE.items():
+    register(f"_npi_{_name}", binary(_function), "lhs rhs")
+    register(f"_npi_{_name}_scalar", with_scalar(_function), "data", SCALAR)
+
+AXES = {
+    "axis": Attribute(shape, ()),
+    "keepdims": Attribute(boolean, False),
+    "initial": Attribute(optional(double), None),
+}
+KIND = {"dtype": Attribute(optional(dtype), None)}
+
+
+def reducing(function: Callable[..., Any]) -> Callable[..., Wired]:
+    """Over axes, or all of them to shape ()."""
+
+    def build(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+        if getattr(a, "initial", None) is not None:
+            raise w.refuse(f"initial={a.initial}, expected None")
+        kind = getattr(a, "dtype", None)
+        if kind is not None:
+            x = w.method("to", x, torch_dtype(kind), part="cast")
+        return w.call(function, x, axis_list(w, a.axis, "axis"), a.keepdims)
+
+    return build
+
+
+REDUCTIONS: tuple[tuple[str, Callable[..., Any], dict[str, Attribute]], ...] = (
+    ("_np_sum", mx_numpy.reduce_sum, KIND),
+    ("_npi_mean", mx_numpy.reduce_mean, KIND),
+    ("_np_prod _np_product", mx_numpy.reduce_prod, KIND),
+    ("_np_max _np_amax", mx_numpy.reduce_max, {}),
+    ("_np_min _np_amin", mx_numpy.reduce_min, {}),
+)
+for _names, _reduce, _extra in REDUCTIONS:
+    register(_names, reducing(_reduce), "a", {**AXES, **_extra}, dtypes=Dtypes.FLOATING)
+TRUTH = {"axis": Attribute(shape, ()), "keepdims": Attribute(boolean, False)}
+register("_np_all", reducing(mx_numpy.reduce_all), "data", TRUTH)
+register("_np_any _np_sometrue", reducing(mx_numpy.reduce_any), "data", TRUTH)
+
+
+def spread(function: Callable[..., Any]) -> Callable[..., Wired]:
+    """The variance or its root."""
+
+    def build(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+        if a.dtype is not None:
+            x = w.method("to", x, torch_dtype(a.dtype), part="cast")
+        return w.call(function, x, axis_list(w, a.axis, "axis"), a.ddof, a.keepdims)
+
+    return build
+
+
+SPREAD = {**TRUTH, **KIND, "ddof": Attribute(integer, 0)}
+register("_npi_var", spread(mx_numpy.variance), "a", SPREAD, dtypes=Dtypes.FLOATING)
+register("_npi_std", spread(mx_numpy.deviation), "a", SPREAD, dtypes=Dtypes.FLOATING)
+ARGUMENT = {"axis": Attribute(optional(integer), None), "keepdims": Attribute(boolean, False)}
+
+
+def place(function: Callable[..., Any]) -> Callable[..., Wired]:
+    return lambda w, a, x: w.call(function, x, a.axis, a.keepdims)
+
+
+register("_npi_argmax", place(mx_numpy.argmax), "data", ARGUMENT)
+register("_npi_argmin", place(mx_numpy.argmin), "data", ARGUMENT)
+
+
+def reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+    size = integers(w, a, "newshape")
+    if a.order != "C" or size.count(-1) > 1 or min(size, default=1) < -1:
+        raise w.refuse(f"newshape={size}, order={a.order}, expected sizes and at most one -1")
+    return w.call(torch.reshape, x, size)
+
+
+def order(text: str) -> str:
+    """How elements are read; only C's is known."""
+    return text.strip()
+
+
+RESHAPE = {"newshape": Attribute(shape), "order": Attribute(order, "C")}
+register("_np_reshape", reshape, "a", RESHAPE, dtypes=Dtypes.FIRST)
+
+
+def transpose(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    axes = axis_list(w, a.axes, "axes")
+    return w.call(torch.permute, x, axes) if axes else w.call(mx_numpy.reverse_axes, x)
+
+
+register("_np_transpose", transpose, "a", {"axes": Attribute(shape, ())}, dtypes=Dtypes.FIRST)
+register(
+    "_np_squeeze",
+    lambda w, a, x: w.call(mx_numpy.squeeze, x, axis_list(w, a.axis, "axis")),
+    "a",
+    {"axis": Attribute(shape, ())},
+    dtypes=Dtypes.FIRST,
+)
+register(
+    "_np_moveaxis",
+    lambda w, a, x: w.call(
+        torch.movedim, x, integers(w, a, "source"), integers(w, a, "destination")
+    ),
+    "a",
+    {"source": Attribute(shape), "destination": Attribute(shape)},
+    dtypes=Dtypes.FIRST,
+)
+register(
+    "_npi_flip",
+    lambda w, a, x: w.call(torch.flip, x, axis_list(w, a.axis, "axis")),
+    "data",
+    {"axis": Attribute(shape)},
+    dtypes=Dtypes.FIRST,
+)
+register(
+    "_npi_broadcast_to",
+    lambda w, a, x: w.call(torch.broadcast_to, x, integers(w, a, "shape")),
+    "array",
+    {"shape": Attribute(shape, ())},
+    dtypes=Dtypes.FIRST,
+)
+
+
+def concatenate(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+    return w.call(mx_numpy.concatenate, list(inputs), a.axis)
+
+
+register(
+    "_npi_concatenate",
+    concatenate,
+    None,
+    {"num_args": Attribute(integer, 0), "axis": Attribute(optional(integer), 0)},
+    dtypes=Dtypes.SAME,
+)
+register(
+    "_npi_stack",
+    lambda w, a, *inputs: w.call(torch.stack, list(inputs), a.axis),
+    None,
+    {"axis": Attribute(integer, 0), "num_args": Attribute(integer, 0)},
+    dtypes=Dtypes.SAME,
+)
+register(
+    "_npi_where",
+    lambda w, a, c, x, y: w.call(mx_numpy.where, c, x, y),
+    "condition x y",
+    dtypes=Dtypes.LAST,
+)
+register("_npi_matmul", binary(torch.matmul), "a b", dtypes=Dtypes.FLOATING)
+register("_np_dot", binary(mx_numpy.dot), "a b", dtypes=Dtypes.FLOATING)
+
+MADE = {"dtype": Attribute(dtype, "float32"), "ctx": IGNORED}
+
+
+def made(value: float) -> Callable[..., Wired]:
+    """Zeros or ones; in np shapes a 0 is a size."""
+
+    def build(w: Wiring, a: SimpleNamespace) -> Wired:
+        size = integers(w, a, "shape")
+        count = 1.0
+        for extent in size:
+            count *= extent
+        counted(w, count)
+        if min(size, default=0) < 0:
+            raise w.refuse(f"shape={size}, expected sizes")
+        return w.constant(torch.full(size, value, dtype=torch_dtype(a.dtype)))
+
+    return build
+
+
+SHAPED = {"shape": Attribute(shape, ()), **MADE}
+register("_npi_zeros", made(0.0), "", SHAPED, dtypes=Dtypes.MADE)
+register("_npi_ones", made(1.0), "", SHAPED, dtypes=Dtypes.MADE)
+
+
+def full_like(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    y = w.call(torch.full_like, x, a.fill_value, part="" if a.dtype is None else "filled")
+    return y if a.dtype is None else w.method("to", y, torch_dtype(a.dtype))
+
+
+register(
+    "_npi_full_like",
+    full_like,
+    "a",
+    {"fill_value": Attribute(double), "dtype": Attribute(optional(dtype), None), "ctx": IGNORED},
+)
+RANGE = OPERATORS["_arange"]
+register("_npi_arange", RANGE.build, "", RANGE.attributes, dtypes=Dtypes.MADE)
+
+
+def eye(w: Wiring, a: SimpleNamespace) -> Wired:
+    columns = a.N if a.M is None else a.M
+    if min(a.N, columns) < 0:
+        raise w.refuse(f"N={a.N}, M={columns}, expected sizes")
+    counted(w, float(a.N) * columns)
+    return constant(w, np.eye(a.N, columns, a.k), a.dtype)
+
+
+register(
+    "_npi_eye",
+    eye,
+    "",
+    {
+        "N": Attribute(integer),
+        "M": Attribute(optional(integer), None),
+        "k": Attribute(integer, 0),
+        **MADE,
+    },
+    dtypes=Dtypes.MADE,
+)

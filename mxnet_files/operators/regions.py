@@ -1,0 +1,196 @@
+"""Regions and warps: operators that sample feature maps at places that the net works out."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from torch import fx
+
+from mxnet_files.dtypes import Dtypes
+from mxnet_files.functions import mx_regions
+from mxnet_files.operators.neural import LAYOUTS, bias_unless, check_kernel, groups, spatial
+from mxnet_files.operators.shape import integers
+from mxnet_files.reading.attributes import (
+    IGNORED,
+    Attribute,
+    Attributes,
+    boolean,
+    integer,
+    one_of,
+    real,
+    shape,
+)
+from mxnet_files.registry import Wired, Wiring, register
+
+__all__: list[str] = []
+
+MOST_BINS = 2**16
+MOST_MOVES = 4_096
+
+
+def pair(w: Wiring, a: SimpleNamespace, key: str, least: int = 1) -> tuple[int, ...]:
+    """Two positive sizes."""
+    sizes = integers(w, a, key)
+    if len(sizes) != 2 or min(sizes) < least or sizes[0] * sizes[1] > MOST_BINS:
+        raise w.refuse(f"{key}={sizes}, expected two numbers of at least {least}")
+    return sizes
+
+
+def roi_align(w: Wiring, a: SimpleNamespace, x: fx.Node, rois: fx.Node) -> Wired:
+    size = pair(w, a, "pooled_size")
+    if a.sample_ratio > MOST_MOVES:
+        raise w.refuse(f"sample_ratio={a.sample_ratio}, expected at most {MOST_MOVES}")
+    options = (a.spatial_scale, a.sample_ratio, a.position_sensitive, a.aligned)
+    return w.call(mx_regions.roi_align, x, rois, size, *options)
+
+
+POOLED = {"pooled_size": Attribute(shape), "spatial_scale": Attribute(real)}
+register(
+    "ROIPooling _npx_roi_pooling",
+    lambda w, a, x, rois: w.call(
+        mx_regions.roi_pooling, x, rois, pair(w, a, "pooled_size"), a.spatial_scale
+    ),
+    "data rois",
+    POOLED,
+    dtypes=Dtypes.FLOATING,
+)
+register(
+    "_contrib_ROIAlign",
+    roi_align,
+    "data rois",
+    {
+        **POOLED,
+        "sample_ratio": Attribute(integer, -1),
+        "position_sensitive": Attribute(boolean, False),
+        "aligned": Attribute(boolean, False),
+    },
+    dtypes=Dtypes.FLOATING,
+)
+
+
+def deformable(w: Wiring, a: Attributes, x: fx.Node, offset: fx.Node, *rest: fx.Node) -> Wired:
+    masked = w.operator.startswith("_contrib_Modulated")
+    mask = rest[0] if masked else None
+    weight, *bias = rest[1:] if masked else rest
+    check_kernel(w, a)
+    groups(w, a)
+    if len(a.kernel) != 2 or a.num_deformable_group < 1:
+        raise w.refuse(
+            f"kernel={a.kernel}, num_deformable_group={a.num_deformable_group}, expected 2-D"
+        )
+    if a.layout not in (None, "NCHW"):
+        raise w.refuse(f"layout={a.layout}, expected NCHW")
+    w.expect(weight, (a.num_filter, None, *a.kernel), "weight")
+    return w.call(
+        mx_regions.deformable_convolution,
+        x,
+        offset,
+        mask,
+        weight,
+        bias[0] if bias else None,
+        spatial(w, a, "stride", 1),
+        spatial(w, a, "pad", 0),
+        spatial(w, a, "dilate", 1),
+        a.num_group,
+        a.num_deformable_group,
+    )
+
+
+DEFORMABLE = {
+    "kernel": Attribute(shape),
+    "stride": Attribute(shape, ()),
+    "dilate": Attribute(shape, ()),
+    "pad": Attribute(shape, ()),
+    "num_filter": Attribute(integer),
+    "num_group": Attribute(integer, 1),
+    "num_deformable_group": Attribute(integer, 1),
+    "workspace": IGNORED,
+    "no_bias": Attribute(boolean, False),
+    "layout": Attribute(LAYOUTS, None),
+}
+register(
+    "_contrib_DeformableConvolution",
+    deformable,
+    lambda a: ("data", "offset", *bias_unless(a)[1:]),
+    DEFORMABLE,
+    dtypes=Dtypes.FLOATING,
+)
+register(
+    "_contrib_ModulatedDeformableConvolution",
+    deformable,
+    lambda a: ("data", "offset", "mask", *bias_unless(a)[1:]),
+    {**DEFORMABLE, "im2col_step": IGNORED},
+    dtypes=Dtypes.FLOATING,
+)
+
+
+def correlation(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
+    if a.kernel_size < 1 or a.kernel_size % 2 == 0 or min(a.stride1, a.stride2) < 1:
+        raise w.refuse(f"kernel_size={a.kernel_size}, expected odd; strides of at least 1")
+    if min(a.max_displacement, a.pad_size) < 0:
+        raise w.refuse(f"max_displacement={a.max_displacement}, pad_size={a.pad_size}: negative")
+    if (2 * (a.max_displacement // a.stride2) + 1) ** 2 > MOST_MOVES:
+        raise w.refuse(
+            f"max_displacement={a.max_displacement}, expected {MOST_MOVES} moves at most"
+        )
+    sizes = (a.kernel_size, a.max_displacement, a.stride1, a.stride2, a.pad_size)
+    return w.call(mx_regions.correlation, x, y, *sizes, a.is_multiply)
+
+
+register(
+    "Correlation",
+    correlation,
+    "data1 data2",
+    {
+        "kernel_size": Attribute(integer, 1),
+        "max_displacement": Attribute(integer, 1),
+        "stride1": Attribute(integer, 1),
+        "stride2": Attribute(integer, 1),
+        "pad_size": Attribute(integer, 0),
+        "is_multiply": Attribute(boolean, True),
+    },
+    dtypes=Dtypes.FLOATING,
+)
+
+
+def grid_generator(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+    if a.transform_type == "warp":
+        a.have_no_effect("target_shape")
+        return w.call(mx_regions.grid_of_flow, x)
+    return w.call(mx_regions.grid_generator, x, pair(w, a, "target_shape", 2))
+
+
+TARGET = {"target_shape": Attribute(shape, (0, 0))}
+register(
+    "GridGenerator",
+    grid_generator,
+    "data",
+    {**TARGET, "transform_type": Attribute(one_of("affine", "warp"))},
+    dtypes=Dtypes.FLOATING,
+)
+register(
+    "BilinearSampler",
+    lambda w, a, x, grid: w.call(mx_regions.bilinear_sampler, x, grid),
+    "data grid",
+    {"cudnn_off": IGNORED},
+    dtypes=Dtypes.FLOATING,
+)
+
+
+def spatial_transformer(w: Wiring, a: Attributes, x: fx.Node, theta: fx.Node) -> Wired:
+    a.have_no_effect("transform_type", "sampler_type")  # there is one of each
+    return w.call(mx_regions.spatial_transformer, x, theta, pair(w, a, "target_shape", 2))
+
+
+register(
+    "SpatialTransformer",
+    spatial_transformer,
+    "data loc",
+    {
+        **TARGET,
+        "transform_type": Attribute(one_of("affine")),
+        "sampler_type": Attribute(one_of("bilinear")),
+        "cudnn_off": IGNORED,
+    },
+    dtypes=Dtypes.FLOATING,
+)
