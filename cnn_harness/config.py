@@ -70,16 +70,10 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.image_size is None or self.image_size >= 1, "image_size", self.image_size,
                  "at least 1")  # fmt: skip
-        for name, known in (
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("initialiser", INITIALISERS),
-            ("normalise", NORMALISATIONS),
-            ("augment", AUGMENTATIONS),
-            ("fit", FITS),
-        ):
-            value = getattr(self, name)
-            _require(value in known, name, value, "one of " + ", ".join(known))
+        for f in dataclasses.fields(self):
+            value, known = getattr(self, f.name), f.metadata.get("choices")
+            _require(known is None or value in known, f.name, value,
+                     "one of " + ", ".join(known or ()))  # fmt: skip
         _require(self.lr > 0, "lr", self.lr, "more than 0")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1")
         _require(self.wd >= 0, "wd", self.wd, "0 or more")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError, UsageError
@@ -17,9 +19,11 @@ from cnn_harness.errors import CommandError, UsageError
 __all__ = [
     "Partial",
     "Progress",
+    "load_arrays",
     "progress_from",
     "progress_of",
     "read_progress",
+    "save_arrays",
     "state_of",
     "step_seed",
 ]
@@ -75,6 +79,23 @@ def progress_from(values: Mapping[str, Any]) -> Progress:
     """The progress that `progress_of` has written."""
     partial = values["partial"]
     return Progress(values["rows"], None if partial is None else Partial(**partial))
+
+
+def save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Write parameters or slots by name, as safetensors. Raises: OSError."""
+    try:
+        save_file(arrays, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `save_arrays` has written. Raises: CommandError in one line where it is damaged."""
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise CommandError(f"{path} cannot be loaded: {reason}") from error
 
 
 def step_seed(seed: int, epoch: int, step: int) -> int:

@@ -23,6 +23,7 @@ __all__ = [
     "describe_run",
     "difference",
     "load_data",
+    "load_for_net",
     "read_run",
     "require_same_images",
     "versions",
@@ -34,11 +35,19 @@ RUN_FORMAT = 1
 def load_data(
     config: TrainConfig, data_dir: str | None, input_shape: tuple[int, int, int]
 ) -> Dataset:
-    """The configured dataset; photographs of any size come at the model's own unless told."""
-    size = config.image_size
-    if size is None and (config.dataset.startswith("folder:") or config.dataset == "imagenette"):
-        size = input_shape[1]
-    return cnn_data.load_dataset(config.dataset, data_dir, image_size=size, fit=config.fit)
+    """The configured dataset, for a model that takes images of `input_shape` (C, H, W)."""
+    return load_for_net(
+        config.dataset, data_dir, config.image_size, config.fit, side=input_shape[1]
+    )
+
+
+def load_for_net(
+    name: str, data_dir: str | None, image_size: int | None, fit: str, *, side: int
+) -> Dataset:
+    """A dataset by name; photographs of any size come with the net's own `side`, unless told."""
+    if image_size is None and (name.startswith("folder:") or name == "imagenette"):
+        image_size = side
+    return cnn_data.load_dataset(name, data_dir, image_size=image_size, fit=fit)
 
 
 def describe_run(

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from cnn_data import Batches, DataError, Dataset, load_dataset
+from cnn_data import Batches, DataError, Dataset
 from cnn_harness.cli import print_json, run
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.plots import save_confusion
+from cnn_harness.run_description import load_for_net
 from gluon_cnn.exporting.exported import open_saved, saved_parser
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
@@ -91,18 +92,12 @@ def _main(argv: Sequence[str] | None) -> int:
     devices = find_devices(args.ctx)
     saved = open_saved(args.run, devices)
     own = args.dataset is None or args.dataset == saved.dataset
-    size = saved.image_size
     name = args.dataset if args.dataset is not None else saved.dataset
     if name is None:
         raise UsageError(f"{args.run} was trained on nothing: name a data set with --dataset")
-    if size is None and (name.startswith("folder:") or name == "imagenette"):
-        size = saved.input_shape[1]
-    dataset = load_dataset(
-        name,
-        args.data_dir if args.data_dir is not None else (saved.data_dir if own else None),
-        image_size=size,
-        fit=saved.fit,
-    )
+    data_dir = args.data_dir if args.data_dir is not None else (saved.data_dir if own else None)
+    side = saved.input_shape[1]
+    dataset = load_for_net(name, data_dir, saved.image_size, saved.fit, side=side)
     result = evaluate_run(saved, dataset, devices)
     picture = saved.path / "confusion.png"
     title = f"{saved.model} on {dataset.name}: {result['accuracy']:.4f} of {result['images']}"

@@ -76,8 +76,7 @@ DIFFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "training/checkpoint.py": {
         "MXNet's parameters are its own file, loaded to the devices of a net": (
-            "load_last", "load_parameters", "_save_parameters", "_save_slots", "_save", "_load",
-            "_arrays",
+            "load_last", "load_parameters", "_save_parameters", "_arrays",
         ),
         "Gluon counts slots and updates by number, and per device": (
             "_names", "_slots", "_other_devices", "_restore_other_devices", "_restore_slots",

@@ -13,10 +13,9 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 from mxnet import gluon
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from cnn_harness.errors import CommandError
+from cnn_harness.progress import load_arrays, save_arrays
 from cnn_harness.run_description import versions
 from cnn_harness.runfolder import RunFolder
 from gluon_cnn.exporting.params_layout import LayoutError, read_layout
@@ -56,7 +55,7 @@ def save_last(
     folder.save(
         {
             "net.params": lambda path: _save_parameters(net, path),
-            "optimizer.safetensors": lambda path: _save_slots(slots, path),
+            "optimizer.safetensors": lambda path: save_arrays(slots, path),
         },
         {**state, "versions": environment(), "update_counts": counts},
     )
@@ -76,10 +75,7 @@ def load_last(
     """
     load_parameters(net, path / "net.params", devices)
     file = path / "optimizer.safetensors"
-    try:
-        slots = load_file(file)
-    except (SafetensorError, ValueError, OSError) as error:
-        raise CommandError(f"{file} cannot be loaded: {error}") from error
+    slots = load_arrays(file)
     names, counts = _names(net, trainer), state.get("update_counts")
     if (
         not isinstance(counts, dict)
@@ -143,13 +139,6 @@ def _save_parameters(net: gluon.HybridBlock, path: Path) -> None:
         read_layout(path)
     except (LayoutError, mx.MXNetError) as error:
         raise OSError(f"{path.name} could not be written whole: is the disk full?") from error
-
-
-def _save_slots(slots: dict[str, np.ndarray], path: Path) -> None:
-    try:
-        save_file(slots, path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
 
 
 def _names(net: gluon.HybridBlock, trainer: gluon.Trainer) -> list[str]:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from cnn_harness.errors import CommandError
+from cnn_harness.progress import load_arrays, save_arrays
 from cnn_harness.run_description import versions
 from cnn_harness.runfolder import RunFolder
 
@@ -36,7 +35,7 @@ def environment() -> dict[str, Any]:
 
 def save_best(folder: RunFolder, net: nn.Module) -> None:
     """Replace `best.safetensors` by the net's state dict."""
-    folder.replace("best.safetensors", lambda path: _save(_arrays(net), path))
+    folder.replace("best.safetensors", lambda path: save_arrays(_arrays(net), path))
 
 
 def save_last(
@@ -49,8 +48,8 @@ def save_last(
     slots, counts = optimizer_state(net, optimizer)
     folder.save(
         {
-            "net.safetensors": lambda path: _save(_arrays(net), path),
-            "optimizer.safetensors": lambda path: _save(slots, path),
+            "net.safetensors": lambda path: save_arrays(_arrays(net), path),
+            "optimizer.safetensors": lambda path: save_arrays(slots, path),
         },
         {**state, "versions": environment(), "update_counts": counts},
     )
@@ -68,7 +67,7 @@ def load_last(
     file, counts = path / "optimizer.safetensors", state.get("update_counts")
     if not isinstance(counts, dict):
         raise CommandError(f"{path} has no update counts of this net's parameters")
-    set_optimizer_state(net, optimizer, _load(file), counts, file)
+    set_optimizer_state(net, optimizer, load_arrays(file), counts, file)
 
 
 def optimizer_state(
@@ -114,25 +113,10 @@ def set_optimizer_state(
 
 def load_parameters(net: nn.Module, path: Path) -> None:
     """Load a `.safetensors` state dict with errors of one line. Raises: CommandError."""
-    arrays = _load(path)
+    arrays = load_arrays(path)
     try:
         net.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in arrays.items()})
     except (RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CommandError(f"{path} cannot be loaded: {reason}") from error
-
-
-def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
-    try:
-        save_file(arrays, path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return load_file(path)
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())
         raise CommandError(f"{path} cannot be loaded: {reason}") from error
 
