@@ -115,12 +115,12 @@ def read_step(graph: SymbolGraph, number: int) -> Step:
     read = read_attributes(node.where, node.attributes, operator.attributes, strict=node.strict)
     attributes = Attributes(read)
     inputs: list[Entry | str] = list(node.inputs)
-    if "num_args" in node.attributes and getattr(attributes, "num_args", None) != len(inputs):
-        raise SymbolError(
-            f"{node.where}: {len(inputs)} inputs beside num_args={node.attributes['num_args']}"
-        )
     slots = operator.inputs(attributes)
     if slots is None:
+        if "num_args" in node.attributes and getattr(attributes, "num_args", None) != len(inputs):
+            raise SymbolError(
+                f"{node.where}: {len(inputs)} inputs beside num_args={node.attributes['num_args']}"
+            )
         if not inputs:
             raise SymbolError(f"{node.where}: has no inputs")
         return Step(number, node, operator, attributes, inputs, ["data"] * len(inputs))

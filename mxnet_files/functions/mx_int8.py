@@ -1,0 +1,233 @@
+"""MXNet's int8 arithmetic, as its CPU does it through oneDNN, in code that TorchScript reads.
+
+Arrays of int8 and uint8 come with the range (1,) that ±127.5 or 255.5 stand for, int32 ones with
+that of ±2³¹. All is reckoned in float32, whatever the dtype of the net. Sums are exact here;
+without VNNI oneDNN adds pairs of products in 16 bits, which saturates near the limits.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "batch_norm",
+    "concatenate",
+    "dense_bias",
+    "dense_range",
+    "dequantize",
+    "elementwise_add",
+    "product_range",
+    "quantize",
+    "rectify",
+    "requantize",
+    "rounded",
+    "whole",
+    "whole_like",
+]
+
+
+def _single(x: Tensor) -> Tensor:
+    return x.to(torch.float32)
+
+
+def _largest(low: Tensor, high: Tensor) -> Tensor:
+    return torch.maximum(_single(low).abs(), _single(high).abs())
+
+
+def _over(value: float, x: Tensor) -> Tensor:
+    """A number over an array, rounded once; torch multiplies by the reciprocal."""
+    return torch.full_like(x, value) / x
+
+
+def _limit(dtype: torch.dtype) -> float:
+    """What the end of a range stands for."""
+    if dtype == torch.int32:
+        return 2147483648.0
+    return 255.5 if dtype == torch.uint8 else 127.5
+
+
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The nearest integer, halves to even, or the nearest that the dtype has."""
+    if dtype == torch.int32:
+        return torch.round(x.to(torch.float64)).clamp(-2147483648, 2147483647).to(dtype)
+    low, high = (0.0, 255.0) if dtype == torch.uint8 else (-128.0, 127.0)
+    return torch.round(x).clamp(low, high).to(dtype)
+
+
+def whole(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Integers that were reckoned in floating point, as integers."""
+    return torch.round(x).to(dtype)
+
+
+def whole_like(y: Tensor, x: Tensor) -> Tensor:
+    """y in the dtype of x, halves to even."""
+    return rounded(y, x.dtype)
+
+
+def quantize(
+    x: Tensor, dtype: torch.dtype, low: float | None, high: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x in 8 bits and its range: the calibrated one, or that of its values."""
+    if not x.is_floating_point():
+        end = 255.5 if x.dtype == torch.uint8 else 127.5
+        first = torch.full([1], 0.0 if x.dtype == torch.uint8 else -end, device=x.device)
+        last = torch.full([1], end, device=x.device)
+        if low is not None and high is not None:
+            first, last = torch.full_like(first, low), torch.full_like(last, high)
+        return x, first, last
+    y = _single(x)
+    if low is not None and high is not None:
+        first = torch.full([1], low, device=x.device)
+        last = torch.full([1], high, device=x.device)
+    else:
+        first, last = y.min().reshape([1]), y.max().reshape([1])
+    real = _largest(first, last)
+    out = rounded(y * _over(_limit(dtype), real), dtype)
+    if dtype == torch.uint8:
+        return out, first, last
+    return out, -real, real
+
+
+def dequantize(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """x in float32."""
+    return _single(x) * (_largest(low, high) / _limit(x.dtype))
+
+
+def requantize(
+    x: Tensor,
+    low: Tensor,
+    high: Tensor,
+    dtype: torch.dtype,
+    calibrated_low: float | None,
+    calibrated_high: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """int32 in 8 bits, of the calibrated range or that of its values."""
+    first = _largest(low, high) / 2147483648.0
+    if calibrated_low is not None and calibrated_high is not None:
+        real = torch.full_like(first, max(abs(calibrated_low), abs(calibrated_high)))
+    else:
+        real = _single(x.to(torch.int64).abs().max()) * _largest(low, high) / 2147483648.0
+    end = 255.0 if dtype == torch.uint8 else 127.0
+    out = rounded(_single(x) * (first * _over(end, real)), dtype)
+    return out, torch.zeros_like(real) if dtype == torch.uint8 else -real, real
+
+
+def product_range(
+    low: Tensor, high: Tensor, weight_low: Tensor, weight_high: Tensor, unsigned: bool
+) -> tuple[Tensor, Tensor]:
+    """The range of int32 products of data and int8 weights."""
+    step = _largest(low, high) / (255.0 if unsigned else 127.0)
+    end = step * (_largest(weight_low, weight_high) / 127.0) * 2147483648.0
+    return -end, end
+
+
+def dense_range(
+    x: Tensor, low: Tensor, high: Tensor, weight_low: Tensor, weight_high: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`product_range` of what the data is."""
+    return product_range(low, high, weight_low, weight_high, x.dtype == torch.uint8)
+
+
+def dense_bias(
+    bias: Tensor,
+    x: Tensor,
+    low: Tensor,
+    high: Tensor,
+    weight_low: Tensor,
+    weight_high: Tensor,
+    bias_low: Tensor,
+    bias_high: Tensor,
+) -> Tensor:
+    """An int8 bias in the units of the products, without its fraction."""
+    scale = _over(_limit(x.dtype), _largest(low, high))
+    scale = scale * _over(127.5, _largest(weight_low, weight_high))
+    return torch.trunc(_single(bias) * (scale * _largest(bias_low, bias_high) / 127.5))
+
+
+def rectify(x: Tensor) -> Tensor:
+    """The larger of x and 0, as int8 whatever x is."""
+    return x.clamp(min=0).to(torch.int8)
+
+
+def batch_norm(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    low: Tensor,
+    high: Tensor,
+    eps: float,
+    axis: int,
+    calibrated_low: float,
+    calibrated_high: float,
+) -> Tensor:
+    """int8 by the running statistics; MXNet takes gamma as it is stored, and adds eps twice."""
+    y = _single(x)
+    if x.dtype == torch.uint8:
+        y = torch.round(y * (127.5 / 255.5)).clamp(-128.0, 127.0)
+    real, out = _largest(low, high), max(abs(calibrated_low), abs(calibrated_high))
+    scale = _single(gamma) * (1.0 / torch.sqrt(_single(var).to(torch.float64) + eps)).to(
+        torch.float32
+    )
+    shift = (_single(beta) - _single(mean) * scale) * 127.5 / out
+    scale = scale * real / out
+    shape = [1] * x.dim()
+    shape[axis] = x.size(axis)
+    again = _over(1.0, torch.sqrt(torch.ones_like(scale) + eps)).reshape(shape)
+    return rounded(y * (scale.reshape(shape) * again) + shift.reshape(shape), torch.int8)
+
+
+def _rescaled(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return rounded(_single(x) * scale, dtype)
+
+
+def concatenate(
+    inputs: list[Tensor], lows: list[Tensor], highs: list[Tensor], axis: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """8-bit arrays in the range that holds them all, joined."""
+    dtype = torch.uint8
+    low, high = torch.zeros_like(_single(lows[0])), torch.zeros_like(_single(highs[0]))
+    for i in range(len(inputs)):
+        if inputs[i].dtype == torch.int8:
+            dtype = torch.int8
+        low, high = torch.minimum(low, _single(lows[i])), torch.maximum(high, _single(highs[i]))
+    scale = _over(_limit(dtype), _largest(low, high))
+    parts: list[Tensor] = []
+    for i in range(len(inputs)):
+        own = _over(_limit(inputs[i].dtype), _largest(lows[i], highs[i]))
+        parts.append(_rescaled(inputs[i], scale / own, dtype))
+    return torch.cat(parts, axis), low, high
+
+
+def elementwise_add(
+    a: Tensor,
+    b: Tensor,
+    a_low: Tensor,
+    a_high: Tensor,
+    b_low: Tensor,
+    b_high: Tensor,
+    low: float | None,
+    high: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of 8-bit arrays: in 8 bits of a calibrated range, else in int32."""
+    left, right = _largest(a_low, a_high), _largest(b_low, b_high)
+    dtype = torch.int32
+    if low is not None and high is not None:
+        dtype = a.dtype if a.dtype == b.dtype else torch.int8
+        first, last = torch.full_like(left, low), torch.full_like(left, high)
+        end = _over(_limit(dtype), _largest(first, last))
+        of_a = end / _over(_limit(a.dtype), left)
+        of_b = end / _over(_limit(b.dtype), right)
+    else:
+        last = left + right
+        first = -last
+        of_a = left * 2147483648.0 / (last * _limit(a.dtype))
+        of_b = right * 2147483648.0 / (last * _limit(b.dtype))
+    x, y = _single(a), _single(b)
+    if a.dtype != b.dtype:  # the unsigned one becomes int8 first
+        one = torch.ones_like(of_a)
+        if a.dtype == torch.uint8:
+            x, of_a = _single(_rescaled(a, of_a, torch.int8)), one
+        else:
+            y, of_b = _single(_rescaled(b, of_b, torch.int8)), one
+    return rounded(x * of_a + y * of_b, dtype), first, last

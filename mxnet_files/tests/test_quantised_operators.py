@@ -1,0 +1,206 @@
+"""int8 graphs by `quantize_model`, against MXNet: integers equal, ranges within rounding."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+from mxnet.contrib.quantization import quantize_model
+
+from mxnet_files import import_symbol
+from mxnet_files.errors import SymbolError
+
+S = mx.sym
+RNG = np.random.default_rng(0)
+
+
+def same(node: Any, arrays: dict[str, np.ndarray]) -> None:
+    """Integers equal, float32 ranges and values within two units."""
+    given = {name: mx.nd.array(array, dtype=array.dtype) for name, array in arrays.items()}
+    states = {name: given.pop(name) for name in node.list_auxiliary_states()}
+    bound = node.bind(mx.cpu(), given, aux_states=states or None)
+    wanted = [y.asnumpy() for y in bound.forward()]
+    module = import_symbol(json.loads(node.tojson()), {}, inputs=list(arrays))
+    found = module(*(torch.from_numpy(array) for array in arrays.values()))
+    found = found if isinstance(found, tuple) else (found,)
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        assert a.numpy().dtype == b.dtype
+        if b.dtype == np.float32:
+            np.testing.assert_allclose(a.numpy(), b, rtol=2.0**-22)
+        else:
+            np.testing.assert_array_equal(a.numpy(), b)
+
+
+def var(*names: str) -> list[Any]:
+    return [S.var(name) for name in names]
+
+
+def ends(**limits: tuple[float, float]) -> dict[str, np.ndarray]:
+    """The ranges of arrays by name."""
+    return {
+        f"{end}_{name}": np.array([value], np.float32)
+        for name, pair in limits.items()
+        for end, value in zip(("min", "max"), pair, strict=True)
+    }
+
+
+def eight(dtype: str, *shape: int, most: int = 127, seed: int = 0) -> np.ndarray:
+    low = 0 if dtype == "uint8" else -most
+    return np.random.default_rng(seed).integers(low, most + 1, shape).astype(dtype)
+
+
+CALIBRATED: list[dict[str, Any]] = [
+    {},
+    {"min_calib_range": -0.7, "max_calib_range": 0.5},
+    {"min_calib_range": 0.0, "max_calib_range": 0.9},
+]
+
+
+@pytest.mark.parametrize("options", CALIBRATED, ids=str)
+@pytest.mark.parametrize("kind", ["int8", "uint8", "auto"])
+def test_quantize_and_requantize(kind: str, options: dict[str, Any]) -> None:
+    for shape in ((2, 3, 5, 5), (4, 7)):
+        x = np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
+        if kind == "uint8":
+            x = np.abs(x)
+        node = S.contrib.quantize_v2(S.var("data"), out_type=kind, **options)
+        same(S.Group(list(node)), {"data": x})
+        wide = np.random.default_rng(2).integers(-(2**24), 2**24, shape).astype(np.int32)
+        node = S.contrib.requantize(*var("data", "min_data", "max_data"), out_type=kind, **options)
+        same(S.Group(list(node)), {"data": wide, **ends(data=(-500.0, 400.0))})
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_dequantize_and_what_keeps_the_range(kind: str) -> None:
+    arrays = {"data": eight(kind, 2, 3, 5, 6), **ends(data=(-1.5 if kind == "int8" else 0, 1.2))}
+    inputs = var("data", "min_data", "max_data")
+    same(S.contrib.dequantize(*inputs), arrays)
+    same(S.Group(list(S.contrib.quantized_flatten(*inputs))), arrays)
+    same(S.Group(list(S.contrib.quantized_act(*inputs, act_type="relu"))), arrays)
+    for options in (
+        {"pool_type": "max", "kernel": (2, 2), "stride": (2, 2)},
+        {"pool_type": "max", "kernel": (3, 3), "pad": (1, 1)},
+        {"pool_type": "avg", "kernel": (2, 2), "stride": (2, 2)},
+        {"pool_type": "avg", "kernel": (1, 1), "global_pool": True},
+        {"pool_type": "avg", "kernel": (3, 3), "stride": (2, 2), "pooling_convention": "full"},
+    ):
+        same(S.Group(list(S.contrib.quantized_pooling(*inputs, **options))), arrays)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_quantized_conv(bias: bool) -> None:
+    """MXNet's CPU takes uint8 alone; values small enough for oneDNN's sums of 16 bits."""
+    names = ["data", "weight", *(["bias"] if bias else [])]
+    arrays = {
+        "data": eight("uint8", 2, 4, 6, 5, most=60),
+        "weight": eight("int8", 6, 4, 3, 3, most=60),
+        **({"bias": eight("int8", 6)} if bias else {}),
+        **ends(data=(0, 2), weight=(-0.5, 0.4), **({"bias": (-0.2, 0.3)} if bias else {})),
+    }
+    limits = [f"{end}_{name}" for name in names for end in ("min", "max")]
+    node = S.contrib.quantized_conv(
+        **{name: S.var(name) for name in (*names, *limits)},
+        kernel=(3, 3), num_filter=6, stride=(1, 2), pad=(1, 0), no_bias=not bias,
+        layout="NCHW",
+    )  # fmt: skip
+    same(S.Group(list(node)), arrays)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_quantized_fully_connected(bias: bool, kind: str) -> None:
+    names = ["data", "weight", *(["bias"] if bias else [])]
+    arrays = {
+        "data": eight(kind, 3, 2, 5, most=60),
+        "weight": eight("int8", 4, 10, most=60),
+        **({"bias": eight("int8", 4)} if bias else {}),
+        **ends(data=(0, 2), weight=(-0.5, 0.4), **({"bias": (-0.2, 0.3)} if bias else {})),
+    }
+    limits = [f"{end}_{name}" for name in names for end in ("min", "max")]
+    node = S.contrib.quantized_fully_connected(
+        **{name: S.var(name) for name in (*names, *limits)}, num_hidden=4, no_bias=not bias
+    )
+    same(S.Group(list(node)), arrays)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_quantized_batch_norm(kind: str) -> None:
+    arrays = {
+        "data": eight(kind, 2, 3, 4, 5),
+        "gamma": RNG.uniform(0.5, 1.5, 3).astype(np.float32),
+        "beta": RNG.uniform(-1, 1, 3).astype(np.float32),
+        "moving_mean": RNG.uniform(-1, 1, 3).astype(np.float32),
+        "moving_var": RNG.uniform(0.5, 1.5, 3).astype(np.float32),
+        **ends(data=(-1.5, 1.2)),
+    }
+    node = S.contrib.quantized_batch_norm(
+        *(S.var(name) for name in arrays), min_calib_range=-3.0, max_calib_range=2.5, eps=1e-3
+    )
+    same(S.Group(list(node)), arrays)
+
+
+@pytest.mark.parametrize("kinds", ["int8 int8", "uint8 uint8", "int8 uint8", "uint8 int8"])
+def test_quantized_concat_and_add(kinds: str) -> None:
+    left, right = kinds.split()
+    arrays = {
+        "a": eight(left, 2, 3, 4, 5),
+        "b": eight(right, 2, 3, 4, 5, seed=1),
+        **ends(
+            a=(0.0 if left == "uint8" else -1.5, 1.2), b=(0.0 if right == "uint8" else -0.4, 0.9)
+        ),
+    }
+    inputs = {name: S.var(name) for name in arrays}
+    joined = S.contrib.quantized_concat(*inputs.values(), dim=1, num_args=2)
+    same(S.Group(list(joined)), arrays)
+    named = {"lhs": "a", "rhs": "b", "lhs_min": "min_a", "lhs_max": "max_a",
+             "rhs_min": "min_b", "rhs_max": "max_b"}  # fmt: skip
+    for options in ({}, {"min_calib_range": -1.1, "max_calib_range": 1.7}):
+        total = S.contrib.quantized_elemwise_add(
+            **{key: inputs[name] for key, name in named.items()}, **options
+        )
+        same(S.Group(list(total)), arrays)
+
+
+def test_a_graph_by_quantize_model() -> None:
+    """A net of positive inputs, which MXNet's CPU can run; every integer on the way is equal."""
+    d = S.var("data")
+    x = S.Convolution(d, kernel=(3, 3), num_filter=8, pad=(1, 1), no_bias=True, name="c1")
+    x = S.Activation(x, act_type="relu", name="r1")
+    x = S.Pooling(x, kernel=(2, 2), stride=(2, 2), pool_type="max", name="p1")
+    x = S.FullyConnected(S.Flatten(x), num_hidden=5, name="f1")
+    shapes, _, _ = x.infer_shape(data=(4, 3, 8, 8))
+    args = {
+        name: mx.nd.array(RNG.uniform(-0.2, 0.2, shape))
+        for name, shape in zip(x.list_arguments(), shapes, strict=True)
+    }
+    data = np.abs(args.pop("data").asnumpy()) * 4
+    graph, arrays, _ = quantize_model(
+        x, args, {}, calib_mode="naive", quantized_dtype="auto", num_calib_examples=4,
+        calib_data=mx.io.NDArrayIter(data, batch_size=4), label_names=None, ctx=mx.cpu(),
+    )  # fmt: skip
+    inner = graph.get_internals()
+    used = {node["op"] for node in json.loads(graph.tojson())["nodes"]}
+    assert {"_contrib_quantized_conv", "_contrib_requantize", "_contrib_dequantize"} <= used
+    stored = {name: value.asnumpy() for name, value in arrays.items()}
+    bound = {**arrays, "data": mx.nd.array(data)}
+    wanted = inner.bind(mx.cpu(), bound).forward()
+    module = import_symbol(json.loads(inner.tojson()), stored, inputs=["data"])
+    found = module(torch.from_numpy(data))
+    assert len(found) == len(wanted) > 20
+    for a, b in zip(found, wanted, strict=True):
+        if b.dtype == np.float32:
+            np.testing.assert_allclose(a.detach().numpy(), b.asnumpy(), rtol=2.0**-21, atol=1e-7)
+        else:
+            np.testing.assert_array_equal(a.numpy(), b.asnumpy())
+
+
+def test_what_is_not_calibrated_is_refused() -> None:
+    names = ["data", "gamma", "beta", "moving_mean", "moving_var", "min_data", "max_data"]
+    node = S.contrib.quantized_batch_norm(*var(*names))
+    with pytest.raises(SymbolError, match="not calibrated"):
+        import_symbol(json.loads(node.tojson()), {}, inputs=names)
