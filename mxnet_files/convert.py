@@ -73,6 +73,12 @@ def file_parser(prog: str, description: str) -> Parser:
         help="shape of an input, once for each; one input without it is 1,3,224,224",
     )
     parser.add_argument(
+        "--heads",
+        type=lambda text: text.split(","),
+        metavar="NAME,…",
+        help="nodes whose outputs are wanted (NAME:1 for a second output), not those of the file",
+    )
+    parser.add_argument(
         "--budget",
         type=budget,
         metavar="NAME=SIZE,…",
@@ -156,7 +162,7 @@ def convert(options: argparse.Namespace) -> int:
         )
     if options.data is not None and not whole:
         raise UsageError("--data goes with --out FOLDER")
-    module = load_symbol(options.symbol, options.params)
+    module = load_symbol(options.symbol, options.params, heads=options.heads)
     if whole:
         return convert_folder(module, options)
     shapes = choose_shapes(module, options.input_shape or [])
@@ -168,7 +174,8 @@ def convert(options: argparse.Namespace) -> int:
     if options.code:
         lines.append(module.code.strip())
     if options.check:
-        report = check_files(options.symbol, options.params, shapes, budget=options.budget)
+        limits = {"budget": options.budget, "heads": options.heads}
+        report = check_files(options.symbol, options.params, shapes, **limits)
         summary["check"] = report.as_dict()
         lines.append(sentence(report))
         if not report.ok:

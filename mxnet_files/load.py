@@ -23,6 +23,7 @@ def load_symbol(
     params: str | os.PathLike[str] | None = None,
     *,
     inputs: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
 ) -> fx.GraphModule:
     """Import `x-symbol.json` and `x-0000.params` as a torch module, in eval mode.
 
@@ -39,6 +40,9 @@ def load_symbol(
         inputs: names of the variables that `forward` takes, in that order. Default: every variable
             that the parameters lack, in file order; labels of output layers come last and are
             optional.
+        heads: names of the nodes that are the outputs, `name:1` for a second output. Default: the
+            file's own. What they do not need is not read: `heads=["detection"]` opens a training
+            graph whose losses are not supported.
 
     Returns:
         A module that takes tensors of MXNet's shapes and layouts, such as float32 (N, C, H, W).
@@ -49,6 +53,8 @@ def load_symbol(
         OSError: one of them cannot be read.
     """
     graph = read_symbol(symbol)
+    if heads is not None:
+        graph = graph.with_heads(heads)
     try:
         arrays = {} if params is None else read_params(params)
     except ParamsFileError as error:

@@ -120,9 +120,10 @@ def check_files(
     seed: int = 0,
     *,
     budget: Budget | None = None,
+    heads: Sequence[str] | None = None,
 ) -> CheckReport:
     """Import the files and compare with MXNet on random inputs of the given shapes."""
-    module = load_symbol(symbol, params)
+    module = load_symbol(symbol, params, heads=heads)
     arrays = strip_prefixes(read_params(params))[0]
     rng = np.random.default_rng(seed)
     inputs = {name: rng.normal(size=tuple(shape)) for name, shape in shapes.items()}
@@ -131,12 +132,21 @@ def check_files(
     try:
         with refusals(f"the graph cannot be compared on {asked}", mxnet.MXNetError):
             text = Path(symbol).read_text("utf-8")
+            if heads is not None:
+                text = with_heads(text, heads)
             return compare_with_mxnet(module, text, arrays, inputs, budget)
     except mxnet.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
         raise SymbolError(
             f"MXNet cannot run the graph on {asked} ({reason}): say its input with --input-shape"
         ) from error
+
+
+def with_heads(text: str, heads: Sequence[str]) -> str:
+    """The symbol with other outputs."""
+    document = json.loads(text)
+    chosen = read_graph(document).with_heads(heads).heads
+    return json.dumps({**document, "heads": [[head.node, head.index, 0] for head in chosen]})
 
 
 def compare_with_mxnet(

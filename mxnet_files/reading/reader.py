@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gluon_cnn_parity import did_you_mean
 from mxnet_files.errors import SymbolError
 
 __all__ = ["Entry", "Node", "SymbolGraph", "read_graph", "read_symbol"]
@@ -71,6 +72,32 @@ class SymbolGraph:
                 needed.add(number)
                 stack.extend(entry.node for entry in self.nodes[number].inputs)
         return sorted(needed)
+
+    def with_heads(self, names: Sequence[str]) -> SymbolGraph:
+        """The graph with other outputs: nodes by name, `split0:1` for a node's second output.
+
+        `softmax_output` is `softmax`, as MXNet writes it. Raises `SymbolError`.
+        """
+        return replace(self, heads=tuple(self._head(name) for name in names))
+
+    def _head(self, text: str) -> Entry:
+        name, _, index = text.rpartition(":")
+        if not (name and index.isascii() and index.isdigit() and len(index) < 10):
+            name, index = text, "0"
+        found: list[int] = []
+        for wanted in (name, name.removesuffix("_output")):
+            found = found or [
+                number
+                for number, node in enumerate(self.nodes)
+                if node.name == wanted and node.op != "null"
+            ]
+        if len(found) != 1:
+            problem = f"is the name of {len(found)} nodes" if found else "is no node of the graph"
+            own = ", ".join(self.nodes[head.node].name for head in self.heads[:5])
+            names = [node.name for node in self.nodes if node.op != "null"]
+            near = did_you_mean(name[:60], names)
+            raise SymbolError(f"head {text[:60]!r} {problem}, whose own heads are {own}{near}")
+        return Entry(found[0], int(index))
 
 
 def read_symbol(path: str | os.PathLike[str]) -> SymbolGraph:

@@ -427,3 +427,27 @@ def test_what_is_no_command_is_one_line_and_2(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_heads_choose_what_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a training graph, the part that predicts; its losses need not be supported."""
+    data = S.var("data")
+    scores = S.FullyConnected(data, num_hidden=4, name="scores")
+    halves = S.split(scores, num_outputs=2, name="halves")
+    loss = S.linalg.sumlogdiag(S.linalg.potrf(S.dot(data, data, transpose_b=True)), name="loss")
+    files = write(tmp_path, S.Group([S.softmax(scores, name="p"), halves[1], loss]), data=(3, 5))
+    assert main(files) == 1
+    assert "_linalg_potrf" in capsys.readouterr().err
+    shape = ["--input-shape", "3,5"]
+    assert main([*files, *shape, "--heads", "p_output,halves:1", "--check"]) == 0
+    module = load_symbol(files[0], files[1], heads=["halves:1", "p"])
+    second, first = module(torch.ones(2, 5))
+    assert second.shape == (2, 2)
+    torch.testing.assert_close(first.sum(1), torch.ones(2))
+    for head, message in (
+        ("q", "head 'q' is no node of the graph, whose own heads are p, halves, loss"),
+        ("scoers", "did you mean scores?"),
+        ("p:7", "output 7"),
+    ):
+        assert main([*files, *shape, "--heads", head]) == 1
+        assert message in capsys.readouterr().err
