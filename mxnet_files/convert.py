@@ -162,6 +162,8 @@ def convert(options: argparse.Namespace) -> int:
         )
     if options.data is not None and not whole:
         raise UsageError("--data goes with --out FOLDER")
+    if options.heads is not None and whole:
+        raise UsageError("--heads goes with --check, --code and --out FILE.pt2, not with a folder")
     module = load_symbol(options.symbol, options.params, heads=options.heads)
     if whole:
         return convert_folder(module, options)

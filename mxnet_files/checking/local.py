@@ -5,8 +5,9 @@ and the bound is that of one rounded operation: 16·u·s, with u = 2⁻⁵³ (fl
 what was summed (`|W|∗|x| + |b|` for a convolution). A sum of n terms that MXNet adds one after the
 other, as pooling, reductions and normalisation do, has (16 + n)·u·s: each addition rounds, and
 where values repeat, all in the same direction. Convolutions and dense layers add in blocks, whose
-errors go either way: (16 + √n)·u·s (23.6 were seen at n = 2304 in CenterNet). What rounds nothing must be bit-equal. Where MXNet has no float64, the same is done in
-float32 with 32 for 16: there both sides may be 16·u·s from what is right.
+errors go either way: (16 + √n)·u·s (23.6 were seen at n = 2304 in CenterNet). What rounds nothing
+must be bit-equal. Where MXNet has no float64, the same is done in float32 with 32 for 16: there
+both sides may be 16·u·s from what is right.
 """
 
 from __future__ import annotations
