@@ -6,6 +6,7 @@ every window, stride, padding and order is as before, and it takes a second.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,12 +45,14 @@ def thin_gluon(net: Any, divisor: int) -> None:
     """
     leaves = [(part, key) for part in (net.features, net.classifier) for key in part._children]
     weighted = [(p, k) for p, k in leaves if p._children[k]._reg_params]
-    first, last = weighted[0], weighted[-1]
-    for part, key in weighted:
-        old = part._children[key]
-        out = 1 if (part, key) == last else divisor
-        into = 1 if (part, key) == first else divisor
-        part._children[key] = _gluon(old, into, out)
+    for (part, key), into, out in _divisors(weighted, divisor):
+        part._children[key] = _gluon(part._children[key], into, out)
+
+
+def _divisors(layers: list[Any], divisor: int) -> Iterator[tuple[Any, int, int]]:
+    """Each layer with what its inputs and its outputs are divided by."""
+    for layer in layers:
+        yield layer, 1 if layer is layers[0] else divisor, 1 if layer is layers[-1] else divisor
 
 
 def _gluon(old: Any, into: int, out: int) -> Any:
@@ -61,22 +64,12 @@ def _gluon(old: Any, into: int, out: int) -> Any:
     if isinstance(old, gluon_nn.BatchNorm):
         options = old._kwargs
         return gluon_nn.BatchNorm(
-            momentum=options["momentum"],
-            epsilon=options["eps"],
-            in_channels=old.in_channels // out,
-            prefix=prefix,
-        )
-    options = old._kwargs
-    return type(old)(
-        old._channels // out,
-        options["kernel"],
-        options["stride"],
-        options["pad"],
-        options["dilate"],
-        options["num_group"],
-        in_channels=old._in_channels // into,
-        prefix=prefix,
-    )
+            momentum=options["momentum"], epsilon=options["eps"],
+            in_channels=old.in_channels // out, prefix=prefix,
+        )  # fmt: skip
+    windows = (old._kwargs[name] for name in ("kernel", "stride", "pad", "dilate", "num_group"))
+    into_channels = old._in_channels // into
+    return type(old)(old._channels // out, *windows, in_channels=into_channels, prefix=prefix)
 
 
 def thin_torch(net: Any, divisor: int) -> None:
@@ -87,12 +80,8 @@ def thin_torch(net: Any, divisor: int) -> None:
         for key, leaf in part.named_children()
         if len(list(leaf.parameters()))
     ]
-    first, last = weighted[0], weighted[-1]
-    for part, key in weighted:
-        old = part.get_submodule(key)
-        out = 1 if (part, key) == last else divisor
-        into = 1 if (part, key) == first else divisor
-        part.register_module(key, _torch(old, into, out))
+    for (part, key), into, out in _divisors(weighted, divisor):
+        part.register_module(key, _torch(part.get_submodule(key), into, out))
 
 
 def _torch(old: Any, into: int, out: int) -> nn.Module:
@@ -104,11 +93,6 @@ def _torch(old: Any, into: int, out: int) -> nn.Module:
         momentum: Any = old.mx_momentum  # torch_ref's class; 1 − momentum in torch's
         return type(old)(old.num_features // out, eps=old.eps, momentum=momentum)
     return type(old)(
-        old.in_channels // into,
-        old.out_channels // out,
-        old.kernel_size,
-        old.stride,
-        old.padding,
-        old.dilation,
-        old.groups,
-    )
+        old.in_channels // into, old.out_channels // out,
+        old.kernel_size, old.stride, old.padding, old.dilation, old.groups,
+    )  # fmt: skip

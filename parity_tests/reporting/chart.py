@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parity_tests.reporting.drift import Drift
 from parity_tests.reporting.results import Results
@@ -133,9 +133,9 @@ def _picture(
     labelled = [m for m in marks if m.over]
     labelled = labelled if len(labelled) <= LABELLED else []
     placed = tuple(
-        Mark(
-            m.path, m.side, m.value, m.over, m.title, m.number if m in labelled else "",
-            middle[m.path] + shift[m.side], height(m.value),
+        replace(
+            m, number=m.number if m in labelled else "",
+            x=middle[m.path] + shift[m.side], y=height(m.value),
         )
         for m in marks
     )  # fmt: skip
@@ -146,6 +146,7 @@ def _picture(
     letters = min(NAME, max(len(path) for path in paths))
     every = math.ceil((letters * 6.2 + 12) / step)
     first = report.first_divergence
+    at = middle.get(first.path) if first else None
     over = sum(m.over for m in marks)
     return Picture(
         level,
@@ -157,12 +158,8 @@ def _picture(
         " ".join(points),
         tuple((height(10.0**p), label(p)) for p in range(math.ceil(low), math.floor(top) + 1)),
         tuple((middle[p], _short(p), p) for i, p in enumerate(paths) if i % every == 0),
-        _first_mark(middle[first.path], first.path) if first and first.path in middle else None,
+        (at, "end" if at > WIDTH / 2 else "start", first.path) if first and at else None,
     )
-
-
-def _first_mark(x: float, path: str) -> tuple[float, str, str]:
-    return x, "end" if x > WIDTH / 2 else "start", path
 
 
 def _worst(items: Iterable[tuple]) -> list:

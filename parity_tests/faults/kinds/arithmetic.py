@@ -29,11 +29,6 @@ def _in_ten_bits(x: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(ten_bits(x.detach().numpy()))
 
 
-class _FlippedKernel(nn.Conv2d):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return self._conv_forward(input, self.weight.flip(2, 3), self.bias)
-
-
 class _TF32Conv(nn.Conv2d):
     """Rounds what the multiplication is given, in float32 only, as a tensor core does."""
 
@@ -59,79 +54,52 @@ class _HalfLinear(nn.Linear):
         return y + (y.half().to(y.dtype) - y).detach()
 
 
-class _NoBias(nn.Conv2d):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        bias = None if self.bias is None else self.bias * 0
-        return self._conv_forward(input, self.weight, bias)
+def _computing(cls: type[nn.Module], forward: Callable[[Any, torch.Tensor], torch.Tensor]) -> Any:
+    """A layer of a class, with a forward of its own."""
+    return type(f"Faulty{cls.__name__}", (cls,), {"forward": forward})
 
 
-class _DroppedWindow(nn.MaxPool2d):
-    """Repeats its last column but one in place of the last."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        pooled = super().forward(input)
-        return torch.cat([pooled[..., :-1], pooled[..., -2:-1]], dim=-1)
+def _repeated(x: torch.Tensor, axis: int) -> torch.Tensor:
+    """The last but one in place of the last, along an axis."""
+    most = x.shape[axis] - 1
+    return torch.cat([x.narrow(axis, 0, most), x.narrow(axis, most - 1, 1)], dim=axis)
 
 
-class _ClippedWindows(nn.MaxPool2d):
-    """Has no last window where that begins in the padding, and repeats the one before."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        pooled = super().forward(input)
-        pooled = torch.cat([pooled[..., :-1], pooled[..., -2:-1]], dim=-1)
-        return torch.cat([pooled[..., :-1, :], pooled[..., -2:-1, :]], dim=-2)
+def _zeros_around(pool: Any, x: torch.Tensor) -> torch.Tensor:
+    return functional.max_pool2d(functional.pad(x, (pool.padding,) * 4), 3, 2)
 
 
-class _PaddedWithZeros(nn.MaxPool2d):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        p: Any = self.padding
-        return functional.max_pool2d(functional.pad(input, (p, p, p, p)), 3, 2)
-
-
-class _NotCounted(nn.AvgPool2d):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.avg_pool2d(
-            input, self.kernel_size, self.stride, self.padding, count_include_pad=False
-        )
-
-
-class _MaximumHidden(nn.AvgPool2d):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.max_pool2d(input, self.kernel_size, self.stride, self.padding)
-
-
-class _CoarseSigmoid(nn.Sigmoid):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return super().forward(input) * (1 + 2.0**-18)  # 64 u: a fast exponential
-
-
-class _HardSigmoid(nn.Sigmoid):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.hardsigmoid(input)
-
-
-class _Linear(nn.ReLU):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return input.clone()
-
-
-class _OverTheBatch(nn.Softmax):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.softmax(input, dim=0)
-
-
-class _DropsWithoutScale(nn.Dropout):
-    """As before 2014: nothing is scaled in training."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return super().forward(input) * (1 - self.p) if self.training else input
-
-
-class _DropsInInference(nn.Dropout):
-    """Scales in inference what it does not scale in training."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return input * (1 - self.p)
+_FlippedKernel = _computing(
+    nn.Conv2d, lambda conv, x: conv._conv_forward(x, conv.weight.flip(2, 3), conv.bias)
+)
+_NoBias = _computing(nn.Conv2d, lambda conv, x: conv._conv_forward(x, conv.weight, conv.bias * 0))
+_DroppedWindow = _computing(
+    nn.MaxPool2d, lambda pool, x: _repeated(nn.MaxPool2d.forward(pool, x), -1)
+)
+# Without the last windows where they begin in the padding, and the ones before repeated
+_ClippedWindows = _computing(
+    nn.MaxPool2d, lambda pool, x: _repeated(_repeated(nn.MaxPool2d.forward(pool, x), -1), -2)
+)
+_PaddedWithZeros = _computing(nn.MaxPool2d, _zeros_around)
+_NotCounted = _computing(
+    nn.AvgPool2d, lambda pool, x: functional.avg_pool2d(
+        x, pool.kernel_size, pool.stride, pool.padding, count_include_pad=False
+    ),
+)  # fmt: skip
+_MaximumHidden = _computing(
+    nn.AvgPool2d,
+    lambda pool, x: functional.max_pool2d(x, pool.kernel_size, pool.stride, pool.padding),
+)
+_CoarseSigmoid = _computing(nn.Sigmoid, lambda _, x: torch.sigmoid(x) * (1 + 2.0**-18))  # 64 u
+_HardSigmoid = _computing(nn.Sigmoid, lambda _, x: functional.hardsigmoid(x))
+_Linear = _computing(nn.ReLU, lambda _, x: x.clone())
+_OverTheBatch = _computing(nn.Softmax, lambda _, x: functional.softmax(x, dim=0))
+# As before 2014: nothing is scaled in training, or in inference what is not scaled in training
+_DropsWithoutScale = _computing(
+    nn.Dropout,
+    lambda drop, x: nn.Dropout.forward(drop, x) * (1 - drop.p) if drop.training else x,
+)
+_DropsInInference = _computing(nn.Dropout, lambda drop, x: x * (1 - drop.p))
 
 
 class _Backward(torch.autograd.Function):
@@ -147,16 +115,9 @@ class _Backward(torch.autograd.Function):
         return ctx.change(gradients[0]), None
 
 
-class _LeakyBackward(nn.ReLU):
-    """A straight-through ReLU: forward is right, backward lets negative units through."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return super().forward(input).detach() + input - input.detach()
-
-
-class _Detached(nn.Tanh):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return super().forward(input.detach()) + 0 * input
+# Straight-through: forward is right, backward lets negative units through
+_LeakyBackward = _computing(nn.ReLU, lambda _, x: torch.relu(x).detach() + x - x.detach())
+_Detached = _computing(nn.Tanh, lambda _, x: torch.tanh(x.detach()) + 0 * x)
 
 
 def _weight_gradient(cls: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
@@ -172,9 +133,10 @@ def _weight_gradient(cls: Any, change: Callable[[torch.Tensor], torch.Tensor]) -
     return Faulty
 
 
-class _NegatedBias(nn.Linear):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return functional.linear(input, self.weight, _Backward.apply(self.bias, torch.neg))
+_NegatedBias = _computing(
+    nn.Linear,
+    lambda dense, x: functional.linear(x, dense.weight, _Backward.apply(dense.bias, torch.neg)),
+)
 
 
 class _InputUnscaled(nn.Conv2d):

@@ -69,9 +69,14 @@ class Decoupled(optim.Adam):
         super()._update(w, g, {**group, "wd": 0.0})
 
 
-class NoDecay(optim.SGD):
-    def _update(self, w: torch.Tensor, g: torch.Tensor, group: Group) -> None:
-        super()._update(w, g, {**group, "wd": 0.0})
+def _with(**numbers: Any) -> type[optim.SGD]:
+    """SGD that runs with other numbers than it was given."""
+
+    class Faulty(optim.SGD):
+        def _update(self, w: torch.Tensor, g: torch.Tensor, group: Group) -> None:
+            super()._update(w, g, {**group, **numbers})
+
+    return Faulty
 
 
 class Dampened(optim.SGD):
@@ -82,11 +87,6 @@ class Dampened(optim.SGD):
         super()._update(
             w, g if first else g * 0.9, {**group, "wd": group["wd"] * (1 if first else 0.9)}
         )
-
-
-class WithoutNesterov(optim.SGD):
-    def _update(self, w: torch.Tensor, g: torch.Tensor, group: Group) -> None:
-        super()._update(w, g, {**group, "nesterov": False})
 
 
 class SlotFromOldWeight(optim.SGD):
@@ -130,11 +130,6 @@ class DecayClipped(optim.SGD):
         super()._update(w, g, plain)
 
 
-class NotClipped(optim.SGD):
-    def _update(self, w: torch.Tensor, g: torch.Tensor, group: Group) -> None:
-        super()._update(w, g, {**group, "clip_gradient": None})
-
-
 class ClippedByNorm(optim.SGD):
     """Scales a gradient whose norm is above the bound, as clip_grad_norm_ does."""
 
@@ -154,12 +149,7 @@ class OneWeight(optim.Adam):
             w.view(-1)[5].mul_(1 + 128 * torch.finfo(w.dtype).eps)
 
 
-class Summed(optim.SGD):
-    def _update(self, w: torch.Tensor, g: torch.Tensor, group: Group) -> None:
-        super()._update(w, g, {**group, "rescale_grad": 1.0})
-
-
-_TAKEN: dict[Any, tuple[str, ...]] = {
+_NUMBERS: dict[Any, tuple[str, ...]] = {
     optim.SGD: ("lr", "momentum", "wd", "nesterov", "clip_gradient"),
     optim.Adam: ("lr", "beta1", "beta2", "epsilon", "wd", "clip_gradient"),
 }
@@ -171,7 +161,9 @@ def making(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optim
     def make(parameters: list[torch.nn.Parameter], rule: Rule) -> torch.optim.Optimizer:
         plain = torch_optimizer(parameters, rule)
         numbers = {k: v for k, v in plain.param_groups[0].items() if k != "params"}
-        return kind(parameters, **{k: v for k, v in numbers.items() if k in _TAKEN[kind.__base__]})
+        return kind(
+            parameters, **{k: v for k, v in numbers.items() if k in _NUMBERS[kind.__base__]}
+        )
 
     return make
 
@@ -219,11 +211,12 @@ OPTIMIZERS: tuple[Fault, ...] = (
            "a count that is raised after it is used", "resumed runs whose count was not saved"),
     _fault("decoupled weight decay", ADAM, Decoupled, "decoupled weight decay",
            "AdamW for Adam with an L2 term", "Loshchilov and Hutter 2019"),
-    _fault("no weight decay", PLAIN, NoDecay, "no weight decay", "wd lost on the way",
+    _fault("no weight decay", PLAIN, _with(wd=0.0), "no weight decay", "wd lost on the way",
            "torch's weight_decay is 0 by default"),
     _fault("dampened momentum", MOMENTUM, Dampened, "dampening", "torch's dampening, set to 0.1",
            "pytorch/pytorch issue 1099 quotes the rule"),
-    _fault("momentum without Nesterov", NESTEROV, WithoutNesterov, "momentum without Nesterov",
+    _fault("momentum without Nesterov", NESTEROV, _with(nesterov=False),
+           "momentum without Nesterov",
            "nesterov=True forgotten", "torch.optim.SGD's default"),
     _fault("slot from the old weight", NESTEROV, SlotFromOldWeight, "NAG slot from the old weight",
            "NAG as it is documented", "MXNet 1.9.1's kernel computes the slot from the weight that "
@@ -235,14 +228,14 @@ OPTIMIZERS: tuple[Fault, ...] = (
            "torch.optim.lr_scheduler's documentation: the order changed in 1.1"),
     _fault("decay clipped with the gradient", CLIPPED, DecayClipped, "decay added before clipping",
            "weight decay added before clipping", "MXNet's Adam does so, its SGD does not"),
-    _fault("gradient not clipped", CLIPPED, NotClipped, "no clipping", "clip_gradient lost",
-           "torch's optimizers clip nothing"),
+    _fault("gradient not clipped", CLIPPED, _with(clip_gradient=None), "no clipping",
+           "clip_gradient lost", "torch's optimizers clip nothing"),
     _fault("clipped by norm", CLIPPED, ClippedByNorm, "clipped by norm",
            "clip_grad_norm_ for clip_gradient", "Pascanu et al. 2013 beside MXNet's element-wise "
            "clip_gradient"),
     _fault("one weight off after Adam", ADAM, OneWeight, "single value", "one damaged number",
            "a race in an update in place", "dense"),
-    _fault("gradient not divided", PLAIN, Summed, "factor of B",
+    _fault("gradient not divided", PLAIN, _with(rescale_grad=1.0), "factor of B",
            "a summed loss and no rescale_grad", "Trainer.step(batch_size) divides"),
     _other("learning rate outside the slot", "torch optimizer of sgd momentum=0.9 step",
            _updated(_FOLDED, make={Side.TORCH: torchs_own}, exact=False, dtypes=("float32",)),

@@ -36,7 +36,7 @@ def _with(**attributes: Any) -> Callable[[Any], nn.Module]:
     return change
 
 
-def _moved(first: str, second: str) -> Plant:
+def _layers_exchanged(first: str, second: str) -> Plant:
     """Exchange two layers of the torch net."""
 
     def plant(case: Case) -> None:
@@ -160,13 +160,6 @@ def _hidden(**methods: Callable[..., torch.Tensor]) -> Plant:
     return plant
 
 
-def _ungrouped(path: str) -> Callable[[Any], nn.Module]:
-    def make(module: Any) -> nn.Module:
-        return nn.Conv2d(4, 4, 3)
-
-    return make
-
-
 def _fault(
     name: str, where: str, run: Any, path: str, diagnosis: str, imitates: str, source: str,
     level: Level = Level.STRUCTURE,
@@ -186,7 +179,7 @@ STRUCTURE: tuple[Fault, ...] = (
            "additional activation", "a ReLU after the last layer, which stops learning",
            "doc-1's classifier"),
     _fault("activation moved behind the pooling", "torch lenet_sigmoid, features.4 and 5",
-           in_model("lenet_sigmoid", _moved("features.4", "features.5")), "features.4",
+           in_model("lenet_sigmoid", _layers_exchanged("features.4", "features.5")), "features.4",
            "moved layer", "pool, then squash, as LeNet-5 does, for squash, then pool",
            "LeCun et al. 1998, section II.B, beside doc-0's stand-in"),
     _fault("another activation", "torch lenet_sigmoid, features.1",
@@ -214,8 +207,8 @@ STRUCTURE: tuple[Fault, ...] = (
            in_pair(_conv_case(dilation=2, padding=2), replaced("0", _with(dilation=(1, 1)))), "0",
            "dilation", "an atrous convolution built dense", "Yu and Koltun 2016; DeepLab ports"),
     _fault("groups lost", "plain pair, 0",
-           in_pair(_conv_case(groups=2), replaced("0", _ungrouped("0"))), "0", "groups",
-           "the two towers of AlexNet joined",
+           in_pair(_conv_case(groups=2), replaced("0", lambda m: nn.Conv2d(4, 4, 3))), "0",
+           "groups", "the two towers of AlexNet joined",
            "Krizhevsky 2012 beside his one-column variant of 2014"),
     _fault("asymmetric padding", "plain pair, 0",
            in_pair(_conv_case(kernel_size=4, padding=2), replaced("0", _with(padding="same"))), "0",
@@ -240,7 +233,7 @@ STRUCTURE: tuple[Fault, ...] = (
            "dropout rate", "the share that is kept for the share that is dropped, or a typo",
            "TensorFlow 1's keep_prob"),
     _fault("dropout behind the dense layer", "torch alexnet, classifier.1 and 2",
-           in_model("alexnet", _moved("classifier.1", "classifier.2")), "classifier.1",
+           in_model("alexnet", _layers_exchanged("classifier.1", "classifier.2")), "classifier.1",
            "moved layer", "dropout before and after a layer are not the same",
            "torchvision's AlexNet drops before its dense layers, its VGG after"),
     _fault("epsilon of the operator", "torch mnist_bn_cnn, features.1",
