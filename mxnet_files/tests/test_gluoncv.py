@@ -18,7 +18,7 @@ import pytest
 
 from mxnet_files.checking.check import check_files
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # the two R-CNNs take minutes
 # name and size
 NETS = {
     "ssd_512_mobilenet1.0_voc": (128, 128),
