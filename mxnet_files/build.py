@@ -244,6 +244,8 @@ class Builder:
             if output not in arguments:  # an identity adds no node
                 output.meta["mxnet"] = (step.operator.name, step.node.name, index)
                 output.meta["mxnet_number"] = step.number  # names may repeat, numbers do not
+            if output in wiring.unsized:  # it broadcasts to the size that MXNet infers
+                output.meta["mxnet_unsized"] = True
         name = step.operator.name
         if name in KEEPS_AXES and arguments[0] in wiring.flat:
             wiring.flat.add(outputs[0])

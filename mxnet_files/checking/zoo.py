@@ -8,11 +8,13 @@ batch, shifted and stretched at random, so that they are neither 0 and 1 nor exa
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ import torch
 from gluon_cnn_parity import did_you_mean
 from gluon_cnn_parity.cli import Parser, run_command
 from mxnet_files.build import strip_prefixes
+from mxnet_files.checking import third_party
 from mxnet_files.checking.check import CheckReport, compare_with_mxnet
+from mxnet_files.checking.third_party import NETS
 from mxnet_files.errors import SymbolError
 from mxnet_files.layers import BatchNorm
 from mxnet_files.load import import_symbol, load_symbol
@@ -127,11 +131,19 @@ def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m mxnet_files.checking.zoo", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all 34")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    parser.add_argument(
+        "--others", action="store_true", help="nets by others instead: gluoncv2, GluonCV, recurrent"
+    )
+    parser.add_argument("--results", type=Path, metavar="FILE", help="keep rows; go on from them")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for a step")
     options = parser.parse_args(argv)
-    unknown = [name for name in options.models if name not in MODELS]
+    known = [net.name for net in NETS] if options.others else MODELS
+    unknown = [name for name in options.models if name not in known]
     if unknown:
-        nearest = did_you_mean(unknown[0], MODELS)
-        parser.error(f"unknown models {', '.join(unknown)}; known: {', '.join(MODELS)}{nearest}")
+        nearest = did_you_mean(unknown[0], known)
+        parser.error(f"unknown models {', '.join(unknown)}; known: {', '.join(known)}{nearest}")
+    if options.others:
+        return others(options)
     say: Callable[[str], object] = (lambda _: None) if options.json else partial(print, flush=True)
     say("\n".join(HEADING))
     failures: list[str] = []
@@ -149,6 +161,18 @@ def _main(argv: Sequence[str] | None) -> int:
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0
+
+
+def others(options: argparse.Namespace) -> int:
+    """The nets by others: a table, or its rows as JSON."""
+    chosen = [net for net in NETS if not options.models or net.name in options.models]
+    say = partial(print, file=sys.stderr, flush=True)
+    rows = third_party.run_all(chosen, options.timeout, options.results, say)
+    if options.json:
+        print(json.dumps({"ok": not third_party.report(rows), "nets": [asdict(r) for r in rows]}))
+    else:
+        print(third_party.table(rows))
+    return third_party.report(rows)
 
 
 HEADING = (

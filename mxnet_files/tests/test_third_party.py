@@ -1,0 +1,111 @@
+"""The run over nets by others: its verdicts and table here, the nets themselves when slow."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mxnet_files import SymbolError
+from mxnet_files.__main__ import main
+from mxnet_files.checking import third_party
+from mxnet_files.checking.third_party import NETS, Net, Outcome, Verdict, run_all, run_net, summary
+
+NET = Net("gluon.rnn", "RNN 2", (7, 2, 6))
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, exported: str, checked: tuple[str, str]) -> None:
+    """Replace the two processes: files appear unless `exported` is an error."""
+
+    def python(arguments: Sequence[str], timeout: float) -> tuple[str, str]:
+        if "mxnet_files" in arguments:
+            return checked
+        if not exported:
+            for name in ("net-symbol.json", "net-0000.params"):
+                (Path(arguments[-1]) / name).touch()
+        return "", exported
+
+    monkeypatch.setattr(third_party, "python", python)
+
+
+def report(**more: Any) -> tuple[str, str]:
+    found = {"ok": True, "compared": 3, "nodes": 3, "dtype": "float64", "worst_local_units": 1.5}
+    return json.dumps({"check": {**found, **more}}), ""
+
+
+@pytest.mark.parametrize(
+    ("exported", "checked", "verdict"),
+    [
+        ("", report(), Verdict.AGREES),
+        ("", report(ok=False), Verdict.DIFFERS),
+        ("", report(compared=2), Verdict.DIFFERS),
+        ("", report(compared=0, nodes=0), Verdict.DIFFERS),
+        ("", ("", "error: the import differs from MXNet: a is 99 units"), Verdict.DIFFERS),
+        ("", ("", "error: unsupported operators (1): x"), Verdict.REFUSED),
+        ("", ("", "exit status -11"), Verdict.REFUSED),
+        ("MXNetError: shapes", report(), Verdict.NOT_EXPORTED),
+    ],
+)
+def test_verdicts(
+    exported: str, checked: tuple[str, str], verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, exported, checked)
+    row = run_net(NET, 1.0)
+    assert row.verdict == verdict
+    assert row.detail == (exported or checked[1])
+    assert third_party.report([row]) == (verdict in (Verdict.DIFFERS, Verdict.REFUSED))
+
+
+def test_a_run_goes_on_where_it_broke_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "", report())
+    said: list[str] = []
+    results = tmp_path / "rows.json"
+    nets = [Net("gluoncv2", name, (1, 3, 8, 8)) for name in "abc"]
+    assert len(run_all(nets[:2], 1.0, results, said.append)) == 2
+    rows = run_all(nets, 1.0, results, said.append)
+    assert [row.name for row in rows] == ["a", "b", "c"]
+    assert len(said) == 3
+    assert said[2] == "| gluoncv2 | c | 1×3×8×8 | agrees | 3 | 1.5 (float64) |  |"
+    results.write_text("{}")
+    assert len(run_all([], 1.0, results, said.append)) == 0
+    results.write_text('[{"net": 1}]')
+    with pytest.raises(SymbolError, match="not the results of this command"):
+        run_all(nets, 1.0, results, said.append)
+
+
+def test_the_summary_counts_what_mxnet_could_export() -> None:
+    verdicts = [Verdict.AGREES, Verdict.AGREES, Verdict.REFUSED, Verdict.NOT_EXPORTED]
+    rows = [Outcome("s", str(i), "1", verdict) for i, verdict in enumerate(verdicts)]
+    assert summary(rows).startswith("2 of 3 nets that MXNet can export open and agree, 0 differ, 1")
+
+
+def test_the_list_names_each_net_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len({(net.source, net.name) for net in NETS}) == len(NETS) > 100
+    assert main(["zoo", "--others", "resnet19"]) == 2
+    assert "unknown models resnet19" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_recurrent_net_by_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["zoo", "--others", "GRU 1", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["nets"]
+    assert (row["verdict"], row["name"]) == ("agrees", "GRU 1")
+    assert row["nodes"] > 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("gluoncv", "gluoncv2")),
+    reason="gluoncv and gluoncv2 are not installed",
+)
+def test_nets_by_others_open_and_agree_many() -> None:
+    rows = run_all(NETS, 600.0, None, print)
+    print("\n".join(map(third_party.line, rows)))
+    verdicts = [row.verdict for row in rows]
+    assert Verdict.DIFFERS not in verdicts
+    exported = len(rows) - verdicts.count(Verdict.NOT_EXPORTED)
+    assert verdicts.count(Verdict.AGREES) >= 0.9 * exported
