@@ -4,7 +4,8 @@ Every node is judged alone: it is fed what MXNet computed for its inputs, so err
 and the bound is that of one rounded operation: 16·u·s, with u = 2⁻⁵³ (float64) and s the size of
 what was summed (`|W|∗|x| + |b|` for a convolution). A sum of n terms that MXNet adds one after the
 other, as pooling, reductions and normalisation do, has (16 + n)·u·s: each addition rounds, and
-where values repeat, all in the same direction. Convolutions and dense layers add in blocks, whose
+where values repeat, all in the same direction. So has a product of matrices
+(80 units were met, in GluonCV's DANet). Convolutions and dense layers add in blocks, whose
 errors go either way: (16 + √n)·u·s (23.6 were seen at n = 2304 in CenterNet). What rounds nothing
 must be bit-equal. Where MXNet has no float64, the same is done in float32 with 32 for 16: there
 both sides may be 16·u·s from what is right.
@@ -113,6 +114,9 @@ LENGTHS: dict[Any, Callable[..., int]] = {
     mx_math.softmax_length: lambda x, length, axis, *_: x.size(axis),
     **dict.fromkeys((mx_nn.layer_norm, mx_nn.layer_norm_statistics, mx_nn.group_norm), _features),
     **dict.fromkeys((mx_nn.l2_normalize, torch.instance_norm), _features),
+    torch.matmul: lambda x, *_: x.size(-1),
+    # x (a, n), y (n, b), the result (a, b): n² = |x|·|y| / |xy|
+    mx_math.dot: lambda x, y, *rest: math.isqrt(x.numel() * y.numel() // max(1, rest[-1].numel())),
     F.local_response_norm: lambda x, size, *_: size,
     # a coordinate that float32 rounds, times the difference of two neighbours
     **dict.fromkeys(RESIZES, lambda x, *_: x.size(-2) + x.size(-1)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from mxnet_files import SymbolError
 from mxnet_files.__main__ import main
 from mxnet_files.checking import third_party
+from mxnet_files.checking.check import CheckReport
 from mxnet_files.checking.third_party import NETS, Net, Outcome, Verdict, run_all, run_net, summary
 
 NET = Net("gluon.rnn", "RNN 2", (7, 2, 6))
@@ -21,9 +22,11 @@ NET = Net("gluon.rnn", "RNN 2", (7, 2, 6))
 def pretend(monkeypatch: pytest.MonkeyPatch, exported: str, checked: tuple[str, str]) -> None:
     """Replace the two processes: files appear unless `exported` is an error."""
 
-    def python(arguments: Sequence[str], timeout: float) -> tuple[str, str]:
+    def python(
+        arguments: Sequence[str], timeout: float, variables: Mapping[str, str] | None = None
+    ) -> tuple[str, str]:
         if "mxnet_files" in arguments:
-            return checked
+            return report() if variables == {"MXNET_SUBGRAPH_BACKEND": "NONE"} else checked
         if not exported:
             for name in ("net-symbol.json", "net-0000.params"):
                 (Path(arguments[-1]) / name).touch()
@@ -58,6 +61,16 @@ def test_verdicts(
     assert row.verdict == verdict
     assert row.detail == (exported or checked[1])
     assert third_party.report([row]) == (verdict in (Verdict.DIFFERS, Verdict.REFUSED))
+
+
+def test_a_fault_of_mxnet_itself_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words are those of the command, which is tried on such a graph elsewhere."""
+    said = CheckReport(1, (), 1e-7, 1e-7, default_error=0.32).backend_problem
+    pretend(monkeypatch, "", ("", f"error: {said}"))
+    row = run_net(NET, 1.0)
+    assert row.verdict == Verdict.AGREES
+    assert row.nodes == 3
+    assert row.detail == "MXNet's default backend is off by 3.2e-01 of its largest output"
 
 
 def test_a_run_goes_on_where_it_broke_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
