@@ -33,6 +33,7 @@ from mxnet_files.running import refusals
 
 __all__ = ["Budget", "Cost", "rehearse"]
 
+MOST_CALLS = 500_000  # an operator may loop as often as an attribute says; each turn takes 0.1 ms
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 DEPENDS_ON_VALUES = (
     DataDependentOutputException,
@@ -182,11 +183,16 @@ class _Meter(TorchDispatchMode):
         self.budget, self.real = budget, real
         self.cost = Cost()
         self.where = ""
-        self.alive = 0
+        self.alive = self.calls = 0
         self.known: set[int] = set()  # storages that are counted
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self.calls += 1
+        if self.calls > MOST_CALLS:
+            raise SymbolError(
+                f"{self.where}: more than {MOST_CALLS:,} operations of torch up to here"
+            )
         if self.real:
             self.try_on_shapes(func, args, kwargs)
         result = func(*args, **kwargs)

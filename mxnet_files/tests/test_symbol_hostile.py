@@ -110,6 +110,15 @@ def test_operations_are_counted_while_a_graph_is_wired(monkeypatch: pytest.Monke
         import_symbol(document, {})
 
 
+def test_loops_that_an_attribute_lengthens_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mxnet_files.budget.MOST_CALLS", 50)
+    chain: list[tuple[str, dict[str, str], list[int]]] = [("relu", {}, [i]) for i in range(50)]
+    rehearse(import_symbol(graph(*chain), {}), [torch.zeros(1)])
+    module = import_symbol(graph(*chain, ("relu", {}, [50])), {})
+    with pytest.raises(SymbolError, match=r"node 'n51' .*: more than 50 operations"):
+        rehearse(module, [torch.zeros(1)])
+
+
 def test_the_budget_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["check", *files(tmp_path, one("relu")), "--input-shape", "1,3,40,40"]
     assert main(argv) == 0
