@@ -17,6 +17,10 @@ COMMANDS = CommandGroup(
     commands={
         "convert": Command("mxnet_files.convert", "write PyTorch source, weights and ONNX, proven"),
         "verify": Command("mxnet_files.convert:verify", "check such a folder again, without MXNet"),
+        "report": Command(
+            "mxnet_files.survey", "say which models of a folder open, what others lack"
+        ),
+        "diff": Command("mxnet_files.diff", "compare two checkpoints of any formats by value"),
         "check": Command(
             "mxnet_files.convert:check", "compare the import with MXNet, node by node"
         ),

@@ -415,7 +415,7 @@ def test_the_commands_have_names(
     ("argv", "said"),
     [
         ([], "mxnet-files convert: error: the following arguments are required: symbol, params"),
-        (["chek"], "no command 'chek', expected one of convert, verify, check"),
+        (["chek"], "no command 'chek', expected one of convert, verify, report"),
         (["chek"], "did you mean check?"),
         (["check", "x-symbol.json"], "mxnet-files check: error: the following arguments are"),
         (["x-symbol.json"], "mxnet-files convert: error: the following arguments are required"),
