@@ -346,6 +346,23 @@ def test_an_activation_is_never_left_out_of_a_block(tmp_path: Path) -> None:
     same(module, opened(made, tmp_path).double(), data)
 
 
+@pytest.mark.parametrize("kind", ["float32", "int32"])
+def test_limits_pass_the_gradient_as_mxnet_does(kind: str, tmp_path: Path) -> None:
+    """At 0 and 6 exactly; and integers, whose clip is a function of ours that calls others."""
+    x = S.clip(S.clip(S.Cast(S.var("data"), dtype=kind), 0, 6), -1, 5.5)
+    values = torch.tensor([[-1.0, 0, 3, 5.5, 6, 7]])
+    made, module = written(x, {}, values)
+    alone = opened(made, tmp_path)
+    same(module, alone, values)
+    if kind == "float32":
+        oracle = Oracle(x.tojson(), {}, {"data": values.numpy()}, "float32", backward=True)
+        wanted = oracle.gradients([np.ones((1, 6), np.float32)])["data"]
+        values.requires_grad_()
+        alone(values).sum().backward()
+        assert values.grad is not None
+        np.testing.assert_array_equal(values.grad.numpy(), wanted)
+
+
 def test_shared_weights_stay_shared(tmp_path: Path) -> None:
     """One convolution called twice is one layer; one weight of two kinds of layers a parameter."""
     w, b = S.var("w_weight"), S.var("w_bias")

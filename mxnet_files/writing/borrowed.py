@@ -37,7 +37,15 @@ def borrow(wanted: Iterable[Any]) -> tuple[dict[str, str], set[str]]:
         text = _NOTE.sub("", textwrap.dedent(inspect.getsource(thing))).rstrip()
         sources[thing.__name__] = ""  # against recursion
         scope = vars(inspect.getmodule(thing))
-        names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+        tree = list(ast.walk(ast.parse(text)))
+        names = {node.id for node in tree if isinstance(node, ast.Name)}
+        for node in tree:  # mx_dtype.cut(x) of a module of ours becomes cut(x)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                owner = scope.get(node.value.id)
+                if isinstance(owner, ModuleType) and owner.__name__.startswith("mxnet_files"):
+                    text = re.sub(rf"\b{node.value.id}\.{node.attr}\b", node.attr, text)
+                    names.discard(node.value.id)
+                    visit(getattr(owner, node.attr))
         for name in sorted(names & scope.keys() - {thing.__name__}):
             value = scope[name]
             if name in IMPORTS:

@@ -108,10 +108,11 @@ def _method(name: str) -> Callable[[Context, fx.Node], Written]:
 
 def _clamp(self: Context, node: fx.Node) -> Written | None:
     x, low, high = arguments(node)
-    if is_parameter(x):
+    kind = x.meta.get("dtype") if isinstance(x, fx.Node) else None
+    if is_parameter(x) or kind is None or not kind.is_floating_point or not low <= high:
         return None
     if (low, high) == (0.0, 6.0):
-        return "relu6", [x], lambda args: call("F.relu6", args[0]), "F.relu6"
+        return "relu6", [x], lambda args: call("relu6", args[0]), "relu6"
     return (
         "clamp",
         [x],
@@ -203,6 +204,7 @@ CALLS: dict[Any, Callable[[Context, fx.Node], Written | None]] = {
     torch.transpose: _method("transpose"),
     torch.unsqueeze: _method("unsqueeze"),
     torch.clamp: _clamp,
+    mx_math.clip: _clamp,
     torch.cat: _concatenate,
     torch.relu: _plain("F.relu"),
     F.adaptive_avg_pool2d: _global_average,

@@ -14,6 +14,7 @@ from torch import fx, nn
 from torch.fx.node import _get_qualified_name
 
 from mxnet_files import layers
+from mxnet_files.writing import parts
 from mxnet_files.writing.call_rules import CALLS
 from mxnet_files.writing.layer_rules import LAYERS, batch_norm, recurrent
 from mxnet_files.writing.layout import Atom, Brackets, Expr, Infix, call, literal
@@ -248,6 +249,7 @@ class _Lowering:
         ops = [self.value(input) for input in inputs]
         made = Op(name, kind, key, ops, lambda args, own: build(args), function=function)
         made.repeats = kind == "reshape"
+        made.needs = (parts.relu6,) if kind == "relu6" else ()
         return made
 
     def general(self, node: fx.Node, name: str, layer: Layer | None = None) -> Op:
@@ -279,31 +281,31 @@ class _Lowering:
         needs: tuple[Any, ...] = () if layer is None or layer.kind is None else (layer.kind,)
         if node.op == "call_function":
             given = _without_defaults(target, given)
-        parts = [template(argument) for argument in given]
+        pieces = [template(argument) for argument in given]
         kind = str(getattr(target, "__name__", target))
         function = ""
         if node.op == "call_method":
 
             def build(args: Sequence[Expr], own: Sequence[str]) -> Expr:
-                first, *rest = [each(args, own) for each in parts]
+                first, *rest = [each(args, own) for each in pieces]
                 return call(f"{subject(first)}.{target}", *rest)
 
         elif layer is not None:
             kind = layer.cls.removeprefix("nn.")
 
             def build(args: Sequence[Expr], own: Sequence[str]) -> Expr:
-                return call(own[0], *(each(args, own) for each in parts))
+                return call(own[0], *(each(args, own) for each in pieces))
 
         elif target in _INFIX:
 
             def build(args: Sequence[Expr], own: Sequence[str]) -> Expr:
-                left, right = (each(args, own) for each in parts)
+                left, right = (each(args, own) for each in pieces)
                 return Infix(left, _INFIX[target], right)
 
         elif target is operator.getitem:
 
             def build(args: Sequence[Expr], own: Sequence[str]) -> Expr:
-                first, index = (each(args, own) for each in parts)
+                first, index = (each(args, own) for each in pieces)
                 return Atom(f"{subject(first)}[{index.flat()}]")
 
         else:
@@ -312,7 +314,7 @@ class _Lowering:
             function = text if bare else ""
 
             def build(args: Sequence[Expr], own: Sequence[str]) -> Expr:
-                return call(text, *(each(args, own) for each in parts))
+                return call(text, *(each(args, own) for each in pieces))
 
         shapes = tuple(tuple(tensor_at(self.module, path).shape) for path in held)
         key = (kind, len(inputs), _constants(node), shapes, *(layer.key if layer else ()))

@@ -6,7 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BatchNorm", "Embedding"]
+__all__ = ["BatchNorm", "Embedding", "relu6"]
+
+
+def relu6(x: Tensor) -> Tensor:
+    """x between 0 and 6; the gradient passes at both ends, as that of MXNet's clip does."""
+    return x.clamp(0.0, 6.0)
 
 
 class BatchNorm(nn.BatchNorm2d):

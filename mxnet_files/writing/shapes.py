@@ -22,6 +22,7 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         self.shapes[n] = tuple(result.shape) if isinstance(result, Tensor) else None
+        n.meta["dtype"] = result.dtype if isinstance(result, Tensor) else None
         return result
 
 
