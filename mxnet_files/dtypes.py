@@ -29,8 +29,8 @@ class Dtypes(Enum):
     UNKNOWN = "nothing is known of it"
     FIRST = "that of the first input, whatever the others are"
     LAST = "that of the last input"
-    SAME = "that of the inputs, in which it is computed"
-    REAL = "that of the inputs; integers are computed in float32, and cut back"
+    SAME = "that of the inputs, in which it is computed, or the attribute dtype, or out_dtype"
+    REAL = "that of the inputs; integers are computed in float64, and cut back"
     FLOATING = "that of the inputs, which must be floating point"
     MADE = "the attribute dtype, float32 without it"
 
@@ -59,6 +59,9 @@ class Dtypes(Enum):
         """True where the results are sure to be floating point."""
         if self is Dtypes.MADE:
             return "float" in (getattr(a, "dtype", None) or "float32")
+        chosen = getattr(a, "out_dtype", None) or getattr(a, "dtype", None)
+        if self is Dtypes.SAME and chosen is not None:
+            return "float" in chosen
         if self is Dtypes.FIRST:
             return inputs[0] in w.floating
         if self is Dtypes.LAST:

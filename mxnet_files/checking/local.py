@@ -60,7 +60,7 @@ ROUNDS_NOTHING: set[Any] = {
 }
 # Of these, what gives values of the same places, perhaps others: s stays where it is
 VALUES_PASS = (torch.relu, torch.clamp, torch.abs, torch.neg, torch.detach)
-QUOTIENTS = (operator.truediv, mx_math.divide)
+QUOTIENTS = (operator.truediv, mx_math.divide, mx_math.divide_number)
 # s is the same operation on absolute values
 LINEAR: dict[Any, Callable[..., Any]] = {
     **{conv: conv for conv in (torch.conv1d, torch.conv2d, torch.conv3d)},

@@ -1,14 +1,14 @@
 """What MXNet makes of dtypes where torch's rules differ, in code that TorchScript reads.
 
 MXNet's results keep the dtype of the arrays: int32 divided by 2 stays int32, uint8 wraps round.
-What has no integer version, such as `sqrt`, is computed in float32 and cut back as C does it on
+What has no integer version, such as `sqrt`, is computed in float64 and cut back as C does it on
 x86. A number beside an array is cast to the dtype of the array first.
 """
 
 import torch
 from torch import Tensor
 
-__all__ = ["cast", "cut", "floating", "like", "number", "promote", "widen"]
+__all__ = ["cast", "cut", "floating", "like", "number", "promote", "recast", "widen"]
 
 
 def cut(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -30,18 +30,23 @@ def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     return cut(x, dtype) if whole and x.is_floating_point() else x.to(dtype)
 
 
+def recast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floating point in another precision; integers as they are."""
+    return x.to(dtype) if x.is_floating_point() else x
+
+
 def like(y: Tensor, x: Tensor) -> Tensor:
     """y, which was computed from `widen(x)`, in the dtype of x."""
     return y if x.is_floating_point() else cut(y, x.dtype)
 
 
 def widen(x: Tensor, where: str) -> Tensor:
-    """x in the dtype in which MXNet computes functions of it: float32 for integers."""
+    """x in the dtype in which MXNet computes functions of it: float64 for integers."""
     if x.is_floating_point():
         return x
     if x.dtype == torch.bool:
         raise ValueError(where + ": got bool, MXNet computes this for numbers only")
-    return x.to(torch.float32)
+    return x.to(torch.float64)
 
 
 def floating(x: Tensor, where: str) -> Tensor:

@@ -7,6 +7,8 @@ more than 16 elements to `std::sort`, whose order is that of its pivots.
 import torch
 from torch import Tensor
 
+from mxnet_files.functions import mx_dtype
+
 __all__ = [
     "arange_like",
     "argsort",
@@ -105,11 +107,16 @@ def diagonal(x: Tensor, k: int, first: int, second: int) -> Tensor:
 
 
 def arange_like(x: Tensor, start: float, step: float, repeat: int, axis: int | None) -> Tensor:
-    """start, start + step, …, each `repeat` times, along x's axis, or in x's shape; x's dtype."""
+    """start, start + step, …, each `repeat` times, along x's axis, or in x's shape; x's dtype.
+
+    Start and step lose their fractions in integers, and in floating point of 16 bits too.
+    """
+    if x.dtype != torch.float32 and x.dtype != torch.float64:
+        start, step = float(int(start)), float(int(step))
     count = x.numel() if axis is None else x.size(axis)
     places = torch.arange(count, device=x.device)
     if repeat != 1:
         places = torch.div(places, repeat, rounding_mode="floor")
-    first = torch.full_like(x.reshape([-1])[:1], start)
-    out = first + places.to(x.dtype) * torch.full_like(first, step)
+    first = mx_dtype.number(start, x).reshape([1])
+    out = first + places.to(x.dtype) * mx_dtype.number(step, x)
     return out.reshape(x.shape) if axis is None else out

@@ -17,15 +17,22 @@ __all__ = [
     "cbrt",
     "clip",
     "cumsum",
+    "degrees",
     "divide",
+    "divide_number",
     "dot",
+    "erfinv",
+    "expm1",
     "gamma",
     "hard_sigmoid",
+    "hypot",
     "maximum",
     "minimum",
     "mod",
     "moments",
     "norm",
+    "power",
+    "radians",
     "rcbrt",
     "reduce_max",
     "reduce_mean",
@@ -36,8 +43,10 @@ __all__ = [
     "reduce_sum",
     "rint",
     "round_half_away",
+    "sigmoid",
     "smooth_l1",
     "softmax_length",
+    "square",
 ]
 
 
@@ -48,7 +57,7 @@ def _axes(x: Tensor, axes: list[int], exclude: bool) -> list[int]:
     named = [axis + count if axis < 0 else axis for axis in axes]
     if not exclude:
         return named
-    others: list[int] = []
+    others: list[int] = []  # none where all are excluded: torch would take that for all of them
     for axis in range(count):
         if axis not in named:
             others.append(axis)
@@ -65,7 +74,10 @@ def _drop(y: Tensor, axes: list[int], keepdims: bool) -> Tensor:
 
 def reduce_sum(x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False) -> Tensor:
     """Sum over `axes`, or over all others with `exclude`."""
-    return _at_least_1d(torch.sum(x, _axes(x, axes, exclude), keepdims, dtype=x.dtype))
+    chosen = _axes(x, axes, exclude)
+    if len(chosen) == 0:
+        return x
+    return _at_least_1d(torch.sum(x, chosen, keepdims, dtype=x.dtype))
 
 
 def reduce_mean(
@@ -73,9 +85,13 @@ def reduce_mean(
 ) -> Tensor:
     """Mean over `axes`; of integers the sum, which may overflow, divided without a fraction."""
     chosen = _axes(x, axes, exclude)
+    if len(chosen) == 0:
+        return x
     if x.is_floating_point():
         return _at_least_1d(torch.mean(x, chosen, keepdims))
     total = torch.sum(x, chosen, keepdims, dtype=x.dtype)
+    if x.dtype == torch.bool:
+        return _at_least_1d(total)  # 1 / 1
     count = x.numel() // max(total.numel(), 1)
     return _at_least_1d(divide(total, mx_dtype.number(float(count), total)))
 
@@ -111,12 +127,16 @@ def reduce_like(x: Tensor, like: Tensor) -> Tensor:
 def reduce_max(x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False) -> Tensor:
     """Largest over `axes`; ties all receive the gradient."""
     chosen = _axes(x, axes, exclude)
+    if len(chosen) == 0:
+        return x
     return _drop(_extreme(x, torch.amax(x, chosen, True)), chosen, keepdims)
 
 
 def reduce_min(x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False) -> Tensor:
     """Smallest over `axes`; ties all receive the gradient."""
     chosen = _axes(x, axes, exclude)
+    if len(chosen) == 0:
+        return x
     return _drop(_extreme(x, torch.amin(x, chosen, True)), chosen, keepdims)
 
 
@@ -141,13 +161,15 @@ def norm(x: Tensor, order: int, axes: list[int], keepdims: bool = False) -> Tens
     nothing but the elements as large as that is left of the sum.
     """
     chosen = _axes(x, axes, False)
+    if x.dtype == torch.bool:
+        return reduce_sum(x, axes, keepdims)
     if order == 1:
         return _at_least_1d(torch.sum(torch.abs(x), chosen, keepdims, dtype=x.dtype))
     if x.is_floating_point():
         return _at_least_1d(torch.sqrt(torch.sum(x * x, chosen, keepdims)))
     size = torch.abs(x)
     largest = torch.amax(size, chosen, True)
-    count = torch.sum(size == largest, chosen, True, dtype=x.dtype).to(torch.float32)
+    count = torch.sum(size == largest, chosen, True, dtype=x.dtype).to(torch.float64)
     return _drop(mx_dtype.cut(largest * torch.sqrt(count), x.dtype), chosen, keepdims)
 
 
@@ -180,6 +202,10 @@ def cumsum(x: Tensor, axis: int | None, dtype: torch.dtype | None) -> Tensor:
 
 def moments(x: Tensor, axes: list[int], keepdims: bool) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over `axes`."""
+    if not x.is_floating_point():
+        centre = reduce_mean(x, axes, True)
+        spread = reduce_mean(torch.square(x - centre), axes, keepdims)
+        return reduce_mean(x, axes, keepdims), spread
     var, mean = torch.var_mean(x, axes, correction=0, keepdim=keepdims)
     return _at_least_1d(mean), _at_least_1d(var)
 
@@ -206,16 +232,33 @@ def dot(a: Tensor, b: Tensor, transpose_a: bool = False, transpose_b: bool = Fal
 
 
 def mod(a: Tensor, b: Tensor) -> Tensor:
-    """Remainder with the divisor's sign; 0 where the divisor is 0."""
+    """Remainder with the divisor's sign; 0 where the divisor is 0. Of integers in float64."""
+    if not a.is_floating_point():
+        return mx_dtype.cut(_mod(a.to(torch.float64), b.to(torch.float64)), a.dtype)
+    return _mod(a, b)
+
+
+def _mod(a: Tensor, b: Tensor) -> Tensor:
     safe = torch.where(b == 0, torch.ones_like(b), b)
     return torch.where(b == 0, torch.zeros_like(a), torch.remainder(a, safe))
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
-    """Quotient; of integers without its fraction."""
+    """Quotient; of integers without its fraction, an error where the divisor is 0."""
     if a.is_floating_point() or b.is_floating_point():
         return a / b
-    return torch.div(a, b, rounding_mode="trunc")
+    if b.dtype == torch.uint8:
+        return torch.div(a, b, rounding_mode="trunc")
+    negated = b == -1  # the processor traps where the lowest integer is divided by it
+    quotient = torch.div(a, torch.where(negated, torch.ones_like(b), b), rounding_mode="trunc")
+    return torch.where(negated, -a, quotient)
+
+
+def divide_number(a: Tensor, b: Tensor) -> Tensor:
+    """Quotient of a number by an array; of integers in float32."""
+    if b.is_floating_point():
+        return a / b
+    return mx_dtype.cut(a.to(torch.float32) / b.to(torch.float32), b.dtype)
 
 
 def clip(x: Tensor, low: float, high: float) -> Tensor:
@@ -226,17 +269,28 @@ def clip(x: Tensor, low: float, high: float) -> Tensor:
 
 def rint(x: Tensor) -> Tensor:
     """Nearest integer; n.5 goes down."""
-    return torch.ceil(x - 0.5)
+    below, above = torch.floor(x), torch.ceil(x)
+    return torch.where(x - below <= above - x, below, above)
 
 
 def round_half_away(x: Tensor) -> Tensor:
     """Nearest integer; n.5 goes away from zero."""
-    return torch.trunc(x + torch.copysign(torch.full_like(x, 0.5), x))
+    whole = torch.trunc(x)
+    return torch.where(torch.abs(x - whole) >= 0.5, whole + torch.sign(x), whole)
+
+
+def _cbrt(x: Tensor) -> Tensor:
+    return torch.copysign(torch.pow(torch.abs(x), 1.0 / 3.0), x)
 
 
 def cbrt(x: Tensor) -> Tensor:
-    """Cube root, negative numbers included."""
-    return torch.sign(x) * torch.pow(torch.abs(x), 1.0 / 3.0)
+    """Cube root, negative numbers included; exact where it is whole, if x is an integer."""
+    if x.is_floating_point():
+        return _cbrt(x)
+    wide = x.to(torch.float64)
+    near = torch.round(_cbrt(wide))  # the fraction's sign decides: one step of Newton from there
+    step = (near * near * near - wide) / (3.0 * near * near)
+    return mx_dtype.cut(torch.where(near == 0, near, near - step), x.dtype)
 
 
 def hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
@@ -250,9 +304,82 @@ def rcbrt(x: Tensor) -> Tensor:
 
 
 def gamma(x: Tensor) -> Tensor:
-    """The gamma function; negative arguments by reflection."""
+    """The gamma function; negative arguments by reflection, NaN at the poles below zero."""
+    if not x.is_floating_point():
+        return _gamma_of_integers(x)
     high = torch.exp(torch.lgamma(torch.where(x > 0, x, 1.0 - x)))
-    return torch.where(x > 0, high, math.pi / (torch.sin(math.pi * x) * high))
+    y = torch.where(x > 0, high, math.pi / (torch.sin(math.pi * x) * high))
+    return torch.where((x < 0) & (x == torch.floor(x)), torch.full_like(x, math.nan), y)
+
+
+def _gamma_of_integers(x: Tensor) -> Tensor:
+    """(x − 1)!, without the rounding of logarithms; the lowest integer where there is none."""
+    top = 171  # beyond it float64 overflows
+    factors = torch.arange(0, top, dtype=torch.float64, device=x.device).clamp(min=1.0)
+    table = torch.cumprod(factors, 0)
+    value = table[(x.to(torch.int64) - 1).clamp(0, top - 1)]
+    there = (x >= 1) & (x.to(torch.int64) <= top)
+    return mx_dtype.cut(torch.where(there, value, torch.full_like(value, math.inf)), x.dtype)
+
+
+def expm1(x: Tensor) -> Tensor:
+    """exp(x) − 1; of integers in float64."""
+    if x.is_floating_point():
+        return torch.expm1(x)
+    wide = x.to(torch.float64)
+    return mx_dtype.cut(torch.where(x < 0, torch.exp(wide) - 1.0, torch.expm1(wide)), x.dtype)
+
+
+def degrees(x: Tensor) -> Tensor:
+    """Radians as degrees, by MXNet's float32 constant; of integers in float32."""
+    if x.is_floating_point():
+        return x * 57.2957763671875
+    return mx_dtype.cut(x.to(torch.float32) * 57.2957763671875, x.dtype)
+
+
+def radians(x: Tensor) -> Tensor:
+    """Degrees as radians, by MXNet's float32 constant; of integers in float32."""
+    if x.is_floating_point():
+        return x * 0.01745329238474369
+    return mx_dtype.cut(x.to(torch.float32) * 0.01745329238474369, x.dtype)
+
+
+def hypot(a: Tensor, b: Tensor) -> Tensor:
+    """sqrt(a² + b²); of integers in float32."""
+    if a.is_floating_point() or b.is_floating_point():
+        return torch.hypot(a, b)
+    return mx_dtype.cut(torch.hypot(a.to(torch.float32), b.to(torch.float32)), a.dtype)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(−x)); of integers in float64, but for the sign, which the lowest keeps."""
+    if x.is_floating_point():
+        return torch.sigmoid(x)
+    wide = x if x.dtype == torch.int64 else x.to(torch.int32)
+    return mx_dtype.cut(1.0 / (1.0 + torch.exp((-wide).to(torch.float64))), x.dtype)
+
+
+def square(x: Tensor) -> Tensor:
+    """x²; of integers in float32."""
+    if x.is_floating_point():
+        return x * x
+    return mx_dtype.cut(torch.square(x.to(torch.float32)), x.dtype)
+
+
+def power(a: Tensor, b: Tensor) -> Tensor:
+    """a to the power of b; of integers in float64, rounded to float32."""
+    if a.is_floating_point() or b.is_floating_point():
+        return torch.pow(a, b)
+    wide = torch.pow(a.to(torch.float64), b.to(torch.float64))
+    return mx_dtype.cut(wide.to(torch.float32), a.dtype)
+
+
+def erfinv(x: Tensor) -> Tensor:
+    """The inverse error function; of integers 0 where it is not defined."""
+    if x.is_floating_point():
+        return torch.erfinv(x)
+    inside = torch.where((x > 1) | (x < -1), torch.zeros_like(x), x)
+    return mx_dtype.cut(torch.erfinv(inside.to(torch.float32)), x.dtype)
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
@@ -266,7 +393,16 @@ def minimum(a: Tensor, b: Tensor) -> Tensor:
 
 
 def smooth_l1(x: Tensor, sigma: float) -> Tensor:
-    """0.5·(σx)² near zero, |x| − 0.5/σ² beyond 1/σ²."""
+    """0.5·(σx)² near zero, |x| − 0.5/σ² beyond 1/σ²; σ loses its fraction beside integers."""
+    if not x.is_floating_point():
+        whole = float(int(sigma))
+        if whole == 0.0:
+            return torch.zeros_like(x)
+        return mx_dtype.cut(_smooth_l1(x.to(torch.float32), whole), x.dtype)
+    return _smooth_l1(x, sigma)
+
+
+def _smooth_l1(x: Tensor, sigma: float) -> Tensor:
     square = sigma * sigma
     size = torch.abs(x)
     return torch.where(size > 1.0 / square, size - 0.5 / square, 0.5 * square * x * x)

@@ -15,21 +15,28 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_dtype, mx_math
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.normalise import outputs_of
-from mxnet_files.reading.attributes import Attribute, boolean, double, dtype, integer, real
+from mxnet_files.reading.attributes import (
+    Attribute,
+    Attributes,
+    boolean,
+    double,
+    dtype,
+    integer,
+    real,
+)
 from mxnet_files.registry import Wired, Wiring, register
 
 __all__: list[str] = []
 
 # One argument, one result. Names are MXNet's.
 NATIVE: dict[str, Callable[..., Any]] = {
-    "abs": torch.abs,
     "sign": torch.sign,
-    "square": torch.square,
     "negative": torch.neg,
     "relu": torch.relu,
     "BlockGrad stop_gradient": torch.detach,
 }
 REAL: dict[str, Callable[..., Any]] = {
+    "abs": torch.abs,
     "round": mx_math.round_half_away,
     "rint": mx_math.rint,
     "ceil": torch.ceil,
@@ -38,10 +45,8 @@ REAL: dict[str, Callable[..., Any]] = {
     "fix": torch.trunc,
     "sqrt": torch.sqrt,
     "rsqrt": torch.rsqrt,
-    "cbrt": mx_math.cbrt,
     "rcbrt": mx_math.rcbrt,
     "exp": torch.exp,
-    "expm1": torch.expm1,
     "log": torch.log,
     "log10": torch.log10,
     "log2": torch.log2,
@@ -58,26 +63,43 @@ REAL: dict[str, Callable[..., Any]] = {
     "arcsinh": torch.asinh,
     "arccosh": torch.acosh,
     "arctanh": torch.atanh,
-    "degrees": torch.rad2deg,
-    "radians": torch.deg2rad,
-    "erf": torch.erf,
-    "erfinv": torch.erfinv,
-    "gamma": mx_math.gamma,
     "gammaln": torch.lgamma,
     "reciprocal": torch.reciprocal,
-    "sigmoid": torch.sigmoid,
+    "erf": torch.erf,
     "softsign": torch.nn.functional.softsign,
 }
 
 
-def unary(function: Callable[..., Any]) -> Callable[..., Wired]:
-    return lambda w, a, x: w.call(function, x)
+# By itself for floating point, and with a rule of its own for integers.
+OWN: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "square": (torch.square, mx_math.square),
+    "erfinv": (torch.erfinv, mx_math.erfinv),
+    "cbrt": (mx_math.cbrt, mx_math.cbrt),
+    "expm1": (torch.expm1, mx_math.expm1),
+    "gamma": (mx_math.gamma, mx_math.gamma),
+    "degrees": (mx_math.degrees, mx_math.degrees),
+    "radians": (mx_math.radians, mx_math.radians),
+    "sigmoid": (torch.sigmoid, mx_math.sigmoid),
+}
+
+
+# As they are for floating point.
+PLAIN = {**NATIVE, **REAL, **{names: functions[0] for names, functions in OWN.items()}}
+
+
+def unary(
+    function: Callable[..., Any], general: Callable[..., Any] | None = None
+) -> Callable[..., Wired]:
+    """`function` of floating point, `general` of what may be integers."""
+    return lambda w, a, x: w.call(function if x in w.floating else general or function, x)
 
 
 for _names, _function in NATIVE.items():
     register(_names, unary(_function), "data", dtypes=Dtypes.SAME)
 for _names, _function in REAL.items():
     register(_names, unary(_function), "data", dtypes=Dtypes.REAL)
+for _names, _functions in OWN.items():
+    register(_names, unary(*_functions), "data", dtypes=Dtypes.SAME)
 
 
 def same(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
@@ -113,35 +135,38 @@ def compare(function: Callable[..., Any]) -> Pair:
     return lambda w, x, y: logical(w, w.call(function, x, y, part="is"), x)
 
 
-def divide(w: Wiring, x: Any, y: Any) -> fx.Node:
-    known = x in w.floating or y in w.floating
-    return w.call(operator.truediv if known else mx_math.divide, x, y)
+def own(function: Callable[..., Any], general: Callable[..., Any]) -> Pair:
+    """`function` of floating point, `general` of what may be integers."""
+    return lambda w, x, y: w.call(function if x in w.floating or y in w.floating else general, x, y)
 
 
-# Two arrays, elementwise and broadcasting alike: (computed in the dtype of the arrays or not, how).
-BINARY: dict[str, tuple[Dtypes, Pair]] = {
-    "elemwise_add _plus _Plus _add _grad_add": (Dtypes.SAME, plain(operator.add)),
-    "broadcast_add broadcast_plus": (Dtypes.SAME, plain(operator.add)),
-    "elemwise_sub _minus _Minus _sub broadcast_sub broadcast_minus": (
-        Dtypes.SAME,
-        plain(operator.sub),
-    ),
-    "elemwise_mul _mul _Mul broadcast_mul": (Dtypes.SAME, plain(operator.mul)),
-    "elemwise_div _div _Div broadcast_div": (Dtypes.SAME, divide),
-    "_mod _Mod broadcast_mod": (Dtypes.SAME, plain(mx_math.mod)),
-    "_power _Power broadcast_power": (Dtypes.REAL, plain(torch.pow)),
-    "_maximum _Maximum broadcast_maximum": (Dtypes.SAME, plain(mx_math.maximum)),
-    "_minimum _Minimum broadcast_minimum": (Dtypes.SAME, plain(mx_math.minimum)),
-    "_hypot _Hypot broadcast_hypot": (Dtypes.REAL, plain(torch.hypot)),
-    "_equal _Equal broadcast_equal": (Dtypes.SAME, compare(operator.eq)),
-    "_not_equal _Not_Equal broadcast_not_equal": (Dtypes.SAME, compare(operator.ne)),
-    "_greater _Greater broadcast_greater": (Dtypes.SAME, compare(operator.gt)),
-    "_greater_equal _Greater_Equal broadcast_greater_equal": (Dtypes.SAME, compare(operator.ge)),
-    "_lesser _Lesser broadcast_lesser": (Dtypes.SAME, compare(operator.lt)),
-    "_lesser_equal _Lesser_Equal broadcast_lesser_equal": (Dtypes.SAME, compare(operator.le)),
-    "_logical_and _Logical_And broadcast_logical_and": (Dtypes.SAME, compare(torch.logical_and)),
-    "_logical_or _Logical_Or broadcast_logical_or": (Dtypes.SAME, compare(torch.logical_or)),
-    "_logical_xor _Logical_Xor broadcast_logical_xor": (Dtypes.SAME, compare(torch.logical_xor)),
+divide = own(operator.truediv, mx_math.divide)
+divide_number = own(operator.truediv, mx_math.divide_number)
+power = own(torch.pow, mx_math.power)
+hypot = own(torch.hypot, mx_math.hypot)
+
+
+# Two arrays, elementwise and broadcasting alike: by how they are computed.
+BINARY: dict[str, Pair] = {
+    "elemwise_add _plus _Plus _add _grad_add": plain(operator.add),
+    "broadcast_add broadcast_plus": plain(operator.add),
+    "elemwise_sub _minus _Minus _sub broadcast_sub broadcast_minus": plain(operator.sub),
+    "elemwise_mul _mul _Mul broadcast_mul": plain(operator.mul),
+    "elemwise_div _div _Div broadcast_div": divide,
+    "_mod _Mod broadcast_mod": plain(mx_math.mod),
+    "_power _Power broadcast_power": power,
+    "_maximum _Maximum broadcast_maximum": plain(mx_math.maximum),
+    "_minimum _Minimum broadcast_minimum": plain(mx_math.minimum),
+    "_hypot _Hypot broadcast_hypot": hypot,
+    "_equal _Equal broadcast_equal": compare(operator.eq),
+    "_not_equal _Not_Equal broadcast_not_equal": compare(operator.ne),
+    "_greater _Greater broadcast_greater": compare(operator.gt),
+    "_greater_equal _Greater_Equal broadcast_greater_equal": compare(operator.ge),
+    "_lesser _Lesser broadcast_lesser": compare(operator.lt),
+    "_lesser_equal _Lesser_Equal broadcast_lesser_equal": compare(operator.le),
+    "_logical_and _Logical_And broadcast_logical_and": compare(torch.logical_and),
+    "_logical_or _Logical_Or broadcast_logical_or": compare(torch.logical_or),
+    "_logical_xor _Logical_Xor broadcast_logical_xor": compare(torch.logical_xor),
 }
 
 
@@ -149,31 +174,33 @@ def of_arrays(pair: Pair) -> Callable[..., Wired]:
     return lambda w, a, x, y: pair(w, x, y)
 
 
-for _names, (_dtypes, _pair) in BINARY.items():
-    register(_names, of_arrays(_pair), "lhs rhs", dtypes=_dtypes)
+for _names, _pair in BINARY.items():
+    register(_names, of_arrays(_pair), "lhs rhs", dtypes=Dtypes.SAME)
 
 
 def with_scalar(
     pair: Pair,
-    dtypes: Dtypes = Dtypes.SAME,
     *,
     swapped: bool = False,
     direct: bool = True,
 ) -> Callable[..., Wired]:
     """`pair` of an array and a number. `direct`: torch takes a number beside floating point."""
 
-    def build(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-        if x in w.floating and direct:
+    def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+        if x in w.floating:
+            a.have_no_effect("is_int")
+        narrow = abs(a.scalar) > LARGEST_HALF and math.isfinite(a.scalar)  # torch refuses it
+        if x in w.floating and direct and not narrow:
             return pair(w, a.scalar, x) if swapped else pair(w, x, a.scalar)
         if x not in w.floating:
             x = w.call(mx_dtype.promote, x, a.is_int, part="wide")
         scalar = w.call(mx_dtype.number, a.scalar, x, part="scalar")
-        arrays = (scalar, x) if swapped else (x, scalar)
-        return dtypes.leave(w, arrays, pair(w, *dtypes.enter(w, arrays)))
+        return pair(w, scalar, x) if swapped else pair(w, x, scalar)
 
     return build
 
 
+LARGEST_HALF = 65504
 SCALAR = {"scalar": Attribute(double, 1.0), "is_int": Attribute(boolean, True)}
 ARRAY_AND_SCALAR: dict[str, Callable[..., Wired]] = {
     "_plus_scalar _PlusScalar _scatter_plus_scalar": with_scalar(plain(operator.add)),
@@ -181,12 +208,12 @@ ARRAY_AND_SCALAR: dict[str, Callable[..., Wired]] = {
     "_rminus_scalar _RMinusScalar": with_scalar(plain(operator.sub), swapped=True),
     "_mul_scalar _MulScalar": with_scalar(plain(operator.mul)),
     "_div_scalar _DivScalar": with_scalar(divide),
-    "_rdiv_scalar _RDivScalar": with_scalar(divide, swapped=True),
-    "_power_scalar _PowerScalar": with_scalar(plain(torch.pow), Dtypes.REAL),
-    "_rpower_scalar _RPowerScalar": with_scalar(plain(torch.pow), Dtypes.REAL, swapped=True),
+    "_rdiv_scalar _RDivScalar": with_scalar(divide_number, swapped=True),
+    "_power_scalar _PowerScalar": with_scalar(power),
+    "_rpower_scalar _RPowerScalar": with_scalar(power, swapped=True),
     "_mod_scalar _ModScalar": with_scalar(plain(mx_math.mod), direct=False),
     "_rmod_scalar _RModScalar": with_scalar(plain(mx_math.mod), swapped=True, direct=False),
-    "_hypot_scalar _HypotScalar": with_scalar(plain(torch.hypot), Dtypes.REAL, direct=False),
+    "_hypot_scalar _HypotScalar": with_scalar(hypot, direct=False),
     "_maximum_scalar _MaximumScalar": with_scalar(plain(torch.clamp_min)),
     "_minimum_scalar _MinimumScalar": with_scalar(plain(torch.clamp_max)),
     "_equal_scalar _EqualScalar": with_scalar(compare(operator.eq)),
@@ -206,7 +233,7 @@ register(
     lambda w, a, x: w.call(mx_math.smooth_l1, x, a.scalar),
     "data",
     {"scalar": Attribute(real, 1.0)},
-    dtypes=Dtypes.REAL,
+    dtypes=Dtypes.SAME,
 )
 
 
@@ -229,7 +256,17 @@ def cast(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
 
 
 CAST = {"dtype": Attribute(dtype)}
-register("Cast cast amp_cast", cast, "data", CAST, dtypes=Dtypes.MADE)
+register("Cast cast", cast, "data", CAST, dtypes=Dtypes.MADE)
+
+
+def amp_cast(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    wanted = torch_dtype(a.dtype)
+    if not wanted.is_floating_point:
+        raise w.refuse(f"dtype={a.dtype}, expected a floating point dtype")
+    return w.method("to", x, wanted) if x in w.floating else w.call(mx_dtype.recast, x, wanted)
+
+
+register("amp_cast", amp_cast, "data", CAST, dtypes=Dtypes.FIRST)
 
 
 def amp_multicast(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:

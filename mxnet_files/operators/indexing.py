@@ -89,7 +89,12 @@ register(
 register(
     "where", lambda w, a, *xs: w.call(mx_shape.where, *xs), "condition x y", dtypes=Dtypes.LAST
 )
-register("gather_nd", lambda w, a, x, i: w.call(mx_index.gather_nd, x, i), "data indices")
+register(
+    "gather_nd",
+    lambda w, a, x, i: w.call(mx_index.gather_nd, x, i),
+    "data indices",
+    dtypes=Dtypes.FIRST,
+)
 
 
 def scatter_nd(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> Wired:
@@ -99,7 +104,13 @@ def scatter_nd(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> W
     return w.call(mx_index.scatter_nd, x, indices, size)
 
 
-register("scatter_nd", scatter_nd, "data indices", {"shape": Attribute(shape)})
+register(
+    "scatter_nd",
+    scatter_nd,
+    "data indices",
+    {"shape": Attribute(shape)},
+    dtypes=Dtypes.FIRST,
+)
 register("shape_array", lambda w, a, x: w.call(mx_shape.shape_array, x), "data")
 register("size_array", lambda w, a, x: w.call(mx_shape.size_array, x), "data")
 register("zeros_like", lambda w, a, x: w.call(torch.zeros_like, x), "data", dtypes=Dtypes.FIRST)

@@ -76,6 +76,8 @@ NORMALIZATION = Attribute(one_of("null", "batch", "valid"), "null")
 
 def softmax_output(w: Wiring, a: SimpleNamespace, x: fx.Node, label: fx.Node) -> Wired:
     mode = "channel" if a.multi_output else "last" if a.preserve_shape else "all"
+    if not 0 <= a.smooth_alpha <= 1:
+        raise w.refuse(f"smooth_alpha={a.smooth_alpha}, expected a fraction")
     ignore = a.ignore_label if a.use_ignore else None
     return w.call(
         mx_loss.softmax_output,

@@ -208,7 +208,11 @@ register(
 )
 
 
-def leaky_relu(w: Wiring, a: SimpleNamespace, x: fx.Node, gamma: fx.Node | None = None) -> Wired:
+def leaky_relu(w: Wiring, a: Attributes, x: fx.Node, gamma: fx.Node | None = None) -> Wired:
+    if a.act_type not in ("leaky", "elu"):
+        a.have_no_effect("slope")
+    if a.act_type != "rrelu":
+        a.have_no_effect("lower_bound", "upper_bound")
     if a.act_type == "prelu":
         found = w.shape(gamma)
         if found is not None and len(found) != 1:
@@ -273,8 +277,9 @@ register(
 )
 
 
-def embedding(w: Wiring, a: SimpleNamespace, x: fx.Node, weight: fx.Node) -> Wired:
+def embedding(w: Wiring, a: Attributes, x: fx.Node, weight: fx.Node) -> Wired:
     w.expect(weight, (a.input_dim, a.output_dim), "weight")
+    a.have_no_effect("dtype")  # it is that of the weight
     return w.call(mx_nn.embedding, x, weight)
 
 

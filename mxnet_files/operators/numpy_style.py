@@ -25,7 +25,7 @@ from mxnet_files.operators import (  # noqa: F401 (what has a second name)
     recurrent,
     reduction,
 )
-from mxnet_files.operators.arithmetic import NATIVE, REAL, same
+from mxnet_files.operators.arithmetic import PLAIN, same
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.ordering import constant, counted
 from mxnet_files.operators.shape import axis_list, integers
@@ -75,7 +75,7 @@ def unary(function: Callable[..., Any]) -> Callable[..., Wired]:
 
 
 for _name in SAME_FUNCTION.split():
-    register(f"_npi_{_name}", unary({**NATIVE, **REAL}[_name]), "x", dtypes=Dtypes.FLOATING)
+    register(f"_npi_{_name}", unary(PLAIN[_name]), "x", dtypes=Dtypes.FLOATING)
 register("_npi_absolute _npi_abs", unary(torch.abs), "x", dtypes=Dtypes.FIRST)
 register("_npi_logical_not", unary(torch.logical_not), "x")
 register("_npx_relu", unary(torch.relu), "data", dtypes=Dtypes.FLOATING)

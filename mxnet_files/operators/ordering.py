@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_index
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.normalise import outputs_of
@@ -64,12 +65,14 @@ register(
     lambda w, a, x: w.call(mx_index.sort, x, a.axis, not a.is_ascend),
     "data",
     ASCENDING,
+    dtypes=Dtypes.SAME,
 )
 register(
     "argsort",
     lambda w, a, x: w.call(mx_index.argsort, x, a.axis, not a.is_ascend, torch_dtype(a.dtype)),
     "data",
     {**ASCENDING, "dtype": Attribute(PLACES, "float32")},
+    dtypes=Dtypes.MADE,
 )
 
 
@@ -97,6 +100,7 @@ def arange(w: Wiring, a: SimpleNamespace) -> Wired:
     # MXNet rounds start and step to the dtype and reckons in it
     number = np.float32 if a.dtype == "bfloat16" else np.dtype(a.dtype).type
     whole = np.issubdtype(number, np.integer)
+    whole |= a.dtype in ("float16", "bfloat16")  # they lose their fractions there too
     first, step = (number(int(value) if whole else value) for value in (start, a.step))
     places = np.arange(count) // a.repeat
     return constant(w, first + places.astype(number) * step, a.dtype)
@@ -110,7 +114,13 @@ RANGE = {
     "dtype": Attribute(dtype, "float32"),
     "ctx": IGNORED,
 }
-register("_arange", arange, "", {**RANGE, "infer_range": Attribute(boolean, False)})
+register(
+    "_arange",
+    arange,
+    "",
+    {**RANGE, "infer_range": Attribute(boolean, False)},
+    dtypes=Dtypes.MADE,
+)
 
 
 def arange_like(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
@@ -152,6 +162,7 @@ register(
         "dtype": Attribute(dtype, "float32"),
         "ctx": IGNORED,
     },
+    dtypes=Dtypes.MADE,
 )
 
 
@@ -175,4 +186,10 @@ EYE = {
     "dtype": Attribute(dtype, "float32"),
     "ctx": IGNORED,
 }
-register("_eye", eye(lambda a: a.M if a.M > 0 else a.N), "", EYE)
+register(
+    "_eye",
+    eye(lambda a: a.M if a.M > 0 else a.N),
+    "",
+    EYE,
+    dtypes=Dtypes.MADE,
+)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from torch import fx, nn
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_sequence
 from mxnet_files.layers import GRU, LSTM, RNN
 from mxnet_files.operators.normalise import outputs_of
@@ -36,8 +37,8 @@ def rnn(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     a.have_no_effect("lstm_state_clip_nan")
     sizes = (a.state_size, a.num_layers, a.bidirectional, a.p)
     projection = a.projection_size or 0
-    if projection and (a.mode != "lstm" or not 0 < projection <= a.state_size):
-        raise w.refuse(f"projection_size={projection}, expected at most state_size, in an lstm")
+    if projection and (a.mode != "lstm" or not 0 < projection < a.state_size):
+        raise w.refuse(f"projection_size={projection}, expected less than state_size, in an lstm")
     layer: nn.Module
     if a.mode == "lstm":
         layer = LSTM(4, *sizes, projection)
@@ -81,6 +82,7 @@ register(
         "use_sequence_length": Attribute(boolean, False),
     },
     states,
+    dtypes=Dtypes.FLOATING,
 )
 
 LENGTH = {"use_sequence_length": Attribute(boolean, False), "axis": Attribute(integer, 0)}
@@ -123,6 +125,19 @@ register(
     sequence_mask,
     data_and_length,
     {**LENGTH, "value": Attribute(real, 0.0)},
+    dtypes=Dtypes.FIRST,
 )
-register("SequenceLast", sequence_last, data_and_length, LENGTH)
-register("SequenceReverse", sequence_reverse, data_and_length, LENGTH)
+register(
+    "SequenceLast",
+    sequence_last,
+    data_and_length,
+    LENGTH,
+    dtypes=Dtypes.FIRST,
+)
+register(
+    "SequenceReverse",
+    sequence_reverse,
+    data_and_length,
+    LENGTH,
+    dtypes=Dtypes.FIRST,
+)

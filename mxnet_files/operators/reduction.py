@@ -70,6 +70,7 @@ register(
         "keepdims": Attribute(boolean, False),
         "out_dtype": Attribute(optional(dtype), None),
     },
+    dtypes=Dtypes.SAME,
 )
 
 
@@ -82,6 +83,7 @@ register(
     cumsum,
     "a",
     {"axis": Attribute(optional(integer), None), "dtype": Attribute(optional(dtype), None)},
+    dtypes=Dtypes.SAME,
 )
 
 
@@ -98,11 +100,29 @@ register(
     "data",
     {"axes": Attribute(shape, ()), "keepdims": Attribute(boolean, False)},
     2,
+    dtypes=Dtypes.SAME,
 )
 ARGUMENT = {"axis": Attribute(optional(integer), None), "keepdims": Attribute(boolean, False)}
-register("argmax", lambda w, a, x: w.call(mx_math.argmax, x, a.axis, a.keepdims), "data", ARGUMENT)
-register("argmin", lambda w, a, x: w.call(mx_math.argmin, x, a.axis, a.keepdims), "data", ARGUMENT)
-register("argmax_channel", lambda w, a, x: w.call(mx_math.argmax, x, 1, False), "data")
+register(
+    "argmax",
+    lambda w, a, x: w.call(mx_math.argmax, x, a.axis, a.keepdims),
+    "data",
+    ARGUMENT,
+    dtypes=Dtypes.SAME,
+)
+register(
+    "argmin",
+    lambda w, a, x: w.call(mx_math.argmin, x, a.axis, a.keepdims),
+    "data",
+    ARGUMENT,
+    dtypes=Dtypes.SAME,
+)
+register(
+    "argmax_channel",
+    lambda w, a, x: w.call(mx_math.argmax, x, 1, False),
+    "data",
+    dtypes=Dtypes.SAME,
+)
 
 TRANSPOSES = {
     "transpose_a": Attribute(boolean, False),
@@ -113,6 +133,7 @@ register(
     lambda w, a, x, y: w.call(mx_math.dot, x, y, a.transpose_a, a.transpose_b),
     "lhs rhs",
     {**TRANSPOSES, "forward_stype": IGNORED},
+    dtypes=Dtypes.FLOATING,
 )
 
 
@@ -124,7 +145,13 @@ def batch_dot(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
     return w.call(torch.matmul, x, y)
 
 
-register("batch_dot", batch_dot, "lhs rhs", {**TRANSPOSES, "forward_stype": IGNORED})
+register(
+    "batch_dot",
+    batch_dot,
+    "lhs rhs",
+    {**TRANSPOSES, "forward_stype": IGNORED},
+    dtypes=Dtypes.FLOATING,
+)
 
 
 def gemm2(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
@@ -140,4 +167,5 @@ register(
     gemm2,
     "A B",
     {**TRANSPOSES, "alpha": Attribute(double, 1.0), "axis": Attribute(integer, -2)},
+    dtypes=Dtypes.FLOATING,
 )

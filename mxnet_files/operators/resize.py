@@ -30,12 +30,14 @@ __all__: list[str] = []
 MODES = {"constant": "constant", "edge": "replicate", "reflect": "reflect"}
 
 
-def pad(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+def pad(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     width = integers(w, a, "pad_width")
     if len(width) not in (8, 10) or any(width[:4]) or min(width) < 0:
         raise w.refuse(f"pad_width={width}, expected (0, 0, 0, 0, before, after, …), 4 or 5 axes")
     pairs = [width[i : i + 2] for i in range(4, len(width), 2)]
     flat = tuple(size for pair in reversed(pairs) for size in pair)
+    if a.mode != "constant":
+        a.have_no_effect("constant_value")
     if a.mode == "constant":
         return w.call(F.pad, x, flat, "constant", a.constant_value)
     return w.call(F.pad, x, flat, MODES[a.mode])
@@ -50,7 +52,7 @@ register(
         "pad_width": Attribute(shape),
         "constant_value": Attribute(double, 0.0),
     },
-    dtypes=Dtypes.SAME,
+    dtypes=Dtypes.FLOATING,
 )
 BLOCK = {"block_size": Attribute(integer)}
 register(
@@ -92,12 +94,13 @@ register(
 )
 
 
-def upsampling(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+def upsampling(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     if a.scale < 1:
         raise w.refuse(f"scale={a.scale}, expected at least 1")
     if a.sample_type == "nearest":
         return w.call(mx_shape.upsample_nearest, list(inputs), a.scale, a.multi_input_mode == "sum")
     # bilinear is a transposed convolution, one filter a channel, with the weights of the file
+    a.have_no_effect("multi_input_mode", "num_args")
     x, weight = inputs
     side = 2 * a.scale - a.scale % 2
     w.expect(weight, (a.num_filter, 1, side, side), "weight")
@@ -117,7 +120,7 @@ register(
         "num_args": Attribute(integer, 1),
         "workspace": IGNORED,
     },
-    dtypes=Dtypes.SAME,
+    dtypes=Dtypes.FLOATING,
 )
 
 

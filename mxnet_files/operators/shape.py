@@ -41,7 +41,7 @@ def axis_list(w: Wiring, axes: tuple[int, ...], key: str) -> tuple[int, ...]:
     return axes
 
 
-def reshape(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+def reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     codes = integers(w, a, "shape")
     if not codes and a.target_shape:  # before 0.9: 0 infers, keep_highest keeps the batch axis
         codes = tuple(-1 if size == 0 else size for size in integers(w, a, "target_shape"))
@@ -54,6 +54,7 @@ def reshape(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if codes.count(-1) - _splits_with_unknown(codes) > 1 or min(codes) < -4:
         raise w.refuse(f"shape={codes}, expected at most one -1 and codes from -4")
     if all(code > 0 or code == -1 for code in codes):
+        a.have_no_effect("reverse")
         return w.call(torch.reshape, x, codes)
     return w.call(mx_shape.reshape, x, codes, a.reverse)
 
@@ -311,4 +312,5 @@ register(
     lambda w, a, x: w.call(mx_index.diagonal, x, a.k, a.axis1, a.axis2),
     "data",
     {"k": Attribute(integer, 0), "axis1": Attribute(integer, 0), "axis2": Attribute(integer, 1)},
+    dtypes=Dtypes.FIRST,
 )

@@ -190,6 +190,7 @@ CASES: dict[str, tuple[Any, Shapes]] = {
         {"data": (5,), "weight": (4, 3)},
     ),
     "clip": (S.clip(d, -0.5, 1.0), X),
+    "amp_cast": (S.amp_cast(d, dtype="float32"), X),
     "flatten": (S.Flatten(d), X),
     "pad_constant": (
         S.Pad(d, mode="constant", pad_width=(0, 0, 0, 0, 1, 2, 0, 3), constant_value=1.5),
@@ -295,11 +296,11 @@ CASES: dict[str, tuple[Any, Shapes]] = {
 
 # MXNet computes these in float32, or refuses float64
 ONLY_FLOAT32 = {
-    *("instance_norm", "leaky", "leaky_slope", "gelu", "selu", "prelu", "prelu_shared"),
+    *("amp_cast", "instance_norm", "leaky", "leaky_slope", "gelu", "selu", "prelu", "prelu_shared"),
     *("crop", "crop_like", "bilinear_resize", "batch_norm_v1", "sync_batch_norm"),
 }
 # these have no gradient; MXNet's selu has a wrong one: λ(α + y) in the place of λα + y
-NO_GRADIENT = {"one_hot", "selu", "sparse_embedding"}
+NO_GRADIENT = {"amp_cast", "one_hot", "selu", "sparse_embedding"}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,209 @@
+"""Every registered operator against MXNet itself, on attributes, shapes, dtypes and values drawn.
+
+`pytest -m slow` draws ten times as many. What is left out, and why, is in `spaces.py`; where the
+import differs from MXNet on purpose is in `docs/mxnet-differences.md`, and below.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+
+from mxnet_files import import_symbol
+from mxnet_files.dtypes import Dtypes
+from mxnet_files.registry import OPERATORS
+from mxnet_files.tests.mxnet_server import Crash, Refusal, Server
+from mxnet_files.tests.spaces import SPACES, Case, cases
+
+PAGE = Path(__file__).parents[2] / "docs" / "mxnet-differences.md"
+UNITS = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
+# MXNet's own series or constants are good to float32 only
+FLOAT32_INSIDE = {"LeakyReLU", "degrees", "radians", "erf", "erfinv", "gamma", "gammaln",
+                  "hard_sigmoid", "_contrib_BilinearResize2D", "RNN"}  # fmt: skip
+
+# MXNet refuses these, the import computes them: message -> sentence of the page
+COMPUTED_HERE = {
+    r"Unknown type enum 7|boolean type|MKLDNN :7": "Arrays of bool.",
+    r"do not match specified type|in_type->at|floating.point|float16|FP16|kFloat32|kFloat16"
+    r"|unknown type for MKLDNN": "Dtypes that MXNet's operator lacks on the CPU.",
+    r"ndim|Volume convolution|1D convolution|Only 1D or 2D": "Numbers of axes that it lacks.",
+    r"primitive": "What oneDNN cannot do.",
+    r"transpose_a": "Transposed vectors in `dot`.",
+    r"Shape inconsistent": "Labels of `SoftmaxOutput` without the axes of size 1.",
+}
+# the import refuses these, MXNet computes them: (operator, message) -> sentence of the page
+REFUSED_HERE = {
+    (r"Convolution", r"got integers"): "Convolutions of integers.",
+    (r"cumsum", r"'Bool'"): "`cumsum` of bool.",
+    (r"amp_cast", r"expected a floating"): "`amp_cast` to integers.",
+    (r"(?i)Flatten|FullyConnected", r"Dimension out of range"): "`Flatten` of one axis.",
+}
+
+ONE_BY_ONE = settings(
+    deadline=None,
+    database=None,
+    derandomize=True,  # the same cases every time
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+def computed(case: Case) -> list[torch.Tensor] | str:
+    """What the import gives, or its refusal."""
+    arrays = case.arrays
+    stored = arrays if case.stored else {}
+    given = [] if case.stored else list(arrays)
+    try:
+        module = import_symbol(case.document(), stored, inputs=given)
+        with torch.no_grad():
+            got = module(*(torch.tensor(arrays[name]) for name in given))
+    except (ValueError, RuntimeError, IndexError) as error:  # of torch, on odd input
+        return f"{type(error).__name__}: {error}"
+    return list(got) if isinstance(got, tuple) else [got]
+
+
+def check(case: Case, server: Server) -> None:
+    """Both give the same, or both refuse, or the page says that they differ."""
+    expected = server.run(json.dumps(case.document()), case.arrays)
+    if isinstance(expected, Crash):
+        return
+    got = computed(case)
+    if isinstance(expected, Refusal):
+        known = any(re.search(message, expected) for message in COMPUTED_HERE)
+        assert isinstance(got, str) or known, f"{case}\nMXNet refuses: {expected}"
+        return
+    if isinstance(got, str):
+        known = any(
+            re.search(operator, case.operator) and re.search(message, got)
+            for operator, message in REFUSED_HERE
+        )
+        assert known, f"{case}\nrefused: {got}"
+        return
+    assert len(got) == len(expected)
+    for a, b in zip(got, expected, strict=True):
+        same(a.detach(), b, case)
+
+
+def same(a: torch.Tensor, b: np.ndarray, case: Case) -> None:
+    """Shape and dtype, non-finite values at the same places, whole numbers equal, reals nearly."""
+    if a.dtype == torch.bfloat16:  # numpy has no bfloat16, MXNet gives its bits
+        a, b = a.float(), (b.astype(np.uint32) << 16).view(np.float32)
+    got = a.numpy()
+    shown = f"{case}\ngot {got.ravel()[:8]}, MXNet {b.ravel()[:8]}"
+    assert (got.shape, got.dtype) == (b.shape, b.dtype), shown
+    if b.dtype == bool:
+        assert np.array_equal(got, b), shown
+        return
+    if b.dtype.kind in "iu":  # float64 inside: exact below 2^46
+        error = np.abs(got.astype(np.float64) - b.astype(np.float64))
+        assert (error <= 64 * 2.0**-53 * np.abs(b.astype(np.float64))).all(), shown
+        assert np.array_equal(got[error == 0], b[error == 0])
+        return
+    unit = max(UNITS.get(array.dtype.name, 0.0) for array in (*case.inputs, b))
+    if "bfloat16" in case.attributes.values():
+        unit = 2.0**-14  # MXNet cuts the bits off that are too many
+    if OPERATORS[case.operator].name in FLOAT32_INSIDE:
+        unit = max(unit, UNITS["float32"])
+    got, b = got.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(b)
+    assert np.array_equal(got[~finite], b[~finite], equal_nan=True), shown
+    size = max([1.0, *(largest(array) for array in (*case.inputs, b) if array.dtype.kind == "f")])
+    assert (np.abs(got[finite] - b[finite]) <= 64 * unit * (np.abs(b[finite]) + size)).all(), shown
+
+
+def largest(array: np.ndarray) -> float:
+    """The largest finite size."""
+    finite = np.abs(array[np.isfinite(array)].astype(np.float64))
+    return float(finite.max(initial=0.0))
+
+
+def draw_and_check(main: str, count: int, server: Server) -> None:
+    @settings(ONE_BY_ONE, max_examples=count)
+    @given(cases(main))
+    def one(case: Case) -> None:
+        check(case, server)
+
+    one()
+
+
+# Families without spaces yet; their own tests compare cases written by hand with MXNet
+BY_HAND = (
+    r"_np_|_np[ix]_|_contrib_(quantize|requantize|dequantize|interleaved|div_sqrt_dim|ROIAlign)"
+    r"|.*DeformableConvolution|ROIPooling|CTCLoss|Correlation|GridGenerator|BilinearSampler"
+    r"|SpatialTransformer"
+)
+REGISTERED = {operator.name for operator in OPERATORS.values()}
+MAIN_NAMES = sorted(REGISTERED & SPACES.keys())
+
+
+@pytest.mark.parametrize("main", MAIN_NAMES)
+def test_operator(main: str, server: Server) -> None:
+    draw_and_check(main, 20, server)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("main", MAIN_NAMES)
+def test_operator_on_many_cases(main: str, server: Server) -> None:
+    draw_and_check(main, 200, server)
+
+
+def test_every_operator_has_a_space() -> None:
+    """One more operator needs a space in spaces.py: the shapes and attributes that fit it."""
+    assert SPACES.keys() - REGISTERED == set()
+    missing = {name for name in REGISTERED - SPACES.keys() if not re.match(BY_HAND, name)}
+    assert missing == set()
+
+
+def test_the_differences_are_documented() -> None:
+    page = PAGE.read_text()
+    for sentence in (*COMPUTED_HERE.values(), *REFUSED_HERE.values()):
+        assert sentence in page
+
+
+@pytest.mark.parametrize("fault", ["value", "dtype", "shape", "rule"])
+def test_a_wrong_operator_is_noticed(
+    fault: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = OPERATORS["square"]
+    wrong = {
+        "value": replace(right, build=lambda w, a, x: w.call(torch.mul, x, 2)),
+        "dtype": replace(right, build=lambda w, a, x: w.method("double", x)),
+        "shape": replace(right, build=lambda w, a, x: w.call(torch.unsqueeze, x, 0)),
+        "rule": replace(right, dtypes=Dtypes.MADE),  # takes integers for floating point
+    }
+    monkeypatch.setitem(OPERATORS, "square", wrong[fault])
+    with pytest.raises(AssertionError):
+        draw_and_check("square", 50, server)
+
+
+def test_a_crash_of_mxnet_ends_one_case(server: Server) -> None:
+    ones, zeros = np.ones(2, np.int32), np.zeros(2, np.int32)
+    case = Case("elemwise_div", {}, [ones, zeros], ["lhs", "rhs"], 1, stored=False, halved=False)
+    assert isinstance(server.run(json.dumps(case.document()), case.arrays), Crash)
+    case = replace(case, inputs=[ones, ones])
+    answer = server.run(json.dumps(case.document()), case.arrays)
+    assert not isinstance(answer, Refusal)
+    np.testing.assert_array_equal(answer[0], ones)
+
+
+def test_arrays_without_elements_are_refused_by_mxnet(server: Server) -> None:
+    """So the spaces have none: a 0 in a shape means "unknown" in MXNet's symbols."""
+    for shape in ((0,), (2, 0)):
+        case = Case("relu", {}, [np.ones(shape, "float32")], ["data"], 1, False, False)
+        assert isinstance(server.run(json.dumps(case.document()), case.arrays), Refusal)
