@@ -934,7 +934,10 @@ def pooling(d: Draw) -> list[np.ndarray]:
     if d.a["layout"] == last:
         shape = [shape[0], *shape[2:], shape[1]]
     low = 0.1 if d.a.get("pool_type") == "lp" else -4  # roots of negative sums
-    return [d.array(shape, low=low)]
+    x = d.array(shape, low=low)
+    if x.dtype.kind == "f":
+        x = np.where(np.isnan(x), 1, x).astype(x.dtype)  # MXNet's maximum skips some of them
+    return [x]
 
 
 @space("Pooling_v1")
@@ -1072,7 +1075,7 @@ def softmax(d: Draw) -> list[np.ndarray]:
     d.a["axis"] = axis if axis != -1 else d.one(None, -1)
     d.a["temperature"] = d.one(None, "None", 0.5, 2.0)
     x = comparable(d.array(shape))
-    if d.a.get("use_length") is not True or d.a["__name__"] != "softmax":
+    if d.a.get("use_length") is not True or len(shape) == 1 or d.a["__name__"] != "softmax":
         d.a["use_length"] = d.one(None, False)
         return [x]
     rest = [size for place, size in enumerate(shape) if place != axis % len(shape)]

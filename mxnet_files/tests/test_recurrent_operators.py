@@ -124,7 +124,7 @@ def test_dropout_between_layers_in_training() -> None:
     ("options", "message"),
     [
         ({"lstm_state_clip_min": -1.0, "lstm_state_clip_max": 1.0}, "lstm_state_clip"),
-        ({"projection_size": 9}, "projection_size=9, expected at most state_size"),
+        ({"projection_size": 9}, "projection_size=9, expected less than state_size"),
     ],
 )
 def test_what_the_cpu_cannot_do_is_refused(options: dict[str, Any], message: str) -> None:
