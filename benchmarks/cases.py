@@ -1,11 +1,13 @@
-"""What is measured: groups of sides that take turns."""
+"""What is measured: groups of sides that take turns, and how long a step of one takes."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["SIDES", "Case", "Group", "groups"]
+__all__ = ["SIDES", "Case", "Group", "groups", "step_times"]
 
 # Side -> what it is
 SIDES = {
@@ -99,3 +101,23 @@ def groups(
         command = Case("command", "ours", threads=threads, data_dir=data_dir, epochs=1)
         found.append(Group("memory of a full MNIST run", (command,), 1))
     return found
+
+
+WARM = 2.0  # steps are untimed until this many seconds have gone: graphs, memory, kernels
+LEAST = 2  # steps that are timed, however long they take
+
+
+def step_times(step: Callable[[], Any], seconds: float) -> list[float]:
+    """How long each call took, for `seconds` after untimed ones, and twice at least."""
+    began = time.perf_counter()
+    while True:
+        step()
+        if time.perf_counter() - began > min(seconds, WARM):
+            break
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < LEAST or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return times

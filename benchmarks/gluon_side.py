@@ -20,9 +20,8 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, step_times
 from benchmarks.numpy_side import EVERY, RECIPE, made_up, mnist, random_batch
-from benchmarks.timing import step_times
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import epoch_rates
 from cnn_harness.jobs.stop import Stop

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, step_times
 from cnn_data import ArraySplit, Dataset, load_dataset
 
 __all__ = ["RECIPE", "made_up", "measure", "mnist", "random_batch"]
@@ -20,8 +20,6 @@ EVERY = 100  # batches between two looks at the test accuracy
 
 def measure(case: Case) -> dict[str, Any]:
     """Floating-point operations a second of an n×n product, n the case's batch."""
-    from benchmarks.timing import step_times
-
     n = case.batch
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((n, n), dtype=np.float32) for _ in range(2))

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, step_times
 from benchmarks.numpy_side import EVERY, RECIPE, mnist, random_batch
-from benchmarks.timing import step_times
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import epoch_rates
 from torch_ref.models import MODELS, get_model

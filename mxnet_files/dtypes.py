@@ -8,19 +8,27 @@ takes for integers are wired around the operation; they do nothing to floating p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from torch import fx
 
 from mxnet_files.functions import mx_dtype
 
-if TYPE_CHECKING:
-    from mxnet_files.registry import Wiring
-
 __all__ = ["Dtypes"]
+
+
+class Steps(Protocol):
+    """What an operator is wired with, as far as dtypes go: `registry.Wiring`."""
+
+    operator: str
+    step: str
+    floating: set[fx.Node]
+
+    def call(self, function: Callable[..., Any], *arguments: Any, part: str = "") -> fx.Node:
+        """Adds a call of the function to the graph."""
 
 
 class Dtypes(Enum):
@@ -34,7 +42,7 @@ class Dtypes(Enum):
     FLOATING = "that of the inputs, which must be floating point"
     MADE = "the attribute dtype, float32 without it"
 
-    def enter(self, w: Wiring, inputs: Sequence[fx.Node]) -> list[fx.Node]:
+    def enter(self, w: Steps, inputs: Sequence[fx.Node]) -> list[fx.Node]:
         """The inputs as the operator computes with them."""
         if self not in (Dtypes.REAL, Dtypes.FLOATING) or not w.floating.isdisjoint(inputs):
             return list(inputs)  # one of them is floating point, and MXNet refuses a mixture
@@ -48,14 +56,14 @@ class Dtypes(Enum):
             for place, x in enumerate(inputs)
         ]
 
-    def leave(self, w: Wiring, inputs: Sequence[fx.Node], output: fx.Node) -> fx.Node:
+    def leave(self, w: Steps, inputs: Sequence[fx.Node], output: fx.Node) -> fx.Node:
         """The output in the dtype of the `inputs` that `enter` was given."""
         w.step = ""
         if self is Dtypes.REAL and w.floating.isdisjoint(inputs):
             return w.call(mx_dtype.like, output, inputs[0])
         return output
 
-    def gives_floats(self, w: Wiring, a: SimpleNamespace, inputs: Sequence[fx.Node]) -> bool:
+    def gives_floats(self, w: Steps, a: SimpleNamespace, inputs: Sequence[fx.Node]) -> bool:
         """True where the results are sure to be floating point."""
         if self is Dtypes.MADE:
             return "float" in (getattr(a, "dtype", None) or "float32")

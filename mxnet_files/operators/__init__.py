@@ -2,7 +2,6 @@
 
 from mxnet_files.operators import (
     arithmetic,
-    attention,
     boxes,
     indexing,
     loss,
@@ -21,7 +20,6 @@ from mxnet_files.operators import (
 
 __all__ = [
     "arithmetic",
-    "attention",
     "boxes",
     "indexing",
     "loss",

@@ -9,10 +9,11 @@ import torch
 from torch import fx
 
 from mxnet_files.dtypes import Dtypes
-from mxnet_files.functions import mx_loss, mx_math
+from mxnet_files.functions import mx_attention, mx_loss, mx_math
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.reading.attributes import (
     Attribute,
+    Attributes,
     boolean,
     double,
     integer,
@@ -136,3 +137,29 @@ register(
     dtypes=Dtypes.FLOATING,
 )
 register("make_loss", lambda w, a, x: w.call(mx_loss.make_loss, x), "data", dtypes=Dtypes.SAME)
+
+
+def ctc_loss(w: Wiring, a: Attributes, x: fx.Node, label: fx.Node, *sizes: fx.Node) -> Wired:
+    given = list(sizes)
+    lengths = given.pop(0) if a.use_data_lengths else None
+    of_labels = given.pop(0) if a.use_label_lengths else None
+    first = a.blank_label == "first"
+    return w.call(mx_attention.ctc_loss, x, label, lengths, of_labels, first)
+
+
+def ctc_inputs(a: SimpleNamespace) -> tuple[str, ...]:
+    lengths = ("data_lengths",) if a.use_data_lengths else ()
+    return ("data", "label", *lengths, *(("label_lengths",) if a.use_label_lengths else ()))
+
+
+register(
+    "CTCLoss ctc_loss _contrib_CTCLoss _contrib_ctc_loss",
+    ctc_loss,
+    ctc_inputs,
+    {
+        "use_data_lengths": Attribute(boolean, False),
+        "use_label_lengths": Attribute(boolean, False),
+        "blank_label": Attribute(one_of("first", "last"), "first"),
+    },
+    dtypes=Dtypes.FIRST,
+)

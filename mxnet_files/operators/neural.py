@@ -1,4 +1,4 @@
-"""Convolution, dense layers, activations, dropout, embedding."""
+"""Convolution, dense layers, activations, dropout, embedding, attention as MXNet fuses it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from mxnet_files.dtypes import Dtypes
-from mxnet_files.functions import mx_math, mx_nn
+from mxnet_files.functions import mx_attention, mx_math, mx_nn
 from mxnet_files.layers import Dropout
 from mxnet_files.reading.attributes import (
     IGNORED,
@@ -296,4 +296,37 @@ register(
     "data weight",
     {**EMBEDDING, "deterministic": IGNORED},
     dtypes=Dtypes.LAST,
+)
+
+
+def interleaved(function: Callable[..., Any]) -> Callable[..., Wired]:
+    """A product with an interleaved sequence."""
+
+    def build(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+        if a.heads < 1:
+            raise w.refuse(f"heads={a.heads}, expected at least 1")
+        return w.call(function, *inputs, a.heads)
+
+    return build
+
+
+INTERLEAVED: dict[str, tuple[Callable[..., Any], str]] = {
+    "selfatt_qk": (mx_attention.scores_self, "queries_keys_values"),
+    "selfatt_valatt": (mx_attention.attend_self, "queries_keys_values attention"),
+    "encdec_qk": (mx_attention.scores, "queries keys_values"),
+    "encdec_valatt": (mx_attention.attend, "keys_values attention"),
+}
+for _name, (_function, _inputs) in INTERLEAVED.items():
+    register(
+        f"_contrib_interleaved_matmul_{_name}",
+        interleaved(_function),
+        _inputs,
+        {"heads": Attribute(integer)},
+        dtypes=Dtypes.FLOATING,
+    )
+register(
+    "_contrib_div_sqrt_dim",
+    lambda w, a, x: w.call(mx_attention.div_sqrt_dim, x),
+    "data",
+    dtypes=Dtypes.FLOATING,
 )
