@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,20 @@ from parity_tests.levels.backward import backward_rows
 from parity_tests.levels.diagnosis.divergences import diagnose
 from parity_tests.levels.forward import forward_rows
 from parity_tests.levels.referee import DidNotRun, Subject
-from parity_tests.levels.structure import structure_rows
-from parity_tests.levels.weights import copy_weights, pairing_map, project_map, weights_rows
+from parity_tests.levels.structure import executed_rows, structure_rows
+from parity_tests.levels.view import View, leaves_suffice, trace_pair, view_of
+from parity_tests.levels.weights import (
+    copy_paired,
+    copy_weights,
+    pairing_map,
+    project_map,
+    weights_rows,
+)
 from parity_tests.pairing.align import Pairing, pair_leaves
 from parity_tests.reporting.environment import environment
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Coverage, Row
-from parity_tests.reporting.verdicts import LEVELS, Level, Side, Status
+from parity_tests.reporting.verdicts import LEVELS, Level, Mode, Side, Status
 
 __all__ = ["DEFAULT_LEVELS", "check_parity"]
 
@@ -41,6 +50,7 @@ def check_parity(
     transfer: bool = False,
     masks: Mapping[str, np.ndarray] | None = None,
     strict: bool | None = None,
+    allow: Mapping[str, str] | None = None,
     name: str = "",
 ) -> Report:
     """Say, layer by layer, whether a Gluon net and a torch net compute the same thing.
@@ -62,6 +72,8 @@ def check_parity(
         strict: make a divergence, instead of a note, of differences between the frameworks that
             are known and predicted (torch's BatchNorm stores the unbiased variance). None: for
             this project's own nets, which promise to have none.
+        allow: reasons by path, or by pattern such as `features.*`: what fails there is a note that
+            gives the reason.
         name: of the report; empty for the net's own.
 
     Returns:
@@ -85,51 +97,161 @@ def check_parity(
     _check_sides(gluon_net, torch_net)
     chosen = _check_levels(levels)
     input_arrays = arrays(inputs)
-    gluon_leaves = leaves_of(gluon_net)
-    transfer_map = project_map(gluon_net, torch_net)
     report = Report(
         name or getattr(gluon_net, "model_name", None) or type(torch_net).__name__,
         chosen,
         environment=environment(),
     )
-    pairing = pair_leaves(gluon_leaves, leaves_of(torch_net))
     if transfer:
         torch_net = copy.deepcopy(torch_net)
-        try:
-            copy_weights(gluon_leaves, torch_net, transfer_map or pairing_map(pairing))
-        except ValueError:  # nets of one name that differ: copy what fits, the levels say the rest
-            copy_weights(gluon_leaves, torch_net, pairing_map(pairing))
-        pairing = pair_leaves(gluon_leaves, leaves_of(torch_net))
-    subject = Subject(
-        gluon_net,
-        torch_net,
-        pairing,
-        input_arrays,
-        Objective(),
-        _check_masks(masks or {}, pairing),
-        strict=transfer_map is not None if strict is None else strict,
-    )
-    makers: dict[Level, Callable[[], tuple[list[Row], Coverage]]] = {
-        Level.STRUCTURE: lambda: structure_rows(pairing),
-        Level.WEIGHTS: lambda: weights_rows(gluon_net, torch_net, pairing, transfer_map),
-        Level.FORWARD: lambda: forward_rows(subject),
-        Level.BACKWARD: lambda: backward_rows(subject),
-        Level.ARTEFACTS: lambda: _artefacts_rows(subject),
-    }
+    nets = {Side.GLUON: gluon_net, Side.TORCH: torch_net}
+    pair = _Pair(nets, input_arrays, masks or {}, strict)
+    if transfer:
+        pair.transfer()
     refused = _refused_inputs(input_arrays)
     if Level.BACKWARD in chosen and not refused:
-        refused = _set_objective(subject, labels, transfer_map is not None)
+        refused = pair.set_objective(labels)
     for level in chosen:
         if refused and level not in (Level.STRUCTURE, Level.WEIGHTS):
-            status = Status.NOT_COMPARED
-            row = Row(level=level, path=NET, quantity="inputs", status=status, detail=refused)
-            report.add([row])
+            report.add([_refusal(level, refused)])
         else:
-            report.add(*makers[level]())
+            report.add(*pair.rows(level))
+    for path, reason in (allow or {}).items():
+        _allow(report, path, reason)
     if not report.ok:
-        diagnose(report, subject)
+        diagnose(report, pair.subject_of(report.failures))
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _allow(report: Report, pattern: str, reason: str) -> None:
+    """Make notes of what failed under a path. Raises ParityError for one that nothing has."""
+    if not reason.strip():
+        raise ParityError(f"allow {pattern!r} has no reason; say why it may differ")
+    if not any(fnmatch.fnmatchcase(row.path, pattern) for row in report.rows):
+        known = ", ".join(list(dict.fromkeys(row.path for row in report.rows))[:8])
+        raise ParityError(
+            f"allow {pattern!r} is no path of this pair, expected one such as {known}"
+        )
+    failed = (Status.DIVERGED, Status.NOT_COMPARED)
+    report.rows = [
+        replace(row, status=Status.NOTE, detail=f"allowed, {reason}: {row.detail or row.status}")
+        if row.status in failed and fnmatch.fnmatchcase(row.path, pattern)
+        else row
+        for row in report.rows
+    ]
+    for group, keys in report.coverage.expected.items():
+        for key in keys:
+            if any(fnmatch.fnmatchcase(part, pattern) for part in (key, key.split(" ")[0])):
+                report.coverage.done(group, key)
+
+
+def _refusal(level: Level, reason: str) -> Row:
+    status = Status.NOT_COMPARED
+    return Row(level=level, path=NET, quantity="inputs", status=status, detail=reason)
+
+
+class _Pair:
+    """Two nets, and the leaves by which each level compares them.
+
+    These are the nets' own leaves where both were written leaf for leaf; else segments of what they
+    execute, in inference and in training where these differ.
+    """
+
+    def __init__(
+        self,
+        nets: dict[Side, Any],
+        inputs: Arrays,
+        masks: Mapping[str, np.ndarray],
+        strict: bool | None,
+    ) -> None:
+        self._nets = nets
+        self._transfer_map = project_map(nets[Side.GLUON], nets[Side.TORCH])
+        self._untrained = ""  # why the nets do not run in training
+        own = pair_leaves(*(leaves_of(net) for net in nets.values()))
+        strict = self._transfer_map is not None if strict is None else strict
+
+        def subject(view: View | None) -> Subject:
+            pairing = own if view is None else view.pairing
+            by_side = nets if view is None else view.nets
+            checked = _check_masks(masks, pairing)
+            gluon, torch = by_side[Side.GLUON], by_side[Side.TORCH]
+            segments = {} if view is None else view.segments
+            return Subject(
+                gluon,
+                torch,
+                pairing,
+                inputs,
+                Objective(),
+                checked,
+                strict=strict,
+                segments=segments,
+            )
+
+        self._own = subject(None)
+        self._parts: list[tuple[Subject, View | None, tuple[bool, ...]]]
+        self._parts = [(self._own, None, (False, True))]
+        if self._transfer_map is not None or masks:  # masks are by the paths of leaves
+            return
+        try:
+            traced, self._untrained = trace_pair(nets, inputs)
+        except DidNotRun:
+            return  # the levels will say so, each for itself
+        if not leaves_suffice(own, traced):
+            views = [view_of(nets, each) for each in traced]
+            self._parts = [(subject(view), view, view.traced.modes) for view in views]
+
+    def transfer(self) -> None:
+        """Give the torch net the Gluon net's values."""
+        for subject, view, _ in self._parts:
+            if view is not None:
+                copy_paired(subject.pairing)
+        if self._parts[0][1] is not None:
+            return
+        leaves = [pair.gluon for pair in self._own.pairing.pairs]
+        leaves += [leaf for leaf in self._own.pairing.alone if leaf.side == Side.GLUON]
+        by_leaf = pairing_map(self._own.pairing)
+        try:
+            copy_weights(leaves, self._nets[Side.TORCH], self._transfer_map or by_leaf)
+        except ValueError:  # nets of one name that differ: copy what fits, the levels say the rest
+            copy_weights(leaves, self._nets[Side.TORCH], by_leaf)
+
+    def set_objective(self, labels: Any) -> str:
+        """Decide what the backward pass starts from; why it cannot, if it cannot."""
+        ours = self._transfer_map is not None
+        return max(_set_objective(subject, labels, ours) for subject, _, _ in self._parts)
+
+    def subject_of(self, failures: Sequence[Row]) -> Subject:
+        """What the first of these rows was found in."""
+        train = bool(failures) and failures[0].mode == Mode.TRAIN
+        return self._parts[-1 if train else 0][0]
+
+    def rows(self, level: Level) -> tuple[list[Row], Coverage]:
+        """What a level says."""
+        first, last = self._parts[0][0], self._parts[-1]
+        if level == Level.WEIGHTS:
+            nets = first.gluon_net, first.torch_net
+            return weights_rows(*nets, first.pairing, self._transfer_map)
+        if level == Level.BACKWARD:
+            if True not in last[2]:
+                return [_refusal(level, self._untrained)], Coverage()
+            return backward_rows(last[0])
+        if level == Level.ARTEFACTS:
+            return _artefacts_rows(self._own)
+        rows: list[Row] = []
+        coverage = Coverage()
+        for subject, view, modes in self._parts:
+            if level == Level.FORWARD:
+                more, reached = forward_rows(subject, modes)
+            elif view is None:
+                more, reached = structure_rows(subject.pairing)
+            else:
+                more, reached = executed_rows(view, subject)
+            rows += more
+            coverage.merge(reached)
+        if level == Level.FORWARD and self._untrained:
+            rows.append(_refusal(level, self._untrained))
+        return rows, coverage
 
 
 def _artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:

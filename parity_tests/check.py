@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +52,8 @@ def _main(argv: Sequence[str] | None) -> int:
     own = (args.gluon, args.torch, args.input)
     if any(own) and not all(own):
         raise UsageError("--gluon, --torch and --input go together: name all three")
+    if args.allow and not any(own):
+        raise UsageError("--allow is for your own pair: name --gluon, --torch and --input too")
     if any(own) and (args.model or args.full):
         raise UsageError("--model and --full are for this project's models, not for your own pair")
     if args.full:
@@ -114,6 +116,10 @@ def _parser() -> Parser:
         "--transfer", action="store_true", help="copy Gluon's weights into your torch net first"
     )
     parser.add_argument(
+        "--allow", action="append", default=[], metavar="PATH=REASON",
+        help="what fails at this path, or pattern, of your own pair is a note that says the reason",
+    )  # fmt: skip
+    parser.add_argument(
         "--faults", action="store_true",
         help="plant the whole fault catalogue and print the kill matrix",
     )  # fmt: skip
@@ -150,7 +156,7 @@ def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
                 f"--level {','.join(levels)} is for this project's models, not for your own pair"
             )
         case = user_case(args.gluon, args.torch, _shape(args.input), seed=args.seed)
-        yield _check(case, mine, transfer=args.transfer)
+        yield _check(case, mine, transfer=args.transfer, allow=_reasons(args.allow))
         return
     if Level.OPTIMIZER in levels:
         yield check_optimizer()
@@ -184,7 +190,24 @@ def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
             yield result
 
 
-def _check(case: Case, levels: tuple[Level, ...], *, transfer: bool = False) -> Report:
+def _reasons(texts: Sequence[str]) -> dict[str, str]:
+    """`PATH=REASON`, several times."""
+    reasons = dict(text.partition("=")[::2] for text in texts)
+    for path, reason in reasons.items():
+        if not path or not reason.strip():
+            raise UsageError(
+                f"--allow is {path!r}, expected PATH=REASON, such as 'aux=unused here'"
+            )
+    return reasons
+
+
+def _check(
+    case: Case,
+    levels: tuple[Level, ...],
+    *,
+    transfer: bool = False,
+    allow: Mapping[str, str] | None = None,
+) -> Report:
     return check_parity(
         case.gluon_net,
         case.torch_net,
@@ -192,6 +215,7 @@ def _check(case: Case, levels: tuple[Level, ...], *, transfer: bool = False) -> 
         case.labels,
         levels,
         transfer=transfer,
+        allow=allow,
         name=case.name,
     )
 

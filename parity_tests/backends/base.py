@@ -8,17 +8,20 @@ numpy. Nets are only read: everything runs on clones, on the CPU.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 
+from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.optimizers import OptimizedParameters
 from parity_tests.backends.runs import Arrays, Edit, LeafRun, Loss, NetRun, Noise, Objective
 from parity_tests.backends.training import Trainee
 from parity_tests.numerics.update_rules import Rule
+from parity_tests.pairing.graph import OperationGraph
+from parity_tests.pairing.segments import Slot
 from parity_tests.reporting.verdicts import Side
 
 __all__ = [
@@ -137,6 +140,21 @@ class Backend(Protocol):
         paths: Mapping[str, str] | None = None,
     ) -> Trainee:
         """A clone that trains as the `train` command does, under other paths where `paths` says."""
+
+    def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
+        """The operations that the net executes on these inputs; it is left as it was."""
+
+    def normalise(self, graph: OperationGraph) -> OperationGraph:
+        """A traced graph in the common vocabulary."""
+
+    def rebuild(
+        self,
+        net: Any,
+        traces: Traces,
+        layouts: Sequence[Layout],
+        outputs: Sequence[tuple[Slot, tuple[int, ...]]],
+    ) -> Any:
+        """A net whose leaves are segments of what a net executed, on that net's parameters."""
 
     def artefacts(self, net: Any, inputs: Arrays) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
         """What the framework's own saved forms compute once they are loaded, by name, in float32.

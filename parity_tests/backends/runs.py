@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +31,7 @@ __all__ = [
     "named",
     "paths_of",
     "place",
+    "place_of",
     "reason_of",
     "rounded",
 ]
@@ -160,6 +165,17 @@ def reason_of(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = bool(lines) and lines[0].startswith("Traceback")
     return f"{type(error).__name__}: {lines[-1 if last else 0] if lines else 'no reason given'}"
+
+
+def place_of(error: BaseException) -> str:
+    """` (file:line)` of the user's own code that an exception arose in; empty if in none."""
+    ours = (str(Path(__file__).parents[1]), sysconfig.get_paths()["purelib"], sys.prefix)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((*ours, "<")) and "site-packages" not in frame.filename
+    ]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
 def is_float(array: np.ndarray) -> bool:

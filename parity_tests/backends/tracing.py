@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections import Counter
@@ -11,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
+from parity_tests.pairing.graph import (
+    Operand,
+    Operation,
+    OperationGraph,
+    Origin,
+    Parameter,
+    Replay,
+    Value,
+)
 
 __all__ = ["GraphBuilder", "digest", "flatten"]
 
@@ -43,6 +52,7 @@ class GraphBuilder:
         self._calls: Counter[str] = Counter()
         self._aliases: dict[str, str] = {}
         self._inputs: list[tuple[int, ...]] = []
+        self._constants: dict[str, Any] = {}
 
     @property
     def path(self) -> str:
@@ -86,11 +96,13 @@ class GraphBuilder:
         *,
         opaque: bool = False,
         values: tuple[float, ...] = (),
+        replay: Replay | None = None,
+        stops_gradient: bool = False,
     ) -> None:
         """Record an operation that has run: arrays by the role of the argument, and its outputs."""
         inputs, parameters = [], {}
-        for role, array in operands:
-            value = self.value(array)
+        reads = tuple(self.value(array) for _, array in operands)
+        for (role, array), value in zip(operands, reads, strict=True):
             if value.origin is Origin.PARAMETER:
                 parameters[role] = self.parameters[str(value.key)]
             else:
@@ -114,10 +126,24 @@ class GraphBuilder:
                 values,
                 (index,),
                 tuple(role for role, _ in operands),
+                reads,
+                replay,
+                stops_gradient=stops_gradient,
             )
         )
         for position, array in enumerate(outputs):
             self.producers[array] = Value(Origin.OPERATION, index, position)
+
+    def replay_whole(self, array: Any, reads: Sequence[Any], replay: Replay) -> None:
+        """Let a function's result be replayed by the function itself, and not by what it ran."""
+        value = self.producers.get(array)
+        if value is None or value.origin is not Origin.OPERATION:
+            return
+        index = int(value.key)
+        if len(self._operations[index].shapes) == 1:
+            self._operations[index] = dataclasses.replace(
+                self._operations[index], reads=tuple(map(self.value, reads)), replay=replay
+            )
 
     def value(self, array: Any) -> Value:
         """Where an array comes from; one that nobody produced is a constant of the net."""
@@ -125,7 +151,10 @@ class GraphBuilder:
         if known is not None:
             return known
         shape, dtype = self._describe(array)
-        return Value(Origin.CONSTANT, f"{dtype}{list(shape)}")
+        value = Value(Origin.CONSTANT, f"{dtype}{list(shape)} {len(self._constants) + 1}")
+        self._constants[str(value.key)] = array
+        self.producers[array] = value
+        return value
 
     def _source(self) -> str:
         frame = sys._getframe(2)
@@ -146,6 +175,7 @@ class GraphBuilder:
             dict(self.parameters),
             dict(self._aliases),
             train,
+            dict(self._constants),
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parity_tests.backends.leaves import ParityError
+from parity_tests.backends.runs import place_of, reason_of
 
 __all__ = ["load_net"]
 
@@ -16,7 +17,7 @@ def load_net(spec: str, option: str, root: Path) -> Any:
     """What the factory gives, called without arguments; where the name is a net's, that net.
 
     Modules are found from `root` too. Raises ParityError, which names the `option`, for a factory
-    that cannot be found.
+    that cannot be found or raises, with the line that did.
     """
     module, colon, factory = spec.partition(":")
     if not (module and colon and factory):
@@ -25,6 +26,7 @@ def load_net(spec: str, option: str, root: Path) -> Any:
         sys.path.insert(0, str(root))
     try:
         loaded = getattr(importlib.import_module(module), factory)
-    except (ImportError, AttributeError) as error:
-        raise ParityError(f"{option} {spec}: {error}") from error
-    return loaded() if callable(loaded) and not hasattr(loaded, "forward") else loaded
+        return loaded() if callable(loaded) and not hasattr(loaded, "forward") else loaded
+    except Exception as error:  # a user's module and factory may raise anything
+        reason = f"{reason_of(error)}{place_of(error)}"
+        raise ParityError(f"{option} {spec} gives no net: {reason}") from error

@@ -16,6 +16,7 @@ from torch import nn
 from cnn_harness.initial import generator
 from parity_tests.backends.base import leaves_of, side_of
 from parity_tests.backends.leaves import ParityError
+from parity_tests.backends.runs import place_of, reason_of
 from parity_tests.cases.factories import load_net
 from parity_tests.cases.models import MODELS
 from parity_tests.cases.thin import gluon_model, torch_model
@@ -108,7 +109,13 @@ def user_case(
     gluon_net, torch_net = _load_net(gluon, "gluon"), _load_net(theirs, "torch")
     if any(p._data is None for p in gluon_net.collect_params().values()):
         gluon_net.initialize(mx.init.Xavier())
-        gluon_net(mx.nd.array(inputs))
+        try:
+            gluon_net(mx.nd.array(inputs))
+        except Exception as error:  # a user's net may raise anything
+            raise ParityError(
+                f"--gluon {gluon} does not run on an input {tuple(shape)}: "
+                f"{reason_of(error)}{place_of(error)}"
+            ) from error
     return Case(name or f"{gluon} beside {theirs}", gluon_net, torch_net, inputs)
 
 

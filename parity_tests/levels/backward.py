@@ -68,7 +68,7 @@ def _local(subject: Subject, referee: NetRun, coverage: Coverage) -> Iterator[Ro
                 strict=subject.strict,
             )
             for row in rows:
-                if row.compared:
+                if row.compared or row.status == Status.NOTE:
                     coverage.done("gradients", f"{pair.path} {row.quantity}")
             yield from rows
 

@@ -24,7 +24,7 @@ from parity_tests.numerics.reference import common_activations
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Mode, Side
 
-__all__ = ["explain_connections"]
+__all__ = ["explain_connections", "explanations"]
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
@@ -38,19 +38,22 @@ def explain_connections(row: Row, subject: Subject) -> str:
     ours = subject.run(Side.GLUON, "float64", train=train)
     theirs = subject.run(Side.TORCH, "float64", train=train)
     if row.path == NET:
-        return only_explanation(_explanations(ours.outputs[0], theirs.outputs[0], theirs, True))
+        return only_explanation(
+            explanations(ours.outputs[0], theirs.outputs[0], theirs, is_output=True)
+        )
     pair = next(p for p in subject.pairing.pairs if p.path == row.path)
     a = ours.calls[pair.gluon.path][0].inputs[0]
     b = theirs.calls[pair.torch.path][0].inputs[0]
-    return only_explanation(_explanations(a, b, theirs, False))
+    return only_explanation(explanations(a, b, theirs, is_output=False))
 
 
 _SLACK = SLACK["float64"]
 
 
-def _explanations(
-    a: np.ndarray, b: np.ndarray, run: NetRun, is_output: bool
+def explanations(
+    a: np.ndarray, b: np.ndarray, run: NetRun, *, is_output: bool
 ) -> Iterator[Explanation]:
+    """How a value of Gluon's follows from torch's, or the other way round."""
     if a.size != b.size:
         return
     maps = a if a.ndim >= b.ndim else b

@@ -9,9 +9,9 @@ import numpy as np
 
 from parity_tests.backends.runs import NET, Key
 from parity_tests.levels.envelope import Envelope
-from parity_tests.levels.local import content_of
+from parity_tests.levels.local import as_constant, content_of
 from parity_tests.levels.referee import Subject
-from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
+from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, Verdict, compare
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
@@ -92,20 +92,25 @@ def _in_torch_shape(
 
 
 def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, limit: float) -> Row:
-    verdict = compare(
-        actual,
-        expected,
-        scale=limit / UNIT[row.dtype],
-        factor=ENVELOPE_FACTOR,
-        dtype=row.dtype,
-        unit=row.dtype,
-        content=content_of(row.quantity),
-    )
-    verdict = replace(verdict, unit="envelopes")
+    def judge(content: str) -> Verdict:
+        verdict = compare(
+            actual,
+            expected,
+            scale=limit / UNIT[row.dtype],
+            factor=ENVELOPE_FACTOR,
+            dtype=row.dtype,
+            unit=row.dtype,
+            content=content,
+        )
+        return replace(verdict, unit="envelopes")
+
+    verdict = judge(content_of(row.quantity))
     distance = allowed = None
     if actual.shape == expected.shape and np.isfinite(actual).all():
         largest = float(np.abs(expected).max())
         distance = float(np.abs(actual - expected).max()) / largest if largest else None
         allowed = ENVELOPE_FACTOR * limit / largest if largest else None
     row = row.with_verdict(verdict)
+    if verdict.reason in ("dead", "constant"):
+        row = as_constant(row, judge("any"))
     return replace(row, unit="envelopes", distance=distance, allowed=allowed)

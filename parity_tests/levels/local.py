@@ -27,7 +27,15 @@ from parity_tests.pairing.align import Pair
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["Truth", "content_of", "local_rows", "mode_of", "truth_of", "upstream_for"]
+__all__ = [
+    "Truth",
+    "as_constant",
+    "content_of",
+    "local_rows",
+    "mode_of",
+    "truth_of",
+    "upstream_for",
+]
 
 # What a torch leaf gives in float64, and the scales of it
 Truth = tuple[LeafRun, Scales]
@@ -140,7 +148,7 @@ def _judged(local: _Local, row: Row) -> Row:
     drift = local.scales.drift.get(name, 0.0) if (side, dtype) == (Side.GLUON, "float32") else 0.0
     actual, expected = local.runs[side, dtype][name], local.runs[Side.TORCH, "float64"][name]
 
-    def judge(wanted: np.ndarray) -> Verdict:
+    def judge(wanted: np.ndarray, content: str = content_of(name)) -> Verdict:
         return compare(
             actual,
             wanted,
@@ -149,11 +157,13 @@ def _judged(local: _Local, row: Row) -> Row:
             allowance=2 * drift,
             dtype=dtype,
             unit=dtype,
-            content=content_of(name),
+            content=content,
         )
 
     verdict = judge(expected)
     row = row.with_verdict(verdict)
+    if verdict.reason in ("dead", "constant"):
+        return as_constant(row, judge(expected, "any"))
     if row.window is not None and dtype == "float32":
         title, other = ("PyTorch", Side.TORCH) if side == Side.GLUON else ("Gluon", Side.GLUON)
         window = row.window.with_array(f"{title} {dtype}", local.runs[other, dtype][name])
@@ -165,6 +175,14 @@ def _judged(local: _Local, row: Row) -> Row:
         return row
     status = Status.DIVERGED if local.strict else Status.NOTE
     return replace(row, status=status, diagnosis=convention.diagnosis)
+
+
+def as_constant(row: Row, verdict: Verdict) -> Row:
+    """The row of values that are all alike: nothing is learnt where both sides agree on them."""
+    if not verdict.ok:
+        return row.with_verdict(verdict)
+    detail = f"on both sides {row.detail}; other inputs would tell more"
+    return replace(row, status=Status.NOTE, compared=0, detail=detail, window=None)
 
 
 def content_of(name: str) -> str:

@@ -23,10 +23,12 @@ from parity_tests.backends.runs import (
     Objective,
     Outputs,
     output_name,
+    place_of,
     reason_of,
 )
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pairing
+from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["DidNotRun", "Subject", "along", "attempt"]
@@ -41,7 +43,7 @@ def attempt(who: str, action: Callable[..., Any], *args: Any, **options: Any) ->
     try:
         return action(*args, **options)
     except Exception as error:  # a user's net may raise anything
-        raise DidNotRun(f"{who} did not run: {reason_of(error)}") from error
+        raise DidNotRun(f"{who} did not run: {reason_of(error)}{place_of(error)}") from error
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Subject:
     objective: Objective
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     strict: bool = False
+    segments: Mapping[str, SegmentPair] = field(default_factory=dict)  # by path, of executed nets
     _runs: dict[tuple[Side, str, bool, bool], NetRun] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)  # what levels share, such as envelopes
     clones: dict[str, Any] = field(default_factory=dict)  # by dtype

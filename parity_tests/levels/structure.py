@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET
+from parity_tests.levels.local import local_rows, upstream_for
+from parity_tests.levels.referee import DidNotRun, Subject
+from parity_tests.levels.view import View
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair, Pairing, differences
+from parity_tests.pairing.graph import Operation
+from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Level, Side, Status
 
-__all__ = ["structure_rows"]
+__all__ = ["executed_rows", "structure_rows"]
 
 
 def structure_rows(pairing: Pairing) -> tuple[list[Row], Coverage]:
@@ -62,6 +68,91 @@ def _alone_row(leaf: Leaf, before: str) -> Row:
     if operator_of(leaf.family).absorbed:
         return _row(leaf.path, "leaf", f"{detail}; it moves no value", Status.NOTE, compared=0)
     return _row(leaf.path, "leaf", detail)
+
+
+def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
+    """One row for every segment that agrees, and one for every difference in what is executed.
+
+    A difference after which both sides give the same values is a note: they compute one function
+    in two ways.
+    """
+    rows: list[Row] = []
+    coverage = Coverage()
+    for pair in subject.pairing.pairs:
+        segment = view.segments[pair.path]
+        coverage.expect("operations", pair.path)
+        coverage.done("operations", pair.path)
+        different = [*_differing(segment, pair), *_alone(segment)]
+        if not different:
+            compared = 1 + len(pair.torch.hyper) + 3 * len(pair.torch.tensors)
+            rows.append(_row(pair.path, "operation", "", Status.OK, compared=compared))
+            continue
+        agrees = not segment.trains_otherwise and _agrees(subject, pair, view.traced.modes)
+        for row in different:
+            if agrees:
+                detail = f"{row.detail}; both give the same values"
+                row = replace(row, status=Status.NOTE, compared=0, detail=detail)
+            rows.append(row)
+    counts = view.output_counts
+    if len(set(counts)) > 1:
+        rows.append(_row(NET, "outputs", f"Gluon has {counts[0]}, torch has {counts[1]}"))
+    rows += _never_run(view)
+    for side, op in view.unreached:
+        rows.append(_row(op.path or NET, "operation", _only(side, op)))
+    return rows, coverage
+
+
+def _never_run(view: View) -> Iterator[Row]:
+    """What a net holds and did not use on this input: nothing can be said of it."""
+    for leaf in view.unused:
+        name = "Gluon" if leaf.side == Side.GLUON else "torch"
+        detail = f"{leaf} of {name} never ran on this input: not compared"
+        yield _row(leaf.path or NET, "leaf", detail, Status.NOTE, compared=0)
+
+
+def _differing(segment: SegmentPair, pair: Pair) -> Iterator[Row]:
+    operations = segment.pair
+    recorded = pair.gluon.kind == pair.torch.kind and pair.torch.family not in ("custom", "single")
+    if recorded:  # in the words of the record, which has names for them
+        for quantity, ours, theirs in differences(pair.gluon, pair.torch):
+            yield _row(pair.path, quantity, f"Gluon has {ours}, torch has {theirs}")
+    for difference in segment.differences:
+        edge = difference.what.startswith(("reads", "number of inputs", "output"))
+        if recorded and not edge:
+            continue
+        ours, theirs = (getattr(x, "name", x) for x in (difference.left, difference.right))
+        if difference.what == "kind" and operations is not None:
+            ours, theirs = operations.left, operations.right
+        yield _row(pair.path, difference.what, f"Gluon has {ours}, torch has {theirs}")
+
+
+def _alone(segment: SegmentPair) -> Iterator[Row]:
+    for side, op in segment.alone:
+        yield _row(segment.path, "operation", _only(side, op))
+
+
+def _only(side: Side, op: Operation) -> str:
+    name = "Gluon" if side == Side.GLUON else "torch"
+    return f"{op} is in {name} only"
+
+
+def _agrees(subject: Subject, pair: Pair, modes: Sequence[bool]) -> bool:
+    """Whether both sides of a segment compute the same in these modes."""
+    try:
+        for train in modes:
+            run = subject.run(Side.TORCH, "float64", train=train)
+            for call in run.calls[pair.torch.path]:
+                rows = local_rows(Level.FORWARD, pair, call.inputs, train=train)
+                if train:  # statistics, and gradients
+                    upstream = upstream_for(pair.path, call.outputs)
+                    rows += local_rows(
+                        Level.BACKWARD, pair, call.inputs, train=train, upstream=upstream
+                    )
+                if any(row.status in (Status.DIVERGED, Status.NOT_COMPARED) for row in rows):
+                    return False
+    except DidNotRun:
+        return False
+    return True
 
 
 def _row(

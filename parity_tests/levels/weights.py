@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import backend_of, leaves_of
+from parity_tests.backends.base import backend, backend_of, leaves_of
 from parity_tests.backends.leaves import Leaf, Tensor
 from parity_tests.backends.runs import NET
 from parity_tests.numerics.compare import bits_equal
@@ -23,7 +23,14 @@ from parity_tests.pairing.align import Pairing
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Status
 
-__all__ = ["TransferMap", "copy_weights", "project_map", "weights_rows"]
+__all__ = [
+    "TransferMap",
+    "copy_paired",
+    "copy_weights",
+    "pairing_map",
+    "project_map",
+    "weights_rows",
+]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -82,6 +89,18 @@ def copy_weights(gluon_leaves: list[Leaf], torch_net: Any, transfer_map: Transfe
             role: values[leaf.path, role] for role in leaf.tensors if (leaf.path, role) in values
         }
         backend_of(torch_net).set_values(leaf, own)
+
+
+def copy_paired(pairing: Pairing) -> None:
+    """Give each torch leaf the values of its partner, where they fit."""
+    for pair in pairing.pairs:
+        tensors = pair.gluon.tensors
+        own = {
+            role: tensors[role].read()
+            for role, tensor in pair.torch.tensors.items()
+            if role in tensors and tensors[role].shape == tensor.shape
+        }
+        backend(pair.torch.side).set_values(pair.torch, own)
 
 
 def _by_place(leaves: list[Leaf], arrays: Arrays) -> dict[tuple[str, str], np.ndarray]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, rounded
+from parity_tests.backends.torch.executed import ExecutedModule
 
 __all__ = ["Convention", "variance"]
 
@@ -29,16 +30,29 @@ def variance(leaf: Leaf, quantity: str, inputs: Arrays, train: bool) -> Conventi
     Both normalise with the biased one, so only the stored value differs. None where that is not
     the question, or the class has an update of its own.
     """
-    module: Any = leaf.block
-    plain = type(module).forward is nn.modules.batchnorm._BatchNorm.forward
-    if quantity != "running_var" or leaf.kind != "batchnorm" or not plain or not train:
+    if quantity != "running_var" or not train:
         return None
-    kept: Any = leaf.hyper["kept"]
-    n = inputs[0].size // inputs[0].shape[1]
-    if kept is None or n < 2:
+    kept = _kept(leaf)
+    tensor = leaf.tensors.get(quantity)
+    if kept is None or tensor is None:
         return None
-    old = float(np.float32(kept)) * rounded(leaf.tensors[quantity].read(), "float64")
+    n = inputs[0].size // tensor.size
+    if n < 2:
+        return None
+    old = float(np.float32(kept)) * rounded(tensor.read(), "float64")
     return Convention(
         f"variance ratio n/(n−1): torch keeps the unbiased one, {n}/{n - 1} times MXNet's",
         lambda new: old + (new - old) * ((n - 1) / n),
     )
+
+
+def _kept(leaf: Leaf) -> float | None:
+    """The part of the running variance that a step of torch's own BatchNorm keeps."""
+    module: Any = leaf.block
+    if isinstance(module, ExecutedModule):
+        operations = module.program.layout.segment.normalised
+        norms = [op for op in operations if op.kind == "batch_norm"]
+        return float(norms[0].attributes["kept"]) if len(norms) == 1 else None
+    plain = type(module).forward is nn.modules.batchnorm._BatchNorm.forward
+    kept: Any = leaf.hyper["kept"] if plain and leaf.kind == "batchnorm" else None
+    return kept

@@ -116,6 +116,11 @@ class _Translation:
         values = _through_alone(left, ours, paired), _through_alone(right, theirs, other_paired)
         return any(self._same(a, b) for a in values[0] for b in values[1])
 
+    def describe(self, left: Value, right: Value) -> tuple[str, str]:
+        """What two values are."""
+        (ours, _), (theirs, _) = self._sides
+        return _described(left, ours), _described(right, theirs)
+
     def _same(self, left: Value, right: Value) -> bool:
         if left.origin is not right.origin or left.output != right.output:
             return False
@@ -126,14 +131,21 @@ class _Translation:
         return True
 
 
+def _described(value: Value, side: GraphSide) -> str:
+    if value.origin is Origin.OPERATION:
+        return f"the output of {side.operations[int(value.key)]}"
+    return f"input {int(value.key) + 1}" if value.origin is Origin.INPUT else str(value.key)
+
+
 def _through_alone(value: Value, side: GraphSide, paired: Mapping[int, int]) -> list[Value]:
-    values = [value]
-    while value.origin is Origin.OPERATION and value.key not in paired:
-        inputs = side.operations[int(value.key)].inputs
-        if len(inputs) != 1:
-            break
-        value = inputs[0].value
+    values, pending = [], [value]
+    while pending:
+        value = pending.pop()
+        if value in values:
+            continue
         values.append(value)
+        if value.origin is Origin.OPERATION and value.key not in paired:
+            pending += [x.value for x in side.operations[int(value.key)].inputs]
     return values
 
 
@@ -178,7 +190,8 @@ def _compare_edges(
         else:
             ours.append(x)
     for x, y in zip(ours, theirs, strict=False):
-        broken.append(Difference(f"reads {x.role}", x.value.key, y.value.key))
+        sources = translate.describe(x.value, y.value)
+        broken.append(Difference(f"reads {x.role}", *sources))
     more = len(theirs) - len(ours)
     if more:
         broken.append(Difference("number of inputs", len(left.inputs), len(right.inputs)))

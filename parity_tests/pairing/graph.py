@@ -7,11 +7,14 @@ These records know no framework: both tracers write them, `pairing.normalise` re
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["Operand", "Operation", "OperationGraph", "Origin", "Parameter", "Value"]
+__all__ = ["Operand", "Operation", "OperationGraph", "Origin", "Parameter", "Replay", "Value"]
+
+# Runs an operation again: its arrays in the order of `Operation.reads`, and the dtype of floats
+Replay = Callable[[Sequence[Any], str], list[Any]]
 
 
 class Origin(enum.Enum):
@@ -63,7 +66,10 @@ class Operation:
     single operations could not be seen. `digest` summarises the outputs' values if they were
     asked for. After normalisation `kind` and `attributes` are in the common vocabulary, and
     `merged` lists the indices of the executed operations that this one stands for; `roles` has the
-    roles of inputs and parameters in the order of the call.
+    roles of inputs and parameters in the order of the call, and `reads` what they hold. `replay`
+    runs an executed operation on other arrays, leaving those it is given as they are. `normalised`
+    operations are in the common vocabulary and cannot be run. `stops_gradient`: what was executed
+    passes no gradient back.
     """
 
     index: int
@@ -80,6 +86,10 @@ class Operation:
     digest: tuple[float, ...] = ()
     merged: tuple[int, ...] = ()
     roles: tuple[str, ...] = ()
+    reads: tuple[Value, ...] = ()
+    replay: Replay | None = field(default=None, compare=False, repr=False)
+    normalised: bool = False
+    stops_gradient: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,7 +107,8 @@ class OperationGraph:
 
     `parameters` are all that the net holds, executed or not, by name; a tied parameter appears
     once, under its first name, and `aliases` has its other names. `train` says in which mode the
-    net ran.
+    net ran. `constants` are the arrays that no operation produced, by the keys of their values.
+    In a normalised graph `stands_for` maps values that were executed to those of this graph.
     """
 
     operations: tuple[Operation, ...]
@@ -106,12 +117,28 @@ class OperationGraph:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     train: bool = False
+    constants: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    stands_for: Mapping[Value, Value] = field(default_factory=dict, compare=False, repr=False)
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)
 
     def __len__(self) -> int:
         return len(self.operations)
+
+    def live(self) -> OperationGraph:
+        """The executed operations that reach an output, indexed anew; counters, say, do not."""
+        needed: set[int] = set()
+        pending = list(self.outputs)
+        while pending:
+            value = pending.pop()
+            if value.origin is Origin.OPERATION and value.key not in needed:
+                needed.add(int(value.key))
+                op = self.operations[int(value.key)]
+                pending += [*op.reads, *(x.value for x in op.inputs)]
+        return replace(
+            self, operations=tuple(self.operations[i] for i in sorted(needed))
+        ).renumbered()
 
     def renumbered(self) -> OperationGraph:
         """The same graph with operations indexed by their position."""
@@ -127,7 +154,19 @@ class OperationGraph:
                 op,
                 index=position[op.index],
                 inputs=tuple(replace(x, value=moved(x.value)) for x in op.inputs),
+                reads=tuple(map(moved, op.reads)) if not op.normalised else (),
+                merged=(position[op.index],) if not op.normalised else op.merged,
             )
             for op in self.operations
         )
-        return replace(self, operations=operations, outputs=tuple(map(moved, self.outputs)))
+        stands_for = {
+            executed: moved(value)
+            for executed, value in self.stands_for.items()
+            if value.origin is not Origin.OPERATION or int(value.key) in position
+        }
+        return replace(
+            self,
+            operations=operations,
+            outputs=tuple(map(moved, self.outputs)),
+            stands_for=stands_for,
+        )

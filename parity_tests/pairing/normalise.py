@@ -22,13 +22,20 @@ Reader = Callable[[Arguments, Emit], Sequence[Operand]]
 def normalise(graph: OperationGraph, read: Reader) -> OperationGraph:
     """The graph in the common vocabulary, without what computes nothing or reaches no output.
 
-    `read` expresses one executed operation of its framework (`backends.*.vocabulary`).
+    `read` expresses one executed operation of its framework (`backends.*.tracing.vocabulary`).
     """
     emitter = Emitter(graph)
     for operation in graph:
         emitter.read(operation, read)
     outputs = tuple(emitter.translated(value).value for value in graph.outputs)
-    return _live(replace(graph, operations=tuple(emitter.operations), outputs=outputs))
+    return _live(
+        replace(
+            graph,
+            operations=tuple(emitter.operations),
+            outputs=outputs,
+            stands_for=emitter.stands_for(),
+        )
+    )
 
 
 class Emitter:
@@ -58,6 +65,10 @@ class Emitter:
             index = int(outputs[0].value.key)
             if index >= before:
                 self.operations[index] = replace(self.operations[index], digest=operation.digest)
+
+    def stands_for(self) -> dict[Value, Value]:
+        """The normalised value of every executed one."""
+        return {executed: operand.value for executed, operand in self._translated.items()}
 
     def translated(self, value: Value, operand: Operand | None = None) -> Operand:
         """What stands for a value of the executed graph."""
@@ -109,6 +120,8 @@ class Emitter:
                 parameters=parameters,
                 shapes=(shape,),
                 digest=(),
+                replay=None,
+                normalised=True,
             )
         )
         return Operand("", Value(Origin.OPERATION, index), shape)

@@ -10,11 +10,11 @@ import torch
 from mxnet.gluon import Block
 from torch import nn
 
-from parity_tests.backends.gluon.trace import trace_gluon
-from parity_tests.backends.gluon.vocabulary import read_gluon
+from parity_tests.backends.gluon.tracing.trace import trace_gluon
+from parity_tests.backends.gluon.tracing.vocabulary import read_gluon
 from parity_tests.backends.leaves import ParityError
-from parity_tests.backends.torch.trace import trace_torch
-from parity_tests.backends.torch.vocabulary import read_torch
+from parity_tests.backends.torch.tracing.trace import trace_torch
+from parity_tests.backends.torch.tracing.vocabulary import read_torch
 from parity_tests.pairing.dataflow import Alignment, align
 from parity_tests.pairing.normalise import normalise
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
 
 from parity_tests.pairing.graph import Operand, Operation
 
@@ -87,9 +88,11 @@ class Arguments:
 
 
 def real(value: Any) -> float:
-    """A number as both sides write it: 0.1 is 0.1 after a round trip through float32."""
+    """A number as both sides write it: that which float32 holds, by its shortest name."""
     number = float(value)
-    return number if not math.isfinite(number) else float(f"{number:.6g}")
+    with np.errstate(over="ignore"):
+        single = np.float32(number)
+    return float(str(single)) if np.isfinite(single) else number
 
 
 def per_axis(value: Any, count: int) -> tuple[int, ...]:

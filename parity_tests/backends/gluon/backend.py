@@ -6,13 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 
 from parity_tests.backends.base import Backend
-from parity_tests.backends.gluon import clones, runs
+from parity_tests.backends.gluon import clones, executed, runs
 from parity_tests.backends.gluon.exports import artefacts
 from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.gluon.optimizer import GluonParameters, gluon_trainer
+from parity_tests.backends.gluon.tracing.trace import trace_gluon
+from parity_tests.backends.gluon.tracing.vocabulary import read_gluon
 from parity_tests.backends.gluon.trainee import GluonTrainee
+from parity_tests.backends.runs import Arrays
+from parity_tests.pairing.graph import OperationGraph
+from parity_tests.pairing.normalise import normalise
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["BACKEND", "GluonBackend"]
@@ -39,6 +45,16 @@ class GluonBackend:
     optimized = GluonParameters
     trainee = GluonTrainee
     artefacts = staticmethod(artefacts)
+    rebuild = staticmethod(executed.rebuild)
+
+    def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
+        kinds = {np.dtype(p.dtype).name for p in net.collect_params().values()}
+        if kinds & {"float16", "float64"}:
+            net = clones.clone(net, "float32", gradients=False)
+        return trace_gluon(net, *(clones.ndarray(x, "float32") for x in inputs), train=train)
+
+    def normalise(self, graph: OperationGraph) -> OperationGraph:
+        return normalise(graph, read_gluon)
 
 
 BACKEND: Backend = GluonBackend()

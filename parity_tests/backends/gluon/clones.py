@@ -126,7 +126,7 @@ def set_values(leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
     """Put other values, by role, into the leaf itself."""
     for role, parameter in roles(leaf, leaf.block):
         if role in values:
-            parameter.set_data(as_is(values[role]))
+            parameter.set_data(as_is(values[role].reshape(parameter.shape)))
 
 
 def ndarray(value: np.ndarray, dtype: str) -> mx.nd.NDArray:

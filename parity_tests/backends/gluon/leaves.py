@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import Block, Parameter, nn
 
+from parity_tests.backends.gluon.executed import ExecutedGluonNet
 from parity_tests.backends.leaves import Leaf, ParityError, Tensor
 from parity_tests.numerics.operators import table as operators
 from parity_tests.reporting.verdicts import Side
@@ -21,7 +23,18 @@ def leaves(net: Block) -> list[Leaf]:
 
     Raises ParityError for parameters that are not initialised yet.
     """
+    if isinstance(net, ExecutedGluonNet):
+        return [_executed(block) for block in net._children.values()]
     return list(_walk(net, ""))
+
+
+def _executed(block: Any) -> Leaf:
+    layout = block.program.layout
+    tensors = {
+        role: _tensor(block._reg_params[role], name, layout.pair.parameter_shapes[role])
+        for name, role in layout.segment.parameters.items()
+    }
+    return Leaf(Side.GLUON, layout.pair.path, layout.kind, block, layout.hyper, tensors)
 
 
 def _walk(block: Block, path: str) -> Iterator[Leaf]:
@@ -69,7 +82,7 @@ def _unused(block: Any, name: str, parameter: Parameter) -> bool:
     return untrained and not parameter.data(parameter.list_ctx()[0]).asnumpy().any()
 
 
-def _tensor(parameter: Parameter, name: str) -> Tensor:
+def _tensor(parameter: Parameter, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
     if parameter._data is None:
         raise ParityError(
             f"the Gluon parameter {name} holds no values yet; call initialize() and run the net "
@@ -77,12 +90,15 @@ def _tensor(parameter: Parameter, name: str) -> Tensor:
         )
 
     def read() -> np.ndarray:
-        return parameter.data(parameter.list_ctx()[0]).asnumpy()
+        return parameter.data(parameter.list_ctx()[0]).asnumpy().reshape(shape)
 
+    own = tuple(parameter.shape)
+    if shape is None or math.prod(shape) != math.prod(own):
+        shape = own  # else it is torch's, of the same numbers
     trainable = parameter.grad_req != "null"
     constant = isinstance(parameter, mx.gluon.Constant) or not parameter._differentiable
     dtype = np.dtype(parameter.dtype).name
-    return Tensor(name, tuple(parameter.shape), dtype, trainable, constant, read)
+    return Tensor(name, shape, dtype, trainable, constant, read)
 
 
 def describe(block: Block) -> tuple[str, dict[str, object]]:

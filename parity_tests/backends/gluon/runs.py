@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
@@ -11,6 +11,7 @@ from mxnet import autograd, gluon
 from mxnet.gluon import Block
 
 from parity_tests.backends.gluon.clones import alone, as_is, clone, ndarray, release, roles
+from parity_tests.backends.gluon.executed import ExecutedBlock
 from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
@@ -48,6 +49,8 @@ def _run_alone(
 ) -> LeafRun:
     if leaf.kind == "dropout":
         block._rate = 0.0
+        if isinstance(block, ExecutedBlock):
+            block.__dict__["forward"] = _dropout(0.0, None)
     given = [ndarray(x, dtype) for x in inputs]
     for x in given:
         if x.dtype in (np.float32, np.float64):
@@ -58,11 +61,12 @@ def _run_alone(
         return named(_numpy(outputs), buffers=_buffers(leaf, block))
     with autograd.record(train_mode=train):
         outputs = flat(block(*given))
+    _check_gradients(outputs, upstream)
     autograd.backward(outputs, [ndarray(g, dtype) for g in upstream], train_mode=train)
     return named(
         _numpy(outputs),
         [None if x.grad is None else x.grad.asnumpy() for x in given],
-        {r: p.grad().asnumpy() for r, p in roles(leaf, block) if p.grad_req != "null"},
+        {r: _gradient(leaf, r, p) for r, p in roles(leaf, block) if p.grad_req != "null"},
         _buffers(leaf, block),
     )
 
@@ -74,8 +78,23 @@ def sample_dropout(leaf: Leaf, x: np.ndarray) -> np.ndarray:
         return block(ndarray(x, "float32")).asnumpy()
 
 
+def _check_gradients(outputs: Sequence[mx.nd.NDArray], upstream: Arrays) -> None:
+    """MXNet reads beyond the end of a gradient that is smaller than the output it is for."""
+    shapes = [y.shape for y in outputs], [g.shape for g in upstream]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"the outputs are {shapes[0]}, their gradients {shapes[1]}")
+
+
+def _gradient(leaf: Leaf, role: str, parameter: mx.gluon.Parameter) -> np.ndarray:
+    return parameter.grad().asnumpy().reshape(leaf.tensors[role].shape)
+
+
 def _buffers(leaf: Leaf, block: Block) -> dict[str, np.ndarray]:
-    return {r: p.data().asnumpy() for r, p in roles(leaf, block) if leaf.tensors[r].buffer}
+    return {
+        r: p.data().asnumpy().reshape(leaf.tensors[r].shape)
+        for r, p in roles(leaf, block)
+        if leaf.tensors[r].buffer
+    }
 
 
 def run_net(
@@ -122,6 +141,7 @@ def _run_whole(
         outputs = [y + z for y, z in zip(outputs, probes, strict=True)]
         loss = _loss(objective, outputs[0], dtype)
     if loss is None:
+        _check_gradients(outputs, objective.upstream)
         heads = [ndarray(g, dtype) for g in objective.upstream]
         autograd.backward(outputs, heads, train_mode=train)
     else:
@@ -132,7 +152,7 @@ def _run_whole(
     for leaf in watched:
         for role, parameter in roles(leaf, leaf.block):
             if parameter.grad_req != "null":
-                run.gradients[leaf.path, role] = parameter.grad().asnumpy()
+                run.gradients[leaf.path, role] = _gradient(leaf, role, parameter)
     return run
 
 

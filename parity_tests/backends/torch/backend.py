@@ -14,12 +14,16 @@ import torch
 
 from parity_tests.backends.base import Referee
 from parity_tests.backends.optimizers import OptimizedParameters
-from parity_tests.backends.runs import Objective
-from parity_tests.backends.torch import clones, referee, runs
+from parity_tests.backends.runs import Arrays, Objective, rounded
+from parity_tests.backends.torch import clones, executed, referee, runs
 from parity_tests.backends.torch.exports import artefacts
 from parity_tests.backends.torch.leaves import leaves
+from parity_tests.backends.torch.tracing.trace import trace_torch
+from parity_tests.backends.torch.tracing.vocabulary import read_torch
 from parity_tests.backends.training import Trainee
 from parity_tests.numerics.update_rules import Rule
+from parity_tests.pairing.graph import OperationGraph
+from parity_tests.pairing.normalise import normalise
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["BACKEND", "TorchBackend"]
@@ -45,6 +49,16 @@ class TorchBackend:
     cross_entropy = staticmethod(runs.cross_entropy)
     sample_dropout = staticmethod(runs.sample_dropout)
     artefacts = staticmethod(artefacts)
+    rebuild = staticmethod(executed.rebuild)
+
+    def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
+        if any(x.is_floating_point() and x.dtype != torch.float32 for x in net.parameters()):
+            net = clones.clone(net, "float32")
+        tensors = (torch.from_numpy(rounded(x, "float32").copy()) for x in inputs)
+        return trace_torch(net, *tensors, train=train)
+
+    def normalise(self, graph: OperationGraph) -> OperationGraph:
+        return normalise(graph, read_torch)
 
     @property
     def optimizers(self) -> Mapping[str, Callable[..., Any]]:

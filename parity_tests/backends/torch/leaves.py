@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from parity_tests.backends.leaves import Leaf, Tensor
+from parity_tests.backends.torch.executed import ExecutedNet
 from parity_tests.numerics.operators import table as operators
 from parity_tests.reporting.verdicts import Side
 
@@ -19,7 +22,21 @@ _IGNORED = ("num_batches_tracked",)
 
 def leaves(net: nn.Module) -> list[Leaf]:
     """The net's leaves in the order of registration; a module used twice appears twice."""
+    if isinstance(net, ExecutedNet):
+        return [_executed(module) for module in net.segments]
     return list(_walk(net, ""))
+
+
+def _executed(module: Any) -> Leaf:
+    layout = module.program.layout
+    tensors = {}
+    for name, role in layout.segment.parameters.items():
+        parameter = role in module._parameters
+        trainable = parameter and getattr(module, role).requires_grad
+        tensors[role] = replace(
+            _tensor(module, "", role, trainable, buffer=not parameter), name=name
+        )
+    return Leaf(Side.TORCH, layout.pair.path, layout.kind, module, layout.hyper, tensors)
 
 
 def _walk(module: nn.Module, path: str) -> Iterator[Leaf]:

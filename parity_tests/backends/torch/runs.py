@@ -26,6 +26,7 @@ from parity_tests.backends.runs import (
     rounded,
 )
 from parity_tests.backends.torch.clones import clone
+from parity_tests.backends.torch.executed import ExecutedModule
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.reporting.verdicts import Side
 
@@ -59,6 +60,8 @@ def run_leaf(
     """
     module = clone(leaf.block, dtype)
     module.train(train and leaf.kind != "dropout")
+    if leaf.kind == "dropout" and isinstance(module, ExecutedModule):
+        vars(module)["forward"] = _dropout(0.0, None)
     if change is not None:
         change(module)
     given = [_tensor(x, dtype) for x in inputs]
@@ -76,11 +79,11 @@ def run_leaf(
         )
     return named(
         _numpy(outputs),
-        [None if x.grad is None else x.grad.numpy() for x in given],
+        [_input_gradient(module, i, x) for i, x in enumerate(given)],
         {
             role: parameter.grad.numpy()
             for role, parameter in module.named_parameters(recurse=False)
-            if parameter.grad is not None
+            if parameter.grad is not None and role in leaf.tensors
         },
         _buffers(leaf, module),
     )
@@ -150,7 +153,8 @@ def run_copy(
         outputs = _flat(copied(*given))
         if objective is None:
             return _finish(watched, calls, outputs)
-    outputs = [y.clone() for y in outputs]
+    # a net may return what no gradient reaches, such as its input
+    outputs = [y.clone() if y.requires_grad else y.clone().requires_grad_() for y in outputs]
     for i, y in enumerate(outputs):
         y.retain_grad()
         if change_gradient is not None:
@@ -165,7 +169,7 @@ def run_copy(
     run.output_gradient = None if outputs[0].grad is None else outputs[0].grad.numpy()
     for leaf in watched:
         for role, parameter in leaf.block.named_parameters(recurse=False):
-            if parameter.grad is not None:
+            if parameter.grad is not None and role in leaf.tensors:
                 run.gradients[leaf.path, role] = parameter.grad.numpy()
     return run
 
@@ -274,9 +278,12 @@ def _dropout(rate: float, mask: np.ndarray | None) -> Callable[[torch.Tensor], t
 def _finish(
     watched: list[Leaf], calls: Mapping[int, list[_Watched]], outputs: list[torch.Tensor]
 ) -> NetRun:
-    for made in calls.values():
+    blocks = {id(leaf.block): leaf.block for leaf in watched}
+    for block, made in calls.items():
         for call in made:
-            call.input_gradients = tuple(_gradient(x) for x in call.passed)
+            call.input_gradients = tuple(
+                _input_gradient(blocks[block], i, x) for i, x in enumerate(call.passed)
+            )
             call.upstream = tuple(_gradient(y) for y in call.made)
             call.passed = call.made = ()
     run = NetRun(allot(watched, calls), _numpy(outputs))
@@ -288,6 +295,14 @@ def _finish(
 
 def _gradient(value: torch.Tensor) -> np.ndarray | None:
     return value.grad.numpy() if value.requires_grad and value.grad is not None else None
+
+
+def _input_gradient(module: nn.Module, index: int, x: torch.Tensor) -> np.ndarray | None:
+    """An input's gradient: 0 where only the other side of a segment reads it."""
+    gradient = x.grad.numpy() if x.requires_grad and x.grad is not None else None
+    if gradient is None and isinstance(module, ExecutedModule) and index in module.program.unused:
+        return np.zeros(tuple(x.shape), x.detach().numpy().dtype)
+    return gradient
 
 
 def _tensor(value: np.ndarray, dtype: str) -> torch.Tensor:

@@ -22,7 +22,7 @@ from parity_tests.faults.self_test import compare, named, self_test
 from parity_tests.levels import backward, local, weights
 from parity_tests.levels.referee import Subject
 from parity_tests.numerics.compare import Verdict
-from parity_tests.pairing.align import Pair, Pairing
+from parity_tests.pairing.matching import Matching
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level, Status
 
@@ -122,12 +122,9 @@ def _first_difference(
     return replace(verdict, position=tuple(int(i) for i in apart[-1])) if len(apart) else verdict
 
 
-def _zipped_leaves(gluon: Any, torch: Any) -> Pairing:
-    pairing = Pairing()
-    for a, b in zip(gluon, torch):  # noqa: B905  (the fault itself)
-        pairing.pairs.append(Pair(a, b))
-        pairing.steps.append((a, b))
-    return pairing
+def _zipped_operations(matching: Any) -> None:
+    for a, b in zip(matching.left.operations, matching.right.operations):  # noqa: B905  (the fault)
+        matching._pair(a.index, b.index)
 
 
 _local_rows = local.local_rows
@@ -254,16 +251,16 @@ CHECKER: tuple[Fault, ...] = (
            "a hook on the wrong pass", "register_forward_hook for register_full_backward_hook",
            (backward, "local_rows", _reads_forward),
            (runs.NetRun, "named_gradients", runs.NetRun.named_outputs)),
-    _fault("one framework compared with itself", "wrong backward", "compares one side with itself",
-           "both results from the same net",
+    _fault("one framework compared with itself", "the first of two",
+           "compares one side with itself", "both results from the same net",
            "two variables of one name in a notebook", (local, "JUDGED", _TORCH_ONLY),
            (backward, "JUDGED", _TORCH_ONLY)),
     _fault("training mode never run", "wrong in training", "never runs training mode",
            "eval() on both sides", "conversion scripts check inference alone",
            (Subject, "has_modes", property(lambda self: False))),
-    _fault("layers zipped", "a leaf too many", "pairs layers by position",
+    _fault("layers zipped", "wrong backward", "pairs layers by position",
            "zip(ours.modules(), theirs.modules())", "the commonest converter",
-           (api, "pair_leaves", _zipped_leaves)),
+           (Matching, "solve", _zipped_operations)),
     _fault("the last failure named first", "the first of two", "names the last failure first",
            "the loudest or the last difference reported as the cause",
            "reports sorted by error", (Report, "failures", property(

@@ -1,7 +1,6 @@
 """Faults in how a net is built: layers missing, moved, or with another hyper-parameter.
 
-Some cannot be seen in the listing of modules, because they sit in a `forward` of its own: those
-must be caught in what the next leaf is given.
+Some cannot be seen in the listing of modules, because they sit in a `forward` of its own.
 
 Framework specific (mxnet, torch): each fault is in how one framework's net is built.
 """
@@ -16,7 +15,6 @@ from mxnet.gluon import HybridBlock
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
-from parity_tests.backends.runs import NET
 from parity_tests.cases.pairs import Case
 from parity_tests.faults.base import Fault, fault
 from parity_tests.faults.kinds.pairs import Plant, in_model, in_pair, plain_case, replaced
@@ -245,32 +243,29 @@ STRUCTURE: tuple[Fault, ...] = (
            "torch.nn.BatchNorm2d's documentation: its momentum is 1 − MXNet's"),
     _fault("functional activation missing", "forward of a torch net, before second",
            in_pair(_functional_case, _hidden(activated=lambda self, y: y)), "second",
-           "missing activation", "F.relu forgotten in a forward", "hand-written ports",
-           Level.FORWARD),
+           "missing activation", "F.relu forgotten in a forward", "hand-written ports"),
     _fault("shortcut missing", "forward of a torch net, before pool",
            in_pair(_functional_case, _hidden(joined=lambda self, x, y: y)), "pool",
-           "missing shortcut", "a residual block that returns its body", "He et al. 2016",
-           Level.FORWARD),
+           "missing shortcut", "a residual block that returns its body", "He et al. 2016"),
     _fault("branches joined in the other order", "forward of a torch net, before last",
            in_pair(_functional_case,
-                   _hidden(stacked=lambda self, y, x: torch.cat([x, y], dim=1))), "last",
+                   _hidden(stacked=lambda self, y, x: torch.cat([x, y], dim=1))), "cat",
            "branches in another order", "torch.cat([b, a]) for F.concat(a, b)",
-           "Inception and DenseNet ports", Level.FORWARD),
+           "Inception and DenseNet ports"),
     _fault("flatten with channels last", "forward of a torch net, before last",
            in_pair(_functional_case,
                    _hidden(flattened=lambda self, y: y.permute(0, 2, 3, 1).flatten(1))), "last",
            "NHWC flatten order", "a permutation kept from a channels-last net",
-           "TensorFlow ports", Level.FORWARD),
+           "TensorFlow ports"),
     _fault("colours reversed in the net", "forward of a torch net, before first",
            in_pair(_functional_case, _hidden(entered=lambda self, x: x.flip(1))), "first",
            "BGR channels", "a net that turns RGB into BGR by itself",
-           "Caffe ports: x[:, [2, 1, 0]]", Level.FORWARD),
+           "Caffe ports: x[:, [2, 1, 0]]"),
     _fault("softmax inside the net", "forward of a torch net, at the end",
-           in_pair(_functional_case, _hidden(ended=lambda self, y: y.softmax(1))), NET,
+           in_pair(_functional_case, _hidden(ended=lambda self, y: y.softmax(1))), "softmax",
            "softmax on the output", "probabilities where the other net gives logits",
-           "doc-2: the loss applies log-softmax itself", Level.FORWARD),
+           "doc-2: the loss applies log-softmax itself"),
     _fault("maps mirrored in the net", "forward of a torch net, before pool",
-           in_pair(_functional_case, _hidden(joined=lambda self, x, y: (x + y).flip(3))), "pool",
-           "mirrored", "an augmentation left in a forward", "kornia layers inside a model",
-           Level.FORWARD),
+           in_pair(_functional_case, _hidden(joined=lambda self, x, y: (x + y).flip(3))), "add",
+           "mirrored", "an augmentation left in a forward", "kornia layers inside a model"),
 )  # fmt: skip

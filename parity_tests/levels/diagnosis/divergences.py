@@ -16,6 +16,7 @@ from parity_tests.backends.base import backend
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, LeafRun
 from parity_tests.levels.connections import explain_connections
+from parity_tests.levels.diagnosis.executed import explain_segment
 from parity_tests.levels.diagnosis.hypotheses import (
     SLACK,
     Explanation,
@@ -56,8 +57,16 @@ def diagnose(report: Report, subject: Subject) -> None:
 
 
 def _explained(row: Row, subject: Subject) -> str:
-    if row.level == Level.STRUCTURE:
-        return explain_structure(row, subject.pairing)
+    segment = subject.segments.get(row.path)
+    if row.level == Level.STRUCTURE or (segment is not None and segment.alone):
+        pair = _pair(row, subject)
+        if segment is None or pair is None:
+            return explain_structure(row, subject.pairing)
+        inputs = subject.run(Side.TORCH, "float64", train=False).calls[pair.torch.path][0].inputs
+        name = explain_structure(row, subject.pairing, inputs)
+        if name:
+            return name
+        return explain_segment(row, pair, segment, subject)
     if row.level == Level.WEIGHTS and row.check == Check.VALUE:
         return _weights(row, subject)
     if row.level in (Level.FORWARD, Level.BACKWARD) and row.check == Check.LOCAL:
@@ -85,7 +94,26 @@ def _weights(row: Row, subject: Subject) -> str:
         if tensor.name != tensors[0].name and tensor.shape == tensors[1].shape
     }
     ours, theirs = (tensor.read() for tensor in tensors)
-    return explained(ours, theirs, role=row.quantity, kind=pair.torch.kind, others=others)
+    name = explained(ours, theirs, role=row.quantity, kind=pair.torch.kind, others=others)
+    if not name and _are_unrelated(subject):
+        return (
+            "separate initialisation: the weights are unrelated; transfer=True (--transfer) copies"
+        )
+    return name
+
+
+def _are_unrelated(subject: Subject) -> bool:
+    """Whether no two weights of more than one dimension are correlated."""
+    tensors = [
+        (pair.gluon.tensors[role].read(), tensor.read())
+        for pair in subject.pairing.pairs
+        for role, tensor in pair.torch.tensors.items()
+        if role in pair.gluon.tensors and len(tensor.shape) > 1
+    ]
+    return len(tensors) > 1 and all(
+        a.shape == b.shape and abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 8 / np.sqrt(a.size)
+        for a, b in tensors
+    )
 
 
 def _local(row: Row, pair: Pair, subject: Subject) -> str:

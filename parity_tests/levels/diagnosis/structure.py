@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from parity_tests.backends.base import backend
+from parity_tests.backends.runs import Arrays
 from parity_tests.levels.diagnosis.hypotheses import SLACK, close
 from parity_tests.levels.referee import DidNotRun, attempt
 from parity_tests.numerics.operators.table import operator_of
@@ -35,8 +36,11 @@ _NAMES = {
 }
 
 
-def explain_structure(row: Row, pairing: Pairing) -> str:
-    """The name of a leaf that is missing, added, moved or of another kind, or of a number in it."""
+def explain_structure(row: Row, pairing: Pairing, inputs: Arrays | None = None) -> str:
+    """The name of a leaf that is missing, added, moved or of another kind, or of a number in it.
+
+    `inputs` are what the leaf is tried on; without them numbers are made up.
+    """
     if row.quantity == "leaf":
         return _alone(row, pairing)
     pair = next((p for p in pairing.pairs if p.path == row.path), None)
@@ -52,7 +56,7 @@ def explain_structure(row: Row, pairing: Pairing) -> str:
             return f"{_POOLS[pools]}: in torch, with the same windows"
         return ""
     name = _number(row.quantity, pair)
-    if not name or not _all_there_is(pair):
+    if not name or not _all_there_is(pair, inputs):
         return ""
     a, b = pair.gluon.hyper.get(row.quantity), pair.torch.hyper.get(row.quantity)
     return f"{name}: {a} in Gluon, {b} in torch; each computes by its own"
@@ -83,25 +87,26 @@ def _number(quantity: str, pair: Pair) -> str:
     return _NAMES.get(quantity, "")
 
 
-def _all_there_is(pair: Pair) -> bool:
+def _all_there_is(pair: Pair, inputs: Arrays | None) -> bool:
     """Whether each side computes what its own listing says: then the listing is the difference."""
     if pair.torch.kind == "dropout":
         return True  # the rate is the listing's alone: it passes its input on here
     operator = operator_of(pair.torch.family)
-    shapes = {role: tensor.shape for role, tensor in pair.torch.tensors.items()}
-    shape = operator.shape(pair.torch.hyper, shapes)
-    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    if inputs is None:
+        shapes = {role: tensor.shape for role, tensor in pair.torch.tensors.items()}
+        shape = operator.shape(pair.torch.hyper, shapes)
+        inputs = (np.random.default_rng(1).standard_normal(shape).astype(np.float32),)
     train = operator.by_mode
     for leaf in (pair.gluon, pair.torch):
         single = operator.single_precision and leaf.side == Side.GLUON
         dtype = "float32" if single else "float64"
         try:
             run_alone = attempt(
-                leaf.side, backend(leaf.side).run_leaf, leaf, (x,), dtype, train=train
+                leaf.side, backend(leaf.side).run_leaf, leaf, inputs, dtype, train=train
             )
         except DidNotRun:
             return False
-        expected = reference_value(leaf, (x,), train=train)
+        expected = reference_value(leaf, inputs, train=train)
         slack = SLACK["float32" if operator.single_precision else dtype]
         if expected is None or not close(run_alone["output"], expected["output"], slack):
             return False

@@ -146,6 +146,7 @@ OPERATORS = (
         own=Reader(
             "HardSigmoid", attributes(alpha="alpha", beta="beta"), _has_line, ("alpha", "beta")
         ),
+        tolerances=_SINGLE_SLOPE, single_precision=True,
     ),
     _activation(
         "tanh", _tanh_scale, lambda c: c.torch.tanh(c.x), common=True,

@@ -8,6 +8,7 @@ from typing import Any
 from parity_tests.numerics.operators import (
     activations,
     classification,
+    executed,
     linear,
     normalisation,
     pooling,
@@ -40,6 +41,7 @@ OPERATORS = registered(
     activations.OPERATORS,
     classification.OPERATORS,
     structural.OPERATORS,
+    executed.OPERATORS,
 )
 # Every class that no record reads
 CUSTOM = Operator(kind="custom", scale=measured, tolerances=MEASURED, by_mode=True)

@@ -251,7 +251,8 @@ def compared(
 
 
 def test_every_record_is_tried() -> None:
-    assert set(SAMPLES) == set(OPERATORS)
+    classes = {kind for kind, o in OPERATORS.items() if o.gluon or o.torch or o.own}
+    assert set(SAMPLES) == classes  # the others are functions, which pairs of nets run
 
 
 CASES = [

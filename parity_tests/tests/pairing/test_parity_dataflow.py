@@ -11,8 +11,8 @@ import mxnet as mx
 import pytest
 from mxnet.gluon.model_zoo import vision
 
-from parity_tests.backends.gluon.trace import trace_gluon
-from parity_tests.backends.gluon.vocabulary import read_gluon
+from parity_tests.backends.gluon.tracing.trace import trace_gluon
+from parity_tests.backends.gluon.tracing.vocabulary import read_gluon
 from parity_tests.pairing.dataflow import align
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
 from parity_tests.pairing.normalise import normalise

@@ -15,8 +15,14 @@ from mxnet.gluon import contrib
 from mxnet.gluon import nn as gnn
 from torch import nn
 
+from parity_tests import check_parity
+from parity_tests.backends.base import backend
+from parity_tests.backends.leaves import ParityError
+from parity_tests.backends.tracing import flatten
+from parity_tests.levels.view import trace_pair, view_of
 from parity_tests.pairing.dataflow import Alignment
 from parity_tests.pairing.parameters import align_nets, map_parameters, transfer_parameters
+from parity_tests.reporting.verdicts import Level, Side
 from parity_tests.tests.pairing.nets import (
     GluonNet,
     ImperativeNet,
@@ -44,6 +50,18 @@ class MemoryEfficientSwish(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x)
         return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        return gradients[0] * (s + x * s * (1 - s))
+
+
+class WrongSwish(MemoryEfficientSwish):
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return gradients[0] * torch.sigmoid(ctx.saved_tensors[0])
 
 
 class Scaled(gluon.HybridBlock):
@@ -395,6 +413,115 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
         "alone relu",
     ),
 }  # fmt: skip
+
+
+# What only the values show: `check_parity` must find it at this level and path
+OF_VALUES: dict[str, tuple[*Pair, Level, str]] = {
+    "wrong backward of a custom function": (
+        lambda: GluonNet(lambda s, F, x: s.h(s.c(x)), c=conv(5, 3), h=gnn.Swish()),
+        lambda: TorchNet(lambda s, x: WrongSwish.apply(s.c(x)), c=tconv(5, 3)),
+        Level.BACKWARD, "mul",
+    ),
+    "gradient cut by detach": (
+        lambda: GluonNet(lambda s, F, x: s.d(F.tanh(s.c(x))), c=conv(), d=conv()),
+        lambda: TorchNet(lambda s, x: s.d(s.c(x).tanh().detach()), c=tconv(), d=tconv()),
+        Level.BACKWARD, "d",
+    ),
+    "gradient cut by BlockGrad": (
+        lambda: GluonNet(lambda s, F, x: s.d(F.BlockGrad(F.tanh(s.c(x)))), c=conv(), d=conv()),
+        lambda: TorchNet(lambda s, x: s.d(s.c(x).tanh()), c=tconv(), d=tconv()),
+        Level.BACKWARD, "d",
+    ),
+    "gradient cut by no_grad": (
+        lambda: GluonNet(lambda s, F, x: s.d(F.tanh(s.c(x))), c=conv(), d=conv()),
+        lambda: TorchNet(lambda s, x: s.d(_without_gradient(s.c(x))), c=tconv(), d=tconv()),
+        Level.BACKWARD, "tanh",
+    ),
+    "a factor that is nearly one": (
+        lambda: GluonNet(lambda s, F, x: s.d(F.tanh(s.c(x))), c=conv(), d=conv()),
+        lambda: TorchNet(lambda s, x: s.d(s.c(x).tanh() * (1 + 3e-6)), c=tconv(), d=tconv()),
+        Level.STRUCTURE, "tanh",
+    ),
+}  # fmt: skip
+
+
+def _without_gradient(x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return x.tanh()
+
+
+# Not so in training, where only torch's net has a dropout that runs
+IN_INFERENCE = ("identities",)
+
+
+@pytest.mark.parametrize("name", [name for name in EQUAL if name not in IN_INFERENCE])
+def test_equal_nets_are_in_parity(name: str) -> None:
+    build_gluon, build_torch = EQUAL[name]
+    x = random_image()
+    report = check_parity(initialised(build_gluon(), x), build_torch(), x, transfer=True)
+    assert report.ok, str(report)
+    assert set(report.coverage.percent().values()) == {100.0}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_the_first_divergence(name: str) -> None:
+    build_gluon, build_torch, where = FAULTS[name]
+    x = random_image()
+    report = check_parity(initialised(build_gluon(), x), build_torch(), x, transfer=True)
+    first = report.first_divergence
+    assert first is not None
+    assert first.level == Level.STRUCTURE
+    assert where.removeprefix("alone ").replace("_", "") in str(first).replace("_", "")
+
+
+@pytest.mark.parametrize("name", OF_VALUES)
+def test_what_only_values_show_is_found_at_its_operation(name: str) -> None:
+    build_gluon, build_torch, level, path = OF_VALUES[name]
+    x = random_image()
+    report = check_parity(initialised(build_gluon(), x), build_torch(), x, transfer=True)
+    first = report.first_divergence
+    assert first is not None
+    assert (first.level, first.path) == (level, path)
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_a_net_of_segments_computes_what_the_net_computes(name: str) -> None:
+    build_gluon, build_torch = EQUAL[name]
+    x = random_image()
+    nets = {Side.GLUON: initialised(build_gluon(), x), Side.TORCH: build_torch().eval()}
+    traced, refused = trace_pair(nets, (x,))
+    assert not refused
+    rebuilt = view_of(nets, traced[0]).nets
+    for side, net in nets.items():
+        ours = backend(side).run_net(rebuilt[side], (x,), "float32").outputs
+        with torch.no_grad():
+            whole = net(mx.nd.array(x) if side == Side.GLUON else torch.from_numpy(x))
+        kind = mx.nd.NDArray if side == Side.GLUON else torch.Tensor
+        theirs = [y.asnumpy() if side == Side.GLUON else y.numpy() for y in flatten(whole, kind)]
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_what_may_differ_is_allowed_by_name_and_shown() -> None:
+    build_gluon, build_torch, _ = FAULTS["another function"]
+    x = random_image()
+    gluon_net, torch_net = initialised(build_gluon(), x), build_torch()
+    options: dict[str, Any] = {"transfer": True, "levels": ("structure",)}
+    report = check_parity(gluon_net, torch_net, x, allow={"elu": "it was meant so"}, **options)
+    assert report.ok, str(report)
+    assert "allowed, it was meant so: " in report.notes[0].detail
+    with pytest.raises(ParityError, match="no path of this pair"):
+        check_parity(gluon_net, torch_net, x, allow={"nowhere": "a reason"}, **options)
+    with pytest.raises(ParityError, match="no reason"):
+        check_parity(gluon_net, torch_net, x, allow={"elu": " "}, **options)
+
+
+def test_weights_that_were_initialised_separately_are_recognised() -> None:
+    build_gluon, build_torch, _ = FAULTS["activation missing"]
+    x = random_image()
+    report = check_parity(initialised(build_gluon(), x), build_torch(), x, levels=("weights",))
+    assert report.first_divergence is not None
+    assert "--transfer" in report.first_divergence.diagnosis
 
 
 @pytest.mark.parametrize("name", FAULTS)

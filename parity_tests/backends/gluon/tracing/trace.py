@@ -12,7 +12,7 @@ import json
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -23,9 +23,15 @@ from mxnet.gluon import Block, HybridBlock, SymbolBlock, rnn
 from mxnet.ndarray import NDArray, register
 from mxnet.ndarray.ndarray import NDArrayBase
 
-from parity_tests.backends.gluon.native import handle_of, operator_of
+from parity_tests.backends.gluon.tracing.native import handle_of, operator_of
+from parity_tests.backends.gluon.tracing.replay import (
+    replay_assignment,
+    replay_block,
+    replay_method,
+    replay_operator,
+)
 from parity_tests.backends.tracing import GraphBuilder, digest, flatten
-from parity_tests.pairing.graph import OperationGraph, Value
+from parity_tests.pairing.graph import OperationGraph, Replay, Value
 
 __all__ = ["trace_gluon"]
 
@@ -67,13 +73,14 @@ def trace_gluon(
     saved = [p.data().copy() for p in held] if train else []
     with ExitStack() as stack:
         stack.enter_context(_imperative(net))
-        stack.enter_context(_Recorder(builder, paths, values).patched())
+        stack.enter_context(mx.autograd.pause(train_mode=train))
+        recorder = _Recorder(builder, paths, values, _dtype_of(named.values(), inputs))
+        stack.enter_context(recorder.patched())
         for name, parameter in named.items():
             if parameter._data is not None:
                 builder.add_parameter(name, parameter.data(parameter.list_ctx()[0]))
         for array in flatten(inputs, NDArray):
             builder.add_input(array)
-        stack.enter_context(mx.autograd.pause(train_mode=train))
         outputs = list(flatten(net(*inputs), NDArray))
         graph = builder.finish(outputs, train)
     for parameter, array in zip(held if train else [], saved, strict=True):
@@ -81,6 +88,12 @@ def trace_gluon(
     random.setstate(state[0])
     np.random.set_state(state[1])
     return graph
+
+
+def _dtype_of(parameters: Iterable[Any], inputs: Sequence[NDArray]) -> str:
+    """What a net computes in: the dtype of its first floating-point parameter, or input."""
+    kinds = [np.dtype(x.dtype) for x in (*parameters, *flatten(inputs, NDArray))]
+    return next((kind.name for kind in kinds if kind.kind == "f"), "float32")
 
 
 def _list_paths(block: Block, path: str, paths: dict[int, str]) -> None:
@@ -137,8 +150,12 @@ def _imperative(net: Block) -> Iterator[None]:
 
 
 class _Recorder:
-    def __init__(self, builder: GraphBuilder, paths: Mapping[int, str], values: bool) -> None:
+    def __init__(
+        self, builder: GraphBuilder, paths: Mapping[int, str], values: bool, dtype: str
+    ) -> None:
         self._builder = builder
+        self._dtype = dtype
+        self._paused = 0  # inside `autograd.pause()` of the net's own
         self._paths = paths
         self._values = values
         self._thread = threading.get_ident()
@@ -159,6 +176,7 @@ class _Recorder:
             mock.patch.object(Block, "__call__", self._call()),
             mock.patch.object(SymbolBlock, "forward", self._symbol()),
             mock.patch.object(NDArray, "__setitem__", self._assign()),
+            *self._pauses(),
         ]
         patches += [
             mock.patch.object(NDArray, method, self._method(method, kind))
@@ -182,21 +200,57 @@ class _Recorder:
             name, roles = operator_of(handle)
             operands = [(_role(roles, i), array) for i, array in enumerate(arrays)]
             values = [self._builder.value(array) for array in arrays]
+            # MXNet 1.9.1 crashes on its way back from a BlockGrad into a convolution
+            replay = (
+                replay_method(NDArray.detach, (), {})
+                if name == "BlockGrad"
+                else replay_operator(
+                    handle, keys, vals, self._dtype, bool(rest[1]), bool(self._paused)
+                )
+            )
             out = original(handle, arrays, keys, vals, *rest)
             # `out` may be one of the inputs, which had another value before
             for array, value in zip(arrays, values, strict=True):
                 self._builder.producers.setdefault(array, value)
-            self._add(name, _attributes(keys, vals), operands, out)
+            self._add(name, _attributes(keys, vals), operands, out, replay)
             return out
 
         return invoke
 
-    def _add(self, kind: str, attributes: dict[str, object], operands: Any, out: Any) -> None:
+    def _pauses(self) -> list[Any]:
+        """Notes where the net's own code switches recording for gradients off."""
+        scope = mx.autograd._RecordingStateScope
+        enter, leave = scope.__enter__, scope.__exit__
+
+        def entered(self_: Any) -> Any:
+            self._paused += self_._enter_is_record is False
+            return enter(self_)
+
+        def left(self_: Any, *args: Any) -> Any:
+            self._paused -= self_._enter_is_record is False
+            return leave(self_, *args)
+
+        return [
+            mock.patch.object(scope, "__enter__", entered),
+            mock.patch.object(scope, "__exit__", left),
+        ]
+
+    def _add(
+        self,
+        kind: str,
+        attributes: dict[str, object],
+        operands: Any,
+        out: Any,
+        replay: Replay | None,
+    ) -> None:
         outputs = list(flatten(out, NDArray))
         values: tuple[float, ...] = ()
         if self._values and outputs:
             values = digest(outputs[0].asnumpy())
-        self._builder.add(kind, attributes, operands, outputs, values=values)
+        stops = kind in ("BlockGrad", "detach") or bool(self._paused)
+        self._builder.add(
+            kind, attributes, operands, outputs, values=values, replay=replay, stops_gradient=stops
+        )
 
     def _method(self, method: str, kind: str) -> Callable[..., Any]:
         original = getattr(NDArray, method)
@@ -206,7 +260,8 @@ class _Recorder:
             out = original(array, *args, **kwargs)
             if self._recording:
                 attributes: dict[str, object] = {"args": args} if kind.startswith("_") else {}
-                self._add(kind, attributes, [("data", array)], out)
+                replay = replay_method(original, args, kwargs)
+                self._add(kind, attributes, [("data", array)], out, replay)
             return out
 
         return call
@@ -224,7 +279,8 @@ class _Recorder:
             if recording:
                 operands = [("data", array)]
                 operands += [("value", value)] if isinstance(value, NDArray) else []
-                self._add("_setitem", {"key": repr(key)}, operands, array)
+                replay = replay_assignment(original, key, value)
+                self._add("_setitem", {"key": repr(key)}, operands, array, replay)
 
         return assign
 
@@ -255,7 +311,8 @@ class _Recorder:
         operands += [(name, p.data()) for name, p in block._reg_params.items()]
         names = ("_mode", "_hidden_size", "_num_layers", "_dir", "_dropout", "_layout")
         attributes = {n.lstrip("_"): getattr(block, n) for n in names if hasattr(block, n)}
-        self._add(type(block).__name__, attributes, operands, out)
+        replay = replay_block(block, args, tuple(block._reg_params))
+        self._add(type(block).__name__, attributes, operands, out, replay)
 
     def _symbol(self) -> Callable[..., Any]:
         original = SymbolBlock.forward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity_tests.backends.gluon.reading import Reader, attribute, flag, parse
+from parity_tests.backends.gluon.tracing.reading import Reader, attribute, flag, parse
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import (
     Arguments,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity_tests.backends.torch.reading import Reader, dim, unknown
+from parity_tests.backends.torch.tracing.reading import Reader, dim, unknown
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import (
     Arguments,

@@ -37,10 +37,11 @@ def bind(func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> dict[str, 
     if isinstance(func, FunctionType) and "args" not in inspect.signature(func).parameters:
         return _bind_python(func, args, kwargs)
     bare = name.removesuffix("_") if not name.startswith("_") else name
-    for arguments in _schemas(bare):
-        bound = _match(arguments, args, given)
-        if bound is not None:
-            return bound
+    for spread in (False, True):  # x.view(2, -1) is a call with one list
+        for arguments in _schemas(bare):
+            bound = _match(arguments, args, given, spread=spread)
+            if bound is not None:
+                return bound
     if isinstance(func, FunctionType):
         return _bind_python(func, args, kwargs)
     return {f"arg.{i}": value for i, value in enumerate(args)} | given
@@ -61,16 +62,22 @@ def _bind_python(func: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, 
     return named
 
 
-_Argument = tuple[str, str, object, bool]
+_Argument = tuple[str, str, object, bool, bool]
 
 
 @functools.cache
 def _schemas(name: str) -> tuple[tuple[_Argument, ...], ...]:
-    """Names, types, defaults of the arguments of each form of an operator."""
+    """Names, types, defaults of each form's arguments; whether they have one, are only named."""
     found = torch._C._jit_get_schemas_for_operator(f"aten::{name}")
     return tuple(
         tuple(
-            (SPELLINGS.get(a.name, a.name), str(a.type), a.default_value, a.has_default_value())
+            (
+                SPELLINGS.get(a.name, a.name),
+                str(a.type),
+                a.default_value,
+                a.has_default_value(),
+                a.kwarg_only,
+            )
             for a in schema.arguments
         )
         for schema in found
@@ -79,18 +86,24 @@ def _schemas(name: str) -> tuple[tuple[_Argument, ...], ...]:
 
 
 def _match(
-    arguments: Sequence[_Argument], args: Sequence[Any], given: Mapping[str, Any]
+    arguments: Sequence[_Argument],
+    args: Sequence[Any],
+    given: Mapping[str, Any],
+    *,
+    spread: bool,
 ) -> dict[str, Any] | None:
     """Arguments by name if a call fits this form of the operator, else None."""
     names = [name for name, *_ in arguments]
-    # x.view(2, -1) and x.permute(0, 2, 1) are calls with one list
-    takes_list = len(arguments) > 1 and arguments[1][1].startswith("List[int]")
-    if takes_list and len(args) > 2 and all(isinstance(value, int) for value in args[1:]):
+    if spread:
+        takes_list = len(arguments) > 1 and arguments[1][1].startswith("List[int]")
+        if not takes_list or not all(isinstance(value, int) for value in args[1:]):
+            return None
         args = (args[0], tuple(args[1:]))
-    if len(args) > len(arguments) or not set(given) <= set(names):
+    positional = sum(not named for *_, named in arguments)
+    if len(args) > positional or not set(given) <= set(names):
         return None
     bound = dict(zip(names, args, strict=False)) | dict(given)
-    for name, kind, default, optional in arguments:
+    for name, kind, default, optional, _ in arguments:
         if name not in bound:
             if not optional:
                 return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from parity_tests.backends.torch.reading import Reader, dim
+from parity_tests.backends.torch.tracing.reading import Reader, dim
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import Arguments, Emit, axis, emit_pool, per_axis, real
 

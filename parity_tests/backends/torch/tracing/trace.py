@@ -8,10 +8,13 @@ calls did not produce come from compiled code: then a second pass also records a
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -21,9 +24,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parity_tests.backends.torch.binding import SPELLINGS, bind, call_name
+from parity_tests.backends.torch.tracing.binding import SPELLINGS, bind, call_name
+from parity_tests.backends.torch.tracing.replay import ReplayCall, ReplayModule, ReplayViewWrite
 from parity_tests.backends.tracing import GraphBuilder, digest, flatten
-from parity_tests.pairing.graph import OperationGraph, Origin
+from parity_tests.pairing.graph import OperationGraph, Origin, Replay
 
 __all__ = ["trace_torch"]
 
@@ -69,12 +73,14 @@ def _trace(
     paths: dict[int, str] = {}
     for path, module in net.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), path)
-    recorder = _Recorder(builder, values)
+    recorder = _Recorder(builder, values, _dtype_of(net, inputs))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_unchanged(net))
         net.train(train)
-        stack.enter_context(torch.no_grad())
+        # where the net's own code switches gradients off is part of what it computes
+        stack.enter_context(torch.enable_grad())
         stack.enter_context(_module_paths(builder, recorder, paths))
+        stack.enter_context(_custom_functions(builder))
         if dispatched:
             stack.enter_context(_DispatchRecorder(recorder))
         stack.enter_context(recorder)
@@ -134,16 +140,43 @@ def _module_paths(
             handle.remove()
 
 
+@contextlib.contextmanager
+def _custom_functions(builder: GraphBuilder) -> Iterator[None]:
+    """What an `autograd.Function` returns is replayed by it, so that its own backward runs."""
+    original = torch.autograd.Function.__dict__["apply"]
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        out = original.__func__(cls, *args, **kwargs)
+        outputs = list(flatten(out, torch.Tensor))
+        if len(outputs) == 1:
+            tensors = _tensors(args, kwargs)
+            call = functools.partial(original.__func__, cls)
+            kind = outputs[0].dtype
+            replay = ReplayCall(call, cls.__name__, args, kwargs, tensors, outputs, kind, True)
+            builder.replay_whole(outputs[0], tensors, replay)
+        return out
+
+    with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)):
+        yield
+
+
+def _dtype_of(net: nn.Module, inputs: Sequence[Any]) -> torch.dtype:
+    """What a net computes in: the dtype of its first floating-point parameter, or input."""
+    arrays = [*net.parameters(), *flatten(inputs, torch.Tensor)]
+    return next((x.dtype for x in arrays if x.is_floating_point()), torch.float32)
+
+
 def _describe(tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
     with torch._C.DisableTorchFunction():
         return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, builder: GraphBuilder, values: bool) -> None:
+    def __init__(self, builder: GraphBuilder, values: bool, dtype: torch.dtype) -> None:
         super().__init__()
         self._builder = builder
         self._values = values
+        self._dtype = dtype
         self.depth = 0  # inside a composite, whose own operations are not recorded
         self.calling = 0  # inside a recorded function
 
@@ -154,6 +187,7 @@ class _Recorder(TorchFunctionMode):
         if self.depth:
             return func(*args, **kwargs)
         operands = [(tensor, self._builder.value(tensor)) for tensor in _tensors(args, kwargs)]
+        gradients = torch.is_grad_enabled() or _in_custom_function()
         self.calling += 1
         try:
             result = func(*args, **kwargs)
@@ -170,7 +204,10 @@ class _Recorder(TorchFunctionMode):
         if same and self._unmodified(func, name):
             return result
         arguments = bind(func, name, args, kwargs)
-        self._add(name, arguments, outputs)
+        tensors = _bound_tensors(arguments)
+        replay = ReplayCall(func, name, args, kwargs, tensors, outputs, self._dtype, gradients)
+        stops = name in ("detach", "detach_", "data") or not gradients
+        self._add(name, arguments, outputs, replay, stops=stops)
         return result
 
     @staticmethod
@@ -178,7 +215,15 @@ class _Recorder(TorchFunctionMode):
         # returned as it came: contiguous, to, requires_grad_
         return name in ("contiguous", "to", "float", "double", "type", "requires_grad", "cpu")
 
-    def _add(self, name: str, arguments: dict[str, Any], outputs: list[torch.Tensor]) -> None:
+    def _add(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        outputs: list[torch.Tensor],
+        replay: Replay | None = None,
+        *,
+        stops: bool = False,
+    ) -> None:
         operands: list[tuple[str, torch.Tensor]] = []
         attributes: dict[str, object] = {}
         for role, value in arguments.items():
@@ -192,7 +237,9 @@ class _Recorder(TorchFunctionMode):
             else:
                 attributes[role] = value
         values = self._digest(outputs[0])
-        self._builder.add(name, attributes, operands, outputs, values=values)
+        self._builder.add(
+            name, attributes, operands, outputs, values=values, replay=replay, stops_gradient=stops
+        )
         for tensor in outputs:
             self._write_through(tensor, name)
 
@@ -201,7 +248,10 @@ class _Recorder(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             base = tensor._base
         if base is not None and name.endswith("_"):
-            self._builder.add("write_view", {}, [("input", base), ("value", tensor)], [base])
+            with torch._C.DisableTorchFunction():
+                replay = ReplayViewWrite(base, tensor)
+            operands = [("input", base), ("value", tensor)]
+            self._builder.add("write_view", {}, operands, [base], replay=replay)
 
     def _digest(self, tensor: torch.Tensor) -> tuple[float, ...]:
         if not self._values:
@@ -211,8 +261,9 @@ class _Recorder(TorchFunctionMode):
 
     def add_module(self, module: nn.Module, args: Any, out: Any) -> None:
         """Record a composite module as one operation."""
-        operands = [(f"input.{i}", t) for i, t in enumerate(flatten(args, torch.Tensor))]
-        operands += [(n, t) for n, t in module.named_parameters(recurse=False)]
+        given = list(flatten(args, torch.Tensor))
+        own = dict(module.named_parameters(recurse=False))
+        operands = [*((f"input.{i}", t) for i, t in enumerate(given)), *own.items()]
         attributes = {
             key: value
             for key, value in vars(module).items()
@@ -220,7 +271,9 @@ class _Recorder(TorchFunctionMode):
         }
         outputs = list(flatten(out, torch.Tensor))
         kind = type(module).__name__
-        self._builder.add(kind, attributes, operands, outputs, values=self._digest(outputs[0]))
+        values = self._digest(outputs[0])
+        replay = ReplayModule(module, tuple(own), args, given)
+        self._builder.add(kind, attributes, operands, outputs, values=values, replay=replay)
 
     def add_dispatched(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Record an operator that compiled code called."""
@@ -229,7 +282,15 @@ class _Recorder(TorchFunctionMode):
             return
         names = [argument.name for argument in func._schema.arguments]
         bound = {SPELLINGS.get(n, n): a for n, a in zip(names, args, strict=False)}
-        self._add(func._schema.name.removeprefix("aten::"), {**bound, **kwargs}, outputs)
+        arguments = {**bound, **kwargs}
+        name = func._schema.name.removeprefix("aten::")
+        tensors = _bound_tensors(arguments)
+        replay: Replay
+        if name == "detach":  # autograd's own, and not the net's
+            replay = _first
+        else:
+            replay = ReplayCall(func, name, args, kwargs, tensors, outputs, self._dtype, True)
+        self._add(name, arguments, outputs, replay)
 
 
 class _DispatchRecorder(TorchDispatchMode):
@@ -246,8 +307,29 @@ class _DispatchRecorder(TorchDispatchMode):
         return result
 
 
+def _first(tensors: Sequence[torch.Tensor], dtype: str) -> list[torch.Tensor]:
+    return [tensors[0]]
+
+
+def _bound_tensors(arguments: Mapping[str, Any]) -> list[torch.Tensor]:
+    return [tensor for value in arguments.values() for tensor in flatten(value, torch.Tensor)]
+
+
 def _tensors(args: Any, kwargs: Any) -> list[torch.Tensor]:
     return [*flatten(args, torch.Tensor), *flatten(kwargs, torch.Tensor)]
+
+
+_CUSTOM = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+
+
+def _in_custom_function() -> bool:
+    """Whether this runs in the forward of an `autograd.Function`, where gradients are off."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code is _CUSTOM:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _without_tensors(value: Any) -> Any:

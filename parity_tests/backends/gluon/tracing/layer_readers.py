@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from parity_tests.backends.gluon.reading import Reader, attribute, flag, moved, unknown
+from parity_tests.backends.gluon.tracing.reading import Reader, attribute, flag, moved, unknown
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import Arguments, Emit, axis, emit_pool, per_axis, real
 

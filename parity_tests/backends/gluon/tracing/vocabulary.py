@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from parity_tests.backends.gluon import array_readers as arrays
-from parity_tests.backends.gluon import layer_readers as layers
-from parity_tests.backends.gluon.reading import Reader, fill, identity, plain, unknown
+from parity_tests.backends.gluon.tracing import array_readers as arrays
+from parity_tests.backends.gluon.tracing import layer_readers as layers
+from parity_tests.backends.gluon.tracing.reading import Reader, fill, identity, plain, unknown
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import Arguments, Emit
 

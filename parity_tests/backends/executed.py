@@ -1,0 +1,155 @@
+"""What nets made of executed segments share: how a segment runs, and in which order they do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Replay, Value
+from parity_tests.pairing.segments import Segment, SegmentPair, Slot
+from parity_tests.reporting.verdicts import Side
+
+__all__ = ["Layout", "Order", "Program", "Traces"]
+
+# A net's executed graph by mode: in inference, in training
+Traces = Mapping[bool, OperationGraph]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One side of a segment: what it runs, and what a listing of leaves says of it."""
+
+    side: Side
+    pair: SegmentPair
+    kind: str
+    hyper: Mapping[str, Any]
+    single: bool = False
+
+    @property
+    def segment(self) -> Segment:
+        return self.pair.sides[self.side]
+
+
+class Program:
+    """The executed operations of one segment, ready to run on arrays of their framework.
+
+    `roles` maps the net's parameters to their roles; one that starts with "_" is read and of no
+    consequence. Copies of a net share their programs: nothing here changes.
+    """
+
+    def __init__(self, layout: Layout, traces: Traces) -> None:
+        self.layout = layout
+        segment = layout.segment
+        hidden = {name: f"_hidden_{i}" for i, name in enumerate(segment.hidden)}
+        self.roles = {**segment.parameters, **hidden}
+        self._calls = {
+            train: [
+                (op.reads, self._replay(op), [_value(op.index, i) for i in range(len(op.shapes))])
+                for op in (graph.operations[index] for index in segment.executed)
+            ]
+            for train, graph in traces.items()
+        }
+        self._uses = segment.uses
+        self._outputs = list(zip(segment.outputs, layout.pair.shapes, strict=True))
+
+    def _replay(self, op: Operation) -> Replay | None:
+        """Dropout inside a segment passes its input on, as it does as a leaf."""
+        random = op.kind.lower().removesuffix("_").endswith("dropout")
+        return _first if random and self.layout.kind != "dropout" else op.replay
+
+    def __deepcopy__(self, memo: object) -> Program:
+        return self
+
+    @property
+    def unused(self) -> set[int]:
+        """The places of the arrays that this side does not read, and the other one does."""
+        return {i for i, uses in enumerate(self._uses) if not uses}
+
+    @property
+    def constants(self) -> list[str]:
+        """The keys of the constants that it reads."""
+        keys = {
+            str(value.key): None
+            for calls in self._calls.values()
+            for reads, _, _ in calls
+            for value in reads
+            if value.origin is Origin.CONSTANT
+        }
+        return list(keys)
+
+    def run(
+        self, arrays: Sequence[Any], read: Callable[[Value], Any], dtype: str, *, train: bool
+    ) -> Any:
+        """The segment's outputs, one or a tuple. `read` gives parameters and constants."""
+        values: dict[Value, Any] = {}
+        for uses, array in zip(self._uses, arrays, strict=True):
+            for value, shape in uses:
+                values[value] = _shaped(array, shape)
+        for reads, replay, outputs in self._calls[train]:
+            assert replay is not None  # both tracers record it
+            given = [values[v] if v in values else read(v) for v in reads]
+            values.update(zip(outputs, replay(given, dtype), strict=False))
+        made = [_shaped(values[value], shape) for value, shape in self._outputs]
+        return made[0] if len(made) == 1 else tuple(made)
+
+
+def _first(arrays: Sequence[Any], dtype: str) -> list[Any]:
+    return [arrays[0]]
+
+
+def _value(index: int, output: int) -> Value:
+    return Value(Origin.OPERATION, index, output)
+
+
+def _shaped(array: Any, shape: Sequence[int]) -> Any:
+    """The same numbers in another shape; numbers of another count stay as they are."""
+    own = tuple(array.shape)
+    if own == tuple(shape) or math.prod(own) != math.prod(shape):
+        return array
+    return array.reshape(tuple(shape))
+
+
+class Order:
+    """The segments in the order in which one side can run them, and what it may forget when.
+
+    `outputs` are the net's: which shared value each is, and its shape.
+    """
+
+    def __init__(
+        self, layouts: Sequence[Layout], outputs: Sequence[tuple[Slot, tuple[int, ...]]]
+    ) -> None:
+        self._slots = [layout.pair.slots for layout in layouts]
+        needs = [
+            {slot.segment for slot, uses in zip(own, layout.segment.uses, strict=True) if uses}
+            for own, layout in zip(self._slots, layouts, strict=True)
+        ]
+        self._order: list[int] = []
+        waiting, done = list(range(len(layouts))), {-1}
+        while waiting:
+            ready = next(number for number in waiting if needs[number] <= done)
+            waiting.remove(ready)
+            done.add(ready)
+            self._order.append(ready)
+        self._outputs = list(outputs)
+        last = {slot: p for p, n in enumerate(self._order) for slot in self._slots[n]}
+        kept = {slot for slot, _ in outputs}
+        self._spent: list[list[Slot]] = [[] for _ in self._order]
+        for slot, position in last.items():
+            if slot not in kept:
+                self._spent[position].append(slot)
+
+    def __deepcopy__(self, memo: object) -> Order:
+        return self
+
+    def run(self, call: Callable[..., Any], inputs: Sequence[Any], absent: Any) -> tuple[Any, ...]:
+        """The net's outputs, `call(n, *arrays)` being segment n."""
+        values: dict[Slot, Any] = {Slot(-1, i): x for i, x in enumerate(inputs)}
+        for number, spent in zip(self._order, self._spent, strict=True):
+            made = call(number, *(values.get(slot, absent) for slot in self._slots[number]))
+            for i, y in enumerate(made if isinstance(made, tuple) else (made,)):
+                values[Slot(number, i)] = y
+            for slot in spent:
+                values.pop(slot, None)
+        return tuple(_shaped(values[slot], shape) for slot, shape in self._outputs)

@@ -1,0 +1,77 @@
+"""A Gluon net made of what another one executed: one block for each segment of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block, Parameter
+from mxnet.ndarray import NDArray
+
+from parity_tests.backends.executed import Layout, Order, Program, Traces
+from parity_tests.pairing.graph import Origin, Value
+from parity_tests.pairing.segments import Slot
+
+__all__ = ["ExecutedBlock", "ExecutedGluonNet", "rebuild"]
+
+
+class ExecutedBlock(Block):
+    """One segment: takes the shared values it reads, gives those it makes."""
+
+    def __init__(
+        self,
+        program: Program,
+        parameters: Mapping[str, Parameter],
+        constants: Mapping[str, np.ndarray],
+    ) -> None:
+        super().__init__()
+        self.program = program
+        self._rate = program.layout.hyper.get("p", 0.0)
+        for name, role in program.roles.items():
+            self._reg_params[role] = parameters[name]
+        self._constants = {key: constants[key] for key in program.constants}
+
+    def forward(self, *arrays: NDArray) -> Any:
+        kinds = (np.dtype(x.dtype).name for x in (*arrays, *self._reg_params.values()))
+        kind = next((name for name in kinds if name.startswith("float")), "float32")
+
+        def read(value: Value) -> NDArray:
+            key = str(value.key)
+            if value.origin is not Origin.CONSTANT:
+                return self._reg_params[self.program.roles[key]].data()
+            constant = self._constants[key]
+            return mx.nd.array(constant, dtype=kind if constant.dtype.kind == "f" else None)
+
+        return self.program.run(arrays, read, kind, train=mx.autograd.is_training())
+
+
+class ExecutedGluonNet(Block):
+    """The whole net: its segments in the order in which it ran them."""
+
+    def __init__(self, blocks: Sequence[ExecutedBlock], order: Order) -> None:
+        super().__init__()
+        for number, block in enumerate(blocks):
+            self.register_child(block, str(number))
+        self._order = order
+
+    def forward(self, *inputs: NDArray) -> Any:
+        absent = mx.nd.zeros((1,), dtype=inputs[0].dtype)
+        return self._order.run(lambda n, *given: self._children[str(n)](*given), inputs, absent)
+
+
+def rebuild(
+    net: Block,
+    traces: Traces,
+    layouts: Sequence[Layout],
+    outputs: Sequence[tuple[Slot, tuple[int, ...]]],
+) -> ExecutedGluonNet:
+    """The net that runs these segments, on the parameters of the net that was traced."""
+    parameters = dict(net._collect_params_with_prefix())
+    parameters.update({n: p for n, p in net.collect_params().items() if n not in parameters})
+    constants = {
+        key: array.asnumpy() for graph in traces.values() for key, array in graph.constants.items()
+    }
+    blocks = [ExecutedBlock(Program(layout, traces), parameters, constants) for layout in layouts]
+    return ExecutedGluonNet(blocks, Order(layouts, outputs))

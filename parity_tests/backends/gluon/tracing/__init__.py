@@ -1,0 +1,1 @@
+"""Records what a Gluon net executes, and reads it into the common vocabulary."""

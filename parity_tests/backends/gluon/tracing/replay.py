@@ -1,0 +1,128 @@
+"""Runs an executed MXNet operator again, on other arrays and in another dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block
+from mxnet.ndarray import NDArray, register
+
+from parity_tests.backends.tracing import flatten
+
+__all__ = ["replay_assignment", "replay_block", "replay_method", "replay_operator"]
+
+Replay = Callable[[Sequence[Any], str], list[Any]]
+
+_FLOATS = ("float32", "float64")
+
+
+def replay_operator(
+    handle: int,
+    keys: Sequence[str],
+    values: Sequence[Any],
+    dtype: str,
+    is_numpy: bool,
+    paused: bool,
+) -> Replay:
+    """An operator of the C interface; `dtype` is what the net computed in when it was recorded.
+
+    What MXNet refuses in float64 (LRN) is computed in float32.
+    """
+    attributes = dict(zip(map(str, keys), map(str, values), strict=True))
+
+    def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
+        own = {k: kind if k == "dtype" and v == dtype else v for k, v in attributes.items()}
+        with mx.autograd.pause(mx.autograd.is_training()) if paused else nullcontext():
+            outputs = register._imperative_invoke(
+                handle, list(arrays), list(own), list(own.values()), None, is_numpy, True
+            )
+        if not arrays:
+            outputs = [_cast(y, kind) for y in outputs]
+        return list(outputs)
+
+    return _in_single_precision_if_refused(run)
+
+
+def _in_single_precision_if_refused(run: Replay) -> Replay:
+    single: list[bool] = []  # what the first run in float64 showed
+
+    def attempt(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
+        if kind == "float64" and not single:
+            try:
+                outputs = run(arrays, kind)
+                for y in outputs:  # operators run later, and raise where somebody waits for them
+                    y.wait_to_read()
+            except mx.MXNetError:
+                single.append(True)
+            else:
+                single.append(False)
+                return outputs
+        if kind != "float64" or not single[0]:
+            return run(arrays, kind)
+        return [_cast(y, kind) for y in run([_cast(x, "float32") for x in arrays], "float32")]
+
+    return attempt
+
+
+def _cast(array: NDArray, kind: str) -> NDArray:
+    name = np.dtype(array.dtype).name
+    return array.astype(kind) if name in _FLOATS and name != kind else array
+
+
+def replay_method(method: Callable[..., Any], args: Any, kwargs: Any) -> Replay:
+    """A method of NDArray that goes to the C interface without an operator."""
+    return lambda arrays, kind: list(flatten(method(arrays[0], *args, **kwargs), NDArray))
+
+
+def replay_assignment(assign: Callable[..., Any], key: Any, value: Any) -> Replay:
+    """`x[key] = value`, on a copy of x."""
+
+    constant = None if isinstance(value, NDArray) else value
+
+    def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
+        changed = arrays[0].copy()
+        assign(changed, key, arrays[1] if len(arrays) > 1 else constant)
+        return [changed]
+
+    return run
+
+
+def replay_block(block: Block, args: Any, names: Sequence[str]) -> Replay:
+    """A recurrent layer or cell, which counts as one operation, with its parameters given anew."""
+    skip = getattr(block, "skip_states", False)
+    count = len(list(flatten(args, NDArray)))
+    template = _template(args)
+
+    def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
+        given = iter(arrays[:count])
+        parameters = dict(zip(names, arrays[count:], strict=True))
+        known = getattr(block, "skip_states", False)
+        block.skip_states = skip
+        try:
+            out = block.hybrid_forward(mx.nd, *_filled(template, given), **parameters)
+        finally:
+            block.skip_states = known
+        return list(flatten(out, NDArray))
+
+    return run
+
+
+_SLOT = object()  # the place of an array
+
+
+def _template(value: Any) -> Any:
+    if isinstance(value, NDArray):
+        return _SLOT
+    return type(value)(map(_template, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _filled(template: Any, arrays: Any) -> Any:
+    if template is _SLOT:
+        return next(arrays)
+    if isinstance(template, (tuple, list)):
+        return type(template)(_filled(part, arrays) for part in template)
+    return template

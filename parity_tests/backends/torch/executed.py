@@ -1,0 +1,78 @@
+"""A torch net made of what another one executed: one module for each segment of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from parity_tests.backends.executed import Layout, Order, Program, Traces
+from parity_tests.pairing.graph import Origin, Value
+from parity_tests.pairing.segments import Slot
+
+__all__ = ["ExecutedModule", "ExecutedNet", "rebuild"]
+
+
+class ExecutedModule(nn.Module):
+    """One segment: takes the shared values it reads, gives those it makes."""
+
+    def __init__(self, program: Program, tensors: Mapping[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.program = program
+        self.p = program.layout.hyper.get("p", 0.0)
+        for name, role in program.roles.items():
+            tensor = tensors[name]
+            if isinstance(tensor, nn.Parameter):
+                self.register_parameter(role, tensor)
+            else:
+                self.register_buffer(role, tensor, persistent=not role.startswith("_"))
+        self._constants = {key: f"_constant_{i}" for i, key in enumerate(program.constants)}
+        for key, role in self._constants.items():
+            self.register_buffer(role, tensors[key], persistent=False)
+
+    def forward(self, *arrays: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        held = [*self._parameters.values(), *self._buffers.values()]
+        floats = (x for x in (*arrays, *held) if x is not None and x.is_floating_point())
+        kind = str(next((x.dtype for x in floats), torch.float32)).removeprefix("torch.")
+        made: torch.Tensor | tuple[torch.Tensor, ...]
+        made = self.program.run(arrays, self._read, kind, train=self.training)
+        return made
+
+    def _read(self, value: Value) -> torch.Tensor:
+        key = str(value.key)
+        constant = value.origin is Origin.CONSTANT
+        tensor: torch.Tensor = getattr(
+            self, self._constants[key] if constant else self.program.roles[key]
+        )
+        return tensor
+
+
+class ExecutedNet(nn.Module):
+    """The whole net: its segments in the order in which it ran them."""
+
+    def __init__(self, modules: Sequence[ExecutedModule], order: Order) -> None:
+        super().__init__()
+        self.segments = nn.ModuleList(modules)
+        self._order = order
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        absent = inputs[0].new_zeros(())
+        return self._order.run(lambda n, *given: self.segments[n](*given), inputs, absent)
+
+
+def rebuild(
+    net: nn.Module,
+    traces: Traces,
+    layouts: Sequence[Layout],
+    outputs: Sequence[tuple[Slot, tuple[int, ...]]],
+) -> ExecutedNet:
+    """The net that runs these segments, on the parameters of the net that was traced."""
+    tensors: dict[str, torch.Tensor] = {
+        **dict(net.named_buffers(remove_duplicate=False)),
+        **dict(net.named_parameters(remove_duplicate=False)),
+    }
+    for graph in traces.values():
+        tensors.update({key: value.detach() for key, value in graph.constants.items()})
+    modules = [ExecutedModule(Program(layout, traces), tensors) for layout in layouts]
+    return ExecutedNet(modules, Order(layouts, outputs)).train(net.training)

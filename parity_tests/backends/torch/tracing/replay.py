@@ -1,0 +1,186 @@
+"""Runs an executed torch call again, on other arrays and in another dtype."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from parity_tests.backends.tracing import flatten
+
+__all__ = ["ReplayCall", "ReplayModule", "ReplayViewWrite"]
+
+# Numbers that MXNet's operators hold in float32 even in a float64 net, by function and argument
+_SINGLE = {
+    "batch_norm": ("momentum",),
+    "leaky_relu": ("negative_slope",),
+    "elu": ("alpha",),
+    "layer_norm": ("eps",),
+    "group_norm": ("eps",),
+    "instance_norm": ("eps",),
+    "hardtanh": ("min_val", "max_val"),
+    "clamp": ("min", "max"),
+}
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """The place of an array in a call."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class _Float:
+    """The place of the dtype that the net computes in."""
+
+
+class ReplayCall:
+    """One recorded call of a function: its arrays are given anew, all else is as it was.
+
+    Args:
+        function: what was called.
+        args: its positional arguments; arrays among `tensors` are replaced.
+        kwargs: its named arguments.
+        tensors: the arrays, in the order in which the call is given others.
+        outputs: what came out; one that is among `tensors` was changed in place.
+        dtype: what the net computed in, which another run may do in another.
+        gradients: whether autograd recorded the call.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        tensors: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor],
+        dtype: torch.dtype,
+        gradients: bool,
+    ) -> None:
+        named = _named(function, args, kwargs)
+        if named is not None:
+            args, kwargs = (), named
+            for argument in _SINGLE.get(name, ()):
+                if isinstance(named.get(argument), float):
+                    named[argument] = _as_mxnet_holds(name, named[argument])
+        self._function = function
+        self._args = _template(tuple(args), tensors, dtype)
+        self._kwargs = _template(dict(kwargs), tensors, dtype)
+        self._changed = [i for i, x in enumerate(tensors) if any(x is y for y in outputs)]
+        self._sets = name == "setitem"
+        self._casts = name in ("float", "double") and dtype.is_floating_point
+        self._gradients = gradients
+        self._nullary = not tensors
+
+    def __call__(self, tensors: Sequence[torch.Tensor], dtype: str) -> list[torch.Tensor]:
+        kind: torch.dtype = getattr(torch, dtype)
+        given = list(tensors)
+        for position in self._changed:
+            given[position] = given[position].clone()
+        with nullcontext() if self._gradients else torch.no_grad():
+            if self._casts:
+                return [given[0].to(kind)]
+            args = _filled(self._args, given, kind)
+            result = self._function(*args, **_filled(self._kwargs, given, kind))
+            if self._sets:
+                return [given[0]]
+            outputs = list(flatten(result, torch.Tensor))
+            if self._nullary:
+                outputs = [y.to(kind) if y.is_floating_point() else y for y in outputs]
+            return outputs
+
+
+def _named(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The arguments of a Python function by name; None where they cannot all be named."""
+    if not isinstance(function, FunctionType):
+        return None
+    try:
+        signature = inspect.signature(function)
+        bound = signature.bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return None
+    loose = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    hidden = (*loose, inspect.Parameter.POSITIONAL_ONLY)
+    if any(parameter.kind in hidden for parameter in signature.parameters.values()):
+        return None
+    return dict(bound.arguments)
+
+
+def _as_mxnet_holds(name: str, number: float) -> float:
+    if name == "batch_norm":  # MXNet holds the part that is kept
+        return 1.0 - float(np.float32(1.0 - number))
+    return float(np.float32(number))
+
+
+def _template(value: Any, tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> Any:
+    if isinstance(value, torch.Tensor):
+        return next((_Slot(i) for i, x in enumerate(tensors) if x is value), value.detach())
+    if value is dtype:
+        return _Float()
+    if type(value) in (tuple, list):
+        return type(value)(_template(part, tensors, dtype) for part in value)
+    if type(value) is dict:
+        return {key: _template(part, tensors, dtype) for key, part in value.items()}
+    return value
+
+
+def _filled(template: Any, tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> Any:
+    if type(template) is _Slot:
+        return tensors[template.position]
+    if type(template) is _Float:
+        return dtype
+    if type(template) in (tuple, list):
+        return type(template)(_filled(part, tensors, dtype) for part in template)
+    if type(template) is dict:
+        return {key: _filled(part, tensors, dtype) for key, part in template.items()}
+    return template
+
+
+class ReplayViewWrite:
+    """What was written into a view, written into a copy of the tensor that it views."""
+
+    def __init__(self, base: torch.Tensor, view: torch.Tensor) -> None:
+        offset = view.storage_offset() - base.storage_offset()
+        self._geometry = tuple(view.shape), view.stride(), offset
+
+    def __call__(self, tensors: Sequence[torch.Tensor], dtype: str) -> list[torch.Tensor]:
+        base, value = tensors
+        shape, stride, offset = self._geometry
+        changed = base.clone(memory_format=torch.contiguous_format)
+        return [torch.as_strided_scatter(changed, value.reshape(shape), shape, stride, offset)]
+
+
+class ReplayModule:
+    """A module that counts as one operation, with parameters that are given anew."""
+
+    def __init__(self, module: nn.Module, names: Sequence[str], args: Any, tensors: Any) -> None:
+        self._module = module
+        self._names = tuple(names)
+        self._args = _template(tuple(args), tensors, torch.float32)
+        self._inputs = len(tensors)
+        self._training = module.training
+
+    def __call__(self, tensors: Sequence[torch.Tensor], dtype: str) -> list[torch.Tensor]:
+        inputs, parameters = tensors[: self._inputs], tensors[self._inputs :]
+        values = dict(zip(self._names, parameters, strict=True))
+        mode = self._module.training
+        self._module.training = self._training
+        try:
+            kind = getattr(torch, dtype)
+            out = torch.func.functional_call(
+                self._module, values, _filled(self._args, inputs, kind)
+            )
+        finally:
+            self._module.training = mode
+        return list(flatten(out, torch.Tensor))

@@ -1,0 +1,148 @@
+"""Names for differences in what two nets execute: what one side has alone, or reads, or rearranges.
+
+The name follows from the operations themselves, or from the values that the two sides give on the
+same input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from parity_tests.backends.base import backend
+from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.runs import Arrays, LeafRun
+from parity_tests.levels.connections import explanations
+from parity_tests.levels.diagnosis.hypotheses import SLACK, close, only_explanation
+from parity_tests.levels.local import upstream_for
+from parity_tests.levels.referee import Subject, attempt
+from parity_tests.numerics.operators.executed import kind_of_executed
+from parity_tests.numerics.operators.table import operator_of
+from parity_tests.numerics.reference import reference_value
+from parity_tests.pairing.align import Pair
+from parity_tests.pairing.graph import Operation
+from parity_tests.pairing.segments import SegmentPair
+from parity_tests.reporting.rows import Row
+from parity_tests.reporting.verdicts import Level, Side
+
+__all__ = ["explain_segment"]
+
+_NAMES = {Side.GLUON: "Gluon", Side.TORCH: "torch"}
+
+
+def explain_segment(row: Row, pair: Pair, segment: SegmentPair, subject: Subject) -> str:
+    """The name of a difference in a segment; empty where nothing explains it."""
+    backward = row.level == Level.BACKWARD
+    kinds = segment.pair and (segment.pair.left.kind, segment.pair.right.kind)
+    if kinds and kinds[0] != kinds[1] and all(map(_is_activation, kinds)) and not backward:
+        return f"another activation: {kinds[0]} in Gluon, {kinds[1]} in torch"
+    modes = (False, True) if subject.has_modes else (False,)
+    moved = ""
+    for train in (True,) if backward else modes:
+        call = subject.run(Side.TORCH, "float64", train=train).calls[pair.torch.path][0]
+        upstream = upstream_for(pair.path, call.outputs) if backward else None
+        how: dict[str, Any] = {"train": train, "upstream": upstream}
+        runs = {
+            leaf.side: attempt(
+                leaf.side, backend(leaf.side).run_leaf, leaf, call.inputs, "float64", **how
+            )
+            for leaf in pair
+        }
+        name = _fault(pair, segment, call.inputs, runs, how)
+        if name or backward:
+            return name
+        moved = moved or _rearranged(segment, runs, subject, train)
+    return _explain_alone(segment) or moved
+
+
+def _explain_alone(segment: SegmentPair) -> str:
+    """What the operations of one side alone say, if all of them say one thing."""
+    names = {name for side, op in segment.alone for name in [_name_alone(side, op)]}
+    return names.pop() if len(names) == 1 else ""
+
+
+def _name_alone(side: Side, op: Operation) -> str:
+    missing = side == Side.GLUON
+    where = f"{op}, in {_NAMES[side]} only"
+    if _is_activation(op.kind):
+        return f"{'missing' if missing else 'additional'} activation: {where}"
+    if op.kind == "softmax":
+        return f"softmax on the output: {where}" if not missing else f"missing softmax: {where}"
+    if op.kind == "add" and len(op.inputs) == 2:
+        return f"{'missing' if missing else 'additional'} shortcut: {where}"
+    if op.kind == "dropout":
+        return f"{'missing' if missing else 'additional'} dropout: {where}"
+    if op.kind == "transpose" and op.attributes["order"] == (0, 2, 3, 1):
+        return f"NHWC flatten order: {where}"
+    if op.kind == "pad":
+        widths = op.attributes["widths"]
+        even = all(before == behind for before, behind in widths)
+        return f"{'padding' if even else 'asymmetric padding'}: {where}"
+    if op.kind == "flip":
+        axes = op.attributes.get("dims", op.attributes.get("axis"))
+        axes = axes if isinstance(axes, (tuple, list)) else (axes,)
+        return f"{'BGR channels' if tuple(axes) == (1,) else 'mirrored'}: {where}"
+    return ""
+
+
+def _is_activation(kind: str) -> bool:
+    return operator_of(kind).activation or kind in ("hard_swish", "mish", "clip")
+
+
+def _fault(
+    pair: Pair, segment: SegmentPair, inputs: Arrays, runs: dict[Side, LeafRun], how: dict[str, Any]
+) -> str:
+    """The known fault of the operation as one side writes it, that gives what the other gives."""
+    operations = segment.pair
+    if operations is None:
+        return ""
+    slack = SLACK["float64"]
+    for right, op, wrong in (
+        (pair.gluon, operations.left, Side.TORCH),
+        (pair.torch, operations.right, Side.GLUON),
+    ):
+        written = _as_written(right, op)
+        if written is None:
+            continue
+        value = reference_value(written, inputs, **how)
+        if value is None or not _close(runs[right.side], value, slack):
+            continue
+        if _close(runs[wrong], value, slack):
+            return ""  # both are right
+        for variant, name in operator_of(written.kind).faults:
+            faulty = reference_value(written, inputs, **how, fault=variant)
+            if faulty is not None and _close(runs[wrong], faulty, slack):
+                return f"{name}: {_NAMES[wrong]} computes exactly that"
+    return ""
+
+
+def _as_written(leaf: Leaf, op: Operation) -> Leaf | None:
+    """The leaf under the record of its paired operation, whatever else its segment has."""
+    shapes = {x.role: x.shape for x in op.inputs} | {"output": op.shapes[0]}
+    shapes |= {role: parameter.shape for role, parameter in op.parameters.items()}
+    known = kind_of_executed(op.kind, op.attributes, shapes)
+    return None if known is None else replace(leaf, kind=known[0], hyper=known[1])
+
+
+def _close(run: LeafRun, other: LeafRun, slack: float) -> bool:
+    """Whether all that the second gives, but statistics, is in the first."""
+    names = [name for name in other if name.startswith("output") or name.endswith("gradient")]
+    return all(
+        name in run
+        and run[name].shape == other[name].shape
+        and close(run[name], other[name], slack)
+        for name in names
+    )
+
+
+def _rearranged(
+    segment: SegmentPair, runs: dict[Side, LeafRun], subject: Subject, train: bool
+) -> str:
+    """How one side's values follow from the other's."""
+    ours, theirs = (runs[side].get("output") for side in (Side.GLUON, Side.TORCH))
+    if not isinstance(ours, np.ndarray) or not isinstance(theirs, np.ndarray):
+        return ""
+    run = subject.run(Side.TORCH, "float64", train=train)
+    return only_explanation(explanations(ours, theirs, run, is_output=segment.pair is None))

@@ -1,0 +1,224 @@
+"""A pair of nets as what they execute: nets of segments that correspond one to one.
+
+Levels compare leaves. Where nobody wrote two nets leaf for leaf, the leaves are made here: both
+nets are traced, aligned by dataflow and cut at the values they share; a segment becomes a leaf.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from parity_tests.backends.base import SIDES, backend
+from parity_tests.backends.executed import Layout, Traces
+from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.runs import Arrays
+from parity_tests.levels.referee import DidNotRun, attempt
+from parity_tests.numerics.operators.executed import is_known, kind_of_executed
+from parity_tests.numerics.operators.table import operator_of
+from parity_tests.pairing.align import Pair, Pairing
+from parity_tests.pairing.dataflow import Alignment, align
+from parity_tests.pairing.graph import Operation, OperationGraph, Origin
+from parity_tests.pairing.segments import SegmentPair, Slot, cut
+from parity_tests.pairing.vocabulary import POINTWISE
+from parity_tests.reporting.verdicts import Side
+
+__all__ = ["View", "leaves_suffice", "trace_pair", "view_of"]
+
+
+@dataclass
+class TracedPair:
+    """What both nets execute, and how it aligns; `modes` are those in which they execute it."""
+
+    traces: dict[Side, Traces]
+    normalised: dict[Side, OperationGraph]
+    alignment: Alignment
+    modes: tuple[bool, ...]
+
+    def executed(self, side: Side) -> OperationGraph:
+        return self.traces[side][self.modes[-1]]
+
+
+@dataclass
+class View:
+    """The nets made of segments, their leaves in pairs, and the segments by path."""
+
+    nets: dict[Side, Any]
+    traced: TracedPair
+    segments: dict[str, SegmentPair] = field(default_factory=dict)
+    unused: list[Leaf] = field(default_factory=list)  # held, and never run
+
+    @property
+    def output_counts(self) -> list[int]:
+        """How many outputs Gluon's net has, and torch's."""
+        return [len(self.traced.executed(side).outputs) for side in SIDES]
+
+    @property
+    def unreached(self) -> list[tuple[Side, Operation]]:
+        """What one side has alone, and no segment leads from."""
+        reached = {(side, op.index) for s in self.segments.values() for side, op in s.alone}
+        alone = zip(SIDES, self.traced.alignment.alone, strict=True)
+        return [(side, op) for side, ops in alone for op in ops if (side, op.index) not in reached]
+
+    @property
+    def pairing(self) -> Pairing:
+        """The segments as leaves, in pairs."""
+        listed = [backend(side).leaves(self.nets[side]) for side in SIDES]
+        pairs = [Pair(gluon, torch) for gluon, torch in zip(*listed, strict=True)]
+        return Pairing(pairs, [], [(pair.gluon, pair.torch) for pair in pairs])
+
+
+def trace_pair(nets: Mapping[Side, Any], inputs: Arrays) -> tuple[list[TracedPair], str]:
+    """Trace both nets in inference and in training, and align what they run.
+
+    One pair where both execute the same operations in both modes, else one for each mode; and why
+    there is none for training, if a net does not run there.
+
+    Raises:
+        DidNotRun: a net does not run in inference.
+    """
+    traces: dict[Side, dict[bool, OperationGraph]] = {side: {} for side in SIDES}
+    refused = ""
+    for train in (False, True):
+        for side in SIDES:
+            try:
+                graph = attempt(side, backend(side).trace, nets[side], inputs, train=train)
+                traces[side][train] = graph.live()
+            except DidNotRun as error:
+                if not train:
+                    raise
+                refused = str(error)
+    if refused:
+        return [_aligned({side: {False: traces[side][False]} for side in SIDES})], refused
+    if all(_coincide(*by_mode.values()) for by_mode in traces.values()):
+        return [_aligned(traces)], ""
+    return [
+        _aligned({side: {train: traces[side][train]} for side in SIDES}) for train in (False, True)
+    ], ""
+
+
+def _aligned(traces: Mapping[Side, Traces]) -> TracedPair:
+    modes = tuple(traces[Side.TORCH])
+    normalised = {side: backend(side).normalise(traces[side][modes[-1]]) for side in SIDES}
+    alignment = align(normalised[Side.GLUON], normalised[Side.TORCH])
+    return TracedPair(dict(traces), normalised, alignment, modes)
+
+
+def _coincide(one: OperationGraph, other: OperationGraph) -> bool:
+    """Whether two runs of a net executed the same operations on the same values."""
+    return len(one) == len(other) and all(
+        (a.kind, a.path, a.shapes, a.reads) == (b.kind, b.path, b.shapes, b.reads)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def leaves_suffice(pairing: Pairing, traced_pairs: Sequence[TracedPair]) -> bool:
+    """Whether two nets were written leaf for leaf, so that their own leaves can be compared.
+
+    They execute nothing outside their leaves; every leaf is of a known kind, ran once, and is
+    paired with the one that the alignment pairs it with. What differs inside of leaves is theirs.
+    """
+    if pairing.alone:
+        return False
+    partners = {pair.gluon.path: pair.torch.path for pair in pairing.pairs}
+    if len(set(partners.values())) < len(pairing.pairs):
+        return False
+    for pair in pairing.pairs:
+        if pair.gluon.kind != pair.torch.kind or pair.gluon.family == "custom":
+            return False
+    return all(_within_leaves(pairing, partners, traced) for traced in traced_pairs)
+
+
+def _within_leaves(pairing: Pairing, partners: Mapping[str, str], traced: TracedPair) -> bool:
+    for side in SIDES:
+        graph, computed = traced.executed(side), {op.path for op in traced.normalised[side]}
+        leaves = {getattr(pair, side).path for pair in pairing.pairs}
+        calls = Counter(path for path, _ in {(op.path, op.call) for op in graph})
+        once = all(calls[path] == 1 for path in leaves)
+        if len(graph.outputs) != 1 or not once or computed - leaves:
+            return False
+    return all(partners[left.path] == right.path for left, right in traced.alignment.pairs)
+
+
+def view_of(nets: Mapping[Side, Any], traced: TracedPair) -> View:
+    """The nets of segments that correspond."""
+    executed = {side: traced.executed(side) for side in SIDES}
+    pieces = cut(traced.alignment, executed, traced.normalised)
+    segments = pieces.segments
+    shapes = _slot_shapes(segments, executed[Side.TORCH])
+    kinds = [_kind(segment, shapes) for segment in segments]
+    rebuilt = {}
+    for side in SIDES:
+        layouts = [
+            Layout(side, segment, kind, hyper[side])
+            for segment, (kind, hyper) in zip(segments, kinds, strict=True)
+        ]
+        ends = pieces.outputs[side]
+        rebuilt[side] = backend(side).rebuild(nets[side], traced.traces[side], layouts, ends)
+    return View(rebuilt, traced, {s.path: s for s in segments}, _unused(nets, traced))
+
+
+def _unused(nets: Mapping[Side, Any], traced: TracedPair) -> list[Leaf]:
+    unused = []
+    for side in SIDES:
+        graph = traced.executed(side)
+        paths = {op.path for op in graph}
+        read = {str(v.key) for op in graph for v in op.reads if v.origin is Origin.PARAMETER}
+        for leaf in backend(side).leaves(nets[side]):
+            names = {tensor.name for tensor in leaf.tensors.values()}
+            below = any(path == leaf.path or path.startswith(f"{leaf.path}.") for path in paths)
+            if leaf.path and not below and not names & read and not leaf.composite:
+                unused.append(leaf)
+    return unused
+
+
+def _slot_shapes(
+    segments: Sequence[SegmentPair], graph: OperationGraph
+) -> dict[Slot, tuple[int, ...]]:
+    shapes = {Slot(-1, i): shape for i, shape in enumerate(graph.inputs)}
+    for number, segment in enumerate(segments):
+        shapes.update({Slot(number, i): shape for i, shape in enumerate(segment.shapes)})
+    return shapes
+
+
+def _kind(
+    segment: SegmentPair, shapes: Mapping[Slot, tuple[int, ...]]
+) -> tuple[str, dict[Side, dict[str, object]]]:
+    """The kind under which a segment's numbers are judged, and each side's hyper-parameters."""
+    operations = {side: segment.sides[side].normalised for side in SIDES}
+    read = {side: _read(ops, segment, shapes, side) for side, ops in operations.items()}
+    ours, theirs = read[Side.GLUON], read[Side.TORCH]
+    if ours is not None and theirs is not None and ours[0] == theirs[0]:
+        return theirs[0], {Side.GLUON: ours[1], Side.TORCH: theirs[1]}
+    names = [op.kind for op in operations[Side.TORCH]] or ["function"]
+    known = all(_is_double(op.kind) for ops in operations.values() for op in ops)
+    return f"{'custom' if known else 'single'}:{'+'.join(names)}", {side: {} for side in SIDES}
+
+
+def _is_double(kind: str) -> bool:
+    """Whether MXNet is known to compute an operation in float64 in a float64 net."""
+    return is_known(kind) and not operator_of(kind).single_precision
+
+
+_OF_ANY_SHAPE = POINTWISE | {"linear", "dropout"}
+
+
+def _read(
+    operations: Sequence[Operation],
+    segment: SegmentPair,
+    shapes: Mapping[Slot, tuple[int, ...]],
+    side: Side,
+) -> tuple[str, dict[str, object]] | None:
+    """The record of a segment that is one operation, whose operands are the shared values."""
+    if len(operations) != 1 or segment.alone:
+        return None
+    (op,) = operations
+    given = [shapes[slot] for slot in segment.slots]
+    shaped = op.kind in _OF_ANY_SHAPE or [x.shape for x in op.inputs] == given
+    if not shaped or len(op.shapes) != 1:
+        return None
+    operands = {x.role: x.shape for x in op.inputs}
+    operands |= {role: parameter.shape for role, parameter in op.parameters.items()}
+    return kind_of_executed(op.kind, op.attributes, {**operands, "output": op.shapes[0]})

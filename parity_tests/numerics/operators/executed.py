@@ -1,0 +1,193 @@
+"""What the table of operators says of an executed operation, and the kinds only functions have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from parity_tests.numerics.operators.cases import ScaleCase, Scales
+from parity_tests.numerics.operators.formulas import MEASURED, linear, measured
+from parity_tests.numerics.operators.record import (
+    Hyper,
+    Operator,
+    Rounds,
+    Tolerance,
+    constant,
+    plus_length,
+)
+
+__all__ = ["OPERATORS", "is_known", "kind_of_executed"]
+
+Attributes = Mapping[str, Any]
+Shapes = Mapping[str, Sequence[int]]
+_Read = Callable[[Attributes, Shapes], tuple[str, Hyper]]
+
+
+def _moved(case: ScaleCase) -> Scales:
+    """Values that are moved or chosen: exact; what meets in one place is added backward."""
+    sizes = {name: np.zeros_like(value) for name, value in case.run.items()}
+    if case.upstream is not None:
+        back = case.rerun(np.abs, True)
+        gradients = [name for name in sizes if name.endswith("gradient")]
+        sizes |= {name: np.abs(back[name]) for name in gradients if name in back}
+    return Scales(case.kind, sizes)
+
+
+def _sum(case: ScaleCase) -> Scales:
+    """a ± b rounds once, against |a| + |b|; what broadcasts adds its gradients up."""
+    if len(case.inputs) == 1 and "scalar" not in case.hyper:  # the other operand is a parameter
+        return measured(case)
+    size = sum(np.abs(x) for x in case.inputs) + abs(case.hyper.get("scalar", 0.0))
+    if case.y.size == size.size:
+        size = size.reshape(case.y.shape)
+    return Scales(case.kind, {**_moved(case).sizes, "output": size})
+
+
+def _resized(case: ScaleCase) -> Scales:
+    scales = linear(case)
+    scales.length = max(case.y.shape[2:], default=1)
+    return scales
+
+
+_IN_SINGLE = "MXNet's operator computes in float32 even in a float64 net"
+_SINGLE = {("*", "gluon", "float64"): Tolerance(constant(16 * 2.0**29), _IN_SINGLE)}
+_COORDINATES = "a source coordinate up to n is rounded to u·n, and moves the weights by as much"
+_RESIZE = {
+    ("*", "*", "*"): Tolerance(plus_length, _COORDINATES),
+    ("*", "gluon", "float64"): Tolerance(
+        lambda n: plus_length(n) * 2.0**29, f"{_COORDINATES}; {_IN_SINGLE}"
+    ),
+}
+_MEASURED_SINGLE = {
+    **MEASURED,
+    ("*", "gluon", "float64"): Tolerance(constant(64 * 2.0**29), _IN_SINGLE),
+}
+
+OPERATORS = (
+    *(Operator(kind=kind, scale=_sum) for kind in ("add", "sub")),
+    *(
+        Operator(kind=kind, scale=linear, linear=True)
+        for kind in ("mul", "div", "matmul", "mean", "sum")
+    ),
+    *(
+        Operator(kind=kind, scale=_moved, rounds=Rounds.GRADIENTS)
+        for kind in (
+            "concat", "slice", "pad", "transpose", "expand", "maximum", "minimum", "abs", "take",
+            "max", "min",
+        )
+    ),
+    # its bounds are float32 in MXNet
+    Operator(kind="clip", scale=measured, tolerances=_SINGLE, single_precision=True),
+    Operator(kind="resize", scale=_resized, tolerances=_RESIZE, single_precision=True),
+    *(
+        Operator(kind=kind, scale=measured, tolerances=MEASURED)
+        for kind in (
+            "exp", "log", "erf", "sin", "cos", "log1p", "expm1", "pow", "rpow", "rdiv", "rsub",
+            "layer_norm", "group_norm", "mish", "hard_swish", "log_sigmoid", "celu",
+            "l2_normalize", "lstm", "gru", "rnn", "lstmcell", "grucell", "rnncell",
+        )
+    ),
+    *(
+        Operator(kind=kind, scale=measured, tolerances=_MEASURED_SINGLE, single_precision=True)
+        for kind in ("lrn", "instance_norm", "single")
+    ),
+)  # fmt: skip
+
+
+def _conv(attributes: Attributes, shapes: Shapes) -> tuple[str, Hyper]:
+    kernel = tuple(shapes["weight"][2:])
+    hyper: Hyper = {
+        "kernel": kernel,
+        "stride": attributes["stride"],
+        "pad": attributes["padding"],
+        "dilation": attributes["dilation"],
+        "groups": attributes["groups"],
+    }
+    if "output_padding" in attributes:
+        hyper["output_pad"] = attributes["output_padding"]
+        return f"conv{len(kernel)}d_transpose", hyper
+    return f"conv{len(kernel)}d", hyper
+
+
+def _batch_norm(attributes: Attributes, shapes: Shapes) -> tuple[str, Hyper]:
+    return "batchnorm", {
+        "eps": attributes["eps"],
+        "kept": attributes["kept"],
+        "scale": "weight" in shapes,
+        "shift": "bias" in shapes,
+        "axis": 1,
+        "global_stats": attributes.get("global_stats", False),
+    }
+
+
+def _pool(kind: str, attributes: Attributes, shapes: Shapes) -> tuple[str, Hyper]:
+    dimensions = len(shapes["input"]) - 2
+    if kind.startswith("global_"):
+        return f"{kind}{dimensions}d", {}
+    if kind.startswith("adaptive_"):
+        return f"{kind}{dimensions}d", {"output": tuple(shapes["output"][2:])}
+    hyper: Hyper = {
+        "kernel": attributes["kernel"],
+        "stride": attributes["stride"],
+        "pad": attributes["padding"],
+        "ceil": attributes["ceil"],
+    }
+    if kind == "max_pool":
+        return f"{kind}{dimensions}d", {**hyper, "dilation": attributes["dilation"]}
+    more: Hyper = {"count_include_pad": attributes["include_pad"], "divisor": attributes["divisor"]}
+    return f"{kind}{dimensions}d", {**hyper, **more}
+
+
+def _renamed(kind: str, **names: str) -> _Read:
+    """A record's kind, and its hyper-parameters by their names there."""
+    return lambda attributes, shapes: (
+        kind,
+        {ours: attributes[theirs] for ours, theirs in names.items()},
+    )
+
+
+def _as_it_is(kind: str) -> _Read:
+    return lambda attributes, shapes: (kind, dict(attributes))
+
+
+# The record's name and hyper-parameters, from the name and attributes in the common vocabulary
+_READ: dict[str, _Read] = {
+    "conv": _conv,
+    "conv_transpose": _conv,
+    "linear": _renamed("dense"),
+    "batch_norm": _batch_norm,
+    "leaky_relu": _renamed("leaky_relu", slope="negative_slope"),
+    "elu": _renamed("elu", alpha="alpha"),
+    "gelu": _renamed("gelu", approximate="approximate"),
+    "silu": lambda attributes, shapes: ("silu", {"beta": 1.0}),
+    "softplus": _renamed("softplus", beta="beta"),
+    "hard_sigmoid": _renamed("hard_sigmoid", alpha="alpha", beta="beta"),
+    "prelu": _renamed("prelu"),
+    "softmax": _renamed("softmax", axis="axis"),
+    "log_softmax": _renamed("log_softmax", axis="axis"),
+    "dropout": _renamed("dropout", p="p", axes="axes"),
+    **{kind: _renamed(kind) for kind in ("relu", "sigmoid", "tanh", "selu", "softsign")},
+    **{
+        f"{form}{pool}": partial(_pool, f"{form}{pool}")
+        for form in ("", "global_", "adaptive_")
+        for pool in ("max_pool", "avg_pool")
+    },
+    **{operator.kind: _as_it_is(operator.kind) for operator in OPERATORS},
+}
+
+
+def kind_of_executed(kind: str, attributes: Attributes, shapes: Shapes) -> tuple[str, Hyper] | None:
+    """The record of an operation of the common vocabulary, and its hyper-parameters there.
+
+    `shapes` are those of its operands by role, and of its "output". None: no record is written.
+    """
+    read = _READ.get(kind)
+    return None if read is None else read(attributes, shapes)
+
+
+def is_known(kind: str) -> bool:
+    """Whether the table has a record for an operation of the common vocabulary."""
+    return kind in _READ

@@ -1,0 +1,403 @@
+"""Cuts two aligned graphs at the values they share, into segments that can be run alone.
+
+A value is shared where the alignment pairs the operations that produced it, and both nets really
+computed it (MXNet's `Dense` flattens without ever showing the flat array). A segment is what one
+side executes from shared values to the next one: mostly one operation; several where one side does
+in one what the other does in two, and what only one side has goes into the segment it leads to.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from parity_tests.pairing.dataflow import Alignment, Difference, OperationPair
+from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
+from parity_tests.reporting.verdicts import Side
+
+__all__ = ["Cut", "Segment", "SegmentPair", "Slot", "cut"]
+
+_SIDES = (Side.GLUON, Side.TORCH)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A shared value that a segment is given: an input of the net, or an output of a segment."""
+
+    segment: int  # −1: the net's own input
+    output: int
+
+
+@dataclass
+class Segment:
+    """What one side executes of a segment.
+
+    `executed` are indices of executed operations in order; `uses` has, for each slot of the pair,
+    the executed values that it stands for with their shapes; `outputs` the executed values that
+    come out; `normalised` the operations of the common vocabulary that this is.
+    """
+
+    executed: list[int]
+    uses: list[list[tuple[Value, tuple[int, ...]]]]
+    outputs: list[Value]
+    normalised: list[Operation]
+    parameters: dict[str, str] = field(default_factory=dict)  # the role of each, by its name
+    hidden: list[str] = field(default_factory=list)  # read, and of no consequence
+
+
+@dataclass
+class SegmentPair:
+    """A segment of both sides: what goes in, the shapes of what comes out, what differs."""
+
+    path: str
+    slots: list[Slot]
+    shapes: list[tuple[int, ...]]
+    sides: dict[Side, Segment]
+    pair: OperationPair | None
+    alone: list[tuple[Side, Operation]] = field(default_factory=list)
+    parameter_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by role
+
+    @property
+    def differences(self) -> Sequence[Difference]:
+        return self.pair.differences if self.pair is not None else ()
+
+    @property
+    def trains_otherwise(self) -> bool:
+        """Whether a difference shows only at random, in what dropout keeps."""
+        operations = [op for _, op in self.alone]
+        if self.differences and self.pair is not None:
+            operations += [self.pair.left, self.pair.right]
+        return any(op.kind == "dropout" for op in operations)
+
+
+@dataclass
+class Cut:
+    """The segments in torch's order, and which shared value each output of the nets is."""
+
+    segments: list[SegmentPair]
+    outputs: dict[Side, list[tuple[Slot, tuple[int, ...]]]]
+
+
+class _Graphs:
+    """One side: its executed graph, the normalised one, and which value is which."""
+
+    def __init__(self, executed: OperationGraph, normalised: OperationGraph) -> None:
+        self.executed = executed
+        self.normalised = normalised
+        self.consumers: dict[int, list[Operation]] = {}
+        for op in normalised:
+            for x in op.inputs:
+                if x.value.origin is Origin.OPERATION:
+                    self.consumers.setdefault(int(x.value.key), []).append(op)
+        self.roots: dict[Value, Value] = {
+            Value(Origin.INPUT, i): Value(Origin.INPUT, i) for i in range(len(executed.inputs))
+        }
+        self.first: dict[Value, Value] = {root: root for root in self.roots}
+        for op in executed:
+            for position in range(len(op.shapes)):
+                value = Value(Origin.OPERATION, op.index, position)
+                stands_for = normalised.stands_for.get(value)
+                if stands_for is not None:
+                    root = self._root(stands_for)
+                    if op.stops_gradient and root in self.first:
+                        continue  # the same values, and not the same gradients
+                    self.roots[value] = root
+                    self.first.setdefault(root, value)
+
+    def _root(self, value: Value) -> Value:
+        """A normalised value without the reshapes on its way: the same numbers in their order."""
+        while value.origin is Origin.OPERATION and not value.output:
+            op = self.normalised.operations[int(value.key)]
+            if op.kind != "reshape" or not op.inputs:
+                break
+            value = op.inputs[0].value
+        return value
+
+    def place(self, index: int) -> tuple[str, int]:
+        """The module call in which an operation of the common vocabulary ran."""
+        op = self.normalised.operations[index]
+        return op.path, op.call
+
+    def root_of(self, op: Operation, position: int) -> Value:
+        return self._root(Value(Origin.OPERATION, op.index, position))
+
+    def root(self, value: Value) -> Value:
+        """The root of an executed value; what the vocabulary knows nothing of gets its own."""
+        return self.roots.setdefault(value, Value(Origin.CONSTANT, f"executed {value}"))
+
+    def slot(self, value: Value, known: Mapping[Value, Slot]) -> Slot | None:
+        root = self.roots.get(value)
+        return None if root is None else known.get(root)
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        if value.origin is Origin.INPUT:
+            return self.executed.inputs[int(value.key)]
+        return self.executed.operations[int(value.key)].shapes[value.output]
+
+
+def cut(
+    alignment: Alignment,
+    executed: Mapping[Side, OperationGraph],
+    normalised: Mapping[Side, OperationGraph],
+) -> Cut:
+    """Cut two aligned graphs. An output that only one of them has is left out."""
+    graphs = {side: _Graphs(executed[side], normalised[side]) for side in _SIDES}
+    shared = list(_shared(alignment, graphs))
+    known: dict[Side, dict[Value, Slot]] = {side: {} for side in _SIDES}
+    for side in _SIDES:
+        for i in range(len(executed[side].inputs)):
+            known[side][Value(Origin.INPUT, i)] = Slot(-1, i)
+        for number, (_, values, _) in enumerate(shared):
+            for position, value in enumerate(values[side]):
+                known[side].setdefault(graphs[side].root(value), Slot(number, position))
+    names = _Names()
+    pairs = []
+    for number, (pair, values, shapes) in enumerate(shared):
+        pairs.append(_segment(number, pair, values, shapes, graphs, known, names))
+    _place_alone(pairs, alignment)
+    _name_parameters(pairs, alignment)
+    count = min(len(executed[side].outputs) for side in _SIDES)
+    outputs = {}
+    for side in _SIDES:
+        graph = graphs[side]
+        ends = [v for v in executed[side].outputs[:count] if graph.root(v) in known[side]]
+        outputs[side] = [(known[side][graph.root(v)], graph.shape(v)) for v in ends]
+    return Cut(pairs, outputs)
+
+
+_Shared = tuple["OperationPair | None", dict[Side, list[Value]], list[tuple[int, ...]]]
+
+
+def _shared(alignment: Alignment, graphs: Mapping[Side, _Graphs]) -> Iterable[_Shared]:
+    """Paired operations whose results both sides hold: executed values, and torch's shapes."""
+    seen: dict[Side, set[Value]] = {side: set() for side in _SIDES}
+    lonely = {
+        side: {op.index for op in ops} for side, ops in zip(_SIDES, alignment.alone, strict=True)
+    }
+    for pair in sorted(alignment.pairs, key=lambda pair: pair.right.index):
+        ends = dict(zip(_SIDES, pair, strict=True))
+        if "reshape" in (pair.left.kind, pair.right.kind):
+            continue
+        values: dict[Side, list[Value]] = {side: [] for side in _SIDES}
+        shapes = []
+        for position in range(min(len(op.shapes) for op in pair)):
+            both = {
+                side: graphs[side].first.get(
+                    graphs[side].root_of(_end(graphs[side], op, lonely[side]), position)
+                )
+                for side, op in ends.items()
+            }
+            if None in both.values():
+                continue
+            for side, value in both.items():
+                values[side].append(value)  # type: ignore[arg-type]
+            shapes.append(pair.right.shapes[position])
+        if shapes:
+            for side in _SIDES:
+                seen[side] |= {graphs[side].roots[value] for value in values[side]}
+            yield pair, values, shapes
+    outputs = {side: graphs[side].executed.outputs for side in _SIDES}
+    for gluon, torch in zip(*outputs.values(), strict=False):
+        ends_of = {Side.GLUON: gluon, Side.TORCH: torch}
+        if any(value.origin is not Origin.OPERATION for value in ends_of.values()):
+            continue
+        known = [graphs[side].root(v) in seen[side] for side, v in ends_of.items()]
+        if all(known):
+            continue
+        for side, value in ends_of.items():
+            seen[side].add(graphs[side].root(value))
+        yield None, {s: [v] for s, v in ends_of.items()}, [graphs[Side.TORCH].shape(torch)]
+
+
+def _end(graphs: _Graphs, op: Operation, lonely: set[int]) -> Operation:
+    """The last of the operations that its module goes on with, and the other side lacks."""
+    place = op.path, op.call
+    own = {i for i in lonely if graphs.place(i) == place} | {op.index}
+    given = {x.value for x in op.inputs}
+    members = {op.index}
+    pending = list(graphs.consumers.get(op.index, ()))
+    while pending:
+        following = pending.pop(0)
+        within = all(
+            x.value in given or (x.value.origin is Origin.OPERATION and x.value.key in own)
+            for x in following.inputs
+        )
+        if following.index in own and within and following.index not in members:
+            members.add(following.index)
+            pending += graphs.consumers.get(following.index, ())
+    ends = {
+        index
+        for index in members
+        if any(after.index not in members for after in graphs.consumers.get(index, ()))
+        or Value(Origin.OPERATION, index) in graphs.normalised.outputs
+    }
+    last = graphs.normalised.operations[max(ends)] if len(ends) == 1 else op
+    return last if last.shapes == op.shapes else op
+
+
+def _segment(
+    number: int,
+    pair: OperationPair | None,
+    values: Mapping[Side, list[Value]],
+    shapes: list[tuple[int, ...]],
+    graphs: Mapping[Side, _Graphs],
+    known: Mapping[Side, Mapping[Value, Slot]],
+    names: _Names,
+) -> SegmentPair:
+    closures = {side: _closure(number, values[side], graphs[side], known[side]) for side in _SIDES}
+    slots = list(dict.fromkeys((*closures[Side.TORCH][1], *closures[Side.GLUON][1])))
+    sides = {
+        side: Segment(
+            executed,
+            [used.get(slot, []) for slot in slots],
+            list(values[side]),
+            _normalised(values[side], graphs[side], known[side], number),
+        )
+        for side, (executed, used) in closures.items()
+    }
+    for side, segment in sides.items():
+        operations = graphs[side].executed.operations
+        for index in segment.executed:
+            for value in operations[index].reads:
+                if value.origin is Origin.PARAMETER and value.key not in segment.hidden:
+                    segment.hidden.append(str(value.key))
+    graph = graphs[Side.TORCH]
+    last = graph.executed.operations[int(values[Side.TORCH][0].key)]
+    if pair is not None and pair.right.merged:
+        last = graph.executed.operations[pair.right.merged[-1]]
+    path = names.of(graph, sides[Side.TORCH].executed, last)
+    return SegmentPair(path, slots, shapes, sides, pair)
+
+
+def _closure(
+    number: int, outputs: Sequence[Value], graphs: _Graphs, known: Mapping[Value, Slot]
+) -> tuple[list[int], dict[Slot, list[tuple[Value, tuple[int, ...]]]]]:
+    """What must run for some executed values, from shared values on."""
+    operations = graphs.executed.operations
+    needed: set[int] = set()
+    used: dict[Slot, list[tuple[Value, tuple[int, ...]]]] = {}
+    pending = [int(value.key) for value in outputs]
+    while pending:
+        index = pending.pop()
+        if index in needed:
+            continue
+        needed.add(index)
+        for value in operations[index].reads:
+            if value.origin in (Origin.PARAMETER, Origin.CONSTANT):
+                continue
+            slot = graphs.slot(value, known)
+            if slot is not None and slot.segment != number:
+                use = (value, graphs.shape(value))
+                if use not in used.setdefault(slot, []):
+                    used[slot].append(use)
+            elif value.origin is Origin.OPERATION:
+                pending.append(int(value.key))
+    ordered = {
+        slot: used[slot]
+        for index in sorted(needed)
+        for value in operations[index].reads
+        for slot in [graphs.slot(value, known)]
+        if slot is not None and slot in used
+    }
+    return sorted(needed), ordered
+
+
+def _normalised(
+    outputs: Sequence[Value], graphs: _Graphs, known: Mapping[Value, Slot], number: int
+) -> list[Operation]:
+    """The operations of the common vocabulary between shared values and these."""
+    operations = graphs.normalised.operations
+    needed: set[int] = set()
+    pending = [
+        int(root.key)
+        for value in outputs
+        for root in [graphs.normalised.stands_for.get(value)]
+        if root is not None and root.origin is Origin.OPERATION
+    ]
+    while pending:
+        index = pending.pop()
+        if index in needed:
+            continue
+        needed.add(index)
+        for x in operations[index].inputs:
+            slot = known.get(graphs._root(x.value))
+            if x.value.origin is Origin.OPERATION and (slot is None or slot.segment == number):
+                pending.append(int(x.value.key))
+    return [operations[i] for i in sorted(needed) if operations[i].kind != "reshape"]
+
+
+class _Names:
+    """One path for each segment: the module's, with the operation's name where it has several."""
+
+    def __init__(self) -> None:
+        self._used: Counter[str] = Counter()
+        self._modules: dict[tuple[str, int], set[int]] = {}
+        self._parents: set[str] = set()
+
+    def of(self, graph: _Graphs, executed: Sequence[int], shown: Operation) -> str:
+        whole = self._whole(graph, set(executed), shown)
+        path = shown.path if whole else f"{shown.path}.{plain(shown.kind)}".lstrip(".")
+        self._used[path] += 1
+        count = self._used[path]
+        return path if count == 1 else f"{path} ({count})"
+
+    def _whole(self, graph: _Graphs, executed: set[int], op: Operation) -> bool:
+        """Whether the segment has all that the module ran in this call, and no module in it."""
+        if not self._modules:
+            computing = {i for op in graph.normalised for i in op.merged}
+            for other in graph.executed:
+                members = self._modules.setdefault((other.path, other.call), set())
+                if other.index in computing:
+                    members.add(other.index)
+                parts = other.path.split(".")
+                self._parents.update(".".join(parts[:n]) for n in range(1, len(parts)))
+        if not op.path or op.path in self._parents:
+            return False
+        return self._modules[op.path, op.call] <= executed
+
+
+def plain(kind: str) -> str:
+    """A function's name without what says that it works in place."""
+    return kind.removesuffix("_").removeprefix("_contrib_").lstrip("_") or kind
+
+
+def _place_alone(pairs: Sequence[SegmentPair], alignment: Alignment) -> None:
+    """Note in each segment what only one side has of it."""
+    lonely = {
+        side: {op.index for op in ops} for side, ops in zip(_SIDES, alignment.alone, strict=True)
+    }
+    for pair in pairs:
+        for side, segment in pair.sides.items():
+            pair.alone += [(side, op) for op in segment.normalised if op.index in lonely[side]]
+
+
+def _name_parameters(pairs: Sequence[SegmentPair], alignment: Alignment) -> None:
+    """Give every parameter a role in its segment, partners the same."""
+    partner = {gluon: torch for torch, gluon in alignment.parameters.items()}
+    for pair in pairs:
+        taken: dict[str, str] = {}  # role -> torch's name
+        roles: dict[str, str] = {}  # torch's name -> role
+        for side in (Side.TORCH, Side.GLUON):
+            segment = pair.sides[side]
+            for op in segment.normalised:
+                for role, parameter in op.parameters.items():
+                    name = parameter.name
+                    if name in segment.parameters or name not in segment.hidden:
+                        continue
+                    shared = name if side == Side.TORCH else partner.get(name, f"{name} (Gluon)")
+                    if shared not in roles:
+                        roles[shared] = _free_role(role, taken)
+                        taken[roles[shared]] = shared
+                    segment.parameters[name] = roles[shared]
+                    pair.parameter_shapes.setdefault(roles[shared], parameter.shape)
+            segment.hidden = [name for name in segment.hidden if name not in segment.parameters]
+
+
+def _free_role(role: str, taken: Mapping[str, str]) -> str:
+    if role in ("input", "other") or role.startswith("input."):
+        role = "parameter"
+    if role not in taken:
+        return role
+    return next(name for n in itertools.count(2) for name in [f"{role}_{n}"] if name not in taken)
