@@ -105,10 +105,12 @@ class Backend(Protocol):
         train: bool = False,
         objective: Objective | None = None,
         masks: Mapping[str, np.ndarray] | None = None,
+        inputs_too: bool = True,
     ) -> NetRun:
         """Run the whole net and bring back every leaf's values, and gradients of an objective.
 
-        Dropout passes its input on, or applies `masks[path]`, True where a value is kept.
+        Dropout passes its input on, or applies `masks[path]`, True where a value is kept. Without
+        `inputs_too` the calls have no inputs.
         """
 
     def run_loss(self, objective: Objective, logits: np.ndarray, dtype: str) -> LeafRun:

@@ -11,10 +11,15 @@ from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Replay
 from parity_tests.pairing.segments import Segment, SegmentPair, Slot
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["Layout", "Order", "Program", "Traces"]
+__all__ = ["Layout", "Order", "Program", "Traces", "is_statistic"]
 
 # A net's executed graph by mode: in inference, in training
 Traces = Mapping[bool, OperationGraph]
+
+
+def is_statistic(role: str) -> bool:
+    """Whether training itself changes a tensor of this role, which no gradient does."""
+    return role.startswith("running_")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def _local(subject: Subject, referee: NetRun, coverage: Coverage) -> Iterator[Ro
     for pair in subject.pairing.pairs:
         calls = referee.calls[pair.torch.path]
         wanted = [f"{role} gradient" for role, t in pair.torch.tensors.items() if t.trainable]
-        if not calls or is_float(calls[0].inputs[0]):
+        if not calls or (calls[0].inputs and is_float(calls[0].inputs[0])):
             wanted.append("input gradient")
         for quantity in wanted:
             coverage.expect("gradients", f"{pair.path} {quantity}")
@@ -152,24 +152,27 @@ def _inherited(subject: Subject, referee: NetRun) -> Iterator[Row]:
         rows += judged_keys(
             Level.BACKWARD,
             subject,
-            actual=_in_common_terms(subject, run, side),
-            expected=_in_common_terms(subject, referee, Side.TORCH),
+            actual=_in_common_terms(subject, run, side, referee),
+            expected=_in_common_terms(subject, referee, Side.TORCH, referee),
             envelope=buffers,
             side=side,
             dtype=dtype,
             mode=Mode.TRAIN,
         )
+        subject.forget_run(side, dtype, train=True, backward=True)
     return with_other_side(rows, single)
 
 
-def _in_common_terms(subject: Subject, run: NetRun, side: Side) -> dict[Key, np.ndarray]:
+def _in_common_terms(
+    subject: Subject, run: NetRun, side: Side, referee: NetRun
+) -> dict[Key, np.ndarray]:
     """Buffers after the step; unless strict, torch's unbiased variances made biased."""
     buffers = run.named_buffers()
     if side == Side.GLUON or subject.strict:
         return buffers
     for pair in subject.pairing.pairs:
         key = (pair.torch.path, 0, "running_var")
-        calls = run.calls[pair.torch.path]
+        calls = referee.calls[pair.torch.path]
         if key not in buffers or len(calls) != 1:
             continue
         convention = conventions.variance(pair.torch, "running_var", calls[0].inputs, train=True)

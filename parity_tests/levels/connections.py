@@ -19,7 +19,7 @@ from parity_tests.levels.diagnosis.hypotheses import (
     only_explanation,
     rearranged,
 )
-from parity_tests.levels.referee import Subject
+from parity_tests.levels.referee import Subject, attempt
 from parity_tests.numerics.reference import common_activations
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Mode, Side
@@ -35,7 +35,7 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 def explain_connections(row: Row, subject: Subject) -> str:
     """What was done to the input of a leaf, or to the net's output, on one side only."""
     train = row.mode == Mode.TRAIN
-    ours = subject.run(Side.GLUON, "float64", train=train)
+    ours = attempt(Side.GLUON, subject.run_gluon, "float64", train=train)
     theirs = subject.run(Side.TORCH, "float64", train=train)
     if row.path == NET:
         return only_explanation(

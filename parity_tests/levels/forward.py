@@ -37,6 +37,8 @@ def forward_rows(
             referee = subject.run(Side.TORCH, "float64", train=train)
             local += _local(subject, referee, train, coverage)
             inherited += _inherited(subject, train)
+            if not train:  # training is another matter, and memory is short
+                subject.forget(train=False)
         except DidNotRun as error:
             inherited.append(
                 Row(
@@ -154,4 +156,5 @@ def _inherited(subject: Subject, train: bool) -> Iterator[Row]:
             dtype=dtype,
             mode=Mode.TRAIN if train else Mode.INFERENCE,
         )
+        subject.forget_run(side, dtype, train=train)
     return with_other_side(rows, single)

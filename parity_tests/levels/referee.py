@@ -73,6 +73,15 @@ class Subject:
             self._runs[key] = attempt(side, self._run, side, dtype, train, backward)
         return self._runs[key]
 
+    def forget(self, *, train: bool) -> None:
+        """Let go of the runs in one mode, and of what was learnt from them."""
+        self._runs = {key: run for key, run in self._runs.items() if key[2] != train}
+        self.shared = {key: value for key, value in self.shared.items() if key[-1] is not train}
+
+    def forget_run(self, side: Side, dtype: str, *, train: bool, backward: bool = False) -> None:
+        """Let go of one run."""
+        self._runs.pop((side, dtype, train, backward), None)
+
     def _run(self, side: Side, dtype: str, train: bool, backward: bool) -> NetRun:
         objective = self.objective if backward else None
         if side == Side.TORCH:
@@ -83,15 +92,29 @@ class Subject:
                 train=train,
                 objective=objective,
                 masks=self.masks if train else {},
+                inputs_too=dtype == "float64",  # the others are read for their outputs alone
             )
-        return backend(Side.GLUON).run_net(
+        return self.run_gluon(dtype, train=train, objective=objective, inputs_too=False)
+
+    def run_gluon(
+        self,
+        dtype: str,
+        *,
+        train: bool,
+        objective: Objective | None = None,
+        inputs_too: bool = True,
+    ) -> NetRun:
+        """The Gluon net's run, made anew."""
+        run: NetRun = backend(Side.GLUON).run_net(
             self.gluon_net,
             self.inputs,
             dtype,
             train=train,
             objective=objective,
             masks=self.gluon_masks() if train else {},
+            inputs_too=inputs_too,
         )
+        return run
 
     def _cloned(self, dtype: str) -> Any:
         """The torch net's clone that all its runs share."""

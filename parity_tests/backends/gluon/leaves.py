@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import Block, Parameter, nn
 
+from parity_tests.backends.executed import is_statistic
 from parity_tests.backends.gluon.executed import ExecutedGluonNet
 from parity_tests.backends.leaves import Leaf, ParityError, Tensor
 from parity_tests.numerics.operators import table as operators
@@ -30,10 +32,10 @@ def leaves(net: Block) -> list[Leaf]:
 
 def _executed(block: Any) -> Leaf:
     layout = block.program.layout
-    tensors = {
-        role: _tensor(block._reg_params[role], name, layout.pair.parameter_shapes[role])
-        for name, role in layout.segment.parameters.items()
-    }
+    tensors = {}
+    for name, role in layout.segment.parameters.items():
+        tensor = _tensor(block._reg_params[role], name, layout.pair.parameter_shapes[role])
+        tensors[role] = replace(tensor, buffer=is_statistic(role))
     return Leaf(Side.GLUON, layout.pair.path, layout.kind, block, layout.hyper, tensors)
 
 

@@ -105,14 +105,16 @@ def run_net(
     train: bool = False,
     objective: Objective | None = None,
     masks: Mapping[str, np.ndarray] | None = None,
+    inputs_too: bool = True,
 ) -> NetRun:
     """Run a clone of the whole net and bring back every leaf's values, and gradients if asked.
 
-    Dropout passes its input on, or applies `masks[path]` (True where a value is kept).
+    Dropout passes its input on, or applies `masks[path]` (True where a value is kept). Without
+    `inputs_too` the calls have no inputs.
     """
     copied = clone(net, dtype, gradients=objective is not None)
     try:
-        return _run_whole(copied, inputs, dtype, train, objective, masks or {})
+        return _run_whole(copied, inputs, dtype, train, objective, masks or {}, inputs_too)
     finally:
         release(copied)
 
@@ -124,12 +126,14 @@ def _run_whole(
     train: bool,
     objective: Objective | None,
     masks: Mapping[str, np.ndarray],
+    inputs_too: bool,
 ) -> NetRun:
     watched = leaves(copied)
     calls: dict[int, list[_Watched]] = {}
     for leaf in {id(leaf.block): leaf for leaf in watched}.values():
         mask = masks.get(leaf.path)
-        _watch(leaf, calls.setdefault(id(leaf.block), []), objective is not None, mask)
+        noted = calls.setdefault(id(leaf.block), [])
+        _watch(leaf, noted, objective is not None, mask, inputs_too)
     given = [ndarray(x, dtype) for x in inputs]
     if objective is None:
         with autograd.pause(train_mode=train):
@@ -185,7 +189,13 @@ class _Watched(Call):
     probes: tuple[mx.nd.NDArray | None, ...] = ()
 
 
-def _watch(leaf: Leaf, calls: list[_Watched], gradients: bool, mask: np.ndarray | None) -> None:
+def _watch(
+    leaf: Leaf,
+    calls: list[_Watched],
+    gradients: bool,
+    mask: np.ndarray | None,
+    inputs_too: bool,
+) -> None:
     """Make a clone's leaf note its calls.
 
     MXNet 1.9.1 has no gradient of intermediate arrays: a variable of zeros is added to each input,
@@ -199,7 +209,7 @@ def _watch(leaf: Leaf, calls: list[_Watched], gradients: bool, mask: np.ndarray 
     def watched(*args: Any) -> Any:
         probes = tuple(_probe(x) if gradients else None for x in args)
         passed = [x if z is None else x + z for x, z in zip(args, probes, strict=True)]
-        call = _Watched(_numpy(args))
+        call = _Watched(_numpy(args) if inputs_too else ())
         call.probes = probes
         calls.append(call)
         out = forward(*passed)

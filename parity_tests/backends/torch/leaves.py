@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from parity_tests.backends.executed import is_statistic
 from parity_tests.backends.leaves import Leaf, Tensor
 from parity_tests.backends.torch.executed import ExecutedNet
 from parity_tests.numerics.operators import table as operators
@@ -31,11 +32,9 @@ def _executed(module: Any) -> Leaf:
     layout = module.program.layout
     tensors = {}
     for name, role in layout.segment.parameters.items():
-        parameter = role in module._parameters
-        trainable = parameter and getattr(module, role).requires_grad
-        tensors[role] = replace(
-            _tensor(module, "", role, trainable, buffer=not parameter), name=name
-        )
+        trainable = role in module._parameters and getattr(module, role).requires_grad
+        buffer = is_statistic(role)
+        tensors[role] = replace(_tensor(module, "", role, trainable, buffer=buffer), name=name)
     return Leaf(Side.TORCH, layout.pair.path, layout.kind, module, layout.hyper, tensors)
 
 

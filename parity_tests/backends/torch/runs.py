@@ -112,13 +112,22 @@ def run_net(
     train: bool = False,
     objective: Objective | None = None,
     masks: Mapping[str, np.ndarray] | None = None,
+    inputs_too: bool = True,
 ) -> NetRun:
     """Run a clone of the whole net and bring back every leaf's values, and gradients if asked.
 
-    Dropout passes its input on, or applies `masks[path]` (True where a value is kept).
+    Dropout passes its input on, or applies `masks[path]` (True where a value is kept). Without
+    `inputs_too` the calls have no inputs.
     """
-    copied = clone(net, dtype)
-    return run_copy(copied, inputs, dtype, train=train, objective=objective, masks=masks)
+    return run_copy(
+        clone(net, dtype),
+        inputs,
+        dtype,
+        train=train,
+        objective=objective,
+        masks=masks,
+        inputs_too=inputs_too,
+    )
 
 
 def run_copy(

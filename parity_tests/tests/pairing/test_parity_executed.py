@@ -82,6 +82,35 @@ class TorchScaled(nn.Module):
         return self.scale.view(1, -1, 1, 1) * x
 
 
+MASK = np.eye(4, dtype=np.float32)[:, :, None, None]
+
+
+class GluonMasked(gluon.HybridBlock):
+    """A convolution whose weight is a parameter times a fixed one: no input reaches the product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = self.params.get("weight", shape=MASK.shape)
+        self.mask = self.params.get(
+            "mask", shape=MASK.shape, grad_req="null", init=mx.init.Constant(mx.nd.array(MASK))
+        )
+
+    def hybrid_forward(self, F: Any, x: Any, weight: Any, mask: Any) -> Any:
+        return F.Convolution(x, weight * mask, no_bias=True, kernel=(1, 1), num_filter=4)
+
+
+class TorchMasked(nn.Module):
+    mask: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(MASK.shape))
+        self.register_buffer("mask", torch.from_numpy(MASK.copy()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.weight * self.mask)
+
+
 def _shuffle(x: Any) -> Any:
     n, c, h, w = x.shape
     return x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
@@ -267,6 +296,10 @@ EQUAL: dict[str, Pair] = {
     "data-dependent python": (
         lambda: GluonNet(lambda s, F, x: F.relu(s.c(x)), c=conv()),
         lambda: TorchNet(lambda s, x: F.relu(s.c(x)) if x.sum() > -1e9 else x, c=tconv()),
+    ),
+    "fixed mask on a weight": (
+        lambda: GluonNet(lambda s, F, x: s.m(x), m=GluonMasked()),
+        lambda: TorchNet(lambda s, x: s.m(x), m=TorchMasked()),
     ),
     "in place": (
         lambda: GluonNet(lambda s, F, x: F.relu(s.c(x) + x) * 2, c=conv()),

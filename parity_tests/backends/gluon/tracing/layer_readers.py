@@ -40,7 +40,7 @@ _RNN_ROLES = {"i2h_weight": "weight_ih", "h2h_weight": "weight_hh",
 def conv(args: Arguments, emit: Emit) -> Operand:
     x, weight = args["data"], args["weight"]
     count = len(weight.shape) - 2
-    last = str(attribute(args, "layout", "NC")).endswith("C")
+    last = str(attribute(args, "layout", "NCHW")).endswith("C")
     shape = args.shape
     if last:
         x = moved(emit, x, len(x.shape) - 1, 1)
