@@ -155,7 +155,10 @@ def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
             raise UsageError(
                 f"--level {','.join(levels)} is for this project's models, not for your own pair"
             )
-        case = user_case(args.gluon, args.torch, _shape(args.input), seed=args.seed)
+        try:
+            case = user_case(args.gluon, args.torch, _shape(args.input), seed=args.seed)
+        except ParityError as error:  # 1 is for nets that were compared
+            raise UsageError(str(error)) from error
         yield _check(case, mine, transfer=args.transfer, allow=_reasons(args.allow))
         return
     if Level.OPTIMIZER in levels:

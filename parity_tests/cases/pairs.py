@@ -109,13 +109,20 @@ def user_case(
     gluon_net, torch_net = _load_net(gluon, "gluon"), _load_net(theirs, "torch")
     if any(p._data is None for p in gluon_net.collect_params().values()):
         gluon_net.initialize(mx.init.Xavier())
+    mode = torch_net.training
+    for side, run in (
+        ("gluon", lambda: gluon_net(mx.nd.array(inputs))),
+        ("torch", lambda: torch_net.eval()(torch.from_numpy(inputs))),
+    ):
         try:
-            gluon_net(mx.nd.array(inputs))
+            with torch.random.fork_rng(devices=[]), torch.no_grad(), mx.autograd.pause():
+                run()
         except Exception as error:  # a user's net may raise anything
+            reason = f"{reason_of(error)}{place_of(error)}"
             raise ParityError(
-                f"--gluon {gluon} does not run on an input {tuple(shape)}: "
-                f"{reason_of(error)}{place_of(error)}"
+                f"the {side} net does not run on --input {','.join(map(str, shape))}: {reason}"
             ) from error
+    torch_net.train(mode)
     return Case(name or f"{gluon} beside {theirs}", gluon_net, torch_net, inputs)
 
 

@@ -30,6 +30,12 @@ def other():
 
 def number():
     return 7
+
+def raises():
+    return {}["weights"]
+
+def another_shape():
+    return nn.Sequential(nn.Conv2d(4, 4, 3))
 """
 
 
@@ -123,13 +129,15 @@ def test_bad_usage_is_one_line_and_2(
         ("{0}:number", "{0}:theirs", "number"),
         ("{0}:theirs", "{0}:theirs", "torch"),
         ("plain", "{0}:theirs", "package.module:factory"),
+        ("{0}:ours", "{0}:raises", "{0}.py:26)"),
+        ("{0}:ours", "{0}:another_shape", "torch net does not run on --input 2,3,8,8"),
     ],
 )
 def test_a_pair_that_is_none_is_one_line(
     gluon: str, torch: str, word: str, pair: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["--gluon", gluon.format(pair), "--torch", torch.format(pair), "--input", "2,3,8,8"]
-    assert main(argv) == 1
+    assert main(argv) == 2
     error = capsys.readouterr().err
-    assert word in error
+    assert word.format(pair) in error
     assert error.count("\n") == 1

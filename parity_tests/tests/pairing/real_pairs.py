@@ -1,4 +1,6 @@
-"""One real pair in a process of its own: `python real_pairs.py ZOO GLUON TORCH SIZE` prints JSON.
+"""One real pair in a process of its own: `python real_pairs.py ZOO GLUON TORCH SIZE [check]`.
+
+It prints what the alignment, or with `check` `check_parity`, says of the pair, as JSON.
 
 MXNet can end its process by a signal; the table of all pairs must not go with it.
 """
@@ -6,6 +8,7 @@ MXNet can end its process by a signal; the table of all pairs must not go with i
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +18,12 @@ import mxnet as mx
 import numpy as np
 import torch
 
+from parity_tests import check_parity
 from parity_tests.backends.leaves import ParityError
 from parity_tests.pairing.parameters import align_nets, transfer_parameters
 from parity_tests.tests.pairing.nets import initialised
 
-__all__ = ["measure"]
+__all__ = ["check", "measure"]
 
 
 def _register_nothing(*args: object, **kwargs: object) -> Callable[[Any], Any]:
@@ -77,6 +81,24 @@ def measure(zoo: str, gluon_name: str, torch_name: str, size: int) -> dict[str, 
     return result | {"error": float(max(errors))}
 
 
+def check(zoo: str, gluon_name: str, torch_name: str, size: int) -> dict[str, Any]:
+    """`check_parity` on one image of size × size, after transfer, with its time and peak memory."""
+    gluon_net, torch_net = _build(zoo, gluon_name, torch_name)
+    x = np.random.default_rng(0).standard_normal((1, 3, size, size)).astype(np.float32)
+    initialised(gluon_net, x)
+    start = time.perf_counter()
+    report = check_parity(gluon_net, torch_net, x, transfer=True)
+    return {
+        "seconds": round(time.perf_counter() - start, 1),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "ok": report.ok,
+        "first": str(report.first_divergence or ""),
+        "operations": report.coverage.counts().get("operations", (0, 0))[0],
+        "rows": len(report.rows),
+    }
+
+
 if __name__ == "__main__":
-    _, zoo, gluon_name, torch_name, size = sys.argv
-    print(json.dumps(measure(zoo, gluon_name, torch_name, int(size))))
+    _, zoo, gluon_name, torch_name, size, *more = sys.argv
+    do = check if more else measure
+    print(json.dumps(do(zoo, gluon_name, torch_name, int(size))))

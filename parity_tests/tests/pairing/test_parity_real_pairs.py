@@ -70,12 +70,17 @@ DIFFERENT = [
 ]
 
 
-def _measure(zoo: str, gluon_name: str, torch_name: str, size: int) -> dict[str, Any]:
+def _run(*arguments: str, timeout: float) -> dict[str, Any]:
     script = Path(__file__).with_name("real_pairs.py")
-    command = [sys.executable, str(script), zoo, gluon_name, torch_name, str(size)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    command = [sys.executable, str(script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr[-2000:]
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _measure(zoo: str, gluon_name: str, torch_name: str, size: int) -> dict[str, Any]:
+    result = _run(zoo, gluon_name, torch_name, str(size), timeout=280)
     print(f"| {gluon_name} | {result['aligned']} | {len(result['alone'])} | {result['seconds']} |")
     return result
 
@@ -88,6 +93,29 @@ def test_an_equal_pair_aligns_completely_and_agrees(name: str) -> None:
 @pytest.mark.parametrize(("gluon_name", "torch_name", "size"), ZOO)
 def test_gluons_zoo_aligns_with_torchvision(gluon_name: str, torch_name: str, size: int) -> None:
     _check_equal(_measure("model_zoo", gluon_name, torch_name, size))
+
+
+PAIRS = [*(("cv2", name, name, size) for name, size in EQUAL.items()),
+         *(("model_zoo", *pair) for pair in ZOO)]  # fmt: skip
+
+
+@pytest.mark.timeout(1300)
+@pytest.mark.parametrize(("zoo", "gluon_name", "torch_name", "size"), PAIRS)
+def test_an_equal_pair_is_in_parity(zoo: str, gluon_name: str, torch_name: str, size: int) -> None:
+    result = _run(zoo, gluon_name, torch_name, str(size), "check", timeout=1200)
+    cells = (gluon_name, torch_name, *(result[k] for k in ("operations", "seconds", "peak_mb")))
+    print(f"| {' | '.join(map(str, cells))} |")
+    assert result["ok"], result["first"]
+
+
+@pytest.mark.timeout(1300)
+@pytest.mark.parametrize(("zoo", "gluon_name", "torch_name", "size", "what", "total"), DIFFERENT)
+def test_a_real_difference_is_the_first_divergence(
+    zoo: str, gluon_name: str, torch_name: str, size: int, what: set[str], total: bool
+) -> None:
+    result = _run(zoo, gluon_name, torch_name, str(size), "check", timeout=1200)
+    assert not result["ok"]
+    assert "structure" in result["first"]
 
 
 def _check_equal(result: dict[str, Any]) -> None:
