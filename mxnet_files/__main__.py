@@ -21,6 +21,9 @@ COMMANDS = CommandGroup(
             "mxnet_files.survey", "say which models of a folder open, what others lack"
         ),
         "diff": Command("mxnet_files.diff", "compare two checkpoints of any formats by value"),
+        "operators": Command(
+            "mxnet_files.checking.supported", "list what is read, and how each was verified"
+        ),
         "check": Command(
             "mxnet_files.convert:check", "compare the import with MXNet, node by node"
         ),

@@ -64,6 +64,7 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/leaving-mxnet.md", "torch_ref.transfer", FAST),
     ("docs/leaving-mxnet.md", "torch_ref.train", SLOW),
     ("docs/mxnet-differences.md", "test_symbol_differential", _SUITE),
+    ("docs/operators.md", "mxnet-files operators", FAST),
     ("docs/parity.md", "gluon_net.add(", FAST),
     ("docs/parity.md", "--gluon mypackage", FAST),
     ("docs/parity.md", "transfer_parameters", FAST),

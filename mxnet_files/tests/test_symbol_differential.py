@@ -18,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 
 from mxnet_files import import_symbol
+from mxnet_files.checking.supported import is_drawn
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.registry import OPERATORS
 from mxnet_files.tests.mxnet_server import Crash, Refusal, Server
@@ -142,12 +143,6 @@ def draw_and_check(main: str, count: int, server: Server) -> None:
     one()
 
 
-# Families without spaces yet; their own tests compare cases written by hand with MXNet
-BY_HAND = (
-    r"_np_|_np[ix]_|_contrib_(quantize|requantize|dequantize|interleaved|div_sqrt_dim|ROIAlign)"
-    r"|.*DeformableConvolution|ROIPooling|CTCLoss|Correlation|GridGenerator|BilinearSampler"
-    r"|SpatialTransformer"
-)
 REGISTERED = {operator.name for operator in OPERATORS.values()}
 MAIN_NAMES = sorted(REGISTERED & SPACES.keys())
 
@@ -166,8 +161,7 @@ def test_operator_on_many_cases(main: str, server: Server) -> None:
 def test_every_operator_has_a_space() -> None:
     """One more operator needs a space in spaces.py: the shapes and attributes that fit it."""
     assert SPACES.keys() - REGISTERED == set()
-    missing = {name for name in REGISTERED - SPACES.keys() if not re.match(BY_HAND, name)}
-    assert missing == set()
+    assert {name for name in REGISTERED - SPACES.keys() if is_drawn(name)} == set()
 
 
 def test_the_differences_are_documented() -> None:
