@@ -95,6 +95,7 @@ def check_parity(
     """
     started = time.perf_counter()
     _check_sides(gluon_net, torch_net)
+    _check_values(torch_net)
     chosen = _check_levels(levels)
     input_arrays = arrays(inputs)
     report = Report(
@@ -267,6 +268,16 @@ def _check_sides(gluon_net: Any, torch_net: Any) -> None:
         raise ParityError(
             f"got a {sides[0]} net and a {sides[1]} net, expected Gluon's first, then torch's"
         )
+
+
+def _check_values(torch_net: Any) -> None:
+    """Refuse tensors that numpy cannot hold, by name."""
+    for name, tensor in (*torch_net.named_parameters(), *torch_net.named_buffers()):
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if tensor.is_meta:
+            raise ParityError(f"torch's {name} is on the meta device and has no values; load them")
+        if kind == "bfloat16":
+            raise ParityError(f"torch's {name} is {kind}, which numpy does not have; call float()")
 
 
 def _check_levels(levels: Sequence[str]) -> tuple[Level, ...]:

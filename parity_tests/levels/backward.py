@@ -67,6 +67,9 @@ def _local(subject: Subject, referee: NetRun, coverage: Coverage) -> Iterator[Ro
                 upstream=upstream,
                 strict=subject.strict,
             )
+            given = {row.quantity for row in rows}
+            if "input gradient" not in given and any(row.compared for row in rows):
+                coverage.done("gradients", f"{pair.path} input gradient")  # neither side has one
             for row in rows:
                 if row.compared or row.status == Status.NOTE:
                     coverage.done("gradients", f"{pair.path} {row.quantity}")

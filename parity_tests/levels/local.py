@@ -7,7 +7,7 @@ function; in float32 each is compared with the referee.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -130,6 +130,9 @@ def _quantity_rows(local: _Local, name: str) -> list[Row]:
         check=Check.LOCAL,
         mode=local.mode,
     )
+    if name.startswith("input") and _is_nowhere(run.get(name) for run in local.runs.values()):
+        detail = "one side has no such gradient, the other's is 0: no value passes"
+        return [replace(blank, status=Status.NOTE, detail=detail)]
     for (side, dtype), run in local.runs.items():
         if name not in run:
             detail = f"{side} gives no {name}, the other side does"
@@ -139,6 +142,13 @@ def _quantity_rows(local: _Local, name: str) -> list[Row]:
                 )
             ]
     return [_judged(local, replace(blank, side=side, dtype=dtype)) for side, dtype in JUDGED]
+
+
+def _is_nowhere(values: Iterable[np.ndarray | None]) -> bool:
+    """Whether some runs lack a gradient, and those that have it have zeros alone."""
+    known = list(values)
+    there = [value for value in known if value is not None]
+    return len(there) < len(known) and not any(value.any() for value in there)
 
 
 def _judged(local: _Local, row: Row) -> Row:

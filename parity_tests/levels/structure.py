@@ -88,6 +88,8 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
             rows.append(_row(pair.path, "operation", "", Status.OK, compared=compared))
             continue
         agrees = not segment.trains_otherwise and _agrees(subject, pair, view.traced.modes)
+        if agrees:
+            rows.append(_row(pair.path, "operation", "", Status.OK))
         for row in different:
             if agrees:
                 detail = f"{row.detail}; both give the same values"

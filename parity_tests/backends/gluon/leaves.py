@@ -94,7 +94,7 @@ def _tensor(parameter: Parameter, name: str, shape: tuple[int, ...] | None = Non
     def read() -> np.ndarray:
         return parameter.data(parameter.list_ctx()[0]).asnumpy().reshape(shape)
 
-    own = tuple(parameter.shape)
+    own = tuple(parameter.data(parameter.list_ctx()[0]).shape)  # an imported symbol's are not told
     if shape is None or math.prod(shape) != math.prod(own):
         shape = own  # else it is torch's, of the same numbers
     trainable = parameter.grad_req != "null"

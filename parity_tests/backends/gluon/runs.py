@@ -53,7 +53,7 @@ def _run_alone(
             block.__dict__["forward"] = _dropout(0.0, None)
     given = [ndarray(x, dtype) for x in inputs]
     for x in given:
-        if x.dtype in (np.float32, np.float64):
+        if x.dtype in (np.float32, np.float64) and not _looks_up(leaf):
             x.attach_grad()
     if upstream is None:
         with autograd.pause(train_mode=train):
@@ -76,6 +76,13 @@ def sample_dropout(leaf: Leaf, x: np.ndarray) -> np.ndarray:
     block = alone(leaf, "float32")
     with autograd.pause(train_mode=True):
         return block(ndarray(x, "float32")).asnumpy()
+
+
+def _looks_up(leaf: Leaf) -> bool:
+    """Whether the input is indices, for whose gradient MXNet's Embedding raises."""
+    executed = isinstance(leaf.block, ExecutedBlock)
+    operations = leaf.block.program.layout.segment.normalised if executed else ()
+    return leaf.kind == "embedding" or any(op.kind == "embedding" for op in operations)
 
 
 def _check_gradients(outputs: Sequence[mx.nd.NDArray], upstream: Arrays) -> None:
@@ -202,12 +209,13 @@ def _watch(
     and its gradient is the input's. Adding 0 changes no value.
     """
     block = leaf.block
+    differentiable = gradients and not _looks_up(leaf)
     forward: Callable[..., Any] = block.forward
     if leaf.kind == "dropout":
         forward = _dropout(float(block._rate), mask)
 
     def watched(*args: Any) -> Any:
-        probes = tuple(_probe(x) if gradients else None for x in args)
+        probes = tuple(_probe(x) if differentiable else None for x in args)
         passed = [x if z is None else x + z for x, z in zip(args, probes, strict=True)]
         call = _Watched(_numpy(args) if inputs_too else ())
         call.probes = probes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -533,6 +534,43 @@ def test_a_net_of_segments_computes_what_the_net_computes(name: str) -> None:
         theirs = [y.asnumpy() if side == Side.GLUON else y.numpy() for y in flatten(whole, kind)]
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_indices_that_are_floats_have_no_gradient() -> None:
+    gluon_net = GluonNet(lambda s, F, x: s.e(x), e=gnn.Embedding(10, 5))
+    torch_net = TorchNet(lambda s, x: s.e(x.long()), e=nn.Embedding(10, 5))
+    x = np.array([[1, 2], [3, 4]], np.float32)
+    report = check_parity(initialised(gluon_net, x), torch_net, x, transfer=True)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(lambda t: t.bfloat16(), "c.weight is bfloat16"), (lambda t: t.to("meta"), "meta device")],
+    ids=["bfloat16", "meta"],
+)
+def test_values_that_numpy_cannot_hold_are_refused(change: Any, words: str) -> None:
+    x = random_image()
+    gluon_net = initialised(GluonNet(lambda s, F, x: s.c(x), c=conv()), x)
+    with pytest.raises(ParityError, match=words):
+        check_parity(gluon_net, change(TorchNet(lambda s, x: s.c(x), c=tconv())), x)
+
+
+def test_an_imported_symbol_is_compared_with_layers(tmp_path: Path) -> None:
+    x = random_image()
+    net = gnn.HybridSequential()
+    net.add(conv(5, 3), gnn.BatchNorm(in_channels=5), gnn.Activation("relu"), gnn.Dense(3))
+    initialised(net, x).hybridize()
+    net(mx.nd.array(x))
+    net.export(str(tmp_path / "net"))
+    block = gluon.SymbolBlock.imports(
+        str(tmp_path / "net-symbol.json"), ["data"], str(tmp_path / "net-0000.params")
+    )
+    torch_net = nn.Sequential(
+        tconv(5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(180, 3)
+    )
+    report = check_parity(block, torch_net, x, transfer=True)
+    assert report.ok, str(report)
 
 
 def test_what_may_differ_is_allowed_by_name_and_shown() -> None:

@@ -28,7 +28,10 @@ _READERS: dict[str, Reader] = {
          "to_dense", "lift_fresh", "alias", "cpu"),
         identity,
     ),
-    **fill(("to", "float", "double", "half", "type", "type_as", "_to_copy"), arrays.cast),
+    **fill(
+        ("to", "float", "double", "half", "long", "int", "bool", "type", "type_as", "_to_copy"),
+        arrays.cast,
+    ),
     **fill(("conv1d", "conv2d", "conv3d", "convolution"), layers.conv),
     **fill(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), layers.conv_transpose),
     "linear": layers.linear,
