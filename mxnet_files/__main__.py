@@ -21,6 +21,7 @@ COMMANDS = CommandGroup(
             "mxnet_files.survey", "say which models of a folder open, what others lack"
         ),
         "diff": Command("mxnet_files.diff", "compare two checkpoints of any formats by value"),
+        "map": Command("parity_tests.pairing.filling", "fill your own torch class by what it runs"),
         "operators": Command(
             "mxnet_files.checking.supported", "list what is read, and how each was verified"
         ),

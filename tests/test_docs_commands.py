@@ -60,6 +60,7 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/leaving-mxnet.md", "mxnet-files report", FAST),
     ("docs/leaving-mxnet.md", "load_symbol(", FAST),
     ("docs/leaving-mxnet.md", "mxnet-files diff", FAST),
+    ("docs/leaving-mxnet.md", "mxnet-files map", FAST),
     ("docs/leaving-mxnet.md", "mxnet-files zoo", SLOW),
     ("docs/leaving-mxnet.md", "torch_ref.transfer", FAST),
     ("docs/leaving-mxnet.md", "torch_ref.train", SLOW),
@@ -105,6 +106,7 @@ BLOCKS: list[tuple[str, str, str]] = [
 _MYPACKAGE = """
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
+from torch.nn import functional
 
 
 def gluon_net():
@@ -119,6 +121,21 @@ def torch_net():
     nn.init.ones_(net[0].weight)
     nn.init.zeros_(net[0].bias)
     return net
+
+
+class MyLeNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Sequential(
+            nn.Linear(256, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)
+        )
+        self.second = nn.Conv2d(6, 16, 5)
+        self.first = nn.Conv2d(1, 6, 5)
+
+    def forward(self, x):
+        x = functional.max_pool2d(functional.relu(self.first(x)), 2)
+        x = functional.max_pool2d(functional.relu(self.second(x)), 2)
+        return self.head(x.flatten(1))
 """
 _CONFTEST = """
 import numpy as np

@@ -14,7 +14,7 @@ __all__ = ["load_net"]
 
 
 def load_net(spec: str, option: str, root: Path) -> Any:
-    """What the factory gives, called without arguments; where the name is a net's, that net.
+    """What the factory or class gives, called without arguments; where it is a net, that net.
 
     Modules are found from `root` too. Raises ParityError, which names the `option`, for a factory
     that cannot be found or raises, with the line that did.
@@ -26,7 +26,8 @@ def load_net(spec: str, option: str, root: Path) -> Any:
         sys.path.insert(0, str(root))
     try:
         loaded = getattr(importlib.import_module(module), factory)
-        return loaded() if callable(loaded) and not hasattr(loaded, "forward") else loaded
+        is_net = hasattr(loaded, "forward") and not isinstance(loaded, type)
+        return loaded() if callable(loaded) and not is_net else loaded
     except Exception as error:  # a user's module and factory may raise anything
         reason = f"{reason_of(error)}{place_of(error)}"
         raise ParityError(f"{option} {spec} gives no net: {reason}") from error

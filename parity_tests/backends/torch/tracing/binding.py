@@ -104,7 +104,8 @@ def _match(
         return None
     bound = dict(zip(names, args, strict=False)) | dict(given)
     for name, kind, default, optional, _ in arguments:
-        if name not in bound:
+        # F.max_pool2d(x, 2) hands on stride=None, for a list that is not optional
+        if name not in bound or (bound[name] is None and optional and not _fits(None, kind)):
             if not optional:
                 return None
             bound[name] = default
