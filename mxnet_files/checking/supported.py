@@ -56,7 +56,7 @@ def supported_operators() -> list[Supported]:
     """Every registered operator once, by main name.
 
     >>> [row.aliases for row in supported_operators() if row.name == "Flatten"]
-    [('flatten',)]
+    [('_npx_batch_flatten', 'flatten')]
     """
     aliases: dict[str, list[str]] = {}
     for name, operator in OPERATORS.items():
