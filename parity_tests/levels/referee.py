@@ -74,9 +74,16 @@ class Subject:
         return self._runs[key]
 
     def forget(self, *, train: bool) -> None:
-        """Let go of the runs in one mode, and of what was learnt from them."""
+        """Let go of the runs in one mode and the truths of leaves; envelopes are small, and stay.
+
+        The backward level needs the forward envelope, of inference where the net has no modes.
+        """
         self._runs = {key: run for key, run in self._runs.items() if key[2] != train}
-        self.shared = {key: value for key, value in self.shared.items() if key[-1] is not train}
+        self.shared = {
+            key: value
+            for key, value in self.shared.items()
+            if key[0] != "truth" or key[-1] is not train
+        }
 
     def forget_run(self, side: Side, dtype: str, *, train: bool, backward: bool = False) -> None:
         """Let go of one run."""
