@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parity_tests.backends.tracing import pass_on
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Replay, Value
 from parity_tests.pairing.segments import Segment, SegmentPair, Slot
 from parity_tests.reporting.verdicts import Side
@@ -30,7 +31,6 @@ class Layout:
     pair: SegmentPair
     kind: str
     hyper: Mapping[str, Any]
-    single: bool = False
 
     @property
     def segment(self) -> Segment:
@@ -62,7 +62,7 @@ class Program:
     def _replay(self, op: Operation) -> Replay | None:
         """Dropout inside a segment passes its input on, as it does as a leaf."""
         random = op.kind.lower().removesuffix("_").endswith("dropout")
-        return _first if random and self.layout.kind != "dropout" else op.replay
+        return pass_on if random and self.layout.kind != "dropout" else op.replay
 
     def __deepcopy__(self, memo: object) -> Program:
         return self
@@ -98,10 +98,6 @@ class Program:
             values.update(zip(outputs, replay(given, dtype), strict=False))
         made = [_shaped(values[value], shape) for value, shape in self._outputs]
         return made[0] if len(made) == 1 else tuple(made)
-
-
-def _first(arrays: Sequence[Any], dtype: str) -> list[Any]:
-    return [arrays[0]]
 
 
 def _value(index: int, output: int) -> Value:

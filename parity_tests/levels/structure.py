@@ -64,7 +64,7 @@ def _pair_rows(path: str, pair: Pair) -> Iterator[Row]:
 
 def _alone_row(leaf: Leaf, before: str) -> Row:
     after = f"after {before}" if before else "at the start"
-    detail = f"{leaf} is in {'Gluon' if leaf.side == Side.GLUON else 'torch'} only, {after}"
+    detail = f"{leaf} is in {leaf.side.framework} only, {after}"
     if operator_of(leaf.family).absorbed:
         return _row(leaf.path, "leaf", f"{detail}; it moves no value", Status.NOTE, compared=0)
     return _row(leaf.path, "leaf", detail)
@@ -107,8 +107,7 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
 def _never_run(view: View) -> Iterator[Row]:
     """What a net holds and did not use on this input: nothing can be said of it."""
     for leaf in view.unused:
-        name = "Gluon" if leaf.side == Side.GLUON else "torch"
-        detail = f"{leaf} of {name} never ran on this input: not compared"
+        detail = f"{leaf} of {leaf.side.framework} never ran on this input: not compared"
         yield _row(leaf.path or NET, "leaf", detail, Status.NOTE, compared=0)
 
 
@@ -134,8 +133,7 @@ def _alone(segment: SegmentPair) -> Iterator[Row]:
 
 
 def _only(side: Side, op: Operation) -> str:
-    name = "Gluon" if side == Side.GLUON else "torch"
-    return f"{op} is in {name} only"
+    return f"{op} is in {side.framework} only"
 
 
 def _agrees(subject: Subject, pair: Pair, modes: Sequence[bool]) -> bool:

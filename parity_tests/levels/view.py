@@ -188,7 +188,7 @@ def _kind(
 ) -> tuple[str, dict[Side, dict[str, object]]]:
     """The kind under which a segment's numbers are judged, and each side's hyper-parameters."""
     operations = {side: segment.sides[side].normalised for side in SIDES}
-    read = {side: _read(ops, segment, shapes, side) for side, ops in operations.items()}
+    read = {side: _read(ops, segment, shapes) for side, ops in operations.items()}
     ours, theirs = read[Side.GLUON], read[Side.TORCH]
     if ours is not None and theirs is not None and ours[0] == theirs[0]:
         return theirs[0], {Side.GLUON: ours[1], Side.TORCH: theirs[1]}
@@ -209,7 +209,6 @@ def _read(
     operations: Sequence[Operation],
     segment: SegmentPair,
     shapes: Mapping[Slot, tuple[int, ...]],
-    side: Side,
 ) -> tuple[str, dict[str, object]] | None:
     """The record of a segment that is one operation, whose operands are the shared values."""
     if len(operations) != 1 or segment.alone:

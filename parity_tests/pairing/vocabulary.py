@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,9 +19,11 @@ __all__ = [
     "axes",
     "axis",
     "broadcast",
+    "emit_concat",
     "emit_pool",
     "emit_reduction",
     "emit_slices",
+    "emit_stack",
     "per_axis",
     "real",
 ]
@@ -137,6 +139,20 @@ def emit_pool(emit: Emit, kind: str, x: Operand, shape: Sequence[int], **window:
     if whole and all(size == 1 for size in shape[2:]):
         return emit(f"global_{kind}", [("input", x)], shape)
     return emit(kind, [("input", x)], shape, **window)
+
+
+def emit_concat(emit: Emit, parts: Iterable[Operand], along: int, shape: Sequence[int]) -> Operand:
+    """The parts side by side."""
+    inputs = [(f"input.{i}", x) for i, x in enumerate(parts)]
+    return emit("concat", inputs, shape, axis=along)
+
+
+def emit_stack(emit: Emit, parts: Iterable[Operand], along: int, shape: Sequence[int]) -> Operand:
+    """The parts side by side along an axis of their own."""
+    grown = [
+        emit("reshape", [("input", x)], (*x.shape[:along], 1, *x.shape[along:])) for x in parts
+    ]
+    return emit_concat(emit, grown, along, shape)
 
 
 def emit_slices(

@@ -88,6 +88,11 @@ class Side(StrEnum):
     TORCH = "torch"
     NONE = ""  # both at once
 
+    @property
+    def framework(self) -> str:
+        """As sentences name it: Gluon, torch."""
+        return "Gluon" if self is Side.GLUON else self.value
+
 
 class Mode(StrEnum):
     """How the net ran."""

@@ -137,12 +137,12 @@ def _local(row: Row, pair: Pair, subject: Subject) -> str:
         if len(wrong) == 1:
             faults = _faults(pair.torch, call.inputs, train, upstream, runs[wrong[0]], names, slack)
             name = only_explanation(
-                Explanation(name, f"{_SIDE[wrong[0]]} computes exactly that") for name in faults
+                Explanation(name, f"{wrong[0].framework} computes exactly that") for name in faults
             )
             if name:
                 return name
             if _in_half_precision(runs[wrong[0]], right, names, row.dtype):
-                return f"float16 rounding: all that {_SIDE[wrong[0]]} gives is a float16"
+                return f"float16 rounding: all that {wrong[0].framework} gives is a float16"
     role = "gradient" if row.quantity.endswith("gradient") else row.quantity.split()[0]
     weights = role == "gradient" and not row.quantity.startswith("input")
     ours, theirs = runs[Side.GLUON][row.quantity], runs[Side.TORCH][row.quantity]
@@ -162,9 +162,6 @@ def _in_half_precision(run: LeafRun, right: LeafRun, names: list[str], dtype: st
         if not np.array_equal(half, value) or not close(value, right[name], 2.0**-9):
             return False
     return True
-
-
-_SIDE = {Side.GLUON: "Gluon", Side.TORCH: "torch"}
 
 
 def _same(run: LeafRun, other: LeafRun, names: list[str], slack: float) -> bool:

@@ -29,8 +29,6 @@ from parity_tests.reporting.verdicts import Level, Side
 
 __all__ = ["explain_segment"]
 
-_NAMES = {Side.GLUON: "Gluon", Side.TORCH: "torch"}
-
 
 def explain_segment(row: Row, pair: Pair, segment: SegmentPair, subject: Subject) -> str:
     """The name of a difference in a segment; empty where nothing explains it."""
@@ -65,7 +63,7 @@ def _explain_alone(segment: SegmentPair) -> str:
 
 def _name_alone(side: Side, op: Operation) -> str:
     missing = side == Side.GLUON
-    where = f"{op}, in {_NAMES[side]} only"
+    where = f"{op}, in {side.framework} only"
     if _is_activation(op.kind):
         return f"{'missing' if missing else 'additional'} activation: {where}"
     if op.kind == "softmax":
@@ -114,7 +112,7 @@ def _fault(
         for variant, name in operator_of(written.kind).faults:
             faulty = reference_value(written, inputs, **how, fault=variant)
             if faulty is not None and _close(runs[wrong], faulty, slack):
-                return f"{name}: {_NAMES[wrong]} computes exactly that"
+                return f"{name}: {wrong.framework} computes exactly that"
     return ""
 
 

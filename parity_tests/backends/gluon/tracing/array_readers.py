@@ -9,8 +9,10 @@ from parity_tests.pairing.vocabulary import (
     Emit,
     axes,
     axis,
+    emit_concat,
     emit_reduction,
     emit_slices,
+    emit_stack,
     real,
 )
 
@@ -19,11 +21,9 @@ __all__ = [
     "cast",
     "concat",
     "constant",
-    "expand",
     "matmul",
     "pad",
     "reduce",
-    "reshape",
     "rows",
     "scalar",
     "slice_axis",
@@ -62,14 +62,6 @@ def sum_of(args: Arguments, emit: Emit) -> Operand:
     return first
 
 
-def reshape(args: Arguments, emit: Emit) -> Operand:
-    return emit("reshape", [("input", args.first)], args.shape)
-
-
-def expand(args: Arguments, emit: Emit) -> Operand:
-    return emit("expand", [("input", args.first)], args.shape)
-
-
 def transpose(args: Arguments, emit: Emit) -> Operand:
     x = args.first
     rank = len(x.shape)
@@ -87,19 +79,13 @@ def swap_axes(args: Arguments, emit: Emit) -> Operand:
 
 
 def concat(args: Arguments, emit: Emit) -> Operand:
-    inputs = [(f"input.{i}", x) for i, x in enumerate(args.arrays.values())]
     along = axis(attribute(args, "dim", 1), len(args.shape))
-    return emit("concat", inputs, args.shape, axis=along)
+    return emit_concat(emit, args.arrays.values(), along, args.shape)
 
 
 def stack(args: Arguments, emit: Emit) -> Operand:
     along = axis(attribute(args, "axis", 0), len(args.shape))
-    parts = []
-    for x in args.arrays.values():
-        shape = (*x.shape[:along], 1, *x.shape[along:])
-        parts.append(emit("reshape", [("input", x)], shape))
-    inputs = [(f"input.{i}", x) for i, x in enumerate(parts)]
-    return emit("concat", inputs, args.shape, axis=along)
+    return emit_stack(emit, args.arrays.values(), along, args.shape)
 
 
 def split(args: Arguments, emit: Emit) -> list[Operand]:

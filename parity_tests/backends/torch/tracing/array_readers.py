@@ -9,8 +9,10 @@ from parity_tests.pairing.vocabulary import (
     Emit,
     axes,
     axis,
+    emit_concat,
     emit_reduction,
     emit_slices,
+    emit_stack,
     real,
 )
 
@@ -19,7 +21,6 @@ __all__ = [
     "cast",
     "concat",
     "constant",
-    "expand",
     "extreme",
     "getitem",
     "matmul",
@@ -27,7 +28,6 @@ __all__ = [
     "pad",
     "permute",
     "reduce",
-    "reshape",
     "split",
     "stack",
     "take",
@@ -55,14 +55,6 @@ def binary(kind: str) -> Reader:
     return read
 
 
-def reshape(args: Arguments, emit: Emit) -> Operand:
-    return emit("reshape", [("input", args.first)], args.shape)
-
-
-def expand(args: Arguments, emit: Emit) -> Operand:
-    return emit("expand", [("input", args.first)], args.shape)
-
-
 def permute(args: Arguments, emit: Emit) -> Operand:
     rank = len(args.first.shape)
     order = tuple(axis(d, rank) for d in args.attribute("dims"))
@@ -79,18 +71,13 @@ def transpose(args: Arguments, emit: Emit) -> Operand:
 
 
 def concat(args: Arguments, emit: Emit) -> Operand:
-    inputs = [(f"input.{i}", x) for i, x in enumerate(args.arrays.values())]
-    return emit("concat", inputs, args.shape, axis=axis(dim(args, 0), len(args.shape)))
+    along = axis(dim(args, 0), len(args.shape))
+    return emit_concat(emit, args.arrays.values(), along, args.shape)
 
 
 def stack(args: Arguments, emit: Emit) -> Operand:
     along = axis(dim(args, 0), len(args.shape))
-    parts = []
-    for x in args.arrays.values():
-        shape = (*x.shape[:along], 1, *x.shape[along:])
-        parts.append(emit("reshape", [("input", x)], shape))
-    inputs = [(f"input.{i}", x) for i, x in enumerate(parts)]
-    return emit("concat", inputs, args.shape, axis=along)
+    return emit_stack(emit, args.arrays.values(), along, args.shape)
 
 
 def split(squeeze: bool = False) -> Reader:

@@ -26,7 +26,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from parity_tests.backends.torch.tracing.binding import SPELLINGS, bind, call_name
 from parity_tests.backends.torch.tracing.replay import ReplayCall, ReplayModule, ReplayViewWrite
-from parity_tests.backends.tracing import GraphBuilder, digest, flatten
+from parity_tests.backends.tracing import GraphBuilder, digest, flatten, pass_on
 from parity_tests.pairing.graph import OperationGraph, Origin, Replay
 
 __all__ = ["trace_torch"]
@@ -287,7 +287,7 @@ class _Recorder(TorchFunctionMode):
         tensors = _bound_tensors(arguments)
         replay: Replay
         if name == "detach":  # autograd's own, and not the net's
-            replay = _first
+            replay = pass_on
         else:
             replay = ReplayCall(func, name, args, kwargs, tensors, outputs, self._dtype, True)
         self._add(name, arguments, outputs, replay)
@@ -305,10 +305,6 @@ class _DispatchRecorder(TorchDispatchMode):
         with torch._C.DisableTorchFunction():
             self._recorder.add_dispatched(func, args, kwargs or {}, result)
         return result
-
-
-def _first(tensors: Sequence[torch.Tensor], dtype: str) -> list[torch.Tensor]:
-    return [tensors[0]]
 
 
 def _bound_tensors(arguments: Mapping[str, Any]) -> list[torch.Tensor]:
