@@ -11,28 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import leaves_of, side_of
+from parity_tests.backends.base import side_of
 from parity_tests.backends.leaves import ParityError
-from parity_tests.backends.losses import cross_entropy, fixed_gradients
-from parity_tests.backends.runs import NET, Arrays, Objective, arrays
-from parity_tests.levels.backward import backward_rows
+from parity_tests.backends.runs import Arrays, arrays
 from parity_tests.levels.diagnosis.divergences import diagnose
-from parity_tests.levels.forward import forward_rows
-from parity_tests.levels.referee import DidNotRun, Subject
-from parity_tests.levels.structure import executed_rows, structure_rows
-from parity_tests.levels.view import View, leaves_suffice, trace_pair, view_of
-from parity_tests.levels.weights import (
-    copy_paired,
-    copy_weights,
-    pairing_map,
-    project_map,
-    weights_rows,
-)
-from parity_tests.pairing.align import Pairing, pair_leaves
+from parity_tests.levels.pair import NetPair, refusal
 from parity_tests.reporting.environment import environment
 from parity_tests.reporting.report import Report
-from parity_tests.reporting.rows import Coverage, Row
-from parity_tests.reporting.verdicts import LEVELS, Level, Mode, Side, Status
+from parity_tests.reporting.verdicts import LEVELS, Level, Side, Status
 
 __all__ = ["DEFAULT_LEVELS", "check_parity"]
 
@@ -106,7 +92,7 @@ def check_parity(
     if transfer:
         torch_net = copy.deepcopy(torch_net)
     nets = {Side.GLUON: gluon_net, Side.TORCH: torch_net}
-    pair = _Pair(nets, input_arrays, masks or {}, strict)
+    pair = NetPair(nets, input_arrays, masks or {}, strict)
     if transfer:
         pair.transfer()
     refused = _refused_inputs(input_arrays)
@@ -114,7 +100,7 @@ def check_parity(
         refused = pair.set_objective(labels)
     for level in chosen:
         if refused and level not in (Level.STRUCTURE, Level.WEIGHTS):
-            report.add([_refusal(level, refused)])
+            report.add([refusal(level, refused)])
         else:
             report.add(*pair.rows(level))
     for path, reason in (allow or {}).items():
@@ -147,121 +133,6 @@ def _allow(report: Report, pattern: str, reason: str) -> None:
                 report.coverage.done(group, key)
 
 
-def _refusal(level: Level, reason: str) -> Row:
-    status = Status.NOT_COMPARED
-    return Row(level=level, path=NET, quantity="inputs", status=status, detail=reason)
-
-
-class _Pair:
-    """Two nets, and the leaves by which each level compares them.
-
-    These are the nets' own leaves where both were written leaf for leaf; else segments of what they
-    execute, in inference and in training where these differ.
-    """
-
-    def __init__(
-        self,
-        nets: dict[Side, Any],
-        inputs: Arrays,
-        masks: Mapping[str, np.ndarray],
-        strict: bool | None,
-    ) -> None:
-        self._nets = nets
-        self._transfer_map = project_map(nets[Side.GLUON], nets[Side.TORCH])
-        self._untrained = ""  # why the nets do not run in training
-        own = pair_leaves(*(leaves_of(net) for net in nets.values()))
-        strict = self._transfer_map is not None if strict is None else strict
-
-        def subject(view: View | None) -> Subject:
-            pairing = own if view is None else view.pairing
-            by_side = nets if view is None else view.nets
-            checked = _check_masks(masks, pairing)
-            gluon, torch = by_side[Side.GLUON], by_side[Side.TORCH]
-            segments = {} if view is None else view.segments
-            return Subject(
-                gluon,
-                torch,
-                pairing,
-                inputs,
-                Objective(),
-                checked,
-                strict=strict,
-                segments=segments,
-            )
-
-        self._own = subject(None)
-        self._parts: list[tuple[Subject, View | None, tuple[bool, ...]]]
-        self._parts = [(self._own, None, (False, True))]
-        if self._transfer_map is not None or masks:  # masks are by the paths of leaves
-            return
-        try:
-            traced, self._untrained = trace_pair(nets, inputs)
-        except DidNotRun:
-            return  # the levels will say so, each for itself
-        if not leaves_suffice(own, traced):
-            views = [view_of(nets, each) for each in traced]
-            self._parts = [(subject(view), view, view.traced.modes) for view in views]
-
-    def transfer(self) -> None:
-        """Give the torch net the Gluon net's values."""
-        for subject, view, _ in self._parts:
-            if view is not None:
-                copy_paired(subject.pairing)
-        if self._parts[0][1] is not None:
-            return
-        leaves = [pair.gluon for pair in self._own.pairing.pairs]
-        leaves += [leaf for leaf in self._own.pairing.alone if leaf.side == Side.GLUON]
-        by_leaf = pairing_map(self._own.pairing)
-        try:
-            copy_weights(leaves, self._nets[Side.TORCH], self._transfer_map or by_leaf)
-        except ValueError:  # nets of one name that differ: copy what fits, the levels say the rest
-            copy_weights(leaves, self._nets[Side.TORCH], by_leaf)
-
-    def set_objective(self, labels: Any) -> str:
-        """Decide what the backward pass starts from; why it cannot, if it cannot."""
-        ours = self._transfer_map is not None
-        return max(_set_objective(subject, labels, ours) for subject, _, _ in self._parts)
-
-    def subject_of(self, failures: Sequence[Row]) -> Subject:
-        """What the first of these rows was found in."""
-        train = bool(failures) and failures[0].mode == Mode.TRAIN
-        return self._parts[-1 if train else 0][0]
-
-    def rows(self, level: Level) -> tuple[list[Row], Coverage]:
-        """What a level says."""
-        first, last = self._parts[0][0], self._parts[-1]
-        if level == Level.WEIGHTS:
-            nets = first.gluon_net, first.torch_net
-            return weights_rows(*nets, first.pairing, self._transfer_map)
-        if level == Level.BACKWARD:
-            if True not in last[2]:
-                return [_refusal(level, self._untrained)], Coverage()
-            return backward_rows(last[0])
-        if level == Level.ARTEFACTS:
-            return _artefacts_rows(self._own)
-        rows: list[Row] = []
-        coverage = Coverage()
-        for subject, view, modes in self._parts:
-            if level == Level.FORWARD:
-                more, reached = forward_rows(subject, modes)
-            elif view is None:
-                more, reached = structure_rows(subject.pairing)
-            else:
-                more, reached = executed_rows(view, subject)
-            rows += more
-            coverage.merge(reached)
-        if level == Level.FORWARD and self._untrained:
-            rows.append(_refusal(level, self._untrained))
-        return rows, coverage
-
-
-def _artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
-    # Its exporter brings gluon_cnn's commands and data, which the other levels do without.
-    from parity_tests.levels.artefacts.hybridized import artefacts_rows
-
-    return artefacts_rows(subject)
-
-
 def _check_sides(gluon_net: Any, torch_net: Any) -> None:
     sides = (side_of(gluon_net), side_of(torch_net))
     if sides != (Side.GLUON, Side.TORCH):
@@ -290,17 +161,6 @@ def _check_levels(levels: Sequence[str]) -> tuple[Level, ...]:
     return tuple(level for level in LEVELS if level in levels)
 
 
-def _check_masks(masks: Mapping[str, np.ndarray], pairing: Pairing) -> dict[str, np.ndarray]:
-    known = [pair.torch.path for pair in pairing.pairs if pair.torch.kind == "dropout"]
-    unknown = [path for path in masks if path not in known]
-    if unknown:
-        raise ParityError(
-            f"masks for {', '.join(unknown)}, expected torch paths of paired dropout leaves: "
-            f"{', '.join(known) or 'there are none'}"
-        )
-    return {path: np.asarray(mask, dtype=bool) for path, mask in masks.items()}
-
-
 def _refused_inputs(inputs: Arrays) -> str:
     """Why nothing can be learnt from these inputs; empty where something can."""
     if not inputs or any(x.size == 0 for x in inputs):
@@ -311,36 +171,3 @@ def _refused_inputs(inputs: Arrays) -> str:
         if x.size > 1 and x.min() == x.max():
             return f"the inputs are constant, every value is {x.flat[0]}"
     return ""
-
-
-def _set_objective(subject: Subject, labels: Any, ours: bool) -> str:
-    """Decide what the backward pass starts from; why it cannot, if it cannot."""
-    try:
-        outputs = subject.run(Side.TORCH, "float64", train=False).outputs
-    except DidNotRun:
-        return ""  # the levels will say so, each for itself
-    if labels is None:
-        subject.objective = fixed_gradients(outputs)
-        return ""
-    (known,) = arrays(labels)
-    classes = outputs[0].shape[-1]
-    if known.shape != outputs[0].shape[:1] or known.min() < 0 or known.max() >= classes:
-        raise ParityError(
-            f"labels {known.shape} from {known.min()} to {known.max()}, expected "
-            f"({outputs[0].shape[0]},) from 0 to {classes - 1}"
-        )
-    subject.objective = _own_loss(subject, known) if ours else cross_entropy(known)
-    return ""
-
-
-def _own_loss(subject: Subject, labels: np.ndarray) -> Objective:
-    from gluon_cnn.training.losses import loss_for as gluon_loss_for
-    from torch_ref.training.losses import loss_for as torch_loss_for
-
-    return Objective(
-        labels=labels,
-        losses={
-            Side.GLUON: gluon_loss_for(subject.gluon_net),
-            Side.TORCH: torch_loss_for(subject.torch_net),
-        },
-    )
