@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,19 @@ from cnn_harness.cli import finite_float, natural, positive
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.initial import INITIALISERS
 from cnn_harness.schedule import SCHEDULES
+from gluon_cnn_parity.cli import spellings
 
 __all__ = ["OPTIMIZERS", "TrainConfig", "add_flags", "flag"]
 
 OPTIMIZERS = ("sgd", "adam")
 FITS = ("resize", "pad")
+DATA, OPTIMISATION, REGULARISATION, RUN = "model and data", "optimisation", "regularisation", "run"
+GROUPS = (DATA, OPTIMISATION, REGULARISATION, RUN)  # in the order of `--help`
 
 
-def flag(default: Any, help: str, **options: Any) -> Any:
-    """A field that is also a flag; `options` go to argparse."""
-    return field(default=default, metadata={"help": help, **options})
+def flag(default: Any, help: str, group: str = RUN, **options: Any) -> Any:
+    """A field that is also a flag of that group of `--help`; `options` go to argparse."""
+    return field(default=default, metadata={"help": help, "group": group, **options})
 
 
 @dataclass(frozen=True)
@@ -35,31 +38,43 @@ class TrainConfig:
     parameters; where a run is written, and on which device, is not part of it.
     """
 
-    model: str = flag("lenet", "which network", metavar="NAME")
+    model: str = flag("lenet", "which network", DATA, metavar="NAME")
     dataset: str = flag(
-        "mnist5k", "mnist5k, mnist, fashion_mnist, cifar10, imagenette, folder:PATH", metavar="NAME"
-    )
-    epochs: int = flag(20, "passes over the training images", type=positive)
-    batch_size: int = flag(64, "images per update", type=positive)
-    optimizer: str = flag("adam", "update rule", choices=OPTIMIZERS)
+        "mnist5k", "mnist5k, mnist, fashion_mnist, cifar10, imagenette, folder:PATH", DATA,
+        metavar="NAME",
+    )  # fmt: skip
+    epochs: int = flag(20, "passes over the training images", OPTIMISATION, type=positive)
+    batch_size: int = flag(64, "images per update", OPTIMISATION, type=positive)
+    optimizer: str = flag("adam", "update rule", OPTIMISATION, choices=OPTIMIZERS)
     lr: float = flag(
-        0.002, "learning rate (its highest value, under a schedule)", type=finite_float
+        0.002, "learning rate (its highest value, under a schedule)", OPTIMISATION,
+        type=finite_float,
+    )  # fmt: skip
+    momentum: float = flag(0.0, "momentum of sgd", OPTIMISATION, type=finite_float)
+    nesterov: bool = flag(
+        False, "Nesterov momentum for sgd", OPTIMISATION, action=argparse.BooleanOptionalAction
     )
-    momentum: float = flag(0.0, "momentum of sgd", type=finite_float)
-    nesterov: bool = flag(False, "Nesterov momentum for sgd", action="store_true")
-    wd: float = flag(0.0, "weight decay, on every parameter as Gluon does", type=finite_float)
-    schedule: str = flag("cosine", "how the learning rate falls", choices=SCHEDULES)
-    warmup_epochs: int = flag(0, "epochs over which the learning rate climbs", type=natural)
-    step_epochs: int = flag(10, "epochs between two steps of the step schedule", type=positive)
-    step_factor: float = flag(0.1, "factor of each step of the step schedule", type=finite_float)
-    initialiser: str = flag("xavier", "how weights start", choices=INITIALISERS)
-    normalise: str = flag("standard", "what pixels become", choices=NORMALISATIONS)
-    augment: str = flag("none", "how training images vary", choices=AUGMENTATIONS)
+    wd: float = flag(
+        0.0, "weight decay, on every parameter as Gluon does", OPTIMISATION, type=finite_float
+    )
+    schedule: str = flag("cosine", "how the learning rate falls", OPTIMISATION, choices=SCHEDULES)
+    warmup_epochs: int = flag(
+        0, "epochs over which the learning rate climbs", OPTIMISATION, type=natural
+    )
+    step_epochs: int = flag(
+        10, "epochs between two steps of the step schedule", OPTIMISATION, type=positive
+    )
+    step_factor: float = flag(
+        0.1, "factor of each step of the step schedule", OPTIMISATION, type=finite_float
+    )
+    initialiser: str = flag("xavier", "how weights start", OPTIMISATION, choices=INITIALISERS)
+    normalise: str = flag("standard", "what pixels become", DATA, choices=NORMALISATIONS)
+    augment: str = flag("none", "how training images vary", REGULARISATION, choices=AUGMENTATIONS)
     image_size: int | None = flag(
-        None, "side of the square images, pixels; unset: the dataset's own", type=positive
+        None, "side of the square images, pixels; unset: the dataset's own", DATA, type=positive
     )
-    fit: str = flag("resize", "how images reach --image-size", choices=FITS)
-    seed: int = flag(0, "seed of weights, order, augmentation and dropout", type=natural)
+    fit: str = flag("resize", "how images reach --image-size", DATA, choices=FITS)
+    seed: int = flag(0, "seed of weights, order, augmentation and dropout", RUN, type=natural)
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use, however the configuration was made.
@@ -70,7 +85,7 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.image_size is None or self.image_size >= 1, "image_size", self.image_size,
                  "at least 1")  # fmt: skip
-        for f in dataclasses.fields(self):
+        for f in fields(self):
             value, known = getattr(self, f.name), f.metadata.get("choices")
             _require(known is None or value in known, f.name, value,
                      "one of " + ", ".join(known or ()))  # fmt: skip
@@ -108,7 +123,7 @@ class TrainConfig:
         """
         if not isinstance(values, dict):
             raise CommandError(f"{origin}: the configuration is not a JSON object")
-        known = {f.name: f for f in dataclasses.fields(cls)}
+        known = {f.name: f for f in fields(cls)}
         wrong = sorted(set(known) ^ set(values))
         if wrong:
             raise CommandError(
@@ -132,18 +147,20 @@ def _require(good: bool, name: str, value: object, expected: str) -> None:
         raise UsageError(f"{name} is {value}, expected {expected}")
 
 
-def add_flags(parser: argparse.ArgumentParser, defaults: Any) -> None:
-    """Add a flag for every field of a dataclass of `flag`s, `--help` showing `defaults`.
+def add_flags(parser: argparse.ArgumentParser, *defaults: Any) -> None:
+    """Add a flag for every field of dataclasses of `flag`s, in groups, `--help` showing `defaults`.
 
     Unset flags are absent from the namespace: what was given must be told from what was not, so
     that it can change a recipe, or be held against the run to resume.
     """
-    for f in dataclasses.fields(defaults):
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    for f, default in ((f, getattr(each, f.name)) for each in defaults for f in fields(each)):
         options = dict(f.metadata)
-        text = options.pop("help")
-        default = getattr(defaults, f.name)
-        if default is not None and default is not False:
+        text, group = options.pop("help"), groups[options.pop("group")]
+        if default is not None and default is not False and default != "":
             text += f" (default: {default})"
-        parser.add_argument(
-            "--" + f.name.replace("_", "-"), default=argparse.SUPPRESS, help=text, **options
-        )
+        if "type" in options:
+            options.setdefault("metavar", "F" if options["type"] is finite_float else "N")
+        name = "--" + f.name.replace("_", "-")
+        group.add_argument(*spellings(name), default=argparse.SUPPRESS, help=text,
+                           dest=f.name, **options)  # fmt: skip

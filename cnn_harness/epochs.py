@@ -175,7 +175,7 @@ def run_epochs(
     if rows and start.partial is None and _is_best(rows):
         save_best()  # a kill may have come between the checkpoint and this
     for begun in _left(config, start):
-        monitor.start_epoch(begun.epoch, images)
+        monitor.start_epoch(begun.epoch, config.epochs, images)
         began = time.perf_counter()
         done = train_epoch(begun)
         done = dataclasses.replace(done, seconds=done.seconds + time.perf_counter() - began)
@@ -195,6 +195,7 @@ def run_epochs(
             "train_acc": done.hit_sum / done.images,
             "test_loss": test.loss,
             "test_acc": test.accuracy,
+            "lr": epoch_rates(config, done.epoch, len(batches))[-1],
             "seconds": round(done.seconds, 3),
             "images_per_second": round(images / done.seconds, 1),
         }

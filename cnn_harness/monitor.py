@@ -15,7 +15,8 @@ from cnn_harness.runfolder import RunFolder
 __all__ = ["METRICS", "Monitor", "RunMonitor"]
 
 METRICS = (
-    "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "seconds", "images_per_second",
+    "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "lr", "seconds",
+    "images_per_second",
 )  # fmt: skip
 
 
@@ -24,7 +25,7 @@ class Monitor:
 
     def resume(self, rows: list[dict[str, Any]]) -> None: ...
 
-    def start_epoch(self, epoch: int, total: int) -> None: ...
+    def start_epoch(self, epoch: int, epochs: int, images: int) -> None: ...
 
     def progress(self, images: int, loss: float, accuracy: float) -> None: ...
 
@@ -34,7 +35,8 @@ class Monitor:
 class RunMonitor(Monitor):
     """Shows a run on `stream` and keeps its folder's metrics and curves up to date.
 
-    On a terminal a bar runs inside each epoch; elsewhere a plain line comes every half minute.
+    On a terminal one bar runs from the first epoch to the last, below the epochs' lines; elsewhere
+    a plain line comes every half minute.
     An epoch ends in doc-2's line:
     `epoch:1,train_loss:0.4021,train_acc:0.872,test_acc:0.961,time:0.6 sec`.
     """
@@ -54,7 +56,7 @@ class RunMonitor(Monitor):
         self._stream = stream if stream is not None else sys.stderr
         self._rows: list[dict[str, Any]] = []
         self._bar: tqdm | None = None
-        self._epoch, self._total, self._said = 0, 0, time.monotonic()
+        self._epoch, self._images, self._said = 0, 0, time.monotonic()
         self._writer = _summary_writer(folder) if tensorboard else None
 
     def __enter__(self) -> RunMonitor:
@@ -71,26 +73,29 @@ class RunMonitor(Monitor):
         if rows:
             self._write()
 
-    def start_epoch(self, epoch: int, total: int) -> None:
-        self._epoch, self._total, self._said = epoch, total, time.monotonic()
-        if self._stream.isatty():
+    def start_epoch(self, epoch: int, epochs: int, images: int) -> None:
+        self._epoch, self._images, self._said = epoch, images, time.monotonic()
+        if self._bar is None and self._stream.isatty():
             self._bar = tqdm(
-                total=total, unit=" images", desc=f"epoch {epoch}", leave=False, file=self._stream
-            )
+                total=epochs * images, initial=(epoch - 1) * images, unit=" images",
+                leave=False, dynamic_ncols=True, file=self._stream,
+            )  # fmt: skip
+        if self._bar is not None:
+            self._bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
 
     def progress(self, images: int, loss: float, accuracy: float) -> None:
         if self._bar is not None:
-            self._bar.update(images - self._bar.n)
-            self._bar.set_postfix(loss=f"{loss:.4f}", acc=f"{accuracy:.3f}")
+            shown = {"loss": f"{loss:.4f}", "acc": f"{accuracy:.3f}"}
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update((self._epoch - 1) * self._images + images - self._bar.n)
         elif time.monotonic() - self._said >= self.SILENCE:
             self._said = time.monotonic()
             self._say(
-                f"epoch {self._epoch}: {images}/{self._total} images, "
+                f"epoch {self._epoch}: {images}/{self._images} images, "
                 f"loss {loss:.4f}, accuracy {accuracy:.3f}"
             )
 
     def end_epoch(self, row: dict[str, Any]) -> None:
-        self._close_bar()
         self._rows.append(row)
         self._write()
         if self._writer is not None:
@@ -114,7 +119,10 @@ class RunMonitor(Monitor):
             self._bar = None
 
     def _say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)  # above the bar
+        else:
+            print(line, file=self._stream, flush=True)
 
 
 def _summary_writer(folder: RunFolder) -> Any:

@@ -14,7 +14,8 @@ from gluon_cnn_parity.atomic import replacing_file
 
 __all__ = ["save_confusion", "save_curves", "save_grid"]
 
-TRAIN, TEST = "#4477aa", "#cc6644"  # told apart by colour-blind readers too
+TRAIN, TEST, RATE = "#4477aa", "#cc6644", "#228833"  # told apart by colour-blind readers too
+_PARTS = (("train", TRAIN), ("test", TEST))
 
 
 @contextmanager
@@ -37,22 +38,32 @@ def _figure(
 
 
 def save_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
-    """Loss and accuracy against the epoch, training and test, side by side."""
-    with _figure(path, 9, 3.6) as figure:
-        figure.subplots_adjust(left=0.075, right=0.985, top=0.83, bottom=0.14, wspace=0.17)
+    """Loss, accuracy and learning rate against the epoch, side by side.
+
+    A dotted line marks the epoch of the best test accuracy. Rows of older versions have no rate.
+    """
+    with _figure(path, 11.5, 3.6) as figure:
         figure.suptitle(title)
         epochs = [row["epoch"] for row in rows]
         marker = "o" if len(rows) <= 30 else None
-        for axes, quantity in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
-            for part, colour in (("train", TRAIN), ("test", TEST)):
-                values = [row[f"{part}_{quantity}"] for row in rows]
-                last = f"{part} ({values[-1]:.4f})"
+        best = max(rows, key=lambda row: row["test_acc"])["epoch"]
+        space = {"left": 0.06, "right": 0.985, "top": 0.83, "bottom": 0.14, "wspace": 0.2}
+        panels = figure.subplots(1, 3, width_ratios=(1, 1, 0.6), gridspec_kw=space)
+        for axes, quantity in zip(panels, ("loss", "accuracy", "learning rate"), strict=True):
+            drawn = {"loss": _PARTS, "accuracy": _PARTS, "learning rate": (("", RATE),)}[quantity]
+            for part, colour in drawn:
+                name = {"loss": f"{part}_loss", "accuracy": f"{part}_acc"}.get(quantity, "lr")
+                values = [row.get(name, math.nan) for row in rows]
+                last = f"{part} ({values[-1]:.4f})" if part else None
                 axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=last)
+            label = f"best ({best})" if quantity == "accuracy" else None
+            axes.axvline(best, color="#888888", linestyle=":", label=label)
             axes.set_xlabel("epoch")
-            axes.set_title("loss" if quantity == "loss" else "accuracy", loc="left", fontsize=10)
+            axes.set_title(quantity, loc="left", fontsize=10)
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axes.grid(alpha=0.25)
-            axes.legend(frameon=False)
+            if quantity != "learning rate":
+                axes.legend(frameon=False)
             for side in ("top", "right"):
                 axes.spines[side].set_visible(False)
 

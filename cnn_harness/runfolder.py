@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import os
@@ -36,8 +37,8 @@ def default_name(model: str, dataset: str) -> str:
 class RunFolder:
     """One training run on disk; holds an exclusive lock, so two processes cannot mix their files.
 
-    Use as a context manager. `config.json` is there from the start, `metrics.jsonl` grows by a
-    row an epoch, the rest is written by those who make it.
+    Use as a context manager. `config.json` is there from the start, `metrics.jsonl`
+    and `metrics.csv` grow by a row an epoch, the rest is written by those who make it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -239,3 +240,12 @@ class RunFolder:
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         self.replace("metrics.jsonl", lambda part: part.write_text(text, encoding="utf-8"))
+        self.replace("metrics.csv", lambda part: _write_csv(part, rows))
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """The rows under a line of their names; what a row of an older version lacks is empty."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from gluon_cnn_parity import did_you_mean
 from cnn_harness.cli import Parser
-from cnn_harness.config import TrainConfig, add_flags, flag
+from cnn_harness.config import DATA, TrainConfig, add_flags, flag
+from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.framework import Framework
+from cnn_harness.sealed import read_json
 
-__all__ = ["RunOptions", "likely", "read_flags", "recipe_names"]
+__all__ = ["RunOptions", "config_words", "likely", "read_flags", "recipe_names"]
+
+LARGEST_YAML = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -20,12 +27,16 @@ class RunOptions:
     Its fields are flags of `train`, as those of `TrainConfig` are.
     """
 
+    config: str | None = flag(
+        None, "JSON or YAML file with values of these flags, such as a run's config.json; flags "
+        "on the command line win", metavar="FILE",
+    )  # fmt: skip
     recipe: str | None = flag(
         None, "a document's recipe instead of the model's: see below", metavar="NAME"
     )
     data_dir: str | None = flag(
         None, "folder with the dataset's original files, or one prepared by cnn_data.prepare",
-        metavar="DIR",
+        DATA, metavar="DIR",
     )  # fmt: skip
     ctx: str = flag("auto", "auto, cpu, gpu, or several: gpu:0,1", metavar="CTX")
     tf32: bool = flag(
@@ -59,7 +70,7 @@ def recipe_names(documents: Mapping[str, TrainConfig]) -> str:
     )
 
 
-def likely(framework: Framework, argv: Sequence[str] | None) -> TrainConfig:
+def likely(framework: Framework, argv: Sequence[str]) -> TrainConfig:
     """The configuration whose values `--help` shows: that of the model or recipe beside it."""
     first = Parser(prog="train", add_help=False, exit_on_error=False)
     first.add_argument("--model", nargs="?", default="lenet")
@@ -73,10 +84,15 @@ def likely(framework: Framework, argv: Sequence[str] | None) -> TrainConfig:
 def read_flags(
     framework: Framework, argv: Sequence[str] | None, prog: str
 ) -> tuple[dict[str, Any], RunOptions]:
-    """The fields of the configuration that a command line gives, and its options."""
-    shown = likely(framework, argv)
+    """The fields of the configuration that a command line gives, and its options.
+
+    Raises: UsageError naming the `--config` file and what is wrong with it.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    shown = likely(framework, words)
     parser = Parser(
         prog=prog,
+        usage="%(prog)s [FLAG ...]",
         description="Train a classic CNN; every run leaves a folder with its configuration, "
         "metrics, best parameters, checkpoint, curves and predictions.",
         epilog=f"Models: {', '.join(framework.models)}. Each has a recipe of its own, and --recipe "
@@ -84,8 +100,73 @@ def read_flags(
         f"{recipe_names(framework.documents)}. The defaults above are those of "
         f"{shown.model}: give --model or --recipe beside --help for others.",
     )
-    add_flags(parser, shown)
-    add_flags(parser, RunOptions())
-    changes = vars(parser.parse_args(argv))
+    add_flags(parser, shown, RunOptions())
+    changes = vars(parser.parse_args(words))
+    if "config" in changes:
+        path = Path(changes["config"])
+        parser.origin = f"{path}: "
+        changes = vars(parser.parse_args(config_words(path, parser.flags()))) | changes
     names = [each.name for each in fields(RunOptions) if each.name in changes]
     return changes, RunOptions(**{name: changes.pop(name) for name in names})
+
+
+def config_words(path: Path, flags: Collection[str]) -> list[str]:
+    """A configuration file as the words of a command line, for the parser to check.
+
+    The file is an object, in JSON or YAML, whose keys are flags without their dashes; a run's own
+    `config.json` is one, of which its configuration and its data folder are taken. A list is
+    joined by commas, true is a flag without a value, and null leaves a flag unset.
+
+    Raises: UsageError naming the file, and the key that is no flag.
+    """
+    values = _read_config(path)
+    if isinstance(values.get("config"), dict):
+        run, values = values, values["config"]
+        if run.get("data_dir") is not None:
+            values = {"data_dir": run["data_dir"], **values}
+    words = []
+    for key, value in values.items():
+        name = "--" + str(key).replace("_", "-")
+        if name not in flags or name in ("--help", "--version", "--config"):
+            raise UsageError(f"{path}: {key!r} is no flag of train{did_you_mean(name, flags)}")
+        items = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, str | int | float | None) for item in items):
+            raise UsageError(f"{path}: {key} is {_short(value)}, expected one value or a list")
+        if value is False and f"--no-{name[2:]}" in flags:
+            words.append(f"--no-{name[2:]}")
+        elif value is True:
+            words.append(name)
+        elif value is not None and value is not False and value != "":
+            words.append(f"{name}={','.join(map(str, items))}")
+    return words
+
+
+def _read_config(path: Path) -> dict[Any, Any]:
+    try:
+        path.stat()
+        values = read_json(path) if path.suffix == ".json" else _read_yaml(path)
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from error
+    except CommandError as error:
+        raise UsageError(str(error)) from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: {_short(values)}, expected an object of flags and their values")
+    return values
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml  # here, since most runs have no such file
+
+    if not path.is_file():  # a pipe would block, a device may never end
+        raise UsageError(f"--config {path} is not a regular file")
+    if path.stat().st_size > LARGEST_YAML:
+        raise UsageError(f"--config {path} has {path.stat().st_size} bytes, too large to be one")
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is neither JSON nor YAML: {error}") from error
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

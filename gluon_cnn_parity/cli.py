@@ -10,7 +10,30 @@ from typing import Any, NoReturn
 
 from gluon_cnn_parity import DISTRIBUTION, EXTRAS, __version__, did_you_mean, missing, program
 
-__all__ = ["Parser", "one_line", "run_command"]
+__all__ = ["ALIASES", "Parser", "one_line", "run_command", "spellings"]
+
+# What people type who come from other trainers -> wherever a command has the first, it has the rest
+ALIASES = {
+    "--ctx": ("--device",),
+    "--image-size": ("--img-size",),
+    "--initialiser": ("--initializer",),
+    "--mixup": ("--mixup-alpha",),
+    "--normalise": ("--normalize",),
+    "--optimizer": ("--opt",),
+    "--out": ("--output",),
+    "--schedule": ("--sched",),
+    "--top": ("--topk",),
+    "--wd": ("--weight-decay",),
+}
+
+
+def spellings(*flags: str) -> tuple[str, ...]:
+    """The flags, and their aliases.
+
+    >>> spellings("--out")
+    ('--out', '--output')
+    """
+    return (*flags, *(alias for flag in flags for alias in ALIASES.get(flag, ())))
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -21,14 +44,24 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
             return action.help
         return super()._get_help_string(action)
 
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """`--out, --output DIR`, where argparse before 3.13 says DIR twice."""
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
 
 class Parser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` that shows defaults in `--help` and reports bad usage in one line.
 
     Errors go to stderr as `PROG: error: MESSAGE` and exit with status 2. Abbreviated flags are
     off: a script that says `--data` must not change meaning when a flag `--dataset` is added.
-    `prog` names a command where it was not started by the user, but called.
+    `prog` names a command where it was not started by the user, but called; `origin` begins the
+    message where the words are not those of the command line, but of a file.
     """
+
+    origin = ""
 
     def __init__(self, *, prog: str, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", _Formatter)
@@ -40,6 +73,9 @@ class Parser(argparse.ArgumentParser):
                 help="show the version of this project and exit",
             )  # fmt: skip
 
+    def add_argument(self, *flags: Any, **options: Any) -> argparse.Action:
+        return super().add_argument(*spellings(*flags), **options)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
             super()._check_value(action, value)
@@ -50,8 +86,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: --"):
             flag = message.split()[2].partition("=")[0]
-            message += did_you_mean(flag, self._option_string_actions)
-        self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
+            message += did_you_mean(flag, self.flags())
+        self.exit(2, f"{self.prog}: error: {one_line(self.origin + message)} (see --help)\n")
+
+    def flags(self) -> list[str]:
+        """Every spelling of every flag."""
+        return list(self._option_string_actions)
 
 
 def one_line(message: object) -> str:

@@ -38,3 +38,20 @@ def test_a_name_stands_as_it_is(tmp_path: Path) -> None:
     # as formulas they would be an a with a small b, and an a
     assert widths[0] > 1.3 * widths[1]
     assert widths[1] > 15
+
+
+def test_curves_mark_the_best_epoch_and_draw_the_rate(tmp_path: Path) -> None:
+    rows = [{**ROW, "epoch": n, "lr": 0.1 / n, "test_acc": 0.5 + (n == 2) / 4} for n in (1, 2, 3)]
+    shown = {}
+    for name, change in {
+        "same": {}, "another best": {"test_acc": 0.1}, "another rate": {"lr": 0.0},
+    }.items():  # fmt: skip
+        save_curves(tmp_path / "c.png", [rows[0], {**rows[1], **change}, rows[2]], "t")
+        with Image.open(tmp_path / "c.png") as picture:
+            shown[name] = np.asarray(picture.convert("L"))
+    third = shown["same"].shape[1] * 3 // 4  # where the panel of the rate begins
+    best, rate = (shown["same"] != shown[name] for name in ("another best", "another rate"))
+    assert best[:, :third].any()
+    assert best[:, third:].any()  # the mark moves in every panel
+    assert rate[:, third:].any()
+    assert not rate[:, :third].any()

@@ -1,5 +1,6 @@
 """What a run shows: monitor and pictures."""
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ from cnn_harness.runfolder import RunFolder
 
 
 def _row(epoch: int) -> dict:
-    return dict(zip(METRICS, (epoch, 0.5, 0.81234, 0.4, 0.9, 1.26, 4000.0), strict=True))
+    return dict(zip(METRICS, (epoch, 0.5, 0.81234, 0.4, 0.9, 0.01, 1.26, 4000.0), strict=True))
 
 
 class Terminal(io.StringIO):
@@ -25,7 +26,7 @@ class Terminal(io.StringIO):
 def test_the_epoch_line_is_doc_2s(tmp_path: Path) -> None:
     stream = io.StringIO()
     with RunMonitor(RunFolder(tmp_path), "t", stream=stream) as monitor:
-        monitor.start_epoch(1, 100)
+        monitor.start_epoch(1, 2, 100)
         monitor.progress(100, 0.5, 0.8)
         monitor.end_epoch(_row(1))
     assert stream.getvalue() == (
@@ -36,20 +37,24 @@ def test_the_epoch_line_is_doc_2s(tmp_path: Path) -> None:
 def test_a_terminal_gets_a_bar_with_loss_and_speed(tmp_path: Path) -> None:
     stream = Terminal()
     with RunMonitor(RunFolder(tmp_path), "t", stream=stream) as monitor:
-        monitor.start_epoch(1, 100)
+        monitor.start_epoch(1, 2, 100)
         monitor.progress(50, 0.1234, 0.8)
         monitor.progress(100, 0.1234, 0.8)
         monitor.end_epoch(_row(1))
+        monitor.start_epoch(2, 2, 100)
+        monitor.progress(100, 0.1, 0.9)
     text = stream.getvalue()
     assert "loss=0.1234" in text
     assert "images/s" in text.replace("? images/s", "")
+    assert "200/200" in text  # one bar for the run, however short its epochs
+    assert "epoch:1,train_loss:0.5000" in text
 
 
 def test_long_silence_is_broken_by_a_plain_line(tmp_path: Path, monkeypatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(RunMonitor, "SILENCE", 0.0)
     with RunMonitor(RunFolder(tmp_path), "t", stream=stream) as monitor:
-        monitor.start_epoch(1, 100)
+        monitor.start_epoch(1, 2, 100)
         monitor.progress(50, 0.1234, 0.8)
     assert stream.getvalue() == "epoch 1: 50/100 images, loss 0.1234, accuracy 0.800\n"
 
@@ -69,6 +74,23 @@ def test_a_resumed_run_begins_with_the_checkpoints_rows(tmp_path: Path) -> None:
 
 
 def _epochs(folder: Path) -> list[int]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == list(METRICS)
+    assert [int(row["epoch"]) for row in table] == _epochs_of_lines(folder)
+    assert float(table[0]["train_acc"]) == 0.81234
+    return _epochs_of_lines(folder)
+
+
+def test_rows_of_an_older_version_have_empty_cells(tmp_path: Path) -> None:
+    old = {name: value for name, value in _row(1).items() if name != "lr"}
+    RunFolder(tmp_path).write_metrics([old, _row(2)])
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines[0].split(",")[-1] == "lr"
+    assert [line.split(",")[-1] for line in lines[1:]] == ["", "0.01"]
+
+
+def _epochs_of_lines(folder: Path) -> list[int]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["epoch"] for line in lines]
 

@@ -1,0 +1,108 @@
+"""Flags as people type them, and files that hold them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnn_harness.config import GROUPS, TrainConfig
+from cnn_harness.errors import UsageError
+from cnn_harness.tests.frameworks import NOTHING_TRAINS
+from cnn_harness.train_flags import read_flags
+
+
+def _read(*argv: str) -> dict[str, Any]:
+    return read_flags(NOTHING_TRAINS, argv, "train")[0]
+
+
+@pytest.mark.parametrize(
+    ("typed", "field"),
+    [
+        (("--weight-decay", "0.5"), ("wd", 0.5)),
+        (("--img-size", "32"), ("image_size", 32)),
+        (("--opt", "sgd"), ("optimizer", "sgd")),
+        (("--sched", "linear"), ("schedule", "linear")),
+        (("--no-nesterov",), ("nesterov", False)),
+    ],
+)
+def test_what_people_type_is_understood(typed: tuple[str, ...], field: tuple[str, Any]) -> None:
+    assert _read(*typed) == dict([field])
+
+
+def test_where_to_run_has_other_names_too() -> None:
+    _, options = read_flags(NOTHING_TRAINS, ["--device", "cpu", "--output", "x"], "train")
+    assert (options.ctx, options.out) == ("cpu", "x")
+
+
+def test_help_is_in_groups(capsys) -> None:
+    with pytest.raises(SystemExit):
+        _read("--help")
+    text = capsys.readouterr().out
+    places = [text.index(f"\n{title}:\n") for title in GROUPS]
+    assert places == sorted(places)
+    assert "--wd, --weight-decay F" in text
+    assert places[0] < text.index("--dataset NAME") < places[1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(["--epoch", "3"], "--epochs"), (["--opt", "sdg"], "sgd"), (["--schedul=x"], "--schedule")],
+)
+def test_a_near_miss_is_answered(typed: list[str], meant: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        _read(*typed)
+    assert stop.value.code == 2
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_a_file_holds_flags_and_the_command_line_wins(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("model: lenet\nlr: 1e-3\nimg-size: 28\nnesterov: false\nstep_epochs: null\n")
+    assert _read("--config", str(file), "--lr", "0.5") == {
+        "model": "lenet", "lr": 0.5, "image_size": 28, "nesterov": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_runs_own_configuration_is_one(nested: bool, tmp_path: Path) -> None:
+    config = TrainConfig(optimizer="sgd", momentum=0.5, nesterov=True, lr=0.125)
+    file = tmp_path / "config.json"
+    run = {"format": 1, "framework": "gluon", "config": config.to_dict(), "data_dir": "/there"}
+    file.write_text(json.dumps(run if nested else config.to_dict()))
+    changes, options = read_flags(NOTHING_TRAINS, ["--config", str(file)], "train")
+    assert TrainConfig(**changes) == config
+    assert options.data_dir == ("/there" if nested else None)
+    assert _read("--config", str(file), "--no-nesterov")["nesterov"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lr: fast", "argument --lr: got 'fast', expected a finite number"),
+        ("model: lenet\nepoch: 3", "'epoch' is no flag of train; did you mean --epochs?"),
+        ("lr: {a: 1}", "lr is {'a': 1}, expected one value"),
+        ("- lr", "['lr'], expected an object"),
+        ("[", "neither JSON nor YAML"),
+        ("help: true", "'help' is no flag"),
+        ("optimizer: sdg", "did you mean sgd?"),
+    ],
+)
+def test_a_file_that_is_none_is_named(text: str, said: str, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    try:
+        _read("--config", str(file))
+        error = ""
+    except UsageError as refused:
+        error = str(refused)
+    except SystemExit:
+        error = capsys.readouterr().err
+    assert str(file) in error
+    assert said in error
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for name in ("none.yaml", "none.json"):
+        with pytest.raises(UsageError, match=f"{name}: No such file"):
+            _read("--config", str(tmp_path / name))
