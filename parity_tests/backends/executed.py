@@ -57,6 +57,7 @@ class Program:
             for train, graph in traces.items()
         }
         self._uses = segment.uses
+        self._writes = [(self.roles[name], value) for name, value in segment.writes.items()]
         self._outputs = list(zip(segment.outputs, layout.pair.shapes, strict=True))
 
     def _replay(self, op: Operation) -> Replay | None:
@@ -85,9 +86,19 @@ class Program:
         return list(keys)
 
     def run(
-        self, arrays: Sequence[Any], read: Callable[[Value], Any], dtype: str, *, train: bool
+        self,
+        arrays: Sequence[Any],
+        read: Callable[[Value], Any],
+        write: Callable[[str, Any], None],
+        dtype: str,
+        *,
+        train: bool,
     ) -> Any:
-        """The segment's outputs, one or a tuple. `read` gives parameters and constants."""
+        """The segment's outputs, one or a tuple.
+
+        `read` gives parameters and constants; `write` takes what the net's own code puts into a
+        parameter, by its role.
+        """
         values: dict[Value, Any] = {}
         for uses, array in zip(self._uses, arrays, strict=True):
             for value, shape in uses:
@@ -96,6 +107,8 @@ class Program:
             assert replay is not None  # both tracers record it
             given = [values[v] if v in values else read(v) for v in reads]
             values.update(zip(outputs, replay(given, dtype), strict=False))
+        for role, value in self._writes:
+            write(role, values[value])
         made = [_shaped(values[value], shape) for value, shape in self._outputs]
         return made[0] if len(made) == 1 else tuple(made)
 

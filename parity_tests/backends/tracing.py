@@ -53,6 +53,7 @@ class GraphBuilder:
         self._aliases: dict[str, str] = {}
         self._inputs: list[tuple[int, ...]] = []
         self._constants: dict[str, Any] = {}
+        self._held: list[tuple[str, Any]] = []  # the net's own arrays, by name
 
     @property
     def path(self) -> str:
@@ -65,6 +66,7 @@ class GraphBuilder:
             self._aliases[name] = str(value.key)
             return
         self.producers[array] = Value(Origin.PARAMETER, name)
+        self._held.append((name, array))
         self.parameters[name] = Parameter(name, *self._describe(array))
 
     def add_input(self, array: Any) -> None:
@@ -176,7 +178,16 @@ class GraphBuilder:
             dict(self._aliases),
             train,
             dict(self._constants),
+            self._writes(),
         )
+
+    def _writes(self) -> dict[str, Value]:
+        """What is in the net's parameters by now, where it is not what was there."""
+        return {
+            name: self.producers[array]
+            for name, array in self._held
+            if self.producers[array].origin is not Origin.PARAMETER
+        }
 
 
 def flatten(value: Any, leaf: type[Any]) -> Iterator[Any]:

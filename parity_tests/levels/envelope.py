@@ -44,15 +44,17 @@ class Envelope:
     """The largest move of each value under float32's rounding, in absolute numbers.
 
     `float64` is the part of it that float64's rounding may take: 2⁻²⁹, or more where a leaf has a
-    wider bound in float64.
+    wider bound in float64. `own` is more than that for values that are passed to nobody.
     """
 
     moves: dict[Key, float]
     float64: float
+    own: dict[Key, float]
 
     def limit(self, key: Key, dtype: str) -> float:
         """0 where nothing has been rounded yet."""
-        return self.moves.get(key, 0.0) * (self.float64 if dtype == "float64" else 1.0)
+        part = max(self.float64, self.own.get(key, 0.0)) if dtype == "float64" else 1.0
+        return self.moves.get(key, 0.0) * part
 
 
 class _Sizes:
@@ -61,6 +63,7 @@ class _Sizes:
     def __init__(self) -> None:
         self.noise: dict[Key, np.ndarray] = {}
         self.own: dict[Key, float] = {}
+        self.own_float64: dict[Key, float] = {}
         self.float64 = UNIT["float64"] / UNIT["float32"]
 
     def add(self, key: Key, scales: Scales, train: bool, *, own: bool) -> None:
@@ -77,11 +80,14 @@ class _Sizes:
                 tolerance(scales.family, mode, "gluon", dtype).factor(scales.length) * UNIT[dtype]
                 for dtype in ("float32", "float64")
             )
-            self.float64 = max(self.float64, double / single)
+            if own:
+                self.own_float64[key] = max(self.own_float64.get(key, 0.0), double / single)
+            else:
+                self.float64 = max(self.float64, double / single)
 
     def envelope(self, moves: dict[Key, float]) -> Envelope:
         whole = {key: move + self.own.get(key, 0.0) for key, move in moves.items()}
-        return Envelope(whole, self.float64)
+        return Envelope(whole, self.float64, self.own_float64)
 
 
 def call_scales(leaf: Leaf, call: Call, *, train: bool, upstream: Arrays | None) -> Scales:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -23,16 +23,12 @@ from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 __all__ = ["forward_rows"]
 
 
-def forward_rows(
-    subject: Subject, modes: Sequence[bool] = (False, True)
-) -> tuple[list[Row], Coverage]:
+def forward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     """Local rows of every leaf first, then the inherited ones; inference, then training."""
     coverage = Coverage()
     local: list[Row] = []
     inherited: list[Row] = []
-    if not subject.has_modes and len(modes) > 1:
-        modes = (False,)
-    for train in modes:
+    for train in subject.modes if subject.has_modes else (False,):
         try:
             referee = subject.run(Side.TORCH, "float64", train=train)
             local += _local(subject, referee, train, coverage)

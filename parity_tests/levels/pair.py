@@ -55,7 +55,7 @@ class NetPair:
         own = pair_leaves(*(leaves_of(net) for net in nets.values()))
         strict = self._transfer_map is not None if strict is None else strict
 
-        def subject(view: View | None) -> Subject:
+        def subject(view: View | None, modes: tuple[bool, ...] = (False, True)) -> Subject:
             pairing = own if view is None else view.pairing
             by_side = nets if view is None else view.nets
             checked = _check_masks(masks, pairing)
@@ -70,11 +70,11 @@ class NetPair:
                 checked,
                 strict=strict,
                 segments=segments,
+                modes=modes,
             )
 
         self._own = subject(None)
-        self._parts: list[tuple[Subject, View | None, tuple[bool, ...]]]
-        self._parts = [(self._own, None, (False, True))]
+        self._parts: list[tuple[Subject, View | None]] = [(self._own, None)]
         if self._transfer_map is not None or masks:  # masks are by the paths of leaves
             return
         try:
@@ -83,11 +83,11 @@ class NetPair:
             return  # the levels will say so, each for itself
         if not leaves_suffice(own, traced):
             views = [view_of(nets, each) for each in traced]
-            self._parts = [(subject(view), view, view.traced.modes) for view in views]
+            self._parts = [(subject(view, view.traced.modes), view) for view in views]
 
     def transfer(self) -> None:
         """Give the torch net the Gluon net's values."""
-        for subject, view, _ in self._parts:
+        for subject, view in self._parts:
             if view is not None:
                 copy_paired(subject.pairing)
         if self._parts[0][1] is not None:
@@ -103,7 +103,7 @@ class NetPair:
     def set_objective(self, labels: Any) -> str:
         """Decide what the backward pass starts from; why it cannot, if it cannot."""
         ours = self._transfer_map is not None
-        return max(_set_objective(subject, labels, ours) for subject, _, _ in self._parts)
+        return max(_set_objective(subject, labels, ours) for subject, _ in self._parts)
 
     def subject_of(self, failures: Sequence[Row]) -> Subject:
         """What the first of these rows was found in."""
@@ -117,16 +117,16 @@ class NetPair:
             nets = first.gluon_net, first.torch_net
             return weights_rows(*nets, first.pairing, self._transfer_map)
         if level == Level.BACKWARD:
-            if True not in last[2]:
+            if True not in last[0].modes:
                 return [refusal(level, self._untrained)], Coverage()
             return backward_rows(last[0])
         if level == Level.ARTEFACTS:
             return _artefacts_rows(self._own)
         rows: list[Row] = []
         coverage = Coverage()
-        for subject, view, modes in self._parts:
+        for subject, view in self._parts:
             if level == Level.FORWARD:
-                more, reached = forward_rows(subject, modes)
+                more, reached = forward_rows(subject)
             elif view is None:
                 more, reached = structure_rows(subject.pairing)
             else:
@@ -159,7 +159,7 @@ def _check_masks(masks: Mapping[str, np.ndarray], pairing: Pairing) -> dict[str,
 def _set_objective(subject: Subject, labels: Any, ours: bool) -> str:
     """Decide what the backward pass starts from; why it cannot, if it cannot."""
     try:
-        outputs = subject.run(Side.TORCH, "float64", train=False).outputs
+        outputs = subject.run(Side.TORCH, "float64", train=subject.modes[0]).outputs
     except DidNotRun:
         return ""  # the levels will say so, each for itself
     if labels is None:

@@ -62,6 +62,7 @@ class Subject:
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     strict: bool = False
     segments: Mapping[str, SegmentPair] = field(default_factory=dict)  # by path, of executed nets
+    modes: tuple[bool, ...] = (False, True)  # in which the nets can be run; True: in training
     _runs: dict[tuple[Side, str, bool, bool], NetRun] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)  # what levels share, such as envelopes
     clones: dict[str, Any] = field(default_factory=dict)  # by dtype
@@ -178,8 +179,10 @@ class Subject:
     @property
     def has_modes(self) -> bool:
         """Whether anything here may compute otherwise in training than in inference."""
-        return bool(self.masks) or any(
-            operator_of(pair.torch.family).by_mode for pair in self.pairing.pairs
+        return (
+            len(self.modes) < 2
+            or bool(self.masks)
+            or any(operator_of(pair.torch.family).by_mode for pair in self.pairing.pairs)
         )
 
     def torch_leaves(self) -> list[Leaf]:

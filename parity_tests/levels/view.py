@@ -22,6 +22,7 @@ from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.pairing.dataflow import Alignment, align
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin
 from parity_tests.pairing.segments import SegmentPair, Slot, cut
+from parity_tests.pairing.statistics import running_statistics, with_own_statistics, without_updates
 from parity_tests.pairing.vocabulary import POINTWISE
 from parity_tests.reporting.verdicts import Side
 
@@ -94,14 +95,24 @@ def trace_pair(nets: Mapping[Side, Any], inputs: Arrays) -> tuple[list[TracedPai
         return [_aligned({side: {False: traces[side][False]} for side in SIDES})], refused
     if all(_coincide(*by_mode.values()) for by_mode in traces.values()):
         return [_aligned(traces)], ""
-    return [
-        _aligned({side: {train: traces[side][train]} for side in SIDES}) for train in (False, True)
-    ], ""
+    by_mode = [{side: {train: traces[side][train]} for side in SIDES} for train in (False, True)]
+    inference = _aligned(by_mode[0])
+    roles = {side: running_statistics(inference.normalised[side]) for side in SIDES}
+    return [inference, _aligned(by_mode[1], roles)], ""
 
 
-def _aligned(traces: Mapping[Side, Traces]) -> TracedPair:
+def _aligned(
+    traces: Mapping[Side, Traces], statistics: Mapping[Side, Mapping[str, str]] | None = None
+) -> TracedPair:
+    """The traces in one vocabulary, aligned; `statistics` are roles by parameters' names."""
     modes = tuple(traces[Side.TORCH])
     normalised = {side: backend(side).normalise(traces[side][modes[-1]]) for side in SIDES}
+    for side, graph in normalised.items():
+        if modes == (False,):
+            normalised[side] = without_updates(graph)
+        elif statistics is not None:
+            executed = traces[side][modes[-1]]
+            normalised[side] = with_own_statistics(executed, graph, statistics[side])
     alignment = align(normalised[Side.GLUON], normalised[Side.TORCH])
     return TracedPair(dict(traces), normalised, alignment, modes)
 

@@ -50,8 +50,10 @@ def _kept(leaf: Leaf) -> float | None:
     """The part of the running variance that a step of torch's own BatchNorm keeps."""
     module: Any = leaf.block
     if isinstance(module, ExecutedModule):
-        operations = module.program.layout.segment.normalised
-        norms = [op for op in operations if op.kind == "batch_norm"]
+        layout = module.program.layout
+        if any(segment.writes for segment in layout.pair.sides.values()):
+            return None
+        norms = [op for op in layout.segment.normalised if op.kind == "batch_norm"]
         return float(norms[0].attributes["kept"]) if len(norms) == 1 else None
     plain = type(module).forward is nn.modules.batchnorm._BatchNorm.forward
     kept: Any = leaf.hyper["kept"] if plain and leaf.kind == "batchnorm" else None

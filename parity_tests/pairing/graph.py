@@ -7,7 +7,7 @@ These records know no framework: both tracers write them, `pairing.normalise` re
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -106,8 +106,9 @@ class OperationGraph:
     """The operations in the order in which they ran.
 
     `parameters` are all that the net holds, executed or not, by name; a tied parameter appears
-    once, under its first name, and `aliases` has its other names. `train` says in which mode the
-    net ran. `constants` are the arrays that no operation produced, by the keys of their values.
+    once, under its first name, and `aliases` has its other names. `writes` has what the net's own
+    code put into parameters, by their names. `train` says in which mode the net ran. `constants`
+    are the arrays that no operation produced, by the keys of their values.
     In a normalised graph `stands_for` maps values that were executed to those of this graph.
     """
 
@@ -118,6 +119,7 @@ class OperationGraph:
     aliases: Mapping[str, str] = field(default_factory=dict)
     train: bool = False
     constants: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    writes: Mapping[str, Value] = field(default_factory=dict)
     stands_for: Mapping[Value, Value] = field(default_factory=dict, compare=False, repr=False)
 
     def __iter__(self) -> Iterator[Operation]:
@@ -127,18 +129,27 @@ class OperationGraph:
         return len(self.operations)
 
     def live(self) -> OperationGraph:
-        """The executed operations that reach an output, indexed anew; counters, say, do not."""
-        needed: set[int] = set()
-        pending = list(self.outputs)
+        """The executed operations that reach an output or a write, indexed anew.
+
+        What is written into whole numbers, such as a count of batches, is left out.
+        """
+        writes = {n: v for n, v in self.writes.items() if "float" in self.parameters[n].dtype}
+        needed, _ = self.leading_to([*self.outputs, *writes.values()])
+        operations = tuple(self.operations[i] for i in sorted(needed))
+        return replace(self, operations=operations, writes=writes).renumbered()
+
+    def leading_to(self, values: Iterable[Value]) -> tuple[set[int], set[Value]]:
+        """The operations that values are computed by, and all values on the way, these included."""
+        seen: set[Value] = set()
+        pending = list(values)
         while pending:
             value = pending.pop()
-            if value.origin is Origin.OPERATION and value.key not in needed:
-                needed.add(int(value.key))
-                op = self.operations[int(value.key)]
-                pending += [*op.reads, *(x.value for x in op.inputs)]
-        return replace(
-            self, operations=tuple(self.operations[i] for i in sorted(needed))
-        ).renumbered()
+            if value not in seen:
+                seen.add(value)
+                if value.origin is Origin.OPERATION:
+                    op = self.operations[int(value.key)]
+                    pending += [*op.reads, *(x.value for x in op.inputs)]
+        return {int(value.key) for value in seen if value.origin is Origin.OPERATION}, seen
 
     def renumbered(self) -> OperationGraph:
         """The same graph with operations indexed by their position."""
@@ -168,5 +179,6 @@ class OperationGraph:
             self,
             operations=operations,
             outputs=tuple(map(moved, self.outputs)),
+            writes={name: moved(value) for name, value in self.writes.items()},
             stands_for=stands_for,
         )

@@ -33,6 +33,7 @@ def normalise(graph: OperationGraph, read: Reader) -> OperationGraph:
             graph,
             operations=tuple(emitter.operations),
             outputs=outputs,
+            writes={},
             stands_for=emitter.stands_for(),
         )
     )

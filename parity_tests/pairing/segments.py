@@ -45,6 +45,7 @@ class Segment:
     normalised: list[Operation]
     parameters: dict[str, str] = field(default_factory=dict)  # the role of each, by its name
     hidden: list[str] = field(default_factory=list)  # read, and of no consequence
+    writes: dict[str, Value] = field(default_factory=dict)  # what its own code makes of parameters
 
 
 @dataclass
@@ -246,14 +247,22 @@ def _segment(
     known: Mapping[Side, Mapping[Value, Slot]],
     names: _Names,
 ) -> SegmentPair:
-    closures = {side: _closure(number, values[side], graphs[side], known[side]) for side in _SIDES}
+    normalised = {
+        side: _normalised(values[side], graphs[side], known[side], number) for side in _SIDES
+    }
+    writes = {side: _writes(graphs[side].executed, normalised[side]) for side in _SIDES}
+    closures = {
+        side: _closure(number, [*values[side], *writes[side].values()], graphs[side], known[side])
+        for side in _SIDES
+    }
     slots = list(dict.fromkeys((*closures[Side.TORCH][1], *closures[Side.GLUON][1])))
     sides = {
         side: Segment(
             executed,
             [used.get(slot, []) for slot in slots],
             list(values[side]),
-            _normalised(values[side], graphs[side], known[side], number),
+            normalised[side],
+            writes=writes[side],
         )
         for side, (executed, used) in closures.items()
     }
@@ -269,6 +278,12 @@ def _segment(
         last = graph.executed.operations[pair.right.merged[-1]]
     path = names.of(graph, sides[Side.TORCH].executed, last)
     return SegmentPair(path, slots, shapes, sides, pair)
+
+
+def _writes(executed: OperationGraph, operations: Sequence[Operation]) -> dict[str, Value]:
+    """What the net's own code makes of the running statistics that these operations have."""
+    names = (parameter.name for op in operations for parameter in op.parameters.values())
+    return {name: executed.writes[name] for name in names if name in executed.writes}
 
 
 def _closure(

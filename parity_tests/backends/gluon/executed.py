@@ -44,7 +44,12 @@ class ExecutedBlock(Block):
             constant = self._constants[key]
             return mx.nd.array(constant, dtype=kind if constant.dtype.kind == "f" else None)
 
-        return self.program.run(arrays, read, kind, train=mx.autograd.is_training())
+        def write(role: str, value: NDArray) -> None:
+            if self._reg_params[role].grad_req == "null":
+                with mx.autograd.pause():
+                    self._reg_params[role].set_data(value)
+
+        return self.program.run(arrays, read, write, kind, train=mx.autograd.is_training())
 
 
 class ExecutedGluonNet(Block):

@@ -36,7 +36,7 @@ class ExecutedModule(nn.Module):
         floats = (x for x in (*arrays, *held) if x is not None and x.is_floating_point())
         kind = str(next((x.dtype for x in floats), torch.float32)).removeprefix("torch.")
         made: torch.Tensor | tuple[torch.Tensor, ...]
-        made = self.program.run(arrays, self._read, kind, train=self.training)
+        made = self.program.run(arrays, self._read, self._write, kind, train=self.training)
         return made
 
     def _read(self, value: Value) -> torch.Tensor:
@@ -46,6 +46,10 @@ class ExecutedModule(nn.Module):
             self, self._constants[key] if constant else self.program.roles[key]
         )
         return tensor
+
+    def _write(self, role: str, value: torch.Tensor) -> None:
+        if role in self._buffers:
+            self._buffers[role] = value.detach()
 
 
 class ExecutedNet(nn.Module):

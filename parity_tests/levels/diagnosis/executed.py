@@ -36,7 +36,7 @@ def explain_segment(row: Row, pair: Pair, segment: SegmentPair, subject: Subject
     kinds = segment.pair and (segment.pair.left.kind, segment.pair.right.kind)
     if kinds and kinds[0] != kinds[1] and all(map(_is_activation, kinds)) and not backward:
         return f"another activation: {kinds[0]} in Gluon, {kinds[1]} in torch"
-    modes = (False, True) if subject.has_modes else (False,)
+    modes = subject.modes if subject.has_modes else (False,)
     moved = ""
     for train in (True,) if backward else modes:
         call = subject.run(Side.TORCH, "float64", train=train).calls[pair.torch.path][0]

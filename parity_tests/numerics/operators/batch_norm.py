@@ -8,7 +8,10 @@ import numpy as np
 
 from parity_tests.numerics.operators.cases import ScaleCase, Scales
 
-__all__ = ["batch_norm_scales"]
+__all__ = ["OWN", "batch_norm_scales"]
+
+# How much of the running statistics a step keeps where the net's own code keeps them
+OWN = "as its own code says"
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,17 @@ def batch_norm_scales(case: ScaleCase) -> Scales:
         "weight gradient": (g * normal).sum(axis=norm.axes),
         "bias gradient": g.sum(axis=norm.axes),
     }
-    kept = _kept(case) if norm.batch else 1.0
+    kept, new = _kept(case) if norm.batch else (1.0, 0.0)
     mean, variance = case.parameter("running_mean"), case.parameter("running_var")
     if mean is not None and variance is not None:
-        sizes["running_mean"] = kept * np.abs(mean) + (1 - kept) * norm.average(np.abs(x))
+        sizes["running_mean"] = kept * np.abs(mean) + new * norm.average(np.abs(x))
         # MXNet stores 1/√(var + eps) and computes the variance back from it
         square = norm.average(x**2) + case.hyper["eps"]
-        sizes["running_var"] = kept * variance + (1 - kept) * square
+        sizes["running_var"] = kept * variance + new * square
     if not norm.batch:
         return Scales("batchnorm", sizes)
-    return Scales("batchnorm", sizes, norm.count, _drift(norm, case, kept))
+    family = "own_batchnorm" if case.hyper["kept"] == OWN else "batchnorm"
+    return Scales(family, sizes, norm.count, _drift(norm, case, new))
 
 
 def _norm(case: ScaleCase) -> _Norm:
@@ -82,12 +86,15 @@ def _norm(case: ScaleCase) -> _Norm:
     return _Norm(x, gain, offset, mean, deviation, batch)
 
 
-def _kept(case: ScaleCase) -> float:
+def _kept(case: ScaleCase) -> tuple[float, float]:
+    """How much of the old and of the new statistic a step takes, at the most."""
     kept = case.hyper["kept"]
-    return 1.0 if kept is None else float(kept)
+    if kept == OWN:
+        return 1.0, 1.0
+    return (1.0, 0.0) if kept is None else (float(kept), 1.0 - float(kept))
 
 
-def _drift(norm: _Norm, case: ScaleCase, kept: float) -> dict[str, np.ndarray]:
+def _drift(norm: _Norm, case: ScaleCase, new: float) -> dict[str, np.ndarray]:
     """How far float32 sums, added one by one as MXNet does, are off on these very values.
 
     A random walk's √n is not enough where values repeat (a constant border, a pooled gradient): a
@@ -103,8 +110,8 @@ def _drift(norm: _Norm, case: ScaleCase, kept: float) -> dict[str, np.ndarray]:
     gain, normal = norm.spread(norm.gain), centred / norm.spread(norm.deviation)
     drift = {
         "output": gain * (norm.spread(off_mean) + np.abs(centred) * relative),
-        "running_mean": (1 - kept) * off_mean,
-        "running_var": (1 - kept) * off_variance,
+        "running_mean": new * off_mean,
+        "running_var": new * off_variance,
     }
     if case.upstream is not None:
         g = case.upstream[0]

@@ -1,0 +1,130 @@
+"""Modules that write their own running statistics: the statistics are found, run and compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mxnet import gluon
+from mxnet.gluon import nn as gnn
+from torch import nn
+
+from mxnet_files import load_symbol
+from parity_tests import check_parity
+from parity_tests.reporting.report import Report
+from parity_tests.reporting.verdicts import Level
+from parity_tests.tests.pairing.nets import (
+    GluonNet,
+    ImperativeNet,
+    TorchNet,
+    initialised,
+    random_image,
+)
+from torch_ref.models.layers import MXBatchNorm2d
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> tuple[gluon.SymbolBlock, torch.fx.GraphModule]:
+    """A net as MXNet opens its files, and as the importer does."""
+    net = gnn.HybridSequential()
+    net.add(
+        gnn.Conv2D(6, 3, in_channels=4),
+        gnn.BatchNorm(in_channels=6, momentum=0.8),
+        gnn.Activation("relu"),
+        gnn.BatchNorm(in_channels=6),
+        gnn.Dense(3),
+    )
+    x = random_image()
+    initialised(net, x).hybridize()
+    net(mx.nd.array(x))
+    net.export(str(tmp_path / "net"))
+    files = str(tmp_path / "net-symbol.json"), str(tmp_path / "net-0000.params")
+    return gluon.SymbolBlock.imports(files[0], ["data"], files[1]), load_symbol(*files)
+
+
+def running(report: Report) -> set[tuple[str, str]]:
+    return {
+        (row.path, row.quantity)
+        for row in report.rows
+        if row.level == Level.BACKWARD and row.quantity.startswith("running_") and row.compared
+    }
+
+
+def test_an_import_is_in_parity_with_the_symbol(imported: Any) -> None:
+    symbol, module = imported
+    report = check_parity(symbol, module, random_image())
+    assert report.ok, str(report)
+    assert set(report.coverage.percent().values()) == {100.0}
+    assert len(running(report)) == 4
+
+
+def test_another_momentum_in_the_modules_own_code_is_found(imported: Any) -> None:
+    symbol, module = imported
+    norm = next(m for m in module.modules() if getattr(m, "momentum", 0) == np.float32(0.8))
+    norm.momentum, norm.rest = norm.momentum * (1 + 3e-6), norm.rest * (1 - 3e-6)
+    report = check_parity(symbol, module, random_image())
+    first = report.first_divergence
+    assert first is not None
+    assert (first.level, first.quantity) == (Level.BACKWARD, "running_mean")
+    assert "batchnorm" in first.path
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """Keeps the biased variance, as MXNet on a CPU does, by assignment to what it reads."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        with torch.no_grad():
+            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+            self.running_mean.lerp_(mean, 0.1)
+            self.running_var.lerp_(var, 0.1)
+        return F.batch_norm(x, None, None, self.weight, self.bias, True)
+
+
+@pytest.mark.parametrize("norm", [OwnNorm, MXBatchNorm2d])
+def test_statistics_of_a_users_own_norm_are_compared(norm: type[nn.BatchNorm2d]) -> None:
+    x = random_image()
+    gluon_net = initialised(
+        GluonNet(lambda s, F, x: F.relu(s.n(x)), n=gnn.BatchNorm(in_channels=4)), x
+    )
+    torch_net = TorchNet(lambda s, x: torch.relu(s.n(x)), n=norm(4))
+    report = check_parity(gluon_net, torch_net, x, transfer=True)
+    assert report.ok, str(report)
+    assert running(report) == {("n", "running_mean"), ("n", "running_var")}
+
+
+class GluonOwnNorm(gluon.nn.BatchNorm):
+    """Writes torch's unbiased variance, in a block that is not hybrid."""
+
+    def forward(self, x: Any) -> Any:
+        own = (self.gamma.data(), self.beta.data(), self.running_mean, self.running_var)
+        gamma, beta, mean, var = own
+        if not mx.autograd.is_training():
+            return mx.nd.BatchNorm(x, gamma, beta, mean.data(), var.data(), **self._kwargs)
+        batch = mx.nd.mean(x, axis=1, exclude=True)
+        square = mx.nd.mean((x - batch.reshape((1, -1, 1, 1))) ** 2, axis=1, exclude=True)
+        count = x.size // x.shape[1]
+        y = mx.nd.BatchNorm(
+            x, gamma, beta, mx.nd.zeros_like(batch), mx.nd.ones_like(batch), **self._kwargs
+        )
+        with mx.autograd.pause():
+            mean.set_data(mean.data() * 0.9 + batch * 0.1)
+            var.set_data(var.data() * 0.9 + square * (0.1 * count / (count - 1)))
+        return y
+
+
+def test_a_block_that_is_not_hybrid_may_keep_its_own() -> None:
+    x = random_image()
+    gluon_net = ImperativeNet(lambda s, x: s.n(x).relu(), n=GluonOwnNorm(in_channels=4))
+    torch_net = TorchNet(lambda s, x: torch.relu(s.n(x)), n=nn.BatchNorm2d(4))
+    report = check_parity(initialised(gluon_net, x), torch_net, x, transfer=True)
+    assert report.ok, str(report)
+    assert running(report) == {("n", "running_mean"), ("n", "running_var")}
