@@ -68,7 +68,8 @@ def _local(subject: Subject, referee: NetRun, train: bool, coverage: Coverage) -
         for index, call in enumerate(calls):
             if train and pair.torch.kind == "dropout":
                 yield from _dropout(subject, pair, call.inputs[0])
-            if train and not operator_of(pair.torch.family).by_mode:
+            by_mode = operator_of(pair.torch.family).by_mode or False not in subject.modes
+            if train and not by_mode:
                 continue
             coverage.done("outputs", pair.path)
             truth = partial(forward_truth, subject, pair.torch, index, train=train)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class NetPair:
         except DidNotRun:
             return  # the levels will say so, each for itself
         if not leaves_suffice(own, traced):
-            views = [view_of(nets, each) for each in traced]
+            views = [view_of(nets, each, inputs) for each in traced]
             self._parts = [(subject(view, view.traced.modes), view) for view in views]
 
     def transfer(self) -> None:
@@ -131,6 +132,8 @@ class NetPair:
                 more, reached = structure_rows(subject.pairing)
             else:
                 more, reached = executed_rows(view, subject)
+                if False not in modes:
+                    more = [replace(row, mode=Mode.TRAIN) for row in more]
             rows += more
             coverage.merge(reached)
         if level == Level.FORWARD and self._untrained:

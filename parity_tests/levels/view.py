@@ -6,17 +6,21 @@ nets are traced, aligned by dataflow and cut at the values they share; a segment
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from parity_tests.backends.base import SIDES, backend
 from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf
-from parity_tests.backends.runs import Arrays
-from parity_tests.levels.referee import DidNotRun, attempt
-from parity_tests.numerics.operators.executed import is_known, kind_of_executed
+from parity_tests.backends.runs import Arrays, Objective
+from parity_tests.levels.referee import DidNotRun, Subject, attempt
+from parity_tests.levels.weights import copy_paired
+from parity_tests.numerics.operators.executed import SINGLE_EPS, is_known, kind_of_executed
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.pairing.dataflow import Alignment, align
@@ -50,6 +54,7 @@ class View:
     traced: TracedPair
     segments: dict[str, SegmentPair] = field(default_factory=dict)
     unused: list[Leaf] = field(default_factory=list)  # held, and never run
+    outputs: list[tuple[Slot, tuple[int, ...]]] = field(default_factory=list)  # torch's
 
     @property
     def output_counts(self) -> list[int]:
@@ -61,7 +66,12 @@ class View:
         """What one side has alone, and no segment leads from."""
         reached = {(side, op.index) for s in self.segments.values() for side, op in s.alone}
         alone = zip(SIDES, self.traced.alignment.alone, strict=True)
-        return [(side, op) for side, ops in alone for op in ops if (side, op.index) not in reached]
+        return [
+            (side, op)
+            for side, ops in alone
+            for op in ops
+            if (side, op.index) not in reached and op.kind != "reshape"  # which moves no number
+        ]
 
     @property
     def pairing(self) -> Pairing:
@@ -93,7 +103,7 @@ def trace_pair(nets: Mapping[Side, Any], inputs: Arrays) -> tuple[list[TracedPai
                 refused = str(error)
     if refused:
         return [_aligned({side: {False: traces[side][False]} for side in SIDES})], refused
-    if all(_coincide(*by_mode.values()) for by_mode in traces.values()):
+    if all(_coincide(side, *by_mode.values()) for side, by_mode in traces.items()):
         return [_aligned(traces)], ""
     by_mode = [{side: {train: traces[side][train]} for side in SIDES} for train in (False, True)]
     inference = _aligned(by_mode[0])
@@ -117,12 +127,15 @@ def _aligned(
     return TracedPair(dict(traces), normalised, alignment, modes)
 
 
-def _coincide(one: OperationGraph, other: OperationGraph) -> bool:
-    """Whether two runs of a net executed the same operations on the same values."""
-    return len(one) == len(other) and all(
+def _coincide(side: Side, inference: OperationGraph, training: OperationGraph) -> bool:
+    """Whether both modes execute the same operations on the same values, and drop only in one."""
+    alike = len(inference) == len(training) and all(
         (a.kind, a.path, a.shapes, a.reads) == (b.kind, b.path, b.shapes, b.reads)
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(inference, training, strict=True)
     )
+    if not alike or not any(op.kind.lower().endswith("dropout") for op in inference):
+        return alike
+    return all(op.kind != "dropout" for op in backend(side).normalise(inference))
 
 
 def leaves_suffice(pairing: Pairing, traced_pairs: Sequence[TracedPair]) -> bool:
@@ -153,10 +166,63 @@ def _within_leaves(pairing: Pairing, partners: Mapping[str, str], traced: Traced
     return all(partners[left.path] == right.path for left, right in traced.alignment.pairs)
 
 
-def view_of(nets: Mapping[Side, Any], traced: TracedPair) -> View:
-    """The nets of segments that correspond."""
+def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> View:
+    """The nets of segments that correspond.
+
+    Where the nets execute something else, operations may be paired that compute something else,
+    though both nets agree again behind them: there is no cut between these.
+    """
+    view = _view(nets, traced, ())
+    if traced.alignment.equal:
+        return view
+    mistaken = _mistaken(view, inputs)
+    return _view(nets, traced, mistaken) if mistaken else view
+
+
+def _mistaken(view: View, inputs: Arrays) -> set[int]:
+    """Torch's operations whose values are not Gluon's, though all that is made of them is."""
+    torch_net = copy.deepcopy(view.nets[Side.TORCH])
+    own = View({**view.nets, Side.TORCH: torch_net}, view.traced, view.segments)
+    pairing = own.pairing
+    copy_paired(pairing)
+    modes = view.traced.modes
+    subject = Subject(own.nets[Side.GLUON], torch_net, pairing, inputs, Objective(), modes=modes)
+    try:
+        runs = [subject.run(side, "float64", train=modes[0]) for side in SIDES]
+    except DidNotRun:
+        return set()
+    segments = list(view.segments.values())
+    differing = set()
+    for number, pair in enumerate(pairing.pairs):
+        calls = (runs[0].calls[pair.gluon.path], runs[1].calls[pair.torch.path])
+        outputs = [call.outputs for by_side in calls for call in by_side]
+        if len(outputs) != 2 or not all(map(_nearly, *outputs)):
+            differing.add(number)
+    ends = {slot.segment for slot, _ in view.outputs}
+    lasting = differing & ends
+    while True:
+        sources = {slot.segment for n in lasting for slot in segments[n].slots}
+        if (sources & differing) <= lasting:
+            break
+        lasting |= sources & differing
+    pairs = [segments[number].pair for number in differing - lasting]
+    return {pair.right.index for pair in pairs if pair is not None}
+
+
+# What rounding leaves of a value, also where MXNet computes in float32
+_NEAR = 1e-4
+
+
+def _nearly(one: np.ndarray, other: np.ndarray) -> bool:
+    if one.size != other.size:
+        return False
+    one, other = one.reshape(-1).astype(float), other.reshape(-1).astype(float)
+    return bool(np.abs(one - other).max(initial=0) <= _NEAR * np.abs(other).max(initial=0))
+
+
+def _view(nets: Mapping[Side, Any], traced: TracedPair, mistaken: Container[int]) -> View:
     executed = {side: traced.executed(side) for side in SIDES}
-    pieces = cut(traced.alignment, executed, traced.normalised)
+    pieces = cut(traced.alignment, executed, traced.normalised, mistaken)
     segments = pieces.segments
     shapes = _slot_shapes(segments, executed[Side.TORCH])
     kinds = [_kind(segment, shapes) for segment in segments]
@@ -168,7 +234,8 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair) -> View:
         ]
         ends = pieces.outputs[side]
         rebuilt[side] = backend(side).rebuild(nets[side], traced.traces[side], layouts, ends)
-    return View(rebuilt, traced, {s.path: s for s in segments}, _unused(nets, traced))
+    unused, outputs = _unused(nets, traced), pieces.outputs[Side.TORCH]
+    return View(rebuilt, traced, {s.path: s for s in segments}, unused, outputs)
 
 
 def _unused(nets: Mapping[Side, Any], traced: TracedPair) -> list[Leaf]:
@@ -205,6 +272,7 @@ def _kind(
         return theirs[0], {Side.GLUON: ours[1], Side.TORCH: theirs[1]}
     names = [op.kind for op in operations[Side.TORCH]] or ["function"]
     known = all(_is_double(op.kind) for ops in operations.values() for op in ops)
+    known = known and not any(op.kind in SINGLE_EPS for op in operations[Side.GLUON])
     return f"{'custom' if known else 'single'}:{'+'.join(names)}", {side: {} for side in SIDES}
 
 

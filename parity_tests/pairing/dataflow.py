@@ -199,6 +199,32 @@ def _compare_edges(
     return tuple(edges), broken
 
 
+def _map_by_shape(result: Alignment, back: dict[str, str]) -> None:
+    """Map what is left of operations that have no counterpart: by shape, in the order of use.
+
+    Where one side has a layer and the other computes it step by step, no operation says which
+    parameter is which; the values will.
+    """
+    unlike = [pair for pair in result.pairs if pair.left.kind != pair.right.kind]
+    sides = (
+        sorted((*result.alone[0], *(p.left for p in unlike)), key=lambda op: op.index),
+        sorted((*result.alone[1], *(p.right for p in unlike)), key=lambda op: op.index),
+    )
+    ours, theirs = (
+        {p.name: [n for n in p.shape if n != 1] for op in ops for p in op.parameters.values()}
+        for ops in sides
+    )
+    free = {name: shape for name, shape in ours.items() if name not in back}
+    for name, shape in theirs.items():
+        if name in result.parameters:
+            continue
+        partner = next((other for other, size in free.items() if size == shape), None)
+        if partner is not None:
+            result.parameters[name] = partner
+            back[partner] = name
+            del free[partner]
+
+
 def _map_parameters(result: Alignment, left: GraphSide, right: GraphSide) -> None:
     back: dict[str, str] = {}
     for pair in result.pairs:
@@ -212,6 +238,7 @@ def _map_parameters(result: Alignment, left: GraphSide, right: GraphSide) -> Non
                 continue
             result.parameters[theirs.name] = mine.name
             back[mine.name] = theirs.name
+    _map_by_shape(result, back)
     for side, names, mapped in (
         (left, result.unmapped[0], back),
         (right, result.unmapped[1], result.parameters),

@@ -6,9 +6,10 @@ several gets one form; `pairing.rewrites` has the rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
+from parity_tests.numerics.operators.executed import is_known
 from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
 from parity_tests.pairing.rewrites import RULES
 from parity_tests.pairing.vocabulary import COMMUTATIVE, Arguments, Emit
@@ -47,6 +48,7 @@ class Emitter:
         self.operations: list[Operation] = []
         self._parameters = graph.parameters
         self._translated: dict[Value, Operand] = {}
+        self._computed: dict[Hashable, int] = {}
         self._current: Operation = _NOWHERE
 
     def read(self, operation: Operation, read: Reader) -> None:
@@ -110,7 +112,9 @@ class Emitter:
                 parameters[operand.role] = self._parameters[str(operand.value.key)]
             else:
                 values.append(operand)
-        index = len(self.operations)
+        index = self._index_of(kind, operands, shape, attributes)
+        if index < len(self.operations):
+            return Operand("", Value(Origin.OPERATION, index), shape)
         self.operations.append(
             replace(
                 current,
@@ -126,6 +130,25 @@ class Emitter:
             )
         )
         return Operand("", Value(Origin.OPERATION, index), shape)
+
+    def _index_of(
+        self,
+        kind: str,
+        operands: Sequence[Operand],
+        shape: tuple[int, ...],
+        attributes: Mapping[str, object],
+    ) -> int:
+        """Where an operation stands; what computes the same from the same values stands once."""
+        fresh = len(self.operations)
+        if not operands or self._current.opaque or not is_known(kind) or kind in _BY_CALL:
+            return fresh
+        read = tuple((x.role, x.value) for x in operands)
+        made = tuple(sorted((name, repr(value)) for name, value in attributes.items()))
+        return self._computed.setdefault((kind, read, shape, made, self._stops), fresh)
+
+    @property
+    def _stops(self) -> bool:
+        return self._current.stops_gradient
 
     def output(self, first: Operand, position: int, shape: Sequence[int]) -> Operand:
         value = replace(first.value, output=position)
@@ -150,6 +173,9 @@ class Emitter:
         producer = self.producer(value)
         return producer is not None and dict(producer.attributes) == {"value": 0.0}
 
+
+# Each call draws anew, or changes what the next one reads
+_BY_CALL = frozenset({"dropout", "batch_norm", "lstm", "gru", "rnn"})
 
 _NOWHERE = Operation(-1, "", {}, (), {}, ((),), ("",))
 

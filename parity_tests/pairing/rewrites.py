@@ -181,6 +181,8 @@ def _reshape_behind(kind: str) -> Rule:
     ) -> Operand | None:
         reshapes = [produced_by(graph, x, "reshape") for x in inputs]
         sources = [r.inputs[0] for r in reshapes if r is not None and r.inputs]
+        if attributes.get("axes"):
+            return None  # dropout of whole maps
         before = {source.shape for source in sources}
         alike = len(before) == 1 and {x.shape for x in inputs} == {shape}
         if len(sources) != len(inputs) or not alike:
@@ -265,5 +267,5 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "global_avg_pool": (_same_shape,),
     "global_max_pool": (_same_shape,),
 }
-for _kind in POINTWISE | ELEMENTWISE:
+for _kind in POINTWISE | ELEMENTWISE | {"dropout"}:
     RULES[_kind] = (*RULES.get(_kind, ()), _reshape_behind(_kind))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from parity_tests.pairing.dataflow import Alignment, Difference, OperationPair
@@ -142,10 +142,15 @@ def cut(
     alignment: Alignment,
     executed: Mapping[Side, OperationGraph],
     normalised: Mapping[Side, OperationGraph],
+    mistaken: Container[int] = (),
 ) -> Cut:
-    """Cut two aligned graphs. An output that only one of them has is left out."""
+    """Cut two aligned graphs. An output that only one of them has is left out.
+
+    `mistaken` are torch's operations, by index, whose partners give other values.
+    """
     graphs = {side: _Graphs(executed[side], normalised[side]) for side in _SIDES}
-    shared = list(_shared(alignment, graphs))
+    pairs_cut = [pair for pair in alignment.pairs if pair.right.index not in mistaken]
+    shared = list(_shared(pairs_cut, alignment, graphs))
     known: dict[Side, dict[Value, Slot]] = {side: {} for side in _SIDES}
     for side in _SIDES:
         for i in range(len(executed[side].inputs)):
@@ -164,20 +169,22 @@ def cut(
     for side in _SIDES:
         graph = graphs[side]
         ends = [v for v in executed[side].outputs[:count] if graph.root(v) in known[side]]
-        outputs[side] = [(known[side][graph.root(v)], graph.shape(v)) for v in ends]
+        outputs[side] = [(known[side][graph.root(v)], graph.shape(v) or (1,)) for v in ends]
     return Cut(pairs, outputs)
 
 
 _Shared = tuple["OperationPair | None", dict[Side, list[Value]], list[tuple[int, ...]]]
 
 
-def _shared(alignment: Alignment, graphs: Mapping[Side, _Graphs]) -> Iterable[_Shared]:
+def _shared(
+    operations: Iterable[OperationPair], alignment: Alignment, graphs: Mapping[Side, _Graphs]
+) -> Iterable[_Shared]:
     """Paired operations whose results both sides hold: executed values, and torch's shapes."""
     seen: dict[Side, set[Value]] = {side: set() for side in _SIDES}
     lonely = {
         side: {op.index for op in ops} for side, ops in zip(_SIDES, alignment.alone, strict=True)
     }
-    for pair in sorted(alignment.pairs, key=lambda pair: pair.right.index):
+    for pair in sorted(operations, key=lambda pair: pair.right.index):
         ends = dict(zip(_SIDES, pair, strict=True))
         if "reshape" in (pair.left.kind, pair.right.kind):
             continue
@@ -194,7 +201,7 @@ def _shared(alignment: Alignment, graphs: Mapping[Side, _Graphs]) -> Iterable[_S
                 continue
             for side, value in both.items():
                 values[side].append(value)  # type: ignore[arg-type]
-            shapes.append(pair.right.shapes[position])
+            shapes.append(pair.right.shapes[position] or (1,))  # MXNet has no arrays of no axes
         if shapes:
             for side in _SIDES:
                 seen[side] |= {graphs[side].roots[value] for value in values[side]}
@@ -209,7 +216,7 @@ def _shared(alignment: Alignment, graphs: Mapping[Side, _Graphs]) -> Iterable[_S
             continue
         for side, value in ends_of.items():
             seen[side].add(graphs[side].root(value))
-        yield None, {s: [v] for s, v in ends_of.items()}, [graphs[Side.TORCH].shape(torch)]
+        yield None, {s: [v] for s, v in ends_of.items()}, [graphs[Side.TORCH].shape(torch) or (1,)]
 
 
 def _end(graphs: _Graphs, op: Operation, lonely: set[int]) -> Operation:

@@ -62,7 +62,8 @@ def _explained(row: Row, subject: Subject) -> str:
         pair = _pair(row, subject)
         if segment is None or pair is None:
             return explain_structure(row, subject.pairing)
-        inputs = subject.run(Side.TORCH, "float64", train=False).calls[pair.torch.path][0].inputs
+        run = subject.run(Side.TORCH, "float64", train=subject.modes[0])
+        inputs = run.calls[pair.torch.path][0].inputs
         name = explain_structure(row, subject.pairing, inputs)
         if name:
             return name

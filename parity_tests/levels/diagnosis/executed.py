@@ -52,7 +52,11 @@ def explain_segment(row: Row, pair: Pair, segment: SegmentPair, subject: Subject
         if name or backward:
             return name
         moved = moved or _rearranged(segment, runs, subject, train)
-    return _explain_alone(segment) or moved
+    name = _explain_alone(segment)
+    if not name and moved and len(segment.alone) == 1:
+        side, op = segment.alone[0]
+        return f"{moved}; {op}, in {side.framework} only"
+    return name or moved
 
 
 def _explain_alone(segment: SegmentPair) -> str:

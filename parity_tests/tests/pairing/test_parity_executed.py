@@ -525,7 +525,7 @@ def test_a_net_of_segments_computes_what_the_net_computes(name: str) -> None:
     nets = {Side.GLUON: initialised(build_gluon(), x), Side.TORCH: build_torch().eval()}
     traced, refused = trace_pair(nets, (x,))
     assert not refused
-    rebuilt = view_of(nets, traced[0]).nets
+    rebuilt = view_of(nets, traced[0], (x,)).nets
     for side, net in nets.items():
         ours = backend(side).run_net(rebuilt[side], (x,), "float32").outputs
         with torch.no_grad():

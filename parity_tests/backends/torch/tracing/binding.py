@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -34,23 +34,34 @@ def bind(func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> dict[str, 
     """The call's arguments by name, with the defaults that were not given."""
     given = {SPELLINGS.get(key, key): value for key, value in kwargs.items()}
     given.pop("return_indices", None)  # F's pools choose one of two operators by it
-    if isinstance(func, FunctionType) and "args" not in inspect.signature(func).parameters:
-        return _bind_python(func, args, kwargs)
+    signature = _signature(func)
+    if signature is not None and "args" not in signature.parameters:
+        return _bind_python(signature, args, kwargs)
     bare = name.removesuffix("_") if not name.startswith("_") else name
     for spread in (False, True):  # x.view(2, -1) is a call with one list
         for arguments in _schemas(bare):
             bound = _match(arguments, args, given, spread=spread)
             if bound is not None:
                 return bound
-    if isinstance(func, FunctionType):
-        return _bind_python(func, args, kwargs)
+    if signature is not None:
+        return _bind_python(signature, args, kwargs)
     return {f"arg.{i}": value for i, value in enumerate(args)} | given
 
 
-def _bind_python(func: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+def _signature(func: Any) -> inspect.Signature | None:
+    """Of a Python function; one that wraps a compiled method, as `**` does, has none."""
+    if not isinstance(func, FunctionType):
+        return None
     try:
-        bound = inspect.signature(func).bind(*args, **kwargs)
-    except (TypeError, ValueError):
+        return inspect.signature(func)
+    except ValueError:
+        return None
+
+
+def _bind_python(signature: inspect.Signature, args: Any, kwargs: Any) -> dict[str, Any]:
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
         return {f"arg.{i}": value for i, value in enumerate(args)} | dict(kwargs)
     bound.apply_defaults()
     named: dict[str, Any] = {}

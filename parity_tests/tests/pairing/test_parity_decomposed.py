@@ -1,0 +1,218 @@
+"""One function computed in two ways: layers beside the steps they consist of, and faults in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mxnet import gluon
+from mxnet.gluon import contrib
+from mxnet.gluon import nn as gnn
+from torch import nn
+
+from parity_tests import check_parity
+from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised, random_image
+
+RNG = np.random.default_rng(5)
+SEQUENCES = RNG.standard_normal((2, 6, 8)).astype(np.float32)
+IMAGE = random_image()  # (2, 4, 8, 8)
+
+Pair = tuple[Callable[[], Any], Callable[[], Any], np.ndarray]
+
+
+def dense(outputs: int, inputs: int) -> gnn.Dense:
+    return gnn.Dense(outputs, flatten=False, in_units=inputs)
+
+
+def norm_by_hand(eps: float = 1e-5, power: float = 0.5) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        variance = (centred**2).mean(-1, keepdim=True)
+        normal: torch.Tensor = s.d(centred / (variance + eps) ** power * s.n.weight + s.n.bias)
+        return normal
+
+    return TorchNet(forward, n=nn.LayerNorm(8), d=nn.Linear(8, 3))
+
+
+def layer_norm() -> GluonNet:
+    norm = gnn.LayerNorm(in_channels=8)
+    return GluonNet(lambda s, F, x: s.d(s.n(x)), n=norm, d=dense(3, 8))
+
+
+def unrolled() -> GluonNet:
+    cell = gluon.rnn.LSTMCell(5, input_size=8)
+
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        return s.l.unroll(6, x, layout="NTC", merge_outputs=True)[0]
+
+    return GluonNet(forward, l=cell)
+
+
+def shuffled() -> GluonNet:
+    shuffle = contrib.nn.PixelShuffle2D(2)
+    conv = gnn.Conv2D(8, 1, in_channels=4)
+    return GluonNet(lambda s, F, x: s.p(s.c(x)), c=conv, p=shuffle)
+
+
+def pointwise_conv() -> GluonNet:
+    return GluonNet(lambda s, F, x: s.c(x), c=gnn.Conv2D(5, 1, in_channels=4))
+
+
+def sum_of_three() -> GluonNet:
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        return F.add_n(s.a(x), s.b(x), x)
+
+    return GluonNet(forward, a=gnn.Conv2D(4, 1, in_channels=4), b=gnn.Conv2D(4, 1, in_channels=4))
+
+
+def stacked(scale: float = 1.0) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([s.a(x), s.b(x) * scale, x]).sum(0)
+
+    return TorchNet(forward, a=nn.Conv2d(4, 4, 1), b=nn.Conv2d(4, 4, 1))
+
+
+def attention(softmax: Callable[..., Any]) -> Callable[[], TorchNet]:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        attended: torch.Tensor = softmax(s.q(x), s.k(x), s.v(x))
+        return attended
+
+    layers = {name: nn.Linear(8, 8) for name in "qkv"}
+    return lambda: TorchNet(forward, **layers)
+
+
+def attention_by_hand() -> GluonNet:
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        scores = F.batch_dot(s.q(x), s.k(x), transpose_b=True) / math.sqrt(8)
+        return F.batch_dot(F.softmax(scores), s.v(x))
+
+    return GluonNet(forward, q=dense(8, 8), k=dense(8, 8), v=dense(8, 8))
+
+
+def skipping(again: bool) -> GluonNet:
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        first = s.d(x)
+        low = F.Pooling(first, kernel=(2, 2), stride=(2, 2), pool_type="max")
+        high = F.UpSampling(low, scale=2, sample_type="nearest")
+        return s.o(F.concat(high, s.d(x) if again else first, dim=1))
+
+    conv = gnn.Conv2D(4, 3, padding=1, in_channels=4)
+    return GluonNet(forward, d=conv, o=gnn.Conv2D(2, 1, in_channels=8))
+
+
+def skipped() -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        first = s.d(x)
+        high = F.interpolate(F.max_pool2d(first, 2), scale_factor=2)
+        result: torch.Tensor = s.o(torch.cat((high, first), 1))
+        return result
+
+    return TorchNet(forward, d=nn.Conv2d(4, 4, 3, padding=1), o=nn.Conv2d(8, 2, 1))
+
+
+def dropping() -> GluonNet:
+    drop, out = gnn.Dropout(0.5), gnn.Dense(5, in_units=256)
+    return GluonNet(lambda s, F, x: s.d(s.p(x)), p=drop, d=out)
+
+
+def dropped(always: bool) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = s.d(F.dropout(x.flatten(1), 0.5, always or s.training))
+        return result
+
+    return TorchNet(forward, d=nn.Linear(256, 5))
+
+
+def by_linear(swapped: bool = False) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        rows = s.d(x.permute(0, 2, 3, 1))
+        return rows.permute(0, 3, 2, 1) if swapped else rows.permute(0, 3, 1, 2)
+
+    return TorchNet(forward, d=nn.Linear(4, 5))
+
+
+def by_shuffle(swapped: bool = False) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        pixels = F.pixel_shuffle(s.c(x), 2)
+        return pixels.transpose(2, 3) if swapped else pixels
+
+    return TorchNet(forward, c=nn.Conv2d(4, 8, 1))
+
+
+def lstm(scale: float = 1.0) -> TorchNet:
+    layer = nn.LSTM(8, 5, batch_first=True)
+    return TorchNet(lambda s, x: s.l(x * scale)[0], l=layer)
+
+
+EQUAL: dict[str, Pair] = {
+    "layer norm by hand": (layer_norm, norm_by_hand, SEQUENCES),
+    "LSTM unrolled": (unrolled, lstm, SEQUENCES),
+    "pixel shuffle": (shuffled, by_shuffle, IMAGE),
+    "convolution of pixels as a linear layer": (pointwise_conv, by_linear, IMAGE),
+    "a sum as a stack": (sum_of_three, stacked, IMAGE),
+    "attention in one call": (
+        attention_by_hand, attention(F.scaled_dot_product_attention), SEQUENCES,
+    ),
+    "computed twice": (lambda: skipping(True), skipped, IMAGE),
+    "dropout behind a reshape": (dropping, lambda: dropped(False), IMAGE),
+    "one number comes out": (
+        lambda: GluonNet(lambda s, F, x: (s.c(x), F.mean(x)), c=gnn.Conv2D(4, 1, in_channels=4)),
+        lambda: TorchNet(lambda s, x: (s.c(x), x.mean()), c=nn.Conv2d(4, 4, 1)),
+        IMAGE,
+    ),
+}  # fmt: skip
+
+# Faults in one of the two ways, and a word of what is said of it
+FAULTS: dict[str, tuple[*Pair, str]] = {
+    "another eps": (layer_norm, lambda: norm_by_hand(eps=1e-3), SEQUENCES, "layer_norm"),
+    "not the root": (layer_norm, lambda: norm_by_hand(power=0.51), SEQUENCES, "layer_norm"),
+    "an input scaled": (unrolled, lambda: lstm(1 + 3e-6), SEQUENCES, "lstm"),
+    "pixels turned": (shuffled, lambda: by_shuffle(swapped=True), IMAGE, "transposed"),
+    "maps turned": (pointwise_conv, lambda: by_linear(swapped=True), IMAGE, "linear"),
+    "a term scaled": (sum_of_three, lambda: stacked(1 + 3e-6), IMAGE, "mul"),
+    "not scaled": (
+        attention_by_hand, attention(lambda q, k, v: (q @ k.mT).softmax(-1) @ v), SEQUENCES, "mul",
+    ),
+    "dropout always on": (dropping, lambda: dropped(True), IMAGE, "additional dropout"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_the_same_function_in_two_ways_is_in_parity(name: str) -> None:
+    build_gluon, build_torch, x = EQUAL[name]
+    report = check_parity(initialised(build_gluon(), x), build_torch(), x, transfer=True)
+    assert report.ok, str(report)
+    assert set(report.coverage.percent().values()) == {100.0}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_one_of_two_ways_is_found(name: str) -> None:
+    build_gluon, build_torch, x, words = FAULTS[name]
+    report = check_parity(initialised(build_gluon(), x), build_torch(), x, transfer=True)
+    assert not report.ok
+    said = " ".join(f"{row.path} {row.detail} {row.diagnosis}" for row in report.failures)
+    assert words in said, said
+
+
+def test_a_net_that_runs_otherwise_in_training_is_compared_in_both_modes() -> None:
+    def ours(s: Any, F: Any, x: Any) -> Any:
+        return s.c(x) * (2 if mx.autograd.is_training() else 1)
+
+    def theirs(factor: float) -> Callable[..., Any]:
+        return lambda s, x: s.c(x) * factor if s.training else s.c(x)
+
+    def report(factor: float) -> Any:
+        gluon_net = initialised(GluonNet(ours, c=gnn.Conv2D(4, 1, in_channels=4)), IMAGE)
+        torch_net = TorchNet(theirs(factor), c=nn.Conv2d(4, 4, 1))
+        return check_parity(gluon_net, torch_net, IMAGE, transfer=True)
+
+    equal, other = report(2), report(2.5)
+    assert equal.ok, str(equal)
+    assert other.first_divergence is not None
+    assert "constant factor" in other.first_divergence.diagnosis
