@@ -132,7 +132,7 @@ class NetPair:
                 more, reached = structure_rows(subject.pairing)
             else:
                 more, reached = executed_rows(view, subject)
-                if False not in modes:
+                if False not in subject.modes:
                     more = [replace(row, mode=Mode.TRAIN) for row in more]
             rows += more
             coverage.merge(reached)
