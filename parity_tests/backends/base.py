@@ -8,7 +8,7 @@ numpy. Nets are only read: everything runs on clones, on the CPU.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.optimizers import OptimizedParameters
-from parity_tests.backends.runs import Arrays, Edit, LeafRun, Loss, NetRun, Noise, Objective
+from parity_tests.backends.runs import Arrays, Edit, Key, LeafRun, Loss, NetRun, Noise, Objective
 from parity_tests.backends.training import Trainee
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.pairing.graph import OperationGraph
@@ -180,14 +180,29 @@ class Referee(Backend, Protocol):
         masks: Mapping[str, np.ndarray] | None = None,
         replacements: Edit | None = None,
         addends: Edit | None = None,
-        gradient_addends: Edit | None = None,
         inputs_too: bool = True,
+        sink: Callable[[Key, np.ndarray], None] | None = None,
     ) -> NetRun:
         """`run_net` on what `clone` made of a net, which stays as it is.
 
-        Leaf outputs are replaced on their way where a replacement has their shape, or get addends;
-        gradients of leaf inputs and, under the path NET, of the net's outputs get addends. Without
-        `inputs_too` the calls have no inputs.
+        Leaf outputs are replaced on their way where a replacement has their shape, or get addends.
+        Without `inputs_too` the calls have no inputs. `sink` takes each leaf's outputs as they come
+        and the calls have none; with an objective they are in neither.
+        """
+
+    def gradient_noise(
+        self,
+        cloned: Any,
+        inputs: Arrays,
+        *,
+        masks: Mapping[str, np.ndarray],
+        addends: Iterable[Edit],
+        sink: Callable[[Key, np.ndarray], None],
+    ) -> None:
+        """What noise in the gradients of a training step makes of every gradient, in float64.
+
+        `addends` are the noise of one draw after the other, added to the gradients of leaf inputs
+        and, under the path NET, of the net's outputs. `sink` takes the moves of each draw.
         """
 
     def shake(self, net: Any, noise: Noise, seed: int) -> None:

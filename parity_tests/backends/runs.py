@@ -102,6 +102,11 @@ class NetRun:
     loss: np.ndarray | None = None
     output_gradient: np.ndarray | None = None
 
+    def forget_outputs(self) -> None:
+        """Let go of what every leaf was given and gave, but not of gradients."""
+        for call in (call for calls in self.calls.values() for call in calls):
+            call.inputs = call.outputs = call.upstream = ()
+
     def named_outputs(self) -> dict[Key, np.ndarray]:
         """Every leaf's outputs in every call, then the net's own under the path NET."""
         found = {

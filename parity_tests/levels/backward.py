@@ -16,8 +16,8 @@ from parity_tests.levels.envelope import backward_envelope, forward_envelope
 from parity_tests.levels.inherited import judged_keys, with_other_side
 from parity_tests.levels.local import JUDGED, local_rows, upstream_for
 from parity_tests.levels.referee import DidNotRun, Subject, along, attempt
-from parity_tests.numerics import conventions
 from parity_tests.numerics.compare import compare
+from parity_tests.numerics.conventions import Convention, variance
 from parity_tests.numerics.operators.table import tolerance
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
@@ -30,10 +30,9 @@ def backward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     coverage = Coverage()
     rows: list[Row] = []
     try:
-        referee = subject.run(Side.TORCH, "float64", train=True, backward=True)
-        rows += _local(subject, referee, coverage)
-        rows += _loss(subject, referee)
-        rows += _inherited(subject, referee)
+        rows += _local(subject, coverage)
+        rows += _loss(subject)
+        rows += _inherited(subject)
     except DidNotRun as error:
         rows.append(
             Row(
@@ -47,7 +46,13 @@ def backward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     return rows, coverage
 
 
-def _local(subject: Subject, referee: NetRun, coverage: Coverage) -> Iterator[Row]:
+def _step(subject: Subject) -> NetRun:
+    """The referee's; nobody keeps it, as it is large."""
+    return subject.run(Side.TORCH, "float64", train=True, backward=True)
+
+
+def _local(subject: Subject, coverage: Coverage) -> Iterator[Row]:
+    referee = _step(subject)
     for pair in subject.pairing.pairs:
         calls = referee.calls[pair.torch.path]
         wanted = [f"{role} gradient" for role, t in pair.torch.tensors.items() if t.trainable]
@@ -76,12 +81,12 @@ def _local(subject: Subject, referee: NetRun, coverage: Coverage) -> Iterator[Ro
             yield from rows
 
 
-def _loss(subject: Subject, referee: NetRun) -> Iterator[Row]:
+def _loss(subject: Subject) -> Iterator[Row]:
     """The loss of each sample and its gradient, on the referee's outputs."""
     objective = subject.objective
     if objective.labels is None:
         return
-    logits = rounded(referee.outputs[0], "float64")
+    logits = rounded(_step(subject).outputs[0], "float64")
     runs = {
         (side, dtype): attempt(side, backend(side).run_loss, objective, logits, dtype)
         for side in SIDES
@@ -112,11 +117,14 @@ def _loss(subject: Subject, referee: NetRun) -> Iterator[Row]:
             )
 
 
-def _inherited(subject: Subject, referee: NetRun) -> Iterator[Row]:
+def _inherited(subject: Subject) -> Iterator[Row]:
     buffers = forward_envelope(subject, train=True)
     envelope = backward_envelope(subject)
     rows: list[Row] = []
     single: dict[str, Mapping[Key, np.ndarray]] = {}
+    biased = _variances(subject, _step(subject))
+    before = _in_common_terms(_step(subject).named_buffers(), biased)
+    subject.forget(train=True)
     for side, dtype in JUDGED:
         try:
             run = subject.run(side, dtype, train=True, backward=True)
@@ -139,6 +147,8 @@ def _inherited(subject: Subject, referee: NetRun) -> Iterator[Row]:
         if side == Side.GLUON:
             outputs = subject.by_torch_path(outputs)
         led = along(subject, outputs)
+        del outputs
+        run.forget_outputs()
         gradients = run.named_gradients()
         if dtype == "float32":
             single[side] = subject.by_torch_path(gradients) if side == Side.GLUON else gradients
@@ -155,8 +165,8 @@ def _inherited(subject: Subject, referee: NetRun) -> Iterator[Row]:
         rows += judged_keys(
             Level.BACKWARD,
             subject,
-            actual=_in_common_terms(subject, run, side, referee),
-            expected=_in_common_terms(subject, referee, Side.TORCH, referee),
+            actual=_in_common_terms(run.named_buffers(), {} if side == Side.GLUON else biased),
+            expected=before,
             envelope=buffers,
             side=side,
             dtype=dtype,
@@ -166,20 +176,24 @@ def _inherited(subject: Subject, referee: NetRun) -> Iterator[Row]:
     return with_other_side(rows, single)
 
 
-def _in_common_terms(
-    subject: Subject, run: NetRun, side: Side, referee: NetRun
-) -> dict[Key, np.ndarray]:
-    """Buffers after the step; unless strict, torch's unbiased variances made biased."""
-    buffers = run.named_buffers()
-    if side == Side.GLUON or subject.strict:
-        return buffers
-    for pair in subject.pairing.pairs:
-        key = (pair.torch.path, 0, "running_var")
+def _variances(subject: Subject, referee: NetRun) -> dict[Key, Convention]:
+    """By which convention torch's variances after the step become biased; unless strict."""
+    conventions: dict[Key, Convention] = {}
+    for pair in () if subject.strict else subject.pairing.pairs:
         calls = referee.calls[pair.torch.path]
-        if key not in buffers or len(calls) != 1:
-            continue
-        convention = conventions.variance(pair.torch, "running_var", calls[0].inputs, train=True)
-        if convention is not None:
+        if len(calls) == 1 and (pair.torch.path, "running_var") in referee.buffers:
+            convention = variance(pair.torch, "running_var", calls[0].inputs, train=True)
+            if convention is not None:
+                conventions[pair.torch.path, 0, "running_var"] = convention
+    return conventions
+
+
+def _in_common_terms(
+    buffers: dict[Key, np.ndarray], biased: Mapping[Key, Convention]
+) -> dict[Key, np.ndarray]:
+    """Buffers after the step, torch's unbiased variances made biased."""
+    for key, convention in biased.items():
+        if key in buffers:
             kind = buffers[key].dtype
             buffers[key] = convention.convert(buffers[key].astype(np.float64)).astype(kind)
     return buffers

@@ -30,8 +30,10 @@ from parity_tests.levels.local import Truth, mode_of, truth_of
 from parity_tests.levels.referee import Subject, attempt
 from parity_tests.numerics.compare import UNIT
 from parity_tests.numerics.operators.cases import Scales
-from parity_tests.numerics.operators.table import tolerance
-from parity_tests.numerics.perturb import LargestMoves
+from parity_tests.numerics.operators.formulas import linear
+from parity_tests.numerics.operators.table import operator_of, tolerance
+from parity_tests.numerics.perturb import LargestMoves, largest
+from parity_tests.numerics.scales import scales_of
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["DRAWS", "Envelope", "backward_envelope", "forward_envelope", "forward_truth"]
@@ -62,6 +64,7 @@ class _Sizes:
 
     def __init__(self) -> None:
         self.noise: dict[Key, np.ndarray] = {}
+        self.known: set[tuple[str, int]] = set()  # the calls whose outputs are noted
         self.own: dict[Key, float] = {}
         self.own_float64: dict[Key, float] = {}
         self.float64 = UNIT["float64"] / UNIT["float32"]
@@ -74,7 +77,7 @@ class _Sizes:
             self.own[key] = self.own.get(key, 0.0) + float(size.max())
         if size.any():
             if not own:
-                self.noise[key] = size
+                self.noise[key] = size.astype(np.float32)
             mode = mode_of(quantity, train)
             single, double = (
                 tolerance(scales.family, mode, "gluon", dtype).factor(scales.length) * UNIT[dtype]
@@ -85,6 +88,15 @@ class _Sizes:
             else:
                 self.float64 = max(self.float64, double / single)
 
+    def add_forward(self, leaf: Leaf, index: int, scales: Scales, train: bool) -> None:
+        """Note what a leaf gives in one of its calls."""
+        self.known.add((leaf.path, index))
+        for name in scales.sizes:
+            if name.startswith("output"):
+                self.add((leaf.path, index, name), scales, train, own=False)
+            elif name in leaf.tensors:
+                self.add((leaf.path, 0, name), scales, train, own=True)
+
     def envelope(self, moves: dict[Key, float]) -> Envelope:
         whole = {key: move + self.own.get(key, 0.0) for key, move in moves.items()}
         return Envelope(whole, self.float64, self.own_float64)
@@ -92,16 +104,22 @@ class _Sizes:
 
 def call_scales(leaf: Leaf, call: Call, *, train: bool, upstream: Arrays | None) -> Scales:
     """The scales of one call of a torch leaf inside the referee's run."""
+    if operator_of(leaf.family).scale is linear:  # from other numbers than those that it gave
+        return scales_of(leaf, call.inputs, {}, train=train, upstream=upstream)
     return truth_of(leaf, call.inputs, train=train, upstream=upstream)[1]
 
 
 def forward_truth(subject: Subject, leaf: Leaf, index: int, *, train: bool) -> Truth:
-    """`truth_of` one call of a torch leaf inside the referee's run, made once."""
-    key = ("truth", leaf.path, index, train)
-    if key not in subject.shared:
-        call = subject.run(Side.TORCH, "float64", train=train).calls[leaf.path][index]
-        subject.shared[key] = truth_of(leaf, call.inputs, train=train)
-    return subject.shared[key]
+    """`truth_of` one call of a torch leaf inside the referee's run; its noise is noted."""
+    call = subject.run(Side.TORCH, "float64", train=train).calls[leaf.path][index]
+    truth = truth_of(leaf, call.inputs, train=train)
+    _noted(subject, train).add_forward(leaf, index, truth[1], train)
+    return truth
+
+
+def _noted(subject: Subject, train: bool) -> _Sizes:
+    sizes: _Sizes = subject.shared.setdefault(("noise", train), _Sizes())
+    return sizes
 
 
 def sigma(scales: Scales, quantity: str, train: bool) -> np.ndarray:
@@ -137,7 +155,7 @@ def _noise(size: np.ndarray, draw: int, generator: np.random.Generator) -> np.nd
     shape = size.shape
     if draw % 2 and len(shape) > 1:
         shape = (1, shape[1]) + (1,) * (len(shape) - 2)
-    return size * generator.standard_normal(shape)
+    return size * generator.standard_normal(shape, dtype=np.float32)
 
 
 def forward_envelope(subject: Subject, *, train: bool) -> Envelope:
@@ -153,19 +171,18 @@ def forward_envelope(subject: Subject, *, train: bool) -> Envelope:
 
 def _forward(subject: Subject, train: bool) -> Envelope:
     clean = subject.run(Side.TORCH, "float64", train=train)
-    sizes = _Sizes()
+    sizes = _noted(subject, train)
     for leaf in subject.torch_leaves():
         for index in range(len(clean.calls[leaf.path])):
-            _, scales = attempt("torch", forward_truth, subject, leaf, index, train=train)
-            for name in scales.sizes:
-                if name.startswith("output"):
-                    sizes.add((leaf.path, index, name), scales, train, own=False)
-                elif name in leaf.tensors:
-                    sizes.add((leaf.path, 0, name), scales, train, own=True)
+            if (leaf.path, index) not in sizes.known:
+                attempt("torch", forward_truth, subject, leaf, index, train=train)
     moves = LargestMoves(clean.named_outputs() | clean.named_buffers())
     for draw in range(DRAWS):
-        moved = subject.referee_run(train=train, addends=_addends(sizes.noise, output_name, draw))
-        moves.widen((moved.named_outputs() | moved.named_buffers()).items())
+        noise = _addends(sizes.noise, output_name, draw)
+        moved = subject.referee_run(train=train, addends=noise, sink=moves.note)
+        for key, value in (moved.named_outputs() | moved.named_buffers()).items():
+            moves.note(key, value)
+    del subject.shared["noise", train]
     return sizes.envelope(moves.moves)
 
 
@@ -189,12 +206,16 @@ def backward_envelope(subject: Subject) -> Envelope:
                 elif name.endswith("gradient"):
                     sizes.add((leaf.path, 0, name), scales, True, own=True)
     _add_loss(subject, clean, sizes)
-    moves = LargestMoves(clean.named_gradients())
-    for draw in range(DRAWS):
-        noise = _addends(sizes.noise, input_name, draw)
-        moved = subject.referee_run(train=True, backward=True, gradient_addends=noise)
-        moves.widen(moved.named_gradients().items())
-    return sizes.envelope(moves.moves)
+    moves: dict[Key, float] = dict.fromkeys(clean.named_gradients(), 0.0)
+
+    def note(key: Key, move: np.ndarray) -> None:
+        moves[key] = max(moves.get(key, 0.0), largest(move))
+
+    addends = (_addends(sizes.noise, input_name, draw) for draw in range(DRAWS))
+    subject.gradient_noise(addends, note)
+    output = (NET, 0, "output gradient")
+    moves[output] = moves.pop((NET, 0, input_name(0)), moves.get(output, 0.0))
+    return sizes.envelope(moves)
 
 
 def _add_loss(subject: Subject, clean: NetRun, sizes: _Sizes) -> None:

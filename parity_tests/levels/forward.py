@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from parity_tests.backends.base import SIDES, backend
-from parity_tests.backends.runs import NET, Key, NetRun
+from parity_tests.backends.runs import NET, Key
 from parity_tests.levels.envelope import forward_envelope, forward_truth
 from parity_tests.levels.inherited import judged_keys, with_other_side
 from parity_tests.levels.local import local_rows
@@ -30,11 +30,9 @@ def forward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     inherited: list[Row] = []
     for train in subject.modes if subject.has_modes else (False,):
         try:
-            referee = subject.run(Side.TORCH, "float64", train=train)
-            local += _local(subject, referee, train, coverage)
+            local += _local(subject, train, coverage)
             inherited += _inherited(subject, train)
-            if not train:  # training is another matter, and memory is short
-                subject.forget(train=False)
+            subject.forget(train=train)  # what follows is another matter, and memory is short
         except DidNotRun as error:
             inherited.append(
                 Row(
@@ -48,7 +46,8 @@ def forward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     return local + inherited, coverage
 
 
-def _local(subject: Subject, referee: NetRun, train: bool, coverage: Coverage) -> Iterator[Row]:
+def _local(subject: Subject, train: bool, coverage: Coverage) -> Iterator[Row]:
+    referee = subject.run(Side.TORCH, "float64", train=train)
     for pair in subject.pairing.pairs:
         if not train:
             coverage.expect("outputs", pair.path)

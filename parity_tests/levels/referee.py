@@ -6,7 +6,7 @@ which MXNet's value must agree with it to 16·u·s at every leaf.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,16 +75,11 @@ class Subject:
         return self._runs[key]
 
     def forget(self, *, train: bool) -> None:
-        """Let go of the runs in one mode and the truths of leaves; envelopes are small, and stay.
+        """Let go of the runs in one mode; envelopes are small, and stay.
 
         The backward level needs the forward envelope, of inference where the net has no modes.
         """
         self._runs = {key: run for key, run in self._runs.items() if key[2] != train}
-        self.shared = {
-            key: value
-            for key, value in self.shared.items()
-            if key[0] != "truth" or key[-1] is not train
-        }
 
     def forget_run(self, side: Side, dtype: str, *, train: bool, backward: bool = False) -> None:
         """Let go of one run."""
@@ -145,11 +140,11 @@ class Subject:
         backward: bool = False,
         replacements: Edit | None = None,
         addends: Edit | None = None,
-        gradient_addends: Edit | None = None,
+        sink: Callable[[Key, np.ndarray], None] | None = None,
     ) -> NetRun:
         """The referee once more, with values changed on their way; its calls have no inputs.
 
-        Raises DidNotRun.
+        See `Referee.run_clone` for `sink`. Raises DidNotRun.
         """
         cloned = attempt("torch", self._cloned, "float64")
         return attempt(
@@ -163,9 +158,17 @@ class Subject:
             masks=self.masks if train else {},
             replacements=replacements,
             addends=addends,
-            gradient_addends=gradient_addends,
             inputs_too=False,
+            sink=sink,
         )
+
+    def gradient_noise(
+        self, addends: Iterable[Edit], sink: Callable[[Key, np.ndarray], None]
+    ) -> None:
+        """See `Referee.gradient_noise`. Raises DidNotRun."""
+        cloned = attempt("torch", self._cloned, "float64")
+        run = referee().gradient_noise
+        attempt("torch", run, cloned, self.inputs, masks=self.masks, addends=addends, sink=sink)
 
     def by_torch_path(self, values: Outputs) -> dict[Key, np.ndarray]:
         """Values under Gluon paths, under those of the paired torch leaves; others are left out."""
@@ -201,4 +204,6 @@ def along(subject: Subject, outputs: Outputs) -> NetRun:
     def replacement(path: str, call: int, index: int) -> np.ndarray | None:
         return outputs.get((path, call, output_name(index)))
 
-    return subject.referee_run(train=True, backward=True, replacements=replacement)
+    return subject.referee_run(
+        train=True, backward=True, replacements=replacement, sink=lambda key, value: None
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LargestMoves", "elementwise_moves", "largest_move", "perturbed", "pieces"]
+__all__ = ["LargestMoves", "elementwise_moves", "largest", "largest_move", "perturbed", "pieces"]
 
 _CHUNK = 1 << 20  # values at a time: a full-size gradient has a hundred million
 
@@ -31,6 +31,11 @@ def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
     flat = np.ascontiguousarray(array).reshape(-1)
     for start in range(0, flat.size, _CHUNK):
         yield flat[start : start + _CHUNK]
+
+
+def largest(values: np.ndarray) -> float:
+    """The largest |value|; 0 for no values, and NaN counts for nothing."""
+    return max((float(np.nanmax(np.abs(a), initial=0.0)) for a in pieces(values)), default=0.0)
 
 
 def largest_move(moved: Any, clean: Any) -> float:
@@ -59,11 +64,15 @@ class LargestMoves:
         self.clean = {key: v.astype(np.float64, copy=False) for key, v in clean.items()}
         self.moves: dict[Any, float] = dict.fromkeys(clean, 0.0)
 
+    def note(self, key: Any, value: np.ndarray) -> None:
+        """Take in one array of a further run."""
+        self.moves[key] = max(self.moves[key], largest_move(value, self.clean[key]))
+
     def widen(self, moved: Iterable[tuple[Any, np.ndarray]]) -> None:
         """Take in one more run of the same, array by array. Raises ValueError if it lacks one."""
         missing = set(self.clean)
         for key, value in moved:
-            self.moves[key] = max(self.moves[key], largest_move(value, self.clean[key]))
+            self.note(key, value)
             missing.discard(key)
         if missing:
             raise ValueError(f"a noisy run gave no {min(map(str, missing))}")

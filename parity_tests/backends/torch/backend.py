@@ -44,6 +44,7 @@ class TorchBackend:
     run_leaf = staticmethod(runs.run_leaf)
     run_net = staticmethod(runs.run_net)
     run_clone = staticmethod(referee.run_clone)
+    gradient_noise = staticmethod(referee.gradient_noise)
     shake = staticmethod(referee.shake)
     run_loss = staticmethod(runs.run_loss)
     cross_entropy = staticmethod(runs.cross_entropy)

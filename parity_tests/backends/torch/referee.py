@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from parity_tests.backends.torch import runs
 from parity_tests.backends.torch.clones import share
 from parity_tests.backends.torch.leaves import leaves
 
-__all__ = ["run_clone", "shake"]
+__all__ = ["gradient_noise", "run_clone", "shake"]
 
 
 class _Replaced(torch.autograd.Function):
@@ -59,8 +59,8 @@ def run_clone(
     masks: Mapping[str, np.ndarray] | None = None,
     replacements: Edit | None = None,
     addends: Edit | None = None,
-    gradient_addends: Edit | None = None,
     inputs_too: bool = True,
+    sink: runs.Sink | None = None,
 ) -> NetRun:
     """See `Referee.run_clone`."""
     return runs.run_copy(
@@ -71,9 +71,21 @@ def run_clone(
         objective=objective,
         masks=masks,
         change=_adding(addends) if replacements is None else _replacing(replacements),
-        change_gradient=_adding(gradient_addends),
         inputs_too=inputs_too,
+        sink=sink,
     )
+
+
+def gradient_noise(
+    cloned: torch.nn.Module,
+    inputs: Arrays,
+    *,
+    masks: Mapping[str, np.ndarray],
+    addends: Iterable[Edit],
+    sink: runs.Sink,
+) -> None:
+    """See `Referee.gradient_noise`."""
+    runs.noise_moves(share(cloned), inputs, "float64", masks=masks, addends=addends, sink=sink)
 
 
 def shake(net: torch.nn.Module, noise: Noise, seed: int) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
     NET,
     Arrays,
     Call,
+    Edit,
+    Key,
     LeafRun,
     Loss,
     NetRun,
     Objective,
     allot,
+    input_name,
     named,
+    output_name,
     paths_of,
     place,
     rounded,
@@ -33,6 +38,7 @@ from parity_tests.reporting.verdicts import Side
 __all__ = [
     "ChangeValue",
     "cross_entropy",
+    "noise_moves",
     "run_copy",
     "run_leaf",
     "run_loss",
@@ -42,6 +48,8 @@ __all__ = [
 
 # Changes a value in a run: (leaf path, index of the call, index of the input or output, value).
 ChangeValue = Callable[[str, int, int, torch.Tensor], torch.Tensor]
+# Takes a value of a run at its place
+Sink = Callable[[Key, np.ndarray], None]
 
 
 def run_leaf(
@@ -139,41 +147,30 @@ def run_copy(
     objective: Objective | None,
     masks: Mapping[str, np.ndarray] | None,
     change: ChangeValue | None = None,
-    change_gradient: ChangeValue | None = None,
     inputs_too: bool = True,
+    sink: Sink | None = None,
 ) -> NetRun:
     """`run_net` on a clone that nobody uses after this.
 
-    `change` replaces leaf outputs on their way, `change_gradient` the gradients of leaf inputs and,
-    under the path NET, of the net's outputs. Without `inputs_too` the calls have no inputs.
+    `change` replaces leaf outputs on their way. Without `inputs_too` the calls have no inputs.
+    `sink` takes each output instead of the calls, or, with an objective, leaves all but gradients
+    out of them.
     """
-    copied.train(train)
-    watched = leaves(copied)
-    calls: dict[int, list[_Watched]] = {}
-    paths = paths_of(watched)
-    for leaf in {id(leaf.block): leaf for leaf in watched}.values():
-        made = calls.setdefault(id(leaf.block), [])
-        places = paths[id(leaf.block)]
-        _watch(leaf, places, made, objective is not None, change, change_gradient, inputs_too)
-        if leaf.kind == "dropout":
-            leaf.block.forward = _dropout(float(leaf.block.p), (masks or {}).get(leaf.path))
-    given = [_tensor(x, dtype) for x in inputs]
+    watch = _Watch(objective is not None, change, inputs_too, sink)
+    watched, given = watch.prepare(copied, inputs, dtype, train, masks)
     with torch.no_grad() if objective is None else nullcontext():
         outputs = _flat(copied(*given))
         if objective is None:
-            return _finish(watched, calls, outputs)
-    # a net may return what no gradient reaches, such as its input
-    outputs = [y.clone() if y.requires_grad else y.clone().requires_grad_() for y in outputs]
-    for i, y in enumerate(outputs):
+            return _finish(watched, watch.calls, outputs)
+    outputs = [_ending(y) for y in outputs]
+    for y in outputs:
         y.retain_grad()
-        if change_gradient is not None:
-            y.register_hook(lambda gradient, i=i: change_gradient(NET, 0, i, gradient))
     loss = _loss(objective, outputs[0])
     if loss is None:
         torch.autograd.backward(outputs, [_tensor(g, dtype) for g in objective.upstream])
     else:
         loss.sum().backward()
-    run = _finish(watched, calls, outputs)
+    run = _finish(watched, watch.calls, outputs, values=sink is None)
     run.loss = None if loss is None else loss.detach().numpy()
     run.output_gradient = None if outputs[0].grad is None else outputs[0].grad.numpy()
     for leaf in watched:
@@ -181,6 +178,47 @@ def run_copy(
             if parameter.grad is not None and role in leaf.tensors:
                 run.gradients[leaf.path, role] = parameter.grad.numpy()
     return run
+
+
+def _ending(y: torch.Tensor) -> torch.Tensor:
+    """A net may return what no gradient reaches, such as its input."""
+    return y.clone() if y.requires_grad else y.clone().requires_grad_()
+
+
+def noise_moves(
+    copied: nn.Module,
+    inputs: Arrays,
+    dtype: str,
+    *,
+    masks: Mapping[str, np.ndarray] | None,
+    addends: Iterable[Edit],
+    sink: Sink,
+) -> None:
+    """What each draw of noise in the gradients of leaf inputs, and of the net's outputs, makes of
+    every gradient of a training step. A step's gradients are linear in what is sent back, so that
+    noise alone is sent, through one forward pass."""
+    draw: list[Edit] = []
+
+    def add(path: str, call: int, index: int, gradient: torch.Tensor) -> torch.Tensor:
+        addend = draw[0](path, call, index)
+        moved = gradient if addend is None else gradient + torch.from_numpy(addend)
+        sink((path, call, input_name(index)), moved.numpy())
+        return moved
+
+    watch = _Watch(True, None, False, lambda key, value: None, add)
+    watched, given = watch.prepare(copied, inputs, dtype, True, masks)
+    outputs = [_ending(y) for y in _flat(copied(*given))]
+    for i, y in enumerate(outputs):
+        y.register_hook(lambda gradient, i=i: add(NET, 0, i, gradient))
+    nothing = [torch.zeros_like(y) for y in outputs]
+    for edit in addends:
+        draw[:] = [edit]
+        torch.autograd.backward(outputs, nothing, retain_graph=True)
+        for leaf in watched:
+            for role, parameter in leaf.block.named_parameters(recurse=False):
+                if parameter.grad is not None and role in leaf.tensors:
+                    sink((leaf.path, 0, f"{role} gradient"), parameter.grad.numpy())
+        copied.zero_grad()
 
 
 def _loss(objective: Objective, output: torch.Tensor) -> torch.Tensor | None:
@@ -212,48 +250,98 @@ class _Watched(Call):
     made: tuple[torch.Tensor, ...] = ()
 
 
-def _watch(
-    leaf: Leaf,
-    paths: list[str],
-    calls: list[_Watched],
-    gradients: bool,
-    change: ChangeValue | None,
-    change_gradient: ChangeValue | None,
-    inputs_too: bool,
-) -> None:
-    """Make a clone's leaf note its calls.
+class _Watch:
+    """How the leaves of a clone note their calls: `calls`, by the identity of the module.
 
     What enters and leaves is cloned, so that no later in-place operation can reach it, and each
-    call has an input gradient of its own where a tensor goes to several leaves. The hooks do not
-    hold the module that holds them: a clone goes with its last name, and not with the collector.
+    call has an input gradient of its own where a tensor goes to several leaves; operations of an
+    executed net change nothing in place, so that a view does. The hooks do not hold the module
+    that holds them: a clone goes with its last name, and not with the collector.
     """
 
-    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        call = _Watched(_numpy(args) if inputs_too else ())
-        calls.append(call)
-        if not gradients:
-            return args
-        where = place(paths, len(calls) - 1)
-        passed = tuple(_entering(x, *where, i, change_gradient) for i, x in enumerate(args))
-        call.passed = tuple(x for x in passed if isinstance(x, torch.Tensor))
-        return passed
+    def __init__(
+        self,
+        gradients: bool,
+        change: ChangeValue | None,
+        inputs_too: bool,
+        sink: Sink | None,
+        change_gradient: ChangeValue | None = None,
+    ) -> None:
+        self.calls: dict[int, list[_Watched]] = {}
+        self._gradients = gradients
+        self._change = change
+        self._inputs_too = inputs_too
+        self._sink = sink
+        self._change_gradient = change_gradient
+        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()  # what left leaves, as arrays
 
-    def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
-        call = calls[-1]
-        made = tuple(_flat(out))
-        if change is not None:
+    def prepare(
+        self,
+        copied: nn.Module,
+        inputs: Arrays,
+        dtype: str,
+        train: bool,
+        masks: Mapping[str, np.ndarray] | None,
+    ) -> tuple[list[Leaf], list[torch.Tensor]]:
+        """Watch every leaf of a clone; its leaves, and its inputs as tensors."""
+        copied.train(train)
+        watched = leaves(copied)
+        paths = paths_of(watched)
+        for leaf in {id(leaf.block): leaf for leaf in watched}.values():
+            self._watch(leaf, paths[id(leaf.block)], self.calls.setdefault(id(leaf.block), []))
+            if leaf.kind == "dropout":
+                leaf.block.forward = _dropout(float(leaf.block.p), (masks or {}).get(leaf.path))
+        return watched, [_tensor(x, dtype) for x in inputs]
+
+    def _watch(self, leaf: Leaf, paths: list[str], calls: list[_Watched]) -> None:
+        executed = isinstance(leaf.block, ExecutedModule)
+
+        def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            call = _Watched(self._arrays(args) if self._inputs_too else ())
+            calls.append(call)
+            if not self._gradients:
+                return args
             where = place(paths, len(calls) - 1)
-            made = tuple(change(*where, i, y) for i, y in enumerate(made))
-        call.outputs = _own(made, args, module)
-        call.made = made
-        for y in made:
-            if gradients and y.requires_grad:
-                y.retain_grad()
-        left = [y.clone() for y in made]
-        return left[0] if isinstance(out, torch.Tensor) else type(out)(left)
+            change = self._change_gradient
+            passed = tuple(_entering(x, *where, i, change, executed) for i, x in enumerate(args))
+            if change is None:
+                call.passed = tuple(x for x in passed if isinstance(x, torch.Tensor))
+            return passed
 
-    leaf.block.register_forward_pre_hook(before)
-    leaf.block.register_forward_hook(after)
+        def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
+            call = calls[-1]
+            made = tuple(_flat(out))
+            where = place(paths, len(calls) - 1)
+            if self._change is not None:
+                made = tuple(self._change(*where, i, y) for i, y in enumerate(made))
+            outputs = () if self._sink and self._gradients else _own(made, args, module)
+            if self._sink is not None:
+                for i, array in enumerate(outputs):
+                    self._sink((*where, output_name(i)), array)
+            else:
+                call.outputs, call.made = outputs, made
+                for y in made:
+                    if self._gradients and y.requires_grad:
+                        y.retain_grad()
+            left = [y if executed else y.clone() for y in made]
+            if self._inputs_too:
+                self._known.update(
+                    {y: (array, y._version) for y, array in zip(left, outputs, strict=False)}
+                )
+            return left[0] if isinstance(out, torch.Tensor) else type(out)(left)
+
+        leaf.block.register_forward_pre_hook(before)
+        leaf.block.register_forward_hook(after)
+
+    def _arrays(self, values: Sequence[Any]) -> Arrays:
+        """Tensors as arrays; what a leaf gave, and nobody changed, is the array noted there."""
+        arrays = []
+        for x in values:
+            if isinstance(x, torch.Tensor):
+                array, version = self._known.get(x, (None, 0))
+                same = array is not None and version == x._version
+                arrays.append(array if same else x.detach().numpy().copy())
+        return tuple(arrays)
 
 
 def _own(made: tuple[Any, ...], args: tuple[Any, ...], module: nn.Module) -> Arrays:
@@ -268,12 +356,16 @@ def _own(made: tuple[Any, ...], args: tuple[Any, ...], module: nn.Module) -> Arr
     )
 
 
-def _entering(x: Any, path: str, call: int, index: int, change_gradient: ChangeValue | None) -> Any:
+def _entering(
+    x: Any, path: str, call: int, index: int, change_gradient: ChangeValue | None, executed: bool
+) -> Any:
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
         return x
-    passed = x.clone() if x.requires_grad else x.detach().clone().requires_grad_()
-    passed.retain_grad()
-    if change_gradient is not None:
+    own = x.view_as(x) if executed else x.clone()
+    passed = own if x.requires_grad else own.detach().requires_grad_()
+    if change_gradient is None:
+        passed.retain_grad()
+    else:
         passed.register_hook(lambda gradient: change_gradient(path, call, index, gradient))
     return passed
 
@@ -285,7 +377,11 @@ def _dropout(rate: float, mask: np.ndarray | None) -> Callable[[torch.Tensor], t
 
 
 def _finish(
-    watched: list[Leaf], calls: Mapping[int, list[_Watched]], outputs: list[torch.Tensor]
+    watched: list[Leaf],
+    calls: Mapping[int, list[_Watched]],
+    outputs: list[torch.Tensor],
+    *,
+    values: bool = True,
 ) -> NetRun:
     blocks = {id(leaf.block): leaf.block for leaf in watched}
     for block, made in calls.items():
@@ -295,7 +391,7 @@ def _finish(
             )
             call.upstream = tuple(_gradient(y) for y in call.made)
             call.passed = call.made = ()
-    run = NetRun(allot(watched, calls), _numpy(outputs))
+    run = NetRun(allot(watched, calls), _numpy(outputs) if values else ())
     for leaf in watched:
         for role, values in _buffers(leaf, leaf.block).items():
             run.buffers[leaf.path, role] = values
