@@ -136,11 +136,12 @@ def _run_whole(
     inputs_too: bool,
 ) -> NetRun:
     watched = leaves(copied)
+    zeros = _Zeros()
     calls: dict[int, list[_Watched]] = {}
     for leaf in {id(leaf.block): leaf for leaf in watched}.values():
         mask = masks.get(leaf.path)
         noted = calls.setdefault(id(leaf.block), [])
-        _watch(leaf, noted, objective is not None, mask, inputs_too)
+        _watch(leaf, noted, zeros if objective is not None else None, mask, inputs_too)
     given = [ndarray(x, dtype) for x in inputs]
     if objective is None:
         with autograd.pause(train_mode=train):
@@ -148,7 +149,7 @@ def _run_whole(
         return _finish(watched, calls, outputs)
     with autograd.record(train_mode=train):
         outputs = flat(copied(*given))
-        probes = [_probe(y) for y in outputs]
+        probes = [zeros.probe(y) for y in outputs]
         outputs = [y + z for y, z in zip(outputs, probes, strict=True)]
         loss = _loss(objective, outputs[0], dtype)
     if loss is None:
@@ -199,7 +200,7 @@ class _Watched(Call):
 def _watch(
     leaf: Leaf,
     calls: list[_Watched],
-    gradients: bool,
+    zeros: _Zeros | None,
     mask: np.ndarray | None,
     inputs_too: bool,
 ) -> None:
@@ -209,13 +210,13 @@ def _watch(
     and its gradient is the input's. Adding 0 changes no value.
     """
     block = leaf.block
-    differentiable = gradients and not _looks_up(leaf)
+    probe = zeros.probe if zeros is not None and not _looks_up(leaf) else _no_probe
     forward: Callable[..., Any] = block.forward
     if leaf.kind == "dropout":
         forward = _dropout(float(block._rate), mask)
 
     def watched(*args: Any) -> Any:
-        probes = tuple(_probe(x) if differentiable else None for x in args)
+        probes = tuple(map(probe, args))
         passed = [x if z is None else x + z for x, z in zip(args, probes, strict=True)]
         call = _Watched(_numpy(args) if inputs_too else ())
         call.probes = probes
@@ -246,12 +247,29 @@ def _dropout(rate: float, mask: np.ndarray | None) -> Callable[[Any], Any]:
     return lambda x: x * mx.nd.array(mask / (1.0 - rate), dtype=x.dtype)
 
 
-def _probe(x: Any) -> mx.nd.NDArray | None:
-    if not isinstance(x, mx.nd.NDArray) or x.dtype not in (np.float32, np.float64):
-        return None
-    zeros = mx.nd.zeros(x.shape, dtype=x.dtype)
-    zeros.attach_grad()
-    return zeros
+class _Zeros:
+    """Variables of zeros of any shape, which share their memory; a gradient each has of its own."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, mx.nd.NDArray] = {}  # by dtype: the longest so far, flat
+
+    def probe(self, x: Any) -> mx.nd.NDArray | None:
+        """A variable in the shape of x; None where x has no gradient."""
+        if not isinstance(x, mx.nd.NDArray) or x.dtype not in (np.float32, np.float64):
+            return None
+        size = max(1, x.size)
+        with autograd.pause():
+            known = self._known.get(x.dtype)
+            if known is None or known.size < size:
+                known = mx.nd.zeros((1 << (size - 1).bit_length(),), dtype=x.dtype)
+                self._known[x.dtype] = known
+            zeros = known[: x.size].reshape(x.shape)
+            zeros.attach_grad()
+        return zeros
+
+
+def _no_probe(x: Any) -> None:
+    return None
 
 
 def _finish(
