@@ -295,6 +295,8 @@ def _read(
     (op,) = operations
     given = [shapes[slot] for slot in segment.slots]
     shaped = op.kind in _OF_ANY_SHAPE or [x.shape for x in op.inputs] == given
+    if op.kind == "batch_norm" and len(given) == len(op.inputs) == 1:
+        shaped = op.inputs[0].shape[:2] == given[0][:2]  # (N, C) is a map of one value
     if not shaped or len(op.shapes) != 1:
         return None
     operands = {x.role: x.shape for x in op.inputs}

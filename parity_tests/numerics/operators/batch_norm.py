@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity_tests.numerics.operators.cases import ScaleCase, Scales
+from parity_tests.numerics.operators.formulas import added
 
 __all__ = ["OWN", "batch_norm_scales"]
 
@@ -44,7 +45,7 @@ class _Norm:
 def batch_norm_scales(case: ScaleCase) -> Scales:
     """Of the output γ·(x − μ)/σ + β, its gradients, and the running statistics."""
     norm = _norm(case)
-    x, g = norm.x, case.g
+    x, g = norm.x, case.g.reshape(norm.x.shape)
     # A batch's mean is a sum with a scale of its own, however small it comes out.
     centre = norm.average(np.abs(x)) if norm.batch else np.abs(norm.mean)
     size = np.abs(x) + norm.spread(centre)
@@ -54,7 +55,7 @@ def batch_norm_scales(case: ScaleCase) -> Scales:
         both = norm.average(g), norm.average(g * normal)
         through = g + norm.spread(both[0]) + normal * norm.spread(both[1])
     sizes = {
-        "output": norm.spread(norm.gain) * size + norm.spread(norm.offset),
+        "output": (norm.spread(norm.gain) * size + norm.spread(norm.offset)).reshape(case.y.shape),
         "input gradient": norm.spread(norm.gain) * through,
         "weight gradient": (g * normal).sum(axis=norm.axes),
         "bias gradient": g.sum(axis=norm.axes),
@@ -95,28 +96,25 @@ def _kept(case: ScaleCase) -> tuple[float, float]:
 
 
 def _drift(norm: _Norm, case: ScaleCase, new: float) -> dict[str, np.ndarray]:
-    """How far float32 sums, added one by one as MXNet does, are off on these very values.
-
-    A random walk's √n is not enough where values repeat (a constant border, a pooled gradient): a
-    sum of equal terms is rounded the same way each time.
-    """
-    mean = _added(norm, norm.x) / norm.count
+    """How far float32 sums, added one by one as MXNet does, are off on these very values."""
+    mean = added(norm.x, 1) / norm.count
     off_mean = np.abs(mean - norm.mean)
     centred = norm.x - norm.spread(norm.mean)
     variance = norm.average(centred**2)
-    off_variance = np.abs(_added(norm, centred**2) / norm.count - variance)
+    off_variance = np.abs(added(centred**2, 1) / norm.count - variance)
     # σ² off by d moves 1/σ by d/2σ³
     relative = norm.spread(off_variance / (2 * norm.deviation**2))
     gain, normal = norm.spread(norm.gain), centred / norm.spread(norm.deviation)
+    moved = gain * (norm.spread(off_mean) + np.abs(centred) * relative)
     drift = {
-        "output": gain * (norm.spread(off_mean) + np.abs(centred) * relative),
+        "output": moved.reshape(case.y.shape),
         "running_mean": new * off_mean,
         "running_var": new * off_variance,
     }
     if case.upstream is not None:
-        g = case.upstream[0]
-        off_bias = np.abs(_added(norm, g) - g.sum(axis=norm.axes))
-        off_weight = np.abs(_added(norm, g * normal) - (g * normal).sum(axis=norm.axes))
+        g = case.upstream[0].reshape(norm.x.shape)
+        off_bias = np.abs(added(g, 1) - g.sum(axis=norm.axes))
+        off_weight = np.abs(added(g * normal, 1) - (g * normal).sum(axis=norm.axes))
         sums = norm.spread(off_bias) + np.abs(normal) * norm.spread(off_weight)
         # normal itself is off by what the output's was, before its gain
         moved = norm.spread(off_mean / norm.deviation) + np.abs(normal) * relative
@@ -127,9 +125,3 @@ def _drift(norm: _Norm, case: ScaleCase, new: float) -> dict[str, np.ndarray]:
             "input gradient": gain * (sums / norm.count + size * (moved + relative)),
         }
     return drift
-
-
-def _added(norm: _Norm, values: np.ndarray) -> np.ndarray:
-    """(N, C, …) summed per channel in float32, one by one, in MXNet's order (N, …)."""
-    rows = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
-    return np.add.accumulate(rows.astype(np.float32), axis=1)[:, -1].astype(np.float64)

@@ -14,7 +14,7 @@ from parity_tests.numerics.operators.cases import ScaleCase, Scales
 from parity_tests.numerics.operators.record import Tolerance, constant
 from parity_tests.numerics.perturb import elementwise_moves, perturbed
 
-__all__ = ["MEASURED", "elementwise", "exact", "linear", "measured"]
+__all__ = ["MEASURED", "added", "elementwise", "exact", "linear", "measured", "with_bias"]
 
 _DRAWS = 8
 _STEP = 2.0**-16  # far above float32's roundoff, through which inputs pass
@@ -37,6 +37,27 @@ def linear(case: ScaleCase) -> Scales:
     # A faulty leaf may give a negative size of what it should only add up
     sizes = {name: np.abs(size) for name, size in case.rerun(np.abs, False).items()}
     return Scales(case.kind, sizes)
+
+
+def added(values: np.ndarray, axis: int) -> np.ndarray:
+    """The sums of all values that share a place on `axis`, in float32, one by one in their order.
+
+    A random walk's √n is not enough where values repeat (a constant border, a pooled gradient): a
+    sum of equal terms is rounded the same way each time.
+    """
+    rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    return np.add.accumulate(rows.astype(np.float32), axis=1)[:, -1].astype(np.float64)
+
+
+def with_bias(axis: int, case: ScaleCase) -> Scales:
+    """A linear operator with a bias for each place on an axis of its output."""
+    scales = linear(case)
+    size = scales.sizes.get("bias gradient")
+    if case.upstream is not None and size is not None and size.size == case.upstream[0].shape[axis]:
+        g = case.upstream[0]
+        whole = np.moveaxis(g, axis, 0).reshape(size.size, -1).sum(axis=1)
+        scales.drift["bias gradient"] = np.abs(added(g, axis) - whole).reshape(size.shape)
+    return scales
 
 
 def elementwise(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity_tests.numerics.operators.cases import ReferenceCase
-from parity_tests.numerics.operators.formulas import linear
+from parity_tests.numerics.operators.formulas import linear, with_bias
 from parity_tests.numerics.operators.record import Hyper, Operator, Reader, Shapes
 from parity_tests.numerics.rounding import mantissa
 
@@ -148,7 +148,7 @@ def _convolution(dimensions: int, transposed: bool) -> Operator:
         kind=f"conv{dimensions}d{'_transpose' if transposed else ''}",
         gluon=(Reader("_Conv", _gluon_conv, partial(_is_gluon_conv, dimensions, transposed)),),
         torch=(Reader("_ConvNd", _torch_conv, partial(_is_torch_conv, dimensions, transposed)),),
-        scale=linear,
+        scale=partial(with_bias, 1),
         linear=True,
         shape=partial(_conv_shape, dimensions, transposed),
         reference=partial(_conv_transpose if transposed else _conv, dimensions),
@@ -162,7 +162,7 @@ OPERATORS = (
         kind="dense",
         gluon=(Reader("Dense"),),
         torch=(Reader("Linear"),),
-        scale=linear,
+        scale=partial(with_bias, -1),
         linear=True,
         shape=lambda hyper, shapes: (3, shapes["weight"][1]),
         reference=_dense,

@@ -153,3 +153,13 @@ def test_float32_is_within_a_few_units_and_not_far_below(module: nn.Module, x: n
     single = run_leaf(leaf, (x,), "float32", train=True)
     error = np.abs(single["output"] - exact["output"]) / (UNIT["float32"] * found.sizes["output"])
     assert 0.05 < error.max() < 16
+
+
+def test_a_bias_gradient_that_repeats_drifts() -> None:
+    module, x = nn.Conv2d(1, 2, 1), values(1, 1, 64, 64)
+    upstream = np.stack([np.full((64, 64), 1 / 169), GENERATOR.standard_normal((64, 64))])[None]
+    upstream = upstream.astype(np.float32).astype(np.float64)
+    found, _ = scales(module, x, upstream=upstream)
+    drift = found.drift["bias gradient"] / (UNIT["float32"] * found.sizes["bias gradient"])
+    assert drift[0] > 30 * drift[1]
+    assert drift[0] > 16  # a bound that does not know of it alarms

@@ -147,6 +147,16 @@ EQUAL: dict[str, Pair] = {
         lambda: GluonNet(lambda s, F, x: s.c(s.p(x)), p=gnn.AvgPool2D(8), c=conv(5)),
         lambda: TorchNet(lambda s, x: s.c(F.adaptive_avg_pool2d(x, 1)), c=tconv(5)),
     ),
+    "batch norm over two values": (
+        lambda: GluonNet(
+            lambda s, F, x: F.relu(s.d(s.n(s.c(F.mean(x, axis=(2, 3), keepdims=True))))),
+            c=conv(64), n=gnn.BatchNorm(in_channels=64), d=conv(5, inputs=64),
+        ),
+        lambda: TorchNet(
+            lambda s, x: torch.relu(s.d(s.n(s.c(x.mean((2, 3), keepdim=True))))),
+            c=tconv(64), n=nn.BatchNorm2d(64), d=tconv(5, inputs=64),
+        ),
+    ),
     "squeeze by convolutions": (
         lambda: GluonNet(
             lambda s, F, x: F.broadcast_mul(
