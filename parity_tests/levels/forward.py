@@ -11,7 +11,7 @@ import numpy as np
 from parity_tests.backends.base import SIDES, backend
 from parity_tests.backends.runs import NET, Key
 from parity_tests.levels.envelope import forward_envelope, forward_truth
-from parity_tests.levels.inherited import judged_keys, with_other_side
+from parity_tests.levels.inherited import is_clean, judged_keys, until_certain, with_other_side
 from parity_tests.levels.local import local_rows
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import compare
@@ -31,7 +31,7 @@ def forward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     for train in subject.modes if subject.has_modes else (False,):
         try:
             local += _local(subject, train, coverage)
-            inherited += _inherited(subject, train)
+            inherited += _inherited(subject, train, is_clean(local))
             subject.forget(train=train)  # what follows is another matter, and memory is short
         except DidNotRun as error:
             inherited.append(
@@ -116,9 +116,9 @@ def _dropout(subject: Subject, pair: Pair, x: np.ndarray) -> Iterator[Row]:
         yield judged(verdict, quantity="share that is kept", side=side, unit="× 6σ")
 
 
-def _inherited(subject: Subject, train: bool) -> Iterator[Row]:
+def _inherited(subject: Subject, train: bool, clean: bool) -> Iterator[Row]:
     referee = subject.run(Side.TORCH, "float64", train=train)
-    envelope = forward_envelope(subject, train=train)
+    measure = until_certain(partial(forward_envelope, subject, train=train), clean)
     rows: list[Row] = []
     single: dict[str, Mapping[Key, np.ndarray]] = {}
     for side, dtype in ((Side.GLUON, "float64"), (Side.GLUON, "float32"), (Side.TORCH, "float32")):
@@ -142,15 +142,17 @@ def _inherited(subject: Subject, train: bool) -> Iterator[Row]:
         outputs = run.named_outputs()
         if dtype == "float32":
             single[side] = subject.by_torch_path(outputs) if side == Side.GLUON else outputs
-        rows += judged_keys(
-            Level.FORWARD,
-            subject,
-            actual=outputs,
-            expected=referee.named_outputs(),
-            envelope=envelope,
-            side=side,
-            dtype=dtype,
-            mode=Mode.TRAIN if train else Mode.INFERENCE,
+        rows += measure(
+            partial(
+                judged_keys,
+                Level.FORWARD,
+                subject,
+                actual=outputs,
+                expected=referee.named_outputs(),
+                side=side,
+                dtype=dtype,
+                mode=Mode.TRAIN if train else Mode.INFERENCE,
+            )
         )
         subject.forget_run(side, dtype, train=train)
     return with_other_side(rows, single)

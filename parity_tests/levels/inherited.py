@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +11,44 @@ from parity_tests.backends.runs import NET, Key
 from parity_tests.levels.envelope import Envelope
 from parity_tests.levels.local import as_constant, content_of
 from parity_tests.levels.referee import Subject
+from parity_tests.numerics.chance import FIRST_DRAWS, MOST_DRAWS, beyond_chance
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, Verdict, compare
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["judged_keys", "with_other_side"]
+__all__ = ["is_clean", "judged_keys", "until_certain", "with_other_side"]
+
+
+def is_clean(rows: Iterable[Row]) -> bool:
+    """Whether nothing diverged: else an inherited error is a consequence, and not chance."""
+    return not any(row.status == Status.DIVERGED for row in rows)
+
+
+def until_certain(
+    measure: Callable[..., Envelope], clean: bool
+) -> Callable[[Callable[..., Iterable[Row]]], list[Row]]:
+    """Judges rows by an envelope of as many draws as no clean net alarms by.
+
+    `measure` gives the envelope of a number of `draws`; a net that is not `clean` needs no more
+    than the first.
+    """
+
+    def judged(judge: Callable[..., Iterable[Row]]) -> list[Row]:
+        draws = FIRST_DRAWS
+        while True:
+            rows = list(judge(envelope=measure(draws=draws)))
+            doubtful = clean and any(_may_be_chance(row, draws) for row in rows)
+            if draws >= MOST_DRAWS or not doubtful:
+                return rows
+            draws *= 2
+
+    return judged
+
+
+def _may_be_chance(row: Row, draws: int) -> bool:
+    if row.status != Status.DIVERGED or row.error is None or not row.bound:
+        return False
+    return row.error <= row.bound * beyond_chance(draws)
 
 
 def judged_keys(

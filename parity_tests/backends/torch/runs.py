@@ -170,7 +170,7 @@ def run_copy(
         torch.autograd.backward(outputs, [_tensor(g, dtype) for g in objective.upstream])
     else:
         loss.sum().backward()
-    run = _finish(watched, watch.calls, outputs, values=sink is None)
+    run = _finish(watched, watch.calls, outputs, outputs_too=sink is None)
     run.loss = None if loss is None else loss.detach().numpy()
     run.output_gradient = None if outputs[0].grad is None else outputs[0].grad.numpy()
     for leaf in watched:
@@ -381,7 +381,7 @@ def _finish(
     calls: Mapping[int, list[_Watched]],
     outputs: list[torch.Tensor],
     *,
-    values: bool = True,
+    outputs_too: bool = True,
 ) -> NetRun:
     blocks = {id(leaf.block): leaf.block for leaf in watched}
     for block, made in calls.items():
@@ -391,7 +391,7 @@ def _finish(
             )
             call.upstream = tuple(_gradient(y) for y in call.made)
             call.passed = call.made = ()
-    run = NetRun(allot(watched, calls), _numpy(outputs) if values else ())
+    run = NetRun(allot(watched, calls), _numpy(outputs) if outputs_too else ())
     for leaf in watched:
         for role, values in _buffers(leaf, leaf.block).items():
             run.buffers[leaf.path, role] = values
