@@ -6,19 +6,23 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import mxnet as mx
 import numpy as np
 
 from cnn_data import Batches, DataError, Dataset
 from cnn_harness.cli import print_json, run
+from cnn_harness.epochs import Evaluation
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.plots import save_confusion
 from cnn_harness.run_description import load_for_net
+from gluon_cnn.engine import Loaded, add_flag, for_command
 from gluon_cnn.exporting.exported import open_saved, saved_parser
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
 from gluon_cnn.training.assembly import EVALUATION_BATCH, Objective
 from gluon_cnn.training.devices import find_devices
 from gluon_cnn.training.loop import evaluate
+from gluon_cnn.training.losses import loss_for
 from gluon_cnn.training.saved import SavedRun
 
 __all__ = ["confusion", "evaluate_run", "main"]
@@ -30,21 +34,28 @@ def confusion(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarr
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def evaluate_run(saved: SavedRun, dataset: Dataset, devices: list[Any]) -> dict[str, Any]:
+def evaluate_run(
+    saved: SavedRun, dataset: Dataset, devices: list[Any], engine: Loaded | None = None
+) -> dict[str, Any]:
     """Loss, accuracy, accuracy per class and confusion matrix on the data set's test images.
 
-    Raises: CommandError where the data do not fit the net.
+    `engine` computes the outputs (default: MXNet, on the devices). Raises: CommandError where the
+    data do not fit the net.
     """
     _check_fits(saved, dataset)
-    objective = Objective(saved.net, fused(saved.net, saved.input_shape))
-    objective.hybridize(static_alloc=True, static_shape=True)
     batches = Batches(dataset.test, EVALUATION_BATCH, saved.pixels)
-    result = evaluate(objective, batches, devices)
+    if engine is None:
+        objective = Objective(saved.net, fused(saved.net, saved.input_shape))
+        objective.hybridize(static_alloc=True, static_shape=True)
+        result = evaluate(objective, batches, devices)
+    else:
+        result = _evaluate_by(engine, saved.net, batches)
     counts = confusion(dataset.test.labels, result.predicted, len(saved.class_names))
     totals = counts.sum(axis=1)
     return {
         "run": str(saved.path),
         "model": saved.model,
+        "engine": "mxnet" if engine is None else engine.name,
         "dataset": dataset.name,
         "images": int(totals.sum()),
         "loss": result.loss,
@@ -55,6 +66,19 @@ def evaluate_run(saved: SavedRun, dataset: Dataset, devices: list[Any]) -> dict[
         },
         "confusion": counts,
     }
+
+
+def _evaluate_by(engine: Loaded, net: Any, batches: Batches) -> Evaluation:
+    """`gluon_cnn.training.loop.evaluate` of outputs that an engine computes."""
+    loss_of, winner = loss_for(net), np.argmin if net.smallest_wins else np.argmax
+    losses, hits, predicted = 0.0, 0, []
+    for x, y in batches.epoch(0):
+        outputs = engine(x)
+        losses += float(loss_of(mx.nd.array(outputs), mx.nd.array(y)).sum().asscalar())
+        predicted.append(winner(outputs, axis=1).astype(np.int64))
+        hits += int((predicted[-1] == y).sum())
+    count = sum(map(len, predicted))
+    return Evaluation(losses / count, hits / count, np.concatenate(predicted))
 
 
 def _check_fits(saved: SavedRun, dataset: Dataset) -> None:
@@ -88,6 +112,7 @@ def _main(argv: Sequence[str] | None) -> int:
     )
     parser.add_argument("--dataset", default=None, help="unset: the run's own")
     parser.add_argument("--data-dir", default=None, metavar="DIR", help="unset: the run's own")
+    add_flag(parser)
     args = parser.parse_args(argv)
     devices = find_devices(args.ctx)
     saved = open_saved(args.run, devices)
@@ -98,7 +123,8 @@ def _main(argv: Sequence[str] | None) -> int:
     data_dir = args.data_dir if args.data_dir is not None else (saved.data_dir if own else None)
     side = saved.input_shape[1]
     dataset = load_for_net(name, data_dir, saved.image_size, saved.fit, side=side)
-    result = evaluate_run(saved, dataset, devices)
+    engine = for_command(saved, args.engine, devices, EVALUATION_BATCH)
+    result = evaluate_run(saved, dataset, devices, engine)
     picture = saved.path / "confusion.png"
     title = f"{saved.model} on {dataset.name}: {result['accuracy']:.4f} of {result['images']}"
     save_confusion(picture, result["confusion"], saved.class_names, title)
@@ -106,7 +132,8 @@ def _main(argv: Sequence[str] | None) -> int:
         print_json({**result, "picture": picture})
         return 0
     print(
-        f"accuracy {result['accuracy']:.4f} on {result['images']} images, loss {result['loss']:.4f}"
+        f"accuracy {result['accuracy']:.4f} on {result['images']} images, "
+        f"loss {result['loss']:.4f}, engine {result['engine']}"
     )
     widest = max(map(len, saved.class_names))
     for class_name, accuracy in result["accuracy_per_class"].items():

@@ -24,11 +24,18 @@ from cnn_data import DataError, pixels
 from cnn_data.catalog import entry_for
 from cnn_harness.cli import Parser, natural, positive, print_json, run
 from cnn_harness.errors import CommandError, UsageError
-from gluon_cnn.exporting.exported import describe, find_manifest, write_manifest
+from gluon_cnn.exporting.exported import (
+    add_to_manifest,
+    describe,
+    find_manifest,
+    write_manifest,
+)
 from gluon_cnn.exporting.onnx_file import OPSET, check_onnx, require_onnx, write_onnx
-from gluon_cnn.exporting.proof import Check, Live, judge, observe
+from gluon_cnn.exporting.proof import Check, Live, judge, judge_one, observe
 from gluon_cnn.exporting.real_images import DIGITS, real_images
-from gluon_cnn.exporting.reload import BATCHES, reload
+from gluon_cnn.exporting.reload import BATCHES, LOADERS, reload
+from gluon_cnn.exporting.runners import AUTO, ENGINES, installed, require
+from gluon_cnn.exporting.speeds import LEFT_OUT, make_record
 from gluon_cnn.models import MODELS, ModelError, get_model
 from gluon_cnn.training.assembly import set_first_weights
 from gluon_cnn.training.recipes import DEFAULTS
@@ -43,16 +50,23 @@ def export_net(
     out: Path,
     *,
     onnx: bool = False,
+    engine: str = "mxnet",
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Export a net, on the CPU, into the folder `out`, which must be new or empty.
 
     Leaves NAME-symbol.json, NAME-0000.params, NAME.json and, with `onnx`, NAME.onnx; NAME is the
-    model's name. Returns what was written and compared; `say` gets a line for each comparison.
-    The net is hybridized by it. Raises: UsageError where `out` is taken; CommandError where a
-    file cannot be written, or does not compute what the net computes; then nothing is left.
+    model's name. `engine` is held against the net, too, and timed beside MXNet; `auto` is all that
+    are installed and can read what is written, those left out that differ. Returns what was written
+    and compared; `say` gets a line for each comparison. The net is hybridized by it. Raises:
+    UsageError where `out` is taken, or for an unknown engine; CommandError where a file cannot be
+    written, or does not compute what the net computes; then nothing is left.
     """
     _require_free(out)
+    if engine != AUTO:
+        onnx = require(engine).onnx or onnx
+    engines = installed() if engine == AUTO else list(dict.fromkeys(("mxnet", engine)))
+    engines = [name for name in engines if onnx or not ENGINES[name].onnx]
     if onnx:
         require_onnx()
     images, origin = real_images(saved, max(BATCHES))
@@ -64,9 +78,12 @@ def export_net(
     part.mkdir()
     try:
         manifest = write_files(saved, part, onnx=onnx)
-        checks = check_files(saved, part, live, inputs, onnx=onnx)
-        for check in checks:
-            say(str(check))
+        checks, speeds = check_files(
+            saved, part, live, inputs, engines, onnx=onnx, tolerant=engine == AUTO, say=say
+        )
+        record = make_record(speeds)
+        add_to_manifest(manifest, engines=record)
+        flush(manifest)
         flush(part)
         _rename(part, place)
     except BaseException:
@@ -78,6 +95,7 @@ def export_net(
         "files": sorted(path.name for path in out.iterdir()),
         "images": {"dataset": origin, "batches": BATCHES},
         "checks": [asdict(check) for check in checks],
+        "engines": record,
     }
 
 
@@ -122,17 +140,50 @@ def write_symbol(net: Any, stem: Path) -> list[Path]:
 
 
 def check_files(
-    saved: SavedRun, folder: Path, live: Live, inputs: np.ndarray, *, onnx: bool
-) -> list[Check]:
-    """Compare the files in a folder with the live net; raises CommandError where one differs."""
+    saved: SavedRun,
+    folder: Path,
+    live: Live,
+    inputs: np.ndarray,
+    engines: Sequence[str] = (),
+    *,
+    onnx: bool,
+    tolerant: bool = False,
+    say: Callable[[str], object] = lambda _: None,
+) -> tuple[list[Check], dict[str, dict[str, float]]]:
+    """Compare the files in a folder with the live net, and time the engines on them.
+
+    Returns the checks that held, and images a second of each engine by batch size. An engine that
+    differs is said and left out where `tolerant`. Raises: CommandError where something differs.
+    """
     if onnx:
         params = {
             name: parameter.data().asnumpy()
             for name, parameter in saved.net.collect_params().items()
         }
         check_onnx(folder / f"{saved.model}.onnx", params, saved.input_shape)
-    (reloaded,) = reload({folder: inputs})
-    return judge(saved.model, live, reloaded, onnx=onnx)
+    (reloaded,) = reload({folder: inputs}, engines)
+    checks = judge(saved.model, live, reloaded, onnx=onnx)
+    for check in checks:
+        say(str(check))
+    speeds = {}
+    for name in engines:
+        label = ENGINES[name].label
+        try:
+            own = judge_one(saved.model, live, label, reloaded[label])
+        except CommandError as error:
+            if not tolerant:
+                raise
+            say(f"{label} is left out: {error}")
+            speeds[name] = LEFT_OUT
+            continue
+        for check in own:
+            if label not in LOADERS:
+                checks.append(check)
+                say(str(check))
+        speeds[name] = reloaded[label].speeds
+        told = ", ".join(f"{n:,.0f} at batch {size}" for size, n in speeds[name].items())
+        say(f"{label}, images/s: {told}")
+    return checks, speeds
 
 
 def _require_free(out: Path) -> None:
@@ -211,6 +262,11 @@ def _parser() -> Parser:
     parser.add_argument(
         "--onnx", action="store_true", help="also write NAME.onnx (needs onnx and onnxruntime)"
     )
+    parser.add_argument(
+        "--engine", choices=(AUTO, *ENGINES), default=AUTO,
+        help="also prove and time this one on the files, as NAME.json then says (auto: all that "
+        "are installed and can read them; onnxruntime and openvino read NAME.onnx)",
+    )  # fmt: skip
     for flag, kind, text in (
         ("--classes", positive, "outputs of --model (default: 10)"),
         ("--in-channels", positive, "channels of --model's input (default: its document's)"),
@@ -224,9 +280,11 @@ def _parser() -> Parser:
 
 def _command(args: argparse.Namespace) -> int:
     sizes = dict(vars(args))
-    path, model, out, onnx, as_json = (
-        sizes.pop(name) for name in ("run", "model", "out", "onnx", "json")
+    path, model, out, onnx, engine, as_json = (
+        sizes.pop(name) for name in ("run", "model", "out", "onnx", "engine", "json")
     )
+    if engine != AUTO:
+        onnx = require(engine).onnx or onnx
     if path is not None and sizes:
         flags = ", ".join("--" + name.replace("_", "-") for name in sizes)
         raise UsageError(f"{flags} is for --model; the run {path} has its own")
@@ -234,7 +292,8 @@ def _command(args: argparse.Namespace) -> int:
     if onnx:
         require_onnx()  # before any work
     saved = fresh_net(model, **sizes) if path is None else open_run(path, [mx.cpu()])
-    result = export_net(saved, Path(out), onnx=onnx, say=(lambda _: None) if as_json else print)
+    say = (lambda _: None) if as_json else print
+    result = export_net(saved, Path(out), onnx=onnx, engine=engine, say=say)
     if as_json:
         print_json(result)
     else:

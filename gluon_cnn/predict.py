@@ -11,7 +11,9 @@ import numpy as np
 
 from cnn_data import ArraySplit, Batches, DataError, read_image
 from cnn_harness.cli import positive, print_json, run
+from gluon_cnn.engine import Loaded, add_flag, for_command
 from gluon_cnn.exporting.exported import open_saved, saved_parser
+from gluon_cnn.exporting.runners import Runner
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
 from gluon_cnn.training.devices import find_devices
@@ -20,25 +22,37 @@ from gluon_cnn.training.saved import SavedRun
 __all__ = ["main", "predict", "probabilities"]
 
 
-def probabilities(saved: SavedRun, images: np.ndarray) -> np.ndarray:
+BATCH = 64  # images at a time
+
+
+def probabilities(saved: SavedRun, images: np.ndarray, engine: Loaded | None = None) -> np.ndarray:
     """Softmax of the net's outputs, float64 (n, classes), for uint8 images (n, H, W, C).
 
-    LeNet-5's outputs are penalties: the smallest wins, so their negatives take the softmax.
+    `engine` computes the outputs (default: MXNet, where the net is). LeNet-5's outputs are
+    penalties: the smallest wins, so their negatives take the softmax.
     """
-    device = next(iter(saved.net.collect_params().values())).list_ctx()[0]
-    run = fused(saved.net, saved.input_shape)
+    run: Runner = engine or _on_its_device(saved)
     split = ArraySplit(images, np.zeros(len(images), np.int32))
-    outputs = [
-        run(mx.nd.array(x, ctx=device)).asnumpy().astype(np.float64)
-        for x, _ in Batches(split, 64, saved.pixels).epoch(0)
-    ]
+    outputs = [run(x).astype(np.float64) for x, _ in Batches(split, BATCH, saved.pixels).epoch(0)]
     scores = np.concatenate(outputs) * (-1.0 if saved.net.smallest_wins else 1.0)
     scores -= scores.max(axis=1, keepdims=True)
     exps = np.exp(scores)
     return exps / exps.sum(axis=1, keepdims=True)
 
 
-def predict(saved: SavedRun, paths: Sequence[str | Path], *, invert: bool = False) -> np.ndarray:
+def _on_its_device(saved: SavedRun) -> Runner:
+    device = next(iter(saved.net.collect_params().values())).list_ctx()[0]
+    run = fused(saved.net, saved.input_shape)
+    return lambda x: run(mx.nd.array(x, ctx=device)).asnumpy()
+
+
+def predict(
+    saved: SavedRun,
+    paths: Sequence[str | Path],
+    *,
+    invert: bool = False,
+    engine: Loaded | None = None,
+) -> np.ndarray:
     """Probabilities, float64 (n, classes), for image files of any size, grey or colour.
 
     `invert` exchanges black and white: digits are white on black in MNIST, black on white on
@@ -46,7 +60,7 @@ def predict(saved: SavedRun, paths: Sequence[str | Path], *, invert: bool = Fals
     """
     channels, size, _ = saved.input_shape
     images = np.stack([read_image(path, size, channels, saved.fit) for path in paths])
-    return probabilities(saved, 255 - images if invert else images)
+    return probabilities(saved, 255 - images if invert else images, engine)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,9 +80,12 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument(
         "--invert", action="store_true", help="exchange black and white (a digit on white paper)"
     )
+    add_flag(parser)
     args = parser.parse_args(argv)
-    saved = open_saved(args.run, find_devices(args.ctx))
-    shares = predict(saved, args.images, invert=args.invert)
+    devices = find_devices(args.ctx)
+    saved = open_saved(args.run, devices)
+    engine = for_command(saved, args.engine, devices, min(BATCH, len(args.images)))
+    shares = predict(saved, args.images, invert=args.invert, engine=engine)
     top = np.argsort(-shares, axis=1, kind="stable")[:, : args.top]
     answers = [
         {
@@ -80,7 +97,8 @@ def _main(argv: Sequence[str] | None) -> int:
         for image, share, best in zip(args.images, shares, top, strict=True)
     ]
     if args.json:
-        print_json({"run": args.run, "predictions": answers})
+        name = "mxnet" if engine is None else engine.name
+        print_json({"run": args.run, "engine": name, "predictions": answers})
         return 0
     for answer in answers:
         ranked = ", ".join(f"{t['class']} {t['probability']:.4f}" for t in answer["top"])

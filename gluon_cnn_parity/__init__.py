@@ -45,6 +45,7 @@ EXTRAS = {
     "torch": "torch",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "openvino": "openvino",
     "jinja2": "parity",
     "markupsafe": "parity",
 }

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import copy
 import operator
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from mxnet_files.budget import Budget, rehearse
 from mxnet_files.layers import BatchNorm, Dropout
+from mxnet_files.load import load_symbol
 from mxnet_files.running import refusals
 
-__all__ = ["freeze", "optimise"]
+__all__ = ["array_function", "freeze", "optimise"]
 
 FOLDABLE = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
 
@@ -57,6 +60,31 @@ def freeze(
         if any(isinstance(layer, BatchNorm) for layer in plain.modules()):
             return traced
         return torch.jit.optimize_for_inference(traced)
+
+
+def array_function(
+    symbol: str | os.PathLike[str], params: str | os.PathLike[str], shape: Sequence[int]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What MXNet's two files compute, frozen, as a function of numpy arrays.
+
+    Args:
+        symbol, params: as for `load_symbol`.
+        shape: of one image, such as (C, H, W).
+
+    Returns:
+        A function of float32 (N, *shape), for any N, to the first output, an array of its own.
+
+    Raises:
+        SymbolError: as `load_symbol` and `freeze`.
+    """
+    run = freeze(load_symbol(symbol, params), torch.zeros(2, *shape))
+
+    def function(x: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            outputs = run(torch.from_numpy(x))
+        return (outputs[0] if isinstance(outputs, tuple) else outputs).numpy()
+
+    return function
 
 
 def optimise(

@@ -27,6 +27,8 @@ from gluon_cnn_parity.atomic import sha256
 __all__ = [
     "FORMAT",
     "INPUT",
+    "SYMBOL",
+    "add_to_manifest",
     "describe",
     "find_manifest",
     "import_symbol",
@@ -129,7 +131,17 @@ def import_symbol(folder: Path, name: str, devices: list[mx.Context]) -> gluon.S
 def write_manifest(path: Path, values: Mapping[str, Any], files: list[Path]) -> None:
     """Write NAME.json: `values`, a sha256 for each of the files beside it, and one of itself."""
     sums = {file.name: sha256(file) for file in files}
-    whole = {"format": FORMAT, **values, "files": sums}
+    _write_sealed(path, {"format": FORMAT, **values, "files": sums})
+
+
+def add_to_manifest(path: Path, **more: Any) -> None:
+    """Write NAME.json anew with further values; the files beside it stay as they are."""
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    del whole[OWN_SUM]
+    _write_sealed(path, {**whole, **more})
+
+
+def _write_sealed(path: Path, whole: Mapping[str, Any]) -> None:
     text = json.dumps({**whole, OWN_SUM: _own_sum(whole)}, indent=2, allow_nan=False)
     path.write_text(text + "\n")
 

@@ -2,7 +2,7 @@
 
 Bounds. `SymbolBlock.imports` runs the very operators of the live net, in the same settings, and
 must be bit-equal. `mx.mod.Module` lets oneDNN fuse (BatchNorm into the convolution before it,
-activations into what precedes them) and ONNX Runtime has kernels of its own, so both round
+activations into what precedes them) and the engines have kernels of their own, so they round
 elsewhere, and how far that may carry an output is measured: the net's float64 copy is run again
 with relative noise of `NOISE` in every leaf's output. The bound is `FACTOR` times the largest move
 that this makes, or the live net's own distance from float64 where that is larger. From lenet to
@@ -27,12 +27,14 @@ from gluon_cnn.exporting.reload import (
     Reloaded,
     parameter_sums,
 )
+from gluon_cnn.exporting.runners import ENGINES
 from gluon_cnn.models import ClassicCNN, leaves
 
-__all__ = ["FACTOR", "NOISE", "Check", "Live", "judge", "observe"]
+__all__ = ["FACTOR", "NOISE", "Check", "Live", "judge", "judge_one", "observe"]
 
 NOISE = 4 * 2.0**-24  # of an output's own size: four roundings of float32
 FACTOR = 4.0
+NOT_RELOADED = Reloaded(error="it was not reloaded")
 
 
 @dataclass(frozen=True)
@@ -133,20 +135,24 @@ def judge(name: str, live: Live, loaded: Mapping[str, Reloaded], *, onnx: bool) 
     Raises: CommandError naming the files, how they were loaded, the batch, the error and the
     bound, for the first that failed.
     """
-    checks = []
-    for loader in LOADERS:
-        if loader == ONNX_RUNTIME and not onnx:
-            continue
-        files = f"{name}-symbol.json with {name}-0000.params"
-        told = f"{name}.onnx by {loader}" if loader == ONNX_RUNTIME else f"{files} by {loader}"
-        reloaded = loaded.get(loader, Reloaded(error="it was not reloaded"))
-        if reloaded.error is not None:
-            raise CommandError(f"{told}: {reloaded.error}")
-        if loader == SYMBOL_BLOCK:
-            _same_parameters(told, reloaded.parameters, live.parameters)
-        for n in BATCHES:
-            checks.append(_compare(told, loader, n, live, reloaded.outputs[n]))
-    return checks
+    return [
+        check
+        for loader in LOADERS
+        if onnx or loader != ONNX_RUNTIME
+        for check in judge_one(name, live, loader, loaded.get(loader, NOT_RELOADED))
+    ]
+
+
+def judge_one(name: str, live: Live, loader: str, reloaded: Reloaded) -> list[Check]:
+    """The checks that one way of loading passed, or one engine. Raises: CommandError."""
+    reads_onnx = loader in (e.label for e in ENGINES.values() if e.onnx)
+    files = f"{name}.onnx" if reads_onnx else f"{name}-symbol.json with {name}-0000.params"
+    told = f"{files} by {loader}"
+    if reloaded.error is not None:
+        raise CommandError(f"{told}: {reloaded.error}")
+    if loader == SYMBOL_BLOCK:
+        _same_parameters(told, reloaded.parameters, live.parameters)
+    return [_compare(told, loader, n, live, reloaded.outputs[n]) for n in BATCHES]
 
 
 def _same_parameters(told: str, loaded: Mapping[str, str], live: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,8 @@ import numpy as np
 from cnn_harness.cli import Parser, run
 from cnn_harness.errors import CommandError
 from gluon_cnn.exporting.exported import INPUT, find_manifest, open_exported
+from gluon_cnn.exporting.runners import ENGINES, Runner
+from gluon_cnn.exporting.speeds import images_per_second
 from gluon_cnn_parity.cli import one_line
 
 __all__ = [
@@ -38,7 +40,8 @@ __all__ = [
 
 BATCHES = (1, 8)  # images at a time; a file that baked its batch in fails one of them
 
-SYMBOL_BLOCK, MODULE, ONNX_RUNTIME = "SymbolBlock.imports", "mx.mod.Module", "ONNX Runtime"
+SYMBOL_BLOCK, MODULE = "SymbolBlock.imports", "mx.mod.Module"
+ONNX_RUNTIME = ENGINES["onnxruntime"].label
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,16 @@ class Reloaded:
     outputs: dict[int, np.ndarray] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)  # name -> sha256 of its values
     error: str | None = None
+    speeds: dict[str, float] = field(default_factory=dict)  # of an engine, by batch size
 
 
-def reload(exports: Mapping[Path, np.ndarray]) -> list[dict[str, Reloaded]]:
+def reload(
+    exports: Mapping[Path, np.ndarray], engines: Sequence[str] = ()
+) -> list[dict[str, Reloaded]]:
     """Open exported folders in a fresh process; for each, what each way of loading found.
 
-    `exports` gives each folder its inputs, float32 (max(BATCHES), C, H, W). Raises: CommandError
-    where the process itself fails.
+    `exports` gives each folder its inputs, float32 (max(BATCHES), C, H, W). The `engines` run them
+    too, and are timed. Raises: CommandError where the process itself fails.
     """
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -62,7 +68,11 @@ def reload(exports: Mapping[Path, np.ndarray]) -> list[dict[str, Reloaded]]:
             np.save(work / f"{number}.npy", inputs)
         folders = [str(path.absolute()) for path in exports]
         done = subprocess.run(
-            [sys.executable, "-m", "gluon_cnn.exporting.reload", name, *folders],
+            [
+                *(sys.executable, "-m", "gluon_cnn.exporting.reload"),
+                *(f"--engine={engine}" for engine in engines),
+                *(name, *folders),
+            ],
             cwd=Path(__file__).parents[2],  # so that it imports this gluon_cnn, not another
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -82,11 +92,10 @@ def _read(folder: Path) -> dict[str, Reloaded]:
     by_loader = {}
     for label, result in json.loads((folder / "results.json").read_text()).items():
         outputs = {n: np.load(folder / f"{label}-{n}.npy") for n in result["batches"]}
-        by_loader[label] = Reloaded(outputs, result["parameters"], result["error"])
+        by_loader[label] = Reloaded(
+            outputs, result["parameters"], result["error"], result["speeds"]
+        )
     return by_loader
-
-
-Runner = Callable[[np.ndarray], np.ndarray]
 
 
 def _symbol_block(folder: Path, name: str) -> tuple[Runner, dict[str, str]]:
@@ -108,12 +117,7 @@ def _module(folder: Path, name: str) -> tuple[Runner, dict[str, str]]:
 
 
 def _onnx_runtime(folder: Path, name: str) -> tuple[Runner, dict[str, str]]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        str(folder / f"{name}.onnx"), providers=["CPUExecutionProvider"]
-    )
-    return lambda x: session.run(None, {INPUT: x})[0], {}
+    return ENGINES["onnxruntime"].open(folder, name), {}
 
 
 LOADERS = {SYMBOL_BLOCK: _symbol_block, MODULE: _module, ONNX_RUNTIME: _onnx_runtime}
@@ -139,37 +143,47 @@ def _command(argv: Sequence[str] | None) -> int:
         prog="python -m gluon_cnn.exporting.reload",
         description="The second half of gluon_cnn.export: run exported files on given inputs.",
     )
+    parser.add_argument("--engine", action="append", default=[], choices=tuple(ENGINES))
     parser.add_argument("work", metavar="WORK", type=Path, help="holds 0.npy, 1.npy, …")
     parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+", help="of an export")
     args = parser.parse_args(argv)
     for number, folder in enumerate(args.folders):
         into = args.work / str(number)
         into.mkdir()
-        _examine(folder, np.load(args.work / f"{number}.npy"), into)
+        _examine(folder, np.load(args.work / f"{number}.npy"), into, args.engine)
     return 0
 
 
-def _examine(folder: Path, images: np.ndarray, into: Path) -> None:
+def _examine(folder: Path, images: np.ndarray, into: Path, engines: Sequence[str]) -> None:
     manifest = find_manifest(folder)
     if manifest is None:
         raise CommandError(f"{folder} holds no export")
     name = manifest.stem
     has_onnx = (folder / f"{name}.onnx").exists()
+    timed = {ENGINES[engine].label: ENGINES[engine].open for engine in engines}
     by_loader = {}
-    for label, load in LOADERS.items():
+    for label in dict.fromkeys((*LOADERS, *timed)):
         if label == ONNX_RUNTIME and not has_onnx:
             continue
         batches: list[int] = []
         parameters: dict[str, str] = {}
+        speeds: dict[str, float] = {}
         error = None
         try:
-            forward, parameters = load(folder, name)
+            if label in timed:
+                forward = timed[label](folder, name)
+            else:
+                forward, parameters = LOADERS[label](folder, name)
             for size in BATCHES:
                 np.save(into / f"{label}-{size}.npy", forward(images[:size]))
                 batches.append(size)
+            if label in timed:
+                speeds = images_per_second(forward, images)
         except Exception as caught:  # whatever a file provokes is what was to be found
             error = f"{type(caught).__name__}: {one_line(caught)[:500]}"
-        by_loader[label] = {"batches": batches, "parameters": parameters, "error": error}
+        by_loader[label] = {
+            "batches": batches, "parameters": parameters, "error": error, "speeds": speeds,
+        }  # fmt: skip
     (into / "results.json").write_text(json.dumps(by_loader))
 
 

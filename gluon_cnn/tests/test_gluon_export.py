@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -27,6 +28,7 @@ from gluon_cnn.exporting.onnx_file import check_onnx
 from gluon_cnn.exporting.proof import judge, observe
 from gluon_cnn.exporting.real_images import real_images
 from gluon_cnn.exporting.reload import BATCHES, LOADERS, Reloaded, reload
+from gluon_cnn.exporting.runners import ENGINES, installed
 from gluon_cnn.models import MODELS
 from gluon_cnn.training.saved import SavedRun
 
@@ -129,9 +131,14 @@ def test_a_run_becomes_four_files_and_nothing_else(exported: Path) -> None:
 
 def test_the_command_says_what_it_compared(said: tuple[Path, list[str]]) -> None:
     out, lines = said
-    assert [line.split(":")[0] for line in lines[:-1]] == [f"{w}, batch {n}" for w, n in WAYS]
+    engines = [ENGINES[name].label for name in installed()]
+    ways = [*WAYS, *((e, n) for e in engines if e not in LOADERS for n in BATCHES)]
+    told = [line for line in lines[:-1] if "images/s" not in line]
+    assert [line.split(":")[0] for line in told] == [f"{w}, batch {n}" for w, n in ways]
     assert lines[0].endswith("bit-equal to the live net")
-    assert "from float64" in lines[-2]
+    assert all("from float64" in line for line in told[2:])
+    speeds = [line.split(",")[0] for line in lines if re.search(r"images/s: .* at batch 64$", line)]
+    assert speeds == engines
     assert lines[-1] == (
         f"lenet-0000.params, lenet-symbol.json, lenet.json, lenet.onnx are in {out}"
     )
@@ -209,7 +216,7 @@ def test_every_small_model_is_proven_in_a_fresh_process(tmp_path: Path) -> None:
 )
 def test_every_large_model_is_proven(model: str, size: int | None, tmp_path: Path) -> None:
     result = export_net(_fresh(model, input_size=size, classes=7), tmp_path / "out", onnx=True)
-    assert len(result["checks"]) == len(LOADERS) * len(BATCHES)
+    assert len(result["checks"]) == (len(LOADERS) + 1) * len(BATCHES)  # and MXNet fused
 
 
 def _edit_params(folder: Path, name: str, edit) -> None:
@@ -472,7 +479,7 @@ def test_a_failed_check_of_the_params_leaves_nothing(
         _edit_params(folder, name, edit)
 
     monkeypatch.setattr(export, "write_symbol", _planting(export.write_symbol, plant))
-    argv = [str(run), "--out", str(tmp_path / "deep" / "out")]
+    argv = [str(run), "--out", str(tmp_path / "deep" / "out"), "--engine", "mxnet"]
     _refused(capsys, export.main, argv, 1, "lenet_features_0_bias", "lenet-0000.params")
     assert not list(tmp_path.iterdir())
 
@@ -491,7 +498,7 @@ def test_a_failed_check_of_the_onnx_file_leaves_nothing(
 
     monkeypatch.setattr(export, "write_onnx", planted)
     (tmp_path / "out").mkdir()  # an empty folder may be there
-    argv = [str(run), "--out", str(tmp_path / "out"), "--onnx"]
+    argv = [str(run), "--out", str(tmp_path / "out"), "--engine", "onnxruntime"]
     _refused(capsys, export.main, argv, 1, "lenet.onnx by ONNX Runtime, batch 1", "at most")
     assert [path.name for path in tmp_path.rglob("*")] == ["out"]
 
@@ -501,10 +508,10 @@ def test_a_folder_taken_meanwhile_is_left_alone(
 ) -> None:
     out = tmp_path / "out"
 
-    def taken(*args, **kwargs) -> list:
+    def taken(*args, **kwargs) -> tuple[list, dict]:
         out.mkdir()
         (out / "mine").touch()
-        return []
+        return [], {}
 
     monkeypatch.setattr(export, "check_files", taken)
     _refused(capsys, export.main, [str(run), "--out", str(out)], 1, "taken")
@@ -523,7 +530,9 @@ def test_evaluate_and_predict_answer_as_the_run_does(
     other = tmp_path / "noise.png"
     noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
     Image.fromarray(noise).save(other)
-    for command, rest in ((evaluate, []), (predict, [str(image), str(other), "--top", "10"])):
+    images = [str(image), str(other), "--top", "10"]
+    by_another = ["--engine", "onnxruntime"]
+    for command, rest in ((evaluate, []), (evaluate, by_another), (predict, images)):
         answers = []
         for folder in (run, exported):
             assert command.main([str(folder), *rest, "--json"]) == 0
@@ -771,10 +780,12 @@ def test_a_fixed_gamma_counts_as_one_in_onnx(fixed: bool, tmp_path: Path) -> Non
 
 def test_json_is_one_object_with_every_comparison(capsys, tmp_path: Path) -> None:
     argv = ["--model", "lenet", "--classes", "3", "--seed", "4", "--out", str(tmp_path / "o")]
-    assert export.main([*argv, "--json"]) == 0
+    assert export.main([*argv, "--engine", "mxnet", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["files"] == ["lenet-0000.params", "lenet-symbol.json", "lenet.json"]
-    assert [(check["loader"], check["batch"]) for check in result["checks"]] == WAYS[:4]
+    fused = [(ENGINES["mxnet"].label, batch) for batch in BATCHES]
+    assert [(check["loader"], check["batch"]) for check in result["checks"]] == [*WAYS[:4], *fused]
+    assert list(result["engines"]["measured"]) == ["mxnet"]
     assert all(check["error"] <= check["bound"] for check in result["checks"])
     assert result["images"] == {"dataset": "mnist5k", "batches": [1, 8]}
     assert read_manifest(tmp_path / "o" / "lenet.json")["class_names"] == ["0", "1", "2"]

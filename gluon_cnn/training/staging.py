@@ -7,6 +7,8 @@ import numpy as np
 
 __all__ = ["Staging", "to_devices"]
 
+MOST = 8  # arrays that are kept: a run has two shapes, a server whatever its callers send
+
 
 def to_devices(array: np.ndarray, devices: list[mx.Context]) -> list[mx.nd.NDArray]:
     """A batch, split along its first axis over the devices; the last parts may be shorter."""
@@ -36,6 +38,8 @@ class Staging:
             return to_devices(array.astype(self._dtype, copy=False), self._devices)
         staged = self._arrays.get(array.shape)
         if staged is None:
+            if len(self._arrays) == MOST:
+                self._arrays.clear()
             staged = mx.nd.empty(array.shape, ctx=self._devices[0], dtype=self._dtype)
             self._arrays[array.shape] = staged
         staged._sync_copyfrom(array)  # converts, too

@@ -25,7 +25,7 @@ ALLOWED = {
     "gluon_cnn_parity": set(),
     "cnn_data": set(),
     "cnn_harness": {"cnn_data"},
-    "gluon_cnn": {"cnn_data", "cnn_harness"},
+    "gluon_cnn": {"cnn_data", "cnn_harness", "mxnet_files"},
     "mxnet_files": set(),
     "torch_ref": {"cnn_data", "cnn_harness", "mxnet_files"},
     "parity_tests": {"cnn_data", "cnn_harness", "gluon_cnn", "torch_ref", "mxnet_files"},

@@ -1,0 +1,158 @@
+"""The engines that run an export's files on the CPU, each as a function of numpy arrays.
+
+Every one computes with the threads of this process: `OMP_NUM_THREADS` as `gluon_cnn` settled it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from gluon_cnn_parity import did_you_mean, is_installed, missing
+from cnn_harness.errors import MissingExtra, UsageError
+from gluon_cnn.exporting.exported import INPUT, SYMBOL, open_exported
+from gluon_cnn.fast.fused import fused
+from gluon_cnn.models import ClassicCNN, get_model
+from gluon_cnn.runtime import settings
+from gluon_cnn.training.saved import SavedRun
+from gluon_cnn.training.staging import Staging
+
+__all__ = ["AUTO", "ENGINES", "Engine", "Runner", "installed", "mxnet_runner", "rebuild", "require"]
+
+AUTO = "auto"  # the fastest of those that are installed
+
+# Images, float32 (N, C, H, W), to outputs, float32 (N, classes)
+Runner = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine: what it needs, and how it opens the files of an export."""
+
+    label: str  # in the lines of `export`
+    package: str  # whose version its speed and its proof belong to
+    onnx: bool  # whether it reads NAME.onnx
+    open: Callable[[Path, str], Runner]  # folder, NAME
+
+    @property
+    def version(self) -> str:
+        # MXNet for GPUs is a distribution of another name
+        return mx.__version__ if self.package == "mxnet" else metadata.version(self.package)
+
+
+def mxnet_runner(net: mx.gluon.HybridBlock, input_shape: tuple[int, int, int]) -> Runner:
+    """MXNet with oneDNN's fused operators; the net's weights must stay as they are."""
+    run, staging = fused(net, input_shape), Staging([mx.cpu()])
+    return lambda x: run(staging(x)[0]).asnumpy()
+
+
+def rebuild(saved: SavedRun) -> ClassicCNN | None:
+    """The net of an export as the model that it was exported from, with the same parameters.
+
+    None where this version builds another graph of that name: its symbol is compared with the
+    file's, node by node.
+    """
+    if isinstance(saved.net, ClassicCNN):
+        return saved.net
+    channels, side, _ = saved.input_shape
+    net = get_model(saved.model, len(saved.class_names), channels, side)
+    ours = net.collect_params()
+    theirs = {name: p.data(mx.cpu()) for name, p in saved.net.collect_params().items()}
+    if {n: p.shape for n, p in ours.items()} != {n: a.shape for n, a in theirs.items()}:
+        return None
+    symbol = saved.path / f"{saved.model}{SYMBOL}"
+    if _nodes(net(mx.sym.var(INPUT)).tojson()) != _nodes(symbol.read_text(encoding="utf-8")):
+        return None
+    net.initialize(ctx=mx.cpu())
+    for name, parameter in ours.items():
+        parameter.set_data(theirs[name])
+    return net
+
+
+def _nodes(symbol: str) -> list[dict[str, Any]]:
+    """What each node computes of which others; without what `export` notes beside it."""
+    kept = ("op", "name", "inputs")
+    nodes = json.loads(symbol)["nodes"]
+    return [
+        {
+            **{key: node[key] for key in kept},
+            "attrs": {k: v for k, v in node.get("attrs", {}).items() if not k.startswith("__")}
+            if node["op"] != "null"
+            else {},
+        }
+        for node in nodes
+    ]
+
+
+def _mxnet(folder: Path, name: str) -> Runner:
+    saved = open_exported(folder / f"{name}.json", [mx.cpu()])
+    return mxnet_runner(rebuild(saved) or saved.net, saved.input_shape)
+
+
+def _onnxruntime(folder: Path, name: str) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda x: session.run(None, {INPUT: x})[0]
+
+
+def _openvino(folder: Path, name: str) -> Runner:
+    import openvino
+
+    # Left alone it may compute in bfloat16 where the processor has it
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": settings.threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    model = openvino.Core().compile_model(str(folder / f"{name}.onnx"), "CPU", options)
+    request = model.create_infer_request()
+    # The request owns its output: the next call writes over it
+    return lambda x: request.infer([x], share_inputs=True)[0].copy()
+
+
+def _torch(folder: Path, name: str) -> Runner:
+    from mxnet_files.optimisation import array_function
+
+    values = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    stem = folder / name
+    return array_function(
+        f"{stem}{SYMBOL}", f"{stem}-0000.params", tuple(values["input"]["shape"][1:])
+    )
+
+
+ENGINES = {
+    "mxnet": Engine("MXNet fused", "mxnet", False, _mxnet),
+    "onnxruntime": Engine("ONNX Runtime", "onnxruntime", True, _onnxruntime),
+    "openvino": Engine("OpenVINO", "openvino", True, _openvino),
+    "torch": Engine("PyTorch frozen", "torch", False, _torch),
+}
+
+
+def installed() -> list[str]:
+    """The engines whose packages are here, without importing them."""
+    return [name for name, engine in ENGINES.items() if is_installed(engine.package)]
+
+
+def require(name: str) -> Engine:
+    """The engine of that name. Raises: UsageError for another; MissingExtra naming its extra."""
+    if name not in ENGINES:
+        known = (AUTO, *ENGINES)
+        raise UsageError(
+            f"engine {name!r}, expected one of {', '.join(known)}{did_you_mean(name, known)}"
+        )
+    if not is_installed(ENGINES[name].package):
+        raise MissingExtra(f"engine {name}: {missing(ENGINES[name].package)}")
+    return ENGINES[name]

@@ -1,0 +1,135 @@
+"""How fast each engine runs a net on this machine, and where that is remembered.
+
+`gluon_cnn.export` writes it into NAME.json, with the machine's fingerprint; what an export does not
+know of another machine, and what a run folder never says, is measured there once and kept in the
+user's cache.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gluon_cnn.exporting.runners import ENGINES, Runner
+from gluon_cnn.runtime import machine, settings
+from gluon_cnn.training.saved import SavedRun
+from gluon_cnn_parity.atomic import write_text
+
+__all__ = [
+    "LEFT_OUT",
+    "SIZES",
+    "Record",
+    "fastest",
+    "fits",
+    "images_per_second",
+    "make_record",
+    "proven",
+    "recall",
+    "remember",
+]
+
+SIZES = (1, 64)  # images at a time that are timed
+SECONDS = 0.25  # for each size, after the first call
+LEAST = 3  # calls that are timed, unless one takes longer than SECONDS
+FORMAT = "gluon_cnn engines 1"
+LEFT_OUT = dict.fromkeys(map(str, SIZES), 0.0)  # of an engine that differs, or does not run
+
+# {"machine": {fingerprint, cpu, threads, date},
+#  "measured": {engine: {version, images_per_second: {"1": float, "64": float}}}}
+Record = Mapping[str, Any]
+
+
+def images_per_second(run: Runner, images: np.ndarray) -> dict[str, float]:
+    """Images a second by size, of float32 images (N, C, H, W) repeated to that size.
+
+    The lower quartile of the calls' times: what disturbs one makes it slower, never faster.
+    """
+    speeds = {}
+    for size in SIZES:
+        x = np.ascontiguousarray(images[np.arange(size) % len(images)])
+        run(x)  # lays weights out, and finds the memory
+        times: list[float] = []
+        deadline = time.perf_counter() + SECONDS
+        while not times or (time.perf_counter() < deadline) or len(times) < LEAST:
+            began = time.perf_counter()
+            run(x)
+            times.append(time.perf_counter() - began)
+            if times[-1] > SECONDS:
+                break
+        speeds[str(size)] = size / float(np.quantile(times, 0.25, method="lower"))
+    return speeds
+
+
+def make_record(speeds: Mapping[str, Mapping[str, float]]) -> Record:
+    """A record of this machine, now; `speeds` are what `images_per_second` gave by engine."""
+    return {
+        "machine": {
+            "fingerprint": machine.fingerprint(),
+            "cpu": machine.cpu_model(),
+            "threads": settings.threads(),
+            "date": datetime.date.today().isoformat(),
+        },
+        "measured": {
+            name: {"version": ENGINES[name].version, "images_per_second": dict(of_engine)}
+            for name, of_engine in speeds.items()
+        },
+    }
+
+
+def fits(record: object, engines: Sequence[str]) -> bool:
+    """Whether a record is one of this machine, these threads and these releases of the engines."""
+    try:
+        about, measured = record["machine"], record["measured"]  # type: ignore[index]
+        return (
+            about["fingerprint"] == machine.fingerprint()
+            and about["threads"] == settings.threads()
+            and all(measured[name]["version"] == ENGINES[name].version for name in engines)
+            and all(_speed(record, name, size) >= 0 for name in engines for size in SIZES)
+        )
+    except (TypeError, KeyError, ValueError):
+        return False
+
+
+def proven(record: Any, engine: str) -> bool:
+    """Whether an export's record says that the engine was held against the net, here."""
+    return fits(record, [engine]) and all(_speed(record, engine, size) > 0 for size in SIZES)
+
+
+def fastest(record: Any, engines: Sequence[str], batch: int) -> str:
+    """Which of the engines is fastest at the measured size that is nearest to `batch`."""
+    size = min(SIZES, key=lambda size: abs(np.log2(size) - np.log2(batch)))
+    return max(engines, key=lambda name: _speed(record, name, size))
+
+
+def _speed(record: Any, name: str, size: int) -> float:
+    return float(record["measured"][name]["images_per_second"][str(size)])
+
+
+def recall(saved: SavedRun) -> Record | None:
+    """What this machine remembers of such nets, whatever their weights; None: nothing."""
+    with suppress(OSError, ValueError, RecursionError):
+        values = json.loads(_file(saved).read_text(encoding="utf-8"))
+        if isinstance(values, dict) and values.get("format") == FORMAT:
+            return values
+    return None
+
+
+def remember(saved: SavedRun, record: Record) -> None:
+    """Keep the record for later processes, where there is a place for it."""
+    path = _file(saved)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({"format": FORMAT, **record}, indent=2) + "\n")
+
+
+def _file(saved: SavedRun) -> Path:
+    sizes = "x".join(map(str, (*saved.input_shape, len(saved.class_names))))
+    name = f"engines-{machine.fingerprint()}-{saved.model}-{sizes}.json"
+    return settings.cache_file().parent / name

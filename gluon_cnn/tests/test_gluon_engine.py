@@ -1,0 +1,274 @@
+"""Engines: chosen by speed, used only once they compute what the net computes, named in results."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from cnn_harness.errors import CommandError, MissingExtra, UsageError
+from gluon_cnn import engine, evaluate, export, predict
+from gluon_cnn.exporting import proof, runners, speeds
+from gluon_cnn.exporting.exported import add_to_manifest, open_saved, read_manifest
+from gluon_cnn.runtime import machine
+from gluon_cnn.training.saved import SavedRun
+from gluon_cnn_parity import is_installed
+
+OTHERS = [name for name in runners.ENGINES if name != "mxnet"]
+
+
+def _needs(*names: str) -> None:
+    for name in names:
+        if not is_installed(runners.ENGINES[name].package):
+            pytest.skip(f"{runners.ENGINES[name].package} is not installed")
+
+
+def _fresh() -> SavedRun:
+    return export.fresh_net("lenet", classes=4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """An export with ONNX, every installed engine proven and timed."""
+    out = tmp_path_factory.mktemp("exports") / "lenet"
+    export.export_net(_fresh(), out, onnx=is_installed("onnxruntime"), engine="auto")
+    return out
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/gluon_cnn"
+
+
+def _images() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((5, 1, 28, 28), dtype=np.float32)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    return read_manifest(folder / "lenet.json")
+
+
+def _with_speeds(folder: Path, by_engine: dict[str, tuple[float, float]]) -> None:
+    """Make the manifest say that the engines are that fast at batch 1 and 64."""
+    measured = {n: dict(zip(("1", "64"), s, strict=True)) for n, s in by_engine.items()}
+    add_to_manifest(folder / "lenet.json", engines=speeds.make_record(measured))
+
+
+def _never(*_: object, **__: object) -> Any:
+    raise AssertionError("was called")
+
+
+@pytest.mark.parametrize("name", runners.ENGINES)
+@pytest.mark.parametrize("of_export", [True, False], ids=["an export", "an open net"])
+def test_every_engine_computes_what_the_net_computes(
+    name: str, of_export: bool, exported: Path
+) -> None:
+    _needs(name)
+    saved = _fresh()
+    net = engine.load(exported, name) if of_export else engine.load_saved(saved, name)
+    x = _images()
+    expected = saved.net(mx.nd.array(x)).asnumpy()
+    outputs = net(x)
+    assert (net.name, outputs.dtype, outputs.shape) == (name, np.float32, (5, 4))
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=2e-6)
+    assert np.ptp(expected, axis=0).min() > 1e-3
+    first = outputs.copy()
+    net(x[::-1])
+    assert np.array_equal(outputs, first)  # an array of its own
+
+
+def test_an_export_says_how_fast_each_engine_is_here(exported: Path) -> None:
+    record = _manifest(exported)["engines"]
+    assert record["machine"]["fingerprint"] == machine.fingerprint()
+    names = [n for n in runners.installed() if not runners.ENGINES[n].onnx or
+             (exported / "lenet.onnx").exists()]  # fmt: skip
+    assert list(record["measured"]) == names
+    for name in names:
+        of_engine = record["measured"][name]
+        assert of_engine["version"] == runners.ENGINES[name].version
+        assert set(of_engine["images_per_second"]) == {"1", "64"}
+        assert all(speed > 0 for speed in of_engine["images_per_second"].values())
+        assert speeds.proven(record, name)
+
+
+def test_auto_takes_the_fastest_for_the_batch(exported: Path, monkeypatch) -> None:
+    _needs("torch")
+    names = runners.installed()
+    slow = dict.fromkeys(names, (1.0, 1.0))
+    monkeypatch.setattr(engine, "observe", _never)  # it was proven here
+    monkeypatch.setattr(engine, "_has_onnx", lambda _: True)
+    before = _manifest(exported)["engines"]
+    try:
+        _with_speeds(exported, {**slow, "mxnet": (9.0, 1.0), "torch": (1.0, 9.0)})
+        for batch, name in ((1, "mxnet"), (4, "mxnet"), (16, "torch"), (500, "torch")):
+            assert engine.load(exported, batch=batch).name == name
+    finally:
+        add_to_manifest(exported / "lenet.json", engines=before)
+
+
+def test_another_machine_measures_again_and_remembers(
+    exported: Path, cache: Path, monkeypatch
+) -> None:
+    measured = []
+
+    def images_per_second(run: runners.Runner, images: np.ndarray) -> dict[str, float]:
+        measured.append(run(images[:1]).shape)
+        return dict.fromkeys(("1", "64"), float(len(measured)))
+
+    monkeypatch.setattr(machine, "fingerprint", lambda: "another machine")
+    monkeypatch.setattr(engine, "images_per_second", images_per_second)
+    names = [n for n in runners.installed() if (exported / "lenet.onnx").exists()
+             or not runners.ENGINES[n].onnx]  # fmt: skip
+    assert engine.load(exported).name == names[-1]
+    assert measured == [(1, 4)] * len(names)
+    (file,) = cache.iterdir()
+    assert engine.load(exported).name == names[-1]
+    assert len(measured) == len(names)
+    for text in ("{", '{"format": "another"}', json.dumps({"format": speeds.FORMAT})):
+        file.write_text(text)
+        measured.clear()
+        assert engine.load(exported).name == names[-1]
+        assert len(measured) == len(names)
+
+
+def _off(engine_: runners.Engine, by: float) -> runners.Engine:
+    """The engine with one output of the last image moved."""
+
+    def opened(folder: Path, name: str) -> runners.Runner:
+        run = engine_.open(folder, name)
+
+        def wrong(x: np.ndarray) -> np.ndarray:
+            outputs = run(x).copy()
+            outputs[-1, 2] += by
+            return outputs
+
+        return wrong
+
+    return replace(engine_, open=opened)
+
+
+def test_an_engine_that_computes_something_else_is_not_used(monkeypatch, capsys) -> None:
+    _needs("torch")
+    saved = _fresh()
+    images = _images()[:1].repeat(8, 0)
+    images[:, 0] += np.arange(8, dtype=np.float32)[:, None, None] / 8
+    bound = proof.observe(saved.net, images).bound
+    right = runners.ENGINES["torch"]
+    monkeypatch.setitem(runners.ENGINES, "torch", _off(right, 100 * bound))
+    with pytest.raises(CommandError, match=r"by PyTorch frozen, batch 1: .* off, expected at most"):
+        engine.load_saved(saved, "torch")
+    others = [name for name in runners.ENGINES if name != "torch"]
+    monkeypatch.setattr(engine, "installed", lambda: ["mxnet", "torch"])
+    assert engine.load_saved(saved, "auto").name == "mxnet"
+    assert re.match(r"engine torch is left out: .* off", capsys.readouterr().err)
+    assert others
+    monkeypatch.setattr(engine, "observe", _never)  # remembered, the refusal too
+    assert engine.load_saved(saved, "auto").name == "mxnet"
+    record = speeds.recall(saved)
+    assert speeds.proven(record, "mxnet")
+    assert not speeds.proven(record, "torch")
+
+
+def test_an_engine_that_does_not_run_is_said_in_one_line(monkeypatch) -> None:
+    def opened(folder: Path, name: str) -> runners.Runner:
+        raise RuntimeError("no\nkernel")
+
+    _needs("torch")
+    broken = replace(runners.ENGINES["torch"], open=opened)
+    monkeypatch.setitem(runners.ENGINES, "torch", broken)
+    with pytest.raises(CommandError, match=r"lenet by PyTorch frozen: RuntimeError: no kernel$"):
+        engine.load_saved(_fresh(), "torch")
+
+
+def test_another_release_is_proven_again(exported: Path, monkeypatch) -> None:
+    _needs("torch")
+    seen = []
+
+    def observe(*arguments: Any) -> proof.Live:
+        seen.append(arguments)
+        return proof.observe(*arguments)
+
+    monkeypatch.setattr(engine, "observe", observe)
+    engine.load(exported, "torch")
+    assert not seen
+    monkeypatch.setattr(runners.metadata, "version", lambda _: "0.1")
+    engine.load(exported, "torch")
+    assert len(seen) == 1
+
+
+def test_a_graph_of_another_version_runs_in_mxnet_alone(exported: Path, monkeypatch) -> None:
+    _needs("torch")
+    saved = open_saved(exported, [mx.cpu()])
+    assert runners.rebuild(saved) is not None
+    other = export.get_model("lenet_sigmoid", 4)
+    monkeypatch.setattr(runners, "get_model", lambda *sizes: other)
+    # Another net's parameters have other names; another graph of the same ones is what is meant
+    other.collect_params = saved.net.collect_params  # type: ignore[method-assign]
+    assert runners.rebuild(saved) is None
+    monkeypatch.setattr(engine, "proven", lambda *_: False)
+    with pytest.raises(CommandError, match="another graph than this version's lenet"):
+        engine.load(exported, "torch")
+    assert engine.load(exported, "mxnet")(_images()).shape == (5, 4)
+
+
+def test_results_carry_the_engines_name(exported: Path, tmp_path: Path, capsys) -> None:
+    from PIL import Image
+
+    digit = tmp_path / "digit.png"
+    Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)).save(digit)
+    answers = {}
+    for name in runners.installed():
+        if runners.ENGINES[name].onnx and not (exported / "lenet.onnx").exists():
+            continue
+        capsys.readouterr()
+        assert predict.main([str(exported), str(digit), "--engine", name, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["engine"] == name
+        answers[name] = found["predictions"][0]["probability"]
+    assert max(answers.values()) - min(answers.values()) < 1e-6
+
+
+def test_an_unknown_engine_is_answered_with_the_nearest(exported: Path, capsys) -> None:
+    with pytest.raises(UsageError, match=r"expected one of auto, .*did you mean onnxruntime\?"):
+        engine.load(exported, "onnxruntim")
+    for command in (evaluate, predict, export):
+        assert command.main([str(exported), "x.png", "--engine", "openvin"]) == 2
+        said = capsys.readouterr().err
+        assert "did you mean openvino?" in said
+        assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_missing_extra_is_one_line(name: str, exported: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(runners, "is_installed", lambda package: package == "mxnet")
+    with pytest.raises(MissingExtra, match=rf"engine {name}: {name} is not installed: pip install"):
+        engine.load(exported, name)
+    assert runners.installed() == ["mxnet"]
+    out = str(exported.parent / "new")
+    assert export.main(["--model", "lenet", "--out", out, "--engine", name]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not Path(out).exists()
+
+
+def test_engines_other_than_mxnet_are_for_the_cpu() -> None:
+    gpu = [mx.gpu()]
+    saved = _fresh()
+    assert engine.for_command(saved, "mxnet", gpu, 1) is None
+    assert engine.for_command(saved, "auto", gpu, 1) is None
+    with pytest.raises(UsageError, match="--engine torch computes on the CPU: pass --ctx cpu"):
+        engine.for_command(saved, "torch", gpu, 1)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [np.zeros((1, 1, 28, 28)), np.zeros((1, 28, 28), np.float32), [[0.0]],
+     np.zeros((2, 3, 28, 28), np.float32), np.zeros((0, 1, 28, 28), np.float32)],
+)  # fmt: skip
+def test_images_of_another_shape_or_dtype_are_refused(images: Any) -> None:
+    with pytest.raises(ValueError, match="got .*, expected"):
+        engine.load_saved(_fresh(), "mxnet")(images)
