@@ -78,6 +78,8 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/safety.md", "pytest -m slow", _SUITE),
     ("docs/safety.md", "fuzzing", f"{_DOWNLOAD} atheris; test_data_fuzz.py runs the same targets"),
     ("docs/scaling.md", "--launcher ssh", _MACHINES),
+    ("docs/speed.md", "--engine auto", SLOW),
+    ("docs/speed.md", "engine.load(", FAST),
     ("docs/speed.md", "gluon-cnn runtime --tune", SLOW),
     ("docs/speed.md", "gluon-cnn runtime\n", FAST),
     ("docs/speed.md", "benchmarks --data-dir", "it measures for an hour on a machine of its own; "

@@ -10,13 +10,13 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from gluon_cnn_parity import is_installed
 from cnn_harness.errors import CommandError, MissingExtra, UsageError
 from gluon_cnn import engine, evaluate, export, predict
 from gluon_cnn.exporting import proof, runners, speeds
 from gluon_cnn.exporting.exported import add_to_manifest, open_saved, read_manifest
 from gluon_cnn.runtime import machine
 from gluon_cnn.training.saved import SavedRun
-from gluon_cnn_parity import is_installed
 
 OTHERS = [name for name in runners.ENGINES if name != "mxnet"]
 
@@ -270,5 +270,5 @@ def test_engines_other_than_mxnet_are_for_the_cpu() -> None:
      np.zeros((2, 3, 28, 28), np.float32), np.zeros((0, 1, 28, 28), np.float32)],
 )  # fmt: skip
 def test_images_of_another_shape_or_dtype_are_refused(images: Any) -> None:
-    with pytest.raises(ValueError, match="got .*, expected"):
+    with pytest.raises(ValueError, match=r"got .*, expected"):
         engine.load_saved(_fresh(), "mxnet")(images)
