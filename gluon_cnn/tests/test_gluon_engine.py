@@ -208,7 +208,7 @@ def test_a_graph_of_another_version_runs_in_mxnet_alone(exported: Path, monkeypa
     other = export.get_model("lenet_sigmoid", 4)
     monkeypatch.setattr(runners, "get_model", lambda *sizes: other)
     # Another net's parameters have other names; another graph of the same ones is what is meant
-    other.collect_params = saved.net.collect_params  # type: ignore[method-assign]
+    other.collect_params = saved.net.collect_params
     assert runners.rebuild(saved) is None
     monkeypatch.setattr(engine, "proven", lambda *_: False)
     with pytest.raises(CommandError, match="another graph than this version's lenet"):
