@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cnn_data import AUGMENTATIONS, NORMALISATIONS
+from cnn_data import AUGMENTATIONS, FOLDER, NORMALISATIONS
 from cnn_harness.cli import finite_float, natural, positive
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.initial import INITIALISERS
@@ -23,6 +24,7 @@ OPTIMIZERS = ("sgd", "adam")
 FITS = ("resize", "pad")
 DATA, OPTIMISATION, REGULARISATION, RUN = "model and data", "optimisation", "regularisation", "run"
 GROUPS = (DATA, OPTIMISATION, REGULARISATION, RUN)  # in the order of `--help`
+LARGEST_IMAGE = 4096  # pixels a side
 
 
 def flag(default: Any, help: str, group: str = RUN, **options: Any) -> Any:
@@ -83,10 +85,14 @@ class TrainConfig:
         """
         for name in ("epochs", "batch_size", "step_epochs"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(self.image_size is None or self.image_size >= 1, "image_size", self.image_size,
-                 "at least 1")  # fmt: skip
+        _require(self.image_size is None or 1 <= self.image_size <= LARGEST_IMAGE, "image_size",
+                 self.image_size, f"1 to {LARGEST_IMAGE} pixels")  # fmt: skip
         for f in fields(self):
             value, known = getattr(self, f.name), f.metadata.get("choices")
+            if isinstance(value, int):
+                _require(value < 2**31, f.name, value, "at most 2147483647")
+            elif isinstance(value, float):
+                _require(math.isfinite(value), f.name, value, "a finite number")
             _require(known is None or value in known, f.name, value,
                      "one of " + ", ".join(known or ()))  # fmt: skip
         _require(self.lr > 0, "lr", self.lr, "more than 0")
@@ -105,12 +111,20 @@ class TrainConfig:
         return dataclasses.replace(self, **changes)
 
     def differences(self, asked: Mapping[str, Any], whose: str) -> list[str]:
-        """What says something else than this, `whose` configuration it is, but the epochs."""
+        """What says something else than this, `whose` configuration it is, but the epochs and where
+        a folder of images lies."""
         return [
             f"{name} is {value!r}, the {whose} has {getattr(self, name)!r}"
             for name, value in asked.items()
-            if name != "epochs" and value != getattr(self, name)
+            if name != "epochs"
+            and value != getattr(self, name)
+            and not (name == "dataset" and value.startswith(FOLDER) and self.is_of_folder)
         ]
+
+    @property
+    def is_of_folder(self) -> bool:
+        """Whether the images are a folder's, which is known by its content, not by its place."""
+        return self.dataset.startswith(FOLDER)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -139,7 +153,10 @@ class TrainConfig:
                 fits = type(value) is type(like)
             if not fits:
                 raise CommandError(f"{origin}: {name} is {json.dumps(value)}, not of its type")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except UsageError as error:  # nobody has typed it
+            raise CommandError(f"{origin}: {error}") from error
 
 
 def _require(good: bool, name: str, value: object, expected: str) -> None:

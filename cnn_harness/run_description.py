@@ -13,17 +13,20 @@ from typing import Any
 import numpy as np
 
 import cnn_data
-from cnn_data import Dataset
+from cnn_data import FOLDER, DataError, Dataset, absolute_name
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.framework import Framework
 from cnn_harness.sealed import read_json
 
 __all__ = [
+    "absolute_dataset",
     "describe_run",
     "difference",
+    "find_dataset",
     "load_data",
     "load_for_net",
+    "other_content",
     "read_run",
     "require_same_images",
     "versions",
@@ -32,26 +35,75 @@ __all__ = [
 RUN_FORMAT = 1
 
 
+def absolute_dataset(name: str) -> str:
+    """A dataset's name that means the same from every directory. Raises: UsageError."""
+    try:
+        return absolute_name(name)
+    except DataError as error:
+        raise UsageError(f"--dataset {error}") from error
+
+
+def find_dataset(recorded: str, asked: str | None, content: str | None) -> str:
+    """The name of a run's dataset from this directory, wherever its folder is now.
+
+    `recorded` is what the run calls it and `asked` what `--dataset` says, if anything. With a run's
+    `content`, the hash of its images, another folder may be asked for: `require_same_images` holds
+    it against the run. Raises: UsageError for a folder that is not there any more, or no folder.
+    """
+    known = absolute_dataset(recorded)
+    name = known if asked is None else absolute_dataset(asked)
+    both = name.startswith(FOLDER) and known.startswith(FOLDER)
+    if asked is None and both and not Path(known.removeprefix(FOLDER)).is_dir():
+        raise UsageError(
+            f"{known}, which the run was trained on, is not there: say where its images are now "
+            "with --dataset folder:PATH"
+        )
+    if both and name != known and content is None:
+        raise UsageError(
+            f"{name} cannot be told from other data: the run has no hash of its images, since an "
+            f"older version wrote it; it was trained on {recorded}"
+        )
+    return name
+
+
 def load_data(
-    config: TrainConfig, data_dir: str | None, input_shape: tuple[int, int, int]
+    config: TrainConfig,
+    data_dir: str | None,
+    input_shape: tuple[int, int, int],
+    *,
+    skip_damaged: bool = False,
 ) -> Dataset:
     """The configured dataset, for a model that takes images of `input_shape` (C, H, W)."""
     return load_for_net(
-        config.dataset, data_dir, config.image_size, config.fit, side=input_shape[1]
-    )
+        config.dataset, data_dir, config.image_size, config.fit,
+        side=input_shape[1], skip_damaged=skip_damaged,
+    )  # fmt: skip
 
 
 def load_for_net(
-    name: str, data_dir: str | None, image_size: int | None, fit: str, *, side: int
+    name: str,
+    data_dir: str | None,
+    image_size: int | None,
+    fit: str,
+    *,
+    side: int,
+    skip_damaged: bool = False,
 ) -> Dataset:
     """A dataset by name; photographs of any size come with the net's own `side`, unless told."""
-    if image_size is None and (name.startswith("folder:") or name == "imagenette"):
+    if image_size is None and (name.startswith(FOLDER) or name == "imagenette"):
         image_size = side
-    return cnn_data.load_dataset(name, data_dir, image_size=image_size, fit=fit)
+    return cnn_data.load_dataset(
+        name, data_dir, image_size=image_size, fit=fit, skip_damaged=skip_damaged
+    )
 
 
 def describe_run(
-    framework: Framework, config: TrainConfig, dataset: Dataset, data_dir: str | None
+    framework: Framework,
+    config: TrainConfig,
+    dataset: Dataset,
+    data_dir: str | None,
+    *,
+    skip_damaged: bool = False,
 ) -> dict[str, Any]:
     """What `config.json` holds: all that evaluating, predicting and resuming need."""
     height, width, channels = dataset.shape
@@ -60,6 +112,8 @@ def describe_run(
         "framework": framework.name,
         "config": config.to_dict(),
         "data_dir": None if data_dir is None else str(Path(data_dir).absolute()),
+        "skip_damaged": skip_damaged,
+        "skipped": list(dataset.skipped),
         "input_shape": [channels, height, width],
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),
@@ -68,6 +122,7 @@ def describe_run(
             "train": len(dataset.train),
             "test": len(dataset.test),
             "labels_sha256": _labels_sum(dataset),
+            "content_sha256": dataset.content,
         },
         "versions": framework.environment(),
     }
@@ -91,9 +146,13 @@ def read_run(path: Path) -> dict[str, Any]:
     if not isinstance(run, dict) or run.get("format") != RUN_FORMAT:
         raise CommandError(f"{origin} is not the configuration of a run (format {RUN_FORMAT})")
     shape, names = run.get("input_shape"), run.get("class_names")
+    images = run.setdefault("images", {})
     good = (
         run.get("framework") in ("gluon", "torch")
         and isinstance(run.get("data_dir"), str | None)
+        and isinstance(run.setdefault("skip_damaged", False), bool)
+        and isinstance(images, dict)
+        and isinstance(images.setdefault("content_sha256", None), str | None)
         and isinstance(shape, list)
         and len(shape) == 3
         and all(type(n) is int and 0 < n <= 4096 for n in shape)
@@ -104,7 +163,8 @@ def read_run(path: Path) -> dict[str, Any]:
     )
     if not good:
         raise CommandError(
-            f"{origin}: framework, data_dir, input_shape, class_names, mean or std is not valid"
+            f"{origin}: framework, data_dir, skip_damaged, images, input_shape, class_names, mean "
+            "or std is not valid"
         )
     return {**run, "config": TrainConfig.from_dict(run.get("config"), origin)}
 
@@ -119,12 +179,32 @@ def _is_pixels(values: object, channels: int) -> bool:
 
 def require_same_images(run: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise UsageError naming the field in which the data are not those that the run began with."""
-    for field in ("input_shape", "class_names", "images", "mean", "std"):
-        if run.get(field) != now[field]:
-            was, here = (_shown(field, values.get(field)) for values in (run, now))
+    for field in ("input_shape", "class_names", "images", "content", "mean", "std"):
+        was, here = (_field(each, field) for each in (run, now))
+        if field == "content" and other_content(was, here):
+            raise UsageError(
+                f"--resume cannot change the data: {now['config']['dataset']} holds other images "
+                f"than the run began with (sha256 {here[:12]}…, the run has {was[:12]}…)"
+            )
+        if field != "content" and was != here:
+            was, here = _shown(field, was), _shown(field, here)
             raise UsageError(
                 f"--resume cannot change the data: {field} is {here}, the run has {was}"
             )
+
+
+def other_content(was: str | None, now: str | None) -> bool:
+    """Whether two hashes of images are of different ones; None is not known."""
+    return None not in (was, now) and was != now
+
+
+def _field(run: Mapping[str, Any], field: str) -> Any:
+    """A field of a run's data; the hash, which older runs do not have, is one of its own."""
+    if field == "content":
+        return run["images"]["content_sha256"]
+    if field == "images":
+        return {name: each for name, each in run[field].items() if name != "content_sha256"}
+    return run[field]
 
 
 def _shown(field: str, value: Any) -> str:

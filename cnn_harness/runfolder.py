@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gluon_cnn_parity import did_you_mean
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.sealed import read_sealed, seal
 from gluon_cnn_parity.atomic import replacing_file
 
 __all__ = ["RunFolder", "default_name"]
 
-_TEMPORARY = re.compile(r"\.(?:best|config|metrics|curves|predictions)\.(\d+)\.\w+")
+_TEMPORARY = re.compile(
+    r"\.(?:best|config|metrics|curves|predictions|confusion|errors)\.(\d+)\.\w+"
+)
 
 
 def default_name(model: str, dataset: str) -> str:
@@ -75,12 +78,18 @@ class RunFolder:
 
     @classmethod
     def existing(cls, out: str | None, name: str) -> RunFolder | None:
-        """The run to resume: `out`, or the newest of `runs/NAME`, `runs/NAME-2`, …; else None.
+        """The run to resume: `out`, or the newest of `runs/NAME`, `runs/NAME-2`, ….
 
-        None too where the newest was stopped before it wrote anything.
+        None where it was stopped before it wrote anything. Raises: UsageError where there is none.
         """
         if out is not None:
             folder = cls(Path(out))
+            if not folder.holds_run() and not (folder.path / ".lock").exists():
+                runs = {str(path.parent) for path in folder.path.parent.glob("*/config.json")}
+                raise UsageError(
+                    f"--resume --out {out}: no run is there{did_you_mean(out, runs)}; leave out "
+                    "--resume to begin one"
+                )
             return folder if folder.holds_run() else None
         numbered = re.compile(re.escape(name) + r"(?:-(\d+))?")
         found = [
@@ -88,8 +97,13 @@ class RunFolder:
             for path in Path("runs").glob(name + "*")
             if (match := numbered.fullmatch(path.name)) and path.is_dir()
         ]
-        newest = cls(max(found)[1]) if found else None
-        return newest if newest is not None and newest.holds_run() else None
+        if not found:
+            raise UsageError(
+                f"--resume: no run is in {Path('runs') / name}; name one with --out, or leave out "
+                "--resume to begin one"
+            )
+        newest = cls(max(found)[1])
+        return newest if newest.holds_run() else None
 
     def holds_run(self) -> bool:
         return any((self.path / name).exists() for name in ("config.json", "metrics.jsonl", "last"))

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from gluon_cnn_parity import did_you_mean
+from cnn_data import FOLDER
 from cnn_harness.cli import print_json
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import require_epochs
@@ -18,8 +21,10 @@ from cnn_harness.jobs.stop import Interrupted, Stop
 from cnn_harness.monitor import RunMonitor
 from cnn_harness.progress import Progress, progress_from, progress_of, read_progress
 from cnn_harness.run_description import (
+    absolute_dataset,
     describe_run,
     difference,
+    find_dataset,
     load_data,
     read_run,
     require_same_images,
@@ -28,7 +33,9 @@ from cnn_harness.runfolder import RunFolder, default_name
 from cnn_harness.schedule import DEPEND_ON_EPOCHS
 from cnn_harness.train_flags import RunOptions, read_flags, recipe_names
 
-__all__ = ["resume", "train_command"]
+__all__ = ["learned_nothing", "resume", "train_command"]
+
+EXPLODED = 1000.0  # a mean loss that no net has whose weights are of any use
 
 
 def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -> int:
@@ -42,7 +49,7 @@ def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -
         if peers.rank:
             _follow(framework, options, peers, stop)
             return 0
-        folder, rows = _train(framework, changes, options, prog, stop, peers)
+        folder, rows, doubt = _train(framework, changes, options, prog, stop, peers)
     best = max(rows, key=lambda row: row["test_acc"])
     result = {
         "run": str(folder.path),
@@ -52,6 +59,9 @@ def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -
         "train_seconds": round(sum(row["seconds"] for row in rows), 3),
         "images_per_second": statistics.median(row["images_per_second"] for row in rows),
     }
+    if doubt is not None:
+        print(f"warning: {doubt}", file=sys.stderr)
+        result["warning"] = doubt
     if options.json:
         print_json(result)
     else:
@@ -70,20 +80,25 @@ def _train(
     prog: str,
     stop: Stop,
     peers: Peers,
-) -> tuple[RunFolder, list[dict[str, Any]]]:
-    """Train as the only process of the job, or as the one that leads it."""
+) -> tuple[RunFolder, list[dict[str, Any]], str | None]:
+    """Train as the only process of the job, or as the one that leads it.
+
+    Returns the run's folder, its rows, and what to say where it has learned nothing.
+    """
     folder, run = None, None
     if options.resume:
         config, folder, run = _resumed(framework, changes, options)
     else:
         config = _configured(framework, changes, options.recipe)
-    data_dir = options.data_dir
-    if data_dir is None and run is not None:
-        data_dir = run["data_dir"]
-    peers.share({"config": config.to_dict(), "data_dir": data_dir})
-    dataset = load_data(config, data_dir, framework.models[config.model].input_shape)
+    data_dir, skip = options.data_dir, options.skip_damaged
+    if run is not None:
+        data_dir = run["data_dir"] if data_dir is None else data_dir
+        skip = skip or run["skip_damaged"]
+    peers.share({"config": config.to_dict(), "data_dir": data_dir, "skip_damaged": skip})
+    input_shape = framework.models[config.model].input_shape
+    dataset = load_data(config, data_dir, input_shape, skip_damaged=skip)
     require_same_data(peers, dataset)
-    description = describe_run(framework, config, dataset, data_dir)
+    description = describe_run(framework, config, dataset, data_dir, skip_damaged=skip)
     if run is not None:
         require_same_images(run, description)
     prepared = framework.prepare(config, dataset, options.ctx, peers)
@@ -108,13 +123,30 @@ def _train(
         try:
             with RunMonitor(folder, title, tensorboard=options.tensorboard) as monitor:
                 stop.hold()
-                return folder, framework.fit(
-                    prepared, folder, start=start, monitor=monitor, stop=stop
-                )
+                rows = framework.fit(prepared, folder, start=start, monitor=monitor, stop=stop)
+            return folder, rows, learned_nothing(rows, dataset.test.labels, config.lr)
         except Interrupted as stopped:
             raise Interrupted(
                 stopped.signal, f"{stopped.where}; {folder.continuing()}"
             ) from stopped
+
+
+def learned_nothing(rows: Sequence[Mapping[str, Any]], labels: np.ndarray, lr: float) -> str | None:
+    """What to say of a run that ends no better than always naming the commonest test class."""
+    chance = float(np.bincount(labels).max() / len(labels))
+    accuracy, worst = rows[-1]["test_acc"], max(rows, key=lambda row: row["train_loss"])
+    if accuracy > chance or chance == 1:
+        return None
+    why = "try another --lr, or more epochs"
+    if worst["train_loss"] > EXPLODED:
+        why = (
+            f"the training loss was {worst['train_loss']:.2g} in epoch {worst['epoch']}: the "
+            f"weights have exploded; try an --lr well below {lr:g}"
+        )
+    return (
+        f"the net has learned nothing: its test accuracy is {accuracy:.4f}, always naming one "
+        f"class gives {chance:.4f}; {why}"
+    )
 
 
 def resume(
@@ -139,7 +171,8 @@ def _follow(framework: Framework, options: RunOptions, peers: Peers, stop: Stop)
     plan = peers.share(None)
     config = TrainConfig.from_dict(plan["config"], "what process 0 sent")
     data_dir = options.data_dir or plan["data_dir"]
-    dataset = load_data(config, data_dir, framework.models[config.model].input_shape)
+    input_shape = framework.models[config.model].input_shape
+    dataset = load_data(config, data_dir, input_shape, skip_damaged=plan["skip_damaged"])
     require_same_data(peers, dataset)
     prepared = framework.prepare(config, dataset, options.ctx, peers)
     start = peers.share(None)
@@ -181,9 +214,9 @@ def _configured(
             f"--model is {model!r}, expected one of {', '.join(framework.defaults)}"
             f"{did_you_mean(model, framework.defaults)}"
         )
-    if recipe is not None:
-        return framework.documents[recipe].replace(**changes)
-    return framework.defaults[model or "lenet"].replace(**changes)
+    start = framework.documents[recipe] if recipe else framework.defaults[model or "lenet"]
+    config = start.replace(**changes)
+    return config.replace(dataset=absolute_dataset(config.dataset))
 
 
 def _resumed(
@@ -191,7 +224,8 @@ def _resumed(
 ) -> tuple[TrainConfig, RunFolder | None, dict[str, Any] | None]:
     """The configuration, folder and `config.json` of the run to continue; None if there is none.
 
-    Raises: UsageError naming every flag that says something else than the run does, but --epochs.
+    Raises: UsageError naming every flag that says something else than the run does, but --epochs
+    and where a folder of images lies now.
     """
     asked_for = _configured(framework, changes, options.recipe)
     folder = RunFolder.existing(options.out, default_name(asked_for.model, asked_for.dataset))
@@ -202,6 +236,12 @@ def _resumed(
         raise UsageError(f"{folder.path} is a run of {run['framework']}, not of {framework.name}")
     config: TrainConfig = run["config"]
     asked = asked_for.to_dict() if options.recipe else changes
+    if "dataset" in asked:
+        asked = {**asked, "dataset": asked_for.dataset}
+    if config.is_of_folder and asked.get("dataset", FOLDER).startswith(FOLDER):
+        content = run["images"]["content_sha256"]
+        place = find_dataset(config.dataset, asked.get("dataset"), content)
+        config = config.replace(dataset=place)
     if differing := config.differences(asked, "run"):
         raise UsageError(f"--resume of {folder.path} cannot change it: {'; '.join(differing)}")
     return config.replace(epochs=changes.get("epochs", config.epochs)), folder, run

@@ -38,6 +38,10 @@ class RunOptions:
         None, "folder with the dataset's original files, or one prepared by cnn_data.prepare",
         DATA, metavar="DIR",
     )  # fmt: skip
+    skip_damaged: bool = flag(
+        False, "leave out image files that cannot be read, by name, instead of refusing the folder",
+        DATA, action="store_true",
+    )  # fmt: skip
     ctx: str = flag("auto", "auto, cpu, gpu, or several: gpu:0,1", metavar="CTX")
     tf32: bool = flag(
         False, "let a GPU round float32 to 10 bits of mantissa where that is faster",
@@ -114,7 +118,7 @@ def config_words(path: Path, flags: Collection[str]) -> list[str]:
     """A configuration file as the words of a command line, for the parser to check.
 
     The file is an object, in JSON or YAML, whose keys are flags without their dashes; a run's own
-    `config.json` is one, of which its configuration and its data folder are taken. A list is
+    `config.json` is one, of which its configuration and how its data are read are taken. A list is
     joined by commas, true is a flag without a value, and null leaves a flag unset.
 
     Raises: UsageError naming the file, and the key that is no flag.
@@ -122,8 +126,8 @@ def config_words(path: Path, flags: Collection[str]) -> list[str]:
     values = _read_config(path)
     if isinstance(values.get("config"), dict):
         run, values = values, values["config"]
-        if run.get("data_dir") is not None:
-            values = {"data_dir": run["data_dir"], **values}
+        for name in ("data_dir", "skip_damaged"):
+            values = {name: run.get(name), **values}
     words = []
     for key, value in values.items():
         name = "--" + str(key).replace("_", "-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,12 @@ from cnn_harness.cli import print_json, run
 from cnn_harness.epochs import Evaluation
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.plots import save_confusion
-from cnn_harness.run_description import load_for_net
+from cnn_harness.run_description import (
+    absolute_dataset,
+    find_dataset,
+    load_for_net,
+    other_content,
+)
 from gluon_cnn.engine import Loaded, add_flag, for_command
 from gluon_cnn.exporting.exported import open_saved, saved_parser
 from gluon_cnn.fast.fused import fused
@@ -100,6 +106,34 @@ def _check_fits(saved: SavedRun, dataset: Dataset) -> None:
         )
 
 
+def _load(saved: SavedRun, args: argparse.Namespace) -> Dataset:
+    """The data set that `--dataset` names, or the run's own, which must hold the same images."""
+    if saved.dataset is None and args.dataset is None:
+        raise UsageError(f"{args.run} was trained on nothing: name a data set with --dataset")
+    if args.dataset is None:
+        name = find_dataset(saved.dataset or "", None, saved.content)
+    else:
+        name = absolute_dataset(args.dataset)
+    own = saved.dataset is not None and name == absolute_dataset(saved.dataset)
+    dataset = load_for_net(
+        name,
+        args.data_dir or (saved.data_dir if own else None),
+        saved.image_size,
+        saved.fit,
+        side=saved.input_shape[1],
+        skip_damaged=args.skip_damaged or (own and saved.skip_damaged),
+    )
+    if other_content(saved.content, dataset.content):
+        if args.dataset is None:
+            raise CommandError(
+                f"{name} holds other images than {args.run} was trained on: with --dataset {name} "
+                "it is evaluated on them all the same"
+            )
+        if own:
+            print(f"{name} has changed since {args.run} was trained on it", file=sys.stderr)
+    return dataset
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     return run(lambda: _main(argv), errors=(DataError, ModelError))
@@ -112,17 +146,14 @@ def _main(argv: Sequence[str] | None) -> int:
     )
     parser.add_argument("--dataset", default=None, help="unset: the run's own")
     parser.add_argument("--data-dir", default=None, metavar="DIR", help="unset: the run's own")
+    parser.add_argument(
+        "--skip-damaged", action="store_true", help="leave out image files that cannot be read"
+    )
     add_flag(parser)
     args = parser.parse_args(argv)
     devices = find_devices(args.ctx)
     saved = open_saved(args.run, devices)
-    own = args.dataset is None or args.dataset == saved.dataset
-    name = args.dataset if args.dataset is not None else saved.dataset
-    if name is None:
-        raise UsageError(f"{args.run} was trained on nothing: name a data set with --dataset")
-    data_dir = args.data_dir if args.data_dir is not None else (saved.data_dir if own else None)
-    side = saved.input_shape[1]
-    dataset = load_for_net(name, data_dir, saved.image_size, saved.fit, side=side)
+    dataset = _load(saved, args)
     engine = for_command(saved, args.engine, devices, EVALUATION_BATCH)
     result = evaluate_run(saved, dataset, devices, engine)
     picture = saved.path / "confusion.png"

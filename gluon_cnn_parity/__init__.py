@@ -6,6 +6,7 @@ else, and says in one line what is missing.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ __all__ = [
     "EXTRAS",
     "Started",
     "__version__",
+    "cache_folder",
     "did_you_mean",
     "is_installed",
     "lists_commands",
@@ -100,6 +102,14 @@ def _started_module(name: str, arguments: Sequence[str]) -> Started | None:
 def _with_command(program: str, package: str, arguments: Sequence[str]) -> Started:
     command = arguments[0] if arguments and re.fullmatch(r"[a-z]+", arguments[0]) else ""
     return Started(f"{program} {command}".rstrip(), package, command)
+
+
+def cache_folder() -> Path:
+    """Where this distribution keeps what it can find out again, `XDG_CACHE_HOME` heeded."""
+    home = os.getenv("XDG_CACHE_HOME", "")
+    # The specification: a relative path is to be ignored
+    root = Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()
+    return root / "gluon_cnn"
 
 
 def lists_commands(package: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -114,8 +115,8 @@ def run_command(
     """Run the body of a command and return its exit code; no expected error shows a traceback.
 
     One line on stderr is said of the exception types in `errors`, of the system's own refusals
-    (`OSError`: no permission, no space, no such file), and of a package of `EXTRAS` that is
-    missing; `extras` are those that the command needs altogether, such as `cpu,parity`. An error
+    (`OSError`: no permission, no space, no such file; no memory), and of a package of `EXTRAS` that
+    is missing; `extras` are those that the command needs altogether, such as `cpu,parity`. An error
     may have an `exit_code` of its own (1 without), and a `hint`: its line then begins with the
     command and ends with the hint. Anything else is a bug and keeps its traceback. `prog` names a
     command that was not started by the user, but called.
@@ -139,9 +140,18 @@ def run_command(
         hint = getattr(error, "hint", None)
         line = f"error: {error}" if hint is None else f"{prog}: error: {error}{hint}"
         return _say(line, getattr(error, "exit_code", 1))
+    except MemoryError as error:
+        return _say(f"error: not enough memory: {error or 'the system refused it'}", 1)
+    except RuntimeError as error:  # MXNet's and torch's own, when the system refuses memory
+        if not _NO_MEMORY.search(str(error)):
+            raise
+        return _say(f"error: not enough memory: {str(error).strip().splitlines()[-1]}", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"error: {where}{error.strerror or error}", 1)
+
+
+_NO_MEMORY = re.compile("bad_alloc|alloc[^.]* memory|out of memory|memory allocation fail", re.I)
 
 
 def _say(line: str, exit_code: int) -> int:

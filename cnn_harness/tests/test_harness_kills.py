@@ -43,7 +43,8 @@ def _killed_run(
     """
     hit, longest = 0, 2.0
     for _ in range(kills):
-        process = start(package, "--resume", *argv, "--out", str(out))
+        begun = ["--resume"] if out.exists() else []
+        process = start(package, *begun, *argv, "--out", str(out))
         _wait_for(out / "last" / "manifest.json", process)
         time.sleep(rng.uniform(0, longest))
         process.send_signal(number)

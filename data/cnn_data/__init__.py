@@ -8,13 +8,14 @@ from cnn_data.augment import AUGMENTATIONS
 from cnn_data.batches import Batches
 from cnn_data.catalog import dataset_names
 from cnn_data.errors import DataError
-from cnn_data.load import load_dataset
+from cnn_data.load import FOLDER, absolute_name, load_dataset
 from cnn_data.pixels import NORMALISATIONS, Pixels, pixels
 from cnn_data.readers.images import read_image
 from cnn_data.splits import ArraySplit, Dataset, Split
 
 __all__ = [
     "AUGMENTATIONS",
+    "FOLDER",
     "NORMALISATIONS",
     "ArraySplit",
     "Batches",
@@ -23,6 +24,7 @@ __all__ = [
     "Pixels",
     "Split",
     "__version__",
+    "absolute_name",
     "dataset_names",
     "load_dataset",
     "pixels",

@@ -14,13 +14,13 @@ import numpy as np
 
 from cnn_data.readers.images import check_fit, decode
 
-__all__ = ["EncodedImages", "EncodedSplit", "Files"]
+__all__ = ["FORMATS", "EncodedImages", "EncodedSplit", "Files", "decoding_pool"]
 
 CACHE_LIMIT = 256 * 2**20  # bytes of decoded pixels that a split may keep
 SLOW = 0.5e-3  # seconds an image above which threads pay: below, they fight over the interpreter
 _TASTE = 4  # images that are timed to find out
 
-_FORMATS = ("PNG", "JPEG")
+FORMATS = ("PNG", "JPEG")
 
 
 class EncodedImages(Protocol):
@@ -103,7 +103,7 @@ class EncodedSplit:
         def work(part: range) -> None:
             for i in part:
                 name = self._encoded.name(int(indices[i]))
-                out[rows[i]] = decode(sources[i], name, size, channels, self._fit, _FORMATS)
+                out[rows[i]] = decode(sources[i], name, size, channels, self._fit, FORMATS)
 
         first = min(_TASTE, len(indices))
         began = time.perf_counter()
@@ -113,7 +113,7 @@ class EncodedSplit:
             return
         step = max(1, len(indices) // (8 * _cores()))
         parts = [range(i, min(i + step, len(indices))) for i in range(first, len(indices), step)]
-        futures = [_pool().submit(work, part) for part in parts]
+        futures = [decoding_pool().submit(work, part) for part in parts]
         wait(futures)  # all of them: they write into `out`
         for future in futures:
             future.result()  # the first error in order, if any
@@ -124,5 +124,5 @@ def _cores() -> int:
 
 
 @lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
+def decoding_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_cores(), thread_name_prefix="decode")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,20 +13,18 @@ import numpy as np
 
 from cnn_data.encoded import EncodedSplit, Files
 from cnn_data.errors import DataError
-from cnn_data.readers.images import is_grayscale, open_image
+from cnn_data.inspection import Finding, ImageFile, inspect_images
 from cnn_data.splits import SPLIT_SEED, Dataset, Split, mixed_order, stratified_split
 
-__all__ = ["load_folder", "measure_pixels", "read_tree"]
+__all__ = ["content_of", "load_folder", "measure_pixels", "read_trees"]
 
 _LOG = logging.getLogger(__name__)
 
 HELD_OUT = 0.1  # of each class, where there is no test folder
 SAMPLE = 512  # training images that mean and std are measured on
+UNEQUAL = 10  # times as many images in a class as in another, from which on it is said
 
 _TEST_NAMES = ("test", "val")  # in this order of preference
-_FORMATS = ("PNG", "JPEG")
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 
 
 @dataclass(frozen=True)
@@ -35,36 +34,48 @@ class Tree:
     class_names: tuple[str, ...]
     paths: tuple[Path, ...]
     labels: np.ndarray
-    grayscale: bool  # every image is
+    files: tuple[ImageFile, ...]
+    skipped: tuple[Path, ...] = ()  # damaged, and left out
+
+    @property
+    def grayscale(self) -> bool:
+        """Whether every image is."""
+        return all(file.grayscale for file in self.files)
 
 
-def load_folder(path: Path, image_size: int, fit: str = "resize") -> Dataset:
+def load_folder(
+    path: Path, image_size: int, fit: str = "resize", *, skip_damaged: bool = False
+) -> Dataset:
     """Load a folder of images. They are decoded as they are asked for.
 
     `path` holds `train` and `test` (or `val`), each with one sub-folder a class, or the class
     folders themselves: then a fixed tenth of each class is held out for testing. The images have
     1 channel if every one of them is grayscale, else 3. Mean and std are measured on a fixed
-    sample of the training images.
+    sample of the training images. Every file is read first: what is damaged is named in one error,
+    or left out by name with `skip_damaged`. What makes a poor data set is said.
 
     Raises:
-        DataError: no such folder, no classes, a class without images, an unreadable image.
+        DataError: no such folder, no classes, a class without images, unreadable images.
     """
     if not path.is_dir():
         raise DataError(f"folder:{path}: no such folder; expected one sub-folder a class")
     train_root, test_root = _roots(path)
     most = image_size if fit == "pad" else None
-    tree = read_tree(train_root, most=most)
-    if test_root is None:
+    roots = (train_root,) if test_root is None else (train_root, test_root)
+    tree, *others = read_trees(path, roots, most=most, skip_damaged=skip_damaged)
+    if not others:
         train, test = stratified_split(tree.labels, HELD_OUT)
         if not len(test):
             raise DataError(f"{train_root}: one image a class; expected two, to hold one out")
         held = tree
     else:
-        held = read_tree(test_root, tree.class_names, most=most)
+        (held,) = others
         train, test = mixed_order(len(tree.paths)), mixed_order(len(held.paths))
     channels = 1 if tree.grayscale and held.grayscale else 3
     train_split = _split(tree, train, image_size, channels, fit)
     mean, std = measure_pixels(train_split)
+    for weakness in _weaknesses(tree, others):
+        _LOG.warning("warning: %s: %s", path, weakness)
     return Dataset(
         f"folder:{path}",
         tree.class_names,
@@ -73,51 +84,169 @@ def load_folder(path: Path, image_size: int, fit: str = "resize") -> Dataset:
         std,
         train_split,
         _split(held, test, image_size, channels, fit),
+        content=content_of(tree, *others),
+        skipped=tuple(str(each) for part in (tree, *others) for each in part.skipped),
     )
 
 
-def read_tree(
-    root: Path, class_names: Sequence[str] | None = None, most: int | None = None
-) -> Tree:
-    """Read the headers of every image under `root`, one sub-folder a class, sorted by name.
+def content_of(*trees: Tree) -> str:
+    """A sha256 of the images' bytes, in their order, with their classes; not of where they lie."""
+    total = hashlib.sha256()
+    for tree in trees:
+        total.update(b"tree\n")
+        for label, file in zip(tree.labels, tree.files, strict=True):
+            total.update(f"{file.sha256} {tree.class_names[label]}\n".encode())
+    return total.hexdigest()
 
-    `class_names`, if given, are the only folders allowed; each must be there. No image may be
-    wider or higher than `most` pixels. Files that are no images are left out and reported once;
-    hidden files and folders are ignored.
+
+def _weaknesses(tree: Tree, others: Sequence[Tree]) -> list[str]:
+    """What makes training on these images, or believing their test, doubtful."""
+    said = []
+    names, sums = tree.class_names, [file.sha256 for file in tree.files]
+    counts = np.bincount(tree.labels, minlength=len(names))
+    most, least = counts.argmax(), counts.argmin()
+    if len(names) == 1:
+        said.append(f"one class only, {names[0]!r}: whatever a net says is right")
+    elif counts[most] >= UNEQUAL * counts[least]:
+        said.append(
+            f"very unequal classes: {counts[most]} images of {names[most]!r}, "
+            f"{counts[least]} of {names[least]!r}"
+        )
+    if len(set(sums)) == 1 < len(sums):
+        said.append(f"all {len(sums)} training images are equal")
+    where = dict(zip(sums, tree.paths, strict=True))
+    for other in others:
+        shared = [
+            (where[file.sha256], path)
+            for file, path in zip(other.files, other.paths, strict=True)
+            if file.sha256 in where
+        ]
+        if shared:
+            said.append(
+                f"{len(shared)} test images are training images too, such as {shared[0][1]} "
+                f"({shared[0][0].name} in train): the accuracy will look better than it is"
+            )
+    return said
+
+
+def read_trees(
+    path: Path,
+    roots: Sequence[Path],
+    class_names: Sequence[str] | None = None,
+    most: int | None = None,
+    *,
+    skip_damaged: bool = False,
+) -> list[Tree]:
+    """Read every image under each of `roots`, which lie in `path`: one sub-folder a class, sorted.
+
+    `class_names`, or those of the first root, are the only class folders allowed; each must be
+    there. No image may be wider or higher than `most` pixels. Files that are no images are left out
+    and reported once; hidden files and folders are ignored.
 
     Raises:
         DataError: see `load_folder`.
     """
+    listed = []
+    for root in roots:
+        listed.append(_list_classes(root, class_names))
+        class_names = listed[0][0]
+    paths = [path for _, classes, _ in listed for files in classes for path in files]
+    findings = dict(zip(paths, inspect_images(path, paths), strict=True))
+    damaged = {}
+    for each, finding in findings.items():
+        if isinstance(finding, ImageFile) and most and max(finding.width, finding.height) > most:
+            finding = f"{finding.width} x {finding.height}, more than {most} x {most}"
+        if isinstance(finding, str):
+            damaged[each] = finding
+    if damaged and not skip_damaged:
+        raise DataError(_report(path, damaged, len(paths)))
+    if damaged:
+        _LOG.warning("warning: left out, %s", _report(path, damaged, len(paths), remedy=""))
+    return [
+        _tree(root, names, classes, others, findings, damaged)
+        for root, (names, classes, others) in zip(roots, listed, strict=True)
+    ]
+
+
+def _list_classes(
+    root: Path, class_names: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[list[Path]], list[Path]]:
+    """The classes below a folder, the files of each, and the files beside the class folders."""
     folders, others = _visible(root)
     if not folders:
         raise DataError(f"{root}: no class folders; expected one sub-folder a class")
     names = tuple(folder.name for folder in folders)
+    for name in names:
+        if not _is_utf8(name):
+            raise DataError(
+                f"{root}: the class folder {os.fsencode(name)!r} has a name that is not UTF-8; "
+                "rename it"
+            )
     if class_names is not None and set(names) != set(class_names):
         extra = sorted(set(names) - set(class_names)) or "none"
         missing = sorted(set(class_names) - set(names)) or "none"
         raise DataError(f"{root}: class folders unlike train's: extra {extra}, missing {missing}")
     names = tuple(class_names) if class_names is not None else names
-    paths: list[Path] = []
-    labels: list[int] = []
-    grayscale = True
-    for label, name in enumerate(names):
-        before = len(paths)
+    classes = []
+    for name in names:
         nested, files = _visible(root / name)
         if nested:
             raise DataError(f"{nested[0]}: a folder inside class {name!r}; expected images only")
+        classes.append(files)
+    return names, classes, others
+
+
+def _tree(
+    root: Path,
+    names: tuple[str, ...],
+    classes: Sequence[Sequence[Path]],
+    others: Sequence[Path],
+    findings: Mapping[Path, Finding],
+    damaged: Mapping[Path, str],
+) -> Tree:
+    """The images of a folder that are whole, once they have been read."""
+    whole: list[tuple[Path, int, ImageFile]] = []
+    others = list(others)
+    for label, files in enumerate(classes):
+        before = len(whole)
         for path in files:
-            gray = _header(path, most)
-            if gray is None:
+            finding = findings[path]
+            if finding is None:
                 others.append(path)
-                continue
-            grayscale = grayscale and gray
-            paths.append(path)
-            labels.append(label)
-        if len(paths) == before:
-            raise DataError(f"{root / name}: no PNG or JPEG image in this class; add one")
+            elif isinstance(finding, ImageFile) and path not in damaged:
+                whole.append((path, label, finding))
+        if len(whole) == before:
+            left = ", now that the damaged ones are left out" if damaged else ""
+            raise DataError(
+                f"{root / names[label]}: no PNG or JPEG image in this class{left}; add one"
+            )
     if others:
         _LOG.warning("%s: not PNG or JPEG, left out: %s", root, _listed(others))
-    return Tree(names, tuple(paths), np.array(labels, np.int32), grayscale)
+    paths, labels, images = zip(*whole, strict=True)
+    skipped = tuple(path for files in classes for path in files if path in damaged)
+    return Tree(names, paths, np.array(labels, np.int32), images, skipped)
+
+
+def _report(
+    path: Path,
+    damaged: Mapping[Path, str],
+    total: int,
+    remedy: str = "; mend or remove them, or leave them out with --skip-damaged",
+) -> str:
+    """One line that names every damaged file, and says what is wrong with each."""
+    if len(damaged) == 1:
+        ((file, reason),) = damaged.items()
+        return f"{file}: {reason}{remedy.replace('them', 'it')}"
+    named = "; ".join(f"{file.relative_to(path)}: {reason}" for file, reason in damaged.items())
+    return f"{path}: {len(damaged)} of {total} files cannot be used: {named}{remedy}"
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def measure_pixels(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -173,30 +302,3 @@ def _listed(paths: Sequence[Path]) -> str:
 def _split(tree: Tree, order: np.ndarray, image_size: int, channels: int, fit: str) -> EncodedSplit:
     files = Files([tree.paths[index] for index in order])
     return EncodedSplit(files, tree.labels[order], image_size, channels, fit)
-
-
-def _header(path: Path, most: int | None) -> bool | None:
-    """Whether the image at `path` is grayscale; None if it is no PNG or JPEG at all.
-
-    Raises:
-        DataError: it calls itself one, by name or by its first bytes, but cannot be read.
-    """
-    try:
-        with open_image(path, str(path), _FORMATS) as image:
-            if most is not None and max(image.size) > most:
-                raise DataError(
-                    f"{path}: {image.width} x {image.height}, more than {most} x {most}"
-                )
-            return is_grayscale(image)
-    except DataError:
-        if path.suffix.lower() in _SUFFIXES or _first_bytes(path).startswith(_MAGIC):
-            raise
-        return None
-
-
-def _first_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(8)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error

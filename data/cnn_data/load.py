@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from cnn_data.catalog import Entry, entry_for
 from cnn_data.encoded import EncodedSplit, Files
 from cnn_data.errors import DataError
-from cnn_data.folder import load_folder, read_tree
+from cnn_data.folder import content_of, load_folder, read_trees
 from cnn_data.prepared import build, find_prepared, read_prepared
 from cnn_data.readers.embedded import split_digits
 from cnn_data.readers.imagenette import find_archive, find_extracted
@@ -17,7 +19,7 @@ from cnn_data.readers.images import check_fit, fit_batch
 from cnn_data.readers.originals import find_files, read_files
 from cnn_data.splits import ArraySplit, Dataset, Pair, Split, mixed_order
 
-__all__ = ["data_folder", "load_dataset"]
+__all__ = ["FOLDER", "absolute_name", "data_folder", "load_dataset"]
 
 FOLDER = "folder:"
 LARGEST_ARRAY = 256 * 2**20  # bytes of resized pixels that are made at once and kept
@@ -29,6 +31,7 @@ def load_dataset(
     *,
     image_size: int | None = None,
     fit: str = "resize",
+    skip_damaged: bool = False,
 ) -> Dataset:
     """Load a data set by name, or a folder of images with `folder:PATH`.
 
@@ -45,6 +48,7 @@ def load_dataset(
         image_size: height and width in pixels; None is the data set's own, which imagenette and
             folders do not have.
         fit: "resize" (bilinear) or "pad" (centred on a background of 0).
+        skip_damaged: leave out image files that cannot be read, instead of refusing the folder.
 
     Returns:
         The two splits, with class names, and mean and standard deviation of each channel.
@@ -59,17 +63,37 @@ def load_dataset(
         ((28, 28, 1), 4000, 1000, dtype('int32'))
     """
     try:
-        return _load(name, data_dir, image_size, fit)
+        return _load(name, data_dir, image_size, fit, skip_damaged)
     except OSError as error:
         raise DataError(f"{name}: {error.filename or data_dir}: {error.strerror}") from error
 
 
-def _load(name: str, data_dir: str | Path | None, image_size: int | None, fit: str) -> Dataset:
+def absolute_name(name: str) -> str:
+    """A data set's name that means the same from every directory: `folder:` with the whole path.
+
+    Raises:
+        DataError: `folder:` without a path.
+
+    >>> absolute_name("mnist5k"), absolute_name("folder:/data/../photos/")
+    ('mnist5k', 'folder:/photos')
+    """
+    if not name.startswith(FOLDER):
+        return name
+    path = name.removeprefix(FOLDER)
+    if not path.strip() or "\0" in path:
+        raise DataError(f"{name!r} names no folder; expected folder:PATH")
+    return FOLDER + os.path.abspath(os.path.expanduser(path))
+
+
+def _load(
+    name: str, data_dir: str | Path | None, image_size: int | None, fit: str, skip_damaged: bool
+) -> Dataset:
     check_fit(image_size, 1, fit)
     if name.startswith(FOLDER):
+        path = Path(absolute_name(name).removeprefix(FOLDER))
         if image_size is None:
             raise DataError(f"{name} has no image size of its own; give image_size")
-        return load_folder(Path(name.removeprefix(FOLDER)).expanduser(), image_size, fit)
+        return load_folder(path, image_size, fit, skip_damaged=skip_damaged)
     entry = entry_for(name)
     if entry.shape is None and image_size is None:
         raise DataError(f"{name} has no image size of its own; give image_size")
@@ -77,7 +101,7 @@ def _load(name: str, data_dir: str | Path | None, image_size: int | None, fit: s
     if data_dir is not None and not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one that holds {name}")
     if entry.shape is None:
-        return _pictures(entry, folder, image_size or 0, fit)
+        return _pictures(entry, folder, image_size or 0, fit, skip_damaged)
     return _arrays(entry, folder, image_size or entry.shape[0], fit)
 
 
@@ -97,7 +121,7 @@ def _arrays(entry: Entry, folder: Path, size: int, fit: str) -> Dataset:
     return read_prepared(entry, prepared or build(entry, folder), size, channels, fit)
 
 
-def _pictures(entry: Entry, folder: Path, size: int, fit: str) -> Dataset:
+def _pictures(entry: Entry, folder: Path, size: int, fit: str, skip_damaged: bool) -> Dataset:
     extracted = find_extracted(entry, folder)
     if extracted is None:
         prepared = find_prepared(entry, folder)
@@ -105,20 +129,33 @@ def _pictures(entry: Entry, folder: Path, size: int, fit: str) -> Dataset:
             packed = find_archive(entry, folder)
             prepared = build(entry, folder, [packed] if packed else None)
         return read_prepared(entry, prepared, size, 3, fit)
+    most = size if fit == "pad" else None
+    trees = read_trees(
+        extracted[0].parent, extracted, entry.class_folders, most, skip_damaged=skip_damaged
+    )
     splits = []
-    for root in extracted:
-        tree = read_tree(root, entry.class_folders, size if fit == "pad" else None)
+    for tree in trees:
         order = mixed_order(len(tree.paths))
         files = Files([tree.paths[index] for index in order])
         splits.append(EncodedSplit(files, tree.labels[order], size, 3, fit))
     shape = (size, size, 3)
-    return Dataset(entry.name, entry.class_names, shape, entry.mean, entry.std, *splits)
+    return Dataset(
+        entry.name, entry.class_names, shape, entry.mean, entry.std, *splits,
+        content=content_of(*trees), skipped=tuple(str(p) for tree in trees for p in tree.skipped),
+    )  # fmt: skip
 
 
 def _from_arrays(entry: Entry, pairs: tuple[Pair, Pair], size: int, fit: str) -> Dataset:
     train, test = (_fitted(images, labels, size, fit, entry.name) for images, labels in pairs)
     shape = (size, size, pairs[0][0].shape[3])
-    return Dataset(entry.name, entry.class_names, shape, entry.mean, entry.std, train, test)
+    content = hashlib.sha256()
+    for images, labels in pairs:
+        content.update(np.ascontiguousarray(images).data)
+        content.update(np.ascontiguousarray(labels, "<i4").data)
+    return Dataset(
+        entry.name, entry.class_names, shape, entry.mean, entry.std, train, test,
+        content=content.hexdigest(),
+    )  # fmt: skip
 
 
 def _fitted(images: np.ndarray, labels: np.ndarray, size: int, fit: str, name: str) -> Split:

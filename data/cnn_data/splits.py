@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -40,6 +40,9 @@ class Dataset:
     std: tuple[float, ...]
     train: Split
     test: Split
+    _: KW_ONLY
+    content: str | None = None  # a sha256 of the images and labels as they came; None: not known
+    skipped: tuple[str, ...] = ()  # damaged files that were left out
 
 
 class ArraySplit:

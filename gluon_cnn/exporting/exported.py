@@ -105,6 +105,8 @@ def open_exported(manifest: Path, devices: list[mx.Context]) -> SavedRun:
             dataset=data["dataset"],
             image_size=data["image_size"],
             data_dir=data["data_dir"],
+            skip_damaged=data.get("skip_damaged", False),
+            content=data.get("content_sha256"),
         )
         saved.net.model_name = values["model"]
         saved.net.smallest_wins = values["smallest_wins"]
@@ -217,6 +219,8 @@ def describe(saved: SavedRun, name: str, output: str, versions: Mapping[str, str
             "dataset": saved.dataset,
             "image_size": saved.image_size,
             "data_dir": saved.data_dir,
+            "skip_damaged": saved.skip_damaged,
+            "content_sha256": saved.content,
         },
         "versions": dict(versions),
     }

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gluon_cnn_parity import started
+from gluon_cnn_parity import cache_folder, started
 from gluon_cnn.runtime import machine, tuning
 from gluon_cnn.runtime.cuda import WHEEL, Cuda, probe
 from gluon_cnn.runtime.loading import load_quietly
@@ -309,11 +309,8 @@ def _tuned(choices: list[Setting]) -> list[Setting]:
 
 
 def cache_file() -> Path:
-    """Where this machine's tuned settings are kept, `XDG_CACHE_HOME` heeded."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification: a relative path is to be ignored
-    root = Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()
-    return root / "gluon_cnn" / f"runtime-{machine.fingerprint()}.json"
+    """Where this machine's tuned settings are kept."""
+    return cache_folder() / f"runtime-{machine.fingerprint()}.json"
 
 
 def _set(choice: Setting) -> Setting:

@@ -60,7 +60,7 @@ def hostile_folder(tmp_path: Path, monkeypatch) -> Path:
     return folder
 
 
-def _no_data(config, data_dir, shape):
+def _no_data(config, data_dir, shape, *, skip_damaged=False):
     from cnn_data import DataError, load_dataset
 
     if config.dataset.startswith("folder:"):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cnn_harness.monitor import METRICS
+from cnn_harness.runfolder import RunFolder
 from cnn_harness.tests.runs import photographs
 from gluon_cnn import evaluate, predict, train
 from gluon_cnn.models import MODELS
@@ -215,9 +216,27 @@ def test_dropout_resumes_exactly_too(tmp_path: Path) -> None:
     assert (whole / "last/net.params").read_bytes() == (parts / "last/net.params").read_bytes()
 
 
-def test_resume_with_nothing_saved_starts_and_says_so(tmp_path: Path, capsys) -> None:
+def test_resume_of_a_run_stopped_before_it_saved_starts_and_says_so(tmp_path: Path, capsys) -> None:
+    RunFolder.new(str(tmp_path / "r"), "r")
     assert train.main(["--resume", *QUICK, "--out", str(tmp_path / "r")]) == 0
     assert "nothing was saved yet: starting from the beginning" in capsys.readouterr().out
+
+
+def test_resume_of_no_run_is_an_error(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "lenet-mnist5k").mkdir(parents=True)
+    (tmp_path / "runs" / "lenet-mnist5k" / "config.json").touch()
+    (tmp_path / "runs" / "empty").mkdir()
+    for argv, said in (
+        (["--out", "runs/lenet-mnist5"], "no run is there; did you mean runs/lenet-mnist5k?"),
+        (["--out", "runs/empty"], "no run is there"),
+        (["--model", "lenet5"], "no run is in runs/lenet5-mnist5k"),
+    ):
+        assert train.main(["--resume", *argv]) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["empty", "lenet-mnist5k"]
 
 
 @pytest.mark.parametrize(

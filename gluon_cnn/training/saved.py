@@ -35,6 +35,8 @@ class SavedRun:
     dataset: str | None  # None: it was trained on nothing
     image_size: int | None  # that the data set was asked for; None: its own
     data_dir: str | None
+    skip_damaged: bool = False  # image files that cannot be read are left out
+    content: str | None = None  # a hash of the images it was trained on, where it is known
 
 
 def open_run(path: str | Path, devices: list[mx.Context]) -> SavedRun:
@@ -70,4 +72,6 @@ def open_run(path: str | Path, devices: list[mx.Context]) -> SavedRun:
         dataset=config.dataset,
         image_size=config.image_size,
         data_dir=run["data_dir"],
+        skip_damaged=run["skip_damaged"],
+        content=run["images"]["content_sha256"],
     )

@@ -47,7 +47,7 @@ def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     lay_out(folder)
     monkeypatch.chdir(folder)
 
-    def no_data(config: object, data_dir: object, shape: object) -> None:
+    def no_data(config: object, data_dir: object, shape: object, **_: object) -> None:
         raise DataError("no data here")
 
     def no_model(name: str, folder: Path) -> None:

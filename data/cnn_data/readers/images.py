@@ -11,6 +11,7 @@ One rule for every picture, whether it is trained on or predicted:
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from pathlib import Path
 
@@ -19,11 +20,22 @@ from PIL import Image, UnidentifiedImageError
 
 from cnn_data.errors import DataError
 
-__all__ = ["FITS", "MOST_PIXELS", "check_fit", "decode", "is_grayscale", "open_image", "read_image"]
+__all__ = [
+    "FITS",
+    "MOST_PIXELS",
+    "check_fit",
+    "decode",
+    "decode_opened",
+    "is_grayscale",
+    "open_image",
+    "read_image",
+    "require_regular",
+]
 
 FITS = ("resize", "pad")
 
 MOST_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a gigabyte as RGB
+LARGEST_SIDE = 9459  # of a square of as many
 
 # Pillow warns at its limit and raises only at twice that
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -48,12 +60,35 @@ _GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L
 
 def check_fit(size: int | None, channels: int, fit: str) -> None:
     """Raise DataError unless images can be asked for in this form."""
-    if size is not None and size < 1:
-        raise DataError(f"image size {size}; expected at least 1 pixel")
+    if size is not None and not 1 <= size <= LARGEST_SIDE:
+        raise DataError(f"image size {size}; expected 1 to {LARGEST_SIDE} pixels")
     if channels not in (1, 3):
         raise DataError(f"{channels} channels; images have 1 or 3")
     if fit not in FITS:
         raise DataError(f"unknown fit {fit!r}; choose one of {', '.join(FITS)}")
+
+
+def require_regular(path: Path, name: str) -> None:
+    """Raise DataError unless `path` is a file that can be read to its end: a pipe would block."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        broken = " (a broken link)" if path.is_symlink() else ""
+        raise DataError(f"{name}: no such file{broken}") from error
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise DataError(f"{name}: cannot be read ({_reason(error)})") from error
+    if not stat.S_ISREG(mode):
+        kind = next((word for test, word in _KINDS if test(mode)), "no file")
+        raise DataError(f"{name}: {kind}; expected an image file")
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def open_image(
@@ -64,6 +99,8 @@ def open_image(
     Raises:
         DataError: absent, empty, not an image of these formats, or too large.
     """
+    if isinstance(source, Path):
+        require_regular(source, name)
     try:
         image = Image.open(
             io.BytesIO(source) if isinstance(source, bytes) else source, "r", formats
@@ -74,8 +111,8 @@ def open_image(
         empty = not source if isinstance(source, bytes) else source.stat().st_size == 0
         what = "is empty (0 bytes)" if empty else "cannot be read as an image"
         raise DataError(f"{name}: {what}; expected {' or '.join(formats)}") from error
-    except FileNotFoundError as error:
-        raise DataError(f"{name}: no such file") from error
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged header raises nearly anything
         raise DataError(f"{name}: cannot be read as an image ({_reason(error)})") from error
     if image.width * image.height > MOST_PIXELS:
@@ -111,16 +148,23 @@ def decode(
         DataError: names the image and says what is wrong with it.
     """
     with open_image(source, name, formats) as image:
-        try:
-            if size is not None and fit == "resize":
-                # JPEG can decode at 1/2, 1/4, 1/8: still three times what is asked for
-                image.draft(None, (3 * size, 3 * size))
-            image.load()
-            plain = _upright(_mode(_plain(image), "L" if channels == 1 else "RGB"), image)
-        except DataError:
-            raise
-        except Exception as error:  # damaged data raises nearly anything
-            raise DataError(f"{name}: damaged image ({_reason(error)})") from error
+        return decode_opened(image, name, size, channels, fit)
+
+
+def decode_opened(
+    image: Image.Image, name: str, size: int | None, channels: int, fit: str = "resize"
+) -> np.ndarray:
+    """`decode` for an image whose header has been read; what its header says changes with it."""
+    try:
+        if size is not None and fit == "resize":
+            # JPEG can decode at 1/2, 1/4, 1/8: still three times what is asked for
+            image.draft(None, (3 * size, 3 * size))
+        image.load()
+        plain = _upright(_mode(_plain(image), "L" if channels == 1 else "RGB"), image)
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # damaged data raises nearly anything
+        raise DataError(f"{name}: damaged image ({_reason(error)})") from error
     pixels = np.asarray(_fitted(plain, name, size, fit))
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -144,8 +188,6 @@ def read_image(
     """
     check_fit(size, channels, fit)
     path = Path(path)
-    if path.is_dir():
-        raise DataError(f"{path}: a folder; expected an image file")
     return decode(path, str(path), size, channels, fit)
 
 

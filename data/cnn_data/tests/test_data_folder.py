@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
 import time
@@ -11,7 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_data import Batches, DataError, Split, encoded, load_dataset, pixels, read_image
+from cnn_data import (
+    Batches,
+    DataError,
+    Split,
+    absolute_name,
+    encoded,
+    inspection,
+    load_dataset,
+    pixels,
+    read_image,
+)
 from cnn_data.encoded import EncodedSplit, Files
 from cnn_data.folder import measure_pixels
 from cnn_data.splits import ArraySplit
@@ -98,7 +109,8 @@ def test_images_are_known_by_content_and_the_rest_is_reported(
         dataset = load_dataset(f"folder:{tmp_path}", image_size=8)
     assert len(dataset.train) + len(dataset.test) == 5
     assert dataset.class_names == ("a",)
-    (record,) = caplog.records
+    record, one_class = caplog.records
+    assert "one class only, 'a'" in one_class.getMessage()
     assert record.getMessage() == f"{tmp_path}: not PNG or JPEG, left out: README, notes.txt, y.gif"
 
 
@@ -272,10 +284,10 @@ def test_slow_pictures_are_decoded_side_by_side(
 
     monkeypatch.setattr(encoded, "decode", crawl)
     monkeypatch.setattr(encoded, "_cores", lambda: 2)
-    encoded._pool.cache_clear()
+    encoded.decoding_pool.cache_clear()
     EncodedSplit(Files([tmp_path] * 30), np.zeros(30), 8, 1).images(np.arange(30))
     assert sum(name.startswith("decode") for name in used) == 2
-    encoded._pool.cache_clear()
+    encoded.decoding_pool.cache_clear()
 
 
 def test_training_and_predicting_see_the_same_pixels(tmp_path: Path) -> None:
@@ -301,3 +313,161 @@ def test_mean_and_std_are_those_of_a_fixed_sample() -> None:
     many = ArraySplit(np.concatenate([images] * 4), np.zeros(1200))
     assert measure_pixels(many) == measure_pixels(many)
     assert measure_pixels(many)[0] == pytest.approx(mean, abs=0.02)
+
+
+def truncated(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = makers.encoded(Image.fromarray(noise))
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Path:
+    """A folder with every kind of file that cannot be trained on."""
+    root = tmp_path / "photos"
+    makers.write_classes(root, {"a": 30, "b": 30})
+    truncated(root / "a" / "cut.png")
+    os.mkfifo(root / "a" / "pipe.png")
+    os.mkfifo(root / "b" / "pipe")
+    (root / "b" / "null.jpg").symlink_to("/dev/zero")
+    (root / "b" / "gone.jpg").symlink_to(tmp_path / "gone")
+    (root / "b" / "empty.jpg").touch()
+    (root / "b" / "wide.png").write_bytes(makers.png_header(20_000, 20_000))
+    return root
+
+
+def test_every_damaged_file_is_named_in_one_report(spoilt: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load_dataset(f"folder:{spoilt}", image_size=8)
+    said = str(caught.value)
+    assert "\n" not in said
+    for part in (
+        "7 of 67 files cannot be used",
+        "a/cut.png: damaged image",
+        "a/pipe.png: a FIFO; expected an image file",
+        "b/pipe: a FIFO",
+        "b/null.jpg: a device",
+        "b/gone.jpg: no such file (a broken link)",
+        "b/empty.jpg: is empty (0 bytes)",
+        "b/wide.png: more than 89,478,485 pixels",
+        "--skip-damaged",
+    ):
+        assert part in said
+
+
+def test_damaged_files_can_be_left_out_by_name(
+    spoilt: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = load_dataset(f"folder:{spoilt}", image_size=8, skip_damaged=True)
+    assert len(dataset.train) + len(dataset.test) == 60
+    names = ["cut.png", "empty.jpg", "gone.jpg", "null.jpg", "pipe", "pipe.png", "wide.png"]
+    assert sorted(Path(name).name for name in dataset.skipped) == names
+    for name in names:
+        assert name in caplog.text
+    makers.write_classes(tmp_path / "whole", {"a": 30, "b": 30})
+    whole = load_dataset(f"folder:{tmp_path / 'whole'}", image_size=8)
+    assert dataset.content == whole.content
+    for path in (spoilt / "b").glob("*.png"):
+        path.write_bytes(b"\x89PNG")
+    with pytest.raises(DataError, match="no PNG or JPEG image in this class, now that the damaged"):
+        load_dataset(f"folder:{spoilt}", image_size=8, skip_damaged=True)
+
+
+def test_what_was_whole_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(inspection, "WORTH_REMEMBERING", -1.0)
+    root = tmp_path / "photos"
+    makers.write_classes(root, {"a": 5, "b": 5})
+    before = load_dataset(f"folder:{root}", image_size=8)
+    read: list[Path] = []
+    find = inspection._finding
+
+    def counted(path: Path) -> inspection.Finding:
+        read.append(path)
+        return find(path)
+
+    monkeypatch.setattr(inspection, "_finding", counted)
+    assert load_dataset(f"folder:{root}", image_size=8).content == before.content
+    assert read == []
+    changed = root / "a" / "000.png"
+    makers.picture(200).save(changed)
+    os.utime(changed, (1, 1))
+    assert load_dataset(f"folder:{root}", image_size=8).content != before.content
+    assert read == [changed]
+    (memory,) = (tmp_path / "cache" / "gluon_cnn" / "images").iterdir()
+    for damage in ("[", '{"format": "another"}', memory.read_text().replace("[", '["x", ')):
+        memory.write_text(damage)
+        read.clear()
+        load_dataset(f"folder:{root}", image_size=8)
+        assert len(read) == 10
+
+
+def test_a_folder_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    makers.write_classes(tmp_path / "photos", {"a": 5, "b": 5})
+    monkeypatch.chdir(tmp_path)
+    spelt = ("folder:photos", "folder:./photos/", f"folder:{tmp_path / 'photos'}")
+    contents = {load_dataset(name, image_size=8).content for name in spelt}
+    assert len(contents) == 1
+    assert {absolute_name(name) for name in spelt} == {spelt[2]}
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    contents.add(load_dataset("folder:moved", image_size=8).content)
+    assert len(contents) == 1
+    (tmp_path / "moved" / "b").rename(tmp_path / "moved" / "c")  # other classes
+    contents.add(load_dataset("folder:moved", image_size=8).content)
+    makers.picture(99).save(tmp_path / "moved" / "a" / "000.png")  # another image
+    contents.add(load_dataset("folder:moved", image_size=8).content)
+    (tmp_path / "moved" / "a" / "001.png").rename(tmp_path / "moved" / "a" / "0.png")  # first now
+    contents.add(load_dataset("folder:moved", image_size=8).content)
+    assert len(contents) == 4
+    for name in ("folder:", "folder: ", "folder:a\0b"):
+        with pytest.raises(DataError, match="names no folder; expected folder:PATH"):
+            load_dataset(name, image_size=8)
+
+
+def one_class(root: Path) -> None:
+    makers.write_classes(root, {"a": 5})
+
+
+def unequal(root: Path) -> None:
+    makers.write_classes(root, {"a": 5, "b": 50})
+
+
+def shared(root: Path) -> None:
+    makers.write_classes(root / "train", {"a": 5, "b": 5})
+    makers.write_classes(root / "test", {"a": 1, "b": 1})
+    shutil.copy(root / "train" / "a" / "004.png", root / "test" / "b" / "000.png")
+
+
+def all_equal(root: Path) -> None:
+    makers.write_classes(root, {"a": 5, "b": 5})
+    for path in root.glob("*/*"):
+        makers.picture(7).save(path)
+
+
+def sound(root: Path) -> None:
+    makers.write_classes(root, {"a": 6, "b": 50})
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (one_class, "one class only, 'a'"),
+        (unequal, "very unequal classes: 50 images of 'b', 5 of 'a'"),
+        (shared, "2 test images are training images too"),
+        (all_equal, "all 10 training images are equal"),
+        (sound, ""),
+    ],
+)
+def test_weak_data_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, make: Callable[[Path], None], said: str
+) -> None:
+    make(tmp_path)
+    load_dataset(f"folder:{tmp_path}", image_size=8)
+    assert [said in record.getMessage() for record in caplog.records] == ([True] if said else [])
+
+
+def test_a_class_whose_name_is_not_utf8_is_named_at_once(tmp_path: Path) -> None:
+    makers.write_classes(tmp_path, {"a": 3})
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    with pytest.raises(DataError, match=r"class folder b'caf\\xe9' has a name that is not UTF-8"):
+        load_dataset(f"folder:{tmp_path}", image_size=8)

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import io
-import struct
 import subprocess
 import sys
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from PIL import Image
 import cnn_data
 from cnn_data import DataError, read_image
 from cnn_data.readers.images import MOST_PIXELS, decode, fit_batch, is_grayscale, open_image
-from cnn_data.tests.makers import encoded, picture
+from cnn_data.tests.makers import encoded, picture, png_header
 
 
 def read(
@@ -166,16 +164,6 @@ def test_a_large_jpeg_is_decoded_small_and_nearly_the_same() -> None:
         full = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
     error = np.abs(read(content, 1, 64)[..., 0] - full).mean()
     assert 0 < error < 1  # of 255; at an eighth, the smallest that JPEG can, it is 4.5
-
-
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        crc = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
-
-    ihdr = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
-    data = chunk(b"IDAT", zlib.compress(b"\x00" * 100))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + data + chunk(b"IEND", b"")
 
 
 @pytest.mark.filterwarnings("ignore")

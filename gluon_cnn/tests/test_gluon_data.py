@@ -1,0 +1,155 @@
+"""The data of a run through the commands: moved, changed, damaged, and poor."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_harness.tests.runs import photographs, rows, same_end
+from cnn_harness.train_command import learned_nothing
+from gluon_cnn import evaluate, train
+
+ARGV = ["--batch-size", "20", "--image-size", "28"]
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch, capsys) -> Path:
+    """A directory with photographs, and a run on them that names them relatively."""
+    monkeypatch.chdir(tmp_path)
+    photographs(tmp_path / "photos", size=28)
+    argv = ["--dataset", "folder:./photos/", *ARGV, "--epochs", "1", "--out", "run"]
+    assert train.main(argv) == 0
+    capsys.readouterr()
+    return tmp_path
+
+
+def test_a_run_finds_its_data_from_anywhere(trained: Path, monkeypatch, capsys) -> None:
+    run = str(trained / "run")
+    evaluated = evaluate.main([run, "--json"]), json.loads(capsys.readouterr().out)
+    whole = ["--dataset", "folder:photos", *ARGV, "--schedule", "constant", "--epochs"]
+    assert train.main([*whole, "2", "--out", "whole"]) == 0
+    assert train.main([*whole, "1", "--out", "parts"]) == 0
+    (trained / "elsewhere").mkdir()
+    monkeypatch.chdir(trained / "elsewhere")
+    capsys.readouterr()
+    assert (evaluate.main([run, "--json"]), json.loads(capsys.readouterr().out)) == evaluated
+    (trained / "photos").rename(trained / "moved")
+    for main, argv in ((evaluate.main, [run]), (train.main, ["--resume", "--out", run])):
+        assert main(argv) == 2
+        err = capsys.readouterr().err
+        assert f"folder:{trained}/photos, which the run was trained on, is not there" in err
+        assert err.count("\n") == 1
+    assert evaluate.main([run, "--json", "--dataset", "folder:../moved"]) == 0
+    now = json.loads(capsys.readouterr().out)
+    assert now["confusion"] == evaluated[1]["confusion"]
+    argv = ["--resume", "--epochs", "2", "--dataset", "folder:../moved", "--out"]
+    assert train.main([*argv, str(trained / "parts")]) == 0
+    same_end("gluon_cnn", trained / "whole", trained / "parts")
+    assert train.main(["--resume", "--epochs", "3", "--out", str(trained / "parts")]) == 0
+
+
+def test_other_content_is_refused(trained: Path, capsys) -> None:
+    Image.fromarray(np.zeros((28, 28, 3), np.uint8)).save("photos/class1/3.png")
+    before = Path("run/config.json").read_bytes()
+    for main, argv, code, said in (
+        (train.main, ["--resume", "--epochs", "2", "--out", "run"], 2, "holds other images"),
+        (evaluate.main, ["run"], 1, "holds other images than run was trained on"),
+    ):
+        assert main(argv) == code
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1
+    assert Path("run/config.json").read_bytes() == before
+    assert evaluate.main(["run", "--dataset", "folder:photos"]) == 0  # asked for by name
+    assert "has changed since run was trained on it" in capsys.readouterr().err
+
+
+def test_a_run_of_an_older_version_goes_on_as_it_did(trained: Path, capsys) -> None:
+    path = Path("run/config.json")
+    run = json.loads(path.read_text())
+    del run["images"]["content_sha256"], run["skip_damaged"], run["skipped"]
+    run["config"]["dataset"] = "folder:photos"
+    path.write_text(json.dumps(run))
+    assert evaluate.main(["run"]) == 0
+    photographs(Path("other"), size=28)
+    argv = ["--resume", "--epochs", "2", "--out", "run"]
+    assert train.main([*argv, "--dataset", "folder:other"]) == 2
+    assert "the run has no hash of its images" in capsys.readouterr().err
+    assert train.main(argv) == 0
+    assert len(rows(Path("run"))) == 2
+    assert json.loads(path.read_text())["images"]["content_sha256"]
+
+
+def test_damaged_files_stop_a_run_before_it_begins_or_are_left_out(
+    trained: Path, capsys, caplog
+) -> None:
+    whole = Path("photos/class0/1.png").read_bytes()
+    Path("photos/class0/1.png").write_bytes(whole[: len(whole) // 2])
+    os.mkfifo("photos/class1/pipe.png")
+    argv = ["--dataset", "folder:photos", *ARGV, "--epochs", "1", "--out", "new"]
+    assert train.main(argv) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    for part in ("2 of 49 files", "class0/1.png: damaged", "class1/pipe.png: a FIFO", "--skip-dam"):
+        assert part in err
+    assert not Path("new").exists()
+    assert train.main([*argv, "--skip-damaged"]) == 0
+    assert "left out, " in caplog.text
+    names = [Path(name).name for name in json.loads(Path("new/config.json").read_text())["skipped"]]
+    assert names == ["1.png", "pipe.png"]
+    for main, more in ((evaluate.main, ["new"]), (train.main, ["--resume", "--out", "new"])):
+        assert main(more) == 0  # as the run was trained
+
+
+@pytest.mark.parametrize("package", ["gluon_cnn", "torch_ref"])
+def test_both_packages_leave_the_same_files_out(package: str, tmp_path: Path) -> None:
+    from cnn_harness.tests.runs import finish
+
+    pytest.importorskip("torch")
+    photographs(tmp_path / "photos", size=28)
+    (tmp_path / "photos/class0/1.png").write_bytes(b"\x89PNG")
+    argv = ["--dataset", f"folder:{tmp_path / 'photos'}", *ARGV, "--epochs", "1"]
+    finish(package, *argv, "--skip-damaged", "--out", str(tmp_path / "run"))
+    run = json.loads((tmp_path / "run/config.json").read_text())
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "photos/class0/1.png").unlink()
+    assert train.main([*argv, "--out", str(tmp_path / "run")]) == 0
+    clean = json.loads((tmp_path / "run/config.json").read_text())
+    assert run["images"] == clean["images"]
+    assert run["skipped"] != clean["skipped"] == []
+
+
+def test_a_class_folder_that_is_not_utf8_is_named_at_once(trained: Path, capsys) -> None:
+    os.rename("photos/class2", b"photos/caf\xe9")
+    argv = ["--dataset", "folder:photos", *ARGV, "--out", "new"]
+    assert train.main(argv) == 1
+    err = capsys.readouterr().err
+    assert "caf\\xe9" in err
+    assert "not UTF-8" in err
+    assert err.count("\n") == 1
+
+
+def test_a_dead_net_is_said(tmp_path: Path, capsys) -> None:
+    argv = ["--optimizer", "adam", "--lr", "10", "--schedule", "constant", "--epochs", "1"]
+    assert train.main([*argv, "--batch-size", "100", "--out", str(tmp_path / "r"), "--json"]) == 0
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)["warning"]
+    assert f"warning: {said}\n" in captured.err
+    assert "the net has learned nothing" in said
+    assert "the weights have exploded; try an --lr well below 10" in said
+
+
+def test_a_net_at_chance_is_told_from_one_that_learns() -> None:
+    def row(accuracy: float, loss: float = 2.3) -> dict:
+        return {"epoch": 1, "test_acc": accuracy, "train_loss": loss}
+
+    labels = np.array([0, 0, 1, 2])
+    assert learned_nothing([row(0.75)], labels, 0.1) is None
+    assert learned_nothing([row(0.5, 1e9), row(0.75)], labels, 0.1) is None  # it has recovered
+    assert learned_nothing([row(1.0)], np.zeros(4, int), 0.1) is None  # one class
+    assert "more epochs" in str(learned_nothing([row(0.75), row(0.5)], labels, 0.1))
+    assert "1e+09 in epoch 1" in str(learned_nothing([row(0.5, 1e9), row(0.5)], labels, 0.1))
