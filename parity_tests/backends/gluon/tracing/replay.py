@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import repeat
 from typing import Any
 
 import mxnet as mx
@@ -11,6 +12,7 @@ import numpy as np
 from mxnet.gluon import Block
 from mxnet.ndarray import NDArray, register
 
+from parity_tests.backends.files.gluon_script import substitute
 from parity_tests.backends.tracing import flatten
 
 __all__ = ["replay_assignment", "replay_block", "replay_method", "replay_operator"]
@@ -21,18 +23,12 @@ _FLOATS = ("float32", "float64")
 
 
 def replay_operator(
-    handle: int,
-    keys: Sequence[str],
-    values: Sequence[Any],
-    dtype: str,
-    is_numpy: bool,
-    paused: bool,
+    handle: int, attributes: Mapping[str, str], dtype: str, is_numpy: bool, paused: bool
 ) -> Replay:
     """An operator of the C interface; `dtype` is what the net computed in when it was recorded.
 
     What MXNet refuses in float64 (LRN) is computed in float32.
     """
-    attributes = dict(zip(map(str, keys), map(str, values), strict=True))
 
     def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
         own = {k: kind if k == "dtype" and v == dtype else v for k, v in attributes.items()}
@@ -91,11 +87,15 @@ def replay_assignment(assign: Callable[..., Any], key: Any, value: Any) -> Repla
     return run
 
 
+class _Slot:
+    """The place of an array."""
+
+
 def replay_block(block: Block, args: Any, names: Sequence[str]) -> Replay:
     """A recurrent layer or cell, which counts as one operation, with its parameters given anew."""
     skip = getattr(block, "skip_states", False)
     count = len(list(flatten(args, NDArray)))
-    template = _template(args)
+    template = substitute(args, repeat(_Slot()))  # the arrays themselves are let go
 
     def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
         given = iter(arrays[:count])
@@ -103,26 +103,9 @@ def replay_block(block: Block, args: Any, names: Sequence[str]) -> Replay:
         known = getattr(block, "skip_states", False)
         block.skip_states = skip
         try:
-            out = block.hybrid_forward(mx.nd, *_filled(template, given), **parameters)
+            out = block.hybrid_forward(mx.nd, *substitute(template, given, _Slot), **parameters)
         finally:
             block.skip_states = known
         return list(flatten(out, NDArray))
 
     return run
-
-
-_SLOT = object()  # the place of an array
-
-
-def _template(value: Any) -> Any:
-    if isinstance(value, NDArray):
-        return _SLOT
-    return type(value)(map(_template, value)) if isinstance(value, (tuple, list)) else value
-
-
-def _filled(template: Any, arrays: Any) -> Any:
-    if template is _SLOT:
-        return next(arrays)
-    if isinstance(template, (tuple, list)):
-        return type(template)(_filled(part, arrays) for part in template)
-    return template

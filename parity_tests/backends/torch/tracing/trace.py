@@ -24,9 +24,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from parity_tests.backends.files.tape import Tape
 from parity_tests.backends.torch.tracing.binding import SPELLINGS, bind, call_name
 from parity_tests.backends.torch.tracing.replay import ReplayCall, ReplayModule, ReplayViewWrite
-from parity_tests.backends.tracing import GraphBuilder, digest, flatten, pass_on
+from parity_tests.backends.tracing import BACKENDS, digest, flatten, graph_of, pass_on
 from parity_tests.pairing.graph import OperationGraph, Origin, Replay
 
 __all__ = ["trace_torch"]
@@ -63,29 +64,29 @@ def _has_unknown(graph: OperationGraph) -> bool:
 def _trace(
     net: nn.Module, inputs: Sequence[Any], train: bool, values: bool, dispatched: bool
 ) -> OperationGraph:
-    builder = GraphBuilder(WeakIdKeyDictionary(), _describe, (_LIBRARY,))
+    tape = Tape(WeakIdKeyDictionary(), _describe, (_LIBRARY, BACKENDS))
     for name, parameter in net.named_parameters(remove_duplicate=False):
-        builder.add_parameter(name, parameter)
+        tape.add_parameter(name, parameter)
     for name, buffer in net.named_buffers(remove_duplicate=False):
-        builder.add_parameter(name, buffer)
+        tape.add_parameter(name, buffer)
     for tensor in flatten(inputs, torch.Tensor):
-        builder.add_input(tensor)
+        tape.add_input(tensor)
     paths: dict[int, str] = {}
     for path, module in net.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), path)
-    recorder = _Recorder(builder, values, _dtype_of(net, inputs))
+    recorder = _Recorder(tape, values, _dtype_of(net, inputs))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_unchanged(net))
         net.train(train)
         # where the net's own code switches gradients off is part of what it computes
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_module_paths(builder, recorder, paths))
-        stack.enter_context(_custom_functions(builder))
+        stack.enter_context(_module_paths(tape, recorder, paths))
+        stack.enter_context(_custom_functions(tape))
         if dispatched:
             stack.enter_context(_DispatchRecorder(recorder))
         stack.enter_context(recorder)
         result = net(*inputs)
-    return builder.finish(list(flatten(result, torch.Tensor)), train)
+    return graph_of(tape.graph(list(flatten(result, torch.Tensor)), train), tape.constants)
 
 
 @contextlib.contextmanager
@@ -111,14 +112,12 @@ def _unchanged(net: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _module_paths(
-    builder: GraphBuilder, recorder: _Recorder, paths: Mapping[int, str]
-) -> Iterator[None]:
+def _module_paths(tape: Tape, recorder: _Recorder, paths: Mapping[int, str]) -> Iterator[None]:
     def before(module: nn.Module, args: Any) -> None:
         path = paths.get(id(module))
         if path is None:  # made while the net runs, or held in a plain list
-            path = f"{builder.path}.{type(module).__name__}".lstrip(".")
-        builder.enter(path)
+            path = f"{tape.path}.{type(module).__name__}".lstrip(".")
+        tape.enter(path)
         if isinstance(module, _COMPOSITES):
             recorder.depth += 1
 
@@ -127,7 +126,7 @@ def _module_paths(
             recorder.depth -= 1
             if not recorder.depth:
                 recorder.add_module(module, args, out)
-        builder.leave()
+        tape.leave()
 
     handles = [
         hooks.register_module_forward_pre_hook(before),
@@ -141,7 +140,7 @@ def _module_paths(
 
 
 @contextlib.contextmanager
-def _custom_functions(builder: GraphBuilder) -> Iterator[None]:
+def _custom_functions(tape: Tape) -> Iterator[None]:
     """What an `autograd.Function` returns is replayed by it, so that its own backward runs."""
     original = torch.autograd.Function.__dict__["apply"]
 
@@ -153,11 +152,21 @@ def _custom_functions(builder: GraphBuilder) -> Iterator[None]:
             call = functools.partial(original.__func__, cls)
             kind = outputs[0].dtype
             replay = ReplayCall(call, cls.__name__, args, kwargs, tensors, outputs, kind, True)
-            builder.replay_whole(outputs[0], tensors, replay)
+            _replay_whole(tape, outputs[0], tensors, replay)
         return out
 
     with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)):
         yield
+
+
+def _replay_whole(
+    tape: Tape, tensor: torch.Tensor, reads: Sequence[torch.Tensor], replay: Replay
+) -> None:
+    """Let a function's result be replayed by the function itself, and not by what it ran."""
+    origin, index, _ = tape.producers.get(tensor, ("", 0, 0))
+    if origin == "operation" and len(tape.operations[index]["shapes"]) == 1:
+        record = tape.operations[index]
+        record["replayed"] = [tape.value(read) for read in reads], replay
 
 
 def _dtype_of(net: nn.Module, inputs: Sequence[Any]) -> torch.dtype:
@@ -172,9 +181,9 @@ def _describe(tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, builder: GraphBuilder, values: bool, dtype: torch.dtype) -> None:
+    def __init__(self, tape: Tape, values: bool, dtype: torch.dtype) -> None:
         super().__init__()
-        self._builder = builder
+        self._tape = tape
         self._values = values
         self._dtype = dtype
         self.depth = 0  # inside a composite, whose own operations are not recorded
@@ -186,7 +195,7 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.depth:
             return func(*args, **kwargs)
-        operands = [(tensor, self._builder.value(tensor)) for tensor in _tensors(args, kwargs)]
+        operands = [(tensor, self._tape.value(tensor)) for tensor in _tensors(args, kwargs)]
         gradients = torch.is_grad_enabled() or _in_custom_function()
         self.calling += 1
         try:
@@ -237,8 +246,8 @@ class _Recorder(TorchFunctionMode):
             else:
                 attributes[role] = value
         values = self._digest(outputs[0])
-        self._builder.add(
-            name, attributes, operands, outputs, values=values, replay=replay, stops_gradient=stops
+        self._tape.add(
+            name, attributes, operands, outputs, digest=values, replay=replay, stops_gradient=stops
         )
         for tensor in outputs:
             self._write_through(tensor, name)
@@ -251,7 +260,7 @@ class _Recorder(TorchFunctionMode):
             with torch._C.DisableTorchFunction():
                 replay = ReplayViewWrite(base, tensor)
             operands = [("input", base), ("value", tensor)]
-            self._builder.add("write_view", {}, operands, [base], replay=replay)
+            self._tape.add("write_view", {}, operands, [base], replay=replay)
 
     def _digest(self, tensor: torch.Tensor) -> tuple[float, ...]:
         if not self._values:
@@ -273,7 +282,7 @@ class _Recorder(TorchFunctionMode):
         kind = type(module).__name__
         values = self._digest(outputs[0])
         replay = ReplayModule(module, tuple(own), args, given)
-        self._builder.add(kind, attributes, operands, outputs, values=values, replay=replay)
+        self._tape.add(kind, attributes, operands, outputs, digest=values, replay=replay)
 
     def add_dispatched(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Record an operator that compiled code called."""

@@ -1,0 +1,591 @@
+"""Records the operations that a Gluon net executes, hybrid or not, with the block of each.
+
+Every operator of MXNet's imperative interface ends in one function of `mxnet.ndarray.register`,
+so that recording there sees blocks, functions, operators such as `+`, and Lambdas alike. Hybrid
+blocks run imperatively while they are recorded; the symbol of a SymbolBlock is run node by node.
+
+The tracer of living nets extends `Recorder`. As a script, behind `tape.py`, it needs Python 3.6,
+numpy and MXNet 1.5 or newer, and writes all values of a net into a folder.
+"""
+
+import ctypes
+import functools
+import json
+import os
+import random
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Mapping, MutableMapping, Sequence, Tuple
+from unittest import mock
+
+import mxnet as mx
+import numpy as np
+from mxnet.base import _LIB, check_call, mx_uint, py_str
+from mxnet.gluon import Block, HybridBlock, SymbolBlock, rnn
+from mxnet.ndarray import NDArray, register
+from mxnet.ndarray.ndarray import NDArrayBase
+
+from parity_tests.backends.files.tape import (
+    Archive,
+    RecordError,
+    Tape,
+    describe_factory,
+    flatten,
+    head_gradients,
+    main,
+    write_json,
+)
+
+__all__ = ["LIBRARY", "MODELS", "Recorder", "handle_of", "new_tape", "operator_of", "paths_of"]
+
+LIBRARY = os.path.dirname(mx.__file__) + os.sep
+MODELS = os.path.join(LIBRARY, "gluon", "model_zoo") + os.sep
+# torch has each of these as one function, so they count as one operation
+COMPOSITES = (rnn.rnn_layer._RNNLayer, rnn.RNNCell, rnn.LSTMCell, rnn.GRUCell)
+# Methods of NDArray that go to the C interface without an operator
+METHODS = {"reshape": "Reshape", "_slice": "_slice", "_at": "_at", "detach": "detach"}
+
+
+@functools.lru_cache(maxsize=None)
+def operator_of(handle: int) -> Tuple[str, Tuple[str, ...]]:
+    """An operator's name and the names of its array arguments, by its C handle."""
+    name, description, key = ctypes.c_char_p(), ctypes.c_char_p(), ctypes.c_char_p()
+    count, kind = mx_uint(), ctypes.c_char_p()
+    strings = [ctypes.POINTER(ctypes.c_char_p)() for _ in range(3)]
+    check_call(
+        _LIB.MXSymbolGetAtomicSymbolInfo(
+            ctypes.c_void_p(handle),
+            ctypes.byref(name),
+            ctypes.byref(description),
+            ctypes.byref(count),
+            *map(ctypes.byref, strings),
+            ctypes.byref(key),
+            ctypes.byref(kind),
+        )
+    )
+    names, types, _ = strings
+    arguments = [(py_str(names[i]), py_str(types[i])) for i in range(count.value)]
+    arrays = tuple(n for n, t in arguments if t.startswith(("NDArray", "Symbol")))
+    return py_str(name.value), arrays
+
+
+@functools.lru_cache(maxsize=None)
+def handle_of(operator: str) -> int:
+    """The C handle of an operator."""
+    handle = ctypes.c_void_p()
+    check_call(_LIB.NNGetOpHandle(operator.encode(), ctypes.byref(handle)))
+    return int(handle.value or 0)
+
+
+def new_tape(*more: str) -> Tape:
+    """A tape for NDArrays; files in these folders are not the user's either."""
+    return Tape(ByIdentity(), describe_array, (LIBRARY, *more), (MODELS,))
+
+
+def describe_array(array: NDArray) -> Tuple[Tuple[int, ...], str]:
+    return tuple(array.shape), np.dtype(array.dtype).name
+
+
+def paths_of(net: Block) -> Dict[int, str]:
+    """The path of every block, by its identity; the first one of a block with several."""
+    paths = {id(net): ""}
+
+    def walk(block: Block, path: str) -> None:
+        for name, child in block._children.items():
+            below = f"{path}.{name}" if path else name
+            if paths.setdefault(id(child), below) == below:
+                walk(child, below)
+
+    walk(net, "")
+    return paths
+
+
+def named_parameters(net: Block) -> Dict[str, Any]:
+    """A net's parameters by their structural names; those that have none by their own."""
+    named = dict(net._collect_params_with_prefix())
+    listed = {id(parameter) for parameter in named.values()}
+    for name, parameter in net.collect_params().items():
+        if id(parameter) not in listed:
+            named[name] = parameter
+    return named
+
+
+class ByIdentity(MutableMapping):
+    """Values by the array that holds them; NDArray has no weak references, so a new array of a
+    dead one's address is forgotten when it is made (see `Recorder.patched`)."""
+
+    def __init__(self) -> None:
+        self._values: Dict[int, Any] = {}
+
+    def __getitem__(self, array: Any) -> Any:
+        return self._values[id(array)]
+
+    def __setitem__(self, array: Any, value: Any) -> None:
+        self._values[id(array)] = value
+
+    def __delitem__(self, array: Any) -> None:
+        self._values.pop(id(array), None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+@contextmanager
+def imperative(net: Block) -> Iterator[None]:
+    """Hybridised blocks run operator by operator in this context; their caches stay."""
+    active: List[HybridBlock] = []
+
+    def collect(block: Block) -> None:
+        if isinstance(block, HybridBlock) and block._active:
+            active.append(block)
+
+    net.apply(collect)
+    for block in active:
+        block._active = False
+    try:
+        yield
+    finally:
+        for block in active:
+            block._active = True
+
+
+class Recorder:
+    """Notes on a tape every operation that runs inside `patched`.
+
+    `paths` are those of the blocks by their identity. How an operation runs, and what else is kept
+    of it, is for subclasses: `run` and `note`.
+    """
+
+    def __init__(self, tape: Tape, paths: Mapping[int, str]) -> None:
+        self.tape = tape
+        self.paused = 0  # inside `autograd.pause()` of the net's own
+        self._paths = paths
+        self._thread = threading.get_ident()
+        self._depth = 0  # inside a composite, whose own operations are not recorded
+
+    def run(self, kind: str, arrays: Sequence[NDArray], call: Callable[..., Any]) -> Any:
+        """What `call(arrays)` gives."""
+        return call(arrays)
+
+    def note(
+        self,
+        kind: str,
+        attributes: Dict[str, Any],
+        operands: Sequence[Tuple[str, NDArray]],
+        out: Any,
+        how: Tuple[Any, ...],
+    ) -> int:
+        """Put an operation that has run on the tape; `how` it ran is told in full."""
+        stops = kind in ("BlockGrad", "detach") or bool(self.paused)
+        outputs = list(flatten(out, NDArray))
+        opaque = how[0] == "opaque"
+        return self.tape.add(
+            kind, attributes, operands, outputs, opaque=opaque, stops_gradient=stops
+        )
+
+    @contextmanager
+    def patched(self) -> Iterator[None]:
+        """Record what runs in this context, in this thread."""
+        initialise = NDArrayBase.__init__
+
+        def forget(array: Any, *args: Any, **kwargs: Any) -> None:
+            if threading.get_ident() == self._thread:
+                self.tape.producers.pop(array, None)
+            initialise(array, *args, **kwargs)
+
+        patches = [
+            mock.patch.object(NDArrayBase, "__init__", forget),
+            mock.patch.object(register, "_imperative_invoke", self._invoke()),
+            mock.patch.object(Block, "__call__", self._call()),
+            mock.patch.object(SymbolBlock, "forward", self._symbol()),
+            mock.patch.object(NDArray, "__setitem__", self._assign()),
+            *self._pauses(),
+        ]
+        for method, kind in METHODS.items():
+            patches.append(mock.patch.object(NDArray, method, self._method(method, kind)))
+        with ExitStack() as stack:
+            for patch in patches:
+                stack.enter_context(patch)
+            yield
+
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """What runs in this context is not the net's."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    @property
+    def _recording(self) -> bool:
+        return not self._depth and threading.get_ident() == self._thread
+
+    def _invoke(self) -> Callable[..., Any]:
+        original = register._imperative_invoke
+
+        def invoke(handle: int, arrays: Sequence[NDArray], keys: Any, vals: Any, *rest: Any) -> Any:
+            if not self._recording:
+                return original(handle, arrays, keys, vals, *rest)
+            name, roles = operator_of(handle)
+            operands = [(_role(roles, i), array) for i, array in enumerate(arrays)]
+            values = [self.tape.value(array) for array in arrays]
+            out = self.run(name, arrays, lambda xs: original(handle, list(xs), keys, vals, *rest))
+            if rest[2:] == (True,) and isinstance(out, NDArray):
+                out = [out]  # where another operator ran, whose caller wants a list
+            # `out` may be one of the inputs, which had another value before
+            for array, value in zip(arrays, values):
+                self.tape.producers.setdefault(array, value)
+            attributes = {str(key): str(value) for key, value in zip(keys, vals)}
+            self.note(name, attributes, operands, out, ("operator", handle, attributes, rest))
+            return out
+
+        return invoke
+
+    def _pauses(self) -> List[Any]:
+        """Notes where the net's own code switches recording for gradients off."""
+        scope = mx.autograd._RecordingStateScope
+        enter, leave = scope.__enter__, scope.__exit__
+
+        def entered(self_: Any) -> Any:
+            self.paused += self_._enter_is_record is False
+            return enter(self_)
+
+        def left(self_: Any, *args: Any) -> Any:
+            self.paused -= self_._enter_is_record is False
+            return leave(self_, *args)
+
+        return [
+            mock.patch.object(scope, "__enter__", entered),
+            mock.patch.object(scope, "__exit__", left),
+        ]
+
+    def _method(self, method: str, kind: str) -> Callable[..., Any]:
+        original = getattr(NDArray, method)
+
+        @functools.wraps(original)
+        def call(array: NDArray, *args: Any, **kwargs: Any) -> Any:
+            if not self._recording:
+                return original(array, *args, **kwargs)
+            out = self.run(kind, [array], lambda xs: original(xs[0], *args, **kwargs))
+            attributes: Dict[str, Any] = {"args": list(args)} if kind.startswith("_") else {}
+            how = ("method", original, args, kwargs)
+            self.note(kind, attributes, [("data", array)], out, how)
+            return out
+
+        return call
+
+    def _assign(self) -> Callable[..., Any]:
+        original = NDArray.__setitem__
+
+        def assign(array: NDArray, key: Any, value: Any) -> None:
+            recording = self._recording
+            with self.unseen():
+                original(array, key, value)
+            if recording:
+                operands = [("data", array)]
+                operands += [("value", value)] if isinstance(value, NDArray) else []
+                how = ("assignment", original, key, value)
+                self.note("_setitem", {"key": repr(key)}, operands, array, how)
+
+        return assign
+
+    def _call(self) -> Callable[..., Any]:
+        original = Block.__call__
+
+        def call(block: Block, *args: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return original(block, *args)
+            path = self._paths.get(id(block))
+            if path is None:  # made while the net runs, or held in a plain list
+                path = (f"{self.tape.path}.{type(block).__name__}").lstrip(".")
+            with self.tape.inside(path):
+                if not isinstance(block, COMPOSITES) or self._depth:
+                    return original(block, *args)
+                arrays = list(flatten(args, NDArray))
+                with self.unseen():
+                    out = self.run(
+                        type(block).__name__,
+                        arrays,
+                        lambda xs: original(block, *substitute(args, iter(xs))),
+                    )
+                operands = [(f"input.{i}", x) for i, x in enumerate(arrays)]
+                operands += [(name, p.data()) for name, p in block._reg_params.items()]
+                names = ("_mode", "_hidden_size", "_num_layers", "_dir", "_dropout", "_layout")
+                attributes = {n.lstrip("_"): getattr(block, n) for n in names if hasattr(block, n)}
+                self.note(type(block).__name__, attributes, operands, out, ("block", block, args))
+                return out
+
+        return call
+
+    def _symbol(self) -> Callable[..., Any]:
+        original = SymbolBlock.forward
+
+        def forward(block: SymbolBlock, x: Any, *args: Any) -> Any:
+            if not isinstance(x, NDArray):
+                return original(block, x, *args)
+            inputs, outputs = block._cached_graph
+            graph = json.loads(outputs.tojson())
+            if any("subgraphs" in node for node in graph["nodes"]):
+                return self._opaque(block, original, x, *args)
+            flat = list(flatten((x, *args), NDArray))
+            arrays = {symbol.name: array for symbol, array in zip(inputs, flat)}
+            for name, parameter in block.params.items():
+                arrays[name] = parameter.data(x.context)
+            return _regrouped(iter(self._run_symbol(graph, arrays)), block._out_format)
+
+        return forward
+
+    def _run_symbol(self, graph: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> List[NDArray]:
+        """A symbol's outputs, its nodes run one by one."""
+        results: List[List[NDArray]] = []
+        left = [0] * len(graph["nodes"])
+        for node in graph["nodes"]:
+            for edge in node["inputs"]:
+                left[edge[0]] += 1
+        for edge in graph["heads"]:
+            left[edge[0]] += 1
+        base = self.tape.path
+        for node in graph["nodes"]:
+            if node["op"] == "null":
+                results.append([arrays[node["name"]]])
+                continue
+            operands = [results[edge[0]][edge[1]] for edge in node["inputs"]]
+            attributes = {k: v for k, v in node.get("attrs", {}).items() if k[:2] != "__"}
+            with self.tape.inside(f"{base}.{node['name']}".lstrip(".")):
+                results.append(invoke(node["op"], operands, attributes))
+            for edge in node["inputs"]:
+                left[edge[0]] -= 1
+                if not left[edge[0]]:
+                    results[edge[0]] = []  # let go of what nothing reads any more
+        return [results[edge[0]][edge[1]] for edge in graph["heads"]]
+
+    def _opaque(self, block: SymbolBlock, run: Callable[..., Any], *args: Any) -> Any:
+        out = run(block, *args)
+        operands = [(f"input.{i}", x) for i, x in enumerate(flatten(args, NDArray))]
+        operands += [(name, p.data()) for name, p in block.params.items()]
+        self.note(type(block).__name__, {}, operands, out, ("opaque",))
+        return out
+
+
+# MXNet 1.5 asks neither whether arrays are of `mx.np` nor whether a list is wanted
+NO_FLAGS = register._imperative_invoke.__code__.co_argcount == 5
+
+
+def invoke(operator: str, arrays: Sequence[NDArray], attributes: Mapping[str, Any]) -> List[Any]:
+    """The outputs of an operator of the C interface, as a list."""
+    flags = () if NO_FLAGS else (False, True)
+    keys, values = list(attributes), list(attributes.values())
+    out = register._imperative_invoke(handle_of(operator), arrays, keys, values, None, *flags)
+    return list(out) if isinstance(out, (list, tuple)) else [out]
+
+
+def substitute(value: Any, arrays: Iterator[Any], leaf: Any = NDArray) -> Any:
+    """Nested tuples and lists with other arrays in place of those of class `leaf`, in order."""
+    if isinstance(value, leaf):
+        return next(arrays)
+    if isinstance(value, (tuple, list)):
+        return type(value)([substitute(part, arrays, leaf) for part in value])
+    return value
+
+
+def _regrouped(arrays: Iterator[NDArray], form: Any) -> Any:
+    """Arrays in the nesting that a block notes of its output: 0 is one array, n a list of n."""
+    if isinstance(form, (list, tuple)):
+        return [_regrouped(arrays, part) for part in form]
+    if form < 0:
+        return None
+    return [next(arrays) for _ in range(form)] if form else next(arrays)
+
+
+def _role(names: Sequence[str], position: int) -> str:
+    if len(names) > 1 or (names and not position):
+        return names[min(position, len(names) - 1)]
+    return f"{names[0] if names else 'data'}.{position}"
+
+
+class ValueRecorder(Recorder):
+    """Keeps every output, and how each operand's gradient came back.
+
+    MXNet has no gradient of intermediate arrays: a variable of zeros is added to each operand, and
+    its gradient is the operand's. Adding 0 changes no value. Dropout passes its input on.
+    """
+
+    def __init__(
+        self, tape: Tape, paths: Mapping[int, str], archive: Archive, gradients: bool
+    ) -> None:
+        super().__init__(tape, paths)
+        self._archive = archive
+        self._gradients = gradients
+        self._latest: List[Any] = []
+        self.probes: List[Tuple[int, int, NDArray]] = []
+
+    def run(self, kind: str, arrays: Sequence[NDArray], call: Callable[..., Any]) -> Any:
+        self._latest = [None] * len(arrays)
+        if kind == "Dropout" and mx.autograd.is_training():
+            call = self._copied
+        if not self._gradients or self.paused:
+            return call(arrays)
+        passed = []
+        with self.unseen():
+            for i, x in enumerate(arrays):
+                known = self.tape.producers.get(x, ("constant",))
+                if known[0] in ("operation", "input") and x.dtype == np.float32:
+                    zeros = mx.nd.zeros(x.shape, ctx=x.context)
+                    zeros.attach_grad()
+                    self._latest[i] = zeros
+                    x = x + zeros
+                passed.append(x)
+        return call(passed)
+
+    def _copied(self, arrays: Sequence[NDArray]) -> Any:
+        with self.unseen():
+            copied = mx.nd.identity(arrays[0])
+        return copied
+
+    def note(
+        self,
+        kind: str,
+        attributes: Dict[str, Any],
+        operands: Sequence[Tuple[str, NDArray]],
+        out: Any,
+        how: Tuple[Any, ...],
+    ) -> int:
+        index = super().note(kind, attributes, operands, out, how)
+        for i, y in enumerate(flatten(out, NDArray)):
+            self._archive.add(f"{index}.{i}", y.asnumpy())
+        for i, zeros in enumerate(self._latest):
+            if zeros is not None:
+                self.probes.append((index, i, zeros))
+        self._latest = []
+        return index
+
+
+def record_pass(net: Block, inputs: Sequence[NDArray], folder: str, train: bool) -> None:
+    """Write one pass of the net: `inference` or `training`, `.json` and `.npz`."""
+    name = "training" if train else "inference"
+    tape = new_tape()
+    named = named_parameters(net)
+    contexts = {p.list_ctx()[0] for p in named.values()} or {inputs[0].context}
+    context = next(iter(contexts))
+    recurrent: List[Block] = []
+    net.apply(lambda block: recurrent.append(block) if hasattr(block, "_dropout") else None)
+    with Archive(os.path.join(folder, name + ".npz")) as archive, ExitStack() as stack:
+        for block in recurrent:
+            stack.enter_context(mock.patch.object(block, "_dropout", 0))
+        recorder = ValueRecorder(tape, paths_of(net), archive, train)
+        stack.enter_context(imperative(net))
+        for key, parameter in named.items():
+            tape.add_parameter(key, parameter.data(context))
+        for array in inputs:
+            tape.add_input(array)
+        scope = mx.autograd.record(train_mode=True) if train else mx.autograd.pause()
+        with scope, recorder.patched():
+            outputs = list(flatten(net(*inputs), NDArray))
+            with recorder.unseen():
+                ends = [y + 0 for y in outputs] if train else []
+        if train:
+            heads = head_gradients(outputs)
+            mx.autograd.backward(ends, [mx.nd.array(g, ctx=context) for g in heads])
+            for i, gradient in enumerate(heads):
+                archive.add(f"head.{i}", gradient)
+            for index, position, zeros in recorder.probes:
+                archive.add(f"{index}.gradient.{position}", zeros.grad.asnumpy())
+            for key in tape.parameters:
+                if named[key].grad_req != "null":
+                    archive.add("gradient." + key, named[key].grad(context).asnumpy())
+                else:
+                    archive.add("after." + key, named[key].data(context).asnumpy())
+        for key, constant in tape.constants.items():
+            archive.add("constant." + key, constant.asnumpy())
+    write_json(folder, name + ".json", tape.graph(outputs, train))
+
+
+def load(args: Any, inputs: Sequence[NDArray], context: Any) -> Block:
+    """The net that the command names, with its values."""
+    if args.symbol:
+        if not args.params:
+            raise RecordError("--symbol needs --params, the file of its values")
+        symbol = mx.sym.load(args.symbol)
+        held = {name.split(":", 1)[-1] for name in mx.nd.load(args.params)}
+        names = [name for name in symbol.list_inputs() if name not in held][: len(inputs)]
+        return SymbolBlock.imports(args.symbol, names, args.params, ctx=context)
+    net = describe_factory(args.net or "")
+    if not isinstance(net, Block):
+        raise RecordError(f"{args.net} gives a {type(net).__name__}, expected a Gluon block")
+    if args.params:
+        net.load_parameters(args.params, ctx=context)
+    named = named_parameters(net)
+    if any(p._data is None and not p._deferred_init for p in named.values()):
+        sys.stderr.write("the net has no values yet: initialised by Xavier()\n")
+        net.initialize(mx.init.Xavier(), ctx=context)
+    net.collect_params().reset_ctx(context)
+    return net
+
+
+def record(args: Any, inputs: Sequence[Any], folder: str) -> Dict[str, Any]:
+    """Record a net in inference and in training; what a reader has to know of it."""
+    context = mx.Context(*_device(args.ctx))
+    mx.random.seed(args.seed)
+    random.seed(args.seed)
+    np.random.seed(args.seed)
+    arrays = [mx.nd.array(x, ctx=context, dtype=x.dtype) for x in inputs]
+    net = load(args, arrays, context)
+    try:
+        with mx.autograd.pause():
+            net(*arrays)  # settles the shapes that wait for an input
+    except Exception as error:  # a user's net may raise anything
+        raise RecordError(f"the net does not run on these inputs: {reason_of(error)}") from error
+    named = named_parameters(net)
+    kinds = {np.dtype(p.dtype).name for p in named.values()} - {"float32", "int32", "int64"}
+    if kinds:
+        raise RecordError(f"the net computes in {kinds.pop()}; call net.cast('float32')")
+    trainable = [key for key, p in named.items() if p.grad_req != "null"]
+    with Archive(os.path.join(folder, "parameters.npz")) as archive:
+        for key, parameter in named.items():
+            archive.add(key, parameter.data(parameter.list_ctx()[0]).asnumpy())
+    record_pass(net, arrays, folder, False)
+    refused = ""
+    try:
+        record_pass(net, arrays, folder, True)
+    except Exception as error:  # nor must it train
+        refused = reason_of(error)
+        for ending in (".npz", ".json"):
+            path = os.path.join(folder, "training" + ending)
+            if os.path.exists(path):
+                os.remove(path)
+    return {
+        "side": "gluon",
+        "versions": {"mxnet": mx.__version__},
+        "device": str(context),
+        "trainable": trainable,
+        "untrained": refused,
+    }
+
+
+def reason_of(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = bool(lines) and lines[0].startswith("Traceback")
+    told = lines[-1 if last else 0] if lines else "no reason given"
+    return f"{type(error).__name__}: {told}"
+
+
+def _device(text: str) -> Tuple[str, int]:
+    name, _, number = text.rstrip(")").partition("(")
+    if name not in ("cpu", "gpu") or not (number or "0").isdigit():
+        raise RecordError(f"--ctx is {text!r}, expected cpu(0) or gpu(0)")
+    return name, int(number or 0)
+
+
+def extend(parser: Any) -> None:
+    parser.add_argument("--params", default="", metavar="FILE", help="values of the net")
+    parser.add_argument("--symbol", default="", metavar="FILE", help="an exported net's symbol")
+    parser.add_argument("--ctx", default="cpu(0)", metavar="DEVICE", help="cpu(0) or gpu(0)")
+
+
+if __name__ == "__main__":
+    sys.exit(main(record, extend))

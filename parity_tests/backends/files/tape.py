@@ -1,0 +1,315 @@
+"""What both recording scripts and both tracers share: the tape of what a net executes.
+
+`gluon-parity record` prints this file in front of a script, for Python 3.6 and what is installed
+there: it imports numpy and the standard library alone, and is written for Python 3.6.
+"""
+
+import argparse
+import hashlib
+import importlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
+
+import numpy as np
+
+__all__ = ["Archive", "RecordError", "Tape", "describe_factory", "flatten", "main", "writing"]
+
+FORMAT = 2  # of manifest.json, as every sealed folder of this distribution has it
+RECORDER = 1  # of what a recorded folder holds
+THIS_FILE = (lambda: 0).__code__.co_filename
+
+
+class RecordError(Exception):
+    """What cannot be recorded: one line with what came, what was expected, what to do."""
+
+
+class Tape:
+    """The operations of one forward pass, in order, as plain records that JSON can hold.
+
+    Each has `kind`, `attributes`, `roles` and `reads` (the arguments that are arrays, and where
+    they come from), `shapes` and `dtypes` of its outputs, `path` and `call` of the module it ran
+    in, and `source`, the line that called it. A value is (origin, key, output): an "operation" and
+    which of its outputs, an "input", a "parameter" by its name, or a "constant".
+
+    Args:
+        producers: maps arrays, by identity, to the values they hold.
+        describe: the shape and dtype of an array.
+        libraries: folders whose frames are not the user's code, apart from those in `models`.
+    """
+
+    def __init__(
+        self,
+        producers: Any,
+        describe: Callable[[Any], Tuple[Tuple[int, ...], str]],
+        libraries: Sequence[str],
+        models: Sequence[str] = (),
+    ) -> None:
+        self.producers = producers
+        self.describe = describe
+        self.operations: List[Dict[str, Any]] = []
+        self.parameters: Dict[str, Tuple[Tuple[int, ...], str]] = {}
+        self.aliases: Dict[str, str] = {}
+        self.inputs: List[Tuple[int, ...]] = []
+        self.constants: Dict[str, Any] = {}
+        self._libraries = tuple(libraries)
+        self._models = tuple(models)
+        self._held: List[Tuple[str, Any]] = []  # the net's own arrays, by name
+        self._stack = [("", 0)]
+        self._calls: Dict[str, int] = {}
+
+    @property
+    def path(self) -> str:
+        """The module that is running."""
+        return self._stack[-1][0]
+
+    def add_parameter(self, name: str, array: Any) -> None:
+        """Register an array that the net holds; the same array again gives it another name."""
+        value = self.producers.get(array)
+        if value is not None and value[0] == "parameter":
+            self.aliases[name] = value[1]
+            return
+        self.producers[array] = ("parameter", name, 0)
+        self.parameters[name] = self.describe(array)
+        self._held.append((name, array))
+
+    def add_input(self, array: Any) -> None:
+        self.producers[array] = ("input", len(self.inputs), 0)
+        self.inputs.append(self.describe(array)[0])
+
+    def enter(self, path: str) -> None:
+        call = self._calls.get(path, 0)
+        self._stack.append((path, call))
+        self._calls[path] = call + 1
+
+    def leave(self) -> None:
+        self._stack.pop()
+
+    @contextmanager
+    def inside(self, path: str) -> Iterator[None]:
+        """Operations recorded in this context belong to the module at `path`."""
+        self.enter(path)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def add(
+        self,
+        kind: str,
+        attributes: Mapping[str, Any],
+        operands: Sequence[Tuple[str, Any]],
+        outputs: Sequence[Any],
+        **more: Any,
+    ) -> int:
+        """Record an operation that has run; returns its index.
+
+        `operands` are arrays by the role of the argument; `more` goes into the record as it is.
+        """
+        index = len(self.operations)
+        path, call = self._stack[-1]
+        described = [self.describe(array) for array in outputs]
+        record = {
+            "kind": kind,
+            "attributes": dict(attributes),
+            "roles": [role for role, _ in operands],
+            "reads": [self.value(array) for _, array in operands],
+            "operands": [self.describe(array)[0] for _, array in operands],
+            "shapes": [shape for shape, _ in described],
+            "dtypes": [dtype for _, dtype in described],
+            "path": path,
+            "call": call,
+            "source": self._source(),
+        }
+        record.update(more)
+        self.operations.append(record)
+        for position, array in enumerate(outputs):
+            self.producers[array] = ("operation", index, position)
+        return index
+
+    def value(self, array: Any) -> Tuple[str, Any, int]:
+        """Where an array comes from; one that nobody produced is a constant of the net."""
+        known = self.producers.get(array)
+        if known is None:
+            shape, dtype = self.describe(array)
+            known = ("constant", f"{dtype}{list(shape)} {len(self.constants) + 1}", 0)
+            self.constants[known[1]] = array
+            self.producers[array] = known
+        return known
+
+    def _source(self) -> str:
+        frame: Any = sys._getframe(1)
+        while frame is not None:
+            name = frame.f_code.co_filename
+            theirs = name == THIS_FILE or name.startswith(self._libraries) or name[:1] == "<"
+            if not theirs or (self._models and name.startswith(self._models)):
+                return f"{name}:{frame.f_lineno}"
+            frame = frame.f_back
+        return ""
+
+    def graph(self, outputs: Sequence[Any], train: bool) -> Dict[str, Any]:
+        """Everything but the arrays, given those that the net returned and the mode it ran in."""
+        return {
+            "operations": self.operations,
+            "inputs": self.inputs,
+            "outputs": [self.value(array) for array in outputs],
+            "parameters": self.parameters,
+            "aliases": self.aliases,
+            "train": train,
+            "writes": self._writes(),
+        }
+
+    def _writes(self) -> Dict[str, Tuple[str, Any, int]]:
+        """What is in the net's parameters by now, where it is not what was there."""
+        now = {name: self.producers[array] for name, array in self._held}
+        return {name: value for name, value in now.items() if value[0] != "parameter"}
+
+
+def flatten(value: Any, leaf: Any) -> Iterator[Any]:
+    """The arrays of class `leaf` in nested tuples, lists and dicts, in order."""
+    if isinstance(value, leaf):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            for array in flatten(item, leaf):
+                yield array
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            for array in flatten(item, leaf):
+                yield array
+
+
+class Archive:
+    """An `.npz` file that is written array by array."""
+
+    def __init__(self, path: str) -> None:
+        self._zip = zipfile.ZipFile(path, "w", allowZip64=True)
+
+    def add(self, name: str, array: Any) -> None:
+        with self._zip.open(name + ".npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+
+    def __enter__(self) -> "Archive":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._zip.close()
+
+
+@contextmanager
+def writing(folder: str) -> Iterator[Tuple[str, Dict[str, Any]]]:
+    """A folder beside `folder` for the block's files, and its state, which becomes `folder`.
+
+    It appears whole, with a sha256 of every file, or not at all. Raises RecordError for one that
+    is there already.
+    """
+    folder = os.path.abspath(folder)
+    if os.path.lexists(folder):
+        raise RecordError(f"--out {folder} is there already; name a new folder")
+    parent = os.path.dirname(folder)
+    if not os.path.isdir(parent):
+        raise RecordError(f"--out {folder}: the folder {parent} is missing; make it first")
+    part = tempfile.mkdtemp(prefix="." + os.path.basename(folder) + ".", dir=parent)
+    state: Dict[str, Any] = {}
+    try:
+        yield part, state
+        sums = {}
+        for name in sorted(os.listdir(part)):
+            digest = hashlib.sha256()
+            with open(os.path.join(part, name), "rb") as file:
+                for block in iter(lambda: file.read(1 << 20), b""):
+                    digest.update(block)
+            sums[name] = digest.hexdigest()
+        body = {"format": FORMAT, "sha256": sums, "state": state}
+        own = hashlib.sha256(json.dumps(body, indent=2, allow_nan=False).encode()).hexdigest()
+        sealed: Dict[str, Any] = {"own_sha256": own}
+        sealed.update(body)
+        with open(os.path.join(part, "manifest.json"), "w") as manifest:
+            manifest.write(json.dumps(sealed, indent=2, allow_nan=False) + "\n")
+            manifest.flush()
+            os.fsync(manifest.fileno())
+        os.chmod(part, 0o755)
+        os.rename(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def write_json(folder: str, name: str, value: Any) -> None:
+    with open(os.path.join(folder, name), "w") as file:
+        json.dump(value, file, allow_nan=False)
+
+
+def read_inputs(path: str, shapes: Sequence[str], seed: int) -> List[Any]:
+    """The arrays of an .npz file in order, or normal ones of these shapes."""
+    if path:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return [file[name] for name in file.files]
+        except (OSError, ValueError) as error:
+            raise RecordError(f"--inputs {path} cannot be read: {error}") from error
+    draw = np.random.RandomState(seed)
+    sizes = []
+    for text in shapes:
+        try:
+            sizes.append(tuple(int(part) for part in text.split(",")))
+        except ValueError:
+            sizes.append(())
+        if not sizes[-1] or min(sizes[-1]) < 1:
+            raise RecordError(f"--input is {text!r}, expected a shape such as 1,3,224,224")
+    return [draw.standard_normal(size).astype(np.float32) for size in sizes]
+
+
+def head_gradients(outputs: Sequence[Any]) -> List[Any]:
+    """What a step sends back into each of the net's outputs: normal numbers, always the same."""
+    draw = np.random.RandomState(7)
+    return [draw.standard_normal(y.shape).astype(np.float32) for y in outputs]
+
+
+def describe_factory(spec: str) -> Any:
+    """What `package.module:factory` gives, called without arguments."""
+    module, colon, factory = spec.partition(":")
+    if not (module and colon and factory):
+        raise RecordError(f"the net is {spec!r}, expected package.module:factory")
+    sys.path.insert(0, os.getcwd())
+    try:
+        made = getattr(importlib.import_module(module), factory)
+        is_net = hasattr(made, "forward") and not isinstance(made, type)
+        return made() if callable(made) and not is_net else made
+    except Exception as error:  # a user's module may raise anything
+        raise RecordError(f"{spec} gives no net: {type(error).__name__}: {error}") from error
+
+
+def main(record: Callable[..., Dict[str, Any]], extend: Callable[[Any], None]) -> int:
+    """The command of a recording script: 0 and a folder, or 2 and one line."""
+    parser = argparse.ArgumentParser(description="Record what a net computes, into a folder.")
+    parser.add_argument("net", nargs="?", metavar="PKG:FACTORY", help="your net")
+    parser.add_argument("--input", action="append", default=[], metavar="N,C,H,W",
+                        help="shape of a random input; repeat for several")  # fmt: skip
+    parser.add_argument("--inputs", default="", metavar="FILE.npz", help="the inputs, in order")
+    parser.add_argument("--seed", type=int, default=0, help="of random inputs")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the new folder")
+    extend(parser)
+    args = parser.parse_args()
+    try:
+        if bool(args.input) == bool(args.inputs):
+            raise RecordError("name --input SHAPE or --inputs FILE.npz, one of the two")
+        inputs = read_inputs(args.inputs, args.input, args.seed)
+        with writing(args.out) as (part, state):
+            with Archive(os.path.join(part, "inputs.npz")) as archive:
+                for i, x in enumerate(inputs):
+                    archive.add(str(i), x)
+            state.update(record(args, inputs, part), recorder=RECORDER, net=args.net or "")
+            state["versions"].update(python=platform.python_version(), numpy=np.__version__)
+            state["machine"] = platform.platform()
+    except RecordError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 2
+    print(f"recorded in {args.out}: compare it with `gluon-parity check`")
+    return 0
