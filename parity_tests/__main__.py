@@ -17,6 +17,7 @@ COMMANDS = CommandGroup(
         "clean": Command("parity_tests.faults.commands:try_clean", "equal pairs: what alarms"),
         "snapshot": Command("parity_tests.gate.snapshot", "record what both frameworks compute"),
         "compare": Command("parity_tests.gate.compare", "what moved between two snapshots"),
+        "record": Command("parity_tests.backends.files.script", "a script that records a net"),
         "matrix": Command("parity_tests.gate.matrix", "one table of many versions' snapshots"),
     },
     extras="cpu,parity",

@@ -12,11 +12,12 @@ import gluon_cnn  # noqa: F401  (settles MXNet's threads before it loads)
 from gluon_cnn_parity import did_you_mean
 from cnn_harness.cli import Parser, natural, positive, print_json, run
 from cnn_harness.errors import UsageError
-from parity_tests.api import check_parity
+from parity_tests.api import DEFAULT_LEVELS, check_parity
 from parity_tests.backends.heap import keep_freed_memory
 from parity_tests.backends.leaves import ParityError
 from parity_tests.cases.models import FULL, MODELS
 from parity_tests.cases.pairs import Case, project_case, user_case
+from parity_tests.cases.recorded import check_recorded
 from parity_tests.faults.commands import CLEAN_PAIRS, clean_command, faults_command
 from parity_tests.levels.data import check_data
 from parity_tests.levels.multi_device.level import MULTI_DEVICE_MODELS, check_multi_device
@@ -26,7 +27,7 @@ from parity_tests.reporting.files import write_report
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.results import SCHEMA
 from parity_tests.reporting.table import table
-from parity_tests.reporting.verdicts import LEVELS, Level
+from parity_tests.reporting.verdicts import LEVELS, Level, Side
 
 __all__ = ["main"]
 
@@ -49,7 +50,11 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.faults or args.clean is not None:
         return _of_itself(args)
     levels = _chosen(args.level, LEVELS, "--level") if args.level else OF_ONE_STEP
-    own = (args.gluon, args.torch, args.input)
+    if args.gluon_recorded or args.torch_recorded:
+        _check_recorded_flags(args)
+        own: tuple[Any, ...] = (True,)
+    else:
+        own = (args.gluon, args.torch, args.input)
     if any(own) and not all(own):
         raise UsageError("--gluon, --torch and --input go together: name all three")
     if args.allow and not any(own):
@@ -77,6 +82,16 @@ def _main(argv: Sequence[str] | None) -> int:
     for report in failed:
         print(f"{report.name}: {report.first_divergence}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _check_recorded_flags(args: Any) -> None:
+    """A record stands for one net and its input."""
+    side, other = ("gluon", "torch") if args.gluon_recorded else ("torch", "gluon")
+    unwanted = args.input or getattr(args, side) or (args.gluon_recorded and args.torch_recorded)
+    if unwanted or not getattr(args, other):
+        raise UsageError(
+            f"--{side}-recorded goes with --{other} alone: the record has its own net and input"
+        )
 
 
 def _of_itself(args: Any) -> int:
@@ -112,6 +127,12 @@ def _parser() -> Parser:
     parser.add_argument("--gluon", metavar="PKG:FACTORY", help="your own Gluon net")
     parser.add_argument("--torch", metavar="PKG:FACTORY", help="your own torch net")
     parser.add_argument("--input", metavar="N,C,H,W", help="shape of the input of your own pair")
+    parser.add_argument(
+        "--gluon-recorded", metavar="DIR", help="a Gluon net that was recorded elsewhere"
+    )
+    parser.add_argument(
+        "--torch-recorded", metavar="DIR", help="a torch net that was recorded elsewhere"
+    )
     parser.add_argument(
         "--transfer", action="store_true", help="copy Gluon's weights into your torch net first"
     )
@@ -149,6 +170,9 @@ def _chosen(values: list[str] | None, known: Sequence[_Word], flag: str) -> tupl
 
 
 def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
+    if args.gluon_recorded or args.torch_recorded:
+        yield _of_record(args, levels)
+        return
     if args.gluon:
         mine = tuple(level for level in levels if level in OF_NETS)
         if not mine:
@@ -191,6 +215,24 @@ def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
             result = _check(full, some)
             result.name = f"{name} 224"
             yield result
+
+
+def _of_record(args: Any, levels: tuple[Level, ...]) -> Report:
+    known = tuple(level for level in levels if level in DEFAULT_LEVELS)
+    if not known:
+        raise UsageError(f"--level {','.join(levels)} cannot be seen in a record")
+    side = Side.GLUON if args.gluon_recorded else Side.TORCH
+    folder, spec = (
+        (args.gluon_recorded, args.torch)
+        if side == Side.GLUON
+        else (args.torch_recorded, args.gluon)
+    )
+    try:
+        return check_recorded(
+            folder, side, spec, known, transfer=args.transfer, allow=_reasons(args.allow)
+        )
+    except ParityError as error:  # 1 is for nets that were compared
+        raise UsageError(str(error)) from error
 
 
 def _reasons(texts: Sequence[str]) -> dict[str, str]:

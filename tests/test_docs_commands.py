@@ -70,6 +70,7 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/parity.md", "--gluon mypackage", FAST),
     ("docs/parity.md", "transfer_parameters", FAST),
     ("docs/parity.md", "gluoncv2", f"{_DOWNLOAD} zoos of others, and takes ten minutes"),
+    ("docs/parity.md", "gluon-parity record", FAST),
     ("docs/parity.md", "project_case(", FAST),
     ("docs/parity.md", "--report parity-report", SLOW),
     ("docs/parity.md", "--level optimizer,training", SLOW),

@@ -27,13 +27,17 @@ from parity_tests.reporting.verdicts import Side
 __all__ = [
     "SIDES",
     "Backend",
+    "Recorded",
     "Referee",
+    "Source",
     "Tensors",
     "backend",
     "backend_of",
+    "is_recorded",
     "leaves_of",
     "referee",
     "side_of",
+    "source_of",
 ]
 
 SIDES = (Side.GLUON, Side.TORCH)
@@ -42,12 +46,37 @@ SIDES = (Side.GLUON, Side.TORCH)
 Tensors = Mapping[tuple[str, str], np.ndarray]
 
 
-class Backend(Protocol):
-    """One framework. `Any` stands for its own types: nets, optimizers, losses."""
+class Source(Protocol):
+    """Where one side of a comparison comes from: a framework, or what was recorded of one."""
 
     @property
     def side(self) -> Side:
         """Which framework this is."""
+
+    def leaves(self, net: Any) -> list[Leaf]:
+        """The net's leaves in the order in which they were registered."""
+
+    def with_values(self, net: Any, values: Tensors) -> Any:
+        """A copy of the net with other values; what is not named keeps its own."""
+
+    def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
+        """The operations that the net executes on these inputs; it is left as it was."""
+
+    def normalise(self, graph: OperationGraph) -> OperationGraph:
+        """A traced graph in the common vocabulary."""
+
+    def rebuild(
+        self,
+        net: Any,
+        traces: Traces,
+        layouts: Sequence[Layout],
+        outputs: Sequence[tuple[Slot, tuple[int, ...]]],
+    ) -> Any:
+        """A net whose leaves are segments of what a net executed, on that net's parameters."""
+
+
+class Backend(Source, Protocol):
+    """One framework. `Any` stands for its own types: nets, optimizers, losses."""
 
     @property
     def array_type(self) -> type[Any]:
@@ -60,9 +89,6 @@ class Backend(Protocol):
         The empty prefix is that of the `train` command.
         """
 
-    def leaves(self, net: Any) -> list[Leaf]:
-        """The net's leaves in the order in which they were registered."""
-
     def clone(self, net: Any, dtype: str | None, *, gradients: bool = True) -> Any:
         """An independent copy on the CPU, floats rounded through float32 to `dtype`.
 
@@ -72,9 +98,6 @@ class Backend(Protocol):
 
     def release(self, cloned: Any) -> None:
         """Let go of a clone's arrays, which nobody uses after this."""
-
-    def with_values(self, net: Any, values: Tensors) -> Any:
-        """A copy of the net with other values; what is not named keeps its own."""
 
     def set_values(self, leaf: Leaf, values: Mapping[str, np.ndarray]) -> None:
         """Put other values, by role, into a leaf of a clone."""
@@ -143,21 +166,6 @@ class Backend(Protocol):
     ) -> Trainee:
         """A clone that trains as the `train` command does, under other paths where `paths` says."""
 
-    def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
-        """The operations that the net executes on these inputs; it is left as it was."""
-
-    def normalise(self, graph: OperationGraph) -> OperationGraph:
-        """A traced graph in the common vocabulary."""
-
-    def rebuild(
-        self,
-        net: Any,
-        traces: Traces,
-        layouts: Sequence[Layout],
-        outputs: Sequence[tuple[Slot, tuple[int, ...]]],
-    ) -> Any:
-        """A net whose leaves are segments of what a net executed, on that net's parameters."""
-
     def artefacts(self, net: Any, inputs: Arrays) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
         """What the framework's own saved forms compute once they are loaded, by name, in float32.
 
@@ -224,8 +232,25 @@ def referee() -> Referee:
     return witness
 
 
+class Recorded(Protocol):
+    """One side as it was run elsewhere, cut into the leaves under comparison."""
+
+    @property
+    def side(self) -> Side:
+        """Which framework it ran in."""
+
+    def run(self, *, train: bool, backward: bool) -> NetRun:
+        """What the whole net gave there, in float32."""
+
+    def leaf_run(self, path: str, run: NetRun) -> LeafRun:
+        """One leaf of a run, as `run_leaf` would give it; what cannot be known is left out."""
+
+
 def side_of(net: object) -> Side:
-    """Which framework a net is of. Raises ParityError for anything else."""
+    """Which framework a net is of, or was recorded from. Raises ParityError for anything else."""
+    if is_recorded(net):
+        side: Side = net.side  # type: ignore[attr-defined]
+        return side
     modules = {cls.__module__.split(".")[0] for cls in type(net).__mro__}
     if "torch" in modules:
         return Side.TORCH
@@ -241,6 +266,20 @@ def backend_of(net: object) -> Backend:
     return backend(side_of(net))
 
 
+def source_of(net: object) -> Source:
+    """The backend of a net's framework, or of its record. Raises ParityError for what is no net."""
+    if not is_recorded(net):
+        return backend_of(net)
+    recorded = importlib.import_module("parity_tests.backends.files.backend")
+    source: Source = recorded.RecordedSource(side_of(net))
+    return source
+
+
+def is_recorded(net: object) -> bool:
+    """Whether a net was run elsewhere: there is nothing to run here."""
+    return type(net).__module__ == "parity_tests.backends.files.recorded"
+
+
 def leaves_of(net: Any) -> list[Leaf]:
     """The leaves of a net of either framework, in the order in which they were registered."""
-    return backend_of(net).leaves(net)
+    return source_of(net).leaves(net)

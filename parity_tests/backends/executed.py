@@ -12,7 +12,7 @@ from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Replay
 from parity_tests.pairing.segments import Segment, SegmentPair, Slot
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["Layout", "Order", "Program", "Traces", "is_statistic"]
+__all__ = ["Layout", "Order", "Program", "Traces", "is_statistic", "shaped"]
 
 # A net's executed graph by mode: in inference, in training
 Traces = Mapping[bool, OperationGraph]
@@ -102,14 +102,14 @@ class Program:
         values: dict[Value, Any] = {}
         for uses, array in zip(self._uses, arrays, strict=True):
             for value, shape in uses:
-                values[value] = _shaped(array, shape)
+                values[value] = shaped(array, shape)
         for reads, replay, outputs in self._calls[train]:
             assert replay is not None  # both tracers record it
             given = [values[v] if v in values else read(v) for v in reads]
             values.update(zip(outputs, replay(given, dtype), strict=False))
         for role, value in self._writes:
             write(role, values[value])
-        made = [_shaped(values[value], shape) for value, shape in self._outputs]
+        made = [shaped(values[value], shape) for value, shape in self._outputs]
         return made[0] if len(made) == 1 else tuple(made)
 
 
@@ -117,7 +117,7 @@ def _value(index: int, output: int) -> Value:
     return Value(Origin.OPERATION, index, output)
 
 
-def _shaped(array: Any, shape: Sequence[int]) -> Any:
+def shaped(array: Any, shape: Sequence[int]) -> Any:
     """The same numbers in another shape; numbers of another count stay as they are."""
     own = tuple(array.shape)
     if own == tuple(shape) or math.prod(own) != math.prod(shape):
@@ -166,4 +166,4 @@ class Order:
                 values[Slot(number, i)] = y
             for slot in spent:
                 values.pop(slot, None)
-        return tuple(_shaped(values[slot], shape) for slot, shape in self._outputs)
+        return tuple(shaped(values[slot], shape) for slot, shape in self._outputs)

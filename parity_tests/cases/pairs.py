@@ -23,7 +23,7 @@ from parity_tests.cases.thin import gluon_model, torch_model
 from parity_tests.levels.weights import copy_weights, pairing_map
 from parity_tests.pairing.align import pair_leaves
 
-__all__ = ["Case", "project_case", "random_values", "set_equal_values", "user_case"]
+__all__ = ["Case", "load_own_net", "project_case", "random_values", "set_equal_values", "user_case"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def user_case(
     a factory that cannot be found or does not give a net of its framework.
     """
     inputs = np.random.default_rng(seed).standard_normal(tuple(shape)).astype(np.float32)
-    gluon_net, torch_net = _load_net(gluon, "gluon"), _load_net(theirs, "torch")
+    gluon_net, torch_net = load_own_net(gluon, "gluon"), load_own_net(theirs, "torch")
     if any(p._data is None for p in gluon_net.collect_params().values()):
         gluon_net.initialize(mx.init.Xavier())
     mode = torch_net.training
@@ -126,7 +126,8 @@ def user_case(
     return Case(name or f"{gluon} beside {theirs}", gluon_net, torch_net, inputs)
 
 
-def _load_net(spec: str, side: str) -> Any:
+def load_own_net(spec: str, side: str) -> Any:
+    """A user's net of one framework. Raises ParityError for a factory that gives none."""
     net = load_net(spec, f"--{side}", Path.cwd())
     try:
         kind = f"a {side_of(net)} net"

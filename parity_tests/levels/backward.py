@@ -15,8 +15,8 @@ from parity_tests.backends.losses import loss_scales
 from parity_tests.backends.runs import NET, Key, NetRun, is_float, rounded
 from parity_tests.levels.envelope import backward_envelope, forward_envelope
 from parity_tests.levels.inherited import is_clean, judged_keys, until_certain, with_other_side
-from parity_tests.levels.local import JUDGED, local_rows, upstream_for
-from parity_tests.levels.referee import DidNotRun, Subject, along, attempt
+from parity_tests.levels.local import local_calls, local_rows
+from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, along, attempt
 from parity_tests.numerics.chance import FIRST_DRAWS
 from parity_tests.numerics.compare import compare
 from parity_tests.numerics.conventions import Convention, variance
@@ -64,16 +64,10 @@ def _local(subject: Subject, coverage: Coverage) -> Iterator[Row]:
             coverage.expect("gradients", f"{pair.path} {quantity}")
         if not pair.comparable:
             continue
-        for call in calls:
-            upstream = upstream_for(pair.path, call.outputs)
-            rows = local_rows(
-                Level.BACKWARD,
-                pair,
-                call.inputs,
-                train=True,
-                upstream=upstream,
-                strict=subject.strict,
-            )
+        if not calls:
+            continue
+        for call in local_calls(subject, pair, referee, train=True, backward=True):
+            rows = local_rows(Level.BACKWARD, pair, call, train=True, strict=subject.strict)
             given = {row.quantity for row in rows}
             if "input gradient" not in given and any(row.compared for row in rows):
                 coverage.done("gradients", f"{pair.path} input gradient")  # neither side has one
@@ -129,7 +123,7 @@ def _inherited(subject: Subject, clean: bool) -> Iterator[Row]:
     subject.forget(train=True)
     rows: list[Row] = []
     single: dict[str, Mapping[Key, np.ndarray]] = {}
-    for side, dtype in JUDGED:
+    for side, dtype in subject.judged:
         try:
             run = subject.run(side, dtype, train=True, backward=True)
         except DidNotRun as error:

@@ -12,7 +12,7 @@ from parity_tests.backends.base import SIDES, backend
 from parity_tests.backends.runs import NET, Key
 from parity_tests.levels.envelope import forward_envelope, forward_truth
 from parity_tests.levels.inherited import is_clean, judged_keys, until_certain, with_other_side
-from parity_tests.levels.local import local_rows
+from parity_tests.levels.local import local_calls, local_rows
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import compare
 from parity_tests.numerics.operators.table import operator_of
@@ -64,7 +64,9 @@ def _local(subject: Subject, train: bool, coverage: Coverage) -> Iterator[Row]:
                 check=Check.LOCAL,
                 detail=detail,
             )
-        for index, call in enumerate(calls):
+        if not calls:
+            continue
+        for index, call in enumerate(local_calls(subject, pair, referee, train=train)):
             if train and pair.torch.kind == "dropout":
                 yield from _dropout(subject, pair, call.inputs[0])
             by_mode = operator_of(pair.torch.family).by_mode or False not in subject.modes
@@ -73,7 +75,12 @@ def _local(subject: Subject, train: bool, coverage: Coverage) -> Iterator[Row]:
             coverage.done("outputs", pair.path)
             truth = partial(forward_truth, subject, pair.torch, index, train=train)
             yield from local_rows(
-                Level.FORWARD, pair, call.inputs, train=train, strict=subject.strict, truth=truth
+                Level.FORWARD,
+                pair,
+                call,
+                train=train,
+                strict=subject.strict,
+                truth=None if call.known else truth,
             )
 
 
@@ -121,7 +128,7 @@ def _inherited(subject: Subject, train: bool, clean: bool) -> Iterator[Row]:
     measure = until_certain(partial(forward_envelope, subject, train=train), clean)
     rows: list[Row] = []
     single: dict[str, Mapping[Key, np.ndarray]] = {}
-    for side, dtype in ((Side.GLUON, "float64"), (Side.GLUON, "float32"), (Side.TORCH, "float32")):
+    for side, dtype in subject.judged:
         try:
             run = subject.run(side, dtype, train=train)
         except DidNotRun as error:

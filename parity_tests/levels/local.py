@@ -7,8 +7,8 @@ function; in float32 each is compared with the referee.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,8 @@ import numpy as np
 
 from parity_tests.backends.base import backend
 from parity_tests.backends.leaves import Leaf
-from parity_tests.backends.runs import Arrays, LeafRun, rounded
-from parity_tests.levels.referee import DidNotRun, attempt
+from parity_tests.backends.runs import Arrays, LeafRun, NetRun, rounded
+from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, attempt
 from parity_tests.numerics import conventions
 from parity_tests.numerics.compare import EXACT, Verdict, compare
 from parity_tests.numerics.operators.cases import Scales
@@ -28,9 +28,11 @@ from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = [
+    "LocalCall",
     "Truth",
     "as_constant",
     "content_of",
+    "local_calls",
     "local_rows",
     "mode_of",
     "truth_of",
@@ -40,8 +42,8 @@ __all__ = [
 # What a torch leaf gives in float64, and the scales of it
 Truth = tuple[LeafRun, Scales]
 
-# Whose value is judged, in which dtype: in float64 there is only one difference to judge.
-JUDGED = ((Side.GLUON, "float64"), (Side.GLUON, "float32"), (Side.TORCH, "float32"))
+# What is known of a leaf alone without running it, by side and dtype
+Known = Mapping[tuple[Side, str], LeafRun]
 
 
 def upstream_for(path: str, outputs: Arrays) -> Arrays:
@@ -60,6 +62,33 @@ def truth_of(leaf: Leaf, inputs: Arrays, *, train: bool, upstream: Arrays | None
 
 
 @dataclass(frozen=True)
+class LocalCall:
+    """What both sides of a pair are run on alone; a record has been run already, on its own."""
+
+    inputs: Arrays
+    upstream: Arrays | None = None
+    known: Known = field(default_factory=dict)
+
+
+def local_calls(
+    subject: Subject, pair: Pair, referee: NetRun, *, train: bool, backward: bool = False
+) -> list[LocalCall]:
+    """One for each call of the pair in the referee's run, or in the record if there is one."""
+    recorded = subject.recorded
+    if recorded is None:
+        return [
+            LocalCall(call.inputs, upstream_for(pair.path, call.outputs) if backward else None)
+            for call in referee.calls[pair.torch.path]
+        ]
+    run = subject.run(recorded.side, "float32", train=train, backward=backward)
+    known: Known = {(recorded.side, "float32"): recorded.leaf_run(pair.path, run)}
+    return [
+        LocalCall(call.inputs, call.upstream if backward else None, known)  # type: ignore[arg-type]
+        for call in run.calls[pair.path]
+    ]
+
+
+@dataclass(frozen=True)
 class _Local:
     level: Level
     pair: Pair
@@ -68,6 +97,7 @@ class _Local:
     strict: bool
     runs: dict[tuple[Side, str], LeafRun]
     scales: Scales
+    judged: tuple[tuple[Side, str], ...] = JUDGED
 
     @property
     def mode(self) -> Mode:
@@ -77,10 +107,9 @@ class _Local:
 def local_rows(
     level: Level,
     pair: Pair,
-    inputs: Arrays,
+    call: LocalCall,
     *,
     train: bool,
-    upstream: Arrays | None = None,
     strict: bool = False,
     truth: Callable[[], Truth] | None = None,
 ) -> list[Row]:
@@ -88,18 +117,23 @@ def local_rows(
 
     `truth` gives what `truth_of` would, where it is known already.
     """
+    inputs, known = call.inputs, call.known
     runs: dict[tuple[Side, str], LeafRun] = {}
-    how: dict[str, Any] = {"train": train, "upstream": upstream}
+    how: dict[str, Any] = {"train": train, "upstream": call.upstream}
     find = truth or partial(truth_of, pair.torch, inputs, **how)
+    judged = JUDGED[1:] if (Side.GLUON, "float32") in known else JUDGED
     try:
-        for dtype in ("float64", "float32"):
-            runs[Side.GLUON, dtype] = attempt(
-                Side.GLUON, backend(Side.GLUON).run_leaf, pair.gluon, inputs, dtype, **how
-            )
+        for side, dtype in judged:
+            if side == Side.GLUON and (side, dtype) not in known:
+                runs[side, dtype] = attempt(
+                    side, backend(side).run_leaf, pair.gluon, inputs, dtype, **how
+                )
         runs[Side.TORCH, "float64"], scales = attempt(Side.TORCH, find)
-        runs[Side.TORCH, "float32"] = attempt(
-            Side.TORCH, backend(Side.TORCH).run_leaf, pair.torch, inputs, "float32", **how
-        )
+        if (Side.TORCH, "float32") not in known:
+            runs[Side.TORCH, "float32"] = attempt(
+                Side.TORCH, backend(Side.TORCH).run_leaf, pair.torch, inputs, "float32", **how
+            )
+        runs.update(known)
     except DidNotRun as error:
         return [
             Row(
@@ -111,8 +145,8 @@ def local_rows(
                 detail=str(error),
             )
         ]
-    local = _Local(level, pair, inputs, train, strict, runs, scales)
-    names = {name: None for run in runs.values() for name in run}
+    local = _Local(level, pair, inputs, train, strict, runs, scales, judged)
+    names = {name: None for run in known.values() or runs.values() for name in run}
     return [
         row
         for name in names
@@ -141,7 +175,7 @@ def _quantity_rows(local: _Local, name: str) -> list[Row]:
                     blank, status=Status.DIVERGED, side=side, dtype=dtype, compared=1, detail=detail
                 )
             ]
-    return [_judged(local, replace(blank, side=side, dtype=dtype)) for side, dtype in JUDGED]
+    return [_judged(local, replace(blank, side=side, dtype=dtype)) for side, dtype in local.judged]
 
 
 def _is_nowhere(values: Iterable[np.ndarray | None]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import leaves_of
+from parity_tests.backends.base import is_recorded, leaves_of
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.losses import cross_entropy, fixed_gradients
 from parity_tests.backends.runs import NET, Arrays, Objective, arrays
@@ -72,6 +72,7 @@ class NetPair:
                 strict=strict,
                 segments=segments,
                 modes=modes,
+                recorded=None if view is None else view.recorded,
             )
 
         self._own = subject(None)
@@ -80,7 +81,9 @@ class NetPair:
             return
         try:
             traced, self._untrained = trace_pair(nets, inputs)
-        except DidNotRun:
+        except DidNotRun as error:
+            if any(map(is_recorded, nets.values())):
+                raise ParityError(str(error)) from error
             return  # the levels will say so, each for itself
         if not leaves_suffice(own, traced):
             views = [view_of(nets, each, inputs) for each in traced]
@@ -103,8 +106,20 @@ class NetPair:
 
     def set_objective(self, labels: Any) -> str:
         """Decide what the backward pass starts from; why it cannot, if it cannot."""
+        for net in self._nets.values():
+            if is_recorded(net):
+                return self._record_objective(net, labels)
         ours = self._transfer_map is not None
         return max(_set_objective(subject, labels, ours) for subject, _ in self._parts)
+
+    def _record_objective(self, net: Any, labels: Any) -> str:
+        """The backward pass of a record is over; the other side starts from the same gradients."""
+        if labels is not None:
+            raise ParityError("a record has its own gradients of the outputs; leave the labels out")
+        for subject, _ in self._parts:
+            if True in subject.modes:
+                subject.objective = Objective(upstream=net.heads)
+        return ""
 
     def subject_of(self, failures: Sequence[Row]) -> Subject:
         """What the first of these rows was found in."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import backend, referee
+from parity_tests.backends.base import Recorded, backend, referee
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
     NET,
@@ -32,6 +32,9 @@ from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["DidNotRun", "Subject", "along", "attempt"]
+
+
+JUDGED = ((Side.GLUON, "float64"), (Side.GLUON, "float32"), (Side.TORCH, "float32"))
 
 
 class DidNotRun(Exception):
@@ -63,6 +66,7 @@ class Subject:
     strict: bool = False
     segments: Mapping[str, SegmentPair] = field(default_factory=dict)  # by path, of executed nets
     modes: tuple[bool, ...] = (False, True)  # in which the nets can be run; True: in training
+    recorded: Recorded | None = None  # the side that was run elsewhere, in float32
     _runs: dict[tuple[Side, str, bool, bool], NetRun] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)  # what levels share, such as envelopes
     clones: dict[str, Any] = field(default_factory=dict)  # by dtype
@@ -87,6 +91,8 @@ class Subject:
 
     def _run(self, side: Side, dtype: str, train: bool, backward: bool) -> NetRun:
         objective = self.objective if backward else None
+        if self.recorded is not None and side == self.recorded.side and dtype == "float32":
+            return self.recorded.run(train=train, backward=backward)
         if side == Side.TORCH:
             return referee().run_clone(
                 self._cloned(dtype),
@@ -178,6 +184,15 @@ class Subject:
             for (path, call, name), value in values.items()
             if path in paths
         }
+
+    @property
+    def judged(self) -> tuple[tuple[Side, str], ...]:
+        """Whose value is judged, in which dtype: in float64 there is only one difference to judge.
+
+        A record is in float32 alone.
+        """
+        gluon = self.recorded is not None and self.recorded.side == Side.GLUON
+        return JUDGED[1:] if gluon else JUDGED
 
     @property
     def has_modes(self) -> bool:

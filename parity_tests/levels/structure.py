@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET
-from parity_tests.levels.local import local_rows, upstream_for
+from parity_tests.levels.local import local_calls, local_rows
 from parity_tests.levels.referee import DidNotRun, Subject
 from parity_tests.levels.view import View
 from parity_tests.numerics.operators.table import operator_of
@@ -141,13 +141,10 @@ def _agrees(subject: Subject, pair: Pair, modes: Sequence[bool]) -> bool:
     try:
         for train in modes:
             run = subject.run(Side.TORCH, "float64", train=train)
-            for call in run.calls[pair.torch.path]:
-                rows = local_rows(Level.FORWARD, pair, call.inputs, train=train)
+            for call in local_calls(subject, pair, run, train=train, backward=train):
+                rows = local_rows(Level.FORWARD, pair, replace(call, upstream=None), train=train)
                 if train:  # statistics, and gradients
-                    upstream = upstream_for(pair.path, call.outputs)
-                    rows += local_rows(
-                        Level.BACKWARD, pair, call.inputs, train=train, upstream=upstream
-                    )
+                    rows += local_rows(Level.BACKWARD, pair, call, train=train)
                 if any(row.status in (Status.DIVERGED, Status.NOT_COMPARED) for row in rows):
                     return False
     except DidNotRun:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import SIDES, backend
+from parity_tests.backends.base import SIDES, Recorded, is_recorded, leaves_of, source_of
 from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, Objective
@@ -55,6 +55,7 @@ class View:
     segments: dict[str, SegmentPair] = field(default_factory=dict)
     unused: list[Leaf] = field(default_factory=list)  # held, and never run
     outputs: list[tuple[Slot, tuple[int, ...]]] = field(default_factory=list)  # torch's
+    recorded: Recorded | None = None  # the side that was run elsewhere
 
     @property
     def output_counts(self) -> list[int]:
@@ -76,7 +77,7 @@ class View:
     @property
     def pairing(self) -> Pairing:
         """The segments as leaves, in pairs."""
-        listed = [backend(side).leaves(self.nets[side]) for side in SIDES]
+        listed = [leaves_of(self.nets[side]) for side in SIDES]
         pairs = [Pair(gluon, torch) for gluon, torch in zip(*listed, strict=True)]
         return Pairing(pairs, [], [(pair.gluon, pair.torch) for pair in pairs])
 
@@ -95,28 +96,30 @@ def trace_pair(nets: Mapping[Side, Any], inputs: Arrays) -> tuple[list[TracedPai
     for train in (False, True):
         for side in SIDES:
             try:
-                graph = attempt(side, backend(side).trace, nets[side], inputs, train=train)
+                graph = attempt(side, source_of(nets[side]).trace, nets[side], inputs, train=train)
                 traces[side][train] = graph.live()
             except DidNotRun as error:
                 if not train:
                     raise
                 refused = str(error)
     if refused:
-        return [_aligned({side: {False: traces[side][False]} for side in SIDES})], refused
-    if all(_coincide(side, *by_mode.values()) for side, by_mode in traces.items()):
-        return [_aligned(traces)], ""
+        return [_aligned(nets, {side: {False: traces[side][False]} for side in SIDES})], refused
+    if all(_coincide(nets[side], *by_mode.values()) for side, by_mode in traces.items()):
+        return [_aligned(nets, traces)], ""
     by_mode = [{side: {train: traces[side][train]} for side in SIDES} for train in (False, True)]
-    inference = _aligned(by_mode[0])
+    inference = _aligned(nets, by_mode[0])
     roles = {side: running_statistics(inference.normalised[side]) for side in SIDES}
-    return [inference, _aligned(by_mode[1], roles)], ""
+    return [inference, _aligned(nets, by_mode[1], roles)], ""
 
 
 def _aligned(
-    traces: Mapping[Side, Traces], statistics: Mapping[Side, Mapping[str, str]] | None = None
+    nets: Mapping[Side, Any],
+    traces: Mapping[Side, Traces],
+    statistics: Mapping[Side, Mapping[str, str]] | None = None,
 ) -> TracedPair:
     """The traces in one vocabulary, aligned; `statistics` are roles by parameters' names."""
     modes = tuple(traces[Side.TORCH])
-    normalised = {side: backend(side).normalise(traces[side][modes[-1]]) for side in SIDES}
+    normalised = {side: source_of(nets[side]).normalise(traces[side][modes[-1]]) for side in SIDES}
     for side, graph in normalised.items():
         if modes == (False,):
             normalised[side] = without_updates(graph)
@@ -127,7 +130,7 @@ def _aligned(
     return TracedPair(dict(traces), normalised, alignment, modes)
 
 
-def _coincide(side: Side, inference: OperationGraph, training: OperationGraph) -> bool:
+def _coincide(net: Any, inference: OperationGraph, training: OperationGraph) -> bool:
     """Whether both modes execute the same operations on the same values, and drop only in one."""
     alike = len(inference) == len(training) and all(
         (a.kind, a.path, a.shapes, a.reads) == (b.kind, b.path, b.shapes, b.reads)
@@ -135,7 +138,7 @@ def _coincide(side: Side, inference: OperationGraph, training: OperationGraph) -
     )
     if not alike or not any(op.kind.lower().endswith("dropout") for op in inference):
         return alike
-    return all(op.kind != "dropout" for op in backend(side).normalise(inference))
+    return all(op.kind != "dropout" for op in source_of(net).normalise(inference))
 
 
 def leaves_suffice(pairing: Pairing, traced_pairs: Sequence[TracedPair]) -> bool:
@@ -186,9 +189,19 @@ def _mistaken(view: View, inputs: Arrays) -> set[int]:
     pairing = own.pairing
     copy_paired(pairing)
     modes = view.traced.modes
-    subject = Subject(own.nets[Side.GLUON], torch_net, pairing, inputs, Objective(), modes=modes)
+    subject = Subject(
+        own.nets[Side.GLUON],
+        torch_net,
+        pairing,
+        inputs,
+        Objective(),
+        modes=modes,
+        recorded=view.recorded,
+    )
+    recorded = None if view.recorded is None else view.recorded.side
+    dtypes = {side: "float32" if side == recorded else "float64" for side in SIDES}
     try:
-        runs = [subject.run(side, "float64", train=modes[0]) for side in SIDES]
+        runs = [subject.run(side, dtypes[side], train=modes[0]) for side in SIDES]
     except DidNotRun:
         return set()
     segments = list(view.segments.values())
@@ -233,9 +246,12 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, mistaken: Container[int]
             for segment, (kind, hyper) in zip(segments, kinds, strict=True)
         ]
         ends = pieces.outputs[side]
-        rebuilt[side] = backend(side).rebuild(nets[side], traced.traces[side], layouts, ends)
+        rebuilt[side] = source_of(nets[side]).rebuild(
+            nets[side], traced.traces[side], layouts, ends
+        )
+    recorded = next((rebuilt[side] for side in SIDES if is_recorded(nets[side])), None)
     unused, outputs = _unused(nets, traced), pieces.outputs[Side.TORCH]
-    return View(rebuilt, traced, {s.path: s for s in segments}, unused, outputs)
+    return View(rebuilt, traced, {s.path: s for s in segments}, unused, outputs, recorded)
 
 
 def _unused(nets: Mapping[Side, Any], traced: TracedPair) -> list[Leaf]:
@@ -244,7 +260,7 @@ def _unused(nets: Mapping[Side, Any], traced: TracedPair) -> list[Leaf]:
         graph = traced.executed(side)
         paths = {op.path for op in graph}
         read = {str(v.key) for op in graph for v in op.reads if v.origin is Origin.PARAMETER}
-        for leaf in backend(side).leaves(nets[side]):
+        for leaf in leaves_of(nets[side]):
             names = {tensor.name for tensor in leaf.tensors.values()}
             below = any(path == leaf.path or path.startswith(f"{leaf.path}.") for path in paths)
             if leaf.path and not below and not names & read and not leaf.composite:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import backend, backend_of, leaves_of
+from parity_tests.backends.base import backend, backend_of, leaves_of, source_of
 from parity_tests.backends.leaves import Leaf, Tensor
 from parity_tests.backends.runs import NET
 from parity_tests.numerics.compare import bits_equal
@@ -199,5 +199,5 @@ def _explain_swap(fingerprints: Arrays, leaf: Leaf, role: str) -> str:
 
 def _leaves_with(net: Any, arrays: Arrays) -> dict[str, Leaf]:
     """The leaves by path of a copy that holds these arrays, by their names."""
-    copied = backend_of(net).with_values(net, _by_place(leaves_of(net), arrays))
+    copied = source_of(net).with_values(net, _by_place(leaves_of(net), arrays))
     return {leaf.path: leaf for leaf in leaves_of(copied)}

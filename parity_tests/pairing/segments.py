@@ -68,7 +68,9 @@ class SegmentPair:
     def trains_otherwise(self) -> bool:
         """Whether a difference shows only at random, in what dropout keeps."""
         operations = [op for _, op in self.alone]
-        if self.differences and self.pair is not None:
+        # what it reads shows in the values, since it passes them on
+        own = [d for d in self.differences if not d.what.startswith("reads")]
+        if own and self.pair is not None:
             operations += [self.pair.left, self.pair.right]
         return any(op.kind == "dropout" for op in operations)
 

@@ -1,4 +1,4 @@
-"""`gluon-parity record`: print the one file that records a net where this project is not installed."""
+"""`gluon-parity record`: print the file that records a net where this project is not."""
 
 from __future__ import annotations
 

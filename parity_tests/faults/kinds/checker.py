@@ -19,7 +19,7 @@ from parity_tests.backends import losses, runs
 from parity_tests.backends.runs import Objective
 from parity_tests.faults.base import Detection, Fault, fault
 from parity_tests.faults.self_test import compare, named, self_test
-from parity_tests.levels import backward, local, weights
+from parity_tests.levels import backward, local, referee, weights
 from parity_tests.levels.referee import Subject
 from parity_tests.numerics.compare import Verdict
 from parity_tests.pairing.matching import Matching
@@ -254,7 +254,7 @@ CHECKER: tuple[Fault, ...] = (
     _fault("one framework compared with itself", "the first of two",
            "compares one side with itself", "both results from the same net",
            "two variables of one name in a notebook", (local, "JUDGED", _TORCH_ONLY),
-           (backward, "JUDGED", _TORCH_ONLY)),
+           (backward, "JUDGED", _TORCH_ONLY), (referee, "JUDGED", _TORCH_ONLY)),
     _fault("training mode never run", "wrong in training", "never runs training mode",
            "eval() on both sides", "conversion scripts check inference alone",
            (Subject, "has_modes", property(lambda self: False))),

@@ -1,0 +1,288 @@
+"""A net that was run elsewhere: its graphs, and every value that it gave there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_harness.errors import CommandError
+from cnn_harness.sealed import read_sealed
+from parity_tests.backends.executed import Layout, Traces, is_statistic, shaped
+from parity_tests.backends.leaves import Leaf, ParityError, Tensor
+from parity_tests.backends.runs import Arrays, Call, LeafRun, NetRun, named
+from parity_tests.backends.tracing import graph_of
+from parity_tests.pairing.graph import OperationGraph, Origin, Value
+from parity_tests.pairing.segments import Slot
+from parity_tests.reporting.verdicts import Side
+
+__all__ = ["RecordedNet", "RecordedSegments", "read_recording"]
+
+_RECORDER = 1  # the only version of a recorded folder so far
+_PASSES = {False: "inference", True: "training"}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """In place of a replay: the operation's number in its file. It ran elsewhere, once."""
+
+    number: int
+
+    def __call__(self, arrays: Sequence[Any], dtype: str) -> list[Any]:
+        raise ParityError("an operation that was recorded elsewhere cannot be run here")
+
+
+@dataclass(frozen=True)
+class RecordedNet:
+    """What a folder holds of one side.
+
+    `values` are by mode and name: `3.0` is the first output of operation 3, `3.gradient.1` the
+    gradient of its second operand, `gradient.NAME` a parameter's and `after.NAME` a buffer after
+    the step; `head.0` is what was sent back into the net's first output.
+    """
+
+    side: Side
+    folder: Path
+    state: Mapping[str, Any]
+    inputs: Arrays
+    parameters: Mapping[str, np.ndarray]
+    graphs: Mapping[bool, OperationGraph]
+    values: Mapping[bool, Mapping[str, np.ndarray]]
+
+    @property
+    def heads(self) -> Arrays:
+        """The gradients that the training pass sent back into the net's outputs."""
+        count = len(self.graphs[True].outputs)
+        return tuple(self.values[True][f"head.{i}"].astype(np.float64) for i in range(count))
+
+    @property
+    def described(self) -> str:
+        """`MXNet 1.5.1 on gpu(0), Python 3.6.15, numpy 1.19.5`."""
+        names = {"mxnet": "MXNet", "python": "Python"}
+        versions = [f"{names.get(n, n)} {v}" for n, v in self.state["versions"].items()]
+        versions[0] += f" on {self.state['device']}"
+        return ", ".join(versions)
+
+    def gradient_of(self, graph: OperationGraph, index: int, position: int) -> np.ndarray | None:
+        """The gradient of one operand of one operation, None where it has none."""
+        return self.values[True].get(f"{_number(graph, index)}.gradient.{position}")
+
+    def value(self, train: bool, value: Value) -> np.ndarray:
+        """An input, or an operation's output, in one mode."""
+        if value.origin is Origin.INPUT:
+            return self.inputs[int(value.key)]
+        if value.origin is Origin.PARAMETER:
+            return self.parameters[str(value.key)]
+        if value.origin is Origin.CONSTANT:
+            return self.values[train][f"constant.{value.key}"]
+        number = _number(self.graphs[train], int(value.key))
+        return self.values[train][f"{number}.{value.output}"]
+
+
+def _number(graph: OperationGraph, index: int) -> int:
+    replay: Any = graph.operations[index].replay
+    return int(replay.number)
+
+
+def read_recording(folder: str | Path, side: Side) -> RecordedNet:
+    """The net that a recording script wrote, every byte checked.
+
+    Raises:
+        ParityError: the folder is missing, damaged, no recording, or of the other framework.
+    """
+    path = Path(folder)
+    try:
+        if not path.is_dir():
+            raise ParityError(f"{path} is no folder; expected what a recording script wrote")
+        state = read_sealed(path)
+        if not isinstance(state, dict) or state.get("recorder") != _RECORDER:
+            raise ParityError(f"{path} holds no recording of version {_RECORDER}")
+        if state["side"] != side:
+            raise ParityError(f"{path} was recorded from {state['side']}, expected {side}")
+        return _read(path, side, state)
+    except CommandError as error:
+        raise ParityError(str(error)) from error
+    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, ParityError):
+            raise
+        raise ParityError(f"{path} is no recording: {type(error).__name__}: {error}") from error
+
+
+def _read(path: Path, side: Side, state: Mapping[str, Any]) -> RecordedNet:
+    inputs = _arrays(path / "inputs.npz")
+    values, graphs = {}, {}
+    for train, name in _PASSES.items():
+        if train and state["untrained"]:
+            continue
+        values[train] = _arrays(path / f"{name}.npz")
+        record = json.loads((path / f"{name}.json").read_text(encoding="utf-8"))
+        for number, operation in enumerate(record["operations"]):
+            operation["replay"] = Recorded(number)
+        constants = {
+            key.removeprefix("constant."): values[train][key]
+            for key in values[train]
+            if key.startswith("constant.")
+        }
+        graphs[train] = graph_of(record, constants).live()
+    ordered = tuple(inputs[str(i)] for i in range(len(inputs)))
+    return RecordedNet(side, path, state, ordered, _arrays(path / "parameters.npz"), graphs, values)
+
+
+def _arrays(path: Path) -> Mapping[str, np.ndarray]:
+    """The arrays of an .npz file, each read when it is asked for."""
+    arrays: Mapping[str, np.ndarray] = np.load(path, allow_pickle=False)
+    return arrays
+
+
+@dataclass
+class RecordedSegments:
+    """A recorded net, cut where it corresponds to the other side: values, and nothing to run."""
+
+    net: RecordedNet
+    traces: Traces
+    layouts: Sequence[Layout]
+    outputs: Sequence[tuple[Slot, tuple[int, ...]]]
+    changed: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)
+
+    @property
+    def side(self) -> Side:
+        return self.net.side
+
+    def leaves(self) -> list[Leaf]:
+        return [self._leaf(layout) for layout in self.layouts]
+
+    def _leaf(self, layout: Layout) -> Leaf:
+        tensors = {}
+        for name, role in layout.segment.parameters.items():
+            held = self.net.parameters[name]
+            shape = layout.pair.parameter_shapes[role]
+            value = self.changed.get((layout.pair.path, role), shaped(held, shape))
+            tensors[role] = Tensor(
+                name, value.shape, str(value.dtype), name in self.net.state["trainable"],
+                is_statistic(role), value.copy,
+            )  # fmt: skip
+        return Leaf(self.side, layout.pair.path, layout.kind, self, layout.hyper, tensors)
+
+    def with_values(self, values: Mapping[tuple[str, str], np.ndarray]) -> RecordedSegments:
+        return dataclasses.replace(self, changed={**self.changed, **values})
+
+    @cached_property
+    def _uses(self) -> Counter[str]:
+        """In how many segments each parameter is read."""
+        return Counter(name for layout in self.layouts for name in layout.segment.parameters)
+
+    def run(self, *, train: bool, backward: bool) -> NetRun:
+        """What the net gave there, as if it had been run here."""
+        graph = self.net.graphs[train]
+        run = NetRun({}, ())
+        for number, layout in enumerate(self.layouts):
+            inputs = tuple(self._value(train, slot) for slot in layout.pair.slots)
+            outputs = tuple(
+                self._value(train, Slot(number, i)) for i in range(len(layout.segment.outputs))
+            )
+            call = Call(inputs, outputs)
+            if backward:
+                call.upstream = self._upstream(graph, number)
+                call.input_gradients = tuple(
+                    self._input_gradient(graph, number, i, x.shape) for i, x in enumerate(inputs)
+                )
+            run.calls[layout.pair.path] = [call]
+            if backward:
+                run.gradients.update(self._parameters(layout, "gradient", statistics=False))
+                run.buffers.update(self._parameters(layout, "after", statistics=True))
+        run.outputs = tuple(shaped(self._value(train, s), shape) for s, shape in self.outputs)
+        if backward:
+            run.output_gradient = shaped(self.net.values[True]["head.0"], run.outputs[0].shape)
+        return run
+
+    def leaf_run(self, path: str, run: NetRun) -> LeafRun:
+        """One segment of a run as a leaf alone.
+
+        A parameter that several segments read has one gradient for all of them, and none here.
+        """
+        (call,) = run.calls[path]
+        layout = next(layout for layout in self.layouts if layout.pair.path == path)
+        shared = {role for n, role in layout.segment.parameters.items() if self._uses[n] > 1}
+        tensors: list[dict[str, np.ndarray]] = [
+            {role: value for (where, role), value in values.items() if where == path}
+            for values in (run.gradients, run.buffers)
+        ]
+        gradients = {role: g for role, g in tensors[0].items() if role not in shared}
+        return named(call.outputs, call.input_gradients, gradients, tensors[1])
+
+    def _value(self, train: bool, slot: Slot) -> np.ndarray:
+        if slot.segment < 0:
+            return self.net.inputs[slot.output]
+        layout = self.layouts[slot.segment]
+        value = self.net.value(train, layout.segment.outputs[slot.output])
+        return shaped(value, self._shape(slot))
+
+    def _shape(self, slot: Slot) -> tuple[int, ...]:
+        """The other side's shape: as dropout passes its input on, so it does its shape."""
+        if slot.segment < 0:
+            return self.net.inputs[slot.output].shape
+        layout = self.layouts[slot.segment]
+        if layout.kind == "dropout":
+            return self._shape(layout.pair.slots[0])
+        return tuple(layout.pair.shapes[slot.output])
+
+    def _parameters(
+        self, layout: Layout, what: str, *, statistics: bool
+    ) -> dict[tuple[str, str], np.ndarray]:
+        """Arrays of a segment's parameters, by (path, role)."""
+        values = self.net.values[True]
+        return {
+            (layout.pair.path, role): shaped(
+                values[f"{what}.{name}"], layout.pair.parameter_shapes[role]
+            )
+            for name, role in layout.segment.parameters.items()
+            if is_statistic(role) == statistics and f"{what}.{name}" in values
+        }
+
+    def _upstream(self, graph: OperationGraph, number: int) -> tuple[np.ndarray, ...]:
+        """The gradients of a segment's outputs: the sum of what comes back from their readers."""
+        layout = self.layouts[number]
+        sums = []
+        for position, value in enumerate(layout.segment.outputs):
+            total = np.zeros(self._value(True, Slot(number, position)).shape)
+            for index, operand in self._readers.get(value, ()):
+                if index not in layout.segment.executed:
+                    total = _added(total, self.net.gradient_of(graph, index, operand))
+            for i, output in enumerate(graph.outputs):
+                if output == value:
+                    total = _added(total, self.net.values[True][f"head.{i}"])
+            sums.append(total)
+        return tuple(sums)
+
+    @cached_property
+    def _readers(self) -> dict[Value, list[tuple[int, int]]]:
+        """Which operations read a value in training, and as which of their operands."""
+        readers: dict[Value, list[tuple[int, int]]] = {}
+        for op in self.net.graphs[True]:
+            for position, value in enumerate(op.reads):
+                readers.setdefault(value, []).append((op.index, position))
+        return readers
+
+    def _input_gradient(
+        self, graph: OperationGraph, number: int, slot: int, shape: tuple[int, ...]
+    ) -> np.ndarray | None:
+        segment = self.layouts[number].segment
+        used = {value for value, _ in segment.uses[slot]}
+        total: np.ndarray | None = None
+        for index in segment.executed:
+            for position, value in enumerate(graph.operations[index].reads):
+                gradient = self.net.gradient_of(graph, index, position) if value in used else None
+                if gradient is not None:
+                    total = _added(np.zeros(shape) if total is None else total, gradient)
+        return None if total is None else total.astype(np.float32)
+
+
+def _added(total: np.ndarray, more: np.ndarray | None) -> np.ndarray:
+    return total if more is None else total + more.reshape(total.shape)

@@ -1,0 +1,293 @@
+"""Nets that were recorded elsewhere, by the printed script, in a process of their own."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from parity_tests import check_parity
+from parity_tests.__main__ import main
+from parity_tests.backends.files.recorded import RecordedNet, read_recording
+from parity_tests.backends.files.script import script_of
+from parity_tests.backends.leaves import ParityError
+from parity_tests.reporting.verdicts import Side
+
+GLUON = """
+import mxnet as mx
+from mxnet.gluon import nn
+
+
+class Net(nn.HybridBlock):
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.c1 = nn.Conv2D(8, 3, padding=1, in_channels=3)
+            self.b1 = nn.BatchNorm(in_channels=8)
+            self.c2 = nn.Conv2D(8, 3, padding=1, in_channels=8)
+            self.drop = nn.Dropout(0.5)
+            self.d = nn.Dense(5)
+
+    def hybrid_forward(self, F, x):
+        h = F.relu(self.b1(self.c1(x)))
+        h = h + F.Activation(self.c2(h), act_type="sigmoid")
+        h = F.Pooling(h, global_pool=True, pool_type="avg", kernel=(1, 1))
+        return self.d(self.drop(h))
+
+
+def net():
+    made = Net()
+    made.initialize(mx.init.Xavier())
+    made.hybridize()
+    return made
+
+
+def broken():
+    made = net()
+    made.hybrid_forward = None
+    return made
+"""
+
+
+class Twin(nn.Module):
+    def __init__(self, eps: float = 1e-5, stride: int = 1, shortcut: float = 1.0) -> None:
+        super().__init__()
+        self.c1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.b1 = nn.BatchNorm2d(8, eps=eps)
+        self.c2 = nn.Conv2d(8, 8, 3, padding=1)
+        self.stride = stride
+        self.shortcut = shortcut
+        self.drop = nn.Dropout(0.5)
+        self.d = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = F.relu(self.b1(F.conv2d(x, self.c1.weight, self.c1.bias, self.stride, 1)))
+        h = self.shortcut * h + torch.sigmoid(self.c2(h))
+        return self.d(self.drop(F.adaptive_avg_pool2d(h, 1).flatten(1)))
+
+
+def run_script(
+    python: str, folder: Path, *arguments: str, side: Side = Side.GLUON
+) -> subprocess.CompletedProcess[str]:
+    """Run the printed script where nothing of this project can be imported."""
+    (folder / "record.py").write_text(script_of(side))
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": ""}
+    return subprocess.run(
+        [python, "record.py", *arguments],
+        cwd=folder, env=environment, text=True, capture_output=True, check=False, timeout=280,
+    )  # fmt: skip
+
+
+def record(python: str, folder: Path, *arguments: str, side: Side = Side.GLUON) -> RecordedNet:
+    done = run_script(python, folder, *arguments, "--out", "out", side=side)
+    assert done.returncode == 0, done.stderr
+    return read_recording(folder / "out", side)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedNet:
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "mine.py").write_text(GLUON)
+    return record(sys.executable, folder, "mine:net", "--input", "2,3,8,8")
+
+
+def test_the_script_is_one_file_for_python_3_6() -> None:
+    for side in (Side.GLUON,):
+        tree = ast.parse(script_of(side), feature_version=(3, 6))
+        imported = {
+            name.name if isinstance(node, ast.Import) else str(node.module)
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for name in node.names
+        }
+        assert not {name for name in imported if name.startswith(("parity_tests", "__future__"))}
+
+
+def test_a_record_is_judged_as_the_living_net_is(recorded: RecordedNet) -> None:
+    report = check_parity(recorded, Twin(), recorded.inputs, transfer=True)
+    assert report.ok, report.first_divergence
+    assert not report.coverage.missing()
+    counts = report.coverage.counts()
+    assert counts["gradients"][0] >= 14
+    assert {row.dtype for row in report.rows if row.side == Side.GLUON} <= {"float32", ""}
+
+
+def _weight(net: Any) -> None:
+    with torch.no_grad():
+        net.c2.weight[1, 2, 0, 0] += 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "path", "words"),
+    [
+        ({"eps": 1e-3}, None, "b1", "eps"),
+        ({"stride": 2}, None, "conv2d", "stride"),
+        ({"shortcut": 1.001}, None, "mul", "torch only"),
+        ({}, _weight, "c2", "weight"),
+    ],
+    ids=["eps", "stride", "shortcut scaled", "one weight"],
+)
+def test_a_fault_is_named_at_its_operation(
+    recorded: RecordedNet,
+    options: dict[str, Any],
+    change: Callable[[nn.Module], None] | None,
+    path: str,
+    words: str,
+) -> None:
+    wrong = Twin(**options)
+    wrong.load_state_dict(state_of(recorded))
+    if change is not None:
+        change(wrong)
+    first = check_parity(recorded, wrong, recorded.inputs).first_divergence
+    assert first is not None
+    assert path in first.path or path in first.message
+    assert words in first.message
+
+
+def state_of(recorded: RecordedNet) -> dict[str, torch.Tensor]:
+    names = {"b1.gamma": "b1.weight", "b1.beta": "b1.bias"}
+    return {
+        names.get(name, name): torch.from_numpy(recorded.parameters[name])
+        for name in recorded.parameters
+    } | {"b1.num_batches_tracked": torch.tensor(0)}
+
+
+def test_a_record_is_whole_or_refused(recorded: RecordedNet, tmp_path: Path) -> None:
+    for name in sorted(os.listdir(recorded.folder)):
+        folder = tmp_path / name.replace(".", "_")
+        shutil.copytree(recorded.folder, folder)
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / name).write_bytes(bytes(data))
+        with pytest.raises(ParityError, match=r"damaged|not JSON"):
+            read_recording(folder, Side.GLUON)
+        (folder / name).unlink()
+        with pytest.raises(ParityError, match=r"missing|not whole"):
+            read_recording(folder, Side.GLUON)
+    with pytest.raises(ParityError, match="recorded from gluon, expected torch"):
+        read_recording(recorded.folder, Side.TORCH)
+
+
+def test_the_command_judges_a_record(
+    recorded: RecordedNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    source = "from parity_tests.tests.backends.test_parity_recorded import Twin\nnet = Twin\n"
+    (tmp_path / "theirs_recorded.py").write_text(source + "def small(): return Twin(stride=9)\n")
+    monkeypatch.chdir(tmp_path)
+    flags = ["check", "--gluon-recorded", str(recorded.folder), "--level", "structure,weights"]
+    assert main([*flags, "--torch", "theirs_recorded:net", "--transfer"]) == 0
+    assert main([*flags, "--torch", "theirs_recorded:net"]) == 1
+    capsys.readouterr()
+    for wrong in (
+        [*flags],
+        [*flags, "--torch", "theirs_recorded:net", "--input", "1,3,8,8"],
+        [*flags, "--torch", "theirs_recorded:nothing"],
+        ["check", "--gluon-recorded", "nowhere", "--torch", "theirs_recorded:net"],
+    ):
+        assert main(wrong) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(GLUON)
+    before = sorted(os.listdir(tmp_path))
+    done = run_script(sys.executable, tmp_path, "mine:broken", "--input", "1,3,8,8", "--out", "o")
+    assert done.returncode == 2
+    assert "does not run" in done.stderr.splitlines()[-1]
+    assert sorted(set(os.listdir(tmp_path)) - {"record.py", "__pycache__"}) == before
+
+
+def _pythons() -> list[str]:
+    root = Path.home() / ".pyenv" / "versions"
+    return sorted(str(path) for path in root.glob("3.[678].*/bin/python"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("version", ["3.6", "3.7", "3.8"])
+def test_the_oldest_mxnet_records_where_this_project_cannot_run(
+    version: str, tmp_path: Path
+) -> None:
+    """MXNet 1.5.1 in an environment of its own, with what pip finds for it."""
+    python = next((p for p in _pythons() if f"/{version}." in p), None)
+    if python is None:
+        pytest.skip(f"pyenv has no Python {version}")
+    subprocess.run([python, "-m", "venv", str(tmp_path / "venv")], check=True)
+    there = str(tmp_path / "venv" / "bin" / "python")
+    for packages in (["pip==21.3.1"], ["mxnet==1.5.1", "numpy<1.24", "requests<2.28"]):
+        done = subprocess.run(
+            [there, "-m", "pip", "install", "-q", *packages], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"pip has no MXNet 1.5.1 for Python {version} here")
+    (tmp_path / "mine.py").write_text(GLUON)
+    recorded = record(there, tmp_path, "mine:net", "--input", "2,3,8,8")
+    assert recorded.state["versions"]["mxnet"] == "1.5.1"
+    assert recorded.state["versions"]["python"].startswith(version)
+    report = check_parity(recorded, Twin(), recorded.inputs, transfer=True)
+    assert report.ok, report.first_divergence
+    first = check_parity(recorded, Twin(eps=1e-3), recorded.inputs, transfer=True).first_divergence
+    assert first is not None
+    assert first.path == "b1"
+
+
+OURS = """
+import mxnet as mx
+from gluon_cnn.models import get_model
+
+
+def net():
+    made = get_model({name!r})
+    made.initialize(mx.init.Xavier())
+    return made
+"""
+ZOO = """
+import mxnet as mx
+from gluoncv2.model_provider import get_model
+
+
+def net():
+    made = get_model({name!r})
+    made.initialize(mx.init.Xavier())
+    return made
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("zoo", "name", "shape"),
+    [
+        ("ours", "lenet", "2,1,28,28"),
+        ("ours", "mnist_bn_cnn", "2,1,28,28"),
+        ("gluoncv2", "resnet20_cifar10", "2,3,32,32"),
+        ("gluoncv2", "seresnet20_cifar10", "2,3,32,32"),
+        ("gluoncv2", "mobilenet_wd4", "1,3,224,224"),
+    ],
+)
+def test_real_nets_are_in_parity_with_their_record(
+    zoo: str, name: str, shape: str, tmp_path: Path
+) -> None:
+    if zoo == "gluoncv2":
+        if any(importlib.util.find_spec(each) is None for each in ("gluoncv2", "pytorchcv")):
+            pytest.skip("gluoncv2 and pytorchcv are not installed")
+        torch.library.register_fake = lambda *a, **k: lambda f: f  # torchvision's own operators
+        from pytorchcv.model_provider import get_model
+    else:
+        from torch_ref.models import get_model
+    (tmp_path / "mine.py").write_text((ZOO if zoo == "gluoncv2" else OURS).format(name=name))
+    recorded = record(sys.executable, tmp_path, "mine:net", "--input", shape)
+    report = check_parity(recorded, get_model(name), recorded.inputs, transfer=True)
+    assert report.ok, report.first_divergence
+    assert not report.coverage.missing()
