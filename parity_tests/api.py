@@ -7,13 +7,16 @@ import fnmatch
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from parity_tests.backends.base import side_of
+from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import Arrays, arrays
+from parity_tests.isolation import isolated
 from parity_tests.levels.diagnosis.divergences import diagnose
 from parity_tests.levels.pair import NetPair, refusal
 from parity_tests.reporting.environment import environment
@@ -38,6 +41,7 @@ def check_parity(
     strict: bool | None = None,
     allow: Mapping[str, str] | None = None,
     name: str = "",
+    isolate: bool = False,
 ) -> Report:
     """Say, layer by layer, whether a Gluon net and a torch net compute the same thing.
 
@@ -61,6 +65,8 @@ def check_parity(
         allow: reasons by path, or by pattern such as `features.*`: what fails there is a note that
             gives the reason.
         name: of the report; empty for the net's own.
+        isolate: compare in a child process, which native code may end: that becomes a row of the
+            report, and everything else is compared.
 
     Returns:
         The report; `ok` is False too where nothing was compared. Its paths are the torch net's
@@ -79,6 +85,21 @@ def check_parity(
         >>> report.ok, report.first_divergence
         (True, None)
     """
+    if isolate:
+        return isolated(
+            lambda: check_parity(
+                gluon_net,
+                torch_net,
+                inputs,
+                labels,
+                levels,
+                transfer=transfer,
+                masks=masks,
+                strict=strict,
+                allow=allow,
+                name=name,
+            )
+        )
     started = time.perf_counter()
     _check_sides(gluon_net, torch_net)
     _check_values(torch_net)
@@ -102,7 +123,7 @@ def check_parity(
         if refused and level not in (Level.STRUCTURE, Level.WEIGHTS):
             report.add([refusal(level, refused)])
         else:
-            report.add(*pair.rows(level))
+            report.add(*JOURNAL.once(level, partial(pair.rows, level)))
     for path, reason in (allow or {}).items():
         _allow(report, path, reason)
     if not report.ok:

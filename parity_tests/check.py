@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from parity_tests.cases.models import FULL, MODELS
 from parity_tests.cases.pairs import Case, project_case, user_case
 from parity_tests.cases.recorded import check_recorded
 from parity_tests.faults.commands import CLEAN_PAIRS, clean_command, faults_command
+from parity_tests.isolation import isolated
 from parity_tests.levels.data import check_data
 from parity_tests.levels.multi_device.level import MULTI_DEVICE_MODELS, check_multi_device
 from parity_tests.levels.optimizer.updates import check_optimizer
@@ -179,11 +181,7 @@ def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
             raise UsageError(
                 f"--level {','.join(levels)} is for this project's models, not for your own pair"
             )
-        try:
-            case = user_case(args.gluon, args.torch, _shape(args.input), seed=args.seed)
-        except ParityError as error:  # 1 is for nets that were compared
-            raise UsageError(str(error)) from error
-        yield _check(case, mine, transfer=args.transfer, allow=_reasons(args.allow))
+        yield isolated(partial(_own_pair, args, mine))
         return
     if Level.OPTIMIZER in levels:
         yield check_optimizer()
@@ -217,6 +215,14 @@ def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
             yield result
 
 
+def _own_pair(args: Any, levels: tuple[Level, ...]) -> Report:
+    try:
+        case = user_case(args.gluon, args.torch, _shape(args.input), seed=args.seed)
+    except ParityError as error:  # 1 is for nets that were compared
+        raise UsageError(str(error)) from error
+    return _check(case, levels, transfer=args.transfer, allow=_reasons(args.allow))
+
+
 def _of_record(args: Any, levels: tuple[Level, ...]) -> Report:
     known = tuple(level for level in levels if level in DEFAULT_LEVELS)
     if not known:
@@ -228,8 +234,9 @@ def _of_record(args: Any, levels: tuple[Level, ...]) -> Report:
         else (args.torch_recorded, args.gluon)
     )
     try:
-        return check_recorded(
-            folder, side, spec, known, transfer=args.transfer, allow=_reasons(args.allow)
+        reasons = _reasons(args.allow)
+        return isolated(
+            lambda: check_recorded(folder, side, spec, known, transfer=args.transfer, allow=reasons)
         )
     except ParityError as error:  # 1 is for nets that were compared
         raise UsageError(str(error)) from error

@@ -15,6 +15,7 @@ from torch import nn
 
 from cnn_harness.initial import generator
 from parity_tests.backends.base import leaves_of, side_of
+from parity_tests.backends.journal import JOURNAL, Place
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import place_of, reason_of
 from parity_tests.cases.factories import load_net
@@ -114,9 +115,18 @@ def user_case(
         ("gluon", lambda: gluon_net(mx.nd.array(inputs))),
         ("torch", lambda: torch_net.eval()(torch.from_numpy(inputs))),
     ):
+        place = Place(side, "first run")
+        if place in JOURNAL.crashed:
+            continue  # the levels will say so
         try:
-            with torch.random.fork_rng(devices=[]), torch.no_grad(), mx.autograd.pause():
+            with (
+                torch.random.fork_rng(devices=[]),
+                torch.no_grad(),
+                mx.autograd.pause(),
+                JOURNAL.running(place),
+            ):
                 run()
+                mx.nd.waitall()
         except Exception as error:  # a user's net may raise anything
             reason = f"{reason_of(error)}{place_of(error)}"
             raise ParityError(

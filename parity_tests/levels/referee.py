@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from parity_tests.backends.base import Recorded, backend, referee
+from parity_tests.backends.journal import JOURNAL, Place
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
     NET,
@@ -42,11 +44,30 @@ class DidNotRun(Exception):
 
 
 def attempt(who: str, action: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Call foreign code; whatever it raises becomes DidNotRun with one line."""
+    """Call foreign code; whatever it raises becomes DidNotRun with one line.
+
+    So does what has crashed before, where that is watched.
+    """
+    place = _place(who, action, args, options)
+    if place in JOURNAL.crashed:
+        raise DidNotRun(JOURNAL.crashed[place])
     try:
-        return action(*args, **options)
+        with JOURNAL.running(place):
+            return action(*args, **options)
     except Exception as error:  # a user's net may raise anything
         raise DidNotRun(f"{who} did not run: {reason_of(error)}{place_of(error)}") from error
+
+
+def _place(who: str, action: Callable[..., Any], args: Any, options: Mapping[str, Any]) -> Place:
+    """What a call is known by: in float64 it crashes where it does in float32."""
+    if isinstance(action, partial):
+        args, options = (*action.args, *args), {**action.keywords, **options}
+        action = action.func
+    leaf = next((x for x in args if isinstance(x, Leaf)), None)
+    backward = any(options.get(name) is not None for name in ("upstream", "objective"))
+    flags = (*(x for x in args if isinstance(x, bool)), bool(options.get("train")), backward)
+    kind, path = ("", "") if leaf is None else (leaf.kind, leaf.path)
+    return Place(who, action.__name__, kind, path, flags)
 
 
 @dataclass

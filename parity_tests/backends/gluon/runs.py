@@ -13,6 +13,7 @@ from mxnet.gluon import Block
 from parity_tests.backends.gluon.clones import alone, as_is, clone, ndarray, release, roles
 from parity_tests.backends.gluon.executed import ExecutedBlock
 from parity_tests.backends.gluon.leaves import leaves
+from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
     Arrays,
@@ -62,6 +63,7 @@ def _run_alone(
     with autograd.record(train_mode=train):
         outputs = flat(block(*given))
     _check_gradients(outputs, upstream)
+    JOURNAL.at(f"{leaf.kind} backward", leaf.path)
     autograd.backward(outputs, [ndarray(g, dtype) for g in upstream], train_mode=train)
     return named(
         _numpy(outputs),
@@ -152,6 +154,7 @@ def _run_whole(
         probes = [zeros.probe(y) for y in outputs]
         outputs = [y + z for y, z in zip(outputs, probes, strict=True)]
         loss = _loss(objective, outputs[0], dtype)
+    JOURNAL.at("the whole backward pass", "")
     if loss is None:
         _check_gradients(outputs, objective.upstream)
         heads = [ndarray(g, dtype) for g in objective.upstream]
@@ -218,6 +221,7 @@ def _watch(
     def watched(*args: Any) -> Any:
         probes = tuple(map(probe, args))
         passed = [x if z is None else x + z for x, z in zip(args, probes, strict=True)]
+        JOURNAL.at(leaf.kind, leaf.path)
         call = _Watched(_numpy(args) if inputs_too else ())
         call.probes = probes
         calls.append(call)

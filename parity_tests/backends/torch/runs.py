@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
     NET,
@@ -82,6 +83,7 @@ def run_leaf(
     # A detached output has no gradient at all: the comparison will say so.
     live = [i for i, y in enumerate(outputs) if y.requires_grad]
     if live:
+        JOURNAL.at(f"{leaf.kind} backward", leaf.path)
         torch.autograd.backward(
             [outputs[i] for i in live], [_tensor(upstream[i], dtype) for i in live]
         )
@@ -167,6 +169,7 @@ def run_copy(
         y.retain_grad()
     loss = _loss(objective, outputs[0])
     if loss is None:
+        JOURNAL.at("the whole backward pass", "")
         torch.autograd.backward(outputs, [_tensor(g, dtype) for g in objective.upstream])
     else:
         loss.sum().backward()
@@ -295,8 +298,10 @@ class _Watch:
 
     def _watch(self, leaf: Leaf, paths: list[str], calls: list[_Watched]) -> None:
         executed = isinstance(leaf.block, ExecutedModule)
+        kind, path = leaf.kind, leaf.path
 
         def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            JOURNAL.at(kind, path)
             call = _Watched(self._arrays(args) if self._inputs_too else ())
             calls.append(call)
             if not self._gradients:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,6 +26,7 @@ from parity_tests.backends.gluon.tracing.replay import (
     replay_method,
     replay_operator,
 )
+from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.tracing import BACKENDS, digest, flatten, graph_of
 from parity_tests.pairing.graph import OperationGraph, Replay
 
@@ -86,6 +87,13 @@ class _Recorder(Recorder):
         super().__init__(tape, paths)
         self._values = values
         self._dtype = dtype
+
+    def run(self, kind: str, arrays: Sequence[NDArray], call: Callable[..., Any]) -> Any:
+        JOURNAL.at(kind, self.tape.path)
+        out = super().run(kind, arrays, call)
+        if JOURNAL.tell is not None:  # operators run later, unless somebody waits
+            mx.nd.waitall()
+        return out
 
     def note(
         self,

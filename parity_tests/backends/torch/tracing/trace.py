@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from parity_tests.backends.files.tape import Tape
+from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.torch.tracing.binding import SPELLINGS, bind, call_name
 from parity_tests.backends.torch.tracing.replay import ReplayCall, ReplayModule, ReplayViewWrite
 from parity_tests.backends.tracing import BACKENDS, digest, flatten, graph_of, pass_on
@@ -198,6 +199,7 @@ class _Recorder(TorchFunctionMode):
         operands = [(tensor, self._tape.value(tensor)) for tensor in _tensors(args, kwargs)]
         gradients = torch.is_grad_enabled() or _in_custom_function()
         self.calling += 1
+        JOURNAL.at(call_name(func), self._tape.path)
         try:
             result = func(*args, **kwargs)
         finally:
