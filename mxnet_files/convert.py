@@ -303,8 +303,9 @@ def save(
 def sentence(report: CheckReport) -> str:
     """The report in a line."""
     worst = report.worst
+    tied = f"; equal elements in another order at {', '.join(report.tied)}" if report.tied else ""
     return (
         f"MXNet: {len(report.local)} of {report.nodes} nodes compared in {report.dtype}, worst "
         f"{worst.units:.1f} units at {worst.name}; float32 outputs {report.import_error:.1e} from "
-        f"the float64 referee, MXNet's own {report.mxnet_error:.1e}"
+        f"the float64 referee, MXNet's own {report.mxnet_error:.1e}{tied}"
     )

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mxnet_files.errors import SymbolError
 
-__all__ = ["refusals", "run"]
+__all__ = ["distance", "refusals", "run"]
 
 LONGEST = 300  # characters of a reason
 
@@ -53,3 +54,22 @@ def run(module: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     with refusals(f"the graph cannot run on inputs of shape {shapes}"), torch.no_grad():
         found = module.forward(*inputs)  # not __call__, which prints a traceback itself
     return found if isinstance(found, tuple) else (found,)
+
+
+def distance(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[float]:
+    """The largest error of each output as a part of its largest value; infinite for other shapes.
+
+    NaN, and one output more or less, are infinitely far off.
+    """
+    if len(found) != len(wanted):
+        return [float("inf")] * len(wanted)
+    return [_distance(a, b) for a, b in zip(found, wanted, strict=True)]
+
+
+def _distance(found: np.ndarray, wanted: np.ndarray) -> float:
+    if found.shape != wanted.shape:
+        return float("inf")
+    exact = wanted.astype(np.float64)
+    size = float(np.abs(exact).max(initial=0.0)) or 1.0
+    error = np.abs(found.astype(np.float64) - exact).max(initial=0.0) / size
+    return float(error) if np.isfinite(error) else float("inf")

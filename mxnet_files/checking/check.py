@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from mxnet_files.operators.arithmetic import same
 from mxnet_files.reading.params_file import read_params
 from mxnet_files.reading.reader import read_graph
 from mxnet_files.registry import OPERATORS
-from mxnet_files.running import refusals, run
+from mxnet_files.running import distance, refusals, run
 
 __all__ = ["CheckReport", "check_files", "compare_with_mxnet", "find_problems"]
 
@@ -43,8 +44,10 @@ class CheckReport:
     distance of the float32 outputs from the float64 referee, as parts of the referee's largest
     output; problems: why the comparison proves nothing, if so; default_error: as mxnet_error, of
     MXNet with the backend that it chooses itself where nobody says otherwise, infinite where that
-    cannot run the graph (mxnet_error is of the graph's operators one by one); referee,
-    mxnet_outputs: the outputs in float64, and MXNet's in float32.
+    cannot run the graph (mxnet_error is of the graph's operators one by one); referee: the outputs
+    in float64, MXNet's own unless it computes only in float32 or `tied` nodes order equal elements
+    otherwise than the import, whose own float64 it is then; mxnet_errors: as mxnet_error, of each
+    output.
     """
 
     nodes: int
@@ -55,7 +58,7 @@ class CheckReport:
     problems: tuple[str, ...] = ()
     default_error: float = 0.0
     referee: tuple[np.ndarray, ...] = ()
-    mxnet_outputs: tuple[np.ndarray, ...] = ()
+    mxnet_errors: tuple[float, ...] = ()
 
     @property
     def worst(self) -> NodeError:
@@ -78,6 +81,7 @@ class CheckReport:
             "mxnet_float32_error": self.mxnet_error,
             "mxnet_default_backend_ok": self.default_ok,
             "import_float32_error": self.import_error,
+            "tied_nodes": self.tied,
             "ok": self.ok,
         }
 
@@ -91,6 +95,11 @@ class CheckReport:
         if not self.ratio <= ALLOWED:
             found.append(f"float32 outputs are {self.ratio:.3g} times as far off as MXNet's")
         return tuple(found)
+
+    @property
+    def tied(self) -> list[str]:
+        """Nodes that order equal elements otherwise than MXNet's CPU does."""
+        return [error.name for error in self.local if error.tied is not None]
 
     @property
     def default_ok(self) -> bool:
@@ -169,46 +178,74 @@ def compare_with_mxnet(
     dtype, expected = _by_node(text, arrays, given)
     double = copy.deepcopy(module).double().eval()
     judged = double if dtype == "float64" else copy.deepcopy(module).float().eval()
-    local = local_errors(judged, [x.astype(dtype) for x in ordered], expected)
-    del expected, judged
+    local = tuple(local_errors(judged, [x.astype(dtype) for x in ordered], expected))
+    del judged
+    ties = {error.tied: expected[error.tied] for error in local if error.tied is not None}
+    doubles = [torch.from_numpy(x.astype(np.float64)) for x in ordered]
     if dtype == "float64":
-        outputs = Oracle(text, arrays, given, "float64").forward()
+        theirs = _heads(text, {**arrays, **given}, expected)
     else:  # the import itself, node by node as MXNet computes
-        exact = run(double, [torch.from_numpy(x.astype(np.float64)) for x in ordered])
-        outputs = [y.numpy() for y in exact]
+        theirs = [y.numpy() for y in run(_InOrder(double, ties), doubles)]
+    del expected
+    outputs = [y.numpy() for y in run(double, doubles)] if ties else theirs
     del double
     single = Oracle(text, arrays, given, "float32").forward()
-    referee, mxnet = _flat(outputs), _flat(single)
-    found = _outputs(copy.deepcopy(module).float().eval(), [x.astype(np.float32) for x in ordered])
+    singles = [torch.from_numpy(x.astype(np.float32)) for x in ordered]
+    found = [y.numpy() for y in run(copy.deepcopy(module).float().eval(), singles)]
     return CheckReport(
         nodes=_count_nodes(text),
         dtype=dtype,
-        local=tuple(local),
-        mxnet_error=_distance(mxnet, referee),
-        import_error=_distance(found, referee),
-        problems=tuple(find_problems(referee)),
-        default_error=_distance(_by_default(text, arrays, given), referee),
+        local=local,
+        mxnet_error=together(single, theirs),
+        import_error=together(found, outputs),
+        problems=tuple(find_problems(_flat(theirs))),
+        default_error=_default_error(text, arrays, given, theirs),
         referee=tuple(outputs),
-        mxnet_outputs=tuple(single),
+        mxnet_errors=tuple(distance(single, theirs)),
     )
 
 
-def _by_default(
-    text: str, arrays: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
-) -> np.ndarray | None:
-    """The float32 outputs as a user's own MXNet computes them; None where it cannot."""
+class _InOrder(fx.Interpreter):
+    """Runs a module with equal elements in the given order, by the node's and output's number."""
+
+    def __init__(self, module: fx.GraphModule, ties: Mapping[tuple[int, int], np.ndarray]) -> None:
+        super().__init__(module)
+        self.ties = ties
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.run(*inputs)
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        entry = n.meta.get("mxnet_number", -1), n.meta.get("mxnet", ("", "", 0))[2]
+        return torch.from_numpy(self.ties[entry]) if entry in self.ties else result
+
+
+def _heads(
+    text: str, named: Mapping[str, np.ndarray], by_node: Mapping[tuple[int, int], np.ndarray]
+) -> list[np.ndarray]:
+    """The graph's outputs, of what MXNet computed for every node."""
+    graph = read_graph(json.loads(text))
+    nodes = [graph.nodes[head.node] for head in graph.heads]
+    return [
+        np.asarray(named[node.name], np.float64) if node.op == "null"
+        else by_node[head.node, head.index]
+        for node, head in zip(nodes, graph.heads, strict=True)
+    ]  # fmt: skip
+
+
+def _default_error(
+    text: str,
+    arrays: Mapping[str, np.ndarray],
+    given: Mapping[str, np.ndarray],
+    theirs: Sequence[np.ndarray],
+) -> float:
+    """How far off a user's own MXNet computes in float32; infinite where it cannot."""
     try:
-        return _flat(Oracle(text, arrays, given, "float32", fuse=True).forward())
+        found = Oracle(text, arrays, given, "float32", fuse=True).forward()
     except import_mxnet().MXNetError:
-        return None
-
-
-def _distance(found: np.ndarray | None, referee: np.ndarray) -> float:
-    """The largest error as a part of the referee's largest value; infinite for other shapes."""
-    if found is None or found.shape != referee.shape:
-        return float("inf")
-    size = float(np.abs(referee).max(initial=0.0)) or 1.0
-    return float(np.abs(found - referee).max(initial=0.0)) / size
+        return math.inf
+    return together(found, theirs)
 
 
 def _by_node(
@@ -222,10 +259,6 @@ def _by_node(
         except import_mxnet().MXNetError:
             pass  # an operator that refuses float64
     return "float32", Oracle(text, arrays, given, "float32", internals=True).by_node()
-
-
-def _outputs(module: fx.GraphModule, inputs: Sequence[np.ndarray]) -> np.ndarray:
-    return _flat([y.numpy() for y in run(module, [torch.from_numpy(x) for x in inputs])])
 
 
 def _count_nodes(text: str) -> int:
@@ -246,6 +279,11 @@ def _labels(
     shapes, _, _ = symbol.infer_shape(**{name: x.shape for name, x in inputs.items()})
     known = dict(zip(symbol.list_arguments(), shapes, strict=True))
     return {name: np.zeros(known[name]) for name in names if name not in inputs}
+
+
+def together(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
+    """The largest error of all outputs as a part of the largest value of all."""
+    return distance([_flat(found)], [_flat(wanted)])[0]
 
 
 def _flat(outputs: Sequence[np.ndarray]) -> np.ndarray:

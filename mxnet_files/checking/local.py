@@ -9,6 +9,9 @@ where values repeat, all in the same direction. So has a product of matrices
 errors go either way: (16 + √n)·u·s (23.6 were seen at n = 2304 in CenterNet). What rounds nothing
 must be bit-equal. Where MXNet has no float64, the same is done in float32 with 32 for 16: there
 both sides may be 16·u·s from what is right.
+
+Of `argsort` and `topk`, another order of equal elements agrees: MXNet's CPU leaves them to
+`std::sort`. Such a node is `tied`, and what depends on its order is the caller's to say.
 """
 
 from __future__ import annotations
@@ -57,6 +60,13 @@ ROUNDS_NOTHING: set[Any] = {
     *(mx_math.maximum, mx_math.minimum, mx_math.reduce_max, mx_math.reduce_min),
     *(mx_math.argmax, mx_math.argmin, mx_math.clip, mx_nn.embedding, F.pad),
     *(torch.clamp_min, torch.clamp_max, *(getattr(mx_dtype, name) for name in mx_dtype.__all__)),
+}
+# The axis of what gives an order of its first argument, from the arguments
+ORDERS: dict[Any, Callable[..., int | None]] = {
+    mx_index.argsort: lambda x, axis, *_: axis,
+    **dict.fromkeys(
+        (mx_index.topk, mx_index.topk_indices, mx_index.topk_mask), lambda x, k, axis, *_: axis
+    ),
 }
 # Of these, what gives values of the same places, perhaps others: s stays where it is
 VALUES_PASS = (torch.relu, torch.clamp, torch.abs, torch.neg, torch.detach)
@@ -133,6 +143,7 @@ class NodeError:
     exact: bool  # the operation rounds nothing
     bound: float = BOUND
     differs: str = ""  # another shape or dtype than MXNet's, in words
+    tied: tuple[int, int] | None = None  # equal elements stand in another order: node, output
 
     @property
     def ok(self) -> bool:
@@ -287,6 +298,12 @@ class _Judge(Walker):
         super().__init__(module)
         self.expected = expected
         self.errors: list[NodeError] = []
+        self.ordered: dict[fx.Node, Tensor] = {}  # what a sort was given
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.target in ORDERS:
+            self.ordered[n] = self.env[n.args[0]]  # type: ignore[index]
+        return super().run_node(n)
 
     def seen(self, n: fx.Node, result: Any) -> Any:
         op, name, index = n.meta["mxnet"]
@@ -302,6 +319,9 @@ class _Judge(Walker):
                 said = f"has {what} {ours}, MXNet's is {theirs}"
                 self.errors.append(NodeError(name, op, math.inf, exact=False, differs=said))
                 return wanted
+        if self.only_ties(n, result, wanted):
+            self.errors.append(NodeError(name, op, 0.0, exact=True, tied=entry))
+            return wanted
         scale = self.scale(n, wanted) if wanted.is_floating_point() else None
         # in float32 both sides may be that far from what is right
         sides = 2 if wanted.dtype == torch.float32 else 1
@@ -309,6 +329,50 @@ class _Judge(Walker):
         error = units(result, wanted, scale)
         self.errors.append(NodeError(name, op, error, scale is None, bound))
         return wanted
+
+    def only_ties(self, n: fx.Node, ours: Tensor, theirs: Tensor) -> bool:
+        """Two orders of one array that differ, and only among elements that are equal."""
+        source: Any = n
+        part: Any = 1
+        if n.target is operator.getitem:
+            source, part = n.args
+        if source.target not in ORDERS or part != 1 or torch.equal(ours, theirs):
+            return False
+        x, axis = self.ordered[source], ORDERS[source.target](*source.args)
+        same = same_selection if source.target is mx_index.topk_mask else same_order
+        return same(x, ours, theirs, axis)
+
+
+def same_order(x: Tensor, ours: Tensor, theirs: Tensor, axis: int | None) -> bool:
+    """Places along `axis` (of the flattened x without one) that give the same values.
+
+    >>> x = torch.tensor([3.0, 1.0, 3.0])
+    >>> same_order(x, torch.tensor([0, 2, 1]), torch.tensor([2, 0, 1]), 0)
+    True
+    >>> same_order(x, torch.tensor([0, 2, 1]), torch.tensor([0, 0, 1]), 0)  # one of them twice
+    False
+    """
+    if axis is None:
+        x, ours, theirs, axis = x.reshape(-1), ours.reshape(-1), theirs.reshape(-1), 0
+    a, b = ours.to(torch.int64), theirs.to(torch.int64)
+    if not bool(((b >= 0) & (b < x.size(axis))).all()):
+        return False
+    chosen = b.sort(axis).values
+    once = bool((chosen.diff(dim=axis) > 0).all())
+    return once and units(x.gather(axis, a), x.gather(axis, b), None) == 0
+
+
+def same_selection(x: Tensor, ours: Tensor, theirs: Tensor, axis: int | None) -> bool:
+    """Masks of 0 and 1 along `axis` (of all of x without one) that select the same values."""
+    if axis is None:
+        x, ours, theirs, axis = x.reshape(-1), ours.reshape(-1), theirs.reshape(-1), 0
+    if not bool(((theirs == 0) | (theirs == 1)).all()):
+        return False
+    if not torch.equal(ours.sum(axis), theirs.sum(axis)):
+        return False
+    least = torch.full_like(x, -math.inf)
+    a, b = (torch.where(mask != 0, x, least).sort(axis).values for mask in (ours, theirs))
+    return units(a, b, None) == 0
 
 
 def _shown(value: Any) -> str:

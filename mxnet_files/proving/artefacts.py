@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from mxnet_files.errors import SymbolError
 from mxnet_files.running import refusals, run
 
-__all__ = ["RUNNERS", "distance", "run_model_file", "run_onnx", "run_program"]
+__all__ = ["RUNNERS", "run_model_file", "run_onnx", "run_program"]
 
 LONGEST_RUN = 600  # seconds that model.py may take
 
@@ -77,22 +77,3 @@ def run_onnx(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
 
 
 RUNNERS = {".py": run_model_file, ".pt2": run_program, ".onnx": run_onnx}
-
-
-def distance(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[float]:
-    """The largest error of each output as a part of its largest value; infinite for other shapes.
-
-    NaN, and one output more or less, are infinitely far off.
-    """
-    if len(found) != len(wanted):
-        return [float("inf")] * len(wanted)
-    return [_distance(a, b) for a, b in zip(found, wanted, strict=True)]
-
-
-def _distance(found: np.ndarray, wanted: np.ndarray) -> float:
-    if found.shape != wanted.shape:
-        return float("inf")
-    exact = wanted.astype(np.float64)
-    size = float(np.abs(exact).max(initial=0.0)) or 1.0
-    error = np.abs(found.astype(np.float64) - exact).max(initial=0.0) / size
-    return float(error) if np.isfinite(error) else float("inf")

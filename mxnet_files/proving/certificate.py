@@ -14,7 +14,8 @@ import numpy as np
 from gluon_cnn_parity.atomic import sha256
 from mxnet_files.checking.check import UNIT32
 from mxnet_files.errors import SymbolError
-from mxnet_files.proving.artefacts import RUNNERS, distance
+from mxnet_files.proving.artefacts import RUNNERS
+from mxnet_files.running import distance
 
 __all__ = [
     "FORMAT",

@@ -34,7 +34,7 @@ from mxnet_files.proving.certificate import (
 )
 from mxnet_files.proving.page import page
 from mxnet_files.reading.params_file import read_params
-from mxnet_files.running import refusals, run
+from mxnet_files.running import distance, refusals, run
 from mxnet_files.save import onnx_bytes, program_bytes
 from mxnet_files.writing.model_file import write_model
 from mxnet_files.writing.shapes import record_shapes
@@ -121,8 +121,10 @@ def compare(module: fx.GraphModule, source: Source) -> Reference:
         raise SymbolError("the import differs from MXNet: " + "; ".join(report.failures[:5]))
     if not report.default_ok:
         raise SymbolError(report.backend_problem)
-    errors = artefacts.distance(report.mxnet_outputs, report.referee)
-    return Reference(f"MXNet {mxnet.__version__}", True, list(report.referee), errors, report)
+    against = f"MXNet {mxnet.__version__}"
+    if report.tied:
+        against += f", but for the order of equal elements in {', '.join(report.tied)}"
+    return Reference(against, True, list(report.referee), list(report.mxnet_errors), report)
 
 
 def without_mxnet(module: fx.GraphModule, source: Source) -> Reference:
@@ -131,7 +133,7 @@ def without_mxnet(module: fx.GraphModule, source: Source) -> Reference:
     rehearse(module, given, source.budget)
     exact = run(copy.deepcopy(module).double(), [x.double() for x in given])
     outputs = [y.numpy() for y in exact]
-    errors = artefacts.distance([y.numpy() for y in run(module, given)], outputs)
+    errors = distance([y.numpy() for y in run(module, given)], outputs)
     if not all(np.isfinite(y).all() for y in outputs):
         raise SymbolError("the outputs are not finite, which proves nothing: give --data")
     return Reference("nothing: MXNet is not installed", False, outputs, errors)
@@ -201,7 +203,7 @@ def outputs(new: Path, source: Source, reference: Reference) -> list[dict[str, A
         if runner is None:
             continue
         try:
-            errors = artefacts.distance(runner(path, source.inputs), reference.outputs)
+            errors = distance(runner(path, source.inputs), reference.outputs)
         except ModuleNotFoundError:
             continue
         for row, error in zip(rows, errors, strict=True):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mxnet_files import import_symbol
+from mxnet_files.checking.check import compare_with_mxnet
 from mxnet_files.errors import SymbolError
 from mxnet_files.tests.test_symbol_operators import compare, draw
 
@@ -228,3 +229,33 @@ def test_what_has_no_meaning_is_refused(node: Any, message: str) -> None:
 def test_a_step_without_meaning_is_refused() -> None:
     with pytest.raises(SymbolError, match="repeat=0, expected at least 1"):
         import_symbol(json.loads(S.contrib.arange_like(d, repeat=0).tojson()), {})
+
+
+ORDERED = {
+    "argsort": lambda x, **more: S.argsort(x, name="order", **more),
+    "topk indices": lambda x, **more: S.topk(x, k=15, name="order", **more),
+    "topk both": lambda x, **more: S.topk(x, k=15, ret_typ="both", name="order", **more)[1],
+    "topk mask": lambda x, **more: S.topk(x, k=15, ret_typ="mask", name="order", **more),
+}
+
+
+@pytest.mark.parametrize("axis", [1, None])
+@pytest.mark.parametrize("kind", ORDERED)
+def test_check_tells_another_order_of_equal_elements_from_a_wrong_one(
+    kind: str, axis: int | None
+) -> None:
+    """Of 40 signs MXNet's CPU has its C++ library's order; what follows it is held to ours."""
+    given = {"data": np.random.default_rng(0).normal(size=(3, 40))}
+    order = ORDERED[kind](S.sign(d, name="sign"), axis=axis)
+    net = S.exp(0.1 * order)
+    module = import_symbol(json.loads(net.tojson()), {})
+    report = compare_with_mxnet(module, net.tojson(), {}, given)
+    assert report.failures == ()
+    # without an axis MXNet's own mask is that of the first ones, as ours
+    assert report.tied == ([] if kind == "topk mask" and axis is None else ["order"])
+    assert report.mxnet_error < 1e-6 > report.import_error
+    ascending = kind != "argsort"  # not the default of either
+    other = S.exp(0.1 * ORDERED[kind](S.sign(d, name="sign"), axis=axis, is_ascend=ascending))
+    report = compare_with_mxnet(module, other.tojson(), {}, given)
+    assert not report.ok
+    assert report.tied == []
