@@ -113,6 +113,11 @@ def read_step(graph: SymbolGraph, number: int) -> Step:
     node = graph.nodes[number]
     operator = OPERATORS[node.op]
     read = read_attributes(node.where, node.attributes, operator.attributes, strict=node.strict)
+    if (node.inner is not None) != operator.joins:
+        said = "joins no others" if node.inner is not None else "has no subgraph"
+        raise SymbolError(f"{node.where}: {said}, expected otherwise")
+    if node.inner is not None:
+        read["inner"] = plan(node.inner)
     attributes = Attributes(read)
     inputs: list[Entry | str] = list(node.inputs)
     slots = operator.inputs(attributes)
@@ -184,6 +189,7 @@ class Builder:
         self.wiring = Wiring()
         self.variables: dict[str, fx.Node] = {}  # by MXNet's name
         self.results: dict[Entry, fx.Node] = {}
+        self.passed: set[tuple[int, int]] = set()  # outputs that are an input of their node
         self.inputs: dict[str, str] = {}  # name in forward -> MXNet's name
         self.paths: dict[str, str] = {}  # MXNet's name -> path in the module
 
@@ -234,14 +240,17 @@ class Builder:
         entered = dtypes.enter(wiring, arguments)
         with refusals(step.node.where):
             built = step.operator.build(wiring, step.attributes, *entered)
-        if unread := step.attributes.unread(step.operator.attributes):
-            raise wiring.refuse(f"{', '.join(unread)} is not supported: it would be left out")
+        for part in (step, *getattr(step.attributes, "inner", ())):
+            if unread := part.attributes.unread(part.operator.attributes):
+                raise wiring.refuse(f"{', '.join(unread)} is not supported: it would be left out")
         built = built if isinstance(built, tuple) else (built,)
         outputs = tuple(dtypes.leave(wiring, arguments, output) for output in built)
         self.infer_size(step, arguments, outputs)
         for index, output in enumerate(outputs):
             self.results[Entry(step.number, index)] = output
-            if output not in arguments:  # an identity adds no node
+            if output in arguments:  # an identity adds no node
+                self.passed.add((step.number, index))
+            else:
                 output.meta["mxnet"] = (step.operator.name, step.node.name, index)
                 output.meta["mxnet_number"] = step.number  # names may repeat, numbers do not
             if output in wiring.unsized:  # it broadcasts to the size that MXNet infers
@@ -300,6 +309,7 @@ class Builder:
         for path, parameter in module.named_parameters():
             parameter.requires_grad_(path in fetched)  # fix_gamma leaves its gamma unused
         module.meta["mxnet_inputs"] = self.inputs
+        module.meta["mxnet_passed"] = self.passed
         module.meta["mxnet_names"] = {path: name for name, path in self.paths.items()}
         return module.eval()
 

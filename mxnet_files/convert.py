@@ -217,6 +217,8 @@ def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
                   if row["name"] in output["errors"]]  # fmt: skip
         told = f", {max(errors):.1e} from float64" if errors else ""
         print(f"{options.out / row['name']}: {row['bytes']:,} bytes{told}")
+    if report["no_onnx"]:
+        print(f"{options.out / 'model.onnx'}: not written: {report['no_onnx']}")
     print(f"{options.out / 'report.json'}: mxnet-files verify {options.out} checks it again")
     return 0
 

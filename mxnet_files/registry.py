@@ -43,6 +43,7 @@ class Operator:
     inputs: InputNames
     outputs: Callable[[SimpleNamespace], int]
     dtypes: Dtypes = Dtypes.UNKNOWN
+    joins: bool = False  # it has a subgraph, whose steps its attributes hold as `inner`
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -55,6 +56,8 @@ def register(
     attributes: Mapping[str, Attribute] | None = None,
     outputs: int | Callable[[SimpleNamespace], int] = 1,
     dtypes: Dtypes = Dtypes.UNKNOWN,
+    *,
+    joins: bool = False,
 ) -> None:
     """Enter an operator under its names, separated by spaces; the first is MXNet's main one.
 
@@ -64,7 +67,7 @@ def register(
     fixed = tuple(inputs.split()) if isinstance(inputs, str) else None
     named: InputNames = inputs if callable(inputs) else (lambda a: fixed)
     counted = outputs if callable(outputs) else (lambda a: outputs)
-    operator = Operator(main, build, attributes or {}, named, counted, dtypes)
+    operator = Operator(main, build, attributes or {}, named, counted, dtypes, joins)
     for name in every:
         if name in OPERATORS:
             raise ValueError(f"operator {name} is registered twice")

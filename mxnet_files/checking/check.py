@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,8 @@ from mxnet_files.checking.local import NodeError, local_errors
 from mxnet_files.checking.oracle import SUBGRAPH_BACKEND, Oracle, import_mxnet
 from mxnet_files.errors import SymbolError
 from mxnet_files.load import load_symbol
-from mxnet_files.operators.arithmetic import same
 from mxnet_files.reading.params_file import read_params
 from mxnet_files.reading.reader import read_graph
-from mxnet_files.registry import OPERATORS
 from mxnet_files.running import distance, refusals, run
 
 __all__ = ["CheckReport", "check_files", "compare_with_mxnet", "find_problems"]
@@ -193,7 +191,7 @@ def compare_with_mxnet(
     singles = [torch.from_numpy(x.astype(np.float32)) for x in ordered]
     found = [y.numpy() for y in run(copy.deepcopy(module).float().eval(), singles)]
     return CheckReport(
-        nodes=_count_nodes(text),
+        nodes=_count_nodes(text, module.meta["mxnet_passed"]),
         dtype=dtype,
         local=local,
         mxnet_error=together(single, theirs),
@@ -261,14 +259,16 @@ def _by_node(
     return "float32", Oracle(text, arrays, given, "float32", internals=True).by_node()
 
 
-def _count_nodes(text: str) -> int:
-    """Operator outputs that the file holds, apart from identities, which the import drops."""
+def _count_nodes(text: str, passed: Collection[tuple[int, int]]) -> int:
+    """Operator outputs that the file holds, apart from those that are `passed` on as they came."""
     graph = read_graph(json.loads(text))
     used = set(graph.heads)
     for number in graph.reachable():
         used.update(graph.nodes[number].inputs)
-    operators = [graph.nodes[entry.node].op for entry in used]
-    return sum(op != "null" and OPERATORS[op].build is not same for op in operators)
+    return sum(
+        graph.nodes[entry.node].op != "null" and (entry.node, entry.index) not in passed
+        for entry in used
+    )
 
 
 def _labels(

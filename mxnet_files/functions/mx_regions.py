@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mxnet_files.functions import mx_math
+
 # ruff: noqa: RUF005 (TorchScript has no [*a, b])
 
 __all__ = [
@@ -19,12 +21,6 @@ __all__ = [
     "roi_pooling",
     "spatial_transformer",
 ]
-
-
-def _round(x: Tensor) -> Tensor:
-    """Nearest integer, halves away from zero."""
-    whole = torch.trunc(x)
-    return whole + torch.sign(x) * ((x - whole).abs() >= 0.5).to(x.dtype)
 
 
 def _pixels(x: Tensor) -> Tensor:
@@ -77,7 +73,7 @@ def roi_pooling(x: Tensor, rois: Tensor, size: list[int], scale: float) -> Tenso
     x = torch.where(torch.isnan(x), torch.full_like(x, -3.4028234663852886e38), x)
     table = _windows(x.permute(0, 2, 3, 1))
     image = rois[:, 0].to(torch.int64)
-    edge = _round(rois[:, 1:] * scale)  # (R, 4) left, top, right, bottom
+    edge = mx_math.round_half_away(rois[:, 1:] * scale)  # (R, 4) left, top, right, bottom
     length = (edge[:, 2:] - edge[:, :2] + 1).clamp(min=1)  # width, height
     starts: list[Tensor] = []
     ends: list[Tensor] = []

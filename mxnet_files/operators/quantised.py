@@ -1,21 +1,32 @@
-"""The int8 operators that `quantize_model` writes."""
+"""The int8 operators that `quantize_model` writes, and the fused ones of `quantize_net`."""
 
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx
 
-from mxnet_files.functions import mx_int8, mx_nn
+from mxnet_files.functions import mx_fused, mx_int8, mx_nn
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.neural import ACTIVATIONS, check_kernel, convolution, spatial
 from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.operators.pooling import pooling
 from mxnet_files.operators.shape import MOST_OUTPUTS
-from mxnet_files.reading.attributes import Attribute, Attributes, integer, one_of, optional, real
+from mxnet_files.reading.attributes import (
+    Attribute,
+    Attributes,
+    boolean,
+    integer,
+    one_of,
+    optional,
+    real,
+)
 from mxnet_files.registry import OPERATORS, Wired, Wiring, register
 
 __all__: list[str] = []
@@ -195,4 +206,215 @@ register(
     "lhs rhs lhs_min lhs_max rhs_min rhs_max",
     CALIBRATED,
     3,
+)
+
+
+def part(a: SimpleNamespace, *names: str) -> Any:
+    """The attributes of the only joined step of these operators; None without one."""
+    found = [step for step in a.inner if step.operator.name in names]
+    return found[0] if len(found) == 1 else None
+
+
+AFTER = ("Activation", "LeakyReLU", "clip", "abs", "square", "sqrt", "exp")
+
+
+def checked(w: Wiring, a: SimpleNamespace, *kinds: str) -> None:
+    """Refuse what oneDNN's passes would not have joined: other operators, or one of them twice."""
+    names = [step.operator.name for step in a.inner]
+    if len(set(names)) != len(names) or not {kinds[0]} <= {*names} <= {*kinds}:
+        raise w.refuse(f"joins {', '.join(names)}, expected {kinds[0]} and at most one of the rest")
+
+
+def joined(w: Wiring, a: SimpleNamespace, inputs: Sequence[fx.Node]) -> Wired:
+    """What the joined operators give, one after the other, as they would stand alone."""
+    order = [entry for step in a.inner for entry in step.inputs]
+    known = {step.number for step in a.inner}
+    variables = sorted({entry.node for entry in order if entry.node not in known})
+    if len(variables) != len(inputs):
+        raise w.refuse(f"{len(inputs)} inputs, its subgraph has {len(variables)}")
+    values = dict(zip(variables, inputs, strict=True))
+    for place, step in enumerate(a.inner):
+        last = place == len(a.inner) - 1
+        w.step = "" if last else step.operator.name.lower()
+        values[step.number] = step.operator.build(
+            w, step.attributes, *(values[entry.node] for entry in step.inputs)
+        )
+    w.step = ""
+    return values[a.inner[-1].number]
+
+
+def leaky_slope(w: Wiring, step: Any) -> float | None:
+    """The slope of what comes after a convolution: 0 of ReLU; None without or where 8 bits cut."""
+    if step is None:
+        return None
+    a = step.attributes
+    if step.operator.name == "Activation" and a.act_type == "relu":
+        return 0.0
+    if step.operator.name == "LeakyReLU" and a.act_type == "leaky":
+        a.have_no_effect("lower_bound", "upper_bound")
+        return float(a.slope)
+    if step.operator.name == "clip" and a.a_min == 0:
+        a.have_no_effect("a_max")  # the range, which was calibrated behind it, ends there
+        return None
+    raise w.refuse(f"joins {step.node.where}, which MXNet computes on scaled numbers")
+
+
+def fused_convolution(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
+    checked(w, a, "Convolution", "BatchNorm", "elemwise_add", "Activation", "LeakyReLU", "clip")
+    conv, norm = part(a, "Convolution").attributes, part(a, "BatchNorm")
+    a.have_no_effect("with_bn", "with_sum", "with_act", "with_postsum_act")  # the steps say it
+    if not a.quantized:
+        a.have_no_effect("min_calib_range", "max_calib_range")
+        return joined(w, a, inputs)
+    named = dict(zip(fused_inputs(a), inputs, strict=True))
+    weight, bias, x = named["weight"], named.get("bias"), named["data"]
+    if norm is not None:
+        b = norm.attributes
+        b.have_no_effect("momentum", "use_global_stats", "output_mean_var")
+        if b.axis != 1:
+            raise w.refuse(f"BatchNorm has axis={b.axis}, expected 1")
+        rest = [named[name] for name in ("gamma", "beta", "moving_mean", "moving_var")]
+        both = w.call(
+            mx_fused.fold_batch_norm, weight, bias, *rest, b.eps, b.fix_gamma, part="folded"
+        )
+        weight, bias = steps_of(w, both, "folded", 2)
+    low, high = named["min_data"], named["max_data"]
+    ends = (a.min_calib_range, a.max_calib_range)
+    calibrated = None not in ends
+    arguments = (weight, bias, x, low, high, calibrated, conv.num_group)
+    every = w.call(mx_fused.eight_bits, *arguments, part="eight")
+    whole, shift, of_data, scale, least, most = steps_of(w, every, "eight", 6)
+    w.step = "sums"
+    y = convolution(w, conv, wide(w, x, "wide"), whole)
+    w.step = ""
+    conv.have_no_effect("no_bias")
+    added, after = named.get("sum"), part(a, "Activation", "LeakyReLU", "clip")
+    slope = leaky_slope(w, after)
+    if added is not None and after is not None and slope != 0:
+        raise w.refuse("adds, and has another activation than relu behind it")
+    unsigned = after is not None and not slope
+    limits = (added, named.get("min_sum"), named.get("max_sum"))
+    late = added is not None and slope == 0
+    options = (*ends, unsigned, None if late else slope, *limits, late)
+    out = w.call(mx_fused.requantize_convolution, y, shift, of_data, scale, *options)
+    if calibrated:
+        first, last = (w.constant(torch.tensor([end])) for end in ends)
+    else:
+        span = w.call(mx_fused.layer_range, x, low, high, least, most, part="range")
+        first, last = outputs_of(w, span, 2)
+    return out, first, last
+
+
+def steps_of(w: Wiring, every: fx.Node, name: str, count: int) -> list[fx.Node]:
+    """The parts of a step that gives several."""
+    return [w.call(operator.getitem, every, place, part=f"{name}{place}") for place in range(count)]
+
+
+def fused_inputs(a: SimpleNamespace) -> tuple[str, ...]:
+    """The inputs of a fused convolution."""
+    conv = part(a, "Convolution")
+    names = ["data", "weight"] if conv is None else list(conv.operator.inputs(conv.attributes))
+    if part(a, "BatchNorm") is not None:
+        names += ["gamma", "beta", "moving_mean", "moving_var"]
+    ends = ["data"]
+    if part(a, "elemwise_add") is not None:
+        names, ends = [*names, "sum"], ["data", "sum"]
+    if a.quantized:
+        names += [f"{end}_{name}" for name in ends for end in ("min", "max")]
+    return tuple(names)
+
+
+FUSED = {"quantized": Attribute(boolean, False), **CALIBRATED}
+register(
+    "_sg_mkldnn_conv",
+    fused_convolution,
+    fused_inputs,
+    {
+        **FUSED,
+        **{f"with_{name}": Attribute(boolean, False) for name in ("bn", "act", "sum")},
+        "with_postsum_act": Attribute(boolean, False),
+    },
+    lambda a: 3 if a.quantized else 1,
+    joins=True,
+)
+
+
+def dense_activation(w: Wiring, step: Any) -> tuple[str, float, bool]:
+    """What comes after a dense layer, its number, and whether MXNet keeps it in uint8."""
+    if step is None:
+        return "", 0.0, False
+    a, name = step.attributes, step.operator.name
+    if name == "Activation" and a.act_type == "relu":
+        return "leaky", 0.0, True
+    if name == "LeakyReLU" and a.act_type in ("leaky", "elu", "gelu"):
+        a.have_no_effect("lower_bound", "upper_bound")
+        return str(a.act_type), float(a.slope), a.act_type == "leaky"
+    if name == "abs":
+        return "abs", 0.0, True
+    if name == "clip" and a.a_min == 0:
+        return "clip", float(a.a_max), True
+    raise w.refuse(f"joins {step.node.where}, which MXNet does not join to integers")
+
+
+def fused_dense(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
+    checked(w, a, "FullyConnected", *AFTER)
+    dense = part(a, "FullyConnected").attributes
+    a.have_no_effect("with_eltwise")
+    if not a.quantized:
+        a.have_no_effect("min_calib_range", "max_calib_range", "enable_float_output")
+        a.have_no_effect("channel_wise_quantize")
+        return joined(w, a, inputs)
+    named = dict(zip(dense_inputs(a), inputs, strict=True))
+    x, weight, bias = named["data"], named["weight"], named.get("bias")
+    w.expect(weight, (dense.num_hidden, None), "weight")
+    ends = (a.min_calib_range, a.max_calib_range)
+    if None not in ends and a.enable_float_output:
+        raise w.refuse("is calibrated and gives floating point, expected one of them")
+    low, high = named["min_data"], named["max_data"]
+    if a.channel_wise_quantize:
+        if None in ends and not a.enable_float_output:
+            raise w.refuse("has a scale for each channel and is not calibrated")
+        every = w.call(mx_fused.eight_bits, weight, bias, x, low, high, True, 1, part="eight")
+    else:
+        limits = [named.get(f"{end}_{of}") for of in ("weight", "bias") for end in ("min", "max")]
+        every = w.call(mx_fused.dense_weights, weight, bias, x, low, high, *limits, part="eight")
+    whole, shift, of_data, scale = steps_of(w, every, "eight", 4)
+    flat = w.call(torch.flatten, x, 1, part="flat") if dense.flatten else x
+    y = w.call(F.linear, wide(w, flat, "wide"), whole, part="sums")
+    kind, alpha, unsigned = dense_activation(w, part(a, *AFTER))
+    out = w.call(
+        mx_fused.requantize_dense, y, shift, of_data, scale, *ends, unsigned,
+        a.enable_float_output, kind, alpha,
+    )  # fmt: skip
+    if a.enable_float_output:
+        return out
+    if None not in ends:
+        first, last = (w.constant(torch.tensor([end])) for end in ends)
+    else:
+        limits = [named["min_weight"], named["max_weight"]]
+        span = w.call(mx_fused.layer_range, x, low, high, *limits, part="range")
+        first, last = outputs_of(w, span, 2)
+    return out, first, last
+
+
+def dense_inputs(a: SimpleNamespace) -> tuple[str, ...]:
+    """The inputs of a fused dense layer."""
+    dense = part(a, "FullyConnected")
+    names = ("data", "weight") if dense is None else dense.operator.inputs(dense.attributes)
+    of = (names[:1] if a.channel_wise_quantize else names) if a.quantized else ()
+    return (*names, *(f"{end}_{name}" for name in of for end in ("min", "max")))
+
+
+register(
+    "_sg_mkldnn_fully_connected",
+    fused_dense,
+    dense_inputs,
+    {
+        **FUSED,
+        "with_eltwise": Attribute(boolean, False),
+        "enable_float_output": Attribute(boolean, False),
+        "channel_wise_quantize": Attribute(optional(boolean), None),
+    },
+    lambda a: 3 if a.quantized and not a.enable_float_output else 1,
+    joins=True,
 )

@@ -153,9 +153,7 @@ def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path
     program, _ = program_bytes(module, inputs, source.budget)
     (new / f"model{ending}.pt2").write_bytes(program)
     del program
-    data, opset, onnx_verified = onnx_bytes(module, inputs, source.budget)
-    (new / f"model{ending if onnx_verified else UNVERIFIED}.onnx").write_bytes(data)
-    del data
+    opset, no_onnx = write_onnx(module, inputs, source.budget, new / f"model{ending}.onnx")
     samples: dict[str, Any] = {f"input {i}": x for i, x in enumerate(source.inputs.values())}
     samples |= {f"output {i}": y for i, y in enumerate(reference.outputs)}
     np.savez_compressed(new / "samples.npz", **samples)
@@ -172,6 +170,7 @@ def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path
         ],
         "batch": "free" if free else "fixed",
         "opset": opset,
+        "no_onnx": no_onnx,
         "outputs": outputs(new, source, reference),
         "parameters": sum(value.numel() for value in module.parameters()),
         "operators": operators(reference.check),
@@ -184,6 +183,20 @@ def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path
     text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=True)
     (new / "report.json").write_text(text + "\n", "utf-8")
     return report
+
+
+def write_onnx(
+    module: fx.GraphModule, inputs: list[torch.Tensor], budget: Budget, path: Path
+) -> tuple[int, str]:
+    """The ONNX file and its opset; 0 and the reason for what ONNX, or its Runtime, cannot hold."""
+    try:
+        data, opset, verified = onnx_bytes(module, inputs, budget)
+    except SymbolError as error:
+        return 0, str(error)
+    if not verified:
+        path = path.with_name(f"model{UNVERIFIED}.onnx")
+    path.write_bytes(data)
+    return opset, ""
 
 
 def outputs(new: Path, source: Source, reference: Reference) -> list[dict[str, Any]]:

@@ -81,11 +81,14 @@ def verdict(report: Mapping[str, Any]) -> str:
         f"{escape(row['name'])} {shape(row['shape'])} ({escape(row['values'])})"
         for row in report["inputs"]
     )
+    onnx = f"ONNX opset {report['opset']}."
+    if report["no_onnx"]:
+        onnx = f"No ONNX file: {escape(report['no_onnx'])}."
     kind = "verdict" if report["verified"] else "verdict bad"
     return (
         f'<div class="{kind}"><p>{told}</p><p>Inputs: {given}; the batch size is '
-        f"{escape(report['batch'])}. {report['parameters']:,} parameters. ONNX opset "
-        f"{report['opset']}.</p><p class=soft>{escape(report['created'])}</p></div>"
+        f"{escape(report['batch'])}. {report['parameters']:,} parameters. {onnx}</p>"
+        f"<p class=soft>{escape(report['created'])}</p></div>"
     )
 
 

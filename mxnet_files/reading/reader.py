@@ -47,6 +47,7 @@ class Node:
     inputs: tuple[Entry, ...]
     attributes: Mapping[str, str] = field(default_factory=dict)
     strict: bool = True  # False in 0.8 files, whose attributes mix the user's with the operator's
+    inner: SymbolGraph | None = None  # what a fused operator joins; its variables are the inputs
 
     @property
     def where(self) -> str:
@@ -119,16 +120,22 @@ def read_symbol(path: str | os.PathLike[str]) -> SymbolGraph:
     return read_graph(document, str(path))
 
 
-def read_graph(document: Any, where: str = "symbol") -> SymbolGraph:
-    """Check a parsed symbol file. Raises `SymbolError`."""
+def read_graph(
+    document: Any, where: str = "symbol", outer_version: int | None = None
+) -> SymbolGraph:
+    """Check a parsed symbol file. Raises `SymbolError`.
+
+    `outer_version` is that of the file, for a graph inside a node of it.
+    """
     if not isinstance(document, dict) or not {"nodes", "heads"} <= document.keys():
         raise SymbolError(f"{where}: expected an object with 'nodes' and 'heads' (a symbol file)")
     rows = _list(document["nodes"], f"{where}: nodes", MOST_NODES)
     if not rows:
         raise SymbolError(f"{where}: no nodes; an exported symbol has at least one")
-    version = _version(document.get("attrs", {}), where)
+    version = outer_version or _version(document.get("attrs", {}), where)
     counts = len(rows)
-    nodes = tuple(_node(row, number, version, where) for number, row in enumerate(rows))
+    inside = outer_version is not None
+    nodes = tuple(_node(row, number, version, where, inside) for number, row in enumerate(rows))
     heads = tuple(
         _entry(head, counts, f"{where}: head {number}")
         for number, head in enumerate(_list(document["heads"], f"{where}: heads", MOST_NODES))
@@ -184,7 +191,7 @@ def _strings(row: Mapping[str, Any], key: str, where: str) -> dict[str, str]:
     return value
 
 
-def _node(row: Any, number: int, version: int, where: str) -> Node:
+def _node(row: Any, number: int, version: int, where: str, inside: bool) -> Node:
     where = f"{where}: node {number}"
     if not isinstance(row, dict):
         raise SymbolError(f"{where}: {row!r:.60}, expected an object with op, name and inputs")
@@ -203,4 +210,8 @@ def _node(row: Any, number: int, version: int, where: str) -> Node:
     }
     if version < 905 and op in ("argmax", "argmin") and attributes.get("axis") == "-1":
         del attributes["axis"]
-    return Node(op, name, inputs, attributes, strict="param" not in row)
+    graphs = _list(row.get("subgraphs", []), f"{where}: subgraphs", MOST_NODES)
+    if len(graphs) > 1 or (graphs and inside):
+        raise SymbolError(f"{where}: {len(graphs)} subgraphs, expected one, without others inside")
+    inner = read_graph(graphs[0], f"{where}: subgraph", version) if graphs else None
+    return Node(op, name, inputs, attributes, strict="param" not in row, inner=inner)
