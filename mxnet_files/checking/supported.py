@@ -23,7 +23,7 @@ __all__ = ["IN_ZOO", "Supported", "is_drawn", "main", "supported_operators"]
 _BY_HAND = re.compile(
     r"_np_|_np[ix]_|_contrib_(quantize|requantize|dequantize|interleaved|div_sqrt_dim|ROIAlign)"
     r"|.*DeformableConvolution|ROIPooling|CTCLoss|Correlation|GridGenerator|BilinearSampler"
-    r"|SpatialTransformer"
+    r"|SpatialTransformer|_sg_mkldnn"
 )
 
 # Operators of the 34 models of MXNet's zoo, which `mxnet-files zoo` compares node by node

@@ -1,18 +1,23 @@
-"""int8 graphs by `quantize_model`, against MXNet: integers equal, ranges within rounding."""
+"""int8 graphs by `quantize_model` and `quantize_net`, against MXNet: integers equal."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 import pytest
 import torch
-from mxnet.contrib.quantization import quantize_model
+from mxnet.contrib.quantization import quantize_model, quantize_net_v2
+from mxnet.gluon import nn
 
 from mxnet_files import import_symbol
+from mxnet_files.build import strip_prefixes
+from mxnet_files.checking.check import check_files
 from mxnet_files.errors import SymbolError
+from mxnet_files.reading.params_file import read_params
 
 S = mx.sym
 RNG = np.random.default_rng(0)
@@ -197,6 +202,161 @@ def test_a_graph_by_quantize_model() -> None:
             np.testing.assert_allclose(a.detach().numpy(), b.asnumpy(), rtol=2.0**-21, atol=1e-7)
         else:
             np.testing.assert_array_equal(a.numpy(), b.asnumpy())
+
+
+class Net(nn.HybridSequential):
+    """What oneDNN's passes join: BatchNorm, activations and sums behind a convolution, and so on.
+
+    `groups` of several filters have scales that only MXNet would choose.
+    """
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.add(nn.Conv2D(8, 3, padding=1), Shortcut("relu", 1))
+            self.add(
+                nn.Conv2D(8, 3, groups=8, padding=1, use_bias=False), nn.BatchNorm(scale=False)
+            )
+            self.add(nn.HybridLambda(lambda F, x: F.clip(x, 0, 6)), Shortcut("", groups))
+            self.add(nn.Conv2D(6, 3, dilation=2, padding=2, strides=2), nn.LeakyReLU(0.3))
+            self.add(nn.AvgPool2D(2), nn.Dense(7), nn.ELU(0.7), nn.Dense(6), nn.GELU())
+            self.add(nn.Dense(5), nn.HybridLambda("abs"), nn.Dense(9, use_bias=False))
+            self.add(nn.HybridLambda(lambda F, x: F.clip(x, 0, 6)), nn.Dense(3))
+
+
+class Shortcut(nn.HybridBlock):
+    """conv + BatchNorm, and another convolution beside it, and perhaps an activation behind."""
+
+    def __init__(self, activation: str, groups: int) -> None:
+        super().__init__()
+        self.activation = activation
+        with self.name_scope():
+            self.left = nn.Conv2D(8, 3, padding=1, groups=groups)
+            self.norm = nn.BatchNorm()
+            self.right = nn.Conv2D(8, 1, use_bias=False)
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        total = self.norm(self.left(x)) + self.right(x)
+        return F.Activation(total, act_type="relu") if self.activation else total
+
+
+def joined_net(groups: int = 2) -> tuple[Any, Any]:
+    """The net with numbers that no layer begins with, and a batch for it."""
+    mx.random.seed(1)
+    net = Net(groups)
+    net.initialize(mx.init.Xavier(magnitude=3))
+    net.hybridize()
+    x = mx.nd.array(np.random.default_rng(0).uniform(-1, 1, (4, 3, 16, 16)))
+    net(x)
+    for name, parameter in net.collect_params().items():
+        if name.endswith(("bias", "beta", "mean")):
+            parameter.set_data(mx.nd.random.uniform(-0.5, 0.5, shape=parameter.shape))
+        elif name.endswith(("gamma", "var")):
+            parameter.set_data(mx.nd.random.uniform(0.5, 1.5, shape=parameter.shape))
+    return net, x
+
+
+def every_node(symbol: Any, stored: dict[str, np.ndarray], data: np.ndarray) -> list[Any]:
+    """(operator, output, MXNet's) of all nodes."""
+    inner = symbol.get_internals()
+    bound = {name: mx.nd.array(array, dtype=array.dtype) for name, array in stored.items()}
+    states = {name: bound.pop(name) for name in inner.list_auxiliary_states()}
+    bound["data"] = mx.nd.array(data)
+    wanted = inner.bind(mx.cpu(), bound, aux_states=states).forward()
+    document = json.loads(inner.tojson())
+    module = import_symbol(document, stored, inputs=["data"])
+    with torch.no_grad():
+        found = module(torch.from_numpy(data))
+    kinds = [document["nodes"][head[0]]["op"] for head in document["heads"]]
+    return [
+        (kind, a.detach().numpy(), b.asnumpy())
+        for kind, a, b in zip(kinds, found, wanted, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "granularity"),
+    [("naive", "tensor-wise"), ("naive", "channel-wise"), ("none", "tensor-wise")],
+)
+def test_the_fused_layers_of_quantize_net(mode: str, granularity: str, tmp_path: Path) -> None:
+    """Integers equal bit for bit, the scales of groups and the sums included; floats too."""
+    net, x = joined_net()
+    data = mx.gluon.data.DataLoader(mx.gluon.data.ArrayDataset(x, mx.nd.zeros(4)), 4)
+    given: dict[str, Any] = {"calib_data": data, "num_calib_examples": 4}
+    if mode == "none":
+        given = {"data_shapes": [mx.io.DataDesc("data", x.shape)]}
+    quantised = quantize_net_v2(
+        net, quantized_dtype="auto", quantize_granularity=granularity, calib_mode=mode,
+        ctx=mx.cpu(), logger=None, **given,
+    )  # fmt: skip
+    quantised(x)
+    quantised.export(str(tmp_path / "net"))
+    symbol = mx.sym.load(str(tmp_path / "net-symbol.json"))
+    stored = strip_prefixes(read_params(tmp_path / "net-0000.params"))[0]
+    rows = every_node(symbol, stored, x.asnumpy())
+    kinds = [kind for kind, _, _ in rows]
+    assert kinds.count("_sg_mkldnn_conv") == 3 * 7
+    assert kinds.count("_sg_mkldnn_fully_connected") >= 5
+    for kind, a, b in rows:
+        assert a.dtype == b.dtype, kind
+        if kind in ("_contrib_dequantize", "_contrib_quantize_v2", "_contrib_requantize"):
+            np.testing.assert_allclose(a, b, rtol=2.0**-22, err_msg=kind)
+        else:
+            np.testing.assert_array_equal(a, b, err_msg=kind)
+    report = check_files(
+        tmp_path / "net-symbol.json", tmp_path / "net-0000.params", {"data": x.shape}
+    )
+    assert report.failures == ()
+    assert report.dtype == "float32"
+
+
+def test_layers_that_are_joined_and_not_quantised(tmp_path: Path) -> None:
+    net, x = joined_net()
+    net.export(str(tmp_path / "net"))
+    symbol, args, states = mx.model.load_checkpoint(str(tmp_path / "net"), 0)
+    joined = symbol.optimize_for("MKLDNN", args={**args, "data": x}, aux=states)
+    assert "_sg_mkldnn_fully_connected" in joined.tojson()
+    stored = {name: array.asnumpy() for name, array in {**args, **states}.items()}
+    for kind, a, b in every_node(joined, stored, x.asnumpy()):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=4e-6, err_msg=kind)
+
+
+def spoiled(**more: Any) -> dict[str, Any]:
+    """A joined convolution of which something is changed."""
+    inner = S.Activation(
+        S.Convolution(S.var("x"), S.var("w"), kernel=(1, 1), num_filter=2, no_bias=True),
+        act_type=more.pop("act_type", "relu"),
+    )
+    graph = json.loads(inner.tojson())
+    graph["nodes"] += more.pop("nodes", [])
+    names = ["data", "weight", "low", "high"]
+    attributes = {"quantized": "true", "with_act": "true", **more.pop("attrs", {})}
+    node = {"op": "_sg_mkldnn_conv", "name": "joined", "attrs": attributes,
+            "inputs": [[i, 0, 0] for i in range(4)], "subgraphs": [graph], **more}  # fmt: skip
+    variables = [{"op": "null", "name": name, "inputs": []} for name in names]
+    return {"nodes": [*variables, node], "arg_nodes": [0, 1, 2, 3], "heads": [[4, 0, 0]],
+            "attrs": {"mxnet_version": ["int", 10901]}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"subgraphs": []}, "has no subgraph"),
+        ({"subgraphs": [{}, {}]}, "2 subgraphs, expected one"),
+        ({"subgraphs": [{}]}, "expected an object with 'nodes' and 'heads'"),
+        ({"subgraphs": 3}, "expected a list"),
+        ({"op": "relu"}, "joins no others"),
+        ({"act_type": "tanh"}, "which MXNet computes on scaled numbers"),
+        ({"inputs": [[0, 0, 0]]}, "1 inputs, expected 4"),
+        ({"attrs": {"quantized": "false"}}, "4 inputs, expected 2"),
+    ],
+    ids=str,
+)
+def test_a_joined_layer_that_mxnet_would_not_write_is_refused(
+    more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SymbolError, match=said):
+        import_symbol(spoiled(**more), {}, inputs=["data", "weight", "low", "high"])
 
 
 def test_what_is_not_calibrated_is_refused() -> None:
