@@ -32,6 +32,7 @@ from mxnet_files.functions import (
     mx_index,
     mx_math,
     mx_nn,
+    mx_regions,
     mx_resize,
     mx_sequence,
     mx_shape,
@@ -111,6 +112,7 @@ def _filter(x: Tensor, weight: Tensor, *_: Any) -> int:
 # Terms of the sums that are added one by one, from the arguments and the result
 LENGTHS: dict[Any, Callable[..., int]] = {
     **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d, F.linear), _filter),
+    mx_regions.deformable_convolution: lambda x, offset, mask, weight, *_: _filter(x, weight),
     **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), _window),
     **dict.fromkeys((mx_nn.pool, mx_nn.pool_1d, mx_nn.pool_v1), _kernel_of),
     # windows of an adaptive pooling may overlap: a pixel more on each side
@@ -255,6 +257,8 @@ class Walker(fx.Interpreter):
                 return None
             if args[1] != "lp":
                 return target(*self.absolute(n))
+        if target is mx_regions.deformable_convolution:  # linear, but in the offsets
+            return target(*(args[1] if i == 1 else x for i, x in enumerate(self.absolute(n))))
         if isinstance(target, BatchNorm):
             return _batch_norm_scale(target, *args)
         if target is torch.softmax:

@@ -202,8 +202,12 @@ def cases(draw: Any, main: str) -> Case:
     operator = OPERATORS[main]
     given: dict[str, Any] = {}
     d = Draw(draw, given, "")
-    # not the second names that nets of mx.np use: their arrays may have shape ()
-    names = sorted(n for n in OPERATORS if OPERATORS[n] is operator and not n.startswith("_np"))
+    # not the second names that nets of mx.np use, but its own operators
+    names = sorted(
+        n
+        for n in OPERATORS
+        if OPERATORS[n] is operator and n.startswith("_np") == main.startswith("_np")
+    )
     name = d.one(*names)
     left: list[str] = []
     for key, kind in described(name).items():

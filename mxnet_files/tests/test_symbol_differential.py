@@ -21,6 +21,7 @@ from mxnet_files import import_symbol
 from mxnet_files.checking.supported import is_drawn
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.registry import OPERATORS
+from mxnet_files.tests import spaces_int8, spaces_numpy, spaces_regions  # noqa: F401 (fill SPACES)
 from mxnet_files.tests.mxnet_server import Crash, Refusal, Server
 from mxnet_files.tests.spaces import SPACES, Case, cases
 
@@ -34,7 +35,7 @@ FLOAT32_INSIDE = {"LeakyReLU", "degrees", "radians", "erf", "erfinv", "gamma", "
 COMPUTED_HERE = {
     r"Unknown type enum 7|boolean type|MKLDNN :7": "Arrays of bool.",
     r"do not match specified type|in_type->at|floating.point|float16|FP16|kFloat32|kFloat16"
-    r"|unknown type for MKLDNN": "Dtypes that MXNet's operator lacks on the CPU.",
+    r"|unknown type for MKLDNN|Other DTypes": "Dtypes that MXNet's operator lacks on the CPU.",
     r"ndim|Volume convolution|1D convolution|Only 1D or 2D": "Numbers of axes that it lacks.",
     r"primitive": "What oneDNN cannot do.",
     r"transpose_a": "Transposed vectors in `dot`.",
@@ -104,7 +105,8 @@ def check(case: Case, server: Server) -> None:
 def same(a: torch.Tensor, b: np.ndarray, case: Case) -> None:
     """Shape and dtype, non-finite values at the same places, whole numbers equal, reals nearly."""
     if a.dtype == torch.bfloat16:  # numpy has no bfloat16, MXNet gives its bits
-        a, b = a.float(), (b.astype(np.uint32) << 16).view(np.float32)
+        bits = b.reshape(-1).astype(np.uint32) << 16
+        a, b = a.float(), bits.view(np.float32).reshape(b.shape)
     got = a.numpy()
     shown = f"{case}\ngot {got.ravel()[:8]}, MXNet {b.ravel()[:8]}"
     assert (got.shape, got.dtype) == (b.shape, b.dtype), shown

@@ -1,0 +1,219 @@
+"""The spaces of `mx.np`'s operators: shapes may be (), arrays broadcast, comparisons are bool."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mxnet_files.tests.spaces import (
+    DTYPES,
+    FLOATS,
+    NUMBERS,
+    Draw,
+    different,
+    space,
+    without_infinities,
+)
+
+__all__: list[str] = []
+
+
+@space("""
+_npi_arccos _npi_arccosh _npi_arcsin _npi_arcsinh _npi_arctan _npi_arctanh _npi_cbrt _npi_cos
+_npi_cosh _npi_degrees _npi_exp _npi_expm1 _npi_log _npi_log10 _npi_log1p _npi_log2 _npi_radians
+_npi_reciprocal _npi_sin _npi_sinh _npi_sqrt _npi_square _npi_tan _npi_tanh _npi_ceil _npi_fix
+_npi_floor _npi_negative _npi_rint _npi_sign _npi_trunc _npx_relu _npx_sigmoid
+""")
+def one_real(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*FLOATS)  # of integers numpy makes floating point: refused here
+    return [d.array(d.shape(0, 3))]
+
+
+@space("_npi_absolute _npi_logical_not _np_copy _npi_isnan _npi_isinf _npi_isfinite")
+def one_array(d: Draw) -> list[np.ndarray]:
+    return [d.array(d.shape(0, 3))]
+
+
+def broadcast(d: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape that can meet this one: sizes of 1, fewer axes."""
+    return tuple(d.one(size, 1) for size in shape)[d.integer(0, len(shape)) :]
+
+
+@space("""
+_npi_add _npi_subtract _npi_multiply _npi_true_divide _npi_power _npi_mod _npi_hypot _npi_arctan2
+""")
+def two_reals(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*FLOATS)
+    shape = d.shape(0, 3)
+    return [d.array(x) for x in d.one((shape, broadcast(d, shape)), (broadcast(d, shape), shape))]
+
+
+@space("_npi_equal _npi_not_equal _npi_greater _npi_greater_equal _npi_less _npi_less_equal")
+def compared(d: Draw) -> list[np.ndarray]:
+    shape = d.shape(0, 3)
+    return [d.array(shape), d.array(broadcast(d, shape))]
+
+
+@space("""
+_npi_add_scalar _npi_subtract_scalar _npi_rsubtract_scalar _npi_multiply_scalar
+_npi_true_divide_scalar _npi_rtrue_divide_scalar _npi_power_scalar _npi_rpower_scalar
+_npi_mod_scalar _npi_rmod_scalar _npi_equal_scalar _npi_not_equal_scalar _npi_greater_scalar
+_npi_greater_equal_scalar _npi_less_scalar _npi_less_equal_scalar
+""")
+def with_number(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*FLOATS)
+    d.a |= {"scalar": d.one(*NUMBERS, 300.0, -200.7), "is_int": None}
+    return [d.array(d.shape(0, 3))]
+
+
+@space("_np_sum _npi_mean _np_prod _np_max _np_min _npi_var _npi_std")
+def reduced(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    d.a |= {"initial": None} if "initial" in d.a else {}
+    if "dtype" in d.a:
+        d.a["dtype"] = d.one(None, "float32", "float64")
+    shape = d.shape(0, 3)
+    d.a["axis"] = d.one(None, d.axes(len(shape), fewest=1) or None)
+    if d.a["__name__"] in ("_npi_var", "_npi_std"):
+        d.a["ddof"] = d.one(None, 0)
+    low = 0.5 if "prod" in d.a["__name__"] else -4
+    # what follows an infinite value is NaN in MXNet, by its compensated sum
+    return [without_infinities(d.array(shape, low=low, high=2 if low > 0 else 4))]
+
+
+@space("_np_all _np_any")
+def truth(d: Draw) -> list[np.ndarray]:
+    shape = d.shape(0, 3)
+    d.a["axis"] = d.one(None, d.axes(len(shape), fewest=1) or None)
+    return [d.array(shape)]
+
+
+@space("_npi_argmax _npi_argmin")
+def place(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*FLOATS, "int32", "int64")
+    shape = d.shape(1, 3)
+    d.a["axis"] = d.one(None, "None", d.axis(len(shape)))
+    return [different(d, shape)]
+
+
+@space("_np_reshape")
+def reshape(d: Draw) -> list[np.ndarray]:
+    shape = d.shape(0, 3)
+    size = math.prod(shape)
+    d.a |= {
+        "newshape": d.one((-1,), (size,), (1, -1), shape, (*shape, 1)),
+        "order": d.one("C", None),
+    }
+    return [d.array(shape)]
+
+
+@space("_np_transpose")
+def transpose(d: Draw) -> list[np.ndarray]:
+    shape = d.shape(0, 4)
+    d.a["axes"] = d.one(None, d.axes(len(shape), fewest=9) or None)
+    return [d.array(shape)]
+
+
+@space("_np_squeeze")
+def squeeze(d: Draw) -> list[np.ndarray]:
+    shape = tuple(d.one(1, size) for size in d.shape(0, 3))
+    ones = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    d.a["axis"] = d.one(None, ones[:1] or None, ones or None)
+    return [d.array(shape)]
+
+
+@space("_np_moveaxis")
+def move(d: Draw) -> list[np.ndarray]:
+    shape = d.shape(2, 4)
+    count = d.integer(1, len(shape))
+    d.a |= {key: d.axes(len(shape), fewest=9)[:count] for key in ("source", "destination")}
+    return [d.array(shape)]
+
+
+@space("_npi_flip")
+def flip(d: Draw) -> list[np.ndarray]:
+    shape = d.shape()
+    d.a["axis"] = d.axes(len(shape), fewest=1)
+    return [d.array(shape)]
+
+
+@space("_npi_broadcast_to")
+def broadcast_to(d: Draw) -> list[np.ndarray]:
+    shape = d.shape(1, 3)
+    d.a["shape"] = shape
+    return [d.array(broadcast(d, shape))]
+
+
+@space("_npi_concatenate")
+def concatenate(d: Draw) -> list[np.ndarray]:
+    shape, count = list(d.shape(1, 3)), d.integer(1, 3)
+    axis = d.one(None, "None", d.axis(len(shape)))
+    d.a |= {"num_args": count, "axis": axis, "dim": None}  # `dim` is described, and not read
+    shapes = [list(shape) for _ in range(count)]
+    for each in shapes:
+        each[0 if axis in (None, "None") else axis] = d.integer(1, 3)
+    return [d.array(each) for each in shapes]
+
+
+@space("_npi_stack")
+def stack(d: Draw) -> list[np.ndarray]:
+    shape, count = d.shape(0, 3), d.integer(1, 3)
+    d.a |= {"num_args": count, "axis": d.one(None, d.axis(len(shape) + 1))}
+    return [d.array(shape) for _ in range(count)]
+
+
+@space("_npi_where")
+def where(d: Draw) -> list[np.ndarray]:
+    shape = d.shape(0, 3)
+    return [
+        d.array(broadcast(d, shape), d.one(*DTYPES)), d.array(shape), d.array(broadcast(d, shape))
+    ]  # fmt: skip
+
+
+@space("_npi_matmul")
+def matmul(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    rows, inner, columns = d.integer(1, 4), d.integer(1, 4), d.integer(1, 4)
+    batch = d.shape(0, 2)
+    left, right = (*batch, rows, inner), (*broadcast(d, batch), inner, columns)
+    shapes = d.one((left, right), ((inner,), right), (left, (inner,)), ((inner,), (inner,)))
+    return [d.array(shape, edges=False) for shape in shapes]
+
+
+@space("_np_dot")
+def dot(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    inner = d.integer(1, 4)
+    left = (*d.shape(0, 2), inner)
+    shapes = d.one(
+        (left, (inner,)), ((inner,), (inner,)), (left, (inner, d.integer(1, 3))), ((), left)
+    )
+    return [d.array(shape, edges=False) for shape in shapes]
+
+
+@space("_npi_zeros _npi_ones")
+def made(d: Draw) -> list[np.ndarray]:
+    d.a["shape"] = d.shape(0, 3)
+    return []
+
+
+@space("_npi_full_like")
+def full_like(d: Draw) -> list[np.ndarray]:
+    d.a |= {"fill_value": d.one(2.0, -1.0, 0.0, 3.5), "dtype": d.one(None, "float32", "int32")}
+    d.dtype = d.one(*FLOATS, "int32", "int64")
+    return [d.array(d.shape(0, 3))]
+
+
+@space("_npi_arange")
+def arange(d: Draw) -> list[np.ndarray]:
+    start, step = d.one(0.0, 1.0, -2.0), d.one(1.0, 2.0, 0.5)
+    d.a |= {"start": start, "step": step, "stop": start + step * d.integer(1, 5)}
+    d.a |= {"repeat": None, "infer_range": None, "dtype": d.one("float32", "int32", "float64")}
+    return []
+
+
+@space("_npi_eye")
+def eye(d: Draw) -> list[np.ndarray]:
+    d.a |= {"N": d.integer(1, 4), "M": d.one(None, "None", d.integer(1, 4)), "k": d.integer(-3, 3)}
+    return []
