@@ -1,6 +1,7 @@
 """Nets by others: exported by MXNet, opened, and compared with it (`mxnet-files zoo --others`).
 
-Needs MXNet and `pip install --no-deps gluoncv gluoncv2 yacs portalocker autocfg` (and OpenCV).
+Needs MXNet and `pip install --no-deps gluoncv gluoncv2 gluonnlp yacs portalocker autocfg` (and
+OpenCV).
 Every step is a process of its own, as a user would start it: what it takes and how it ends is its
 own.
 """
@@ -91,6 +92,13 @@ GLUONCV = {
     (480, 480): "fcn_resnet50_ade psp_resnet50_ade deeplab_resnet50_ade danet_resnet50_citys",
     (32, 32): "cifar_resnet20_v1 cifar_resnet20_v2 cifar_wideresnet16_10",
 }
+# MXNet's own zoo by quantize_net_v2, whose oneDNN layers are fused
+INT8 = """resnet18_v1 resnet50_v1 resnet18_v2 squeezenet1.0 mobilenet1.0 mobilenet0.25 mobilenetv2_1.0
+    mobilenetv2_0.25"""
+TRANSFORMERS = {
+    (2, 6, 32): "BERTEncoder TransformerEncoder",
+    (6, 2, 32): "ConvolutionalEncoder",
+}
 RECURRENT = ("LSTM 1", "LSTM 2 bidirectional", "GRU 1", "GRU 2 bidirectional", "RNN 2")
 NETS: tuple[Net, ...] = (
     *(
@@ -104,6 +112,12 @@ NETS: tuple[Net, ...] = (
         for name in names.split()
     ),
     *(Net("gluon.rnn", name, (7, 2, 6)) for name in RECURRENT),
+    *(
+        Net("gluonnlp", name, shape)
+        for shape, names in TRANSFORMERS.items()
+        for name in names.split()
+    ),
+    *(Net("int8", name, (1, 3, 64, 64)) for name in INT8.split()),
 )
 
 

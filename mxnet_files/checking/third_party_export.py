@@ -6,6 +6,7 @@ A process of its own, without torch: GluonCV refuses torch from 2 on.
 from __future__ import annotations
 
 import sys
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,14 +22,20 @@ def gluoncv2_net(name: str) -> Any:
     return get_model(name)
 
 
+REGIONS = 50  # of an R-CNN, each of which runs through half a net; 300 and 1,000 without
+
+
 def gluoncv_net(name: str) -> Any:
     """A net of GluonCV, with no weights from the network."""
     from gluoncv.model_zoo import get_model
 
     try:
-        return get_model(name, pretrained=False, pretrained_base=False)
+        net = get_model(name, pretrained=False, pretrained_base=False)
     except TypeError:  # nets that have no base
-        return get_model(name, pretrained=False)
+        net = get_model(name, pretrained=False)
+    if hasattr(net, "rpn"):
+        net.rpn._test_post_nms = net._rpn_test_post_nms = net._rcnn_max_dets = REGIONS
+    return net
 
 
 def recurrent_net(name: str) -> Any:
@@ -42,10 +49,53 @@ def recurrent_net(name: str) -> Any:
     return net
 
 
+def transformer_net(name: str) -> Any:
+    """An encoder of GluonNLP, whose tokenizer, which is compiled, is not needed."""
+    absent = types.ModuleType("fast_bert_tokenizer")
+    names = "BasicTokenizer WordpieceTokenizer is_control is_punctuation is_whitespace"
+    vars(absent).update(dict.fromkeys(names.split()))
+    sys.modules["gluonnlp.data.fast_bert_tokenizer"] = absent
+    from gluonnlp import model
+
+    if name == "ConvolutionalEncoder":
+        return model.ConvolutionalEncoder(
+            embed_size=32, num_filters=(8, 8), ngram_filter_sizes=(1, 2), output_size=12
+        )
+    options = {"units": 32, "hidden_size": 64, "num_layers": 2, "num_heads": 4, "max_length": 6}
+    return getattr(model, name)(**options)
+
+
+def int8_net(name: str) -> Any:
+    """A net of MXNet's own zoo, which `quantised` makes one of 8 bits."""
+    from mxnet.gluon.model_zoo.vision import get_model
+
+    return get_model(name)
+
+
+def quantised(net: Any, x: Any) -> Any:
+    """The net in 8 bits, calibrated on a batch."""
+    import mxnet
+    from mxnet.contrib.quantization import quantize_net_v2
+
+    data = mxnet.gluon.data.ArrayDataset(x, mxnet.nd.zeros(len(x)))
+    return quantize_net_v2(
+        net,
+        quantized_dtype="auto",
+        quantize_granularity="channel-wise",
+        calib_mode="naive",
+        calib_data=mxnet.gluon.data.DataLoader(data, len(x)),
+        num_calib_examples=len(x),
+        ctx=mxnet.cpu(),
+        logger=None,
+    )
+
+
 SOURCES: dict[str, Callable[[str], Any]] = {
     "gluoncv2": gluoncv2_net,
     "gluoncv": gluoncv_net,
     "gluon.rnn": recurrent_net,
+    "gluonnlp": transformer_net,
+    "int8": int8_net,
 }
 
 
@@ -63,7 +113,11 @@ def main(argv: Sequence[str]) -> int:
     net = SOURCES[source](name)
     net.initialize(mxnet.init.Xavier())
     net.hybridize()
-    net(mxnet.nd.random.normal(shape=tuple(map(int, sizes.split(",")))))
+    x = mxnet.nd.random.normal(shape=tuple(map(int, sizes.split(","))))
+    net(x)
+    if source == "int8":
+        net = quantised(net, x)
+        net(x)
     net.export(str(Path(folder) / "net"))
     return 0
 
