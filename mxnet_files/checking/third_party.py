@@ -93,8 +93,8 @@ GLUONCV = {
     (32, 32): "cifar_resnet20_v1 cifar_resnet20_v2 cifar_wideresnet16_10",
 }
 # MXNet's own zoo by quantize_net_v2, whose oneDNN layers are fused
-INT8 = """resnet18_v1 resnet50_v1 resnet18_v2 squeezenet1.0 mobilenet1.0 mobilenet0.25 mobilenetv2_1.0
-    mobilenetv2_0.25"""
+INT8 = """resnet18_v1 resnet50_v1 resnet18_v2 squeezenet1.0 mobilenet1.0 mobilenet0.25
+    mobilenetv2_1.0 mobilenetv2_0.25"""
 TRANSFORMERS = {
     (2, 6, 32): "BERTEncoder TransformerEncoder",
     (6, 2, 32): "ConvolutionalEncoder",
