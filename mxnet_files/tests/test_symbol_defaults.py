@@ -25,6 +25,11 @@ OLDER = {
 MISLISTED = {  # MXNet lists _arange's attributes, and Concat's, there
     **dict.fromkeys(("_linspace", "_npi_linspace"), "start stop num endpoint dtype ctx"),
     "_npi_concatenate": "num_args axis",
+    # of what oneDNN's passes write it lists nothing
+    "_sg_mkldnn_conv": "quantized min_calib_range max_calib_range with_bn with_act with_sum"
+    " with_postsum_act",
+    "_sg_mkldnn_fully_connected": "quantized min_calib_range max_calib_range with_eltwise"
+    " enable_float_output channel_wise_quantize",
 }
 
 
@@ -64,7 +69,7 @@ def test_no_attribute_is_invented(name: str) -> None:
     assert name in MISLISTED or {(name, key) for key in invented} <= OLDER
 
 
-@pytest.mark.parametrize("name", sorted(OPERATORS))
+@pytest.mark.parametrize("name", sorted(name for name in OPERATORS if not OPERATORS[name].joins))
 def test_inputs(name: str) -> None:
     operator = OPERATORS[name]
     found = get_operator_arguments(name)
