@@ -104,11 +104,11 @@ def _accuracy(case: Case) -> dict[str, Any]:
         ):
             training.trainer.set_learning_rate(rate)
             xs, ys = training.staging(x), training.staging(y)
-            train_step(training.objective, training.trainer, xs, ys, len(x))
+            train_step(training.objective, training.trainer, [(xs, ys)], len(x))
             if number % EVERY == 0 or number == len(rates):
                 mx.nd.waitall()
                 spent += time.perf_counter() - start
-                result = evaluate(training.objective, training.test, training.devices)
+                result = evaluate(training.evaluation, training.test, training.devices)
                 curve.append([spent, result.accuracy])
                 start = time.perf_counter()
     return {"curve": curve}

@@ -104,7 +104,7 @@ def _accuracy(case: Case) -> dict[str, Any]:
             optimizer.step()
             if number % EVERY == 0 or number == len(rates):
                 spent += time.perf_counter() - start
-                result = evaluate(training.objective, training.test, training.device)
+                result = evaluate(training.evaluation, training.test, training.device)
                 training.objective.train()
                 curve.append([spent, result.accuracy])
                 start = time.perf_counter()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cnn_data import AUGMENTATIONS, FOLDER, NORMALISATIONS
+from cnn_data import AUGMENTATIONS, FOLDER, NORMALISATIONS, DataError, augmentation
 from cnn_harness.cli import finite_float, natural, positive
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.initial import INITIALISERS
@@ -25,6 +25,19 @@ FITS = ("resize", "pad")
 DATA, OPTIMISATION, REGULARISATION, RUN = "model and data", "optimisation", "regularisation", "run"
 GROUPS = (DATA, OPTIMISATION, REGULARISATION, RUN)  # in the order of `--help`
 LARGEST_IMAGE = 4096  # pixels a side
+
+
+# Fields that came later: an older run's `config.json` has none, and trained with their defaults
+LATER = frozenset({"grad_accum_steps", "clip_grad", "mixup", "label_smoothing", "ema", "patience"})
+RESUMABLE = ("epochs", "patience")  # what a run that is continued may have otherwise
+
+
+def augmentations(text: str) -> str:
+    """argparse type: names of `AUGMENTATIONS`, joined by commas."""
+    try:
+        return augmentation(text)
+    except DataError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def flag(default: Any, help: str, group: str = RUN, **options: Any) -> Any:
@@ -47,6 +60,14 @@ class TrainConfig:
     )  # fmt: skip
     epochs: int = flag(20, "passes over the training images", OPTIMISATION, type=positive)
     batch_size: int = flag(64, "images per update", OPTIMISATION, type=positive)
+    grad_accum_steps: int = flag(
+        1, "parts in which a batch is computed one after the other, for less memory", OPTIMISATION,
+        type=positive,
+    )  # fmt: skip
+    clip_grad: float = flag(
+        0.0, "largest norm of the gradient, over all parameters together; 0: any", OPTIMISATION,
+        type=finite_float,
+    )  # fmt: skip
     optimizer: str = flag("adam", "update rule", OPTIMISATION, choices=OPTIMIZERS)
     lr: float = flag(
         0.002, "learning rate (its highest value, under a schedule)", OPTIMISATION,
@@ -71,7 +92,26 @@ class TrainConfig:
     )
     initialiser: str = flag("xavier", "how weights start", OPTIMISATION, choices=INITIALISERS)
     normalise: str = flag("standard", "what pixels become", DATA, choices=NORMALISATIONS)
-    augment: str = flag("none", "how training images vary", REGULARISATION, choices=AUGMENTATIONS)
+    augment: str = flag(
+        "none", f"how training images vary: {', '.join(AUGMENTATIONS)}, or several with commas",
+        REGULARISATION, type=augmentations, metavar="NAME",
+    )  # fmt: skip
+    mixup: float = flag(
+        0.0, "mix the images of a batch in pairs: alpha of the Beta distribution of their shares; "
+        "0: do not", REGULARISATION, type=finite_float,
+    )  # fmt: skip
+    label_smoothing: float = flag(
+        0.0, "share of a label that is spread over all classes, in training", REGULARISATION,
+        type=finite_float,
+    )  # fmt: skip
+    ema: float = flag(
+        0.0, "evaluate and keep a moving average of the weights with this decay, such as 0.999; "
+        "0: the weights themselves", REGULARISATION, type=finite_float,
+    )  # fmt: skip
+    patience: int = flag(
+        0, "epochs without a better test accuracy after which training ends; 0: go on",
+        REGULARISATION, type=natural,
+    )  # fmt: skip
     image_size: int | None = flag(
         None, "side of the square images, pixels; unset: the dataset's own", DATA, type=positive
     )
@@ -83,8 +123,23 @@ class TrainConfig:
 
         Raises: UsageError, naming the field.
         """
-        for name in ("epochs", "batch_size", "step_epochs"):
+        for name in ("epochs", "batch_size", "step_epochs", "grad_accum_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("clip_grad", "mixup", "patience"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("label_smoothing", "ema"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, name, value, "0 to below 1")
+        parts = self.grad_accum_steps
+        _require(parts <= self.batch_size, "grad_accum_steps", parts,
+                 f"at most the {self.batch_size} images of a batch")  # fmt: skip
+        try:
+            augmentation(self.augment)
+        except DataError as error:
+            known = ", ".join(AUGMENTATIONS)
+            raise UsageError(
+                f"augment is {self.augment}, expected one of {known}, or several with commas"
+            ) from error
         _require(self.image_size is None or 1 <= self.image_size <= LARGEST_IMAGE, "image_size",
                  self.image_size, f"1 to {LARGEST_IMAGE} pixels")  # fmt: skip
         for f in fields(self):
@@ -111,12 +166,12 @@ class TrainConfig:
         return dataclasses.replace(self, **changes)
 
     def differences(self, asked: Mapping[str, Any], whose: str) -> list[str]:
-        """What says something else than this, `whose` configuration it is, but the epochs and where
+        """What says something else than this, `whose` configuration it is, but `RESUMABLE` and where
         a folder of images lies."""
         return [
             f"{name} is {value!r}, the {whose} has {getattr(self, name)!r}"
             for name, value in asked.items()
-            if name != "epochs"
+            if name not in RESUMABLE
             and value != getattr(self, name)
             and not (name == "dataset" and value.startswith(FOLDER) and self.is_of_folder)
         ]
@@ -133,12 +188,13 @@ class TrainConfig:
     def from_dict(cls, values: object, origin: str | Path) -> TrainConfig:
         """The configuration in a parsed `config.json`; `origin` names the file in errors.
 
-        Raises: CommandError for anything but an object with exactly these fields and types.
+        Raises: CommandError for anything but an object with exactly these fields and types; those
+        of `LATER` may be missing.
         """
         if not isinstance(values, dict):
             raise CommandError(f"{origin}: the configuration is not a JSON object")
         known = {f.name: f for f in fields(cls)}
-        wrong = sorted(set(known) ^ set(values))
+        wrong = sorted((set(known) ^ set(values)) - (LATER - set(values)))
         if wrong:
             raise CommandError(
                 f"{origin}: configuration fields missing or unknown: {', '.join(map(str, wrong))}"

@@ -36,6 +36,8 @@ __all__ = [
 CHECK_EVERY = 20  # batches between two looks at the loss: each look waits for the device
 CHECK_TOGETHER = 4  # the same where there are several processes, who also ask whether to stop
 
+ALONE = Peers()
+
 Sums = TypeVar("Sums")  # a framework's summed loss and hits of one update, still on its devices
 
 
@@ -45,6 +47,7 @@ class Evaluation:
 
     loss: float
     accuracy: float
+    top5: float  # share of the images whose class is among the five best
     predicted: np.ndarray
 
 
@@ -105,6 +108,19 @@ class EpochSteps(Generic[Sums]):
         return self.done.steps + len(self._unread)
 
     @property
+    def update(self) -> int:
+        """The number of the update that was noted last, in the whole run, counted from 1."""
+        return (self.done.epoch - 1) * len(self._batches) + self._step
+
+    def parts(self, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A batch in the parts that are computed one after the other, none of them empty."""
+        count = min(self._config.grad_accum_steps, len(x))
+        if count <= 1:
+            yield x, y
+        else:
+            yield from zip(np.array_split(x, count), np.array_split(y, count), strict=True)
+
+    @property
     def seed(self) -> int:
         """The seed of what the next update draws: every process drops other values."""
         own = self._config.seed + self._peers.rank * 100_003
@@ -154,13 +170,15 @@ def run_epochs(
     save_last: Callable[[dict[str, Any]], None],
     monitor: Monitor,
     stop: Stop,
+    peers: Peers = ALONE,
 ) -> list[dict[str, Any]]:
     """Run the epochs after those of `start`, and return the rows of all.
 
     `train_epoch` goes on with a partial epoch over `batches` until it is done or a stop is
     requested. `save_last` gets what a checkpoint says of the run, before the first epoch, after
     each, and where a stop was requested; `save_best` is called after it, where the test accuracy is
-    the highest so far. Raises: CommandError where more epochs are done than asked for, or the test
+    the highest so far. `peers` are told where training ends early, for want of a better accuracy.
+    Raises: CommandError where more epochs are done than asked for, or the test
     loss is not finite; Interrupted where a stop was requested, when all is saved.
     """
     images, rows = len(batches.split), start.rows
@@ -175,6 +193,9 @@ def run_epochs(
     if rows and start.partial is None and _is_best(rows):
         save_best()  # a kill may have come between the checkpoint and this
     for begun in _left(config, start):
+        if _ends_early(config, rows, peers):
+            monitor.ends_early(config.patience)
+            break
         monitor.start_epoch(begun.epoch, config.epochs, images)
         began = time.perf_counter()
         done = train_epoch(begun)
@@ -195,6 +216,7 @@ def run_epochs(
             "train_acc": done.hit_sum / done.images,
             "test_loss": test.loss,
             "test_acc": test.accuracy,
+            "test_top5_acc": test.top5,
             "lr": epoch_rates(config, done.epoch, len(batches))[-1],
             "seconds": round(done.seconds, 3),
             "images_per_second": round(images / done.seconds, 1),
@@ -214,9 +236,12 @@ def follow_epochs(
     batches: Batches,
     start: Progress,
     train_epoch: Callable[[Partial], Partial],
+    peers: Peers,
 ) -> None:
     """The same epochs in a process that does not lead, until they are done or all are to stop."""
     for begun in _left(config, start):
+        if _ends_early(config, [], peers):
+            return
         if train_epoch(begun).steps < len(batches):
             return
 
@@ -240,6 +265,14 @@ def require_epochs(config: TrainConfig, start: Progress) -> None:
         raise CommandError(
             f"the run has {begun} epochs already, more than --epochs {config.epochs}"
         )
+
+
+def _ends_early(config: TrainConfig, rows: list[dict[str, Any]], peers: Peers) -> bool:
+    """Whether the test accuracy has not risen for `patience` epochs, as the leader knows."""
+    if not config.patience:
+        return False
+    best = max(rows, key=lambda row: row["test_acc"])["epoch"] if rows else 0
+    return bool(peers.share(len(rows) - best >= config.patience))
 
 
 def _is_best(rows: list[dict[str, Any]]) -> bool:

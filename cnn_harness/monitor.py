@@ -15,8 +15,8 @@ from cnn_harness.runfolder import RunFolder
 __all__ = ["METRICS", "Monitor", "RunMonitor"]
 
 METRICS = (
-    "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "lr", "seconds",
-    "images_per_second",
+    "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "test_top5_acc", "lr",
+    "seconds", "images_per_second",
 )  # fmt: skip
 
 
@@ -30,6 +30,8 @@ class Monitor:
     def progress(self, images: int, loss: float, accuracy: float) -> None: ...
 
     def end_epoch(self, row: dict[str, Any]) -> None: ...
+
+    def ends_early(self, patience: int) -> None: ...
 
 
 class RunMonitor(Monitor):
@@ -106,6 +108,13 @@ class RunMonitor(Monitor):
             f"epoch:{row['epoch']},train_loss:{row['train_loss']:.4f},"
             f"train_acc:{row['train_acc']:.3f},test_acc:{row['test_acc']:.3f},"
             f"time:{row['seconds']:.1f} sec"
+        )
+
+    def ends_early(self, patience: int) -> None:
+        best = max(self._rows, key=lambda row: row["test_acc"])["epoch"]
+        self._say(
+            f"ending after epoch {len(self._rows)}: no test accuracy above that of epoch {best} "
+            f"in {patience} epochs (--patience)"
         )
 
     def _write(self) -> None:

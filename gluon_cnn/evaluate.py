@@ -25,7 +25,7 @@ from gluon_cnn.engine import Loaded, add_flag, for_command
 from gluon_cnn.exporting.exported import open_saved, saved_parser
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
-from gluon_cnn.training.assembly import EVALUATION_BATCH, Objective
+from gluon_cnn.training.assembly import EVALUATION_BATCH, TOP, Objective, class_ranks
 from gluon_cnn.training.devices import find_devices
 from gluon_cnn.training.loop import evaluate
 from gluon_cnn.training.losses import loss_for
@@ -51,7 +51,7 @@ def evaluate_run(
     _check_fits(saved, dataset)
     batches = Batches(dataset.test, EVALUATION_BATCH, saved.pixels)
     if engine is None:
-        objective = Objective(saved.net, fused(saved.net, saved.input_shape))
+        objective = Objective(saved.net, fused(saved.net, saved.input_shape), ranks=True)
         objective.hybridize(static_alloc=True, static_shape=True)
         result = evaluate(objective, batches, devices)
     else:
@@ -66,6 +66,7 @@ def evaluate_run(
         "images": int(totals.sum()),
         "loss": result.loss,
         "accuracy": result.accuracy,
+        "top5_accuracy": result.top5,
         "accuracy_per_class": {
             name: (counts[i, i] / totals[i] if totals[i] else None)
             for i, name in enumerate(saved.class_names)
@@ -77,14 +78,17 @@ def evaluate_run(
 def _evaluate_by(engine: Loaded, net: Any, batches: Batches) -> Evaluation:
     """`gluon_cnn.training.loop.evaluate` of outputs that an engine computes."""
     loss_of, winner = loss_for(net), np.argmin if net.smallest_wins else np.argmax
-    losses, hits, predicted = 0.0, 0, []
+    losses, hits, among_top, predicted = 0.0, 0, 0.0, []
     for x, y in batches.epoch(0):
         outputs = engine(x)
-        losses += float(loss_of(mx.nd.array(outputs), mx.nd.array(y)).sum().asscalar())
+        values, labels = mx.nd.array(outputs), mx.nd.array(y)
+        losses += float(loss_of(values, labels).sum().asscalar())
+        ranks = class_ranks(mx.nd, values, labels, net.smallest_wins)
+        among_top += float((ranks < TOP).sum().asscalar())
         predicted.append(winner(outputs, axis=1).astype(np.int64))
         hits += int((predicted[-1] == y).sum())
     count = sum(map(len, predicted))
-    return Evaluation(losses / count, hits / count, np.concatenate(predicted))
+    return Evaluation(losses / count, hits / count, among_top / count, np.concatenate(predicted))
 
 
 def _check_fits(saved: SavedRun, dataset: Dataset) -> None:

@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TWINS = (
     "models/__init__.py", "models/base.py", "models/layers.py", "models/lenet.py",
     "models/lenet5.py", "models/alexnet.py", "models/cnn.py", "models/vgg.py", "models/digits.py",
-    "training/__init__.py", "training/assembly.py", "training/checkpoint.py",
-    "training/devices.py", "training/loop.py", "training/losses.py", "training/recipes.py",
-    "training/workers.py", "train.py",
+    "training/__init__.py", "training/assembly.py", "training/average.py",
+    "training/checkpoint.py", "training/devices.py", "training/gradients.py", "training/loop.py",
+    "training/losses.py", "training/recipes.py", "training/workers.py", "train.py",
 )  # fmt: skip
 
 # What Gluon's word is called in torch, and the parameters that are Gluon's alone: the prefix of a
@@ -86,6 +86,14 @@ DIFFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
     "training/devices.py": {
         "a GPU that MXNet's wheel cannot use is said, and another taken": (
             "why_cpu", "_first_usable", "_refusal",
+        ),
+    },
+    "training/average.py": {
+        "torch has a net's state in one dictionary": ("Average._state",),
+    },
+    "training/gradients.py": {
+        "torch's gradients add up by themselves, and its processes exchange them in backward": (
+            "Part", "accumulate", "clear",
         ),
     },
     "training/loop.py": {

@@ -60,6 +60,9 @@ def same_end(package: str, whole: Path, parts: Path) -> None:
     """Assert that two runs ended with the same bytes and the same metrics."""
     assert rows(whole) == rows(parts)
     suffix = "params" if package == "gluon_cnn" else "safetensors"
-    for name in (f"best.{suffix}", f"last/net.{suffix}", "last/optimizer.safetensors"):
+    names = [f"best.{suffix}", f"last/net.{suffix}", "last/optimizer.safetensors"]
+    average = "last/average.safetensors"
+    assert (whole / average).exists() == (parts / average).exists()
+    for name in [*names, average] if (whole / average).exists() else names:
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
     assert not list(parts.glob("*.new")) + list(parts.glob("*.old")) + list(parts.glob(".b*"))

@@ -15,7 +15,9 @@ from cnn_harness.runfolder import RunFolder
 
 
 def _row(epoch: int) -> dict:
-    return dict(zip(METRICS, (epoch, 0.5, 0.81234, 0.4, 0.9, 0.01, 1.26, 4000.0), strict=True))
+    return dict(
+        zip(METRICS, (epoch, 0.5, 0.81234, 0.4, 0.9, 0.99, 0.01, 1.26, 4000.0), strict=True)
+    )
 
 
 class Terminal(io.StringIO):

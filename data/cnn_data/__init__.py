@@ -4,7 +4,7 @@ Nothing here knows MXNet or PyTorch, and TensorFlow is never imported.
 """
 
 from gluon_cnn_parity import __version__
-from cnn_data.augment import AUGMENTATIONS
+from cnn_data.augment import AUGMENTATIONS, augmentation
 from cnn_data.batches import Batches
 from cnn_data.catalog import dataset_names
 from cnn_data.errors import DataError
@@ -25,6 +25,7 @@ __all__ = [
     "Split",
     "__version__",
     "absolute_name",
+    "augmentation",
     "dataset_names",
     "load_dataset",
     "pixels",

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from cnn_data.augment import augment_batch, check_augmentation
+from cnn_data.augment import augment_batch, augmentation, mix
 from cnn_data.errors import DataError
 from cnn_data.pixels import Pixels
 from cnn_data.splits import Split
@@ -23,14 +23,17 @@ _AHEAD = 2  # batches prepared while the consumer works on one
 class Batches:
     """Normalised, optionally augmented and shuffled batches of one split.
 
-    The order of the images is a function of (seed, epoch), the augmentation of (seed, epoch, batch
-    index): neither depends on `start`, on `prefetch` or on the sharding.
+    The order of the images is a function of (seed, epoch), augmentation and mixing one of (seed,
+    epoch, batch index): neither depends on `start`, on `prefetch` or on the sharding.
 
     Args:
         split: where the images come from.
         batch_size: images of a whole batch, over all shards; the last one may be smaller.
         pixels: the map from 0..255 to the network's input.
-        augment: one of `AUGMENTATIONS`.
+        augment: one of `AUGMENTATIONS`, or several with commas.
+        mixup: alpha of `augment.mix`, by which the images of a batch are mixed; 0 does not. Labels
+            are then shares of the classes, float32 (n, classes).
+        classes: how many there are; for `mixup` alone.
         shuffle: a new order each epoch; else the split's own order.
         seed: of order and augmentation.
         prefetch: prepare the next batches in a thread while the consumer works.
@@ -57,6 +60,8 @@ class Batches:
         pixels: Pixels,
         *,
         augment: str = "none",
+        mixup: float = 0.0,
+        classes: int = 0,
         shuffle: bool = False,
         seed: int = 0,
         prefetch: bool = True,
@@ -73,9 +78,11 @@ class Batches:
             raise DataError(f"batch size {batch_size} for {count} shards; expected one image each")
         if len(split) < count:
             raise DataError(f"a split of {len(split)} images; expected at least {count}")
-        check_augmentation(augment)
+        if mixup and classes < 1:
+            raise DataError(f"mixup of {classes} classes; expected at least 1")
         self.split, self.batch_size, self.pixels = split, batch_size, pixels
-        self.augment, self.shuffle, self.seed = augment, shuffle, seed
+        self.augment, self.mixup, self.classes = augmentation(augment), mixup, classes
+        self.shuffle, self.seed = shuffle, seed
         self.prefetch, self.shard = prefetch, (rank, count)
 
     def __len__(self) -> int:
@@ -88,7 +95,8 @@ class Batches:
         return min(self.batch_size, len(self.split) - batch * self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches `start`, `start + 1`, … of an epoch: float32 (n, C, H, W), int32 (n,).
+        """Batches `start`, `start + 1`, … of an epoch: float32 (n, C, H, W), labels int32 (n,), or
+        float32 (n, classes) under `mixup`.
 
         Stopping early is free: the thread ends when the iterator is closed or forgotten. What goes
         wrong in the thread is raised here.
@@ -127,7 +135,13 @@ class Batches:
         rank, shards = self.shard
         count = self.global_size(step)
         part = slice(rank * count // shards, (rank + 1) * count // shards)
-        indices = order[step * self.batch_size :][:count][part]
+        # An image is mixed with one that may be another shard's: every shard prepares them all.
+        mine = slice(0, count) if self.mixup else part
+        indices = order[step * self.batch_size :][:count][mine]
         rng = np.random.default_rng([self.seed, epoch, 1, step])
-        moved = augment_batch(self.split.images(indices), self.augment, rng, count, part)
-        return self.pixels.apply(moved), self.split.labels[indices]
+        moved = augment_batch(self.split.images(indices), self.augment, rng, count, mine)
+        x, y = self.pixels.apply(moved), self.split.labels[indices]
+        if not self.mixup:
+            return x, y
+        x, y = mix(x, y, self.classes, self.mixup, rng)
+        return np.ascontiguousarray(x[part]), np.ascontiguousarray(y[part])

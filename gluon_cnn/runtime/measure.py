@@ -37,7 +37,7 @@ def training_step(net: ClassicCNN, x: np.ndarray, y: np.ndarray) -> Callable[[],
     staging = Staging([mx.cpu()])
 
     def step() -> None:
-        train_step(objective, trainer, staging(x), staging(y), len(x))
+        train_step(objective, trainer, [(staging(x), staging(y))], len(x))
         mx.nd.waitall()
 
     return step

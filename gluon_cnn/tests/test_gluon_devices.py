@@ -30,7 +30,7 @@ def test_devices_stay_equal_through_uneven_batches() -> None:
         x = np.random.default_rng(count).standard_normal((count, 1, 28, 28)).astype(np.float32)
         y = np.arange(count, dtype=np.float32) % 10
         xs, ys = (to_devices(array, training.devices) for array in (x, y))
-        loop.train_step(training.objective, training.trainer, xs, ys, count)
+        loop.train_step(training.objective, training.trainer, [(xs, ys)], count)
     for parameter in training.net.collect_params().values():
         first, *others = (value.asnumpy() for value in parameter.list_data())
         assert all(np.array_equal(first, other) for other in others), parameter.name
@@ -82,7 +82,7 @@ def test_running_statistics_become_the_mean_of_the_devices() -> None:
     x = np.random.default_rng(0).standard_normal((32, 1, 28, 28)).astype(np.float32)
     x[16:] += 3
     xs, ys = (to_devices(a, training.devices) for a in (x, np.zeros(32, np.float32)))
-    loop.train_step(training.objective, training.trainer, xs, ys, 32)
+    loop.train_step(training.objective, training.trainer, [(xs, ys)], 32)
     means = [p for n, p in training.net.collect_params().items() if n.endswith("running_mean")]
     before = [[value.asnumpy() for value in parameter.list_data()] for parameter in means]
     assert not np.allclose(*before[0])  # each has seen its own half

@@ -54,10 +54,19 @@ OPTIMIZERS = {
     "momentum": ["--optimizer", "sgd", "--lr", "0.02", "--momentum", "0.9", "--wd", "1e-4"],
     "nesterov": ["--optimizer", "sgd", "--lr", "0.02", "--momentum", "0.9", "--nesterov"],
     "adam": ["--optimizer", "adam", "--lr", "0.003"],
-}
+    "everything on": [
+        "--ema", "0.9", "--mixup", "0.2", "--label-smoothing", "0.1", "--clip-grad", "0.5",
+        "--grad-accum-steps", "3", "--augment", "random-resized-crop,color-jitter",
+        "--patience", "9",
+    ],
+}  # fmt: skip
 
 
-QUICK = (("momentum", "cpu"), ("adam", "cpu:0,1"))  # the others take a minute or two
+QUICK = (
+    ("momentum", "cpu"),
+    ("adam", "cpu:0,1"),
+    ("everything on", "cpu:0,1"),
+)  # the others take a minute or two
 
 
 @pytest.mark.parametrize(
@@ -75,6 +84,7 @@ def test_stopped_anywhere_and_resumed(
             "--warmup-epochs", "1", *OPTIMIZERS[optimizer]]  # fmt: skip
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train.main([*argv, "--out", str(whole)]) == 0
+    assert (whole / "last/average.safetensors").exists() == ("--ema" in argv)
     places = []
     for looks in (1, 3, 4, 2, 9, 3):  # six steps, a look, four batches, a look: an epoch
         begun = ["--resume"] if parts.exists() else []

@@ -16,16 +16,20 @@ from cnn_harness.jobs.peers import Peers
 from gluon_cnn.fast.padding import pad_channels
 from gluon_cnn.models import ClassicCNN, get_model
 from gluon_cnn.training import parallel
+from gluon_cnn.training.average import Average
 from gluon_cnn.training.devices import find_devices
+from gluon_cnn.training.gradients import accumulate
 from gluon_cnn.training.losses import loss_for
 from gluon_cnn.training.staging import Staging
 from gluon_cnn.training.workers import ALONE, Alone
 
 __all__ = [
     "EVALUATION_BATCH",
+    "TOP",
     "Objective",
     "Training",
     "build_net",
+    "class_ranks",
     "make_batches",
     "make_trainer",
     "prepare",
@@ -33,28 +37,55 @@ __all__ = [
 ]
 
 EVALUATION_BATCH = 256
+TOP = 5  # the k of top-k accuracy
 
 
 class Objective(gluon.HybridBlock):
     """Net, loss and metrics as one graph, so that a step is one call.
 
-    (x, y) -> loss (N,), its sum (1,), the number of right answers (1,), predicted classes (N,).
+    (x, y) -> loss (N,), its sum (1,), the number of right answers (1,), predicted classes (N,), and
+    under `ranks` the number of images whose class is among the `TOP` best (1,).
     Only `loss` has a gradient. `run` computes what `net` does, from its parameters; by default it
-    is made for training.
+    is made for training. Under a loss of soft labels y is (N, classes), its largest share right.
     """
 
-    def __init__(self, net: ClassicCNN, run: gluon.HybridBlock | None = None) -> None:
+    def __init__(
+        self,
+        net: ClassicCNN,
+        run: gluon.HybridBlock | None = None,
+        loss: gluon.HybridBlock | None = None,
+        *,
+        ranks: bool = False,
+    ) -> None:
         super().__init__(prefix="objective_")
         self.net = net
         self.run = pad_channels(net) if run is None else run
-        self.loss = loss_for(net)
+        self.loss = loss_for(net) if loss is None else loss
+        self._soft = not getattr(self.loss, "_sparse_label", True)
+        self._ranks = ranks
 
-    def hybrid_forward(self, F: Any, x: Any, y: Any) -> tuple[Any, Any, Any, Any]:
+    def hybrid_forward(self, F: Any, x: Any, y: Any) -> tuple[Any, ...]:
         outputs = self.run(x)
+        fixed = F.BlockGrad(outputs)
         winner = F.argmin if self.net.smallest_wins else F.argmax
-        predicted = winner(F.BlockGrad(outputs), axis=1)  # a float, as MXNet's argmax returns
-        loss, hits = self.loss(outputs, y), F.broadcast_equal(predicted, y)
-        return loss, F.sum(F.BlockGrad(loss)), F.sum(hits), predicted
+        predicted = winner(fixed, axis=1)  # a float, as MXNet's argmax returns
+        label = F.argmax(y, axis=1) if self._soft else y
+        loss, hits = self.loss(outputs, y), F.broadcast_equal(predicted, label)
+        results = loss, F.sum(F.BlockGrad(loss)), F.sum(hits), predicted
+        if not self._ranks:
+            return results
+        return (*results, F.sum(class_ranks(F, fixed, label, self.net.smallest_wins) < TOP))
+
+
+def class_ranks(F: Any, outputs: Any, label: Any, smallest_wins: bool) -> Any:
+    """How many classes come before the right one (N,); of equal outputs the lower class does, as
+    argmax has it."""
+    right = F.pick(outputs, label, axis=1, keepdims=True)
+    before = F.broadcast_lesser if smallest_wins else F.broadcast_greater
+    number = F.broadcast_lesser(
+        F.expand_dims(F.contrib.arange_like(outputs, axis=1), 0), F.expand_dims(label, 1)
+    )
+    return F.sum(before(outputs, right) + F.broadcast_equal(outputs, right) * number, axis=1)
 
 
 def set_first_weights(net: ClassicCNN, initialiser: str, seed: int) -> None:
@@ -109,6 +140,8 @@ class Training:
     net: ClassicCNN
     trainer: gluon.Trainer
     objective: Objective
+    evaluation: Objective  # on labels as they are, whatever the objective is trained on
+    average: Average | None  # of the weights, where it is evaluated instead of them
     train: Batches
     test: Batches
     staging: Staging
@@ -126,6 +159,8 @@ def make_batches(
         config.batch_size,
         prepared,
         augment=config.augment,
+        mixup=config.mixup,
+        classes=len(dataset.class_names),
         shuffle=True,
         seed=config.seed,
         shard=(peers.rank, peers.count),
@@ -147,11 +182,16 @@ def prepare(
     """
     devices = find_devices(ctx)
     net = build_net(config, dataset, devices, dtype)
-    objective = Objective(net)
-    objective.hybridize(static_alloc=True, static_shape=True)
+    objective = Objective(net, loss=loss_for(net, config.label_smoothing, config.mixup > 0))
+    evaluation = Objective(net, objective.run, ranks=True)
+    for each in (objective, evaluation):
+        each.hybridize(static_alloc=True, static_shape=True)
+    accumulate(net, config.grad_accum_steps)
     trainer = make_trainer(net, config, devices, peers)
+    average = Average(net, config.ema) if config.ema and peers.rank == 0 else None
     train, test = make_batches(config, dataset, peers)
     staging = Staging(devices, dtype)
     return Training(
-        config, dataset, devices, net, trainer, objective, train, test, staging, peers, dtype
-    )
+        config, dataset, devices, net, trainer, objective, evaluation, average, train, test,
+        staging, peers, dtype,
+    )  # fmt: skip

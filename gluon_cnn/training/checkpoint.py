@@ -7,6 +7,7 @@ is JSON; a sha256 guards each file, since MXNet loads altered parameters without
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cnn_harness.run_description import versions
 from cnn_harness.runfolder import RunFolder
 from gluon_cnn.exporting.params_layout import LayoutError, read_layout
 from gluon_cnn.runtime import settings as runtime
+from gluon_cnn.training.average import Average
 from gluon_cnn.training.parallel import one_copy, statistics
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "set_optimizer_state",
 ]
 
+AVERAGE = "average.safetensors"  # where the weights are averaged
 PACKAGES = ("mxnet", "numpy")  # whose versions decide what a run computes
 
 
@@ -47,18 +50,23 @@ def save_best(folder: RunFolder, net: gluon.HybridBlock) -> None:
 
 
 def save_last(
-    folder: RunFolder, net: gluon.HybridBlock, trainer: gluon.Trainer, state: dict[str, Any]
+    folder: RunFolder,
+    net: gluon.HybridBlock,
+    trainer: gluon.Trainer,
+    state: dict[str, Any],
+    average: Average | None = None,
 ) -> None:
     """Replace `last/`, the resumable checkpoint; `state` is what the training loop must know."""
     slots, counts = optimizer_state(net, trainer)
     slots |= _other_devices(net)
-    folder.save(
-        {
-            "net.params": lambda path: _save_parameters(net, path),
-            "optimizer.safetensors": lambda path: save_arrays(slots, path),
-        },
-        {**state, "versions": environment(), "update_counts": counts},
-    )
+    writers: dict[str, Callable[[Path], object]] = {
+        "net.params": lambda path: _save_parameters(net, path),
+        "optimizer.safetensors": lambda path: save_arrays(slots, path),
+    }
+    if average is not None:
+        averaged = average.arrays()
+        writers[AVERAGE] = lambda path: save_arrays(averaged, path)
+    folder.save(writers, {**state, "versions": environment(), "update_counts": counts})
 
 
 def load_last(
@@ -67,8 +75,9 @@ def load_last(
     net: gluon.HybridBlock,
     trainer: gluon.Trainer,
     devices: list[mx.Context],
+    average: Average | None = None,
 ) -> None:
-    """Put the net and the trainer back to where `save_last` left them.
+    """Put the net, the trainer and the average back to where `save_last` left them.
 
     `path` is the checkpoint's folder and `state` what was sealed in it. Raises: CommandError where
     the files are those of another net or optimizer.
@@ -85,6 +94,8 @@ def load_last(
         raise CommandError(f"{path} has no update counts of {net.model_name}'s parameters")
     _restore_other_devices(net, slots)
     set_optimizer_state(net, trainer, slots, counts, file)
+    if average is not None:
+        average.restore(load_arrays(path / AVERAGE), path / AVERAGE)
 
 
 def optimizer_state(

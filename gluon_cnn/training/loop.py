@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cnn_harness.progress import Partial, Progress
 from cnn_harness.runfolder import RunFolder
 from gluon_cnn.training import checkpoint, parallel
 from gluon_cnn.training.assembly import Objective, Training
+from gluon_cnn.training.gradients import clear, clip_norm
 from gluon_cnn.training.staging import Staging
 
 __all__ = ["evaluate", "fit", "follow", "load", "train_epoch", "train_step"]
@@ -26,17 +28,38 @@ Parts = list[mx.nd.NDArray]  # one array a device
 
 
 def train_step(
-    objective: Objective, trainer: gluon.Trainer, xs: Parts, ys: Parts, count: int
+    objective: Objective,
+    trainer: gluon.Trainer,
+    batches: Iterable[tuple[Parts, Parts]],
+    count: int,
+    clip: float = 0.0,
 ) -> tuple[Parts, Parts]:
-    """One update from `count` images; returns the summed loss and hits of each device, unread."""
-    with autograd.record():
-        parts = [objective(x, y) for x, y in zip(xs, ys, strict=True)]
-    losses, loss_sums, hits, _ = zip(*parts, strict=True)
-    autograd.backward(list(losses))
-    parallel.idle(trainer, len(xs))
+    """One update from `count` images; returns the summed losses and hits, unread.
+
+    `batches` are the parts of a batch that are computed one after the other, each split over the
+    devices. The gradient is clipped to a norm of `clip`, unless that is 0.
+    """
+    loss_sums: Parts = []
+    hit_sums: Parts = []
+    used = 0
+    clear(trainer)
+    for xs, ys in batches:
+        with autograd.record():
+            parts = [objective(x, y) for x, y in zip(xs, ys, strict=True)]
+        losses, sums, hits, _ = zip(*parts, strict=True)
+        autograd.backward(list(losses))
+        loss_sums += sums
+        hit_sums += hits
+        used = max(used, len(xs))
+    parallel.idle(trainer, used)
     # The loss is a vector, its gradient the sum over images: step() divides it by their number.
-    trainer.step(count)
-    return list(loss_sums), list(hits)
+    if not clip:
+        trainer.step(count)
+    else:
+        trainer.allreduce_grads()
+        clip_norm(trainer, clip * count)
+        trainer.update(count)
+    return loss_sums, hit_sums
 
 
 def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop) -> Partial:
@@ -44,16 +67,17 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
 
     Raises: CommandError where the loss is not finite any more.
     """
-    draws = _draws_masks(training.net)
-    steps = EpochSteps(
-        training.config, training.train, training.peers, done, monitor, stop, _read_sums
-    )
+    config, draws = training.config, _draws_masks(training.net)
+    steps = EpochSteps(config, training.train, training.peers, done, monitor, stop, _read_sums)
     for rate, x, y, count in steps:
         if draws:
             mx.random.seed(steps.seed)
         training.trainer.set_learning_rate(rate)
-        xs, ys = training.staging(x), training.staging(y)
-        steps.add(train_step(training.objective, training.trainer, xs, ys, count))
+        parts = ((training.staging(part), training.staging(labels)) for part, labels in
+                 steps.parts(x, y))  # fmt: skip
+        steps.add(train_step(training.objective, training.trainer, parts, count, config.clip_grad))
+        if training.average is not None:
+            training.average.update(steps.update)
     # The last backward may still write running statistics, and with `static_alloc` MXNet's engine
     # does not know: whoever reads them, asnumpy() too, gets those of the step before.
     mx.nd.waitall()
@@ -69,19 +93,20 @@ def evaluate(
     stop: Stop | None = None,
     dtype: str = "float32",
 ) -> Evaluation:
-    """Mean loss, accuracy and predictions over a split, read from the device once at the end.
+    """Mean loss, accuracies and predictions over a split, read from the device once at the end.
 
-    Raises: Stopped where a stop is requested meanwhile.
+    `objective` is one that `ranks`. Raises: Stopped where a stop is requested meanwhile.
     """
     staging, parts = Staging(devices, dtype), []
     for x, y in (stop or Stop()).watch(batches.epoch(0)):
         for x_part, y_part in zip(staging(x), staging(y), strict=True):
             parts.append(objective(x_part, y_part))
-    _, loss_sums, hits, predicted = zip(*parts, strict=True)
+    _, loss_sums, hits, predicted, among_top = zip(*parts, strict=True)
     count = sum(map(len, predicted))
     return Evaluation(
         loss=_read_sum(loss_sums) / count,
         accuracy=_read_sum(hits) / count,
+        top5=_read_sum(among_top) / count,
         predicted=np.concatenate([part.asnumpy() for part in predicted]).astype(np.int64),
     )
 
@@ -101,11 +126,17 @@ def fit(
     finite any more, or the folder cannot be written; Interrupted where `stop` was requested;
     DataError.
     """
-    net, trainer, objective = training.net, training.trainer, training.objective
+    net, trainer, average = training.net, training.trainer, training.average
     monitor, stop = monitor or Monitor(), stop or Stop()
+    judged = nullcontext if average is None else average.in_place
 
     def test(batches: Batches, stop: Stop | None = None) -> Evaluation:
-        return evaluate(objective, batches, training.devices, stop, training.dtype)
+        with judged():
+            return evaluate(training.evaluation, batches, training.devices, stop, training.dtype)
+
+    def save_best() -> None:
+        with judged():
+            checkpoint.save_best(folder, net)
 
     if start is not None:
         training.peers.share_training(net, trainer)
@@ -115,8 +146,9 @@ def fit(
         start or Progress(),
         train_epoch=lambda done: train_epoch(training, done, monitor, stop),
         evaluate=lambda: test(training.test, stop),
-        save_best=lambda: checkpoint.save_best(folder, net),
-        save_last=lambda state: checkpoint.save_last(folder, net, trainer, state),
+        save_best=save_best,
+        save_last=lambda state: checkpoint.save_last(folder, net, trainer, state, average),
+        peers=training.peers,
         monitor=monitor,
         stop=stop,
     )
@@ -136,6 +168,7 @@ def follow(training: Training, start: Progress, stop: Stop) -> None:
         training.train,
         start,
         lambda done: train_epoch(training, done, Monitor(), Stop()),
+        training.peers,
     )
 
 
@@ -144,7 +177,9 @@ def load(training: Training, path: Path, state: dict[str, Any]) -> None:
 
     Raises: CommandError where its files are those of another net or optimizer.
     """
-    checkpoint.load_last(path, state, training.net, training.trainer, training.devices)
+    checkpoint.load_last(
+        path, state, training.net, training.trainer, training.devices, training.average
+    )
 
 
 def _draws_masks(net: gluon.HybridBlock) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import mxnet as mx
 from mxnet.gluon import loss as gluon_loss
 
+from cnn_harness.errors import UsageError
 from gluon_cnn.models import ClassicCNN
 
 __all__ = ["CrossEntropy", "RBFLoss", "cross_entropy", "loss_for"]
@@ -42,13 +43,26 @@ class RBFLoss(gluon_loss.Loss):
 
 
 class CrossEntropy(gluon_loss.SoftmaxCrossEntropyLoss):
-    """Gluon's softmax cross-entropy of logits (N, classes) and labels (N,), to the bit: (N,).
+    """Softmax cross-entropy of logits (N, classes) and labels (N,): (N,). Gluon's, to the bit.
 
-    Gluon's takes a mean over the one value that is left of each sample.
+    Gluon's takes a mean over the one value that is left of each sample. `soft` labels are shares
+    of the classes, (N, classes). Of a label the share `smoothing` is spread over all classes
+    (Szegedy et al. 2015, section 7).
     """
 
+    def __init__(self, smoothing: float = 0.0, soft: bool = False) -> None:
+        super().__init__(sparse_label=not soft)
+        self.smoothing = smoothing
+
     def hybrid_forward(self, F: Any, pred: Any, label: Any) -> Any:
-        return -F.pick(F.log_softmax(pred, axis=1), label, axis=1)
+        scores = F.log_softmax(pred, axis=1)
+        if self._sparse_label:
+            loss = -F.pick(scores, label, axis=1)
+        else:
+            loss = -F.sum(scores * label, axis=1)
+        if not self.smoothing:
+            return loss
+        return (1 - self.smoothing) * loss - self.smoothing * F.mean(scores, axis=1)
 
 
 def cross_entropy(logits: mx.nd.NDArray, labels: mx.nd.NDArray) -> mx.nd.NDArray:
@@ -56,7 +70,17 @@ def cross_entropy(logits: mx.nd.NDArray, labels: mx.nd.NDArray) -> mx.nd.NDArray
     return CrossEntropy()(logits, labels)
 
 
-def loss_for(net: ClassicCNN) -> gluon_loss.Loss:
+def loss_for(net: ClassicCNN, smoothing: float = 0.0, soft: bool = False) -> gluon_loss.Loss:
     """The loss a net is trained with: `RBFLoss` where the smallest output wins, else softmax
-    cross-entropy on logits."""
-    return RBFLoss() if net.smallest_wins else CrossEntropy()
+    cross-entropy on logits.
+
+    Raises: UsageError where a net that learns by `RBFLoss` is to learn from anything but labels.
+    """
+    if not net.smallest_wins:
+        return CrossEntropy(smoothing, soft)
+    if smoothing or soft:
+        raise UsageError(
+            f"{net.model_name} learns from one label an image (LeCun et al. 1998, equation 9): "
+            "leave out --label-smoothing and --mixup"
+        )
+    return RBFLoss()

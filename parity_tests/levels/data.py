@@ -124,7 +124,8 @@ def _batch_rows(path: str, ours: Batch | None, theirs: Batch | None) -> Iterator
     tensors = torch_ref.training.assembly.to_device(*theirs, torch.device("cpu"))
     verdicts = {
         "images": bits_equal(x, tensors[0].numpy()),
-        "labels": bits_equal(y.astype(np.int64), tensors[1].numpy()),
+        # shares of classes, under mixup, are floats
+        "labels": bits_equal(y if y.ndim == 2 else y.astype(np.int64), tensors[1].numpy()),
     }
     for quantity, verdict in verdicts.items():
         yield Row.judged(verdict, level=Level.DATA, path=path, quantity=quantity, check=Check.VALUE)

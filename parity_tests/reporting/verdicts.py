@@ -66,6 +66,7 @@ class Check(StrEnum):
     RESYNCHRONISED = "resynchronised"
     FREE_RUNNING = "free-running"
     WHOLE_RECIPE = "whole recipe"
+    FEATURE = "feature"  # of the training loops
     # of several devices
     IN_TURN = "in turn"
     WHOLE = "whole"

@@ -94,7 +94,7 @@ def test_cudnns_batch_norm_stores_the_unbiased_variance() -> None:
         training = _digits("mnist_bn_cnn", ctx)
         ((where,),) = (training.devices,)
         xs = [mx.nd.array(x, ctx=where)]
-        train_step(training.objective, training.trainer, xs, [mx.nd.zeros(8, ctx=where)], 8)
+        train_step(training.objective, training.trainer, [(xs, [mx.nd.zeros(8, ctx=where)])], 8)
         name = "features.1.running_var"
         variances.append(training.net._collect_params_with_prefix()[name].data(where).asnumpy())
     count = 8 * 28 * 28
@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_bits_on_a_gpu() -> None:
         for x, y in list(training.train.epoch(1))[:10]:
             arrays = ([mx.nd.array(a, ctx=mx.gpu(0), dtype="float32")] for a in (x, y))
             xs, ys = arrays
-            train_step(training.objective, training.trainer, xs, ys, len(x))
+            train_step(training.objective, training.trainer, [(xs, ys)], len(x))
         results.append(evaluate(training.objective, training.test, training.devices))
     assert results[0].loss == results[1].loss
     np.testing.assert_array_equal(results[0].predicted, results[1].predicted)

@@ -91,7 +91,7 @@ def test_one_process_of_one_trains_as_it_does_alone(torchrun_of_one: Workers) ->
         training = assembly.prepare(config, dataset, "cpu", peers)
         for _, (x, y) in zip(range(3), training.train.epoch(1), strict=False):
             moved = assembly.to_device(x, y, training.device)
-            loop.train_step(training.together, training.optimizer, *moved, len(x))
+            loop.train_step(training.together, training.optimizer, [moved], len(x))
         peers.share_training(training.net, training.optimizer)
         trained.append(training)
     one, other = (training.net.state_dict() for training in trained)

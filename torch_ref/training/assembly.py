@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from cnn_harness.initial import initial_arrays
 from cnn_harness.jobs.peers import Peers
 from torch_ref.models import ClassicCNN, get_model
 from torch_ref.optim import SGD, Adam
+from torch_ref.training.average import Average
 from torch_ref.training.devices import find_device
 from torch_ref.training.losses import loss_for
 from torch_ref.training.workers import ALONE, Alone
@@ -22,9 +24,11 @@ from torch_ref.transfer import to_gluon, to_torch
 
 __all__ = [
     "EVALUATION_BATCH",
+    "TOP",
     "Objective",
     "Training",
     "build_net",
+    "class_ranks",
     "make_batches",
     "make_optimizer",
     "prepare",
@@ -33,24 +37,44 @@ __all__ = [
 ]
 
 EVALUATION_BATCH = 256
+TOP = 5  # the k of top-k accuracy
 FIXED = ("running_mean", "running_var", "bitmaps")  # not drawn: they start as the layer has them
 
 
 class Objective(nn.Module):
-    """Net, loss and hits: (x, y) -> (loss, hits, predicted), each (N,)."""
+    """Net, loss and hits: (x, y) -> (loss, hits, predicted), each (N,).
 
-    def __init__(self, net: ClassicCNN) -> None:
+    Under `ranks` there is a fourth, whether the right class is among the `TOP` best. Soft labels y
+    are (N, classes), the class with the largest share is right.
+    """
+
+    def __init__(
+        self,
+        net: ClassicCNN,
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        *,
+        ranks: bool = False,
+    ) -> None:
         super().__init__()
         self.net = net
-        self.loss = loss_for(net)
+        self.loss = loss_for(net) if loss is None else loss
+        self._ranks = ranks
 
-    def forward(
-        self, x: torch.Tensor, y: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
         outputs = self.net(x)
         winner = torch.argmin if self.net.smallest_wins else torch.argmax
         predicted = winner(outputs.detach(), dim=1)
-        return self.loss(outputs, y), predicted == y, predicted
+        label = y.argmax(dim=1) if y.dim() == 2 else y
+        results = self.loss(outputs, y), predicted == label, predicted
+        if not self._ranks:
+            return results
+        return (*results, class_ranks(outputs.detach(), label, self.net.smallest_wins) < TOP)
+
+
+def class_ranks(outputs: torch.Tensor, label: torch.Tensor, smallest_wins: bool) -> torch.Tensor:
+    """The place of the right class (N,), from 0; equal outputs stand in the order of classes."""
+    order = outputs.argsort(dim=1, descending=not smallest_wins, stable=True)
+    return (order == label[:, None]).long().argmax(dim=1)
 
 
 def set_first_weights(net: ClassicCNN, initialiser: str, seed: int) -> None:
@@ -104,6 +128,8 @@ class Training:
     net: ClassicCNN
     optimizer: torch.optim.Optimizer
     objective: Objective
+    evaluation: Objective  # on labels as they are, whatever the objective is trained on
+    average: Average | None  # of the weights, where it is evaluated instead of them
     together: nn.Module  # the objective, with gradients summed over all processes
     train: Batches
     test: Batches
@@ -121,6 +147,8 @@ def make_batches(
         config.batch_size,
         prepared,
         augment=config.augment,
+        mixup=config.mixup,
+        classes=len(dataset.class_names),
         shuffle=True,
         seed=config.seed,
         shard=(peers.rank, peers.count),
@@ -142,15 +170,20 @@ def prepare(
     """
     device = find_device(ctx)
     net = build_net(config, dataset, device, dtype)
-    objective = Objective(net)
+    objective = Objective(net, loss_for(net, config.label_smoothing, config.mixup > 0))
+    evaluation = Objective(net, ranks=True)
     optimizer, together = make_optimizer(net, config), peers.together(objective)
+    average = Average(net, config.ema) if config.ema and peers.rank == 0 else None
     train, test = make_batches(config, dataset, peers)
     return Training(
-        config, dataset, device, net, optimizer, objective, together, train, test, peers, dtype
-    )
+        config, dataset, device, net, optimizer, objective, evaluation, average, together, train,
+        test, peers, dtype,
+    )  # fmt: skip
 
 
 def to_device(
     x: np.ndarray, y: np.ndarray, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(x).to(device), torch.from_numpy(y.astype(np.int64)).to(device)
+    """A batch on its device; labels become int64, shares of classes the dtype of the images."""
+    labels = y.astype(np.int64 if y.ndim == 1 else x.dtype, copy=False)
+    return torch.from_numpy(x).to(device), torch.from_numpy(labels).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cnn_harness.errors import CommandError
 from cnn_harness.progress import load_arrays, save_arrays
 from cnn_harness.run_description import versions
 from cnn_harness.runfolder import RunFolder
+from torch_ref.training.average import Average
 
 __all__ = [
     "PACKAGES",
@@ -25,6 +27,7 @@ __all__ = [
     "set_optimizer_state",
 ]
 
+AVERAGE = "average.safetensors"  # where the weights are averaged
 PACKAGES = ("torch", "numpy")  # whose versions decide what a run computes
 
 
@@ -43,22 +46,28 @@ def save_last(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
+    average: Average | None = None,
 ) -> None:
     """Replace `last/`, the resumable checkpoint; `state` is what the training loop must know."""
     slots, counts = optimizer_state(net, optimizer)
-    folder.save(
-        {
-            "net.safetensors": lambda path: save_arrays(_arrays(net), path),
-            "optimizer.safetensors": lambda path: save_arrays(slots, path),
-        },
-        {**state, "versions": environment(), "update_counts": counts},
-    )
+    writers: dict[str, Callable[[Path], object]] = {
+        "net.safetensors": lambda path: save_arrays(_arrays(net), path),
+        "optimizer.safetensors": lambda path: save_arrays(slots, path),
+    }
+    if average is not None:
+        averaged = average.arrays()
+        writers[AVERAGE] = lambda path: save_arrays(averaged, path)
+    folder.save(writers, {**state, "versions": environment(), "update_counts": counts})
 
 
 def load_last(
-    path: Path, state: dict[str, Any], net: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path,
+    state: dict[str, Any],
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: Average | None = None,
 ) -> None:
-    """Put the net and the optimizer back to where `save_last` left them.
+    """Put the net, the optimizer and the average back to where `save_last` left them.
 
     `path` is the checkpoint's folder and `state` what was sealed in it. Raises: CommandError where
     the files are those of another net.
@@ -68,6 +77,8 @@ def load_last(
     if not isinstance(counts, dict):
         raise CommandError(f"{path} has no update counts of this net's parameters")
     set_optimizer_state(net, optimizer, load_arrays(file), counts, file)
+    if average is not None:
+        average.restore(load_arrays(path / AVERAGE), path / AVERAGE)
 
 
 def optimizer_state(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from cnn_harness.progress import Partial, Progress
 from cnn_harness.runfolder import RunFolder
 from torch_ref.training import checkpoint
 from torch_ref.training.assembly import Objective, Training, to_device
+from torch_ref.training.gradients import accumulate, clip_norm
 
 __all__ = ["evaluate", "fit", "follow", "load", "train_epoch", "train_step"]
 
@@ -23,24 +26,31 @@ __all__ = ["evaluate", "fit", "follow", "load", "train_epoch", "train_step"]
 def train_step(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     count: int,
+    clip: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One update from `count` images, over all processes; returns the summed loss and hits of this
     one, unread.
 
-    The gradient is that of the sum over images, and the optimizer divides it by their number, as
-    Gluon's `Trainer.step(batch)` does.
+    `batches` are the parts of a batch that are computed one after the other. The gradient is
+    clipped to a norm of `clip`, unless that is 0. It is that of the sum over images, and the
+    optimizer divides it by their number, as Gluon's `Trainer.step(batch)` does.
     """
     optimizer.zero_grad(set_to_none=True)
-    loss, hits, _ = objective(x, y)
-    total = loss.sum()
-    total.backward()
+    loss_sums, hit_sums = [], []
+    for x, y in accumulate(objective, batches):
+        loss, hits, _ = objective(x, y)
+        total = loss.sum()
+        total.backward()
+        loss_sums.append(total.detach())
+        hit_sums.append(hits.sum())
+    if clip:
+        clip_norm(optimizer, clip * count)
     for group in optimizer.param_groups:
         group["rescale_grad"] = 1.0 / count
     optimizer.step()
-    return total.detach(), hits.sum()
+    return torch.stack(loss_sums), torch.stack(hit_sums)
 
 
 def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop) -> Partial:
@@ -48,18 +58,19 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
 
     Raises: CommandError where the loss is not finite any more.
     """
-    optimizer, draws = training.optimizer, _draws_masks(training.net)
-    steps = EpochSteps(
-        training.config, training.train, training.peers, done, monitor, stop, _read_sums
-    )
+    config, optimizer, draws = training.config, training.optimizer, _draws_masks(training.net)
+    steps = EpochSteps(config, training.train, training.peers, done, monitor, stop, _read_sums)
     training.objective.train()
     for rate, x, y, count in steps:
         if draws:
             torch.manual_seed(steps.seed)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = to_device(x.astype(training.dtype, copy=False), y, training.device)
-        steps.add(train_step(training.together, optimizer, *batch, count))
+        x = x.astype(training.dtype, copy=False)
+        parts = (to_device(*part, training.device) for part in steps.parts(x, y))
+        steps.add(train_step(training.together, optimizer, parts, count, config.clip_grad))
+        if training.average is not None:
+            training.average.update(steps.update)
     training.peers.agree_on_statistics(training.net)
     return steps.done
 
@@ -71,22 +82,26 @@ def evaluate(
     stop: Stop | None = None,
     dtype: str = "float32",
 ) -> Evaluation:
-    """Mean loss, accuracy and predictions over a split, in inference mode.
+    """Mean loss, accuracies and predictions over a split, in inference mode.
 
-    Raises: Stopped where a stop is requested meanwhile.
+    `objective` is one that `ranks`. Raises: Stopped where a stop is requested meanwhile.
     """
     objective.eval()
-    loss_sums, hit_sums, predicted = [], [], []
+    loss_sums, hit_sums, top_sums, predicted = [], [], [], []
     with torch.inference_mode():
         for x, y in (stop or Stop()).watch(batches.epoch(0)):
-            loss, hits, winners = objective(*to_device(x.astype(dtype, copy=False), y, device))
+            loss, hits, winners, among_top = objective(
+                *to_device(x.astype(dtype, copy=False), y, device)
+            )
             loss_sums.append(loss.sum())
             hit_sums.append(hits.sum())
+            top_sums.append(among_top.sum())
             predicted.append(winners)
     count = sum(map(len, predicted))
     return Evaluation(
         loss=sum(map(float, loss_sums)) / count,
         accuracy=sum(map(float, hit_sums)) / count,
+        top5=sum(map(float, top_sums)) / count,
         predicted=torch.cat(predicted).cpu().numpy(),
     )
 
@@ -106,15 +121,21 @@ def fit(
     finite any more, or the folder cannot be written; Interrupted where `stop` was requested;
     DataError.
     """
-    net, optimizer, objective = training.net, training.optimizer, training.objective
+    net, optimizer, average = training.net, training.optimizer, training.average
     monitor, stop = monitor or Monitor(), stop or Stop()
+    judged = nullcontext if average is None else average.in_place
 
     def train(done: Partial) -> Partial:
         with training.peers.joined():
             return train_epoch(training, done, monitor, stop)
 
     def test(batches: Batches, stop: Stop | None = None) -> Evaluation:
-        return evaluate(objective, batches, training.device, stop, training.dtype)
+        with judged():
+            return evaluate(training.evaluation, batches, training.device, stop, training.dtype)
+
+    def save_best() -> None:
+        with judged():
+            checkpoint.save_best(folder, net)
 
     if start is not None:
         training.peers.share_training(net, optimizer)
@@ -124,8 +145,9 @@ def fit(
         start or Progress(),
         train_epoch=train,
         evaluate=lambda: test(training.test, stop),
-        save_best=lambda: checkpoint.save_best(folder, net),
-        save_last=lambda state: checkpoint.save_last(folder, net, optimizer, state),
+        save_best=save_best,
+        save_last=lambda state: checkpoint.save_last(folder, net, optimizer, state, average),
+        peers=training.peers,
         monitor=monitor,
         stop=stop,
     )
@@ -148,6 +170,7 @@ def follow(training: Training, start: Progress, stop: Stop) -> None:
             training.train,
             start,
             lambda done: train_epoch(training, done, Monitor(), Stop()),
+            training.peers,
         )
 
 
@@ -156,7 +179,7 @@ def load(training: Training, path: Path, state: dict[str, Any]) -> None:
 
     Raises: CommandError where its files are those of another net or optimizer.
     """
-    checkpoint.load_last(path, state, training.net, training.optimizer)
+    checkpoint.load_last(path, state, training.net, training.optimizer, training.average)
 
 
 def _draws_masks(net: nn.Module) -> bool:
@@ -165,5 +188,5 @@ def _draws_masks(net: nn.Module) -> bool:
 
 
 def _read_sums(sums: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, float]:
-    loss, hits = sums
-    return float(loss), float(hits)
+    losses, hits = sums
+    return sum(losses.tolist()), float(hits.sum())

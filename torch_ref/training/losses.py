@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnn_harness.errors import UsageError
 from torch_ref.models.base import ClassicCNN
 
 __all__ = ["RBFLoss", "cross_entropy", "loss_for"]
@@ -42,11 +44,29 @@ class RBFLoss(nn.Module):
         return f"j={self.j}"
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Softmax cross-entropy per sample; labels of any integer dtype."""
-    return F.cross_entropy(logits, labels.long(), reduction="none")
+def cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
+    """Softmax cross-entropy per sample; labels of any integer dtype, or shares (N, classes).
+
+    The share `smoothing` of a label is spread over all classes.
+    """
+    target = labels if labels.dim() == 2 else labels.long()
+    return F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
 
 
-def loss_for(net: ClassicCNN) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The loss that trains `net`: `RBFLoss` where the smallest output wins, else cross-entropy."""
-    return RBFLoss() if net.smallest_wins else cross_entropy
+def loss_for(
+    net: ClassicCNN, smoothing: float = 0.0, soft: bool = False
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The loss that trains `net`: `RBFLoss` where the smallest output wins, else cross-entropy.
+
+    Raises: UsageError where a net with `RBFLoss` is to learn from anything but labels.
+    """
+    if not net.smallest_wins:
+        return partial(cross_entropy, smoothing=smoothing) if smoothing else cross_entropy
+    if smoothing or soft:
+        raise UsageError(
+            f"{net.model_name} learns from one label an image (LeCun et al. 1998, equation 9): "
+            "leave out --label-smoothing and --mixup"
+        )
+    return RBFLoss()

@@ -101,7 +101,7 @@ class SplitTrainee(GluonTrainee):
         return self.updater.trainer
 
     def update_together(self, objective: Any, xs: Any, ys: Any, count: int) -> None:
-        loop.train_step(objective, self.trainer, xs, ys, count)
+        loop.train_step(objective, self.trainer, [(xs, ys)], count)
 
     def weighted(self, each: mx.nd.NDArray, count: int) -> mx.nd.NDArray:
         """What the part's loss counts in the batch's: itself."""

@@ -25,7 +25,7 @@ import torch_ref.train
 import torch_ref.training.assembly
 from cnn_data import Batches, Dataset
 from cnn_harness.config import TrainConfig
-from cnn_harness.epochs import run_epochs
+from cnn_harness.epochs import Evaluation, run_epochs
 from cnn_harness.jobs.stop import Stop
 from cnn_harness.monitor import Monitor
 from cnn_harness.progress import Progress
@@ -45,7 +45,7 @@ from torch_ref.training import loop
 
 __all__ = ["METRICS", "check_recipe", "first_weight_rows", "metric_rows"]
 
-METRICS = ("train_loss", "train_acc", "test_loss", "test_acc")
+METRICS = ("train_loss", "train_acc", "test_loss", "test_acc", "test_top5_acc")
 _COMMANDS = {Side.GLUON: gluon_cnn.train, Side.TORCH: torch_ref.train}
 
 _row = partial(Row, level=Level.TRAINING, check=Check.WHOLE_RECIPE)
@@ -147,12 +147,16 @@ def shaken_run(config: TrainConfig, dataset: Dataset, seed: int) -> Metrics:
     shaken = dataclasses.replace(training, train=noisy)
     monitor, stop = Monitor(), Stop()
 
+    def evaluate() -> Evaluation:
+        with shaken.average.in_place() if shaken.average is not None else contextlib.nullcontext():
+            return loop.evaluate(shaken.evaluation, shaken.test, shaken.device)
+
     return run_epochs(
         config,
         training.train,
         Progress(),
         train_epoch=lambda done: loop.train_epoch(shaken, done, monitor, stop),
-        evaluate=lambda: loop.evaluate(shaken.objective, shaken.test, shaken.device),
+        evaluate=evaluate,
         save_best=lambda: None,
         save_last=lambda state: None,
         monitor=monitor,

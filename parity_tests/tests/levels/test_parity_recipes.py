@@ -60,9 +60,10 @@ def test_a_gradient_divided_twice_is_seen_in_the_first_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def step(
-        objective: Objective, optimizer: Any, x: torch.Tensor, y: torch.Tensor, count: int
+        objective: Objective, optimizer: Any, batches: Any, count: int, clip: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         optimizer.zero_grad(set_to_none=True)
+        ((x, y),) = batches
         loss, hits, _ = objective(x, y)
         loss.mean().backward()
         for group in optimizer.param_groups:
