@@ -22,13 +22,26 @@ __all__ = ["OPTIMIZERS", "TrainConfig", "add_flags", "flag"]
 
 OPTIMIZERS = ("sgd", "adam")
 FITS = ("resize", "pad")
-DATA, OPTIMISATION, REGULARISATION, RUN = "model and data", "optimisation", "regularisation", "run"
-GROUPS = (DATA, OPTIMISATION, REGULARISATION, RUN)  # in the order of `--help`
+DATA, OPTIMISATION, REGULARISATION = "model and data", "optimisation", "regularisation"
+FINE_TUNING, RUN = "fine-tuning", "run"
+GROUPS = (DATA, OPTIMISATION, REGULARISATION, FINE_TUNING, RUN)  # in the order of `--help`
 LARGEST_IMAGE = 4096  # pixels a side
 
 
 # Fields that came later: an older run's `config.json` has none, and trained with their defaults
-LATER = frozenset({"grad_accum_steps", "clip_grad", "mixup", "label_smoothing", "ema", "patience"})
+LATER = frozenset(
+    {
+        "grad_accum_steps",
+        "clip_grad",
+        "mixup",
+        "label_smoothing",
+        "ema",
+        "patience",
+        "init_from",
+        "init_lr_scale",
+        "freeze",
+    }
+)
 RESUMABLE = ("epochs", "patience")  # what a run that is continued may have otherwise
 
 
@@ -116,6 +129,18 @@ class TrainConfig:
         None, "side of the square images, pixels; unset: the dataset's own", DATA, type=positive
     )
     fit: str = flag("resize", "how images reach --image-size", DATA, choices=FITS)
+    init_from: str = flag(
+        "", "begin with the weights of a run, an export, or a .params, .safetensors or .pt file, "
+        "as far as names and shapes fit", FINE_TUNING, metavar="RUN|FILE",
+    )  # fmt: skip
+    init_lr_scale: float = flag(
+        1.0, "factor of the learning rate of what --init-from loaded", FINE_TUNING,
+        type=finite_float,
+    )  # fmt: skip
+    freeze: str = flag(
+        "", "leave these parameters as they are: paths such as features, or patterns, with commas",
+        FINE_TUNING, metavar="PATTERN",
+    )  # fmt: skip
     seed: int = flag(0, "seed of weights, order, augmentation and dropout", RUN, type=natural)
 
     def __post_init__(self) -> None:
@@ -125,7 +150,9 @@ class TrainConfig:
         """
         for name in ("epochs", "batch_size", "step_epochs", "grad_accum_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("clip_grad", "mixup", "patience"):
+        _require(self.init_lr_scale == 1 or bool(self.init_from), "init_lr_scale",
+                 self.init_lr_scale, "1 without --init-from")  # fmt: skip
+        for name in ("clip_grad", "mixup", "patience", "init_lr_scale"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("label_smoothing", "ema"):
             value = getattr(self, name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_harness.config import TrainConfig
+from cnn_harness.initial import Pretrained
 from cnn_harness.jobs.peers import Peers
 from cnn_harness.jobs.stop import Stop
 from cnn_harness.progress import Progress
@@ -24,7 +25,9 @@ class Framework:
     models: Mapping[str, Any]  # name -> entry with .input_shape (C, H, W)
     documents: Mapping[str, TrainConfig]
     defaults: Mapping[str, TrainConfig]
-    prepare: Callable[..., Any]  # prepare(config, dataset, ctx, peers): checks all; writes nothing
+    # prepare(config, dataset, ctx, peers, pretrained=…): checks all; writes nothing
+    prepare: Callable[..., Any]
+    read_weights: Callable[[str], Pretrained]  # read_weights(source): what --init-from names
     load: Callable[[Any, Path, dict[str, Any]], None]  # load(prepared, path, state): a checkpoint
     fit: Callable[..., list[dict[str, Any]]]  # fit(prepared, folder, start=…, monitor=…, stop=…)
     switches: Callable[[str, bool, bool], list[str]]  # switches(ctx, tf32, autotune): what to say

@@ -1,4 +1,6 @@
-"""Initial weights drawn in numpy, one generator per parameter, so that both frameworks start equal.
+"""What weights a net begins with: drawn here, or those of another run.
+
+They are drawn in numpy, one generator per parameter, so that both frameworks start equal.
 
 MXNet's and PyTorch's generators are unrelated, and MXNet's GPU and CPU streams differ too. A
 parameter's first value here depends on the seed and on its own path alone: not on the order of
@@ -9,13 +11,30 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-__all__ = ["INITIALISERS", "generator", "initial_arrays"]
+from gluon_cnn_parity import did_you_mean
+from cnn_harness.errors import CommandError, UsageError
+from cnn_harness.sealed import read_json
+from gluon_cnn_parity.atomic import sha256
+
+__all__ = [
+    "INITIALISERS",
+    "Pretrained",
+    "frozen",
+    "generator",
+    "initial_arrays",
+    "weights_file",
+]
 
 INITIALISERS = ("xavier", "he", "gluon", "lecun98")
+WEIGHT_FILES = (".params", ".safetensors", ".pt")
 
 
 def initial_arrays(
@@ -87,3 +106,151 @@ def _fans(weight: tuple[int, ...], bias: tuple[int, ...]) -> tuple[float, float]
         return mean_fan, mean_fan
     field = math.prod(weight[2:])
     return weight[1] * field, weight[0] * field
+
+
+@dataclass
+class Pretrained:
+    """The weights of `--init-from`, and what became of them once a net has taken them.
+
+    `arrays` are by Gluon's structural names; a run that goes on has none, since its checkpoint has
+    its weights. `loaded` are the names that were taken.
+    """
+
+    source: str
+    sha256: str
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    loaded: tuple[str, ...] = ()
+    remarks: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the values, as JSON: the leader of a job gives those to its other processes."""
+        shapes = {name: list(array.shape) for name, array in self.arrays.items()}
+        return {
+            "source": self.source, "sha256": self.sha256, "shapes": shapes,
+            "loaded": list(self.loaded),
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, values: object, origin: str | Path) -> Pretrained:
+        """What `to_dict` gave, zeros for values. Raises: CommandError naming `origin`."""
+        if (
+            not isinstance(values, dict)
+            or set(values) != {"source", "sha256", "shapes", "loaded"}
+            or not isinstance(values["shapes"], dict)
+            or not isinstance(values["loaded"], list)
+            or not all(isinstance(name, str) for name in values["loaded"])
+        ):
+            raise CommandError(f"{origin}: pretrained is not what a run has written")
+        arrays = {
+            name: np.broadcast_to(np.float32(0), shape) for name, shape in values["shapes"].items()
+        }
+        return cls(values["source"], values["sha256"], arrays, tuple(values["loaded"]))
+
+    def fitting(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """The arrays that a net with these parameters takes, by name; notes what it does not.
+
+        Raises: UsageError where none fits.
+        """
+        if not self.arrays:
+            return {}
+        taken = {n: a for n, a in self.arrays.items() if n in shapes and a.shape == shapes[n]}
+        if not taken:
+            raise UsageError(
+                f"nothing in {self.source} fits this net: it has {_some(self.arrays)}, the net "
+                f"{_some(shapes)}"
+            )
+        self.loaded = tuple(taken)
+        self.remarks = [f"{len(taken)} of {len(shapes)} arrays are from {self.source}"]
+        head = _head(shapes)
+        for name, array in self.arrays.items():
+            if name not in shapes:
+                self.remarks.append(f"left out: {name} {array.shape}, which the net has not")
+            elif name not in taken and name != head:
+                self.remarks.append(
+                    f"new: {name} {shapes[name]}, where {self.source} has {array.shape}"
+                )
+        old = self.arrays.get(head)
+        if head not in taken and old is not None and old.shape[1:] == shapes[head][1:]:
+            self.remarks.append(
+                f"the head is new: {head.rpartition('.')[0]} tells {shapes[head][0]} classes "
+                f"apart, that of {self.source} {old.shape[0]}"
+            )
+        elif head not in taken:
+            self.remarks.append(f"the head is new: {head} {shapes[head]}")
+        missing = [n for n in shapes if n not in self.arrays and n != head]
+        if missing:
+            self.remarks.append(f"new: {', '.join(missing)}, which {self.source} has not")
+        return taken
+
+
+def _head(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The weights of the last layer that has any."""
+    return next((name for name in reversed(shapes) if name.endswith(".weight")), "")
+
+
+def _some(names: Iterable[str]) -> str:
+    first = list(names)
+    return ", ".join(first[:3]) + (", …" if len(first) > 3 else "")
+
+
+def weights_file(path: Path) -> Path:
+    """The file of weights that `--init-from` means: in the folder of a run or an export, or itself.
+
+    Raises: UsageError naming what is there instead.
+    """
+    if not path.exists():
+        raise UsageError(f"--init-from {path}: no such file or folder")
+    if path.is_dir():
+        best = [path / name for name in ("best.params", "best.safetensors")]
+        found = [file for file in best if file.exists()] or sorted(path.glob("*-0000.params"))
+        if len(found) != 1:
+            raise UsageError(
+                f"--init-from {path}: expected a run with best.params or best.safetensors, or an "
+                f"export with one NAME-0000.params; there are {len(found)}"
+            )
+        path = found[0]
+    if path.suffix not in WEIGHT_FILES:
+        raise UsageError(
+            f"--init-from {path}: expected a run, an export, or a file named "
+            f"{', '.join(WEIGHT_FILES)}"
+        )
+    if not path.is_file():  # a pipe would block
+        raise UsageError(f"--init-from {path}: not a regular file")
+    _require_as_exported(path)
+    return path
+
+
+def _require_as_exported(path: Path) -> None:
+    """Raise UsageError where an export's parameters are not those that its NAME.json names."""
+    manifest = path.with_name(path.name.removesuffix("-0000.params") + ".json")
+    if path.name.endswith("-0000.params") and manifest.is_file():
+        values = read_json(manifest)
+        sums = values.get("files") if isinstance(values, dict) else None
+        expected = sums.get(path.name) if isinstance(sums, dict) else None
+        if expected is not None and expected != sha256(path):
+            raise UsageError(f"{path} is damaged: it has another sha256 than {manifest} says")
+
+
+def frozen(names: Collection[str], patterns: str) -> set[str]:
+    """The parameters that `--freeze` keeps as they are: each pattern is a path, or has `*`.
+
+    >>> sorted(frozen(["features.0.weight", "features.0.bias", "head.weight"], "features"))
+    ['features.0.bias', 'features.0.weight']
+    >>> frozen(["features.0.weight", "features.0.bias"], "features.*.bias")
+    {'features.0.bias'}
+
+    Raises: UsageError for a pattern that names nothing, and where nothing is left to train.
+    """
+    kept: set[str] = set()
+    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+        named = {n for n in names if n.startswith(pattern + ".") or fnmatchcase(n, pattern)}
+        if not named:
+            paths = {n.rsplit(".", k)[0] for n in names for k in range(n.count(".") + 1)}
+            raise UsageError(
+                f"--freeze {pattern!r} names no parameter, expected a path or pattern such as "
+                f"{_some(names)}{did_you_mean(pattern, paths)}"
+            )
+        kept |= named
+    if names and kept >= set(names):
+        raise UsageError(f"--freeze {patterns!r} leaves nothing to train")
+    return kept

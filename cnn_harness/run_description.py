@@ -17,6 +17,7 @@ from cnn_data import FOLDER, DataError, Dataset, absolute_name
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.framework import Framework
+from cnn_harness.initial import Pretrained
 from cnn_harness.sealed import read_json
 
 __all__ = [
@@ -166,7 +167,11 @@ def read_run(path: Path) -> dict[str, Any]:
             f"{origin}: framework, data_dir, skip_damaged, images, input_shape, class_names, mean "
             "or std is not valid"
         )
-    return {**run, "config": TrainConfig.from_dict(run.get("config"), origin)}
+    pretrained = run.get("pretrained")
+    if pretrained is not None:
+        pretrained = Pretrained.from_dict(pretrained, origin)
+    config = TrainConfig.from_dict(run.get("config"), origin)
+    return {**run, "config": config, "pretrained": pretrained}
 
 
 def _is_pixels(values: object, channels: int) -> bool:

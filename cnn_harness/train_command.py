@@ -16,6 +16,7 @@ from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import require_epochs
 from cnn_harness.errors import UsageError
 from cnn_harness.framework import Framework
+from cnn_harness.initial import Pretrained
 from cnn_harness.jobs.peers import Peers, require_same_data
 from cnn_harness.jobs.stop import Interrupted, Stop
 from cnn_harness.monitor import RunMonitor
@@ -90,18 +91,29 @@ def _train(
         config, folder, run = _resumed(framework, changes, options)
     else:
         config = _configured(framework, changes, options.recipe)
-    data_dir, skip = options.data_dir, options.skip_damaged
-    if run is not None:
+    data_dir, skip, pretrained = options.data_dir, options.skip_damaged, None
+    if run is not None:  # the checkpoint has the weights; their names say what learns at which rate
         data_dir = run["data_dir"] if data_dir is None else data_dir
-        skip = skip or run["skip_damaged"]
-    peers.share({"config": config.to_dict(), "data_dir": data_dir, "skip_damaged": skip})
+        skip, pretrained = skip or run["skip_damaged"], run["pretrained"]
+    elif config.init_from:
+        pretrained = framework.read_weights(config.init_from)
+    peers.share(
+        {
+            "config": config.to_dict(), "data_dir": data_dir, "skip_damaged": skip,
+            "pretrained": None if pretrained is None else pretrained.to_dict(),
+        }
+    )  # fmt: skip
     input_shape = framework.models[config.model].input_shape
     dataset = load_data(config, data_dir, input_shape, skip_damaged=skip)
     require_same_data(peers, dataset)
     description = describe_run(framework, config, dataset, data_dir, skip_damaged=skip)
     if run is not None:
         require_same_images(run, description)
-    prepared = framework.prepare(config, dataset, options.ctx, peers)
+    prepared = framework.prepare(config, dataset, options.ctx, peers, pretrained=pretrained)
+    if pretrained is not None:
+        description["pretrained"] = {**pretrained.to_dict(), "shapes": {}}
+        for remark in pretrained.remarks:
+            print(remark, file=sys.stderr)
     if folder is None:
         folder = RunFolder.new(options.out, default_name(config.model, config.dataset))
     folder.program = prog
@@ -174,7 +186,9 @@ def _follow(framework: Framework, options: RunOptions, peers: Peers, stop: Stop)
     input_shape = framework.models[config.model].input_shape
     dataset = load_data(config, data_dir, input_shape, skip_damaged=plan["skip_damaged"])
     require_same_data(peers, dataset)
-    prepared = framework.prepare(config, dataset, options.ctx, peers)
+    told = plan["pretrained"]
+    pretrained = None if told is None else Pretrained.from_dict(told, "what process 0 sent")
+    prepared = framework.prepare(config, dataset, options.ctx, peers, pretrained=pretrained)
     start = peers.share(None)
     framework.follow(prepared, Progress() if start is None else progress_from(start), stop)
 

@@ -13,6 +13,7 @@ from gluon_cnn.models import MODELS, ModelError
 from gluon_cnn.training import checkpoint, loop, workers
 from gluon_cnn.training.assembly import prepare
 from gluon_cnn.training.devices import find_devices, switches
+from gluon_cnn.training.pretrained import read_weights
 from gluon_cnn.training.recipes import DEFAULTS, DOCUMENTS
 
 __all__ = ["FRAMEWORK", "main"]
@@ -24,6 +25,7 @@ FRAMEWORK = Framework(
     documents=DOCUMENTS,
     defaults=DEFAULTS,
     prepare=prepare,
+    read_weights=read_weights,
     load=loop.load,
     fit=loop.fit,
     switches=switches,

@@ -24,6 +24,7 @@ from parity_tests.isolation import isolated
 from parity_tests.levels.data import check_data
 from parity_tests.levels.multi_device.level import MULTI_DEVICE_MODELS, check_multi_device
 from parity_tests.levels.optimizer.updates import check_optimizer
+from parity_tests.levels.training.features import FEATURES_MODEL, check_features
 from parity_tests.levels.training.level import check_training
 from parity_tests.reporting.files import write_report
 from parity_tests.reporting.report import Report
@@ -197,6 +198,8 @@ def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
             report = _check(case, of_nets)
         if Level.TRAINING in levels:
             training = check_training(name, steps=args.steps, seed=args.seed)
+            if name == FEATURES_MODEL:
+                training = _joined(training, check_features(), levels)
             report = training if report is None else _joined(report, training, levels)
         if Level.MULTI_DEVICE in levels:
             scale = check_multi_device(name, seed=args.seed)

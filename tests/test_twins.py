@@ -14,7 +14,8 @@ TWINS = (
     "models/lenet5.py", "models/alexnet.py", "models/cnn.py", "models/vgg.py", "models/digits.py",
     "training/__init__.py", "training/assembly.py", "training/average.py",
     "training/checkpoint.py", "training/devices.py", "training/gradients.py", "training/loop.py",
-    "training/losses.py", "training/recipes.py", "training/workers.py", "train.py",
+    "training/losses.py", "training/pretrained.py", "training/recipes.py", "training/workers.py",
+    "train.py",
 )  # fmt: skip
 
 # What Gluon's word is called in torch, and the parameters that are Gluon's alone: the prefix of a
@@ -101,6 +102,15 @@ DIFFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "training/losses.py": {
         "Gluon's cross-entropy is a block": ("CrossEntropy",),
+    },
+    "training/pretrained.py": {
+        "Gluon reads three formats itself, and names that `transfer` maps for torch": (
+            "_EXPORTED", "_FROM_TORCH", "_load_params", "_from_gluon", "_from_torch",
+            "_from_pickle", "_names",
+        ),
+        "a frozen BatchNorm is an option of Gluon's layer, and the mode of torch's module": (
+            "_norms", "train_mode",
+        ),
     },
     "training/workers.py": {
         "MXNet's kvstore adds by keys and may round, and its exit waits for the others": (

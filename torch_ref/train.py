@@ -21,6 +21,7 @@ from torch_ref.models import MODELS, ModelError
 from torch_ref.training import checkpoint, loop, workers
 from torch_ref.training.assembly import prepare
 from torch_ref.training.devices import switches
+from torch_ref.training.pretrained import read_weights
 from torch_ref.training.recipes import DEFAULTS, DOCUMENTS
 
 __all__ = ["FRAMEWORK", "main"]
@@ -32,6 +33,7 @@ FRAMEWORK = Framework(
     documents=DOCUMENTS,
     defaults=DEFAULTS,
     prepare=prepare,
+    read_weights=read_weights,
     load=loop.load,
     fit=loop.fit,
     switches=switches,

@@ -20,6 +20,7 @@ NOTHING_TRAINS = Framework(
     documents={},
     defaults={"lenet": TrainConfig()},
     prepare=_nothing,
+    read_weights=_nothing,
     load=_nothing,
     fit=_nothing,
     switches=_nothing,

@@ -11,7 +11,7 @@ from mxnet import gluon
 from cnn_data import Batches, Dataset, pixels
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError
-from cnn_harness.initial import initial_arrays
+from cnn_harness.initial import Pretrained, initial_arrays
 from cnn_harness.jobs.peers import Peers
 from gluon_cnn.fast.padding import pad_channels
 from gluon_cnn.models import ClassicCNN, get_model
@@ -20,6 +20,7 @@ from gluon_cnn.training.average import Average
 from gluon_cnn.training.devices import find_devices
 from gluon_cnn.training.gradients import accumulate
 from gluon_cnn.training.losses import loss_for
+from gluon_cnn.training.pretrained import freeze, set_weights
 from gluon_cnn.training.staging import Staging
 from gluon_cnn.training.workers import ALONE, Alone
 
@@ -97,11 +98,17 @@ def set_first_weights(net: ClassicCNN, initialiser: str, seed: int) -> None:
 
 
 def build_net(
-    config: TrainConfig, dataset: Dataset, devices: list[mx.Context], dtype: str = "float32"
+    config: TrainConfig,
+    dataset: Dataset,
+    devices: list[mx.Context],
+    dtype: str = "float32",
+    pretrained: Pretrained | None = None,
 ) -> ClassicCNN:
-    """The configured net for this dataset, on the devices, its weights drawn from the seed.
+    """The configured net for this dataset, on the devices, its weights drawn from the seed, and
+    taken from `pretrained` where they fit.
 
-    Raises: ModelError where the images are too small for it, or the classes too many.
+    Raises: ModelError where the images are too small for it, or the classes too many; UsageError
+    where no pretrained weights fit, or nothing is left to train.
     """
     height, width, channels = dataset.shape
     if height != width:
@@ -113,6 +120,9 @@ def build_net(
     net.cast(dtype)
     net.initialize(ctx=devices)
     set_first_weights(net, config.initialiser, config.seed)
+    if pretrained is not None:
+        set_weights(net, pretrained, config.init_lr_scale)
+    freeze(net, config.freeze)
     return net
 
 
@@ -175,13 +185,14 @@ def prepare(
     peers: Alone = ALONE,
     *,
     dtype: str = "float32",
+    pretrained: Pretrained | None = None,
 ) -> Training:
     """Build net, optimizer and batches; writes nothing.
 
     Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
     """
     devices = find_devices(ctx)
-    net = build_net(config, dataset, devices, dtype)
+    net = build_net(config, dataset, devices, dtype, pretrained)
     objective = Objective(net, loss=loss_for(net, config.label_smoothing, config.mixup > 0))
     evaluation = Objective(net, objective.run, ranks=True)
     for each in (objective, evaluation):

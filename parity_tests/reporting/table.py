@@ -15,7 +15,7 @@ HEAD = ("model", "level", "verdict", "values", "worst/bound", "where")
 GROUPS = (
     "leaves", "parameters", "buffers", "outputs", "gradients",
     "optimizer weights", "optimizer slots", "schedules",
-    "training weights", "training gradients", "training slots", "training buffers",
+    "training weights", "training gradients", "training slots", "training buffers", "features",
     "artefacts", "exported parameters", "graph nodes",
     "scale gradients", "scale slots", "scale weights", "scale buffers", "batches",
 )  # fmt: skip

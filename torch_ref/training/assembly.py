@@ -12,13 +12,14 @@ from torch import nn
 from cnn_data import Batches, Dataset, pixels
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError
-from cnn_harness.initial import initial_arrays
+from cnn_harness.initial import Pretrained, initial_arrays
 from cnn_harness.jobs.peers import Peers
 from torch_ref.models import ClassicCNN, get_model
 from torch_ref.optim import SGD, Adam
 from torch_ref.training.average import Average
 from torch_ref.training.devices import find_device
 from torch_ref.training.losses import loss_for
+from torch_ref.training.pretrained import freeze, set_weights
 from torch_ref.training.workers import ALONE, Alone
 from torch_ref.transfer import to_gluon, to_torch
 
@@ -88,11 +89,17 @@ def set_first_weights(net: ClassicCNN, initialiser: str, seed: int) -> None:
 
 
 def build_net(
-    config: TrainConfig, dataset: Dataset, device: torch.device, dtype: str = "float32"
+    config: TrainConfig,
+    dataset: Dataset,
+    device: torch.device,
+    dtype: str = "float32",
+    pretrained: Pretrained | None = None,
 ) -> ClassicCNN:
-    """The configured net for this dataset, its weights drawn from the seed as Gluon's are.
+    """The configured net for this dataset, its weights drawn from the seed as Gluon's are, and
+    taken from `pretrained` where they fit.
 
-    Raises: ModelError where the images are too small for it, or the classes too many.
+    Raises: ModelError where the images are too small for it, or the classes too many; UsageError
+    where no pretrained weights fit, or nothing is left to train.
     """
     height, width, channels = dataset.shape
     if height != width:
@@ -102,15 +109,25 @@ def build_net(
         )
     net = get_model(config.model, len(dataset.class_names), channels, height)
     set_first_weights(net, config.initialiser, config.seed)
+    if pretrained is not None:
+        set_weights(net, pretrained, config.init_lr_scale)
+    freeze(net, config.freeze)
     return net.to(device, getattr(torch, dtype))
 
 
 def make_optimizer(net: ClassicCNN, config: TrainConfig) -> torch.optim.Optimizer:
-    """The configured optimizer, by MXNet's update rules, over all parameters of the net."""
+    """The configured optimizer, by MXNet's update rules, over all parameters of the net.
+
+    What was loaded is a group of its own, whose `lr_scale` multiplies the rate.
+    """
+    by_scale: dict[float, list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        by_scale.setdefault(getattr(parameter, "lr_scale", 1.0), []).append(parameter)
+    groups = [{"params": params, "lr_scale": scale} for scale, params in by_scale.items()]
     if config.optimizer == "adam":
-        return Adam(net.parameters(), lr=config.lr, wd=config.wd)
+        return Adam(groups, lr=config.lr, wd=config.wd)
     return SGD(
-        net.parameters(),
+        groups,
         lr=config.lr,
         momentum=config.momentum,
         wd=config.wd,
@@ -163,13 +180,14 @@ def prepare(
     peers: Alone = ALONE,
     *,
     dtype: str = "float32",
+    pretrained: Pretrained | None = None,
 ) -> Training:
     """Build net, optimizer and batches; writes nothing.
 
     Raises: UsageError for a device that is not there, ModelError, DataError, CommandError.
     """
     device = find_device(ctx)
-    net = build_net(config, dataset, device, dtype)
+    net = build_net(config, dataset, device, dtype, pretrained)
     objective = Objective(net, loss_for(net, config.label_smoothing, config.mixup > 0))
     evaluation = Objective(net, ranks=True)
     optimizer, together = make_optimizer(net, config), peers.together(objective)

@@ -19,6 +19,7 @@ from cnn_harness.runfolder import RunFolder
 from torch_ref.training import checkpoint
 from torch_ref.training.assembly import Objective, Training, to_device
 from torch_ref.training.gradients import accumulate, clip_norm
+from torch_ref.training.pretrained import train_mode
 
 __all__ = ["evaluate", "fit", "follow", "load", "train_epoch", "train_step"]
 
@@ -60,12 +61,12 @@ def train_epoch(training: Training, done: Partial, monitor: Monitor, stop: Stop)
     """
     config, optimizer, draws = training.config, training.optimizer, _draws_masks(training.net)
     steps = EpochSteps(config, training.train, training.peers, done, monitor, stop, _read_sums)
-    training.objective.train()
+    train_mode(training.objective)
     for rate, x, y, count in steps:
         if draws:
             torch.manual_seed(steps.seed)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_scale"]
         x = x.astype(training.dtype, copy=False)
         parts = (to_device(*part, training.device) for part in steps.parts(x, y))
         steps.add(train_step(training.together, optimizer, parts, count, config.clip_grad))

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import gluon_cnn.models
 import gluon_cnn.training.assembly
 import gluon_cnn.training.loop
 import torch_ref.training.assembly
@@ -24,6 +25,7 @@ import torch_ref.training.loop
 from cnn_data import ArraySplit, Dataset, load_dataset
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import Evaluation
+from cnn_harness.initial import Pretrained, initial_arrays
 from cnn_harness.jobs.stop import Stop
 from cnn_harness.monitor import Monitor
 from cnn_harness.progress import Partial
@@ -56,6 +58,10 @@ FEATURES: dict[str, dict[str, Any]] = {
     "ema, grad-accum-steps, clip-grad": {
         "model": "mnist_bn_cnn", "ema": 0.9, "grad_accum_steps": 2, "clip_grad": 0.4,
     },
+    "freeze": {"freeze": "features,classifier.*.bias"},
+    "freeze of BatchNorm": {"model": "mnist_bn_cnn", "freeze": "features"},
+    "init-from": {"init_from": "other weights"},
+    "init-from, init-lr-scale": {"init_from": "other weights", "init_lr_scale": 0.1},
     "random-crop": {"augment": "random-crop"},
     "random-horizontal-flip": {"augment": "random-horizontal-flip"},
     "random-resized-crop": {"augment": "random-resized-crop"},
@@ -115,8 +121,22 @@ def _few_digits() -> Dataset:
     return replace(dataset, train=some(dataset.train), test=some(dataset.test))
 
 
+def _pretrained(config: TrainConfig) -> Pretrained | None:
+    """Other weights for the features, and a head of three classes, which fits nowhere."""
+    if not config.init_from:
+        return None
+    net = gluon_cnn.models.get_model(config.model)
+    named = net._collect_params_with_prefix().items()
+    arrays = initial_arrays({n: p.shape for n, p in named if p.grad_req != "null"}, "he", 9)
+    fitting = {name: array for name, array in arrays.items() if name.startswith("features.")}
+    head = next(name for name in reversed(arrays) if name.endswith(".weight"))
+    return Pretrained(config.init_from, "", {**fitting, head: arrays[head][:3]})
+
+
 def _gluon_run(config: TrainConfig, dataset: Dataset) -> _Run:
-    training = gluon_cnn.training.assembly.prepare(config, dataset, "cpu", dtype="float64")
+    training = gluon_cnn.training.assembly.prepare(
+        config, dataset, "cpu", dtype="float64", pretrained=_pretrained(config)
+    )
     loop = gluon_cnn.training.loop
     done = _epochs(lambda partial: loop.train_epoch(training, partial, Monitor(), Stop()))
     values = _values(training.net)
@@ -129,7 +149,9 @@ def _gluon_run(config: TrainConfig, dataset: Dataset) -> _Run:
 
 
 def _torch_run(config: TrainConfig, dataset: Dataset) -> _Run:
-    training = torch_ref.training.assembly.prepare(config, dataset, "cpu", dtype="float64")
+    training = torch_ref.training.assembly.prepare(
+        config, dataset, "cpu", dtype="float64", pretrained=_pretrained(config)
+    )
     loop = torch_ref.training.loop
     done = _epochs(lambda partial: loop.train_epoch(training, partial, Monitor(), Stop()))
     values = _values(training.net)

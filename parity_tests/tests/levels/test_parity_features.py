@@ -102,6 +102,21 @@ def _other_batches(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., 
     return lambda patch: patch.setattr(torch_ref.training.assembly, "Batches", Faulty)
 
 
+def _nothing_frozen(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch_ref.training.assembly, "freeze", lambda net, patterns: None)
+
+
+def _nothing_loaded(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch_ref.training.assembly, "set_weights", lambda net, weights, scale: None)
+
+
+def _loaded_at_the_full_rate(patch: pytest.MonkeyPatch) -> None:
+    load = torch_ref.training.assembly.set_weights
+    patch.setattr(
+        torch_ref.training.assembly, "set_weights", lambda net, weights, scale: load(net, weights)
+    )
+
+
 BROKEN: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
     "no clipping": ("clip-grad", _no_clipping, "train_loss, clip-grad"),
     "each clipped by itself": ("clip-grad", _clipped_one_by_one, "train_loss, clip-grad"),
@@ -110,6 +125,13 @@ BROKEN: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = {
     "smoothed otherwise": ("label-smoothing", _smoothed_over_the_others, "epoch 1 train_loss"),
     "an average from the start": ("ema", _average_without_warming_up, "test_loss"),
     "an average not used": ("ema", _average_that_is_not_used, "test_loss"),
+    "nothing frozen": ("freeze", _nothing_frozen, "train_loss, freeze"),
+    "nothing loaded": ("init-from", _nothing_loaded, "epoch 1 train_loss"),
+    "the full rate": (
+        "init-from, init-lr-scale",
+        _loaded_at_the_full_rate,
+        "epoch 1 train_loss",
+    ),
     "labels not mixed": ("mixup", _other_batches(lambda y: np.round(y)), "labels, mixup"),
 }
 
@@ -119,6 +141,12 @@ def test_a_twin_that_lacks_it_is_caught(fault: str, monkeypatch: pytest.MonkeyPa
     name, break_it, quantity = BROKEN[fault]
     break_it(monkeypatch)
     assert quantity in _broken(name).quantity
+
+
+@pytest.mark.slow
+def test_frozen_statistics_that_move_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_ref.training.loop, "train_mode", lambda objective: objective.train())
+    assert "freeze of BatchNorm" in _broken("freeze of BatchNorm").quantity
 
 
 @pytest.mark.slow
