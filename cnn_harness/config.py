@@ -163,9 +163,9 @@ class TrainConfig:
         try:
             augmentation(self.augment)
         except DataError as error:
-            known = ", ".join(AUGMENTATIONS)
             raise UsageError(
-                f"augment is {self.augment}, expected one of {known}, or several with commas"
+                f"augment is {self.augment}, expected one of {', '.join(AUGMENTATIONS)}, or "
+                "several with commas"
             ) from error
         _require(self.image_size is None or 1 <= self.image_size <= LARGEST_IMAGE, "image_size",
                  self.image_size, f"1 to {LARGEST_IMAGE} pixels")  # fmt: skip

@@ -185,7 +185,7 @@ class Pretrained:
 
 def _head(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """The weights of the last layer that has any."""
-    return next((name for name in reversed(shapes) if name.endswith(".weight")), "")
+    return next((name for name in reversed(list(shapes)) if name.endswith(".weight")), "")
 
 
 def _some(names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -113,7 +114,7 @@ def _resized_crop(
 ) -> np.ndarray:
     _, channels, height, width = images.shape
     area = height * width * rng.uniform(*_AREA, (count, _TRIES))
-    ratio = np.exp(rng.uniform(*np.log(_RATIO), (count, _TRIES)))
+    ratio = np.exp(rng.uniform(math.log(_RATIO[0]), math.log(_RATIO[1]), (count, _TRIES)))
     place = rng.random((count, 2))
     wide, high = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
     fits = (wide >= 1) & (high >= 1) & (wide <= width) & (high <= height)

@@ -18,8 +18,9 @@ def accumulate(objective: nn.Module, batches: Iterable[Part]) -> Iterator[Part]:
     """The parts of a batch; the processes of a job exchange gradients after the last one alone."""
     parts = list(batches)
     for number, part in enumerate(parts, 1):
-        alone = isinstance(objective, DistributedDataParallel) and number < len(parts)
-        with objective.no_sync() if alone else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if isinstance(objective, DistributedDataParallel) and number < len(parts):
+                stack.enter_context(objective.no_sync())
             yield part
 
 

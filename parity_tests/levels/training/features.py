@@ -187,9 +187,9 @@ def _numbers(done: list[Partial], tested: Evaluation) -> dict[str, float]:
 
 
 def _together(name: str, ours: _Run, theirs: _Run) -> Iterator[Row]:
-    for quantity, value in ours.numbers.items():
-        other = np.array([theirs.numbers[quantity]])
-        yield _compared(NET, f"{quantity}, {name}", np.array([value]), other, abs(other[0]) or 1.0)
+    for quantity, number in ours.numbers.items():
+        a, b = np.array([number]), np.array([theirs.numbers[quantity]])
+        yield _compared(NET, f"{quantity}, {name}", a, b, abs(theirs.numbers[quantity]) or 1.0)
     for (path, role), value in ours.values.items():
         expected = theirs.values[path, role]
         # A bias is added to what the weights beside it make, and counts on their scale.

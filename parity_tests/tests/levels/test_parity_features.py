@@ -20,7 +20,7 @@ from parity_tests.levels.training import features
 from parity_tests.levels.training.features import FEATURES, check_features, feature_rows
 from parity_tests.levels.training.recipes import check_recipe
 from parity_tests.reporting.report import Report
-from parity_tests.reporting.rows import Row
+from parity_tests.reporting.results import Divergence
 
 SLOW = [name for name, changes in FEATURES.items() if "model" in changes]  # five seconds each
 
@@ -37,7 +37,7 @@ def test_a_feature_does_the_same_in_both(name: str) -> None:
     assert max(errors) < 1e-11
 
 
-def _broken(name: str) -> Row:
+def _broken(name: str) -> Divergence:
     report = Report("broken", ())
     report.add(feature_rows(name))
     first = report.first_divergence

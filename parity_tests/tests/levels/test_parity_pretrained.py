@@ -24,7 +24,7 @@ def _params(path: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[str, Path]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same weights as every kind of source."""
     folder = tmp_path_factory.mktemp("files")
     run = folder / "run"
