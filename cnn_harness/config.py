@@ -193,8 +193,8 @@ class TrainConfig:
         return dataclasses.replace(self, **changes)
 
     def differences(self, asked: Mapping[str, Any], whose: str) -> list[str]:
-        """What says something else than this, `whose` configuration it is, but `RESUMABLE` and where
-        a folder of images lies."""
+        """What says something else than this, `whose` configuration it is, but `RESUMABLE` and
+        where a folder of images lies."""
         return [
             f"{name} is {value!r}, the {whose} has {getattr(self, name)!r}"
             for name, value in asked.items()

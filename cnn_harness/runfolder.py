@@ -260,6 +260,8 @@ class RunFolder:
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """The rows under a line of their names; what a row of an older version lacks is empty."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer = csv.DictWriter(
+            file, list(dict.fromkeys(name for row in reversed(rows) for name in row))
+        )
         writer.writeheader()
         writer.writerows(rows)

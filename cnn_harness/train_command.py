@@ -12,7 +12,7 @@ import numpy as np
 from gluon_cnn_parity import did_you_mean
 from cnn_data import FOLDER
 from cnn_harness.cli import print_json
-from cnn_harness.config import TrainConfig
+from cnn_harness.config import RESUMABLE, TrainConfig
 from cnn_harness.epochs import require_epochs
 from cnn_harness.errors import UsageError
 from cnn_harness.framework import Framework
@@ -238,8 +238,8 @@ def _resumed(
 ) -> tuple[TrainConfig, RunFolder | None, dict[str, Any] | None]:
     """The configuration, folder and `config.json` of the run to continue; None if there is none.
 
-    Raises: UsageError naming every flag that says something else than the run does, but --epochs
-    and where a folder of images lies now.
+    Raises: UsageError naming every flag that says something else than the run does, but those of
+    `RESUMABLE` and where a folder of images lies now.
     """
     asked_for = _configured(framework, changes, options.recipe)
     folder = RunFolder.existing(options.out, default_name(asked_for.model, asked_for.dataset))
@@ -258,4 +258,5 @@ def _resumed(
         config = config.replace(dataset=place)
     if differing := config.differences(asked, "run"):
         raise UsageError(f"--resume of {folder.path} cannot change it: {'; '.join(differing)}")
-    return config.replace(epochs=changes.get("epochs", config.epochs)), folder, run
+    extended = {name: changes[name] for name in RESUMABLE if name in changes}
+    return config.replace(**extended), folder, run

@@ -87,9 +87,9 @@ def _epochs(folder: Path) -> list[int]:
 def test_rows_of_an_older_version_have_empty_cells(tmp_path: Path) -> None:
     old = {name: value for name, value in _row(1).items() if name != "lr"}
     RunFolder(tmp_path).write_metrics([old, _row(2)])
-    lines = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert lines[0].split(",")[-1] == "lr"
-    assert [line.split(",")[-1] for line in lines[1:]] == ["", "0.01"]
+    header, *lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert header == ",".join(METRICS)
+    assert [line.split(",")[METRICS.index("lr")] for line in lines] == ["", "0.01"]
 
 
 def _epochs_of_lines(folder: Path) -> list[int]:

@@ -105,6 +105,7 @@ def test_fine_tuning_goes_on_exactly_without_its_source(digits: Path, tmp_path: 
     same_end("gluon_cnn", whole, parts)
 
 
+@pytest.mark.slow
 def test_a_runs_configuration_file_fine_tunes_again(digits: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     argv = [*QUICK, "--init-from", str(digits), "--freeze", "features"]
@@ -121,7 +122,7 @@ def test_a_runs_configuration_file_fine_tunes_again(digits: Path, tmp_path: Path
         (["--init-from", "{tmp}/x.onnx"], "a file named .params, .safetensors, .pt"),
         (["--init-from", "{tmp}/x.params"], "not a .params file of MXNet"),
         (["--init-from", "{tmp}/x.safetensors"], "x.safetensors cannot be loaded"),
-        (["--init-from", "{tmp}/x.pt"], "x.pt"),
+        pytest.param(["--init-from", "{tmp}/x.pt"], "x.pt", marks=pytest.mark.slow),
         (["--init-from", "{run}", "--model", "mnist_bn_cnn"], "nothing in"),
         (["--init-lr-scale", "0.1"], "expected 1 without --init-from"),
         (["--freeze", "featres"], "did you mean features?"),

@@ -8,8 +8,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from cnn_harness.errors import UsageError
 from gluon_cnn.models import get_model
-from gluon_cnn.training.losses import RBFLoss, cross_entropy, loss_for
+from gluon_cnn.training.losses import CrossEntropy, RBFLoss, cross_entropy, loss_for
 
 LABELS = np.array([0, 2, 1, 2])
 
@@ -116,3 +117,25 @@ def test_loss_for_follows_what_wins() -> None:
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothed_and_mixed_labels_are_the_closed_form(smoothing: float, soft: bool) -> None:
+    y = distances(10.0)
+    shares = np.eye(3)[LABELS]
+    if soft:
+        shares = 0.7 * shares + 0.3 * np.roll(shares, 1, axis=0)
+    log = y - np.log(np.exp(y).sum(axis=1, keepdims=True))
+    target = (1 - smoothing) * shares + smoothing / 3
+    loss = CrossEntropy(smoothing, soft)
+    label = mx.nd.array(shares if soft else LABELS, dtype="float64")
+    np.testing.assert_allclose(
+        loss(mx.nd.array(y, dtype="float64"), label).asnumpy(), -(target * log).sum(1), rtol=1e-12
+    )
+
+
+def test_lenet5_learns_from_labels_alone() -> None:
+    for options in ({"smoothing": 0.1}, {"soft": True}):
+        with pytest.raises(UsageError, match="leave out --label-smoothing and --mixup"):
+            loss_for(get_model("lenet5"), **options)

@@ -65,9 +65,12 @@ class CrossEntropy(gluon_loss.SoftmaxCrossEntropyLoss):
         return (1 - self.smoothing) * loss - self.smoothing * F.mean(scores, axis=1)
 
 
-def cross_entropy(logits: mx.nd.NDArray, labels: mx.nd.NDArray) -> mx.nd.NDArray:
-    """−log softmax(logits)[label] for logits (N, classes) and labels (N,): (N,)."""
-    return CrossEntropy()(logits, labels)
+def cross_entropy(
+    logits: mx.nd.NDArray, labels: mx.nd.NDArray, smoothing: float = 0.0
+) -> mx.nd.NDArray:
+    """−log softmax(logits)[label] for logits (N, classes) and labels (N,), or shares (N, classes):
+    (N,). Of a label the share `smoothing` is spread over all classes."""
+    return CrossEntropy(smoothing, labels.ndim == 2)(logits, labels)
 
 
 def loss_for(net: ClassicCNN, smoothing: float = 0.0, soft: bool = False) -> gluon_loss.Loss:

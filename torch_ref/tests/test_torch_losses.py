@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cnn_harness.errors import UsageError
 from torch_ref.models import get_model
 from torch_ref.training.losses import RBFLoss, cross_entropy, loss_for
 
@@ -65,3 +66,23 @@ def test_each_net_gets_its_loss() -> None:
     loss = loss_for(get_model("lenet5"))
     assert isinstance(loss, RBFLoss)
     assert loss.j == 10.0
+
+
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothed_and_mixed_labels_are_the_closed_form(smoothing: float, soft: bool) -> None:
+    logits = torch.randn(4, 3, dtype=torch.float64)
+    labels = torch.tensor([0, 2, 1, 2])
+    shares = torch.eye(3, dtype=torch.float64)[labels]
+    if soft:
+        shares = 0.7 * shares + 0.3 * shares.roll(1, 0)
+    target = (1 - smoothing) * shares + smoothing / 3
+    expected = -(target * logits.log_softmax(1)).sum(1)
+    loss = loss_for(get_model("lenet"), smoothing, soft)
+    torch.testing.assert_close(loss(logits, shares if soft else labels), expected)
+
+
+def test_lenet5_learns_from_labels_alone() -> None:
+    for options in ({"smoothing": 0.1}, {"soft": True}):
+        with pytest.raises(UsageError, match="leave out --label-smoothing and --mixup"):
+            loss_for(get_model("lenet5"), **options)

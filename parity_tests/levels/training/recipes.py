@@ -140,8 +140,10 @@ def shaken_run(config: TrainConfig, dataset: Dataset, seed: int) -> Metrics:
     """The mirror's run once more, with one draw of noise wherever it rounds; writes nothing."""
     training = torch_ref.training.assembly.prepare(config, dataset, "cpu")
     x, y = next(iter(training.train.epoch(1)))
-    loss: Any = training.objective.loss
-    objective = Objective(labels=y, losses={Side.TORCH: loss})
+    # How much the loss rounds is told by labels as they are, mixed and smoothed or not.
+    loss: Any = training.evaluation.loss
+    labels = y.argmax(axis=1) if y.ndim == 2 else y
+    objective = Objective(labels=labels, losses={Side.TORCH: loss})
     referee().shake(training.net, noise_of(training.net, x, objective), seed)
     noisy: Any = _Noisy(training.train, seed)
     shaken = dataclasses.replace(training, train=noisy)
