@@ -51,6 +51,10 @@ class RunOptions:
         False, "let a GPU choose algorithms by the clock, so that runs differ in their bits",
         action="store_true",
     )  # fmt: skip
+    amp: bool = flag(
+        False, "mixed precision: refused, since float16 could not be tried on a GPU that MXNet "
+        "runs on", action="store_true",
+    )  # fmt: skip
     out: str | None = flag(
         None, "run folder; unset: the next free of runs/MODEL-DATASET, runs/MODEL-DATASET-2, …",
         metavar="DIR",
@@ -110,6 +114,11 @@ def read_flags(
         path = Path(changes["config"])
         parser.origin = f"{path}: "
         changes = vars(parser.parse_args(config_words(path, parser.flags()))) | changes
+    if changes.get("amp"):
+        raise UsageError(
+            "--amp: mixed precision is not offered: float16 could not be tried on a GPU that "
+            "MXNet's wheel runs on; train in float32, on a GPU with --tf32 if need be"
+        )
     names = [each.name for each in fields(RunOptions) if each.name in changes]
     return changes, RunOptions(**{name: changes.pop(name) for name in names})
 

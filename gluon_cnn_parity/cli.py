@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from gluon_cnn_parity import DISTRIBUTION, EXTRAS, __version__, did_you_mean, missing, program
+from gluon_cnn_parity.terminal import coloured
 
 __all__ = ["ALIASES", "Parser", "one_line", "run_command", "spellings"]
 
@@ -88,7 +89,8 @@ class Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized arguments: --"):
             flag = message.split()[2].partition("=")[0]
             message += did_you_mean(flag, self.flags())
-        self.exit(2, f"{self.prog}: error: {one_line(self.origin + message)} (see --help)\n")
+        line = f"{self.prog}: error: {one_line(self.origin + message)} (see --help)"
+        self.exit(2, _in_colour(line) + "\n")
 
     def flags(self) -> list[str]:
         """Every spelling of every flag."""
@@ -155,5 +157,9 @@ _NO_MEMORY = re.compile("bad_alloc|alloc[^.]* memory|out of memory|memory alloca
 
 
 def _say(line: str, exit_code: int) -> int:
-    print(one_line(line), file=sys.stderr)
+    print(_in_colour(one_line(line)), file=sys.stderr)
     return exit_code
+
+
+def _in_colour(line: str) -> str:
+    return line.replace("error:", coloured("error:", "red", sys.stderr), 1)

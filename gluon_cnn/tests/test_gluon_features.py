@@ -15,7 +15,7 @@ from cnn_harness.config import LATER, TrainConfig
 from cnn_harness.progress import load_arrays
 from cnn_harness.sealed import read_sealed, seal
 from cnn_harness.tests.runs import rows
-from gluon_cnn import evaluate, train
+from gluon_cnn import evaluate, export, predict, train
 from gluon_cnn.training import assembly, loop
 from gluon_cnn.training.gradients import clip_norm
 
@@ -172,6 +172,13 @@ def test_the_five_best_classes_count_ties_as_argmax_does() -> None:
         assert assembly.class_ranks(mx.nd, outputs, label, True).asnumpy().tolist() == first
 
 
+def test_other_commands_know_other_spellings_too(capsys) -> None:
+    assert predict.main(["run", "image.png", "--device", "cpu", "--topk", "0"]) == 2
+    assert "argument --top/--topk: got '0'" in capsys.readouterr().err
+    assert export.main(["run", "--output", "there", "--topk", "1"]) == 2
+    assert "unrecognized arguments: --topk" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -185,6 +192,7 @@ def test_the_five_best_classes_count_ties_as_argmax_does() -> None:
         (["--model", "lenet5", "--mixup", "0.2"], "leave out --label-smoothing and --mixup"),
         (["--model", "lenett"], "did you mean lenet?"),
         (["--dataset", "mnist5"], "did you mean mnist5k?"),
+        (["--amp"], "mixed precision is not offered"),
         (["--label-smooth", "0.1"], "did you mean --label-smoothing?"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TextIO
 
+from gluon_cnn_parity.terminal import coloured, short
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level
 
@@ -21,14 +23,18 @@ GROUPS = (
 )  # fmt: skip
 
 
-def table(reports: Sequence[Report], levels: Sequence[Level]) -> str:
-    """A line a model and level, then a line a model of what was compared, in percent."""
+def table(reports: Sequence[Report], levels: Sequence[Level], stream: TextIO | None = None) -> str:
+    """A line a model and level, then a line a model of what was compared, in percent.
+
+    Verdicts are coloured where `stream` is given, and a terminal.
+    """
     lines: list[tuple[str, ...]] = [HEAD]
     for report in reports:
         lines += [_line(report, level) for level in levels if level in report.levels]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
-    text = [_set(line, widths) for line in lines]
-    text.insert(1, "-" * max(map(len, text)))
+    longest = max(len(_set(line, widths)) for line in lines)
+    text = [_set(line, widths, stream) for line in lines]
+    text.insert(1, "-" * longest)
     after = [*_coverage(reports), *_left_out(reports), *_normal(reports)]
     return "\n".join([*text, "", *after])
 
@@ -51,7 +57,7 @@ def _line(report: Report, level: Level) -> tuple[str, ...]:
     worst = report.worst(level)
     fraction, where = "", ""
     if worst is not None and worst.fraction is not None:
-        fraction = "equal" if worst.fraction == 0 else f"{worst.fraction:.3f}"
+        fraction = "equal" if worst.fraction == 0 else short(worst.fraction)
         if worst.fraction:
             aside = " ".join(p for p in (worst.check, worst.side, worst.dtype, worst.mode) if p)
             where = f"{worst.path} {worst.quantity} ({aside})"
@@ -59,11 +65,13 @@ def _line(report: Report, level: Level) -> tuple[str, ...]:
     return report.name, level, verdict, f"{values:,}", fraction, where
 
 
-def _set(line: Sequence[str], widths: Sequence[int]) -> str:
+def _set(line: Sequence[str], widths: Sequence[int], stream: TextIO | None = None) -> str:
     cells = [
         cell.rjust(width) if i in (3, 4) else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(line, widths, strict=True))
     ]
+    if stream is not None and line != HEAD:
+        cells[2] = coloured(cells[2], "green" if line[2] == "ok" else "red", stream)
     return "  ".join(cells).rstrip()
 
 
