@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,10 @@ def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
     assert (run / "metrics.csv").read_text().splitlines()[1].startswith("1,")
 
 
+def _write(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
+
+
 def _make_older(run: Path) -> None:
     """Take out what came later: fields of the configuration, and of the rows."""
 
@@ -158,7 +163,7 @@ def _make_older(run: Path) -> None:
                 for row in state["rows"]]  # fmt: skip
     seal(
         last, run / "previous",
-        {name: lambda path, data=data: path.write_bytes(data) for name, data in files.items()},
+        {name: partial(_write, data) for name, data in files.items()},
         {**state, "config": older(state["config"]), "rows": old_rows},
     )  # fmt: skip
 
