@@ -93,7 +93,7 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/train.md", "--config runs", SLOW),
     ("docs/train.md", "--init-from", SLOW),
     ("docs/train.md", "net.load_parameters(", SLOW),
-    ("docs/train.md", "get_model(", FAST),
+    ("docs/train.md", "first_layers(net", FAST),
     ("docs/train.md", "gluon-cnn prepare", _DOWNLOAD),
     ("docs/train.md", "--ctx gpu:0,1", _GPU),
     ("docs/train.md", "gluon-cnn launch", SLOW),

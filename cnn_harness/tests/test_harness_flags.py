@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cnn_harness.config import GROUPS, TrainConfig
 from cnn_harness.errors import UsageError
 from cnn_harness.tests.frameworks import NOTHING_TRAINS
-from cnn_harness.train_flags import read_flags
+from cnn_harness.train_flags import config_words, read_flags
 
 
 def _read(*argv: str) -> dict[str, Any]:
@@ -106,3 +108,39 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for name in ("none.yaml", "none.json"):
         with pytest.raises(UsageError, match=f"{name}: No such file"):
             _read("--config", str(tmp_path / name))
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+@given(
+    text=st.one_of(
+        st.binary(max_size=60),
+        st.dictionaries(st.sampled_from(["lr", "model", "config", "epoch", "2"]), _VALUES).map(
+            lambda values: json.dumps(values).encode()
+        ),
+        st.sampled_from(
+            [b"[" * 5000, b"lr: 2026-01-01", b"lr: !!binary aGk=", b"? [1]\n: 2", b"&a [*a]"]
+        ),
+    ),
+    suffix=st.sampled_from(["json", "yaml"]),
+)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_a_file_holds_it_is_words_or_refused(
+    text: bytes, suffix: str, tmp_path: Path
+) -> None:
+    file = tmp_path / f"c.{suffix}"
+    file.write_bytes(text)
+    words, refusal = [], ""
+    try:
+        words = config_words(file, ["--lr", "--model", "--epochs"])
+    except UsageError as error:
+        refusal = str(error)
+    assert str(file) in refusal or not refusal
+    assert all(word.startswith("--") for word in words)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from cnn_harness.errors import CommandError
+from cnn_harness.tests.runs import EVERYTHING_ON
 from gluon_cnn import launch, train
 from gluon_cnn.runtime import settings as runtime
 
@@ -147,6 +148,24 @@ def test_an_epoch_in_float64_is_that_of_one_worker(
     distance = _distance(several, one)
     print(f"{workers} workers in float64: {distance:.2g} of the largest value")
     assert distance <= 1e-12
+
+
+@pytest.mark.slow
+def test_every_feature_is_that_of_one_worker(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    command = [*IN_FLOAT64, *DIGITS, "--epochs", "1", *EVERYTHING_ON, "--out"]
+    _alone(*command, str(one))
+    _run(2, 1, *command, str(two))
+    assert _distance(_parameters(two), _parameters(one)) <= 1e-12
+    (row,), (expected,) = _rows(two), _rows(one)
+    assert row["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-12)
+
+
+@pytest.mark.slow
+def test_all_workers_end_where_accuracy_rises_no_more(tmp_path: Path) -> None:
+    argv = ["--optimizer", "sgd", "--lr", "1e-30", "--batch-size", "1000", "--patience", "2"]
+    _run(2, 1, *TRAIN, *argv, "--epochs", "9", "--out", str(tmp_path / "run"))
+    assert len(_rows(tmp_path / "run")) == 3
 
 
 @pytest.mark.slow

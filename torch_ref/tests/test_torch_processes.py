@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from cnn_data import load_dataset
 from cnn_harness.errors import CommandError
+from cnn_harness.tests.runs import EVERYTHING_ON
 from torch_ref.training import assembly, loop
 from torch_ref.training.recipes import DEFAULTS
 from torch_ref.training.workers import ALONE, Workers, join
@@ -117,9 +118,10 @@ def test_a_lost_process_is_one_line() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [(), EVERYTHING_ON], ids=["plain", "everything on"])
+def test_two_processes_train_as_one(flags: tuple[str, ...], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    argv = [*DIGITS, "--batch-size", "501", "--epochs", "1"]
+    argv = [*DIGITS, "--batch-size", "501", "--epochs", "1", *flags]
     _alone("torch_ref.tests.in_float64", *argv, "--out", str(one))
     out = _together(2, "torch_ref.tests.in_float64", *argv, "--out", str(two))
     assert out.count("best test accuracy") == 1  # the leader alone speaks
@@ -127,6 +129,14 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     (row,), (expected,) = _rows(two), _rows(one)
     assert row["train_acc"] == expected["train_acc"]
     assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-12)
+
+
+@pytest.mark.slow
+def test_all_processes_end_where_accuracy_rises_no_more(tmp_path: Path) -> None:
+    argv = ["--optimizer", "sgd", "--lr", "1e-30", "--batch-size", "1000", "--patience", "2"]
+    out = _together(2, "torch_ref.train", *argv, "--epochs", "9", "--out", str(tmp_path / "run"))
+    assert "best test accuracy" in out
+    assert len(_rows(tmp_path / "run")) == 3
 
 
 @pytest.mark.slow
