@@ -112,6 +112,6 @@ def test_the_same_seed_gives_the_same_bits_on_a_gpu() -> None:
             arrays = ([mx.nd.array(a, ctx=mx.gpu(0), dtype="float32")] for a in (x, y))
             xs, ys = arrays
             train_step(training.objective, training.trainer, [(xs, ys)], len(x))
-        results.append(evaluate(training.objective, training.test, training.devices))
+        results.append(evaluate(training.evaluation, training.test, training.devices))
     assert results[0].loss == results[1].loss
     np.testing.assert_array_equal(results[0].predicted, results[1].predicted)
