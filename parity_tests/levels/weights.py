@@ -129,6 +129,10 @@ def _values(pairing: Pairing, coverage: Coverage) -> Iterator[Row]:
         path = leaves[-1].path
         for role in {role: None for leaf in leaves for role in leaf.tensors}:
             tensors = [leaf.tensors[role] for leaf in leaves if role in leaf.tensors]
+            if len(tensors) < 2 and _is_neutral(role, tensors[0]):
+                detail = "it is not trained and changes nothing; the other side has none"
+                yield _row(path=path, quantity=role, status=Status.NOTE, compared=0, detail=detail)
+                continue
             group = "buffers" if tensors[-1].buffer else "parameters"
             key = tensors[-1].name
             coverage.expect(group, key, tensors[-1].size)
@@ -142,6 +146,16 @@ def _values(pairing: Pairing, coverage: Coverage) -> Iterator[Row]:
             verdict = bits_equal(tensors[0].read(), tensors[1].read())
             row = _judged(verdict, path=path, quantity=role, check=Check.VALUE)
             yield replace(row, dtype=tensors[1].dtype)
+
+
+def _is_neutral(role: str, tensor: Tensor) -> bool:
+    """Whether it is a scale of ones or a shift of zeros that nothing trains.
+
+    Gluon's norms hold both also where they are told to have none.
+    """
+    neutral = {"weight": 1.0, "bias": 0.0}
+    trained = tensor.trainable or role not in neutral
+    return not trained and bool((tensor.read() == neutral[role]).all())
 
 
 def _round_trip(

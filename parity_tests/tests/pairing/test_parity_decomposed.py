@@ -216,3 +216,15 @@ def test_a_net_that_runs_otherwise_in_training_is_compared_in_both_modes() -> No
     assert equal.ok, str(equal)
     assert other.first_divergence is not None
     assert "constant factor" in other.first_divergence.diagnosis
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.7])
+def test_a_scale_that_nothing_trains_may_be_missing_where_it_is_one(gamma: float) -> None:
+    norm = gnn.InstanceNorm(in_channels=4, center=False, scale=False)
+    conv = gnn.Conv2D(4, 1, in_channels=4)
+    gluon_net = GluonNet(lambda s, F, x: s.c(s.n(x)), n=norm, c=conv)
+    gluon_net.initialize()
+    norm.gamma.set_data(mx.nd.full((4,), gamma))
+    torch_net = TorchNet(lambda s, x: s.c(F.instance_norm(x)), c=nn.Conv2d(4, 4, 1))
+    report = check_parity(gluon_net, torch_net, IMAGE, transfer=True)
+    assert report.ok == (gamma == 1.0), str(report)
