@@ -17,7 +17,7 @@ import numpy as np
 from parity_tests.backends.base import SIDES, Recorded, is_recorded, leaves_of, source_of
 from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf
-from parity_tests.backends.runs import Arrays, Objective
+from parity_tests.backends.runs import Arrays, NetRun, Objective
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.levels.weights import copy_paired
 from parity_tests.numerics.operators.executed import SINGLE_EPS, is_known, kind_of_executed
@@ -200,26 +200,42 @@ def _mistaken(view: View, inputs: Arrays) -> set[int]:
     )
     recorded = None if view.recorded is None else view.recorded.side
     dtypes = {side: "float32" if side == recorded else "float64" for side in SIDES}
-    try:
-        runs = [subject.run(side, dtypes[side], train=modes[0]) for side in SIDES]
-    except DidNotRun:
-        return set()
-    segments = list(view.segments.values())
-    differing = set()
-    for number, pair in enumerate(pairing.pairs):
-        calls = (runs[0].calls[pair.gluon.path], runs[1].calls[pair.torch.path])
-        outputs = [call.outputs for by_side in calls for call in by_side]
-        if len(outputs) != 2 or not all(map(_nearly, *outputs)):
-            differing.add(number)
     ends = {slot.segment for slot, _ in view.outputs}
+    segments = list(view.segments.values())
+    wrong: set[int] = set()
+    lasting: set[int] = set()
+    for train in modes:
+        try:
+            runs = {side: subject.run(side, dtypes[side], train=train) for side in SIDES}
+        except DidNotRun:
+            return set()
+        differing = _differing(pairing, runs)
+        wrong |= differing
+        lasting |= _reaching(ends, differing, segments)
+        subject.forget(train=train)
+    pairs = [segments[number].pair for number in wrong - lasting]
+    return {pair.right.index for pair in pairs if pair is not None}
+
+
+def _differing(pairing: Pairing, runs: Mapping[Side, NetRun]) -> set[int]:
+    """The numbers of the segments that give other values, in what each net gives them."""
+    numbers = set()
+    for number, pair in enumerate(pairing.pairs):
+        calls = runs[Side.GLUON].calls[pair.gluon.path], runs[Side.TORCH].calls[pair.torch.path]
+        outputs = [call.outputs for of_side in calls for call in of_side]
+        if len(outputs) != 2 or not all(map(_nearly, *outputs)):
+            numbers.add(number)
+    return numbers
+
+
+def _reaching(ends: set[int], differing: set[int], segments: Sequence[SegmentPair]) -> set[int]:
+    """Those of the differing segments from which differences last until an output."""
     lasting = differing & ends
     while True:
         sources = {slot.segment for n in lasting for slot in segments[n].slots}
         if (sources & differing) <= lasting:
-            break
+            return lasting
         lasting |= sources & differing
-    pairs = [segments[number].pair for number in differing - lasting]
-    return {pair.right.index for pair in pairs if pair is not None}
 
 
 # What rounding leaves of a value, also where MXNet computes in float32

@@ -6,6 +6,7 @@ same input.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from parity_tests.numerics.operators.executed import kind_of_executed
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.numerics.reference import reference_value
 from parity_tests.pairing.align import Pair
-from parity_tests.pairing.graph import Operation
+from parity_tests.pairing.graph import Operation, Origin
 from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Level, Side
@@ -36,6 +37,9 @@ def explain_segment(row: Row, pair: Pair, segment: SegmentPair, subject: Subject
     kinds = segment.pair and (segment.pair.left.kind, segment.pair.right.kind)
     if kinds and kinds[0] != kinds[1] and all(map(_is_activation, kinds)) and not backward:
         return f"another activation: {kinds[0]} in Gluon, {kinds[1]} in torch"
+    reordered = _reordered(segment, subject.segments.values())
+    if reordered and not backward:
+        return reordered
     modes = subject.modes if subject.has_modes else (False,)
     moved = ""
     for train in (True,) if backward else modes:
@@ -57,6 +61,28 @@ def explain_segment(row: Row, pair: Pair, segment: SegmentPair, subject: Subject
         side, op = segment.alone[0]
         return f"{moved}; {op}, in {side.framework} only"
     return name or moved
+
+
+def _reordered(segment: SegmentPair, segments: Iterable[SegmentPair]) -> str:
+    """Two layers one behind the other that change places; a shortcut's sum has its own names."""
+    here = segment.pair
+    if here is None or here.left.kind == "add":
+        return ""
+    for there in (other.pair for other in segments):
+        if there is None or there.left.kind in ("add", here.left.kind):
+            continue
+        kinds = f"{here.left.kind} comes {{}} {there.left.kind} in Gluon, {{}} it in torch"
+        if _reads(there.left, here.left) and _reads(here.right, there.right):
+            return f"another order: {kinds.format('before', 'behind')}"
+        if _reads(here.left, there.left) and _reads(there.right, here.right):
+            return f"another order: {kinds.format('behind', 'before')}"
+    return ""
+
+
+def _reads(later: Operation, earlier: Operation) -> bool:
+    return any(
+        x.value.origin is Origin.OPERATION and x.value.key == earlier.index for x in later.inputs
+    )
 
 
 def _explain_alone(segment: SegmentPair) -> str:

@@ -179,6 +179,17 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
     "not scaled": (
         attention_by_hand, attention(lambda q, k, v: (q @ k.mT).softmax(-1) @ v), SEQUENCES, "mul",
     ),
+    "two layers in another order": (
+        lambda: GluonNet(
+            lambda s, F, x: s.n(F.relu(s.c(x))),
+            c=gnn.Conv2D(4, 1, in_channels=4),
+            n=gnn.BatchNorm(in_channels=4),
+        ),
+        lambda: TorchNet(
+            lambda s, x: F.relu(s.n(s.c(x))), c=nn.Conv2d(4, 4, 1), n=nn.BatchNorm2d(4)
+        ),
+        IMAGE, "another order: relu comes before batch_norm in Gluon, behind it in torch",
+    ),
     "dropout always on": (dropping, lambda: dropped(True), IMAGE, "additional dropout"),
 }  # fmt: skip
 
