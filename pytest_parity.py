@@ -2,12 +2,14 @@
 
 The pairs are a `parity_pairs` fixture, {name: (gluon_net, torch_net, inputs[, labels])}, or lines
 of the configuration entry `parity_pairs`, `name = pkg:gluon_net | pkg:torch_net | 1,3,32,32`.
+A pair fails where one of its nets moved, and where the two disagree; `parity_apart` lines,
+`name = reason`, say of which pairs that is expected.
 Without --parity-baseline nothing happens, and neither framework is imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from parity_tests.gate.session import Gate
+    from parity_tests.gate.session import Gate, PairOutcome
 
 FIXTURE = "parity_pairs"
 
@@ -27,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--parity-update", action="store_true", help="record the baseline instead of comparing"
     )
     group.addoption(
+        "--parity-transfer",
+        action="store_true",
+        help="with --parity-update: record each torch net with its Gluon net's weights",
+    )
+    group.addoption(
         "--parity-report",
         metavar="DIR",
         default="parity-report",
@@ -34,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini(
         "parity_pairs", "name = pkg:gluon_net | pkg:torch_net | 1,3,32,32", type="linelist"
+    )
+    parser.addini(
+        "parity_apart", "name = why the two nets of this pair may disagree", type="linelist"
     )
 
 
@@ -53,10 +63,16 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
     baseline = config.getoption("parity_baseline", None)
     if not baseline:
         return
-    from parity_tests.gate.session import Gate, GateError, entries
+    from parity_tests.gate.session import Gate, GateError, entries, reasons
 
     try:
-        gate = Gate(Path(baseline), config.getoption("parity_update"))
+        gate = Gate(
+            Path(baseline),
+            config.getoption("parity_update"),
+            apart=reasons(config.getini("parity_apart")),
+            transfer=config.getoption("parity_transfer"),
+            root=config.rootpath,
+        )
         for name, make in entries(config.getini("parity_pairs"), config.rootpath).items():
             items.append(PairItem.from_parent(session, name=name, gate=gate, make=make))
     except GateError as error:
@@ -74,6 +90,7 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 
 
 _GATE: pytest.StashKey[Gate] = pytest.StashKey()
+_WRITTEN: pytest.StashKey[Path] = pytest.StashKey()
 
 
 def _fixture_home(session: pytest.Session, items: list[pytest.Item]) -> Any:
@@ -89,14 +106,22 @@ def _check_fixture(gate: Gate) -> Callable[..., None]:
     def check(parity_pairs: Any) -> None:
         if not isinstance(parity_pairs, dict) or not parity_pairs:
             pytest.fail("parity_pairs is not a dict of pairs, or is empty", pytrace=False)
-        sentences = []
-        for name, pair in parity_pairs.items():
-            _, sentence = gate.check(name, partial(gate.of, name, pair))
-            sentences += [sentence] if sentence else []
-        if sentences:
-            pytest.fail("\n".join(sentences), pytrace=False)
+        outcomes = [
+            gate.check(name, partial(gate.of, name, pair)) for name, pair in parity_pairs.items()
+        ]
+        _end(outcomes)
 
     return check
+
+
+def _end(outcomes: Sequence[PairOutcome]) -> None:
+    """Fail, or be an expected failure, by what was found."""
+    problems = [outcome.problem for outcome in outcomes if outcome.problem]
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
+    expected = [f"{outcome.name}: {outcome.expected}" for outcome in outcomes if outcome.expected]
+    if expected:
+        pytest.xfail("; ".join(expected))
 
 
 class PairItem(pytest.Item):
@@ -108,9 +133,7 @@ class PairItem(pytest.Item):
         gate.expected.append(self.name)
 
     def runtest(self) -> None:
-        _, sentence = self._gate.check(self.name, self._make)
-        if sentence:
-            pytest.fail(sentence, pytrace=False)
+        _end([self._gate.check(self.name, self._make)])
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         return self.path, None, f"parity of {self.name}"
@@ -120,5 +143,26 @@ class PairItem(pytest.Item):
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     gate = session.config.stash.get(_GATE, None)
     if gate is not None and not session.config.getoption("collectonly"):
-        gate.finish(Path(session.config.getoption("parity_report")))
+        try:
+            written = gate.finish(Path(session.config.getoption("parity_report")))
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise pytest.UsageError(f"{where}{error.strerror or error}") from error
+        if written is not None:
+            session.config.stash[_WRITTEN] = written
     return (yield)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Both verdicts of every pair, and where the report is."""
+    gate, written = config.stash.get(_GATE, None), config.stash.get(_WRITTEN, None)
+    if gate is None:
+        return
+    terminalreporter.section("parity")
+    for outcome in gate.outcomes:
+        color = {"red" if outcome.problem else "green" if outcome.green else "yellow": True}
+        terminalreporter.write_line(outcome.sentence, **color)
+    if written is not None:
+        terminalreporter.write_line(f"{'baseline' if gate.update else 'report'}: {written}")

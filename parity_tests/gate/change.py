@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from parity_tests.gate.record.operations import OperationChanges, operation_changes
 from parity_tests.gate.record.quantities import CHECKS, Failure, QuantityRecord, SideRecord
 from parity_tests.reporting.verdicts import Check, Level
 
@@ -31,7 +32,8 @@ class ChangedQuantity:
     """One quantity that is not bit-equal any more.
 
     `error` is the largest move as a part of its bound, `dtype` where that was seen, and `hint` what
-    kind of move it is, where that can be told.
+    kind of move it is, where that can be told. `source` is the line of code that runs the
+    operation, and `code` how that line, or the net around it, is another one now.
     """
 
     subject: str
@@ -46,12 +48,15 @@ class ChangedQuantity:
     error: float
     detail: str
     hint: str = ""
+    source: str = ""
+    code: str = ""
 
     @property
     def place(self) -> str:
-        """`lenet features.3 (conv2d) forward: output`."""
+        """`lenet features.3 (conv2d) forward: output`, and the line of code where it is known."""
         kind = "" if self.kind in ("net", self.path) else f" ({self.kind})"
-        return f"{self.subject} {self.path}{kind} {self.level}: {self.name}"
+        line = f" ({self.source})" if self.source else ""
+        return f"{self.subject} {self.path}{kind}{line} {self.level}: {self.name}"
 
     @property
     def order(self) -> tuple[bool, int]:
@@ -61,21 +66,51 @@ class ChangedQuantity:
 
 def changed_quantities(
     subject: str, side: str, old: SideRecord, new: SideRecord
+) -> list[ChangedQuantity]:
+    """What moved between two snapshots of one side, in the order of causes.
+
+    Operations that one of the two has alone count where semantics moved: then they are causes.
+    """
+    executed = operation_changes(old.operations, new.operations)
+    changed = list(_changed(subject, side, old, new, executed))
+    if any(quantity.verdict == Change.SEMANTICS for quantity in changed):
+        local = [quantity for quantity in changed if quantity.check == Check.LOCAL]
+        told = {quantity.path for quantity in local if quantity.verdict == Change.SEMANTICS}
+        changed = [
+            *local,
+            *(
+                ChangedQuantity(
+                    subject, side, Level.FORWARD, Check.LOCAL, name, change.step.kind, "operation",
+                    Change.SEMANTICS, "", math.inf, change.detail, "", change.step.source,
+                    change.detail,
+                )
+                for name, change in executed.changes.items()
+                if name not in told
+            ),
+            *(quantity for quantity in changed if quantity.check != Check.LOCAL),
+        ]  # fmt: skip
+    return changed
+
+
+def _changed(
+    subject: str, side: str, old: SideRecord, new: SideRecord, executed: OperationChanges
 ) -> Iterator[ChangedQuantity]:
-    """What moved between two snapshots of one side, in the order of causes."""
     before, after = old.by_key(), new.by_key()
     added = unrecorded(old, new)
     for key in dict.fromkeys((*before, *after)):
-        if key[:2] in added:
+        of_modules = key[0] in (Level.TRAINING, Level.ARTEFACTS)
+        if key[:2] in added or (not of_modules and key[2] in executed.alone):
             continue
         a, b = before.get(key), after.get(key)
         known = b or a
         assert known is not None  # the key is one of the two's
         verdict, dtype, error, detail, hint = _judged(a, b)
         if verdict != Change.UNCHANGED:
+            change = None if of_modules else executed.changes.get(known.path)
             yield ChangedQuantity(
                 subject, side, known.level, known.check, known.path, known.kind, known.name,
                 verdict, dtype, error, detail, hint,
+                "" if of_modules else executed.source(known.path), change.detail if change else "",
             )  # fmt: skip
 
 

@@ -50,12 +50,13 @@ def _main(argv: Sequence[str] | None) -> int:
     else:
         new = store.read(Path(args.new))
     comparison = compared(old, new)
-    if args.report:
-        write_report(Path(args.report), comparison)
+    written = write_report(Path(args.report), comparison) if args.report else None
     if args.json:
         print_json(comparison.as_dict())
     else:
         print(text(comparison))
+    if written is not None:
+        print(f"report: {written}", file=sys.stderr)
     return 0 if comparison.ok else 1
 
 
@@ -73,8 +74,11 @@ def _snapshot_like(old: Snapshot, args: Namespace) -> Snapshot:
 
 
 def text(comparison: Comparison) -> str:
-    """The verdict, who moved, across, and the environment, for a terminal."""
-    lines = [f"{comparison.verdict}: {comparison.old} -> {comparison.new}"]
+    """Both verdicts, who moved, who disagrees, and the environment, for a terminal."""
+    lines = [
+        f"{comparison.verdict}: {comparison.old} -> {comparison.new}",
+        f"{comparison.accord}: MXNet beside torch, now",
+    ]
     for side, verdict in comparison.sides.items():
         count = f"{verdict.moved} of {verdict.compared} quantities" if verdict.compared else ""
         lines.append(f"  {NAMES[side]:6} {verdict.verdict:22} {count}".rstrip())
@@ -86,14 +90,16 @@ def text(comparison: Comparison) -> str:
         agree = f"{agreement.compared - agreement.apart} of {agreement.compared} agree in float64"
         first = f", first apart: {agreement.first}" if agreement.first else ""
         lines.append(f"  MXNet beside torch, {agreement.what}: {agree}{first}")
+    lines += [f"  {pair.name}: {pair.sentence}" for pair in comparison.pairs]
     for group, changes in comparison.environment.items():
         lines.append(f"  {group}: {'; '.join(changes)}")
     lines += [f"  not compared: {name}" for name in comparison.not_compared]
+    lines += [f"  {note}" for note in comparison.notes]
     return "\n".join(lines)
 
 
-def write_report(folder: Path, comparison: Comparison) -> None:
-    """Write gate.json and gate.html, the page where jinja2 is installed."""
+def write_report(folder: Path, comparison: Comparison) -> Path:
+    """Write gate.json and gate.html, the page where jinja2 is installed; which of them to read."""
     folder.mkdir(parents=True, exist_ok=True)
     body = json.dumps(comparison.as_dict(), indent=1, allow_nan=False) + "\n"
     write_text(folder / "gate.json", body)
@@ -103,5 +109,6 @@ def write_report(folder: Path, comparison: Comparison) -> None:
         if error.name not in EXTRAS:
             raise
         print(f"no gate.html: {missing(error.name)}", file=sys.stderr)
-        return
+        return folder / "gate.json"
     write_text(folder / "gate.html", page(comparison))
+    return folder / "gate.html"

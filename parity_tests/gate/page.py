@@ -1,27 +1,31 @@
-"""One self-contained page of a comparison: the verdict first, then who moved, where, and why."""
+"""One self-contained page of a comparison: both verdicts first, then who moved, where, and why."""
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from parity_tests.gate.agreement import Accord
+from parity_tests.gate.change import Change
 from parity_tests.gate.verdict import NAMES, Comparison
+from parity_tests.reporting.templating import render
 
 __all__ = ["page"]
 
 ROWS = 500  # changed quantities shown; gate.json has all
 
+# Nothing red stands in a verdict that is green
+TONES = {Change.UNCHANGED: "good", Change.ROUNDING: "good", Change.SEMANTICS: "bad"}
+
 
 def page(comparison: Comparison) -> str:
     """HTML with its style inside; whatever a net is named is escaped."""
-    environment = Environment(
-        loader=PackageLoader("parity_tests.reporting", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    template = environment.get_template("gate.html.j2")
     rows = comparison.changed[:ROWS]
-    return template.render(
-        comparison=comparison, names=NAMES, rows=rows, more=len(comparison.changed) - len(rows)
+    alarm = not comparison.ok or comparison.accord == Accord.APART
+    return render(
+        "gate.html.j2",
+        words=("moved", "agreement", "alone", "in the net", "bound"),
+        comparison=comparison,
+        names=NAMES,
+        tone="bad" if alarm else "near" if comparison.accord == Accord.NOT_JUDGED else "good",
+        tones={change: TONES.get(change, "near") for change in Change},
+        rows=rows,
+        more=len(comparison.changed) - len(rows),
     )

@@ -9,12 +9,13 @@ import sys
 import time
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from parity_tests.gate.fingerprint import fingerprint
 from parity_tests.gate.record.noise import NOISE, PAIRS
 from parity_tests.gate.record.quantities import SAMPLE
 from parity_tests.gate.record.rules import record_rules
-from parity_tests.gate.record.sides import record_side
+from parity_tests.gate.record.sides import Execute, record_side
 from parity_tests.gate.record.subjects import STEPS, Subject, project_subject
 from parity_tests.gate.store import Snapshot, SubjectRecord
 
@@ -96,12 +97,19 @@ def take_snapshot(
     return snapshot
 
 
-def record_of(subject: Subject, backends: dict[str, Backend], say: Say) -> SubjectRecord:
-    """What the sides give for one subject."""
+def record_of(
+    subject: Subject,
+    backends: Mapping[str, Backend],
+    say: Say,
+    execute: Mapping[str, Execute] = MappingProxyType({}),
+) -> SubjectRecord:
+    """What the sides give for one subject; of those in `execute`, what they execute."""
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the frameworks' own about exporting
-        record = SubjectRecord({side: record_side(one, subject) for side, one in backends.items()})
+        record = SubjectRecord(
+            {side: record_side(one, subject, execute.get(side)) for side, one in backends.items()}
+        )
     record.inputs = _inputs(subject)
     failed = sum(len(side.failures) for side in record.sides.values())
     which = f", {failed} did not run" if failed else ""

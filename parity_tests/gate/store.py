@@ -1,7 +1,8 @@
 """Snapshots on disk: one folder of JSON and safetensors, each file with its sha256, written whole.
 
 snapshot.json         schema, fingerprint, sides, settings, sha256 of every other file
-NAME.json             the quantities of a subject, in the order of causes
+NAME.json             the quantities of a subject, in the order of causes; of a user's own pair
+                      also what each side executes, and whether the two agree (schema 2)
 NAME.safetensors      their sampled values and sums, and the subject's inputs
 NAME-SIDE-*.json      the exported graphs
 """
@@ -20,13 +21,16 @@ from safetensors.numpy import load, save
 
 from cnn_harness.errors import CommandError, UsageError
 from gluon_cnn_parity.atomic import replacing_folder
+from parity_tests.gate.agreement import Accord, PairAgreement
+from parity_tests.gate.record.operations import Operations
 from parity_tests.gate.record.quantities import Failure, QuantityRecord, SideRecord
 from parity_tests.reporting.verdicts import Check, Level
 
 __all__ = ["SCHEMA", "Snapshot", "SnapshotError", "SubjectRecord", "check_free", "read", "write"]
 
-SCHEMA = 1
-READABLE = (1,)
+SCHEMA = 2
+PLAIN = 1  # of snapshots in which no side's operations are
+READABLE = (PLAIN, SCHEMA)
 MANIFEST = "snapshot.json"
 
 _COLUMNS = (
@@ -47,6 +51,7 @@ class SubjectRecord:
 
     sides: dict[str, SideRecord] = field(default_factory=dict)
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
+    agreement: PairAgreement | None = None  # of a user's own pair
 
 
 @dataclass
@@ -74,7 +79,7 @@ def write(snapshot: Snapshot, folder: Path) -> int:
     for name, record in snapshot.subjects.items():
         files |= _files(name, record)
     manifest = {
-        "schema": SCHEMA,
+        "schema": SCHEMA if any(map(_has_more, snapshot.subjects.values())) else PLAIN,
         "fingerprint": snapshot.fingerprint,
         "settings": snapshot.settings,
         "absent": snapshot.absent,
@@ -90,6 +95,12 @@ def write(snapshot: Snapshot, folder: Path) -> int:
             (new / name).write_bytes(data)
     shutil.rmtree(_previous(folder), ignore_errors=True)
     return sum(map(len, files.values()))
+
+
+def _has_more(record: SubjectRecord) -> bool:
+    """Whether a record has what the first schema has no place for."""
+    operations = (side.operations for side in record.sides.values())
+    return record.agreement is not None or any(one is not None for one in operations)
 
 
 def _previous(folder: Path) -> Path:
@@ -116,11 +127,15 @@ def _files(name: str, record: SubjectRecord) -> dict[str, bytes]:
             "failures": [list(vars(failure).values()) for failure in of_side.failures],
             "files": sorted(of_side.files),
         }
+        if of_side.operations is not None:
+            described["sides"][side]["operations"] = of_side.operations.as_dict()
         for number, quantity in enumerate(of_side.quantities):
             stem = f"{side}/{number}"
             tensors[f"{stem}/32"] = quantity.single
             tensors[f"{stem}/64"] = np.concatenate([quantity.double, quantity.sums])
         files |= {f"{name}-{side}-{file}": data for file, data in of_side.files.items()}
+    if record.agreement is not None:
+        described["agreement"] = list(vars(record.agreement).values())
     rows = _json(described)
     return {f"{name}.json": rows, f"{name}.safetensors": save(tensors), **files}
 
@@ -247,6 +262,11 @@ def _record(name: str, contents: dict[str, bytes]) -> SubjectRecord:
         of_side.failures = [
             Failure(Level(level), Check(check), *row) for level, check, *row in part["failures"]
         ]
+        if "operations" in part:
+            of_side.operations = Operations.from_dict(part["operations"])
         of_side.files = {file: contents[f"{name}-{side}-{file}"] for file in part["files"]}
         record.sides[side] = of_side
+    if "agreement" in described:
+        verdict, *row = described["agreement"]
+        record.agreement = PairAgreement(Accord(verdict), *row)
     return record

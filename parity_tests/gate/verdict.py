@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from parity_tests.gate.agreement import Accord, PairAgreement
 from parity_tests.gate.change import Change, ChangedQuantity, changed_quantities, unrecorded
 from parity_tests.gate.fingerprint import GROUPS, difference
+from parity_tests.gate.record.operations import operation_changes
 from parity_tests.gate.record.quantities import CHECKS, QuantityRecord, SideRecord
 from parity_tests.gate.store import Snapshot, SnapshotError
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["NAMES", "Agreement", "Comparison", "SideVerdict", "compared"]
+__all__ = ["NAMES", "Agreement", "Comparison", "PairChange", "SideVerdict", "compared"]
 
 NAMES = {"gluon": "MXNet", "torch": "torch"}
 _LIBRARY = {"gluon": "mxnet", "torch": "torch"}
+NOW = "now"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class SideVerdict:
             return f"{name} {self.verdict}" + (f" ({self.cause})" if self.cause else "")
         how = "moved" if self.verdict == Change.SEMANTICS else "moved within rounding, first"
         parts = [f"{name} {how} at {self.first.place}: {self.first.detail}"]
+        if self.first.code and self.first.code != self.first.detail:
+            parts.insert(0, f"{name} {how} at {self.first.place}: it {self.first.code}")
+            parts[1] = self.first.detail
         parts += [text for text in (self.first.hint, self.pattern, self.cause) if text]
         return "; ".join(parts)
 
@@ -55,9 +61,37 @@ class Agreement:
     first: str = ""
 
 
+@dataclass(frozen=True)
+class PairChange:
+    """Whether the two nets of a user's own pair agree: when the old snapshot was taken, and now."""
+
+    name: str
+    before: PairAgreement | None
+    now: PairAgreement | None
+
+    @property
+    def verdict(self) -> Accord:
+        return self.now.verdict if self.now is not None else Accord.NOT_JUDGED
+
+    @property
+    def sentence(self) -> str:
+        """`not in agreement, and never was: …`."""
+        if self.now is None or self.now.verdict != Accord.APART:
+            return self.now.sentence if self.now else str(Accord.NOT_JUDGED)
+        since = {
+            Accord.APART: ", and was not when the baseline was recorded",
+            Accord.AGREED: ", and was when the baseline was recorded",
+        }.get(self.before.verdict if self.before else Accord.NOT_JUDGED, "")
+        return f"{self.now.verdict}{since}: {self.now.detail}"
+
+
 @dataclass
 class Comparison:
-    """The outcome of two snapshots."""
+    """The outcome of two snapshots: whether anything moved, and whether the frameworks agree.
+
+    `ok` says of the first that it is no alarm; `accord` is the second. `notes` are changes of what
+    is executed that moved no value.
+    """
 
     old: str
     new: str
@@ -66,6 +100,26 @@ class Comparison:
     environment: dict[str, list[str]]
     changed: list[ChangedQuantity] = field(default_factory=list)
     not_compared: list[str] = field(default_factory=list)
+    pairs: list[PairChange] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def accord(self) -> Accord:
+        """Whether MXNet and torch agree now, in everything that both of them computed."""
+        now = [each for each in self.agreements if each.what == NOW]
+        verdicts = [pair.verdict for pair in self.pairs]
+        if Accord.APART in verdicts or any(each.apart for each in now):
+            return Accord.APART
+        agreed = Accord.AGREED in verdicts or any(each.compared for each in now)
+        return Accord.AGREED if agreed else Accord.NOT_JUDGED
+
+    @property
+    def headline(self) -> str:
+        """Both verdicts: `unchanged, and MXNet and torch are in agreement`."""
+        if self.accord == Accord.NOT_JUDGED:
+            return f"{self.verdict}; MXNet beside torch is not judged"
+        joined = "but" if self.ok and self.accord == Accord.APART else "and"
+        return f"{self.verdict}, {joined} MXNet and torch are {self.accord}"
 
     @property
     def verdict(self) -> Change:
@@ -96,6 +150,9 @@ class Comparison:
             "old": self.old,
             "new": self.new,
             "sides": {k: {**_plain(v), "sentence": v.sentence} for k, v in self.sides.items()},
+            "agreement": self.accord,
+            "pairs": [{**asdict(pair), "sentence": pair.sentence} for pair in self.pairs],
+            "notes": self.notes,
             "across": [asdict(agreement) for agreement in self.agreements],
             "environment": self.environment,
             "not_compared": self.not_compared,
@@ -136,9 +193,39 @@ def compared(old: Snapshot, new: Snapshot) -> Comparison:
     missing = _unrecorded(old, new, shared)
     missing += [f"{n} is not in {new.name}" for n in old.subjects if n not in new.subjects]
     missing += [f"{n} is not in {old.name}" for n in new.subjects if n not in old.subjects]
+    pairs = [PairChange(name, *(s.subjects[name].agreement for s in (old, new))) for name in shared]
+    pairs = [pair for pair in pairs if pair.before or pair.now]
+    judged = {pair.name for pair in pairs}
     return Comparison(
-        old.name, new.name, sides, _agreements(old, new, shared), environment, changed, missing
+        old.name,
+        new.name,
+        sides,
+        _agreements(old, new, [name for name in shared if name not in judged]),
+        environment,
+        changed,
+        missing,
+        pairs,
+        _notes(old, new, shared, changed),
     )
+
+
+def _notes(
+    old: Snapshot, new: Snapshot, shared: list[str], changed: list[ChangedQuantity]
+) -> list[str]:
+    """What is executed otherwise, and moved no value."""
+    told = {(m.subject, m.side) for m in changed if m.verdict == Change.SEMANTICS}
+    notes = []
+    for name in shared:
+        for side in NAMES:
+            sides = [s.subjects[name].sides.get(side, SideRecord()) for s in (old, new)]
+            if (name, side) in told:
+                continue
+            for path, change in operation_changes(*(s.operations for s in sides)).changes.items():
+                line = f" ({change.step.source})" if change.step.source else ""
+                notes.append(
+                    f"{name} {path}{line}, {NAMES[side]}: {change.detail}; no value moved by it"
+                )
+    return notes
 
 
 def _unrecorded(old: Snapshot, new: Snapshot, shared: list[str]) -> list[str]:
@@ -180,6 +267,9 @@ def _side(
         return SideVerdict(side, Change.UNCHANGED, compared=count)
     first = moved[0]
     cause, pattern = _cause(side, first.verdict, environment), _pattern(first, moved, old)
+    if first.code:
+        beside = f", and {cause}" if _LIBRARY[side] in environment else ""
+        cause = f"the net's own code changed{beside}"
     return SideVerdict(side, first.verdict, first, len(moved), count, cause, pattern)
 
 
@@ -211,7 +301,7 @@ def _cause(side: str, verdict: Change, environment: dict[str, list[str]]) -> str
 
 def _pattern(first: ChangedQuantity, moved: list[ChangedQuantity], old: Snapshot) -> str:
     """Whether every operation of the kind moved: then it is the operation, and not the place."""
-    if first.check != Check.LOCAL or first.level == Level.LOSS:
+    if first.check != Check.LOCAL or first.level == Level.LOSS or first.code:
         return ""
     level = (first.level, first.verdict)
     hit = {
@@ -238,7 +328,7 @@ def _agreements(old: Snapshot, new: Snapshot, shared: list[str]) -> list[Agreeme
     agreements = []
     for what, left, right in (
         ("before", old, old),
-        ("now", new, new),
+        (NOW, new, new),
         ("new MXNet beside old torch", new, old),
         ("old MXNet beside new torch", old, new),
     ):

@@ -30,7 +30,15 @@ from parity_tests.pairing.statistics import running_statistics, with_own_statist
 from parity_tests.pairing.vocabulary import POINTWISE
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["View", "leaves_suffice", "trace_pair", "view_of"]
+__all__ = [
+    "View",
+    "coincide",
+    "kind_of_segment",
+    "leaves_suffice",
+    "slot_shapes",
+    "trace_pair",
+    "view_of",
+]
 
 
 @dataclass
@@ -104,7 +112,7 @@ def trace_pair(nets: Mapping[Side, Any], inputs: Arrays) -> tuple[list[TracedPai
                 refused = str(error)
     if refused:
         return [_aligned(nets, {side: {False: traces[side][False]} for side in SIDES})], refused
-    if all(_coincide(nets[side], *by_mode.values()) for side, by_mode in traces.items()):
+    if all(coincide(nets[side], *by_mode.values()) for side, by_mode in traces.items()):
         return [_aligned(nets, traces)], ""
     by_mode = [{side: {train: traces[side][train]} for side in SIDES} for train in (False, True)]
     inference = _aligned(nets, by_mode[0])
@@ -130,7 +138,7 @@ def _aligned(
     return TracedPair(dict(traces), normalised, alignment, modes)
 
 
-def _coincide(net: Any, inference: OperationGraph, training: OperationGraph) -> bool:
+def coincide(net: Any, inference: OperationGraph, training: OperationGraph) -> bool:
     """Whether both modes execute the same operations on the same values, and drop only in one."""
     alike = len(inference) == len(training) and all(
         (a.kind, a.path, a.shapes, a.reads) == (b.kind, b.path, b.shapes, b.reads)
@@ -253,8 +261,8 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, mistaken: Container[int]
     executed = {side: traced.executed(side) for side in SIDES}
     pieces = cut(traced.alignment, executed, traced.normalised, mistaken)
     segments = pieces.segments
-    shapes = _slot_shapes(segments, executed[Side.TORCH])
-    kinds = [_kind(segment, shapes) for segment in segments]
+    shapes = slot_shapes(segments, executed[Side.TORCH])
+    kinds = [kind_of_segment(segment, shapes) for segment in segments]
     rebuilt = {}
     for side in SIDES:
         layouts = [
@@ -284,16 +292,17 @@ def _unused(nets: Mapping[Side, Any], traced: TracedPair) -> list[Leaf]:
     return unused
 
 
-def _slot_shapes(
+def slot_shapes(
     segments: Sequence[SegmentPair], graph: OperationGraph
 ) -> dict[Slot, tuple[int, ...]]:
+    """The shapes of all shared values, inputs of the net among them."""
     shapes = {Slot(-1, i): shape for i, shape in enumerate(graph.inputs)}
     for number, segment in enumerate(segments):
         shapes.update({Slot(number, i): shape for i, shape in enumerate(segment.shapes)})
     return shapes
 
 
-def _kind(
+def kind_of_segment(
     segment: SegmentPair, shapes: Mapping[Slot, tuple[int, ...]]
 ) -> tuple[str, dict[Side, dict[str, object]]]:
     """The kind under which a segment's numbers are judged, and each side's hyper-parameters."""

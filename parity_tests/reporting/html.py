@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
-
-from gluon_cnn_parity import needs
-
-with needs("parity"):
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
 from parity_tests.reporting.chart import inherited_picture, local_picture
 from parity_tests.reporting.drift import Drift
@@ -22,6 +12,7 @@ from parity_tests.reporting.environment import environment
 from parity_tests.reporting.kill_matrix import Outcome, kill_matrix
 from parity_tests.reporting.results import Results
 from parity_tests.reporting.rows import Row
+from parity_tests.reporting.templating import render
 from parity_tests.reporting.verdicts import LEVELS, Check, Level, Status
 
 __all__ = ["page"]
@@ -36,23 +27,13 @@ def page(reports: Sequence[Results], outcomes: Sequence[Outcome] = ()) -> str:
     `outcomes` are those of the fault catalogue. Only this page's own style and script may act in
     it, and nothing is fetched.
     """
-    templates = Environment(
-        loader=PackageLoader("parity_tests.reporting", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    templates.filters |= {"part": _part, "digits": _digits, "size": _size}
-    style, script = (Markup(_own(name)) for name in ("report.css", "report.js"))
     failed = [report for report in reports if not report.ok]
     ordered = failed + [report for report in reports if report.ok]
     asked = {level for report in reports for level in report.levels}
-    return templates.get_template("report.html.j2").render(
-        style=style,
-        script=script,
-        policy="default-src 'none'; img-src data:; "
-        f"style-src {_hash(style)}; script-src {_hash(script)}",
+    return render(
+        "report.html.j2",
+        words=("u", "bound", "local", "inherited", "envelope"),
+        script="report.js",
         title=_title(reports, failed, outcomes),
         reports=reports,
         failed=failed,
@@ -65,15 +46,6 @@ def page(reports: Sequence[Results], outcomes: Sequence[Outcome] = ()) -> str:
         unasked=[level for level in LEVELS if level not in asked],
         environment=next((r.environment for r in reports if r.environment), None) or environment(),
     )
-
-
-def _own(name: str) -> str:
-    return resources.files("parity_tests.reporting").joinpath("templates", name).read_text("utf-8")
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _title(reports: Sequence[Results], failed: list[Results], outcomes: Sequence[Outcome]) -> str:
@@ -161,22 +133,3 @@ def _layers(report: Results, drifts: Sequence[Drift]) -> list[_Layer]:
         if output and (layer.drift is None or drift.share > layer.drift.share):
             layer.drift = drift
     return list(layers.values())
-
-
-def _part(fraction: float | None) -> str:
-    """Error over bound as a reader wants it."""
-    if fraction is None:
-        return ""
-    if fraction == 0:
-        return "equal"
-    return "∞" if math.isinf(fraction) else f"{fraction:.3g}"
-
-
-def _size(number: float | None) -> str:
-    """A distance: `3.1e-07`."""
-    return "" if number is None else "0" if number == 0 else f"{number:.1e}"
-
-
-def _digits(value: float, count: int) -> str:
-    """One of a window's values; nine digits tell any two float32 apart."""
-    return f"{value:.{count}g}" if math.isfinite(value) else str(value)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parity_tests.backends.runs import reason_of
+from parity_tests.gate.record.operations import Operations
 from parity_tests.numerics.perturb import pieces
 from parity_tests.reporting.verdicts import Check, Level
 
@@ -124,11 +125,15 @@ class Failure(Located):
 
 @dataclass
 class SideRecord:
-    """Everything that one side gave for one subject, in the order of causes."""
+    """Everything that one side gave for one subject, in the order of causes.
+
+    `operations` is what the net executed, where its leaves are that and not its modules.
+    """
 
     quantities: list[QuantityRecord] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    operations: Operations | None = None
 
     def by_key(self) -> dict[Key, QuantityRecord | Failure]:
         items: list[QuantityRecord | Failure] = [*self.quantities, *self.failures]

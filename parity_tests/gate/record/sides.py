@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 
 from parity_tests.backends.base import Backend
 from parity_tests.backends.leaves import Leaf
-from parity_tests.backends.runs import NET, Arrays, LeafRun, Objective
+from parity_tests.backends.runs import NET, Arrays, LeafRun, NetRun, Objective, is_float
 from parity_tests.gate.record.nets import Artefacts, Item, Net, Recorder, Stream, Training, run_all
 from parity_tests.gate.record.noise import DRAWS, Draw, NoiseEnvelope, noisy
+from parity_tests.gate.record.operations import ExecutedNet, Operations
 from parity_tests.gate.record.quantities import Failure, Quantity, QuantityRecord, SideRecord
 from parity_tests.gate.record.subjects import Subject, Tensors, drawn, fixed_upstream
 from parity_tests.numerics.compare import UNIT
@@ -22,7 +24,7 @@ from parity_tests.numerics.operators.record import Rounds
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["record_side", "start_of"]
+__all__ = ["Execute", "record_side", "start_of"]
 
 LOSS = "(loss)"
 
@@ -33,14 +35,24 @@ _LEAF_DRAWS = DRAWS[:2]
 Tensor = tuple[str, str]  # (path, role)
 
 
-def record_side(backend: Backend, subject: Subject) -> SideRecord:
-    """Everything a side gives for a subject; what does not run is a Failure, leaf by leaf."""
+# Makes of a net one whose leaves are what it executes
+Execute = Callable[[Any], ExecutedNet]
+
+
+def record_side(backend: Backend, subject: Subject, execute: Execute | None = None) -> SideRecord:
+    """Everything a side gives for a subject; what does not run is a Failure, leaf by leaf.
+
+    With `execute` the leaves are the operations that the net executes, and not its modules.
+    Raises what `execute` raises.
+    """
     record = SideRecord()
     try:
         recorder = _SideRecorder(backend, subject)
     except Exception as error:
         record.failures.append(Failure.of(error, Level.FORWARD, Check.STREAM, NET, "net", "output"))
         return record
+    if execute is not None and recorder.broken is None:
+        record.operations = recorder.look_into(execute)
     for part in (recorder.local, recorder.loss, recorder.whole):
         for item in part():
             if isinstance(item, Failure):
@@ -78,6 +90,8 @@ class _SideRecorder:
         del plain
         gc.collect()  # a Gluon net is a circle, and the user's own may not be cleared
         self.leaves: Sequence[Leaf] = backend.leaves(self.net)
+        self.running = self.net  # the net of which these are the leaves
+        self.modes: tuple[bool, ...] = (False, True)
         self.outputs: Arrays = ()
         self.objective: Objective | None = None
         self.shapes: dict[str, Arrays] = {}
@@ -91,9 +105,21 @@ class _SideRecorder:
         except Exception as error:
             self.broken = Failure.of(error, Level.FORWARD, Check.STREAM, NET, "net", "output")
             return
-        self.shapes = {path: calls[0].inputs for path, calls in run.calls.items() if calls}
+        self._see(run)
         self.outputs = run.outputs
         self.objective = self._objective(run.outputs)
+
+    def _see(self, run: NetRun) -> None:
+        self.shapes = {path: calls[0].inputs for path, calls in run.calls.items() if calls}
+
+    def look_into(self, execute: Execute) -> Operations:
+        """Let the leaves be what the net executes."""
+        seen = execute(self.net)
+        self.running, self.modes = seen.net, seen.modes
+        self.leaves = self.backend.leaves(seen.net)
+        train = seen.modes[0]
+        self._see(self.backend.run_net(seen.net, self.subject.inputs, "float64", train=train))
+        return seen.operations
 
     def _objective(self, outputs: Arrays) -> Objective:
         """A loss of the labels, or fixed gradients of the outputs where there are no labels."""
@@ -134,9 +160,10 @@ class _SideRecorder:
         shapes = self.backend.run_leaf(leaf, xs, "float64", train=True)
         outputs = [v for k, v in shapes.items() if k.startswith("output")]
         upstream = tuple(_normal_like(y, *name, "upstream", i) for i, y in enumerate(outputs))
-        modes = (True, False) if operator_of(leaf.family).by_mode else (True,)
-        for train in modes:
-            gs = upstream if train else None
+        by_mode = operator_of(leaf.family).by_mode and False in self.modes
+        differentiable = any(map(is_float, outputs))
+        for train in (True, False) if by_mode else (True,):
+            gs = upstream if train and differentiable else None
 
             def run(
                 leaf: Leaf, dtype: str, xs: Arrays, gs: Arrays | None, train: bool = train
@@ -224,26 +251,29 @@ class _SideRecorder:
             return
         assert self.objective is not None  # a net that runs has one
         single = any(self._single(leaf) for leaf in self.leaves)
+        modules = self.backend.leaves(self.net)
         whole = Net(
-            self.backend, self.subject, self.net, self.outputs, self.objective,
-            {leaf.path: leaf.kind for leaf in self.leaves},
+            self.backend, self.subject, self.running, self.outputs, self.objective,
+            {leaf.path: leaf.kind for leaf in (*modules, *self.leaves)},
             1.0 if single else UNIT["float64"] / _UNIT,
         )  # fmt: skip
         stream = Stream(whole)
-        yield from run_all([stream], self._noisy_net)  # lets its values go before the others'
+        # lets its values go before the others'
+        yield from run_all([stream], partial(self._noisy_net, self.running))
+        whole = replace(whole, net=self.net)
         parts: list[Recorder] = [Artefacts(whole)]
         if self.subject.batches and self.objective.labels is not None:
             parts.insert(0, Training(whole, stream.sums))
-        yield from run_all(parts, self._noisy_net)
+        yield from run_all(parts, partial(self._noisy_net, self.net))
 
     @contextmanager
-    def _noisy_net(self, draw: Draw) -> Iterator[Any]:
+    def _noisy_net(self, clean: Any, draw: Draw) -> Iterator[Any]:
         values = {
             (leaf.path, role): _noisy_tensor((leaf.path, role), tensor.read(), draw)
-            for leaf in self.leaves
+            for leaf in self.backend.leaves(clean)
             for role, tensor in leaf.tensors.items()
         }
-        net = self.backend.with_values(self.net, values)
+        net = self.backend.with_values(clean, values)
         del values
         try:
             yield net

@@ -25,6 +25,9 @@ def gluon_net():
 def torch_net(eps=1e-5):
     return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, eps=eps), nn.Flatten(),
                          nn.Linear(48, 4))
+
+def apart_net():
+    return torch_net(eps=1e-2)
 """
 CONFTEST = """
 import numpy as np
@@ -37,6 +40,7 @@ def parity_pairs():
     return {"mine": (mynets.gluon_net(), mynets.torch_net(), x, np.array([1, 3]))}
 """
 INI = "[pytest]\nparity_pairs =\n    cnn = mynets:gluon_net | mynets:torch_net | 2,2,6,6\n"
+APART = "    apart = mynets:gluon_net | mynets:apart_net | 2,2,6,6\n"
 
 
 @pytest.fixture
@@ -88,24 +92,33 @@ def sessions(folder: Path, *each: tuple[str, list[str]]) -> list[tuple[int, str]
 
 def test_own_pairs_are_recorded_held_and_laid_to_the_side_that_moved(repository: Path) -> None:
     # Both nets draw other weights the second time: they start from those that the baseline kept.
-    # torch's eps is another version's.
+    # torch's eps is another version's. One pair never agreed.
+    (repository / "pytest.ini").write_text(INI + APART)
     moved_nets = NETS.replace("eps=1e-5", "eps=1e-3")
+    held = ["--parity-baseline", "baseline"]
+    known = ["-o", "parity_apart=apart = another eps"]
     (code, recorded), (moved_code, moved) = sessions(
         repository,
-        (NETS, ["--parity-baseline", "baseline", "--parity-update"]),
-        (moved_nets, ["--parity-baseline", "baseline", "--parity-report", "out"]),
+        (NETS, [*held, "--parity-update", "--parity-transfer", *known]),
+        (moved_nets, [*held, "--parity-report", "out"]),
     )
     assert code == 0, recorded
     assert (repository / "baseline" / "cnn.json").exists()
     assert (repository / "baseline" / "mine.json").exists()
-    assert "3 passed" in recorded
+    assert "3 passed, 1 xfailed" in recorded
+    assert "mine: recorded; in agreement" in recorded
+    assert "apart: recorded; not in agreement: 1 " in recorded
+    assert "baseline: baseline" in recorded
 
     assert moved_code == 1, moved
     assert "torch moved at cnn 1 (batchnorm) forward" in moved
     assert "torch moved at mine 1 (batchnorm) forward" in moved
     assert "MXNet unchanged" in moved
+    assert "mine: moved: semantics; not in agreement, and was when the baseline was" in moved
+    assert "apart: unchanged; not in agreement, and was not when the baseline was" in moved
+    assert f"report: {Path('out', 'gate.html')}" in moved
     suite = ElementTree.parse(repository / "out" / "junit.xml").getroot()[0]
-    assert (suite.get("tests"), suite.get("failures")) == ("3", "2")
+    assert (suite.get("tests"), suite.get("failures")) == ("4", "3")
     page = (repository / "out" / "gate.html").read_text()
     assert "torch moved at cnn 1 (batchnorm) forward" in page
     assert (repository / "out" / "gate.json").exists()
@@ -113,7 +126,8 @@ def test_own_pairs_are_recorded_held_and_laid_to_the_side_that_moved(repository:
 
 @pytest.mark.slow
 def test_unchanged_pairs_pass(repository: Path) -> None:
-    assert run(repository, "--parity-baseline", "b", "--parity-update").returncode == 0
+    update = ["--parity-update", "--parity-transfer"]
+    assert run(repository, "--parity-baseline", "b", *update).returncode == 0
     again = run(repository, "--parity-baseline", "b")
     assert again.returncode == 0, again.stdout
     assert '"verdict": "unchanged"' in (repository / "parity-report" / "gate.json").read_text()
