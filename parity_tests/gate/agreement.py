@@ -44,4 +44,9 @@ def judge_pair(nets: Mapping[str, Any], inputs: Any, labels: Any, name: str) -> 
     compared = sum(row.compared for row in report.rows)
     if report.ok:
         return PairAgreement(Accord.AGREED, "", compared)
-    return PairAgreement(Accord.APART, str(report.first_divergence), compared)
+    detail = str(report.first_divergence)
+    return PairAgreement(Accord.APART, detail.replace(*_REMEDY), compared)
+
+
+# What check_parity offers for weights that were drawn apart, and what the plugin does
+_REMEDY = ("transfer=True (--transfer)", "--parity-update --parity-transfer")

@@ -21,7 +21,7 @@ def page(comparison: Comparison) -> str:
     alarm = not comparison.ok or comparison.accord == Accord.APART
     return render(
         "gate.html.j2",
-        words=("moved", "agreement", "alone", "in the net", "bound"),
+        words=("moved", "agreement", "u", "bound", "local", "inherited", "envelope"),
         comparison=comparison,
         names=NAMES,
         tone="bad" if alarm else "near" if comparison.accord == Accord.NOT_JUDGED else "good",

@@ -84,7 +84,9 @@ class Verdict:
 def _figure(number: float | None) -> str:
     if number is None or not math.isfinite(number):
         return "∞"
-    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
+    if number < 1e6:
+        return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
+    return f"{number:.1e}".replace("e+", "e")
 
 
 def compare(

@@ -169,7 +169,7 @@ def drifts(rows: Iterable[Row]) -> list[Drift]:
     """
     groups: dict[tuple[Level, Mode, str, str], _Group] = {}
     for row in rows:
-        if row.check == Check.INHERITED and row.compared:
+        if row.check == Check.INHERITED and row.compared and not row.allowance:
             key = (row.level, row.mode, row.path, row.quantity)
             group = groups.setdefault(key, _Group())
             group.rows.setdefault((row.side, row.dtype), []).append(row)

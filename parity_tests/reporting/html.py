@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,7 @@ def page(reports: Sequence[Results], outcomes: Sequence[Outcome] = ()) -> str:
         words=("u", "bound", "local", "inherited", "envelope"),
         script="report.js",
         title=_title(reports, failed, outcomes),
+        tone=_tone(reports, failed, outcomes),
         reports=reports,
         failed=failed,
         cards=CARDS,
@@ -48,15 +50,55 @@ def page(reports: Sequence[Results], outcomes: Sequence[Outcome] = ()) -> str:
     )
 
 
+# What a headline says of the first failure, by its level
+FINDINGS = {
+    Level.STRUCTURE: "Another structure",
+    Level.WEIGHTS: "Other weights",
+    Level.FORWARD: "Another function",
+    Level.BACKWARD: "Other gradients",
+    Level.OPTIMIZER: "Another update rule",
+    Level.TRAINING: "Another course of training",
+    Level.ARTEFACTS: "Another exported net",
+    Level.MULTI_DEVICE: "Several devices compute otherwise",
+    Level.DATA: "Other batches",
+}
+
+
 def _title(reports: Sequence[Results], failed: list[Results], outcomes: Sequence[Outcome]) -> str:
+    """What kind of finding it is, and where."""
     escaped = sum(not outcome.right_level for outcome in outcomes)
-    if len(failed) == 1 and (first := failed[0].first_divergence) is not None:
-        return f"Diverged at {first.path} ({first.level})" if first.path else "Diverged"
+    if len(failed) == 1:
+        finding = _finding(failed[0])
+        return f"{failed[0].name}: {finding}" if len(reports) > 1 else finding
     if failed:
         return f"Diverged: {len(failed)} of {len(reports)} nets"
     if escaped:
         return f"{escaped} of {len(outcomes)} faults not caught where they belong"
-    return "Parity" if reports else f"All {len(outcomes)} faults caught"
+    if not reports:
+        return f"All {len(outcomes)} faults caught"
+    exempted = {(report.name, row.path) for report in reports for row in report.allowed}
+    count = len(exempted)
+    return f"Parity, with {count} exception{'s' * (count > 1)} allowed" if count else "Parity"
+
+
+def _tone(reports: Sequence[Results], failed: list[Results], outcomes: Sequence[Outcome]) -> str:
+    if failed or not all(outcome.right_level for outcome in outcomes):
+        return "bad"
+    return "near" if any(report.allowed for report in reports) else "good"
+
+
+def _finding(report: Results) -> str:
+    if not report.failures:
+        return "Not compared"
+    first = report.failures[0]
+    place = f" at {first.path}" if first.path else ""
+    if first.status == Status.NOT_COMPARED:
+        return f"Not compared: {first.level}{place}"
+    finding = FINDINGS[first.level]
+    if first.check == Check.INHERITED and first.dtype == "float32":
+        finding = "More than rounding"
+    level = "" if first.level in finding else f" ({first.level})"
+    return f"{finding}{place}{level}"
 
 
 @dataclass
@@ -87,8 +129,21 @@ def _view(report: Results, name: str) -> dict[str, Any]:
         "layers": _layers(report, drifts),
         "failures": report.failures[:FAILURES],
         "more": max(0, len(report.failures) - FAILURES),
-        "notes": report.notes,
+        **_notes(report),
         "rows": _failures_first(report),
+    }
+
+
+def _notes(report: Results) -> dict[str, Any]:
+    """What passes and is said: allowed by the user, left out with its reason, or known."""
+    counts = Counter(row.path for row in report.allowed)
+    reasons = {row.path: row.allowance for row in reversed(report.allowed)}
+    others = [row for row in report.notes if not row.allowance]
+    left_out = [row for row in others if "not compared" in row.detail]
+    return {
+        "allowed": [(path, reasons[path], count) for path, count in counts.items()],
+        "left_out": left_out,
+        "known": [row for row in others if row not in left_out],
     }
 
 
@@ -102,7 +157,8 @@ def _level(report: Results, level: Level) -> dict[str, Any]:
     rows = [row for row in report.rows if row.level == level]
     failed = any(row.status.failed for row in rows)
     count = report.compared(level)
-    verdict = "diverged" if failed else "parity" if count else "nothing compared"
+    differs = "differs" if level == Level.STRUCTURE else "diverged"
+    verdict = differs if failed else "parity" if count else "nothing compared"
     worst = report.worst(level)
     return {
         "name": level,

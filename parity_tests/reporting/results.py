@@ -93,6 +93,21 @@ class Results:
         return [row for row in self.rows if row.status == Status.NOTE]
 
     @property
+    def allowed(self) -> list[Row]:
+        """What failed, and the user allows."""
+        return [row for row in self.notes if row.allowance]
+
+    @property
+    def outcome(self) -> str:
+        """ "parity", "diverged", "differs in structure", or "not compared"."""
+        if self.ok:
+            return "parity"
+        diverged = {row.level for row in self.failures if row.status == Status.DIVERGED}
+        if not diverged:
+            return "not compared"
+        return "differs in structure" if diverged == {Level.STRUCTURE} else "diverged"
+
+    @property
     def drifts(self) -> list[Drift]:
         """Inherited error: each side's distance from float64, value by value, and who moved."""
         return drifts(self.rows)

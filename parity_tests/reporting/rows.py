@@ -10,7 +10,9 @@ from parity_tests.numerics.compare import Verdict
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 from parity_tests.reporting.window import ValueWindow
 
-__all__ = ["Coverage", "Row"]
+__all__ = ["ALLOWED", "Coverage", "Row"]
+
+ALLOWED = "allowed, "  # how the detail of a note begins that the user allows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,11 @@ class Row:
         if self.error == 0:
             return 0.0
         return self.error / self.bound if self.bound else math.inf
+
+    @property
+    def allowance(self) -> str:
+        """The user's reason why this may differ; empty for every other row."""
+        return self.detail.removeprefix(ALLOWED) if self.detail.startswith(ALLOWED) else ""
 
     @property
     def message(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -16,9 +17,12 @@ from gluon_cnn_parity import needs
 
 with needs("parity"):
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
 __all__ = ["WORDS", "render"]
+
+# After a dot, slash or underscore of a name, and not inside a number
+_BREAK = re.compile(r"(?<=\w)([_/]|\.(?!\d)|(?<!\d)\.)(?=\w)")
 
 # What the pages' words mean, a sentence each; a page shows those that it uses.
 WORDS = {
@@ -26,17 +30,14 @@ WORDS = {
     "in float64.",
     "bound": "the farthest that the arithmetic of an operation, correctly done, can be from the "
     "exact value; most operations have 16 u of what they sum.",
-    "local": "each operation alone: both frameworks are given the same input, so that nothing is "
-    "passed on from the operation before.",
-    "inherited": "each framework's own stream through the whole net, in which rounding gathers "
-    "from operation to operation.",
+    "local": "each operation alone, given an input that does not depend on the operations before "
+    "it, so that what is found there is its own.",
+    "inherited": "each framework's own stream through the whole net, where an operation passes on "
+    "what those before it gathered.",
     "envelope": "how far rounding alone may carry a value through this net on this input: the "
     "farthest of several random draws, with a factor.",
     "moved": "a value is not, bit for bit, what the baseline has: within rounding where float64 "
     "stays within its own and float32 within its bound, else in semantics.",
-    "alone": "the operation by itself, on inputs that depend on its place only, so that what moves "
-    "there is its own.",
-    "in the net": "the value as the whole net computes it, which inherits what moved before it.",
     "agreement": "MXNet and torch compute the same function now, whatever either did before.",
 }
 
@@ -70,7 +71,13 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    templates.filters |= {"part": _part, "digits": _digits, "size": _size, "sentence": _sentence}
+    templates.filters |= {
+        "part": _part,
+        "digits": _digits,
+        "size": _size,
+        "sentence": _sentence,
+        "names": _names,
+    }
     return templates
 
 
@@ -81,6 +88,12 @@ def _own(name: str) -> str:
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _names(text: object) -> Markup:
+    """Escaped text whose long names may break after a dot, a slash or an underscore, and nowhere
+    else."""
+    return Markup(_BREAK.sub(r"\1<wbr>", str(escape(str(text)))))
 
 
 def _sentence(text: str) -> str:

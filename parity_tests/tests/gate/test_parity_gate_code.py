@@ -243,6 +243,7 @@ def test_a_pair_that_never_agreed_is_not_green(apart: Subject, tmp_path: Path) -
     recorded = pair_of(True, tmp_path / "b", apart)
     assert (recorded.verdict, recorded.accord) == (Change.RECORDED, Accord.APART)
     assert "not in agreement" in recorded.problem
+    assert "--parity-update --parity-transfer copies" in recorded.problem
     assert str(HERE) not in (tmp_path / "b" / "mine.json").read_text()
     again = pair_of(False, tmp_path / "b", apart)
     assert (again.verdict, again.accord, again.green) == (Change.UNCHANGED, Accord.APART, False)

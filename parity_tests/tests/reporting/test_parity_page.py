@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,13 @@ from torch import nn
 
 from parity_tests import check_parity
 from parity_tests.cases.pairs import project_case
+from parity_tests.gate.agreement import Accord, PairAgreement
+from parity_tests.gate.change import Change, ChangedQuantity
+from parity_tests.gate.page import page as gate_page
+from parity_tests.gate.verdict import NOW, Agreement, Comparison, PairChange, SideVerdict
 from parity_tests.reporting.html import page
 from parity_tests.reporting.report import Report
-from parity_tests.reporting.rows import Row
+from parity_tests.reporting.rows import ALLOWED, Row
 from parity_tests.reporting.verdicts import Check, Level, Side, Status
 from parity_tests.tests.faults.test_parity_kills import OUTCOMES
 
@@ -52,10 +57,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     made = webdriver.Chrome(options=options, service=Service(driver))
-    made.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False},
-    )
     yield made
     made.quit()
 
@@ -65,9 +66,13 @@ Show = Callable[..., Browser]
 
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Show:
-    """Opens a page at 1280×800, in a light or a dark scheme."""
+    """Opens a page at 1280×800, or narrower, in a light or a dark scheme."""
 
-    def open_page(html: str, scheme: str = "light") -> Browser:
+    def open_page(html: str, scheme: str = "light", width: int = WIDTH) -> Browser:
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": width < WIDTH},
+        )
         feature = {"name": "prefers-color-scheme", "value": scheme}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
         path = tmp_path / "report.html"
@@ -171,7 +176,7 @@ def test_a_script_that_fails_is_seen(show: Show, clean: Report) -> None:
 def test_a_divergence_is_visible_without_scrolling(show: Show, diverged: Report) -> None:
     browser = show(page([diverged]))
     verdict = browser.find_element(By.ID, "verdict").text
-    assert verdict == "Diverged at features.8 (weights)"
+    assert verdict == "Other weights at features.8"
     for selector in ("#verdict", ".divergence", ".divergence td.here", "svg", "svg text.first"):
         assert in_view(browser, selector), selector
     assert "first divergence: features.8" in browser.find_element(By.TAG_NAME, "svg").text
@@ -187,6 +192,8 @@ def test_a_divergence_of_one_net_of_many_is_visible_too(
     show: Show, clean: Report, deep: Report, diverged: Report
 ) -> None:
     browser = show(page([clean, clean, clean, diverged, clean]))
+    verdict = browser.find_element(By.ID, "verdict").text
+    assert verdict == "vgg11: Other weights at features.8"
     assert in_view(browser, ".divergence td.here")
     assert in_view(browser, "svg text.first")
     browser = show(page([clean, deep, diverged]))
@@ -341,10 +348,178 @@ def test_whatever_a_net_is_called_is_text(show: Show) -> None:
         diagnosis=name,
     )
     report = Report(name, (Level.FORWARD,), [row], environment={name: name})
-    browser = show(page([report]))
-    assert not complaints(browser)
-    assert browser.execute_script("return typeof hacked") == "undefined"
-    assert name in browser.find_element(By.CSS_SELECTOR, ".divergence").text
+    allowed = replace(row, status=Status.NOTE, detail=f"{ALLOWED}{name}")
+    left_out = replace(row, status=Status.NOTE, detail=f"not compared: {name}")
+    passed = Report(name, (Level.FORWARD,), [allowed, left_out, replace(row, status=Status.OK)])
+    for html, selector in (
+        (page([report]), ".divergence"),
+        (page([passed]), "main"),
+        (gate_page(hostile(name)), "main"),
+    ):
+        browser = show(html)
+        assert not complaints(browser)
+        assert browser.execute_script("return typeof hacked") == "undefined"
+        assert not browser.find_elements(By.CSS_SELECTOR, "img, main script")
+        assert name in browser.find_element(By.CSS_SELECTOR, selector).text
+
+
+def hostile(name: str) -> Comparison:
+    """A comparison in which everything that a user can name is called that."""
+    moved = ChangedQuantity(
+        name, "torch", Level.FORWARD, Check.LOCAL, name, name, name, Change.SEMANTICS, "float64",
+        9.0, name, name, name, name,
+    )  # fmt: skip
+    verdict = SideVerdict("torch", Change.SEMANTICS, moved, 1, 2, name, name)
+    apart = PairAgreement(Accord.APART, name, 7)
+    return Comparison(
+        name, name, {"torch": verdict}, [Agreement(NOW, 1, 1, name)], {name: [name]}, [moved],
+        [name], [PairChange(name, apart, apart)], [name],
+    )  # fmt: skip
+
+
+def gate_of(*sides: SideVerdict, detail: str = "", accord: Accord = Accord.AGREED) -> Comparison:
+    both = {side.side: side for side in sides}
+    pair = PairChange(
+        "detector", PairAgreement(accord, detail, 7), PairAgreement(accord, detail, 7)
+    )
+    return Comparison("baseline", "now", both, [], {}, pairs=[pair])
+
+
+UNCHANGED = [SideVerdict(side, Change.UNCHANGED, compared=64) for side in ("gluon", "torch")]
+LONG = "backbone.very_long_name_of_a_feature_extractor.stage_3.residual_block_17.convolution"
+
+
+@pytest.fixture(scope="module")
+def pages(clean: Report, diverged: Report) -> dict[str, str]:
+    """One of each kind: with a long name, an exception, and what was not compared, among them."""
+    row = diverged.failures[0]
+    odd = [
+        replace(row, path=LONG, status=Status.NOTE, detail=f"{ALLOWED}until March"),
+        replace(row, path=LONG, status=Status.NOTE, detail="never ran: not compared"),
+    ]
+    renamed = [replace(each, path=each.path.replace("features.8", LONG)) for each in diverged.rows]
+    return {
+        "clean": page([clean]),
+        "diverged": page([replace(diverged, rows=renamed)]),
+        "exceptions": page([replace(clean, rows=[*clean.rows, *odd])]),
+        "unchanged": gate_page(gate_of(*UNCHANGED)),
+        "apart": gate_page(gate_of(*UNCHANGED, detail=LONG, accord=Accord.APART)),
+        "moved": gate_page(hostile(LONG)),
+    }
+
+
+# Words, as they end at white space and after the marks at which a name may be broken
+_BROKEN = """
+const broken = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+for (let node; node = walker.nextNode();) {
+  const e = node.parentElement;
+  if (!e.checkVisibility() || e.closest('svg, script, style, .hidden')) continue;
+  for (const word of node.data.matchAll(/[^\\s._\\/\\-]+/g)) {
+    const range = document.createRange();
+    range.setStart(node, word.index);
+    range.setEnd(node, word.index + word[0].length);
+    const tops = new Set([...range.getClientRects()].map(r => Math.round(r.top)));
+    if (tops.size > 1) broken.push(word[0]);
+  }
+}
+return broken;
+"""
+
+
+@pytest.mark.parametrize("width", [390, WIDTH])
+def test_no_word_is_broken_and_nothing_is_wider_than_the_screen(
+    show: Show, pages: dict[str, str], width: int
+) -> None:
+    for name, html in pages.items():
+        browser = show(html, width=width)
+        broken = browser.execute_script(_BROKEN)
+        assert broken == [], (name, broken)
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width, name
+        for picture in browser.find_elements(By.TAG_NAME, "svg"):
+            assert picture.size["width"] >= 700, name  # at 390 it scrolls in its frame
+
+
+def test_a_broken_word_is_seen(show: Show, pages: dict[str, str]) -> None:
+    broken = pages["clean"].replace("</style>", "td { word-break: break-all; width: 3ch; }</style>")
+    browser = show(re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", broken))
+    assert browser.execute_script(_BROKEN)
+
+
+_RED = """
+const mark = document.createElement('i');
+mark.className = 'bad';
+document.body.append(mark);
+const red = getComputedStyle(mark).color;
+mark.remove();
+return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility()).filter(e => {
+  const s = getComputedStyle(e);
+  const drawn = e.closest('svg') ? [s.fill, s.stroke] : [
+    [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) ? s.color : '',
+    parseFloat(s.borderLeftWidth) ? s.borderLeftColor : ''];
+  return drawn.includes(red);
+}).map(e => e.outerHTML.slice(0, 80));
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_red_in_a_verdict_that_is_not(
+    show: Show, pages: dict[str, str], scheme: str
+) -> None:
+    for name in ("clean", "exceptions", "unchanged"):
+        assert show(pages[name], scheme).execute_script(_RED) == [], name
+    for name in ("diverged", "apart", "moved"):
+        assert show(pages[name], scheme).execute_script(_RED), name
+    browser = show(pages["apart"], scheme)
+    first = browser.find_elements(By.CSS_SELECTOR, ".answer")[0]  # that nothing moved is green
+    green, red = (_color(browser, kind) for kind in ("good", "bad"))
+    assert first.value_of_css_property("border-left-color") == green
+    assert browser.find_element(By.ID, "verdict").value_of_css_property("color") == red
+
+
+def _color(browser: Browser, kind: str) -> str:
+    return browser.execute_script(
+        "const e = document.createElement('i'); e.className = arguments[0];"
+        "document.body.append(e); const c = getComputedStyle(e).color; e.remove();"
+        "return c.replace('rgb(', 'rgba(').replace(')', ', 1)')",
+        kind,
+    )
+
+
+def test_both_pages_explain_their_words(show: Show, pages: dict[str, str]) -> None:
+    for name, html in pages.items():
+        browser = show(html)
+        words, sentences = (browser_texts(browser, f"#words {part}") for part in ("dt", "dd"))
+        assert {"u", "envelope", "local", "inherited"} <= set(words), name
+        for sentence in sentences:
+            assert re.fullmatch(r"[A-Z][^.]*(\d\.\d[^.]*)*\.", sentence), sentence
+
+
+def browser_texts(browser: Browser, selector: str) -> list[str]:
+    return [element.text for element in browser.find_elements(By.CSS_SELECTOR, selector)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ({"level": Level.STRUCTURE}, "Another structure at a"),
+        ({"level": Level.WEIGHTS}, "Other weights at a"),
+        ({"level": Level.FORWARD, "check": Check.LOCAL}, "Another function at a (forward)"),
+        ({"level": Level.BACKWARD}, "Other gradients at a (backward)"),
+        (
+            {"level": Level.FORWARD, "check": Check.INHERITED, "dtype": "float32"},
+            "More than rounding at a (forward)",
+        ),
+        ({"level": Level.FORWARD, "status": Status.NOT_COMPARED}, "Not compared: forward at a"),
+        ({"level": Level.FORWARD, "status": Status.NOTE, "detail": "allowed, odd"},
+         "Parity, with 1 exception allowed"),
+        ({"level": Level.FORWARD, "status": Status.OK}, "Parity"),
+    ],
+)  # fmt: skip
+def test_the_headline_says_what_kind_of_finding_it_is(changes: dict[str, Any], title: str) -> None:
+    row = Row(level=Level.FORWARD, path="a", quantity="output", status=Status.DIVERGED, compared=1)
+    row = replace(row, **changes)
+    assert f"<title>{title}</title>" in page([Report("net", (row.level,), [row])])
 
 
 def test_a_link_opens_its_nets_section(show: Show, clean: Report) -> None:
