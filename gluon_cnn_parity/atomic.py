@@ -10,11 +10,18 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["flush", "replacing_file", "replacing_folder", "sha256", "write_text"]
+__all__ = [
+    "flush",
+    "replacing_file",
+    "replacing_folder",
+    "sha256",
+    "write_text",
+    "write_together",
+]
 
 
 def flush(path: Path) -> None:
@@ -54,8 +61,9 @@ def replacing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield part
         flush(part)
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        _name(error, path)
         raise
     flush(path.parent)
 
@@ -64,6 +72,33 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Replace a file by one that holds `text` in UTF-8. Raises: OSError."""
     with replacing_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_together(folder: Path, texts: Mapping[str, str | None]) -> None:
+    """Replace files of one folder, made if missing, that say the same; None: that one is removed.
+
+    All are written before an old one goes, and all old ones go before a new one comes: whatever is
+    cut off, an old file never stands beside a new one. Raises: OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: dict[Path, Path] = {}
+    try:
+        for name, text in texts.items():
+            if text is not None:
+                path = folder / name
+                part = parts[path] = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+                part.write_text(text, encoding="utf-8")
+                flush(part)
+        for name in texts:
+            (folder / name).unlink(missing_ok=True)
+        for path, part in parts.items():
+            os.replace(part, path)
+    except BaseException as error:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+        _name(error, next(reversed(parts), folder))
+        raise
+    flush(folder)
 
 
 @contextmanager
@@ -83,8 +118,9 @@ def replacing_folder(folder: Path, previous: Path) -> Iterator[Path]:
         for path in new.iterdir():
             flush(path)
         flush(new)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)
+        _name(error, folder)
         raise
     if folder.exists():
         if previous.exists():
@@ -93,6 +129,12 @@ def replacing_folder(folder: Path, previous: Path) -> Iterator[Path]:
     os.rename(new, folder)
     flush(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _name(error: BaseException, path: Path) -> None:
+    """Say what could not be written: a full disk is told without a name."""
+    if isinstance(error, OSError) and error.errno and not error.filename:
+        error.filename = str(path)
 
 
 def _remove(path: Path) -> None:

@@ -149,6 +149,8 @@ def run_command(
             raise
         return _say(f"error: not enough memory: {str(error).strip().splitlines()[-1]}", 1)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not error.filename:  # of os.getcwd
+            return _say("error: the folder that this was started in is gone; change to another", 1)
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"error: {where}{error.strerror or error}", 1)
 

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gluon_cnn_parity.atomic import replacing_file, replacing_folder, sha256, write_text
+from gluon_cnn_parity.atomic import (
+    replacing_file,
+    replacing_folder,
+    sha256,
+    write_text,
+    write_together,
+)
 
 # Replaces a file and a folder, and dies before its N-th call of the system that renames or flushes.
 KILLED = """
@@ -61,6 +67,50 @@ def test_a_killed_writer_leaves_what_was_or_what_is_to_be(tmp_path: Path) -> Non
         *["old folder old"] * 2, *["new folder old"] * 6,
         "new previous old", "new folder new", "new folder new",
     ]  # fmt: skip
+
+
+TOGETHER = """
+import os, sys
+from pathlib import Path
+from gluon_cnn_parity.atomic import write_together
+steps = int(sys.argv[1])
+def dying(call):
+    def counted(*arguments):
+        global steps
+        if steps == 0:
+            os._exit(9)
+        steps -= 1
+        return call(*arguments)
+    return counted
+for name in ("fsync", "unlink", "replace"):
+    setattr(os, name, dying(getattr(os, name)))
+write_together(Path("."), {"a.txt": "new", "b.txt": "new", "c.txt": None})
+"""
+
+
+def test_files_that_belong_together_are_never_of_two_times(tmp_path: Path) -> None:
+    codes: list[int] = []
+    states: list[str] = []
+    while not codes or codes[-1] == 9:
+        place = tmp_path / str(len(codes))
+        write_together(place, dict.fromkeys(("a.txt", "b.txt", "c.txt"), "old"))
+        command = [sys.executable, "-c", TOGETHER, str(len(codes))]
+        codes.append(subprocess.run(command, cwd=place, check=False).returncode)
+        found = {path.name: path.read_text() for path in sorted(place.glob("[!.]*"))}
+        assert len(set(found.values())) < 2, found
+        states.append(" ".join([*found, *set(found.values())]))
+    assert codes[:-1] == [9] * (len(codes) - 1)
+    assert states[0] == "a.txt b.txt c.txt old"
+    assert states[-1] == "a.txt b.txt new"
+    assert "" in states  # the old ones are gone before a new one comes
+
+
+def test_what_could_not_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    full = OSError(28, "No space left on device")  # as a full disk says it, without a name
+    with pytest.raises(OSError, match="No space") as told, replacing_file(path):
+        raise full
+    assert told.value.filename == str(path)
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:

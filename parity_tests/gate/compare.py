@@ -11,7 +11,7 @@ from pathlib import Path
 from gluon_cnn_parity import EXTRAS, missing
 from cnn_harness.cli import Parser, print_json, run
 from cnn_harness.errors import UsageError
-from gluon_cnn_parity.atomic import write_text
+from gluon_cnn_parity.atomic import write_together
 from parity_tests.backends.leaves import ParityError
 from parity_tests.gate import store
 from parity_tests.gate.snapshot import RULES_NAME, add_options, progress, snapshot_now
@@ -100,15 +100,15 @@ def text(comparison: Comparison) -> str:
 
 def write_report(folder: Path, comparison: Comparison) -> Path:
     """Write gate.json and gate.html, the page where jinja2 is installed; which of them to read."""
-    folder.mkdir(parents=True, exist_ok=True)
     body = json.dumps(comparison.as_dict(), indent=1, allow_nan=False) + "\n"
-    write_text(folder / "gate.json", body)
+    html = None
     try:
         from parity_tests.gate.page import page
+
+        html = page(comparison)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
         print(f"no gate.html: {missing(error.name)}", file=sys.stderr)
-        return folder / "gate.json"
-    write_text(folder / "gate.html", page(comparison))
-    return folder / "gate.html"
+    write_together(folder, {"gate.json": body, "gate.html": html})
+    return folder / ("gate.json" if html is None else "gate.html")

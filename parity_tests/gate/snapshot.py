@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import sys
+import threading
 import time
 import warnings
 from argparse import Namespace
@@ -215,6 +216,18 @@ def snapshot_now(args: Namespace, say: Say) -> Snapshot:
     return snapshot
 
 
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it does, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # a worker has one
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextmanager
 def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes of their own, which are given nothing more after the first error.
@@ -222,7 +235,7 @@ def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
     Raises CommandError where one of them was killed.
     """
     context = multiprocessing.get_context("spawn")  # a forked MXNet hangs
-    with ProcessPoolExecutor(workers, context) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         try:
             yield pool
         except BaseException as error:

@@ -39,6 +39,11 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+_KINDS = {
+    "path": str, "kind": str, "name": str, "digest32": str, "digest64": str, "nonfinite": int,
+}  # fmt: skip
+
+
 class SnapshotError(CommandError):
     """A snapshot that cannot be used, and why, by name (exit code 2)."""
 
@@ -176,7 +181,7 @@ def read(folder: Path) -> Snapshot:
         )
         for subject in manifest["subjects"]:
             snapshot.subjects[subject] = _record(subject, contents)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise SnapshotError(
             f"{folder}: its files are whole and do not make a snapshot ({type(error).__name__}: "
             f"{error}); take it again"
@@ -196,6 +201,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise SnapshotError(f"{path} is not JSON: it was cut or changed; take it again") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise SnapshotError(f"{path} is not the manifest of a snapshot")
+    tables = [manifest.get(key) for key in ("fingerprint", "settings", "absent")]
+    groups = tables[0].values() if isinstance(tables[0], dict) else [None]
+    if not all(isinstance(table, dict) for table in (*tables, *groups)):
         raise SnapshotError(f"{path} is not the manifest of a snapshot")
     schema = manifest.get("schema")
     if schema not in READABLE:
@@ -252,6 +261,9 @@ def _record(name: str, contents: dict[str, bytes]) -> SubjectRecord:
             values["shape"] = tuple(values["shape"])
             for column in ("limit", "fraction", "distance"):
                 values[column] = float(values[column])
+            for column, kind in _KINDS.items():
+                if not isinstance(values[column], kind):
+                    raise ValueError(f"{name} has {column} {values[column]!r}")
             single = tensors[f"{side}/{number}/32"]
             both = tensors[f"{side}/{number}/64"]
             of_side.quantities.append(

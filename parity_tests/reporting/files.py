@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gluon_cnn_parity.atomic import write_text
+from gluon_cnn_parity.atomic import write_together
 from parity_tests.reporting.environment import environment
 from parity_tests.reporting.html import page
 from parity_tests.reporting.kill_matrix import Outcome, score
@@ -49,6 +49,4 @@ def write_report(folder: Path, reports: Sequence[Report], outcomes: Sequence[Out
     """Write both files into `folder`, made if missing. Raises OSError where that fails."""
     text = json.dumps(document(reports, outcomes), allow_nan=False) + "\n"
     html = page(reports, outcomes)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "report.json", text)
-    write_text(folder / "report.html", html)
+    write_together(folder, {"report.json": text, "report.html": html})
