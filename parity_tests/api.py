@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ import numpy as np
 from parity_tests.backends.base import side_of
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import ParityError
-from parity_tests.backends.runs import Arrays, arrays
+from parity_tests.backends.runs import NET, Arrays, arrays
 from parity_tests.isolation import isolated
 from parity_tests.levels.diagnosis.divergences import diagnose
 from parity_tests.levels.pair import NetPair, refusal
+from parity_tests.levels.referee import DidNotRun, Subject
+from parity_tests.levels.repro import write_repro
 from parity_tests.reporting.environment import environment
 from parity_tests.reporting.report import Report
+from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import LEVELS, Level, Side, Status
 
 __all__ = ["DEFAULT_LEVELS", "check_parity"]
@@ -42,6 +46,7 @@ def check_parity(
     allow: Mapping[str, str] | None = None,
     name: str = "",
     isolate: bool = False,
+    repro: str | Path | None = None,
 ) -> Report:
     """Say, layer by layer, whether a Gluon net and a torch net compute the same thing.
 
@@ -67,6 +72,8 @@ def check_parity(
         name: of the report; empty for the net's own.
         isolate: compare in a child process, which native code may end: that becomes a row of the
             report, and everything else is compared.
+        repro: a new folder for the first divergence: its arrays, and a script for each framework
+            that shows it without this project. Nothing is written where there is none.
 
     Returns:
         The report; `ok` is False too where nothing was compared. Its paths are the torch net's
@@ -98,12 +105,15 @@ def check_parity(
                 strict=strict,
                 allow=allow,
                 name=name,
+                repro=repro,
             )
         )
     started = time.perf_counter()
     _check_sides(gluon_net, torch_net)
     _check_values(torch_net)
     chosen = _check_levels(levels)
+    if repro is not None and Path(repro).exists():
+        raise ParityError(f"{repro} is there already; name a new folder for the divergence")
     input_arrays = arrays(inputs)
     report = Report(
         name or getattr(gluon_net, "model_name", None) or type(torch_net).__name__,
@@ -128,8 +138,21 @@ def check_parity(
         _allow(report, path, reason)
     if not report.ok:
         diagnose(report, pair.subject_of(report.failures))
+        if repro is not None:
+            _write_repro(Path(repro), report, pair.subject_of(report.failures))
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _write_repro(folder: Path, report: Report, subject: Subject) -> None:
+    """Write the first divergence, or note in the report why that cannot be."""
+    try:
+        write_repro(folder, report, subject)
+    except (ParityError, DidNotRun) as error:
+        detail = f"{folder} was not written: {error}"
+        level = report.failures[0].level if report.failures else report.levels[0]
+        status = Status.NOTE
+        report.add([Row(level=level, path=NET, quantity="repro", status=status, detail=detail)])
 
 
 def _allow(report: Report, pattern: str, reason: str) -> None:

@@ -60,8 +60,11 @@ def _main(argv: Sequence[str] | None) -> int:
         own = (args.gluon, args.torch, args.input)
     if any(own) and not all(own):
         raise UsageError("--gluon, --torch and --input go together: name all three")
-    if args.allow and not any(own):
-        raise UsageError("--allow is for your own pair: name --gluon, --torch and --input too")
+    if (args.allow or args.repro) and not any(own):
+        flag = "--allow" if args.allow else "--repro"
+        raise UsageError(f"{flag} is for your own pair: name --gluon, --torch and --input too")
+    if args.repro and Path(args.repro).exists():
+        raise UsageError(f"--repro {args.repro} is there already; name a new folder")
     if any(own) and (args.model or args.full):
         raise UsageError("--model and --full are for this project's models, not for your own pair")
     if args.full:
@@ -89,6 +92,8 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _check_recorded_flags(args: Any) -> None:
     """A record stands for one net and its input."""
+    if args.repro:
+        raise UsageError("--repro needs both nets, and a record cannot be run again")
     side, other = ("gluon", "torch") if args.gluon_recorded else ("torch", "gluon")
     unwanted = args.input or getattr(args, side) or (args.gluon_recorded and args.torch_recorded)
     if unwanted or not getattr(args, other):
@@ -142,6 +147,10 @@ def _parser() -> Parser:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="PATH=REASON",
         help="what fails at this path, or pattern, of your own pair is a note that says the reason",
+    )  # fmt: skip
+    parser.add_argument(
+        "--repro", metavar="DIR",
+        help="write your own pair's first divergence there: arrays, and a script for each side",
     )  # fmt: skip
     parser.add_argument(
         "--faults", action="store_true",
@@ -223,7 +232,9 @@ def _own_pair(args: Any, levels: tuple[Level, ...]) -> Report:
         case = user_case(args.gluon, args.torch, _shape(args.input), seed=args.seed)
     except ParityError as error:  # 1 is for nets that were compared
         raise UsageError(str(error)) from error
-    return _check(case, levels, transfer=args.transfer, allow=_reasons(args.allow))
+    return _check(
+        case, levels, transfer=args.transfer, allow=_reasons(args.allow), repro=args.repro
+    )
 
 
 def _of_record(args: Any, levels: tuple[Level, ...]) -> Report:
@@ -262,6 +273,7 @@ def _check(
     *,
     transfer: bool = False,
     allow: Mapping[str, str] | None = None,
+    repro: str | None = None,
 ) -> Report:
     return check_parity(
         case.gluon_net,
@@ -271,6 +283,7 @@ def _check(
         levels,
         transfer=transfer,
         allow=allow,
+        repro=repro,
         name=case.name,
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import resolve_name
 
 from parity_tests.backends.tracing import flatten
 
@@ -81,6 +82,16 @@ class ReplayCall:
         self._gradients = gradients
         self._nullary = not tensors
 
+    def written(self, names: Sequence[str]) -> str:
+        """The call as Python, on arrays of these names. Raises ValueError where it has no words."""
+        name = resolve_name(self._function) or ""
+        if self._sets or self._casts or not name or "<" in name or name.endswith("__get__"):
+            raise ValueError(f"{name or self._function} cannot be called from outside")
+        given = [f"{n}.clone()" if i in self._changed else n for i, n in enumerate(names)]
+        args = [_text(part, given) for part in self._args]
+        args += [f"{key}={_text(part, given)}" for key, part in self._kwargs.items()]
+        return f"{name}({', '.join(args)})"
+
     def __call__(self, tensors: Sequence[torch.Tensor], dtype: str) -> list[torch.Tensor]:
         kind: torch.dtype = getattr(torch, dtype)
         given = list(tensors)
@@ -145,6 +156,22 @@ def _filled(template: Any, tensors: Sequence[torch.Tensor], dtype: torch.dtype) 
     if type(template) is dict:
         return {key: _filled(part, tensors, dtype) for key, part in template.items()}
     return template
+
+
+def _text(template: Any, names: Sequence[str]) -> str:
+    """A template of arguments as Python, with names in place of arrays."""
+    if type(template) is _Slot:
+        return names[template.position]
+    if type(template) is _Float:
+        return "dtype"
+    if type(template) in (tuple, list):
+        inside = ", ".join(_text(part, names) for part in template)
+        return f"[{inside}]" if type(template) is list else f"({inside}{',' if template else ''})"
+    if isinstance(template, (torch.Tensor, Mapping)):
+        raise ValueError("it was given an array that nothing produced")
+    if isinstance(template, torch.device):
+        return f"torch.{template!r}"
+    return repr(template)
 
 
 class ReplayViewWrite:
