@@ -142,9 +142,10 @@ def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, limit: float) ->
 
     verdict = judge(content_of(row.quantity))
     distance = allowed = None
-    if actual.shape == expected.shape and np.isfinite(actual).all():
-        largest = float(np.abs(expected).max())
-        distance = float(np.abs(actual - expected).max()) / largest if largest else None
+    if verdict.error is not None:  # of finite values in one shape
+        largest = max(float(expected.max()), -float(expected.min()))
+        moved = verdict.error * limit if limit else float(np.abs(actual - expected).max())
+        distance = moved / largest if largest else None
         allowed = ENVELOPE_FACTOR * limit / largest if largest else None
     row = row.with_verdict(verdict)
     if verdict.reason in ("dead", "constant"):

@@ -204,7 +204,10 @@ def _values(
     if unit in _FLOOR:
         roundoff = np.where(size > 0, roundoff + _FLOOR[unit], 0.0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        errors = np.where(distance == 0, 0.0, distance / roundoff)
+        if size.ndim == 0 and size > 0:  # the largest distance is the largest error
+            errors = np.divide(distance, roundoff, out=distance)
+        else:
+            errors = np.where(distance == 0, 0.0, distance / roundoff)
     errors = np.broadcast_to(errors, actual.shape)
     position = tuple(int(i) for i in np.unravel_index(int(np.argmax(errors)), errors.shape))
     return _verdict(actual, expected, position, float(errors[position]), size, factor)

@@ -63,9 +63,13 @@ def _parameter(source: Parameter, dtype: str | None, gradients: bool) -> Paramet
     if source._data is None:  # declared and never used
         kind = dtype or source.dtype
         return Parameter(source.name, shape=source.shape, dtype=kind, allow_deferred_init=True)
-    values = source.data(source.list_ctx()[0]).asnumpy()
-    if dtype is not None:
-        values = rounded(values, dtype)
+    own = source.data(source.list_ctx()[0])
+    if dtype is None or own.dtype not in (np.float32, np.float64, np.float16):
+        values = own.copyto(mx.cpu())
+    elif own.dtype == np.float32:  # as nearly all are: one copy
+        values = own.as_in_context(mx.cpu()).astype(dtype)
+    else:
+        values = as_is(rounded(own.asnumpy(), dtype))
     differentiable = source._differentiable and not isinstance(source, mx.gluon.Constant)
     twin = Parameter(
         source.name,
@@ -74,7 +78,7 @@ def _parameter(source: Parameter, dtype: str | None, gradients: bool) -> Paramet
         dtype=values.dtype,
         differentiable=differentiable,
     )
-    twin._init_impl(as_is(values), [mx.cpu()])
+    twin._init_impl(values, [mx.cpu()])
     twin._grad_req = source.grad_req  # nothing is allocated for it; a clone of this one may
     return twin
 
