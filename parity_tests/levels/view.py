@@ -322,7 +322,8 @@ def _is_double(kind: str) -> bool:
     return is_known(kind) and not operator_of(kind).single_precision
 
 
-_OF_ANY_SHAPE = POINTWISE | {"linear", "dropout"}
+# What the scale of an operation asks of no operand's shape
+_OF_ANY_SHAPE = POINTWISE | {"linear", "dropout", "mul", "div", "mean", "sum"}
 
 
 def _read(

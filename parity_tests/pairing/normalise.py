@@ -202,4 +202,15 @@ def _live(graph: OperationGraph) -> OperationGraph:
             if x.value.origin is Origin.OPERATION
         ]
     kept = tuple(op for op in graph.operations if op.index in needed)
-    return replace(graph, operations=kept).renumbered()
+
+    def root(value: Value) -> Value:
+        """What a reshape that nobody reads was made of: the same numbers."""
+        while value.origin is Origin.OPERATION and value.key not in needed:
+            op = graph.operations[int(value.key)]
+            if op.kind != "reshape" or not op.inputs or value.output:
+                break
+            value = op.inputs[0].value
+        return value
+
+    stands_for = {executed: root(value) for executed, value in graph.stands_for.items()}
+    return replace(graph, operations=kept, stands_for=stands_for).renumbered()

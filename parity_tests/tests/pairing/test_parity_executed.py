@@ -546,6 +546,24 @@ def test_a_net_of_segments_computes_what_the_net_computes(name: str) -> None:
             np.testing.assert_array_equal(a, b)
 
 
+def test_a_squeeze_is_cut_at_each_of_its_operations() -> None:
+    def squeeze(F: Any) -> Callable[..., Any]:
+        return lambda s, x: x * F.sigmoid(s.d(F.relu(s.c(s.p(x)))))
+
+    x = random_image()
+    nets = {
+        Side.GLUON: initialised(
+            GluonNet(lambda s, F, x: F.broadcast_mul(x, F.sigmoid(s.d(F.relu(s.c(s.p(x)))))),
+                     p=gnn.GlobalAvgPool2D(), c=conv(2), d=conv(4, inputs=2)), x
+        ),
+        Side.TORCH: TorchNet(squeeze(torch), p=nn.AdaptiveAvgPool2d(1), c=tconv(2),
+                             d=tconv(4, inputs=2)),
+    }  # fmt: skip
+    traced, _ = trace_pair(nets, (x,))
+    kinds = [pair.torch.kind for pair in view_of(nets, traced[0], (x,)).pairing.pairs]
+    assert kinds == ["global_avg_pool2d", "dense", "relu", "dense", "sigmoid", "mul"]
+
+
 def test_indices_that_are_floats_have_no_gradient() -> None:
     gluon_net = GluonNet(lambda s, F, x: s.e(x), e=gnn.Embedding(10, 5))
     torch_net = TorchNet(lambda s, x: s.e(x.long()), e=nn.Embedding(10, 5))
