@@ -204,7 +204,9 @@ def _forward(
     for leaf in subject.torch_leaves():
         for index in range(len(clean.calls[leaf.path])):
             if (leaf.path, index) not in sizes.known:
-                attempt("torch", forward_truth, subject, leaf, index, train=train)
+                call = clean.calls[leaf.path][index]
+                scales = attempt("torch", call_scales, leaf, call, train=train, upstream=None)
+                sizes.add_forward(leaf, index, scales, train)
 
     def moves(draws: Iterable[int], part: float) -> dict[Key, float]:
         widest = LargestMoves(clean.named_outputs() | clean.named_buffers())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -111,7 +112,12 @@ def pair_leaves(gluon: Sequence[Leaf], torch: Sequence[Leaf]) -> Pairing:
 
 
 def _absorbed(leaf: Leaf) -> bool:
-    return operator_of(leaf.family).absorbed
+    return _is_absorbed(leaf.kind)
+
+
+@cache
+def _is_absorbed(kind: str) -> bool:
+    return operator_of(kind.split(":")[0]).absorbed
 
 
 def _alone_cost(leaf: Leaf) -> float:
