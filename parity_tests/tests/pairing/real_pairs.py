@@ -71,7 +71,7 @@ EQUAL = [
         "diaresnet20_cifar10 fractalnet_cifar10 nin_cifar10 pyramidnet110_a48_cifar10 rir_cifar10"
         " shakeshakeresnet20_2x16d_cifar10 wrn16_10_cifar10 xdensenet40_2_k24_bc_cifar10",
     ),
-    Pair("model_zoo", "alexnet", "alexnet", 224, 64),
+    Pair("model_zoo", "alexnet", "alexnet", 224, 224),
     Pair("model_zoo", "densenet121", "densenet121", 224, 224),
     Pair("model_zoo", "inception_v3", "inception_v3", 299, 299, 2),
     Pair("model_zoo", "resnet18_v1", "resnet18", 224, 64),
