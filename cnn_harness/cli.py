@@ -11,7 +11,7 @@ from pathlib import Path
 from cnn_harness.errors import CommandError
 from gluon_cnn_parity.cli import Parser, run_command
 
-__all__ = ["Parser", "finite_float", "natural", "positive", "print_json", "run"]
+__all__ = ["Parser", "finite_float", "json_text", "natural", "positive", "print_json", "run"]
 
 
 def positive(text: str) -> int:
@@ -49,7 +49,12 @@ def finite_float(text: str) -> float:
 
 def print_json(value: object) -> None:
     """Print one JSON object on stdout; NaN and infinity are not JSON, and are refused."""
-    print(json.dumps(value, allow_nan=False, default=_plain))
+    print(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """A value as JSON, paths and numpy's arrays included."""
+    return json.dumps(value, allow_nan=False, default=_plain)
 
 
 def _plain(value: object) -> object:

@@ -13,8 +13,9 @@ COMMANDS = CommandGroup(
     description="Classic CNNs in MXNet Gluon: train them, look at them, take them elsewhere.",
     commands={
         "train": Command("gluon_cnn.train", "train a model, or resume a run"),
-        "evaluate": Command("gluon_cnn.evaluate", "accuracy and confusion matrix of a run"),
+        "evaluate": Command("gluon_cnn.evaluate", "accuracy, scores and mistakes of a run"),
         "predict": Command("gluon_cnn.predict", "classify image files with a run"),
+        "inspect": Command("gluon_cnn.inspect", "draw a run's filters and feature maps"),
         "export": Command("gluon_cnn.export", "write symbol, parameter and ONNX files of a run"),
         "summary": Command("gluon_cnn.summary", "what each layer puts out, holds and computes"),
         "models": Command("gluon_cnn.list_models", "every model: input, parameters, multiply-adds"),

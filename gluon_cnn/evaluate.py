@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 
 from cnn_data import Batches, DataError, Dataset
-from cnn_harness.cli import print_json, run
+from cnn_harness.cli import json_text, print_json, run
 from cnn_harness.epochs import Evaluation
 from cnn_harness.errors import CommandError, UsageError
-from cnn_harness.plots import save_confusion
+from cnn_harness.plots import save_confusion, save_errors
 from cnn_harness.run_description import (
     absolute_dataset,
     find_dataset,
@@ -25,19 +26,63 @@ from gluon_cnn.engine import Loaded, add_flag, for_command
 from gluon_cnn.exporting.exported import open_saved, saved_parser
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
+from gluon_cnn.predict import probabilities
+from gluon_cnn.summary import align
 from gluon_cnn.training.assembly import EVALUATION_BATCH, TOP, Objective, class_ranks
 from gluon_cnn.training.devices import find_devices
 from gluon_cnn.training.loop import evaluate
 from gluon_cnn.training.losses import loss_for
 from gluon_cnn.training.saved import SavedRun
+from gluon_cnn_parity.atomic import write_text
 
-__all__ = ["confusion", "evaluate_run", "main"]
+__all__ = ["confusion", "evaluate_run", "main", "scores", "worst_mistakes"]
+
+MOST_MISTAKES = 20  # in errors.png
 
 
 def confusion(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Counts[true, predicted], int64 (classes, classes), of two label arrays (N,)."""
     pairs = true.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def scores(counts: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Precision, recall and F1 of each class, from the counts[true, predicted].
+
+    None stands where there is nothing to divide by: a class never predicted, or without images.
+
+    >>> scores(np.array([[3, 1], [0, 0]]), ["cat", "dog"])["cat"]
+    {'images': 4, 'precision': 1.0, 'recall': 0.75, 'f1': 0.8571428571428571}
+    """
+    right, images, said = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+
+    def share(part: int, whole: int) -> float | None:
+        return float(part / whole) if whole else None
+
+    return {
+        name: {
+            "images": int(images[i]),
+            "precision": share(right[i], said[i]),
+            "recall": share(right[i], images[i]),
+            "f1": share(2 * right[i], images[i] + said[i]),
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def worst_mistakes(
+    saved: SavedRun, dataset: Dataset, predicted: np.ndarray, engine: Loaded | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The wrongly named test images, the surest first, and the probability of what was said."""
+    wrong = np.flatnonzero(predicted != dataset.test.labels)
+    shares = [np.zeros(0)]
+    for start in range(0, len(wrong), EVALUATION_BATCH):
+        part = wrong[start : start + EVALUATION_BATCH]
+        said = probabilities(saved, dataset.test.images(part), engine)
+        shares.append(said[np.arange(len(part)), predicted[part].astype(np.int64)])
+    sure = np.concatenate(shares)
+    order = np.argsort(-sure, kind="stable")
+    return wrong[order], sure[order]
 
 
 def evaluate_run(
@@ -58,6 +103,7 @@ def evaluate_run(
         result = _evaluate_by(engine, saved.net, batches)
     counts = confusion(dataset.test.labels, result.predicted, len(saved.class_names))
     totals = counts.sum(axis=1)
+    per_class = scores(counts, saved.class_names)
     return {
         "run": str(saved.path),
         "model": saved.model,
@@ -67,11 +113,14 @@ def evaluate_run(
         "loss": result.loss,
         "accuracy": result.accuracy,
         "top5_accuracy": result.top5,
-        "accuracy_per_class": {
-            name: (counts[i, i] / totals[i] if totals[i] else None)
-            for i, name in enumerate(saved.class_names)
+        "accuracy_per_class": {name: each["recall"] for name, each in per_class.items()},
+        "per_class": per_class,
+        "macro": {
+            name: float(np.mean([row[name] or 0.0 for row in per_class.values() if row["images"]]))
+            for name in ("precision", "recall", "f1")
         },
         "confusion": counts,
+        "predicted": result.predicted,
     }
 
 
@@ -146,7 +195,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     parser = saved_parser(
         "python -m gluon_cnn.evaluate",
-        "Evaluate a run's best parameters on test images; writes confusion.png.",
+        "Evaluate a run's best parameters on test images; writes evaluation.json, confusion.png "
+        "and errors.png, the worst mistakes.",
     )
     parser.add_argument("--dataset", default=None, help="unset: the run's own")
     parser.add_argument("--data-dir", default=None, metavar="DIR", help="unset: the run's own")
@@ -160,23 +210,54 @@ def _main(argv: Sequence[str] | None) -> int:
     dataset = _load(saved, args)
     engine = for_command(saved, args.engine, devices, EVALUATION_BATCH)
     result = evaluate_run(saved, dataset, devices, engine)
+    predicted = result.pop("predicted")
     picture = saved.path / "confusion.png"
     title = f"{saved.model} on {dataset.name}: {result['accuracy']:.4f} of {result['images']}"
     save_confusion(picture, result["confusion"], saved.class_names, title)
+    errors = _save_errors(saved, dataset, predicted, engine)
+    result = {**result, "picture": picture, "errors": errors}
+    write_text(saved.path / "evaluation.json", json_text(result))
     if args.json:
-        print_json({**result, "picture": picture})
+        print_json(result)
         return 0
     print(
         f"accuracy {result['accuracy']:.4f} on {result['images']} images, "
         f"loss {result['loss']:.4f}, engine {result['engine']}"
     )
-    widest = max(map(len, saved.class_names))
-    for class_name, accuracy in result["accuracy_per_class"].items():
-        print(
-            f"  {class_name:<{widest}}  " + ("no images" if accuracy is None else f"{accuracy:.4f}")
-        )
-    print(f"confusion matrix in {picture}")
+    print("\n".join(_table(result)))
+    print(f"confusion matrix in {picture}" + (f", worst mistakes in {errors}" if errors else ""))
     return 0
+
+
+def _table(result: Mapping[str, Any]) -> list[str]:
+    """The scores of each class, in columns."""
+    cells = [("class", "images", "precision", "recall", "F1")]
+    for name, row in result["per_class"].items():
+        shown = ("-" if row[key] is None else f"{row[key]:.4f}"
+                 for key in ("precision", "recall", "f1"))  # fmt: skip
+        cells.append((name, str(row["images"]), *shown))
+    return ["  " + line for line in align(cells, left=1)]
+
+
+def _save_errors(
+    saved: SavedRun, dataset: Dataset, predicted: np.ndarray, engine: Loaded | None
+) -> Path | None:
+    """Draw errors.png; where there is no mistake, that of an earlier evaluation goes."""
+    picture = saved.path / "errors.png"
+    wrong, sure = worst_mistakes(saved, dataset, predicted, engine)
+    if not len(wrong):
+        picture.unlink(missing_ok=True)
+        return None
+    shown = wrong[:MOST_MISTAKES]
+    names, test = saved.class_names, dataset.test
+    save_errors(
+        picture,
+        test.images(shown),
+        [(names[int(predicted[i])], float(share)) for i, share in zip(shown, sure, strict=False)],
+        [names[test.labels[i]] for i in shown],
+        f"the {len(shown)} surest of {len(wrong)} mistakes, of {len(test)} test images",
+    )
+    return picture
 
 
 if __name__ == "__main__":

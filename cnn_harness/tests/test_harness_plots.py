@@ -1,13 +1,14 @@
 """Pictures hold what they are given, whatever it is."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_harness.plots import save_confusion, save_curves, save_grid
+from cnn_harness.plots import fonts, save_confusion, save_curves, save_grid
 
 IMAGES = np.zeros((2, 8, 8, 1), np.uint8)
 ROW = {"epoch": 1, "train_loss": 1.0, "test_loss": 1.0, "train_acc": 0.5, "test_acc": 0.5}
@@ -55,3 +56,57 @@ def test_curves_mark_the_best_epoch_and_draw_the_rate(tmp_path: Path) -> None:
     assert best[:, third:].any()  # the mark moves in every panel
     assert rate[:, third:].any()
     assert not rate[:, :third].any()
+
+
+def test_few_mistakes_are_seen(tmp_path: Path) -> None:
+    counts = np.eye(10) * 99
+    shown = []
+    for mistakes in (0, 1):
+        counts[3, 5] = mistakes
+        save_confusion(tmp_path / "c.png", counts.astype(int), list("0123456789"), "t")
+        with Image.open(tmp_path / "c.png") as picture:
+            shown.append(np.asarray(picture.convert("RGB")).astype(int))
+    changed = np.abs(shown[0] - shown[1]).max(axis=2)
+    assert (changed > 60).sum() > 1000  # a whole cell, and not only its number
+
+
+def test_a_thousand_classes_make_a_picture_of_bounded_size(tmp_path: Path) -> None:
+    names = [f"class {i} of a long name that goes on and on and on" for i in range(200)]
+    save_confusion(tmp_path / "c.png", np.eye(200, dtype=int), names, "t")
+    with Image.open(tmp_path / "c.png") as picture:
+        assert max(picture.size) < 3200
+
+
+def _drawn(path: Path, name: str) -> np.ndarray:
+    save_grid(path, IMAGES[:1], [name], columns=1)
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("L"))[:25]
+
+
+def test_scripts_are_drawn_or_said_once(tmp_path: Path, caplog, monkeypatch) -> None:
+    fonts._said.clear()
+    monkeypatch.setattr(fonts, "_others", lambda: iter(()))  # whatever this machine has
+    boxes = [_drawn(tmp_path / "g.png", name) for name in ("\U00013000", "\U00013001")]
+    assert not (boxes[0] != boxes[1]).any()  # matplotlib's own font has no hieroglyphs
+    _drawn(tmp_path / "g.png", "\U00013000")
+    assert len([r for r in caplog.records if "drawn as boxes" in r.getMessage()]) == 2
+    faces = [_drawn(tmp_path / "g.png", name) for name in ("\U0001f600", "\U0001f62d")]
+    assert (faces[0] != faces[1]).any()  # matplotlib's own font has these
+
+
+def test_arabic_is_joined_from_right_to_left() -> None:
+    pytest.importorskip("arabic_reshaper")
+    pytest.importorskip("bidi")
+    name = "\u0642\u0637\u0629"  # qaf, tah, teh marbuta
+    drawn = fonts.shaped(name)
+    assert drawn in (name, "\ufe94\ufec4\ufed7")  # as it is only where matplotlib itself shapes
+    assert fonts.shaped(f"{name} cat").count("cat") == 1
+
+
+def test_chinese_is_drawn_where_the_package_of_fonts_is(tmp_path: Path, caplog) -> None:
+    if find_spec("mplfonts") is None:
+        pytest.skip("mplfonts is not installed")
+    fonts._said.clear()
+    shown = [_drawn(tmp_path / "g.png", name) for name in ("\u732b", "\u72d7")]
+    assert (shown[0] != shown[1]).any()
+    assert caplog.records == []
