@@ -64,18 +64,21 @@ def explain_segment(row: Row, pair: Pair, segment: SegmentPair, subject: Subject
 
 
 def _reordered(segment: SegmentPair, segments: Iterable[SegmentPair]) -> str:
-    """Two layers one behind the other that change places; a shortcut's sum has its own names."""
+    """Two operations one behind the other that change places."""
     here = segment.pair
-    if here is None or here.left.kind == "add":
+    if here is None:
         return ""
     for there in (other.pair for other in segments):
-        if there is None or there.left.kind in ("add", here.left.kind):
+        if there is None or there.left.kind == here.left.kind:
             continue
         kinds = f"{here.left.kind} comes {{}} {there.left.kind} in Gluon, {{}} it in torch"
+        name = "another order"
+        if "add" in (here.left.kind, there.left.kind):
+            name = "shortcut on the other side of the next operation"
         if _reads(there.left, here.left) and _reads(here.right, there.right):
-            return f"another order: {kinds.format('before', 'behind')}"
+            return f"{name}: {kinds.format('before', 'behind')}"
         if _reads(here.left, there.left) and _reads(there.right, here.right):
-            return f"another order: {kinds.format('behind', 'before')}"
+            return f"{name}: {kinds.format('behind', 'before')}"
     return ""
 
 
@@ -86,8 +89,12 @@ def _reads(later: Operation, earlier: Operation) -> bool:
 
 
 def _explain_alone(segment: SegmentPair) -> str:
-    """What the operations of one side alone say, if all of them say one thing."""
-    names = {name for side, op in segment.alone for name in [_name_alone(side, op)]}
+    """What the operations of one side alone say, if all say one thing or lead to one that does."""
+    names = {_name_alone(side, op) for side, op in segment.alone}
+    if len({side for side, _ in segment.alone}) == 1:
+        side, last = max(segment.alone, key=lambda alone: alone[1].index)
+        if last.kind == "add":  # what it adds is alone with it
+            names = {_name_alone(side, last)}
     return names.pop() if len(names) == 1 else ""
 
 

@@ -211,6 +211,38 @@ def test_a_fault_in_one_of_two_ways_is_found(name: str) -> None:
     assert words in said, said
 
 
+class Block(nn.Module):
+    """A residual block with a convolution in its shortcut, as it is and with a fault."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__()
+        self.fault = fault
+        self.body, self.side = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, shortcut = self.body(x), self.side(x)
+        if self.fault == "missing shortcut":
+            return torch.relu(y)
+        if self.fault.startswith("shortcut on"):
+            return torch.relu(y) + shortcut
+        return torch.relu(y + shortcut)
+
+
+def residual() -> GluonNet:
+    body, side = gnn.Conv2D(4, 3, padding=1, in_channels=4), gnn.Conv2D(4, 1, in_channels=4)
+    return GluonNet(lambda s, F, x: F.relu(s.body(x) + s.side(x)), body=body, side=side)
+
+
+@pytest.mark.parametrize(
+    "fault", ["", "missing shortcut", "shortcut on the other side of the next operation"]
+)
+def test_a_fault_of_a_shortcut_is_named(fault: str) -> None:
+    report = check_parity(initialised(residual(), IMAGE), Block(fault), IMAGE, transfer=True)
+    assert report.ok == (not fault)
+    first = report.first_divergence
+    assert fault in (first.diagnosis if first else ""), str(first)
+
+
 def test_a_net_that_runs_otherwise_in_training_is_compared_in_both_modes() -> None:
     def ours(s: Any, F: Any, x: Any) -> Any:
         return s.c(x) * (2 if mx.autograd.is_training() else 1)
