@@ -79,6 +79,7 @@ class Check(StrEnum):
     SYMBOL_BLOCK = "SymbolBlock.imports"
     MODULE = "mx.mod.Module"
     ONNX_RUNTIME = "ONNX Runtime"
+    OPENVINO = "OpenVINO"
     TORCH_IMPORT = "PyTorch import"
 
 

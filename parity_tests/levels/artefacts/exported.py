@@ -4,16 +4,18 @@ Each way brings back `Opened`: the net's outputs from the files as they are, the
 nodes, and the parameters it holds. In a `stream` every node has its predecessors' values, in
 `alone` it has given ones.
 
-Framework specific (mxnet, onnx, onnxruntime, torch): each opens files in its own way.
+Framework specific (mxnet, onnx, onnxruntime, openvino, torch): each opens files in its own way.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from parity_tests.levels.artefacts.graphs import Entry, Graph, inputs_of, stand_
 from parity_tests.reporting.verdicts import Check
 
 __all__ = [
+    "OF_ONNX",
     "WAYS",
     "Opened",
     "Values",
@@ -184,13 +187,17 @@ def open_module(space: Workspace) -> Opened:
     return Opened(run(symbol), stream, parameters=held)
 
 
-def open_onnx(space: Workspace) -> Opened:
-    """ONNX Runtime; its nodes in one run of a model that is cut at every one of them."""
+# The model, its inputs, and the outputs wanted, by name; None: its own
+_Run = Callable[[Any, dict[str, np.ndarray], list[str] | None], list[np.ndarray]]
+
+
+def _open_onnx(run: _Run, space: Workspace) -> Opened:
+    """An engine for ONNX files; its nodes in one run of a model that is cut at every one."""
     import onnx
 
     model = onnx.load(str(space.onnx))
     feeds = {name: x.astype(np.float32) for name, x in space.inputs.items()}
-    outputs = _session(model).run(None, feeds)
+    outputs = run(model, feeds, None)
     parameters = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     names = _tensors(model, space)
     for node in model.graph.node:
@@ -203,23 +210,41 @@ def open_onnx(space: Workspace) -> Opened:
         kind = onnx.helper.np_dtype_to_tensor_dtype(space.stand_ins[entry].dtype)
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
         if stand_in(entry) in read:
-            value = onnx.helper.make_tensor_value_info(stand_in(entry), kind, None)
+            shape = space.stand_ins[entry].shape  # OpenVINO converts nothing of unknown rank
+            value = onnx.helper.make_tensor_value_info(stand_in(entry), kind, shape)
             model.graph.input.append(value)
             feeds[stand_in(entry)] = space.stand_ins[entry]
     read |= set(names)
     feeds = {name: value for name, value in feeds.items() if name in read}
-    of_nodes = _session(model).run(list(names), feeds)
+    of_nodes = run(model, feeds, list(names))
     alone = dict(zip(names.values(), of_nodes, strict=True))
-    return Opened(list(outputs), alone=alone, parameters=parameters)
+    return Opened(outputs, alone=alone, parameters=parameters)
 
 
-def _session(model: Any) -> Any:
+def _onnx_runtime(
+    model: Any, feeds: dict[str, np.ndarray], names: list[str] | None
+) -> list[np.ndarray]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     data = model.SerializeToString()
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return list(session.run(names, feeds))
+
+
+def _openvino(
+    model: Any, feeds: dict[str, np.ndarray], names: list[str] | None
+) -> list[np.ndarray]:
+    import openvino
+
+    core = openvino.Core()
+    read = core.read_model(io.BytesIO(model.SerializeToString()))
+    options = {"INFERENCE_PRECISION_HINT": "f32"}  # it may take bfloat16 where there is some
+    results = core.compile_model(read, "CPU", options)(feeds)
+    return [
+        np.array(results[name]) for name in names or [value.name for value in model.graph.output]
+    ]
 
 
 def _tensors(model: Any, space: Workspace) -> dict[str, Entry]:
@@ -284,6 +309,8 @@ class Alone(EntryWalker):
 WAYS: dict[Check, Callable[[Workspace], Opened]] = {
     Check.SYMBOL_BLOCK: open_symbol_block,
     Check.MODULE: open_module,
-    Check.ONNX_RUNTIME: open_onnx,
+    Check.ONNX_RUNTIME: partial(_open_onnx, _onnx_runtime),
+    Check.OPENVINO: partial(_open_onnx, _openvino),
     Check.TORCH_IMPORT: open_torch,
 }
+OF_ONNX = (Check.ONNX_RUNTIME, Check.OPENVINO)  # the ways that read the ONNX file

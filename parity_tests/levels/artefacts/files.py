@@ -1,4 +1,5 @@
-"""Level artefacts, the files: SymbolBlock.imports = mx.mod.Module = ONNX Runtime = PyTorch import.
+"""Level artefacts, the files: SymbolBlock.imports = mx.mod.Module = ONNX Runtime = OpenVINO =
+PyTorch import.
 
 The net is exported as `gluon_cnn.export` does it, every file is opened every way that it is meant
 for, and each way is held against the live net: its parameters bit by bit, every node of the graph,
@@ -6,8 +7,8 @@ and the outputs. `exported_truth` says against what.
 
 - MXNet's own ways run the same operators, so every node must be bit-equal; where a graph adds in
   another order, a node must keep 16·u·s of float64 on the same values.
-- ONNX Runtime and the PyTorch import have kernels of their own: every node is run alone on the live
-  net's values, and must keep the bounds of float32; the import also those of float64.
+- ONNX Runtime, OpenVINO and the PyTorch import have kernels of their own: every node is run alone
+  on the live net's values, and must keep the bounds of float32; the import also those of float64.
 - Outputs of the whole net that are not bit-equal are judged against an envelope: how far noise of
   float32's size in every node carries them.
 
@@ -29,10 +30,12 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
+from gluon_cnn_parity import is_installed, missing
 from mxnet_files.checking.local import FLOAT32_INSIDE
 from parity_tests.backends.runs import NET, output_name
 from parity_tests.levels.artefacts.expected import Truth, find_truth
 from parity_tests.levels.artefacts.exported import (
+    OF_ONNX,
     WAYS,
     Opened,
     Values,
@@ -78,8 +81,10 @@ def exported_rows(
             row = _row(quantity="files", status=Status.NOT_COMPARED, check=Check.FILES)
             return [replace(row, detail=f"no export: {error}")], coverage
         judge = _Judge(subject, space, truth, coverage)
+        no_onnx = no_onnx or (truth.unsupported and f"no bound: {truth.unsupported}")
         reasons = {
-            Check.ONNX_RUNTIME: no_onnx or (truth.unsupported and f"no bound: {truth.unsupported}"),
+            Check.ONNX_RUNTIME: no_onnx,
+            Check.OPENVINO: no_onnx or ("" if is_installed("openvino") else missing("openvino")),
             Check.TORCH_IMPORT: truth.unsupported,
         }
         tamper(Path(name))
@@ -139,7 +144,7 @@ class _Judge:
     def way_rows(self, way: Check, opened: Opened) -> Iterator[Row]:
         """Parameters, nodes and outputs of one way."""
         held = opened.parameters
-        if way == Check.ONNX_RUNTIME:  # BatchNorm's gamma where it is fixed is stored as 1
+        if way in OF_ONNX:  # BatchNorm's gamma where it is fixed is stored as 1
             held = {**_fixed(self.truth), **held}
         yield from self.parameter_rows(way, held)
         if way in (Check.SYMBOL_BLOCK, Check.MODULE):
@@ -188,7 +193,7 @@ class _Judge:
 
     def entries(self, way: Check, shown: Iterable[Entry]) -> Iterator[Entry]:
         """The live net's nodes; each is to be compared, but for what a converter folds away."""
-        folded = way in (Check.ONNX_RUNTIME, Check.TORCH_IMPORT)
+        folded = way in (*OF_ONNX, Check.TORCH_IMPORT)
         for entry in self.truth.graph.entries:
             key = f"{way} {entry[0]} {entry[1]}"
             if entry in set(shown):

@@ -13,13 +13,13 @@ from mxnet.gluon import HybridBlock
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
+from gluon_cnn_parity import is_installed
 from parity_tests import check_parity
 from parity_tests.backends.base import leaves_of
 from parity_tests.backends.runs import NET, Arrays, Objective
 from parity_tests.cases.pairs import Case, project_case
-from parity_tests.levels.artefacts.exported import (
-    WAYS,
-)
+from parity_tests.levels.artefacts import files
+from parity_tests.levels.artefacts.exported import OF_ONNX, WAYS
 from parity_tests.levels.artefacts.files import exported_rows
 from parity_tests.levels.artefacts.hybridized import artefacts_rows
 from parity_tests.levels.referee import Subject
@@ -98,7 +98,13 @@ def edit_onnx(change: Callable[[Any], object]) -> Tamper:
     return tamper
 
 
+# What reads the ONNX file here
+READERS = {Check.ONNX_RUNTIME, *([Check.OPENVINO] if is_installed("openvino") else [])}
+
+
 def test_clean_files_are_equal_every_way(subject: Subject) -> None:
+    if Check.OPENVINO not in READERS:
+        pytest.skip("openvino is not installed")
     rows, coverage = exported_rows(subject)
     assert bad(rows) == {}
     assert {row.check for row in rows} == {Check.FILES, *WAYS}
@@ -108,6 +114,7 @@ def test_clean_files_are_equal_every_way(subject: Subject) -> None:
     for row in rows:
         nodes[row.check] = nodes.get(row.check, 0) + row.quantity.startswith("output of")
     assert nodes[Check.SYMBOL_BLOCK] == nodes[Check.MODULE] == nodes[Check.ONNX_RUNTIME] > 10
+    assert nodes[Check.OPENVINO] == nodes[Check.ONNX_RUNTIME]
     assert nodes[Check.TORCH_IMPORT] == 2 * nodes[Check.SYMBOL_BLOCK]  # in float32 and float64
     stream = [
         row
@@ -162,7 +169,7 @@ def test_wrong_files_are_caught_at_their_layer(
     for way in ways:
         assert found[way].path == path, found[way].message
         assert word in found[way].detail
-    assert Check.ONNX_RUNTIME not in found  # its file was made before
+    assert not READERS & found.keys()  # their file was made before
 
 
 def test_a_lost_state_does_not_load(subject: Subject) -> None:
@@ -200,8 +207,8 @@ def test_a_wrong_onnx_file_is_caught_at_its_layer(
 ) -> None:
     rows, _ = exported_rows(subject, edit_onnx(change))
     found = bad(rows)
-    assert found.keys() == {Check.ONNX_RUNTIME}
-    assert found[Check.ONNX_RUNTIME].path == path, found[Check.ONNX_RUNTIME].message
+    assert found.keys() == READERS
+    assert {row.path for row in found.values()} == {path}, found
 
 
 def test_onnx_runtimes_sigmoid_rounds_against_a_half() -> None:
@@ -216,7 +223,7 @@ def test_onnx_runtimes_sigmoid_rounds_against_a_half() -> None:
     tampered, _ = exported_rows(
         subject_of(case.gluon_net, case.torch_net, (case.inputs,)), edit_onnx(coarse)
     )
-    assert bad(tampered)[Check.ONNX_RUNTIME].path == "features.1"
+    assert {bad(tampered)[reader].path for reader in READERS} == {"features.1"}
 
 
 class GluonDifference(HybridBlock):
@@ -276,9 +283,9 @@ def test_exchanged_operands_are_caught_outside_a_layer(difference: Subject) -> N
 def test_what_onnx_cannot_hold_is_said(difference: Subject) -> None:
     rows, coverage = exported_rows(difference)
     assert bad(rows) == {}
-    (note,) = (row for row in rows if row.status == "note")
-    assert note.check == Check.ONNX_RUNTIME
-    assert "one input" in note.detail
+    notes = [row for row in rows if row.status == "note"]
+    assert {note.check for note in notes} == {Check.ONNX_RUNTIME, Check.OPENVINO}
+    assert all("one input" in note.detail for note in notes)
     assert not coverage.missing()
 
 
@@ -305,10 +312,18 @@ def test_without_onnx_the_report_says_so(case: Case, monkeypatch: pytest.MonkeyP
     levels = (Level.ARTEFACTS,)
     report = check_parity(case.gluon_net, case.torch_net, case.inputs, levels=levels)
     assert report.ok
-    (note,) = report.notes
-    assert note.check == Check.ONNX_RUNTIME
-    assert "pip install" in note.detail
+    assert {note.check for note in report.notes} == {Check.ONNX_RUNTIME, Check.OPENVINO}
+    assert all("pip install" in note.detail for note in report.notes)
     assert "ONNX Runtime not compared: " in table([report], levels)
+
+
+def test_without_openvino_it_alone_is_not_compared(subject: Subject, monkeypatch) -> None:
+    monkeypatch.setattr(files, "is_installed", lambda package: package != "openvino")
+    rows, _ = exported_rows(subject)
+    (note,) = (row for row in rows if row.status == "note")
+    assert note.check == Check.OPENVINO
+    assert note.detail.endswith("openvino is not installed: pip install -e '.[openvino]'")
+    assert bad(rows) == {}
 
 
 class Own(HybridBlock):
@@ -331,7 +346,7 @@ def test_an_operator_without_import_is_said() -> None:
     report: Report = check_parity(net, torch_net, FLAT, levels=(Level.ARTEFACTS,), transfer=True)
     assert report.ok, str(report)
     notes = {row.check: row.detail for row in report.notes}
-    assert notes.keys() == {Check.ONNX_RUNTIME, Check.TORCH_IMPORT}
+    assert notes.keys() == {Check.ONNX_RUNTIME, Check.OPENVINO, Check.TORCH_IMPORT}
     assert "quadratic" in notes[Check.TORCH_IMPORT]
 
 
@@ -359,4 +374,5 @@ def test_layers_called_twice_are_told_apart() -> None:
     net.initialize(mx.init.Normal(0.3))
     rows, coverage = artefacts_rows(subject_of(net, TorchTwice(), (FLAT,)))
     assert bad(rows) == {}
-    assert coverage.counts()["graph nodes"] == (16, 16)  # four nodes, four ways
+    four = 4 * (len(WAYS) - len(OF_ONNX) + len(READERS))  # nodes, each way
+    assert coverage.counts()["graph nodes"] == (four, four)
