@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -16,14 +17,17 @@ from cnn_harness.errors import CommandError
 from gluon_cnn.runtime import machine, tuning
 from gluon_cnn.runtime import settings as runtime
 
-__all__ = ["main", "tune"]
+__all__ = ["choose", "main", "tune"]
 
-LIMIT = 55.0  # seconds that `--tune` may take
+LIMIT = 150.0  # seconds that `--tune` may take
 LOADING = 4.0  # seconds until a process measures, at the least
 # Images a step: enough to be like training, few enough for a minute
 BATCHES = {"alexnet": 8, "vgg": 1}
 USUAL_BATCH = 64
-AGAIN = 2  # of the fastest are measured a second time, in turn: one measurement is no measurement
+AGAIN = 2  # of the fastest are measured again and again, beside the default, until they agree
+AGREEING = 3  # measurements of each
+SPREAD = 0.1  # of the fastest: by how much the AGREEING fastest of each may differ
+GAIN = 0.05  # a choice that is faster than the default by less is not worth other bits
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,29 +43,70 @@ def _main(argv: Sequence[str] | None) -> int:
         description="Show what MXNet was told before it loaded, and why. A variable that is set "
         "in the environment is left as it is; GLUON_CNN_SETTLE=0 leaves all as MXNet has it.",
     )
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--tune", metavar="MODEL", choices=tuple(MODELS),
-        help="measure other settings with this model, in under a minute, and keep the best for "
-        "this machine: later runs use them",
+        help="measure other settings with this model, in two minutes, until the speeds agree, and "
+        "keep the best for this machine: later runs use them, and say so",
     )  # fmt: skip
+    what.add_argument(
+        "--reset", action="store_true", help="forget what --tune keeps for this machine"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
-    if args.tune is None:
+    if args.reset:
+        _reset(args.json)
+    elif args.tune is None:
         _show(args.json)
-        return 0
-    path = runtime.cache_file()
-    say = (lambda _: None) if args.json else functools.partial(print, flush=True)
-    measured = tune(args.tune, say)
-    best = max(measured, key=lambda one: one["images_per_second"])
-    stored = tuning.Stored(
-        best["settings"], args.tune, datetime.date.today().isoformat(), best["images_per_second"]
-    )
-    tuning.store(path, stored, measured)
-    if args.json:
-        print_json({"file": path, "best": best, "measured": measured})
     else:
-        print(f"the best is {_written(best['settings'])}; {path} keeps it for later runs")
+        _tune(args.tune, args.json)
     return 0
+
+
+def _tune(model: str, as_json: bool) -> None:
+    path = runtime.cache_file()
+    say = (lambda _: None) if as_json else functools.partial(print, flush=True)
+    measured = tune(model, say)
+    default, best = measured[0], choose(measured)
+    if best is default:
+        path.unlink(missing_ok=True)
+    else:
+        stored = tuning.Stored(
+            best["settings"], model, datetime.date.today().isoformat(), best["images_per_second"]
+        )
+        tuning.store(path, stored, measured)
+    if as_json:
+        file = None if best is default else path
+        print_json({"file": file, "best": best, "measured": measured})
+    elif best is default:
+        print(
+            f"nothing else is faster by {GAIN:.0%} than {_written(default['settings'])}, which is "
+            "taken anyway: nothing is stored"
+        )
+    else:
+        gain = best["images_per_second"] / default["images_per_second"]
+        print(
+            f"{_written(best['settings'])} is {gain:.2f} times as fast as the default; {path} "
+            "keeps it for later runs, until gluon-cnn runtime --reset"
+        )
+
+
+def choose(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What to keep of what `tune` returns: the default, the first, unless another gains enough."""
+    settled = [one for one in measured if one["spread"] <= SPREAD] or measured[:1]
+    best = max(settled, key=lambda one: one["images_per_second"])
+    enough = best["images_per_second"] > (1 + GAIN) * measured[0]["images_per_second"]
+    return best if enough else measured[0]
+
+
+def _reset(as_json: bool) -> None:
+    path = runtime.cache_file()
+    there = path.exists()
+    path.unlink(missing_ok=True)
+    if as_json:
+        print_json({"file": path, "forgotten": there})
+    else:
+        print(f"{path} is removed" if there else f"nothing was stored: there is no {path}")
 
 
 def _show(as_json: bool) -> None:
@@ -99,44 +144,82 @@ def tune(
 ) -> list[dict[str, Any]]:
     """Measure every candidate, each in a process of its own, and the fastest of them again.
 
-    `settings`, `images_per_second` of each, measured within `limit` seconds: what there is no time
-    for is left out, the default never. `measure` times one candidate (for tests).
+    `settings`, `images_per_second`, `spread` of each, the default first, measured within `limit`
+    seconds: what there is no time for is left out, the default never. The default and the fastest
+    are measured until the `AGREEING` fastest of their measurements differ by no more than `SPREAD`.
+    `measure` times one candidate (for tests).
 
-    Raises: CommandError where not even the default could be measured.
+    Raises: CommandError where not even the default could be measured, or the speeds do not agree.
     """
     measure = measure or _in_a_process
     batch = next((n for name, n in BATCHES.items() if model.startswith(name)), USUAL_BATCH)
     candidates = tuning.candidates(machine.cores(), runtime.affinity())
     deadline = time.monotonic() + limit
     speeds: dict[str, list[float]] = {}
-    queue = list(candidates)
-    failure = "there was no time"
-    for number in range(len(candidates) + AGAIN):
-        if number == len(candidates):
-            ranked = sorted(speeds, key=lambda key: -max(speeds[key]))
-            queue += [json.loads(key) for key in ranked[:AGAIN]]
-        if number >= len(queue):
-            break
-        left = deadline - time.monotonic()
-        share = left / (len(candidates) + AGAIN - number)
+    failures: dict[str, str] = {}
+    planned = len(candidates) + (AGREEING - 1) * (AGAIN + 1)
+
+    def measure_one(settings: tuning.Settings, turns: int) -> bool:
+        """Whether there was time for it; `turns` are still to come, this one included."""
+        key, left = json.dumps(settings), deadline - time.monotonic()
         if left < LOADING:
-            break
-        settings = queue[number]
+            return False
         try:
-            seconds = measure(model, batch, settings, max(0.2, share - LOADING), left)
+            seconds = measure(model, batch, settings, max(0.2, left / turns - LOADING), left)
         except CommandError as error:
-            failure = str(error)
+            failures[key] = str(error)
             say(f"{_written(settings)}: {error}")
-            continue
-        speeds.setdefault(json.dumps(settings), []).append(batch / seconds)
+            return True
+        speeds.setdefault(key, []).append(batch / seconds)
         say(f"{_written(settings)}: {batch / seconds:,.1f} images/s")
-    if not speeds:
-        raise CommandError(f"no settings could be measured: {failure}")
+        return True
+
+    for number, settings in enumerate(candidates):
+        measure_one(settings, planned - number)
+    default = json.dumps(candidates[0])
+    if default not in speeds:
+        reason = failures.get(default, "there was no time")
+        raise CommandError(f"the settings that are taken anyway could not be measured: {reason}")
+    ranked = sorted(speeds, key=lambda key: -max(speeds[key]))
+    finalists = dict.fromkeys((default, *ranked[:AGAIN]))
+    for key in finalists:
+        while _spread(speeds[key]) > SPREAD and key not in failures:
+            turns = sum(max(1, AGREEING - len(speeds[other])) for other in finalists)
+            if not measure_one(json.loads(key), turns):
+                raise CommandError(_too_busy(speeds[key], limit))
     return [
-        # The faster of two: what disturbs a measurement makes it slower
-        {"settings": json.loads(key), "images_per_second": max(values), "measured": len(values)}
+        {
+            "settings": json.loads(key),
+            "images_per_second": statistics.median(_fastest(values)),
+            "spread": _spread(values),
+            "measured": len(values),
+        }
         for key, values in speeds.items()
     ]
+
+
+def _fastest(values: Sequence[float]) -> list[float]:
+    """What disturbs a measurement makes it slower: the fastest ones are those to believe."""
+    return sorted(values, reverse=True)[:AGREEING]
+
+
+def _spread(values: Sequence[float]) -> float:
+    """By what part of the fastest the AGREEING fastest differ; 1 where there are fewer."""
+    if len(values) < AGREEING:
+        return 1.0
+    fastest = _fastest(values)
+    return 1 - fastest[-1] / fastest[0]
+
+
+def _too_busy(values: Sequence[float], limit: float) -> str:
+    told = "they could not be measured often enough"
+    if len(values) >= AGREEING:
+        told = f"the same settings still differ by {_spread(values):.0%} from turn to turn"
+    return (
+        f"this machine is too busy to tune: after {limit:.0f} s {told}, expected at most "
+        f"{SPREAD:.0%}; {machine.others_running()} other threads run now; nothing is stored: try "
+        "again when it is idle"
+    )
 
 
 def _in_a_process(

@@ -59,6 +59,11 @@ SPINS = "10000"
 # settles for itself.
 WITHOUT_MXNET = ("", "launch", "prepare")
 
+# Commands that say which stored settings they run with
+THAT_COMPUTE = ("train", "evaluate", "predict", "export")
+
+MEASURED = "measured on this machine"  # how the reason begins for what `--tune` stored
+
 _settled: tuple[Setting, ...] = ()
 _CUDA: Cuda | None = None
 
@@ -98,6 +103,8 @@ def settle() -> tuple[Setting, ...]:
     choices = _choices(cpu_devices(sys.orig_argv))
     _settled = tuple(_set(choice) for choice in _tuned(choices))
     own = {s.name: s.value for s in _settled if s.reason != BY_USER and s.value is not None}
+    if _command(sys.orig_argv) in THAT_COMPUTE:
+        _name_tuned(_settled)
     os.environ[MARK] = json.dumps(own)
     if _installed(WHEEL):
         global _CUDA
@@ -293,7 +300,7 @@ def _tuned(choices: list[Setting]) -> list[Setting]:
         if stored is None:
             return choices
         settings = stored.settings
-        reason = f"measured on this machine with {stored.model}, {stored.date}"
+        reason = f"{MEASURED} with {stored.model}, {stored.date}"
     others = [c for c in choices if c.name not in (*tuning.NAMES, "OMP_WAIT_POLICY")]
     theirs = [c for c in choices if c.name == "OMP_WAIT_POLICY" and c.name in os.environ]
     skipped = bool(theirs)
@@ -306,6 +313,17 @@ def _tuned(choices: list[Setting]) -> list[Setting]:
         ),
         *others,
     ]
+
+
+def _name_tuned(settings: Sequence[Setting]) -> None:
+    """Another number of threads adds in another order: who runs with stored settings is told."""
+    stored = [s for s in settings if s.reason.startswith(MEASURED)]
+    if stored:
+        written = " ".join(f"{s.name}={s.value}" for s in stored if s.value is not None)
+        print(
+            f"gluon_cnn: {written}, {stored[0].reason}; gluon-cnn runtime --reset forgets it",
+            file=sys.stderr,
+        )
 
 
 def cache_file() -> Path:
