@@ -6,7 +6,8 @@ import pytest
 from mxnet import autograd
 from mxnet.gluon import nn
 
-from gluon_cnn.fast.fused import fused
+from gluon_cnn.fast.fused import fold_parameters, fused
+from gluon_cnn.fast.padding import pad_channels
 from gluon_cnn.models import get_model
 from gluon_cnn.training.assembly import Objective
 
@@ -95,3 +96,27 @@ def test_several_devices_get_the_net_itself() -> None:
     net = get_model("lenet")
     net.initialize(ctx=[mx.cpu(0), mx.cpu(1)])
     assert fused(net, net.input_shape) is net
+
+
+def test_what_depends_on_parameters_alone_is_computed_once() -> None:
+    net = _net("lenet", 28)
+    arrays = {name: p.data() for name, p in net.collect_params().items()}
+    padded = pad_channels(net, 8, gradients=False)(mx.sym.var("data"))
+    folded, values = fold_parameters(padded, arrays)
+    assert {n.rpartition("_")[2] for n in values} == {"folded"}
+    assert {v.shape for v in values.values()} == {(8, 1, 5, 5), (8,), (16, 8, 5, 5)}
+    assert "Pad" not in folded.tojson()
+    x = mx.nd.random.normal(shape=(3, 1, 28, 28))
+    with_values = {**arrays, **values, "data": x}
+    (found,) = folded.eval(**{n: with_values[n] for n in folded.list_inputs()})
+    (expected,) = padded.eval(**{n: with_values[n] for n in padded.list_inputs()})
+    assert np.array_equal(found.asnumpy(), expected.asnumpy())
+
+
+def test_operators_that_draw_or_read_images_are_not_computed_once() -> None:
+    data, weight = mx.sym.var("data"), mx.sym.var("weight")
+    symbol = data * mx.sym.random.normal(shape=(2,)) + mx.sym.broadcast_add(data, weight)
+    assert fold_parameters(symbol, {"weight": mx.nd.ones(2)}) == (symbol, {})
+    whole, values = fold_parameters(mx.sym.dot(data, weight * 2), {"weight": mx.nd.ones((2, 2))})
+    assert set(whole.list_inputs()) == {"data", *values}
+    assert [v.asnumpy().tolist() for v in values.values()] == [[[2.0, 2.0], [2.0, 2.0]]]
