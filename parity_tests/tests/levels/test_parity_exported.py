@@ -317,7 +317,9 @@ def test_without_onnx_the_report_says_so(case: Case, monkeypatch: pytest.MonkeyP
     assert "ONNX Runtime not compared: " in table([report], levels)
 
 
-def test_without_openvino_it_alone_is_not_compared(subject: Subject, monkeypatch) -> None:
+def test_without_openvino_it_alone_is_not_compared(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "is_installed", lambda package: package != "openvino")
     rows, _ = exported_rows(subject)
     (note,) = (row for row in rows if row.status == "note")
