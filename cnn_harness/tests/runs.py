@@ -14,7 +14,7 @@ from PIL import Image
 # Flags of both `train` commands that a job of several processes has to agree on
 EVERYTHING_ON = (
     "--clip-grad", "0.5", "--grad-accum-steps", "3", "--ema", "0.9", "--label-smoothing", "0.1",
-    "--mixup", "0.2", "--freeze", "features.0", "--patience", "1",
+    "--mixup", "0.2", "--freeze", "features.0.weight", "--patience", "1",
 )  # fmt: skip
 
 CLOCK = ("seconds", "images_per_second")
