@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import side_of
+from parity_tests.backends.base import backend, is_recorded, side_of
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import NET, Arrays, arrays
@@ -59,8 +59,8 @@ def check_parity(
         labels: classes (N,), integers. With them the backward pass starts from softmax
             cross-entropy (this project's nets: from their own loss), without from fixed gradients.
         levels: among structure, weights, forward, backward and artefacts.
-        transfer: first copy Gluon's weights into a copy of the torch net; else weights are compared
-            as they are.
+        transfer: first copy Gluon's weights into a copy of the torch net, or those of a recorded
+            torch net into a copy of Gluon's; else weights are compared as they are.
         masks: for the torch path of a Dropout, a boolean array in the shape of its input, True
             where a value is kept: both sides then drop the same values in training. Without one
             Dropout passes its input on.
@@ -110,7 +110,8 @@ def check_parity(
         )
     started = time.perf_counter()
     _check_sides(gluon_net, torch_net)
-    _check_values(torch_net)
+    if not is_recorded(torch_net):
+        _check_values(torch_net)
     chosen = _check_levels(levels)
     if repro is not None and Path(repro).exists():
         raise ParityError(f"{repro} is there already; name a new folder for the divergence")
@@ -120,7 +121,9 @@ def check_parity(
         chosen,
         environment=environment(),
     )
-    if transfer:
+    if transfer and is_recorded(torch_net):
+        gluon_net = backend(Side.GLUON).clone(gluon_net, None)
+    elif transfer:
         torch_net = copy.deepcopy(torch_net)
     nets = {Side.GLUON: gluon_net, Side.TORCH: torch_net}
     pair = NetPair(nets, input_arrays, masks or {}, strict)

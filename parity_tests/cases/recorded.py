@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from parity_tests.api import check_parity
 from parity_tests.backends.base import backend
 from parity_tests.backends.files.recorded import read_recording
 from parity_tests.backends.leaves import ParityError
-from parity_tests.backends.runs import Arrays
+from parity_tests.backends.runs import Arrays, place_of, reason_of
 from parity_tests.cases.pairs import load_own_net
 from parity_tests.levels.referee import DidNotRun, attempt
 from parity_tests.reporting.report import Report
@@ -35,6 +36,8 @@ def check_recorded(
     recorded = read_recording(folder, side)
     other = Side.TORCH if side == Side.GLUON else Side.GLUON
     live = load_own_net(spec, other)
+    if other == Side.GLUON:
+        _settle(live, recorded.inputs)
     _run_once(live, other, recorded.inputs)
     nets = {side: recorded, other: live}
     report = check_parity(
@@ -49,6 +52,23 @@ def check_recorded(
     )
     report.environment[f"recorded {side}"] = recorded.described
     return report
+
+
+def _settle(net: Any, inputs: Arrays) -> None:
+    """Initialise a Gluon net that is not, and settle the shapes that wait for an input."""
+    import mxnet as mx
+
+    if any(p._data is None for p in net.collect_params().values()):
+        net.initialize(mx.init.Xavier())
+        try:
+            with mx.autograd.pause():
+                net(*(mx.nd.array(x, dtype=x.dtype) for x in inputs))
+                mx.nd.waitall()
+        except Exception as error:  # a user's net may raise anything
+            reason = f"{reason_of(error)}{place_of(error)}"
+            raise ParityError(
+                f"the gluon net does not run on the recorded inputs: {reason}"
+            ) from error
 
 
 def _run_once(net: object, side: Side, inputs: Arrays) -> None:

@@ -91,9 +91,10 @@ class NetPair:
 
     def transfer(self) -> None:
         """Give the torch net the Gluon net's values."""
+        recorded = is_recorded(self._nets[Side.TORCH])
         for subject, view in self._parts:
             if view is not None:
-                copy_paired(subject.pairing)
+                copy_paired(subject.pairing, Side.GLUON if recorded else Side.TORCH)
         if self._parts[0][1] is not None:
             return
         leaves = [pair.gluon for pair in self._own.pairing.pairs]

@@ -264,6 +264,7 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, mistaken: Container[int]
     shapes = slot_shapes(segments, executed[Side.TORCH])
     kinds = [kind_of_segment(segment, shapes) for segment in segments]
     rebuilt = {}
+    recorded = None
     for side in SIDES:
         layouts = [
             Layout(side, segment, kind, hyper[side])
@@ -273,7 +274,9 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, mistaken: Container[int]
         rebuilt[side] = source_of(nets[side]).rebuild(
             nets[side], traced.traces[side], layouts, ends
         )
-    recorded = next((rebuilt[side] for side in SIDES if is_recorded(nets[side])), None)
+        if is_recorded(nets[side]):
+            recorded = rebuilt[side]
+            rebuilt[side] = recorded.runnable()
     unused, outputs = _unused(nets, traced), pieces.outputs[Side.TORCH]
     return View(rebuilt, traced, {s.path: s for s in segments}, unused, outputs, recorded)
 

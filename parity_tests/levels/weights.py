@@ -21,7 +21,7 @@ from parity_tests.backends.runs import NET
 from parity_tests.numerics.compare import bits_equal
 from parity_tests.pairing.align import Pairing
 from parity_tests.reporting.rows import Coverage, Row
-from parity_tests.reporting.verdicts import Check, Level, Status
+from parity_tests.reporting.verdicts import Check, Level, Side, Status
 
 __all__ = [
     "TransferMap",
@@ -91,16 +91,16 @@ def copy_weights(gluon_leaves: list[Leaf], torch_net: Any, transfer_map: Transfe
         backend_of(torch_net).set_values(leaf, own)
 
 
-def copy_paired(pairing: Pairing) -> None:
-    """Give each torch leaf the values of its partner, where they fit."""
+def copy_paired(pairing: Pairing, to: Side = Side.TORCH) -> None:
+    """Give each leaf of a side the values of its partner, where they fit."""
     for pair in pairing.pairs:
-        tensors = pair.gluon.tensors
+        theirs, ours = (pair.torch, pair.gluon) if to == Side.TORCH else (pair.gluon, pair.torch)
         own = {
-            role: tensors[role].read()
-            for role, tensor in pair.torch.tensors.items()
-            if role in tensors and tensors[role].shape == tensor.shape
+            role: ours.tensors[role].read()
+            for role, tensor in theirs.tensors.items()
+            if role in ours.tensors and ours.tensors[role].shape == tensor.shape
         }
-        backend(pair.torch.side).set_values(pair.torch, own)
+        backend(to).set_values(theirs, own)
 
 
 def _by_place(leaves: list[Leaf], arrays: Arrays) -> dict[tuple[str, str], np.ndarray]:

@@ -55,6 +55,7 @@ class RecordedNet:
     parameters: Mapping[str, np.ndarray]
     graphs: Mapping[bool, OperationGraph]
     values: Mapping[bool, Mapping[str, np.ndarray]]
+    replayed: Any = None  # torch's: the same calls, to be made here
 
     @property
     def heads(self) -> Arrays:
@@ -88,6 +89,8 @@ class RecordedNet:
 
 def _number(graph: OperationGraph, index: int) -> int:
     replay: Any = graph.operations[index].replay
+    if not hasattr(replay, "number"):
+        raise ParityError(f"{graph.operations[index]} has no values of its own in the record")
     return int(replay.number)
 
 
@@ -118,21 +121,33 @@ def read_recording(folder: str | Path, side: Side) -> RecordedNet:
 def _read(path: Path, side: Side, state: Mapping[str, Any]) -> RecordedNet:
     inputs = _arrays(path / "inputs.npz")
     values, graphs = {}, {}
+    parameters = _arrays(path / "parameters.npz")
+    records, constants_of = {}, {}
     for train, name in _PASSES.items():
         if train and state["untrained"]:
             continue
         values[train] = _arrays(path / f"{name}.npz")
         record = json.loads((path / f"{name}.json").read_text(encoding="utf-8"))
-        for number, operation in enumerate(record["operations"]):
-            operation["replay"] = Recorded(number)
         constants = {
             key.removeprefix("constant."): values[train][key]
             for key in values[train]
             if key.startswith("constant.")
         }
-        graphs[train] = graph_of(record, constants).live()
+        records[train], constants_of[train] = record, constants
     ordered = tuple(inputs[str(i)] for i in range(len(inputs)))
-    return RecordedNet(side, path, state, ordered, _arrays(path / "parameters.npz"), graphs, values)
+    replayed = None
+    if side == Side.TORCH:
+        from parity_tests.backends.files.replayed import ReplayedNet, replayed_graph
+
+        replayed = ReplayedNet(records, parameters, state["trainable"], constants_of)
+        for train, record in records.items():
+            graphs[train] = replayed_graph(replayed, ordered, record).live()
+    else:
+        for train, record in records.items():
+            for number, operation in enumerate(record["operations"]):
+                operation["replay"] = Recorded(number)
+            graphs[train] = graph_of(record, constants_of[train]).live()
+    return RecordedNet(side, path, state, ordered, parameters, graphs, values, replayed)
 
 
 def _arrays(path: Path) -> Mapping[str, np.ndarray]:
@@ -154,6 +169,14 @@ class RecordedSegments:
     @property
     def side(self) -> Side:
         return self.net.side
+
+    def runnable(self) -> Any:
+        """What stands for the net where it is run: torch's calls can be made here."""
+        if self.side == Side.GLUON:
+            return self
+        from parity_tests.backends.torch.executed import rebuild
+
+        return rebuild(self.net.replayed, self.traces, self.layouts, self.outputs)
 
     def leaves(self) -> list[Leaf]:
         return [self._leaf(layout) for layout in self.layouts]

@@ -39,7 +39,7 @@ def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="gluon-parity record",
         description="Write the script that records a net where this project is not installed: it "
-        "needs numpy and MXNet 1.5 or newer on Python 3.6 or newer (or torch).",
+        "needs numpy and MXNet 1.5 or newer on Python 3.6 or newer, or torch 1.13 or newer.",
         epilog="There: python record.py pkg:factory --input 1,3,224,224 --out DIR. "
         "Here: gluon-parity check --gluon-recorded DIR --torch pkg:factory.",
     )

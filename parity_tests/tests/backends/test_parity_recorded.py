@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -12,14 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mxnet as mx
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import gluon_cnn  # noqa: F401  (settles MXNet's threads)
 from parity_tests import check_parity
 from parity_tests.__main__ import main
 from parity_tests.backends.files.recorded import RecordedNet, read_recording
+from parity_tests.backends.files.replayed import ReplayedNet
 from parity_tests.backends.files.script import script_of
 from parity_tests.backends.leaves import ParityError
 from parity_tests.reporting.verdicts import Side
@@ -103,7 +109,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedNet:
 
 
 def test_the_script_is_one_file_for_python_3_6() -> None:
-    for side in (Side.GLUON,):
+    for side in (Side.GLUON, Side.TORCH):
         tree = ast.parse(script_of(side), feature_version=(3, 6))
         imported = {
             name.name if isinstance(node, ast.Import) else str(node.module)
@@ -197,6 +203,78 @@ def test_the_command_judges_a_record(
     ):
         assert main(wrong) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+TORCH = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Net(nn.Module):
+    def __init__(self, eps=1e-5):
+        super().__init__()
+        self.c1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.b1 = nn.BatchNorm2d(8, eps=eps)
+        self.r = nn.ReLU(inplace=True)
+        self.c2 = nn.Conv2d(8, 8, 3, padding=1)
+        self.drop = nn.Dropout(0.5)
+        self.d = nn.Linear(8, 5)
+
+    def forward(self, x):
+        h = self.r(self.b1(self.c1(x)))
+        h = h + torch.sigmoid(self.c2(h))
+        return self.d(self.drop(F.adaptive_avg_pool2d(h, 1).flatten(1)))
+"""
+
+
+@pytest.fixture(scope="module")
+def torch_recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedNet:
+    folder = tmp_path_factory.mktemp("torch_recorded")
+    (folder / "theirs.py").write_text(TORCH)
+    return record(sys.executable, folder, "theirs:Net", "--input", "2,3,8,8", side=Side.TORCH)
+
+
+def _gluon_net(eps: float = 1e-5) -> Any:
+    scope: dict[str, Any] = {}
+    exec(GLUON, scope)
+    net = scope["net"]()
+    net.b1._kwargs["eps"] = eps
+    net(mx.nd.zeros((2, 3, 8, 8)))
+    return net
+
+
+def test_a_record_of_torch_is_judged_too(torch_recorded: RecordedNet) -> None:
+    ours = _gluon_net()
+    before = ours.c1.weight.data().asnumpy()
+    report = check_parity(ours, torch_recorded, torch_recorded.inputs, transfer=True)
+    assert report.ok, report.first_divergence
+    assert not report.coverage.missing()
+    assert (ours.c1.weight.data().asnumpy() == before).all()  # transfer fills a copy
+    wrong = check_parity(_gluon_net(1e-3), torch_recorded, torch_recorded.inputs, transfer=True)
+    assert wrong.first_divergence is not None
+    assert wrong.first_divergence.path == "b1"
+
+
+def test_values_that_torch_gave_there_are_judged(torch_recorded: RecordedNet) -> None:
+    number = next(n for n, op in enumerate(torch_recorded.graphs[False]) if op.kind == "sigmoid")
+    changed = {name: torch_recorded.values[False][name] for name in torch_recorded.values[False]}
+    changed[f"{number}.0"] = changed[f"{number}.0"] * np.float32(1 + 2e-5)
+    values = {**torch_recorded.values, False: changed}
+    other = dataclasses.replace(torch_recorded, values=values)
+    report = check_parity(_gluon_net(), other, other.inputs, transfer=True)
+    failed = [row for row in report.failures if row.check == "local"]
+    assert failed
+    assert {row.side for row in failed} == {Side.TORCH}
+    assert failed[0].path == "sigmoid"
+
+
+def test_no_name_in_a_record_becomes_code(torch_recorded: RecordedNet, tmp_path: Path) -> None:
+    record = json.loads((torch_recorded.folder / "inference.json").read_text())
+    record["operations"][0]["function"] = "torch.hub.load"
+    net = ReplayedNet({False: record}, torch_recorded.parameters, [], {False: {}})
+    with pytest.raises(ParityError, match=r"torch\.hub\.load"):
+        net.eval()(*(torch.from_numpy(x) for x in torch_recorded.inputs))
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
