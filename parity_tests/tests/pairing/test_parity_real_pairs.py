@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from parity_tests.tests.pairing.real_pairs import DIFFERENT, EQUAL, Pair
-from parity_tests.tests.pairing.real_table import run
+from parity_tests.tests.pairing.real_table import DIFFERENT, EQUAL, Pair, run
 
 pytestmark = [
     pytest.mark.slow,
