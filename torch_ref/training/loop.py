@@ -190,4 +190,4 @@ def _draws_masks(net: nn.Module) -> bool:
 
 def _read_sums(sums: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, float]:
     losses, hits = sums
-    return sum(losses.tolist()), float(hits.sum())
+    return float(losses.double().sum()), float(hits.sum())
