@@ -24,7 +24,7 @@ from parity_tests.levels.referee import DidNotRun, Subject
 from parity_tests.levels.repro import write_repro
 from parity_tests.reporting.environment import environment
 from parity_tests.reporting.report import Report
-from parity_tests.reporting.rows import Row
+from parity_tests.reporting.rows import ALLOWED, Row
 from parity_tests.reporting.verdicts import LEVELS, Level, Side, Status
 
 __all__ = ["DEFAULT_LEVELS", "check_parity"]
@@ -169,7 +169,7 @@ def _allow(report: Report, pattern: str, reason: str) -> None:
         )
     failed = (Status.DIVERGED, Status.NOT_COMPARED)
     report.rows = [
-        replace(row, status=Status.NOTE, detail=f"allowed, {reason}: {row.detail or row.status}")
+        replace(row, status=Status.NOTE, detail=f"{ALLOWED}{reason}: {row.detail or row.status}")
         if row.status in failed and fnmatch.fnmatchcase(row.path, pattern)
         else row
         for row in report.rows

@@ -80,6 +80,7 @@ def _main(argv: Sequence[str] | None) -> int:
             raise
     if args.report:
         write_report(Path(args.report), reports)
+        print(f"report: {Path(args.report) / 'report.html'}", file=sys.stderr)
     failed = [report for report in reports if not report.ok]
     if args.json:
         print_json({"schema": SCHEMA, "ok": not failed, "reports": [_summary(r) for r in reports]})

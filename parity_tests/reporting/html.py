@@ -109,6 +109,17 @@ class _Layer:
     local: dict[str, dict[str, float | None]] = field(default_factory=dict)  # level -> side
     drift: Drift | None = None
     failed: int = 0
+    allowed: int = 0
+    compared: int = 0
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """In words, and the class that colours them."""
+        if self.failed:
+            return f"{self.failed} failed", "bad"
+        if self.allowed:
+            return "allowed", "near"
+        return ("ok", "good") if self.compared else ("not compared", "near")
 
 
 def _view(report: Results, name: str) -> dict[str, Any]:
@@ -159,10 +170,13 @@ def _level(report: Results, level: Level) -> dict[str, Any]:
     count = report.compared(level)
     differs = "differs" if level == Level.STRUCTURE else "diverged"
     verdict = differs if failed else "parity" if count else "nothing compared"
+    if verdict == "parity" and any(row.allowance for row in rows):
+        verdict = "allowed"
     worst = report.worst(level)
     return {
         "name": level,
         "verdict": verdict if level in report.levels else "not asked for",
+        "tone": {"parity": "good", "allowed": "near"}.get(verdict, "bad"),
         "count": count,
         "worst": worst.fraction if worst else None,
         "at": worst.path if worst and worst.fraction else "",
@@ -178,6 +192,8 @@ def _layers(report: Results, drifts: Sequence[Drift]) -> list[_Layer]:
             continue
         layer = layers.setdefault(row.path, _Layer(row.path))
         layer.failed += row.status.failed
+        layer.allowed += bool(row.allowance)
+        layer.compared += row.compared
         if row.check == Check.LOCAL and row.dtype == "float32" and row.status != Status.NOTE:
             sides = layer.local.setdefault(row.level, {})
             known = sides.get(row.side)

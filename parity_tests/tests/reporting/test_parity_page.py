@@ -486,6 +486,15 @@ def _color(browser: Browser, kind: str) -> str:
     )
 
 
+def test_what_is_allowed_or_left_out_is_no_ok(show: Show, pages: dict[str, str]) -> None:
+    browser = show(pages["exceptions"])
+    verdicts = column(browser, "table.layers", 10)
+    assert set(verdicts) == {"ok", "allowed"}
+    assert {"Allowed to differ", "Not compared, and why"} <= set(browser_texts(browser, "h3"))
+    first = browser.find_element(By.CSS_SELECTOR, "#net-0 table tbody")
+    assert "weights\nallowed" in first.text or "weights allowed" in first.text
+
+
 def test_both_pages_explain_their_words(show: Show, pages: dict[str, str]) -> None:
     for name, html in pages.items():
         browser = show(html)
