@@ -51,8 +51,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("parity_baseline", None):
         return
+    folder = Path(config.getoption("parity_report"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # said before hours of work
+        raise pytest.UsageError(f"--parity-report {folder}: {error.strerror}") from error
     if not config.getoption("xmlpath", None):  # for pytest's own writer, which comes after this
-        folder = Path(config.getoption("parity_report"))
         config.option.xmlpath = str(folder / "junit.xml")
     if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
         raise pytest.UsageError("--parity-baseline compares in one process; add -n 0")
@@ -90,7 +94,7 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 
 
 _GATE: pytest.StashKey[Gate] = pytest.StashKey()
-_WRITTEN: pytest.StashKey[Path] = pytest.StashKey()
+_WRITTEN: pytest.StashKey[str] = pytest.StashKey()
 
 
 def _fixture_home(session: pytest.Session, items: list[pytest.Item]) -> Any:
@@ -140,16 +144,20 @@ class PairItem(pytest.Item):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
     gate = session.config.stash.get(_GATE, None)
+    broken_off = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
     if gate is not None and not session.config.getoption("collectonly"):
+        if gate.update and broken_off:  # a part of the pairs is no baseline
+            session.config.stash[_WRITTEN] = "none, since the session was broken off"
+            return (yield)
         try:
             written = gate.finish(Path(session.config.getoption("parity_report")))
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise pytest.UsageError(f"{where}{error.strerror or error}") from error
         if written is not None:
-            session.config.stash[_WRITTEN] = written
+            session.config.stash[_WRITTEN] = str(written)
     return (yield)
 
 

@@ -133,6 +133,20 @@ def test_unchanged_pairs_pass(repository: Path) -> None:
     assert '"verdict": "unchanged"' in (repository / "parity-report" / "gate.json").read_text()
 
 
+@pytest.mark.slow
+def test_a_session_that_is_broken_off_records_nothing(repository: Path) -> None:
+    update = ["--parity-baseline", "b", "--parity-update"]
+    assert run(repository, *update, "--parity-transfer").returncode == 0
+    before = {path.name: path.read_bytes() for path in (repository / "b").iterdir()}
+    broken = CONFTEST.replace("    x =", "    raise KeyboardInterrupt\n    x =")
+    (repository / "conftest.py").write_text(broken)
+    done = run(repository, *update)
+    assert done.returncode == 2, done.stdout
+    assert "cnn: recorded" in done.stdout
+    assert "baseline: none, since the session was broken off" in done.stdout
+    assert before == {path.name: path.read_bytes() for path in (repository / "b").iterdir()}
+
+
 def test_an_ordinary_run_imports_neither_framework(tmp_path: Path) -> None:
     (tmp_path / "test_plain.py").write_text(
         "import sys\n\ndef test_plain():\n"
@@ -148,6 +162,7 @@ def test_an_ordinary_run_imports_neither_framework(tmp_path: Path) -> None:
     [
         (["--parity-baseline", "nowhere"], "nowhere does not exist"),
         (["--parity-baseline", "b", "--parity-update", "-n", "2"], "add -n 0"),
+        (["--parity-baseline", "b", "--parity-report", "test_plain.py/x"], "Not a directory"),
     ],
 )
 def test_bad_use_is_said_in_one_line(options: list[str], said: str, tmp_path: Path) -> None:
