@@ -98,7 +98,7 @@ def test_a_users_pair_with_another_pool_diverges_there(
     first = json.loads(captured.out)["reports"][0]["first_divergence"]
     assert (first["level"], first["path"]) == ("structure", "2")
     assert first["message"] in captured.err
-    assert "Diverged" in (folder / "report.html").read_text()
+    assert "<title>Another structure at 2</title>" in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
