@@ -7,19 +7,41 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["SIDES", "Case", "Group", "groups", "step_times"]
+__all__ = [
+    "INFERENCE",
+    "OF_AN_EXPORT",
+    "SIDES",
+    "TRAINING",
+    "Case",
+    "Group",
+    "groups",
+    "step_times",
+]
 
 # Side -> what it is
 SIDES = {
     "untuned": "MXNet as it comes",
     "ours": "gluon_cnn",
+    "auto": "gluon_cnn --engine auto",
     "eager": "PyTorch eager",
-    "channels_last": "PyTorch channels-last",
-    "fused_adam": "PyTorch eager, fused Adam",
+    "fused_adam": "eager, fused Adam",
+    "channels_last": "channels-last",
+    "fused_adam_channels_last": "channels-last, fused Adam",
     "compiled": "torch.compile",
+    "compiled_channels_last": "torch.compile, channels-last",
+    "frozen": "torch.compile, frozen",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
     "source": "the source script",
     "numpy": "numpy",
 }
+# Which of them run what, ours last; the others are those that ours is held against
+TRAINING = ("eager", "fused_adam", "channels_last", "fused_adam_channels_last", "compiled",
+            "compiled_channels_last")  # fmt: skip
+INFERENCE = ("eager", "channels_last", "compiled", "compiled_channels_last", "frozen",
+             "onnxruntime", "openvino")  # fmt: skip
+COMPILED = ("compiled", "compiled_channels_last", "frozen")  # which need a C++ compiler
+OF_AN_EXPORT = ("auto", "onnxruntime", "openvino")  # which open the files of `gluon_cnn.export`
 
 
 @dataclass(frozen=True)
@@ -35,6 +57,7 @@ class Case:
     images: int = 0  # of a made-up data set
     data_dir: str | None = None
     epochs: int = 0
+    export: str | None = None  # folder of the model's export, for OF_AN_EXPORT
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,7 +72,7 @@ class Group:
     repeats: int
 
 
-MEASURED = (
+TRAINED = (
     ("lenet", 64),
     ("lenet", 500),
     ("mnist_bn_cnn", 64),
@@ -57,7 +80,10 @@ MEASURED = (
     ("alexnet", 32),
     ("vgg16", 8),
 )
-TORCH = ("eager", "channels_last")
+ANSWERED = (
+    *((model, batch) for model in ("lenet", "mnist_bn_cnn", "cifar_cnn") for batch in (1, 64, 500)),
+    *(("alexnet", 1), ("alexnet", 32), ("vgg16", 1), ("vgg16", 8)),
+)
 GROWTH = (1, 4, 16, 64, 256, 1024)
 
 
@@ -69,15 +95,16 @@ def groups(
     `data_dir` holds MNIST; without it, time to accuracy and the memory of a full run are left
     out. `quick` is two turns of the smallest: it shows that everything runs, and no more.
     """
-    torch_sides = (*TORCH, "compiled") if compiler else TORCH
-    sides = ("untuned", "ours", *torch_sides)
     seconds = 0.5 if quick else 1.5
     turns = 2 if quick else repeats
     found = []
-    for part in ("train", "infer"):
-        for model, batch in MEASURED[:1] if quick else MEASURED:
-            adam = ("fused_adam",) if part == "train" else ()  # a step of 45 million weights
-            cases = (Case(part, s, model, batch, threads, seconds) for s in (*sides, *adam))
+    for part, measured, sides in (
+        ("train", TRAINED, ("untuned", *TRAINING, "ours")),
+        ("infer", ANSWERED, ("untuned", *INFERENCE, "ours", "auto")),
+    ):
+        runnable = [side for side in sides if compiler or side not in COMPILED]
+        for model, batch in (("lenet", 64),) if quick else measured:
+            cases = (Case(part, side, model, batch, threads, seconds) for side in runnable)
             found.append(Group(f"{part} {model} {batch}", tuple(cases), turns))
     peak = Case("peak", "numpy", batch=512 if quick else 3072, threads=threads)
     found.append(

@@ -40,7 +40,11 @@ def _measure(case: Case) -> dict[str, Any]:
         from benchmarks import source_script
 
         return source_script.measure(case)
-    if case.side in ("untuned", "ours"):
+    if case.side in ("onnxruntime", "openvino"):
+        from benchmarks import numpy_side
+
+        return numpy_side.measure_engine(case)
+    if case.side in ("untuned", "ours", "auto"):
         from benchmarks import gluon_side
 
         return gluon_side.measure(case)

@@ -27,7 +27,8 @@ from cnn_harness.epochs import epoch_rates
 from cnn_harness.jobs.stop import Stop
 from cnn_harness.monitor import Monitor
 from cnn_harness.progress import Partial
-from gluon_cnn.fast.fused import fused
+from gluon_cnn import engine
+from gluon_cnn.exporting.runners import mxnet_runner
 from gluon_cnn.models import get_model
 from gluon_cnn.runtime.measure import training_step
 from gluon_cnn.training.assembly import prepare
@@ -72,18 +73,19 @@ def _documented_step(net: gluon.HybridBlock, x: np.ndarray, y: np.ndarray) -> Ca
 
 
 def _infer(case: Case) -> dict[str, Any]:
+    if case.side == "auto":
+        assert case.export is not None
+        run = engine.load(case.export, batch=case.batch)
+        x, _ = random_batch(run.input_shape, case.batch)
+        return {**_speed(case, step_times(lambda: run(x), case.seconds)), "engine": run.name}
     net = get_model(case.model)
     net.initialize(mx.init.Xavier())
     x, _ = random_batch(net.input_shape, case.batch)
-    run = _inference(net, case)
-    return _speed(case, step_times(lambda: run(mx.nd.array(x)).asnumpy(), case.seconds))
-
-
-def _inference(net: Any, case: Case) -> Any:
     if case.side == "ours":
-        return fused(net, net.input_shape)
+        fast = mxnet_runner(net, net.input_shape)
+        return _speed(case, step_times(lambda: fast(x), case.seconds))
     net.hybridize(static_alloc=True, static_shape=True)
-    return net
+    return _speed(case, step_times(lambda: net(mx.nd.array(x)).asnumpy(), case.seconds))
 
 
 def _speed(case: Case, times: list[float]) -> dict[str, Any]:

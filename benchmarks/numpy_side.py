@@ -1,8 +1,12 @@
-"""The float32 matrix product of numpy's BLAS, and what both frameworks are fed."""
+"""What needs neither framework: numpy's matrix product, the engines that read an exported file, and
+what both frameworks are fed."""
 
 from __future__ import annotations
 
+import json
 import statistics
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,7 @@ import numpy as np
 from benchmarks.cases import Case, step_times
 from cnn_data import ArraySplit, Dataset, load_dataset
 
-__all__ = ["RECIPE", "made_up", "measure", "mnist", "random_batch"]
+__all__ = ["RECIPE", "made_up", "measure", "measure_engine", "mnist", "random_batch"]
 
 # What `ours` and its PyTorch twin train with, to an accuracy on MNIST
 RECIPE: dict[str, Any] = {"model": "lenet", "dataset": "mnist", "optimizer": "adam", "lr": 0.003,
@@ -27,6 +31,36 @@ def measure(case: Case) -> dict[str, Any]:
     times = step_times(lambda: np.matmul(a, b, out=out), case.seconds)
     # The best, not the middle: a peak is what can be reached
     return {"flops": 2 * n**3 / min(times), "seconds": statistics.median(times)}
+
+
+def measure_engine(case: Case) -> dict[str, Any]:
+    """Images a second of ONNX Runtime or OpenVINO alone, as documented, on the exported file."""
+    assert case.export is not None
+    (path,) = Path(case.export).glob("*.onnx")
+    shape = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["input"]["shape"]
+    x, _ = random_batch(tuple(shape[1:]), case.batch)
+    run = {"onnxruntime": _onnxruntime, "openvino": _openvino}[case.side](path, case.threads)
+    times = step_times(lambda: run(x), case.seconds)
+    middle = statistics.median(times)
+    return {"images_per_second": case.batch / middle, "seconds": middle, "steps": len(times)}
+
+
+def _onnxruntime(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"data": x})[0]
+
+
+def _openvino(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    import openvino
+
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads,
+               "PERFORMANCE_HINT": "LATENCY"}  # fmt: skip
+    model = openvino.Core().compile_model(path, "CPU", options)
+    return lambda x: model(x)[0]
 
 
 def random_batch(shape: tuple[int, ...], batch: int) -> tuple[np.ndarray, np.ndarray]:

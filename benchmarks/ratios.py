@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BARS", "Bar", "Middle", "better", "middle", "ratio", "reached", "values"]
+__all__ = ["Middle", "best", "middle", "ratio", "reached", "values"]
 
 
 @dataclass(frozen=True)
@@ -18,36 +18,6 @@ class Middle:
     least: float
     most: float
     count: int
-
-
-@dataclass(frozen=True)
-class Bar:
-    """Ours against `other` in a group has to be at least `least`; `best` is the better layout."""
-
-    group: str
-    other: str
-    least: float
-
-
-def _bars() -> tuple[Bar, ...]:
-    found = []
-    for group, eager, best, untuned in (
-        ("lenet 64", 1.0, 1.0, 1.3),
-        ("lenet 500", 1.0, 0.9, 1.3),
-        ("alexnet 32", 1.05, 1.0, 1.7),
-        ("vgg16 8", 1.25, 1.15, 1.7),
-    ):
-        found += [
-            Bar(f"train {group}", "eager", eager),
-            Bar(f"train {group}", "best", best),
-            Bar(f"train {group}", "untuned", untuned),
-            Bar(f"infer {group}", "eager", 1.2),
-            Bar(f"infer {group}", "best", 1.0),
-        ]
-    return tuple(found)
-
-
-BARS = _bars()
 
 
 def middle(numbers: Sequence[float]) -> Middle:
@@ -74,8 +44,8 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Middle:
     return middle([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
-def better(result: Mapping[str, Any], sides: Sequence[str] = ("eager", "channels_last")) -> str:
-    """Which of the sides has the higher median. Raises: ValueError where none was measured."""
+def best(result: Mapping[str, Any], sides: Sequence[str]) -> str:
+    """Which of the sides has the highest median. Raises: ValueError where none was measured."""
     found = {side: middle(v).median for side in sides if (v := values(result, side))}
     if not found:
         raise ValueError(f"none of {', '.join(sides)} was measured")

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import SIDES
-from benchmarks.ratios import BARS, better, middle, ratio, reached, values
+from benchmarks.cases import INFERENCE, SIDES, TRAINING
+from benchmarks.ratios import Middle, best, middle, ratio, reached, values
 from gluon_cnn.models import get_model
 from gluon_cnn.runtime import machine
 from gluon_cnn.summary import summarise
@@ -20,12 +20,16 @@ from gluon_cnn.summary import summarise
 __all__ = ["describe", "file_name", "picture", "read", "table", "write"]
 
 ACCURACIES = (0.970, 0.990)
-COLUMNS = ("untuned", "ours", "eager", "fused_adam", "channels_last", "compiled")
+# Part of the benchmarks -> its name, our sides, and the others
+PARTS = {
+    "train": ("training", ("ours",), TRAINING),
+    "infer": ("inference", ("auto", "ours"), INFERENCE),
+}
 
 
 def describe(threads: int) -> dict[str, Any]:
     """The hardware, versions, threads and date that the figures belong to."""
-    packages = ("mxnet", "torch", "numpy")
+    packages = ("mxnet", "torch", "numpy", "onnxruntime", "openvino")
     with open("/proc/meminfo", encoding="ascii") as file:
         memory = int(file.readline().split()[1]) // 1024
     compiler = subprocess.run(["gcc", "--version"], capture_output=True, text=True, check=False)
@@ -38,8 +42,15 @@ def describe(threads: int) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "compiler": compiler.stdout.partition("\n")[0],
-        **{name: importlib.metadata.version(name) for name in packages},
+        **{name: _version(name) for name in packages},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def file_name(group: str) -> str:
@@ -59,8 +70,8 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: speeds with their ratios, bars, accuracy, peak, growth, memory."""
-    parts = [_about(results), _speeds(results), _bars(results), _accuracy(results),
+    """Markdown: speeds with the best of each row, accuracy, peak, growth, memory."""
+    parts = [_about(results), *(_speeds(results, part) for part in PARTS), _accuracy(results),
              _peak(results), _growth(results), _memory(results), _failures(results)]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -74,57 +85,58 @@ def _about(results: Mapping[str, Mapping[str, Any]]) -> str:
     about = {json.dumps(r["about"], sort_keys=True): r["about"] for r in results.values()}
     return "\n".join(
         f"{a['cpu']}, {a['threads']} threads, {a['memory_mb'] // 1024} GB, MXNet {a['mxnet']}, "
-        f"torch {a['torch']}, numpy {a['numpy']}, Python {a['python']}, {a['date']}"
+        f"torch {a['torch']}, ONNX Runtime {a.get('onnxruntime')}, OpenVINO {a.get('openvino')}, "
+        f"numpy {a['numpy']}, Python {a['python']}, {a['date']}"
         for a in about.values()
     )
 
 
-def _speeds(results: Mapping[str, Mapping[str, Any]]) -> str:
+def compared(result: Mapping[str, Any], part: str) -> tuple[str, str, Middle] | None:
+    """Our side, the best other side, and the ratio of the two turn by turn; None where one was not
+    measured as often as the other."""
+    _, ours, others = PARTS[part]
+    try:
+        mine, other = next(s for s in ours if values(result, s)), best(result, others)
+        return mine, other, ratio(values(result, mine), values(result, other))
+    except (StopIteration, ValueError):
+        return None
+
+
+def _speeds(results: Mapping[str, Mapping[str, Any]], part: str) -> str:
+    title, ours, others = PARTS[part]
+    columns = (*ours, *others, "untuned")
     rows = []
     for name, result in results.items():
-        if not name.startswith(("train ", "infer ")) or not values(result, "ours"):
+        if not name.startswith(f"{part} ") or not any(values(result, side) for side in ours):
             continue
-        row = [name]
-        for side in COLUMNS:
-            found = values(result, side)
-            if not found:
+        winner = best(result, columns)
+        row = [name.removeprefix(f"{part} ")]
+        for side in columns:
+            speeds = values(result, side)
+            if not speeds:
                 row.append("failed" if side in result["failures"] else "–")
                 continue
-            m = middle(found)
-            row.append(f"{_short(m.median)} ({_short(m.least)}–{_short(m.most)})")
+            m = middle(speeds)
+            cell = f"{_short(m.median)} ({_short(m.least)}–{_short(m.most)}){_engine(result, side)}"
+            row.append(f"**{cell}**" if side == winner else cell)
+        found = compared(result, part)
+        told = "–"
+        if found is not None:
+            told = f"{found[2].median:.2f} ({found[2].least:.2f}–{found[2].most:.2f})"
+        row += [SIDES[winner], told]
         rows.append(row)
-    heads = [f"{SIDES[side]}, images/s" for side in COLUMNS]
-    return _rows(["model, batch", *heads], rows)
+    heads = [SIDES[side] for side in columns]
+    return _rows([f"{title}, images/s", *heads, "best", "ours / best other"], rows)
+
+
+def _engine(result: Mapping[str, Any], side: str) -> str:
+    """Which engines `auto` took."""
+    names = sorted({run["engine"] for run in result["runs"][side] if "engine" in run})
+    return f" {', '.join(names)}" if names else ""
 
 
 def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
-
-
-def bars(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, float, Any]]:
-    """(group, against, bar, ratio with its spread) of every bar whose sides were measured."""
-    found = []
-    for bar in BARS:
-        result = results.get(bar.group)
-        if result is None or not values(result, "ours"):
-            continue
-        try:
-            other = better(result) if bar.other == "best" else bar.other
-            measured = ratio(values(result, "ours"), values(result, other))
-        except ValueError:
-            continue
-        label = f"the better layout ({SIDES[other]})" if bar.other == "best" else SIDES[other]
-        found.append((bar.group, label, bar.least, measured))
-    return found
-
-
-def _bars(results: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [
-        [group, label, f"{m.median:.2f} ({m.least:.2f}–{m.most:.2f})", f"{least:g}",
-         "yes" if m.median >= least else "no"]
-        for group, label, least, m in bars(results)
-    ]  # fmt: skip
-    return _rows(["ours against", "", "median ratio (least–most)", "wanted", "reached"], rows)
 
 
 def _accuracy(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -191,7 +203,7 @@ def _order(name: str) -> tuple:
 
 
 def _memory(results: Mapping[str, Mapping[str, Any]]) -> str:
-    sides = (*COLUMNS, "source")
+    sides = ("ours", "auto", *dict.fromkeys((*TRAINING, *INFERENCE)), "untuned", "source")
     rows = []
     for name, result in results.items():
         if name.startswith("growth "):
@@ -208,30 +220,60 @@ def _failures(results: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
+MARKS = "svD^P*Xh<>"
+
+
 def picture(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Images a second of each side as a fraction of PyTorch eager's, with the spread of turns."""
+    """Training and inference, a panel each: how fast ours and the others are beside the best other.
+
+    A row a model and batch, the best of ours on top; ours with the spread of its turns.
+    """
     from matplotlib.figure import Figure
 
-    groups = [n for n in results if n.startswith(("train ", "infer ")) and
-              values(results[n], "eager")]  # fmt: skip
-    figure = Figure(figsize=(10, 1.2 + 0.55 * len(groups)), layout="constrained")
-    axes = figure.subplots()
-    sides = [side for side in COLUMNS if side != "eager"]
-    for index, side in enumerate(sides):
-        for row, name in enumerate(groups):
-            found, base = values(results[name], side), values(results[name], "eager")
-            if len(found) != len(base):
-                continue
-            m = ratio(found, base)
+    panels = {
+        part: sorted(
+            ((name, found) for name, result in results.items()
+             if name.startswith(f"{part} ") and (found := compared(result, part))),
+            key=lambda row: -row[1][2].median,
+        )
+        for part in PARTS
+    }  # fmt: skip
+    heights = [max(1, len(rows)) for rows in panels.values()]
+    figure = Figure(figsize=(9, 2.4 + 0.42 * sum(heights)), layout="constrained")
+    drawn = dict(zip(panels, figure.subplots(2, 1, height_ratios=heights), strict=True))
+    sides = list(dict.fromkeys((*TRAINING, *INFERENCE)))
+    seen: dict[str, Any] = {}
+    for part, axes in drawn.items():
+        rows = panels[part]
+        most = 1.0
+        for row, (name, (_, other, m)) in enumerate(rows):
+            base = middle(values(results[name], other)).median
+            for mark, side in zip(MARKS, sides, strict=False):
+                if side in PARTS[part][2] and (speeds := values(results[name], side)):
+                    seen[SIDES[side]] = axes.plot(
+                        middle(speeds).median / base, row, mark, color="0.6", markersize=6
+                    )[0]
             spread = [[m.median - m.least], [m.most - m.median]]
-            axes.barh(row + 0.17 * (index - 2), m.median, 0.15, xerr=spread, color=f"C{index}",
-                      ecolor="0.4", label=SIDES[side] if row == 0 else None)  # fmt: skip
-    axes.axvline(1, color="0.3", linewidth=1)
-    axes.set_yticks(range(len(groups)), groups)
-    axes.invert_yaxis()
-    axes.set_xlabel("speed against PyTorch eager = 1")
-    if groups:
-        axes.legend(frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+            seen["gluon_cnn"] = axes.errorbar(
+                m.median, row, xerr=spread, fmt="o", color="C0", markersize=9, capsize=3, zorder=3
+            )
+            axes.annotate(f"{m.median:.2f}", (m.median, row), (0, 8), color="C0", fontsize=9,
+                          textcoords="offset points", ha="center")  # fmt: skip
+            most = max(most, m.most)
+        axes.axvline(1, color="0.3", linewidth=1)
+        axes.set_xlim(0, 1.06 * most)
+        axes.set_ylim(max(0, len(rows) - 1) + 0.6, -0.8)
+        axes.set_yticks(range(len(rows)), [name.removeprefix(f"{part} ") for name, _ in rows])
+        axes.set_title(PARTS[part][0], loc="left")
+        axes.grid(axis="y", color="0.92")
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    drawn["infer"].set_xlabel(
+        "speed, the best other program = 1 (bars: least and most of the turns)"
+    )
+    if seen:
+        ours = {"gluon_cnn": seen.pop("gluon_cnn")}
+        entries = {**ours, **seen}
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=4,
+                      frameon=False, fontsize=9)  # fmt: skip
     figure.savefig(path, dpi=110)

@@ -29,7 +29,8 @@ def environment(case: Case) -> dict[str, str]:
     """What the process of a case gets: the threads it is measured with, and nobody else's."""
     found = {k: v for k, v in runtime.child_environment({}).items() if k not in THREADS}
     # `untuned` and `source` are told nothing; `ours` finds the whole machine by itself
-    told = {"untuned": False, "source": False, "ours": case.threads < runtime.cores()}
+    part = case.threads < runtime.cores()
+    told = {"untuned": False, "source": False, "ours": part, "auto": part}
     if told.get(case.side, True):
         found["OMP_NUM_THREADS"] = str(case.threads)
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.cases import Case, step_times
+from benchmarks.cases import COMPILED, Case, step_times
 from benchmarks.numpy_side import EVERY, RECIPE, mnist, random_batch
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import epoch_rates
@@ -30,17 +30,26 @@ def measure(case: Case) -> dict[str, Any]:
 def _net(case: Case) -> tuple[torch.nn.Module, torch.memory_format]:
     net: Any = get_model(case.model)
     layout = torch.contiguous_format
-    if case.side == "channels_last":
+    if case.side.endswith("channels_last"):
         layout = torch.channels_last
         net = net.to(memory_format=layout)
     return net, layout
 
 
+def _compiled(case: Case, net: torch.nn.Module) -> Any:
+    if case.side == "frozen":
+        from torch._inductor import config
+
+        config.freezing = True  # weights become constants, laid out once
+    return torch.compile(net) if case.side in COMPILED else net
+
+
 def _train(case: Case) -> dict[str, Any]:
     net, layout = _net(case)
-    fused = True if case.side == "fused_adam" else None  # None: what torch takes by itself
+    # None: what torch takes by itself
+    fused = True if case.side.startswith("fused_adam") else None
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-5, fused=fused)
-    run: Any = torch.compile(net) if case.side == "compiled" else net
+    run = _compiled(case, net)
     x, y = random_batch(MODELS[case.model].input_shape, case.batch)
 
     def step() -> None:
@@ -58,11 +67,12 @@ def _train(case: Case) -> dict[str, Any]:
 def _infer(case: Case) -> dict[str, Any]:
     net, layout = _net(case)
     net.eval()
-    run: Any = torch.compile(net) if case.side == "compiled" else net
+    run = _compiled(case, net)
     x, _ = random_batch(MODELS[case.model].input_shape, case.batch)
 
     def step() -> None:
-        with torch.inference_mode():
+        # freezing does nothing in inference mode
+        with torch.no_grad() if case.side == "frozen" else torch.inference_mode():
             run(torch.from_numpy(x).contiguous(memory_format=layout)).numpy()
 
     return _speed(case, step_times(step, case.seconds))

@@ -32,12 +32,12 @@ def test_a_ratio_is_taken_turn_by_turn() -> None:
         ratios.middle([])
 
 
-def test_the_better_layout_is_the_one_with_the_higher_median() -> None:
+def test_the_best_other_is_the_one_with_the_highest_median() -> None:
     result = _result("x", eager=[1.0, 9.0, 2.0], channels_last=[3.0, 3.0, 3.0])
-    assert ratios.better(result) == "channels_last"
-    assert ratios.better(_result("x", eager=[1.0])) == "eager"
+    assert ratios.best(result, cases.TRAINING) == "channels_last"
+    assert ratios.best(_result("x", eager=[1.0]), cases.TRAINING) == "eager"
     with pytest.raises(ValueError, match="was measured"):
-        ratios.better(_result("x"))
+        ratios.best(_result("x"), cases.TRAINING)
 
 
 def test_accuracy_is_reached_once_and_first() -> None:
@@ -47,15 +47,20 @@ def test_accuracy_is_reached_once_and_first() -> None:
     assert ratios.reached(curve, 0.999) is None
 
 
-def test_a_bar_is_missed_below_and_reached_at_its_figure() -> None:
-    name = "train alexnet 32"
-    speeds = {"eager": [100.0], "channels_last": [105.0], "untuned": [50.0]}
-    table = results.table({name: _result(name, ours=[105.0], **speeds)})
-    lines = [line for line in table.splitlines() if line.startswith(f"| {name} | ")][1:4]
-    assert [line.rsplit("| ", 1)[1] for line in lines] == ["yes |", "yes |", "yes |"]
-    table = results.table({name: _result(name, ours=[104.0], **speeds)})
-    lines = [line for line in table.splitlines() if line.startswith(f"| {name} | ")][1:4]
-    assert [line.rsplit("| ", 1)[1] for line in lines] == ["no |", "no |", "yes |"]
+def test_a_row_says_who_is_best_and_how_ours_stands_to_the_best_other() -> None:
+    train = _result("train alexnet 32", ours=[9.0, 4.0], eager=[8.0, 5.0], untuned=[99.0, 99.0],
+                    channels_last=[10.0, 5.0])  # fmt: skip
+    (row,) = (line for line in results.table({"train alexnet 32": train}).splitlines()
+              if line.startswith("| alexnet 32"))  # fmt: skip
+    assert row.endswith("| MXNet as it comes | 0.85 (0.80–0.90) |")
+    infer = _result("infer lenet 1", ours=[1.0], auto=[4.0], openvino=[2.0], onnxruntime=[1.0])
+    infer["runs"]["auto"][0]["engine"] = "torch"
+    (row,) = (line for line in results.table({"infer lenet 1": infer}).splitlines()
+              if line.startswith("| lenet 1 "))  # fmt: skip
+    assert "| **4 (4–4) torch** | 1 (1–1) |" in row
+    assert row.endswith("| gluon_cnn --engine auto | 2.00 (2.00–2.00) |")
+    # What was not measured equally often is not compared
+    assert results.compared(_result("x", ours=[1.0], eager=[1.0, 2.0]), "train") is None
 
 
 def test_sides_take_turns_and_the_order_changes() -> None:
@@ -134,6 +139,24 @@ def test_a_child_measures(part: str, side: str) -> None:
         assert bool(found["settings"]) == (side == "ours")
 
 
+@pytest.mark.parametrize("side", cases.OF_AN_EXPORT)
+def test_an_engine_is_measured_on_the_exported_file(side: str, exports: Path) -> None:
+    if side != "auto":
+        pytest.importorskip(side)
+    group = command.with_export(
+        Group("infer lenet 4", (Case("infer", side, batch=4, seconds=0.01),), 1), exports
+    )
+    found = runner.run_case(group.cases[0])
+    assert found["images_per_second"] == pytest.approx(4 / found["seconds"])
+    assert ("engine" in found) == (side == "auto")
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory) -> Path:
+    pytest.importorskip("onnxruntime")
+    return tmp_path_factory.mktemp("exports")
+
+
 def test_the_peak_counts_both_operations_of_a_product() -> None:
     found = runner.run_case(Case("peak", "numpy", batch=64, seconds=0.01))
     assert found["flops"] >= 2 * 64**3 / found["seconds"]
@@ -167,9 +190,7 @@ def test_results_are_written_read_and_drawn(tmp_path: Path) -> None:
     assert results.read(tmp_path) == {name: result}
     results.picture({name: result}, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
-    assert "| train lenet 64 | PyTorch eager | 2.50 (2.00–3.00) | 1 | yes |" in results.table(
-        {name: result}
-    )
+    assert "| gluon_cnn | 2.50 (2.00–3.00) |" in results.table({name: result})
 
 
 def test_the_command_lists_runs_and_refuses(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -183,6 +204,7 @@ def test_the_command_lists_runs_and_refuses(tmp_path: Path, monkeypatch, capsys)
         return {**_result(group.name, ours=[2.0]), "failures": broken}
 
     monkeypatch.setattr(command, "run_group", run_group)
+    monkeypatch.setattr(command, "with_export", lambda group, folder: group)
     out = tmp_path / "results"
     argv = ["--out", str(out), "--quick", "--json", "--only"]
     assert command.main([*argv, "train lenet"]) == 0
@@ -196,7 +218,11 @@ def test_quick_is_small_and_the_whole_covers_every_model() -> None:
     assert {case.model for group in quick for case in group.cases} == {"lenet"}
     whole = cases.groups(2, "/mnist", quick=False, repeats=5, compiler=True)
     names = {group.name for group in whole}
-    assert {bar.group for bar in ratios.BARS} < names
+    for part, batches in (("train", (64, 500)), ("infer", (1, 64, 500))):
+        assert {f"{part} lenet {batch}" for batch in batches} < names
+    sides = {c.side for group in whole for c in group.cases}
+    assert sides == set(cases.SIDES)
+    assert not sides - {c.side for g in quick for c in g.cases} - {*cases.COMPILED, "source"}
     assert {"accuracy", "peak", "memory of a full MNIST run"} < names
     assert len(names) == len(whole)
     assert all(g.repeats >= 5 for g in whole if g.name.startswith(("train", "infer", "accuracy")))
