@@ -31,6 +31,7 @@ from gluon_cnn.exporting.exported import (
     write_manifest,
 )
 from gluon_cnn.exporting.onnx_file import OPSET, check_onnx, require_onnx, write_onnx
+from gluon_cnn.exporting.own_net import OwnNet, engines_for, open_own_net
 from gluon_cnn.exporting.proof import Check, Live, judge, judge_one, observe
 from gluon_cnn.exporting.real_images import DIGITS, real_images
 from gluon_cnn.exporting.reload import BATCHES, LOADERS, reload
@@ -46,7 +47,7 @@ __all__ = ["export_net", "fresh_net", "main"]
 
 
 def export_net(
-    saved: SavedRun,
+    saved: SavedRun | OwnNet,
     out: Path,
     *,
     onnx: bool = False,
@@ -69,8 +70,12 @@ def export_net(
     engines = [name for name in engines if onnx or not ENGINES[name].onnx]
     if onnx:
         require_onnx()
-    images, origin = real_images(saved, max(BATCHES))
-    inputs = saved.pixels.apply(images.transpose(0, 3, 1, 2))
+    if isinstance(saved, OwnNet):
+        inputs, origin = saved.inputs, "random"
+        engines = engines_for(engines)
+    else:
+        images, origin = real_images(saved, max(BATCHES))
+        inputs = saved.pixels.apply(images.transpose(0, 3, 1, 2))
     live = observe(saved.net, inputs)
     place = out.resolve()
     anchor = next(parent for parent in place.parents if parent.exists())
@@ -99,7 +104,7 @@ def export_net(
     }
 
 
-def write_files(saved: SavedRun, folder: Path, *, onnx: bool) -> Path:
+def write_files(saved: SavedRun | OwnNet, folder: Path, *, onnx: bool) -> Path:
     """Write the files of a net that was hybridized and has run; returns the path of NAME.json.
 
     The ONNX file is made from the two others, as written. Raises: CommandError.
@@ -115,7 +120,10 @@ def write_files(saved: SavedRun, folder: Path, *, onnx: bool) -> Path:
     }
     if onnx:
         versions["onnx"] = version("onnx")
-    values = describe(saved, name, output, versions)
+    if isinstance(saved, OwnNet):
+        values = saved.describe(output, versions)
+    else:
+        values = describe(saved, name, output, versions)
     if onnx:
         files.append(folder / f"{name}.onnx")
         params = {key[4:]: array for key, array in mx.nd.load(str(files[1])).items()}  # arg:, aux:
@@ -140,7 +148,7 @@ def write_symbol(net: Any, stem: Path) -> list[Path]:
 
 
 def check_files(
-    saved: SavedRun,
+    saved: SavedRun | OwnNet,
     folder: Path,
     live: Live,
     inputs: np.ndarray,
@@ -258,6 +266,15 @@ def _parser() -> Parser:
     what.add_argument(
         "--model", metavar="NAME", choices=tuple(MODELS), help="an untrained net instead of a run"
     )
+    what.add_argument(
+        "--gluon", metavar="MODULE:FACTORY", help="a net of your own, which the factory returns"
+    )
+    parser.add_argument(
+        "--params", metavar="FILE", type=Path, default=own, help="parameters of the --gluon net"
+    )
+    parser.add_argument(
+        "--input", metavar="N,C,H,W", type=shape, default=own, help="shape that it takes, N free"
+    )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to make")
     parser.add_argument(
         "--onnx", action="store_true", help="also write NAME.onnx (needs onnx and onnxruntime)"
@@ -278,20 +295,40 @@ def _parser() -> Parser:
     return parser
 
 
+def shape(text: str) -> tuple[int, ...]:
+    """`1,3,224,224`."""
+    sizes = text.split(",")
+    if not all(size.strip().isdecimal() and 0 < int(size) < 2**31 for size in sizes):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected sizes as 1,3,224,224")
+    return tuple(map(int, sizes))
+
+
 def _command(args: argparse.Namespace) -> int:
     sizes = dict(vars(args))
-    path, model, out, onnx, engine, as_json = (
-        sizes.pop(name) for name in ("run", "model", "out", "onnx", "engine", "json")
+    path, model, gluon, out, onnx, engine, as_json = (
+        sizes.pop(name) for name in ("run", "model", "gluon", "out", "onnx", "engine", "json")
     )
+    own = {name: sizes.pop(name) for name in ("params", "input") if name in sizes}
     if engine != AUTO:
         onnx = require(engine).onnx or onnx
+    if gluon is None and own:
+        raise UsageError(f"--{', --'.join(own)} is for --gluon, a net of your own")
+    if gluon is not None and "input" not in own:
+        raise UsageError("--gluon needs the shape of its input: --input 1,3,224,224")
+    if gluon is not None and (sizes or engine == "mxnet"):
+        flags = ", ".join("--" + name.replace("_", "-") for name in sizes) or "--engine mxnet"
+        raise UsageError(f"{flags} is for the nets of this project, and --gluon is your own")
     if path is not None and sizes:
         flags = ", ".join("--" + name.replace("_", "-") for name in sizes)
         raise UsageError(f"{flags} is for --model; the run {path} has its own")
     _require_free(Path(out))
     if onnx:
         require_onnx()  # before any work
-    saved = fresh_net(model, **sizes) if path is None else open_run(path, [mx.cpu()])
+    saved: SavedRun | OwnNet
+    if gluon is not None:
+        saved = open_own_net(gluon, own.get("params"), own["input"])
+    else:
+        saved = fresh_net(model, **sizes) if path is None else open_run(path, [mx.cpu()])
     say = (lambda _: None) if as_json else print
     result = export_net(saved, Path(out), onnx=onnx, engine=engine, say=say)
     if as_json:

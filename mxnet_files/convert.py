@@ -306,6 +306,8 @@ def sentence(report: CheckReport) -> str:
     """The report in a line."""
     worst = report.worst
     tied = f"; equal elements in another order at {', '.join(report.tied)}" if report.tied else ""
+    if report.steered:
+        tied += "; with MXNet's choices among numbers that nearly tie"
     return (
         f"MXNet: {len(report.local)} of {report.nodes} nodes compared in {report.dtype}, worst "
         f"{worst.units:.1f} units at {worst.name}; float32 outputs {report.import_error:.1e} from "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from gluon_cnn_parity.atomic import sha256
 __all__ = [
     "FORMAT",
     "INPUT",
+    "OWN_FORMAT",
     "SYMBOL",
     "add_to_manifest",
     "describe",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 FORMAT = "gluon_cnn export 1"
+OWN_FORMAT = "gluon_cnn export of a user's net 1"  # without classes and normalisation
 INPUT = "data"  # what Gluon's export calls the one input of a net
 SYMBOL = "-symbol.json"
 OWN_SUM = "sha256"
@@ -148,15 +150,21 @@ def _write_sealed(path: Path, whole: Mapping[str, Any]) -> None:
     path.write_text(text + "\n")
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]:
     """NAME.json, once it and every file that it names are found to be what was written.
 
-    Raises: CommandError naming the file that is missing, damaged or not of this format.
+    Raises: CommandError naming the file that is missing, damaged of none of the formats.
     """
     if not path.exists():
         raise CommandError(f"{path} is missing: the export in {path.parent} is not whole")
     values = read_json(path)
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    kind = values.get("format") if isinstance(values, dict) else None
+    if kind == OWN_FORMAT and OWN_FORMAT not in formats:
+        raise CommandError(
+            f"{path} describes a net of a user's own, which says nothing of classes and "
+            "normalisation: open it with mxnet.gluon.SymbolBlock.imports"
+        )
+    if kind not in formats:
         raise CommandError(f"{path} does not describe an export of this project ({FORMAT})")
     if values.pop(OWN_SUM, None) != _own_sum(values):
         raise CommandError(f"{path} was altered: it no longer has its own sha256; export again")

@@ -136,7 +136,12 @@ def _own_translations() -> Iterator[None]:
             converted[0].input[1] = ones.name
         return converted
 
-    own = {"null": variable, "_mul_scalar": mul_scalar, "BatchNorm": batch_norm}
+    def lrn(node: Mapping[str, Any], **kwargs: Any) -> Any:
+        # Theirs takes 1 for knorm where the symbol leaves it out, and MXNet 2.
+        attributes = {"knorm": "2", **node.get("attrs", {})}
+        return theirs["LRN"]({**node, "attrs": attributes}, **kwargs)
+
+    own = {"null": variable, "_mul_scalar": mul_scalar, "BatchNorm": batch_norm, "LRN": lrn}
     ours.update(own)
     try:
         yield

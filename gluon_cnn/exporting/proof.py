@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import mxnet as mx
 import numpy as np
+from mxnet.gluon import HybridBlock
 
 from cnn_harness.errors import CommandError
 from gluon_cnn.exporting.reload import (
@@ -28,7 +30,6 @@ from gluon_cnn.exporting.reload import (
     parameter_sums,
 )
 from gluon_cnn.exporting.runners import ENGINES
-from gluon_cnn.models import ClassicCNN, leaves
 
 __all__ = ["FACTOR", "NOISE", "Check", "Live", "judge", "judge_one", "observe"]
 
@@ -77,56 +78,72 @@ class Check:
         return f"{self.loader}, batch {self.batch}: {what}"
 
 
-def observe(net: ClassicCNN, inputs: np.ndarray) -> Live:
+def observe(net: HybridBlock, inputs: np.ndarray) -> Live:
     """Run the net on the CPU, imperatively, in float32 and in float64, then hybridize it.
 
-    `inputs` is float32 (max(BATCHES), C, H, W). The parameters are as before afterwards.
+    `inputs` is float32 (max(BATCHES), …). The parameters are as before afterwards.
     Raises: CommandError where the outputs are not finite, or alike for all images (files that
     agree with those would prove nothing), or hybridizing changes them.
     """
+    name = getattr(net, "model_name", net.name)
     net.hybridize(False)
     outputs = {n: net(mx.nd.array(inputs[:n])).asnumpy() for n in BATCHES}
     most = outputs[max(BATCHES)]
     if not np.isfinite(most).all():
         raise CommandError(
-            f"{net.model_name} gives outputs that are not finite: nothing can be compared with it; "
+            f"{name} gives outputs that are not finite: nothing can be compared with it; "
             "train it again with a smaller --lr"
         )
     if not np.ptp(most, axis=0).any():
         raise CommandError(
-            f"{net.model_name} gives {len(most)} images the same outputs to the last bit: files "
+            f"{name} gives {len(most)} images the same outputs to the last bit: files "
             "that agree with it would prove nothing; has it learnt anything?"
         )
     sums = parameter_sums(net)
-    referee, move = _in_float64(net, inputs)
+    try:
+        referee, move = _with_noise(net, inputs, "float64")
+    except mx.MXNetError:  # an operator that MXNet has in float32 alone
+        referee, move = _with_noise(net, inputs, "float32")
     net.hybridize()
     for n, expected in outputs.items():
         hybridized = net(mx.nd.array(inputs[:n])).asnumpy()
         if not np.array_equal(hybridized, expected):
             raise CommandError(
-                f"{net.model_name} hybridized at batch {n} differs from itself imperative: "
+                f"{name} hybridized at batch {n} differs from itself imperative: "
                 + _worst(hybridized, expected)
             )
     return Live(outputs, referee, move, sums)
 
 
-def _in_float64(net: ClassicCNN, inputs: np.ndarray) -> tuple[np.ndarray, float]:
-    """Outputs of the net's float64 copy, and the largest move of one when noise is added.
+def _with_noise(net: HybridBlock, inputs: np.ndarray, dtype: str) -> tuple[np.ndarray, float]:
+    """Outputs of the net's copy in a dtype, and the largest move of one when noise is added.
 
     Every image has noise of its own, so that one pass makes as many draws as there are images.
     """
     generator = np.random.default_rng(0)
-    net.cast("float64")  # and back: float32 to float64 to float32 is exact
+
+    def disturb(block: HybridBlock, given: Any, output: Any) -> None:
+        if isinstance(output, mx.nd.NDArray):
+            noise = mx.nd.array(generator.standard_normal(output.shape), dtype=dtype)
+            output[:] = output * (1 + NOISE * noise)
+
+    hooks: list[Any] = []
+
+    def hook(block: HybridBlock) -> None:
+        if not block._children:
+            hooks.append(block.register_forward_hook(disturb))
+
+    net.cast(dtype)  # and back: float32 to float64 to float32 is exact
     try:
-        x = mx.nd.array(inputs, dtype="float64")
-        referee = net(x).asnumpy()
-        for _, leaf in leaves(net):
-            x = leaf(x)
-            noise = mx.nd.array(generator.standard_normal(x.shape), dtype="float64")
-            x = x * (1 + NOISE * noise)
+        x = mx.nd.array(inputs, dtype=dtype)
+        referee = net(x).asnumpy().astype(np.float64)
+        net.apply(hook)
+        moved = net(x.copy()).asnumpy()
     finally:
+        for handle in hooks:
+            handle.detach()
         net.cast("float32")
-    return referee, float(np.abs(x.asnumpy() - referee).max())
+    return referee, float(np.abs(moved - referee).max())
 
 
 def judge(name: str, live: Live, loaded: Mapping[str, Reloaded], *, onnx: bool) -> list[Check]:

@@ -22,7 +22,14 @@ import numpy as np
 
 from cnn_harness.cli import Parser, run
 from cnn_harness.errors import CommandError
-from gluon_cnn.exporting.exported import INPUT, find_manifest, open_exported
+from gluon_cnn.exporting.exported import (
+    FORMAT,
+    INPUT,
+    OWN_FORMAT,
+    find_manifest,
+    import_symbol,
+    read_manifest,
+)
 from gluon_cnn.exporting.runners import ENGINES, Runner
 from gluon_cnn.exporting.speeds import images_per_second
 from gluon_cnn_parity.cli import one_line
@@ -99,7 +106,8 @@ def _read(folder: Path) -> dict[str, Reloaded]:
 
 
 def _symbol_block(folder: Path, name: str) -> tuple[Runner, dict[str, str]]:
-    net = open_exported(folder / f"{name}.json", [mx.cpu()]).net
+    read_manifest(folder / f"{name}.json", (FORMAT, OWN_FORMAT))
+    net = import_symbol(folder, name, [mx.cpu()])
     return lambda x: net(mx.nd.array(x)).asnumpy(), parameter_sums(net)
 
 

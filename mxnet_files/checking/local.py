@@ -5,10 +5,11 @@ and the bound is that of one rounded operation: 16·u·s, with u = 2⁻⁵³ (fl
 what was summed (`|W|∗|x| + |b|` for a convolution). A sum of n terms that MXNet adds one after the
 other, as pooling, reductions and normalisation do, has (16 + n)·u·s: each addition rounds, and
 where values repeat, all in the same direction. So has a product of matrices
-(80 units were met, in GluonCV's DANet). Convolutions and dense layers add in blocks, whose
-errors go either way: (16 + √n)·u·s (23.6 were seen at n = 2304 in CenterNet). What rounds nothing
-must be bit-equal. Where MXNet has no float64, the same is done in float32 with 32 for 16: there
-both sides may be 16·u·s from what is right.
+(80 units were met, in GluonCV's DANet), and a convolution or dense layer in float64, which is a
+product of matrices there (61.2 at n = 1152 in AlphaPose). In float32 oneDNN adds in blocks, whose
+errors go either way: (16 + √n)·u·s. What rounds nothing must be bit-equal. Where MXNet has no
+float64, the same is done in float32 with 32 for 16: there both sides may be 16·u·s from what is
+right.
 
 Of `argsort` and `topk`, another order of equal elements agrees: MXNet's CPU leaves them to
 `std::sort`. Such a node is `tied`, and what depends on its order is the caller's to say.
@@ -69,6 +70,11 @@ ORDERS: dict[Any, Callable[..., int | None]] = {
         (mx_index.topk, mx_index.topk_indices, mx_index.topk_mask), lambda x, k, axis, *_: axis
     ),
 }
+# MXNet's operators whose result jumps where numbers that nearly tie change places
+CHOOSING = {
+    *("topk", "argsort", "sort", "argmax", "argmin", "argmax_channel", "ROIPooling"),
+    *("_contrib_box_nms", "_contrib_bipartite_matching", "_contrib_MultiBoxDetection"),
+}
 # Of these, what gives values of the same places, perhaps others: s stays where it is
 VALUES_PASS = (torch.relu, torch.clamp, torch.abs, torch.neg, torch.detach)
 QUOTIENTS = (operator.truediv, mx_math.divide, mx_math.divide_number)
@@ -106,7 +112,8 @@ def _features(x: Tensor, *_: Any) -> int:
 
 
 def _filter(x: Tensor, weight: Tensor, *_: Any) -> int:
-    return math.isqrt(weight[0].numel())
+    terms = weight[0].numel()
+    return terms if weight.dtype == torch.float64 else math.isqrt(terms)
 
 
 # Terms of the sums that are added one by one, from the arguments and the result

@@ -159,7 +159,10 @@ def gemm2(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
         raise w.refuse(f"axis={a.axis}, expected -2")
     if a.alpha == 1:
         return batch_dot(w, a, x, y)
-    return w.call(operator.mul, batch_dot(w, a, x, y), a.alpha, part="scaled")
+    product = batch_dot(w, a, x, y)
+    if a.alpha == 0:  # BLAS does not multiply then: NaN does not reach the result
+        return w.call(torch.zeros_like, product, part="scaled")
+    return w.call(operator.mul, product, a.alpha, part="scaled")
 
 
 register(

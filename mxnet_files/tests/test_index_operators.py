@@ -259,3 +259,23 @@ def test_check_tells_another_order_of_equal_elements_from_a_wrong_one(
     report = compare_with_mxnet(module, other.tojson(), {}, given)
     assert not report.ok
     assert report.tied == []
+
+
+def test_check_of_choices_among_numbers_that_nearly_tie() -> None:
+    """Numbers that differ in float64 alone, in the very order that MXNet's CPU gives equal ones."""
+    place = mx.nd.argsort(mx.nd.ones((1, 40)), is_ascend=False).asnumpy().astype(int)[0]
+    data = np.empty((1, 40))
+    data[0, place] = 1 - 1e-12 * np.arange(40)
+    arrays = {"table": np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)}
+    net = S.take(S.var("table"), S.argsort(d, is_ascend=False, name="order"), name="chosen")
+    module = import_symbol(json.loads(net.tojson()), arrays)
+    report = compare_with_mxnet(module, net.tojson(), arrays, {"data": data})
+    assert report.failures == ()
+    assert report.steered
+    assert report.tied == []
+    after = S.BlockGrad(net * S.var("factor"), name="after")
+    arrays["factor"] = np.ones((1, 1, 1), np.float32)
+    module = import_symbol(
+        json.loads(after.tojson()), {**arrays, "factor": arrays["factor"] * 1.01}
+    )
+    assert not compare_with_mxnet(module, after.tojson(), arrays, {"data": data}).ok

@@ -36,7 +36,8 @@ COMPUTED_HERE = {
     r"Unknown type enum 7|boolean type|MKLDNN :7": "Arrays of bool.",
     r"do not match specified type|in_type->at|floating.point|float16|FP16|kFloat32|kFloat16"
     r"|unknown type for MKLDNN|Other DTypes": "Dtypes that MXNet's operator lacks on the CPU.",
-    r"ndim|Volume convolution|1D convolution|Only 1D or 2D": "Numbers of axes that it lacks.",
+    r"ndim|Volume convolution|1D convolution|Only 1D or 2D"
+    r"|Invalid Input: 'N.?W'": "Numbers of axes that it lacks.",
     r"primitive": "What oneDNN cannot do.",
     r"transpose_a": "Transposed vectors in `dot`.",
     r"Shape inconsistent": "Labels of `SoftmaxOutput` without the axes of size 1.",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gluon_cnn_parity.factories import place_of, reason_of
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.reporting.verdicts import Side
 
@@ -163,24 +160,6 @@ class Noise:
     outputs: dict[str, float]
     input_gradients: dict[str, float]
     logit_gradient: float
-
-
-def reason_of(error: BaseException) -> str:
-    """What an exception says, in one line; MXNet's long ones end with the cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last = bool(lines) and lines[0].startswith("Traceback")
-    return f"{type(error).__name__}: {lines[-1 if last else 0] if lines else 'no reason given'}"
-
-
-def place_of(error: BaseException) -> str:
-    """` (file:line)` of the user's own code that an exception arose in; empty if in none."""
-    ours = (str(Path(__file__).parents[1]), sysconfig.get_paths()["purelib"], sys.prefix)
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((*ours, "<")) and "site-packages" not in frame.filename
-    ]
-    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
 def is_float(array: np.ndarray) -> bool:
