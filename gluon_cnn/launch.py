@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from gluon_cnn_parity import is_installed, missing
-from cnn_harness.cli import Parser, positive, run
+from cnn_harness.cli import Parser, natural, positive, run
 from cnn_harness.errors import CommandError, MissingExtra, UsageError
 from cnn_harness.jobs.node import encode
 from cnn_harness.jobs.supervise import Limits, Supervisor
+from cnn_harness.jobs.vitals import STALL
 from gluon_cnn.runtime import settings as runtime
 
 __all__ = ["LAUNCHERS", "SERVE", "main", "read_hosts", "submit"]
@@ -69,7 +70,7 @@ def _main(argv: Sequence[str] | None) -> int:
     token = secrets.token_hex(16)
     supervisor = Supervisor(
         args.workers, args.servers, token,
-        limits=Limits(start=args.start_timeout), settings=settings,
+        limits=Limits(start=args.start_timeout, stall=args.stall_timeout), settings=settings,
         say=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
 
@@ -105,6 +106,10 @@ def _parser() -> Parser:
     parser.add_argument(
         "--start-timeout", type=positive, default=180, metavar="SECONDS",
         help="how long to wait for all processes to start",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stall-timeout", type=natural, default=int(STALL), metavar="SECONDS",
+        help="end the job when a process is stopped, or no worker computes, for so long; 0: never",
     )  # fmt: skip
     parser.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- COMMAND",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -124,6 +125,7 @@ def run_command(
     command that was not started by the user, but called.
     """
     prog = program(prog)
+    _prepare_streams()
     try:
         return body()
     except SystemExit as stop:  # argparse: --help, or bad usage
@@ -153,6 +155,17 @@ def run_command(
             return _say("error: the folder that this was started in is gone; change to another", 1)
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"error: {where}{error.strerror or error}", 1)
+
+
+def _prepare_streams() -> None:
+    """Let every text be printed: where there is no stream, and where it is not of UTF-8."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this process
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 _NO_MEMORY = re.compile("bad_alloc|alloc[^.]* memory|out of memory|memory allocation fail", re.I)

@@ -14,6 +14,10 @@ __all__ = ["without_lines"]
 @contextmanager
 def without_lines(*phrases: bytes) -> Iterator[None]:
     """Keep the lines that hold one of the phrases from descriptor 2; others come at the end."""
+    if sys.stderr is None:  # closed: no file that is opened later may become descriptor 2
+        os.open(os.devnull, os.O_WRONLY)
+        yield
+        return
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as caught:

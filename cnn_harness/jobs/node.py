@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnn_harness.jobs.supervise import BEAT, LOST
+from cnn_harness.jobs.vitals import vitals_of
 
 __all__ = ["REPORT", "encode", "main"]
 
@@ -101,7 +102,8 @@ def _attend(
     while (code := process.poll()) is None:
         now = time.monotonic()
         if now >= beat_at:
-            _send(connection, {"beat": True})
+            found = vitals_of(process.pid)  # it leads a session of its own
+            _send(connection, {"beat": True, "vitals": found and [found.cpu, found.waits]})
             beat_at = now + BEAT
         if now >= kill_at:
             _signal_all(process, signal.SIGKILL)

@@ -3,7 +3,7 @@
 MXNet's launcher starts processes and waits; its parameter server waits for ever for a worker that
 has died. So each process runs under a `cnn_harness.jobs.node`, which keeps a connection to the
 supervisor: lines of JSON, `hello` and `exit` from the node, `place` and `stop` to it, and a beat
-both ways. A node that ends badly, or is not heard of any more, ends the job.
+both ways. A node that ends badly, is not heard of any more, or whose process hangs, ends the job.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnn_harness.errors import CommandError
+from cnn_harness.jobs.vitals import STALL, Vitals, Watch
 
 __all__ = ["BEAT", "LOST", "JobFailed", "Limits", "Node", "Supervisor"]
 
@@ -30,6 +31,7 @@ class Limits:
     """How long the supervisor waits, in seconds."""
 
     lost: float = LOST
+    stall: float = STALL  # for a worker to compute something; 0: for ever
     start: float = 180.0  # for all processes to come
     grace: float = 10.0  # between asking a process to stop and killing it
     save: float = 60.0  # for worker 0 to finish its step and save, when the job is interrupted
@@ -89,6 +91,7 @@ class Supervisor:
         self._token, self._limits = token, limits or Limits()
         self._settings, self._say = settings or {}, say
         self.nodes: list[Node] = []
+        self._vitals = Watch(self._limits.stall)
         self._verdict: asyncio.Future[None] | None = None
 
     async def run(self, address: str, submit: Callable[[int], None]) -> None:
@@ -150,6 +153,11 @@ class Supervisor:
                     self._fail(
                         f"{node.name} has not been heard of for {self._limits.lost:.0f} s; {ENDED}"
                     )
+            workers = [node for node in self._of("worker") if node.code is None]
+            hanging = self._vitals.hanging(workers, now) if self._limits.stall else None
+            if hanging is not None and hanging[0].code is None:
+                node, why = hanging
+                self._fail(f"{node.name} hangs: {why}, for {self._limits.stall:.0f} s; {ENDED}")
             missing = {role: count - len(self._of(role)) for role, count in self._expected.items()}
             if any(missing.values()) and now - began > self._limits.start:
                 words = ", ".join(f"{n} {role}s" for role, n in missing.items() if n)
@@ -171,6 +179,8 @@ class Supervisor:
             while line := await reader.readline():
                 node.heard = asyncio.get_running_loop().time()
                 message = json.loads(line)
+                if message.get("vitals") and node.code is None:
+                    self._vitals.see(node, Vitals(*message["vitals"]), node.heard)
                 node.pid = message.get("started", node.pid)
                 node.rank = message.get("rank", node.rank)
                 if "exit" in message:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,33 @@ def test_a_node_that_falls_silent_is_lost() -> None:
     job.after(0.2, lambda: job.nodes["worker 2"].send_signal(signal.SIGSTOP))
     assert "worker without" in str(failure := job.fails())
     assert "not been heard of for 3 s" in str(failure)
+    assert _all_gone(job)
+
+
+@pytest.mark.parametrize(("role", "number"), [("worker", 1), ("server", 0)])
+def test_a_stopped_process_ends_the_job_and_is_named(role: str, number: int) -> None:
+    busy = [sys.executable, "-c", "while True: pass"]
+    job = Job({0: busy, 1: busy}, serve=WAIT)
+    job.supervisor = Supervisor(2, 1, job.token, limits=replace(QUICK, stall=4.0))
+    job.after(0.2, lambda: os.kill(job.pid(role, number), signal.SIGSTOP))
+    assert str(failure := job.fails()).startswith(f"{role} ")
+    assert f"(pid {job.pid(role, number)} on " in str(failure)
+    assert "hangs: it is stopped, for 4 s; the job was ended" in str(failure)
+    assert _all_gone(job)
+
+
+def test_a_job_in_which_nobody_computes_is_ended() -> None:
+    reader, writer = os.pipe()
+    stuck = ["bash", "-c", f"exec yes >/proc/{os.getpid()}/fd/{writer}"]
+    job = Job({0: WAIT, 1: stuck}, serve=WAIT)
+    job.supervisor = Supervisor(2, 1, job.token, limits=replace(QUICK, stall=4.0))
+    failure = job.fails()
+    os.close(reader)
+    os.close(writer)
+    assert "hangs: " in str(failure)
+    if "neither it nor any" not in str(failure):  # all that some systems tell
+        assert f"(pid {job.pid('worker', 1)} on " in str(failure)
+        assert "it writes to a pipe that nobody reads" in str(failure)
     assert _all_gone(job)
 
 

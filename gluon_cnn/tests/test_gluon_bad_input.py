@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gluon_cnn import evaluate, predict, train
+from gluon_cnn import evaluate, export, inspect, launch, predict, summary, train
 
 
 def _refused(capsys, main, argv: list[str], code: int, *words: str) -> None:
@@ -165,6 +165,52 @@ def test_damaged_runs(capsys, small_run: Path, tmp_path: Path) -> None:
         (copy / name).write_bytes(damage(content))
         _refused(capsys, evaluate.main, [str(copy)], 1, word)
         shutil.rmtree(copy)
+
+
+RUN, IMAGE, OUT = "<the run>", "<an image>", "<a new name>"
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "code", "words"),
+    [
+        (evaluate.main, [RUN, "--dataset", "folder:"], 2, ["names no folder"]),
+        (evaluate.main, [RUN, "--dataset", "folder:/no/such"], 1, ["/no/such", "no such folder"]),
+        (evaluate.main, [RUN, "--dataset", "mnist6k"], 1, ["mnist6k", "did you mean"]),
+        (evaluate.main, [RUN, "--data-dir", "/no/such"], 1, ["/no/such"]),
+        (evaluate.main, [RUN, "--ctx", "tpu"], 2, ["tpu"]),
+        (evaluate.main, [RUN, "more"], 2, ["more"]),
+        (evaluate.main, [], 2, ["RUN"]),
+        (evaluate.main, [IMAGE], 1, ["is a file, expected the folder of a run"]),
+        (predict.main, [RUN], 2, ["IMAGE"]),
+        (predict.main, [RUN, "/no/such.png"], 1, ["/no/such.png: no such file"]),
+        (predict.main, [RUN, "/no/*.png"], 1, ["'/no/*.png' fits no file"]),
+        (predict.main, [RUN, "/dev/null"], 1, ["/dev/null: a device"]),
+        (predict.main, [RUN, RUN + "/last"], 1, ["holds no image"]),
+        (predict.main, [RUN, IMAGE, "--out", "x.txt"], 2, ["--out", ".csv or .json"]),
+        (predict.main, [RUN, IMAGE, "--grid", "x.jpg"], 2, ["--grid", ".png"]),
+        (predict.main, [RUN, IMAGE, "--out", "/no/such/x.csv"], 1, ["/no/such"]),
+        (predict.main, [RUN, IMAGE, "--top", "0"], 2, ["--top", "'0'"]),
+        (predict.main, [RUN, "a\0b"], 1, ["cannot be read"]),
+        (inspect.main, [RUN, "/no/such.png"], 1, ["/no/such.png: no such file"]),
+        (inspect.main, [RUN, IMAGE, "--out", "/no/such"], 1, ["--out /no/such is not there"]),
+        (export.main, [RUN, "--out", RUN], 2, ["already holds files"]),
+        (export.main, ["--model", "lenet9", "--out", OUT], 2, ["lenet9", "did you mean"]),
+        (summary.main, ["lenet9"], 2, ["lenet9"]),
+        (launch.main, ["-n", "2"], 2, ["no command"]),
+        (launch.main, ["-n", "2", "--stall-timeout", "-1", "--", "true"], 2, ["--stall-timeout"]),
+        (launch.main, ["-n", "2", "--launcher", "ssh", "-H", RUN, "--", "true"], 1, ["cannot be"]),
+    ],
+)
+def test_what_the_other_commands_refuse(
+    capsys, small_run: Path, tmp_path: Path, main, argv: list[str], code: int, words: list[str]
+) -> None:
+    Image.new("L", (28, 28)).save(tmp_path / "image.png")
+    for name, path in ((RUN, small_run), (IMAGE, tmp_path / "image.png"), (OUT, tmp_path / "new")):
+        argv = [word.replace(name, str(path)) for word in argv]
+    before = sorted(path for path in small_run.rglob("*"))
+    _refused(capsys, main, argv, code, *words)
+    assert sorted(path for path in small_run.rglob("*")) == before
+    assert not (tmp_path / "new").exists()
 
 
 def test_data_that_do_not_fit_the_run(capsys, small_run: Path, tmp_path: Path) -> None:

@@ -206,6 +206,23 @@ def test_a_killed_server_or_scheduler_ends_the_job(mark: str, nth: int, tmp_path
 
 
 @pytest.mark.slow
+def test_a_stopped_worker_ends_the_job_within_a_minute(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    job = _started(2, 1, *TRAIN, *DIGITS, "--epochs", "500", "--out", str(run))
+    deadline = time.monotonic() + 200
+    while not (run / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    everyone = _descendants(job.pid)
+    victim = [p for p, a in everyone.items() if "gluon_cnn.train" in a and ".node" not in a][-1]
+    os.kill(victim, signal.SIGSTOP)
+    _, err = job.communicate(timeout=120)
+    assert job.returncode == 1
+    assert re.search(rf"error: worker of rank \d \(pid {victim} on .*\) hangs: it is stopped", err)
+    assert _all_gone(set(everyone))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [["--optimizer", "adam", "--lr", "0.002"], DIGITS[:6]])
 def test_a_killed_job_resumes_to_where_it_would_have_come(
     optimizer: list[str], tmp_path: Path

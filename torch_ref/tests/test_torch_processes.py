@@ -35,7 +35,7 @@ def _torchrun(processes: int, module: str, *argv: str) -> subprocess.Popen[str]:
                 "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", module]  # fmt: skip
     return subprocess.Popen(
         [*launcher, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
@@ -73,11 +73,13 @@ def torchrun_of_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
         port = probe.getsockname()[1]
     for name, value in (
         ("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port),
-        ("TORCHELASTIC_RUN_ID", "x"), ("GLOO_SOCKET_IFNAME", "lo"),
+        ("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "1"), ("GLOO_SOCKET_IFNAME", "none"),
     ):  # fmt: skip
         monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     peers = join()
     assert isinstance(peers, Workers)
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"  # nobody has asked for another
     yield peers
     dist.destroy_process_group()
 

@@ -7,6 +7,7 @@ the sum by the images of the whole batch, as Gluon's Trainer does.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -98,6 +99,8 @@ def join() -> Alone:
     """The processes that torchrun has started, if it has started this one; else this alone."""
     if not dist.is_torchelastic_launched():
         return ALONE
+    if os.getenv("LOCAL_WORLD_SIZE") == os.getenv("WORLD_SIZE"):  # all of them are here
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # One process evaluates while the others wait; that one has died is noticed without a clock.
     dist.init_process_group("gloo", timeout=timedelta(hours=12))
     return Workers()
