@@ -14,12 +14,13 @@ import asyncio
 import importlib
 import ipaddress
 import logging
+import os
 import re
 import secrets
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,15 @@ from cnn_harness.jobs.supervise import Limits, Supervisor
 from cnn_harness.jobs.vitals import STALL
 from gluon_cnn.runtime import settings as runtime
 
-__all__ = ["LAUNCHERS", "SERVE", "main", "read_hosts", "submit"]
+__all__ = ["LAUNCHERS", "SERVE", "main", "read_hosts", "require_plain", "submit"]
 
 LAUNCHERS = ("local", "ssh", "mpi", "slurm", "sge", "kubernetes", "yarn")
 LOOPBACK = "127.0.0.1"
+# Variables that dmlc_tracker exports on the other hosts, where they are set here
+PASSED_BY_SSH = (
+    "OMP_NUM_THREADS", "KMP_AFFINITY", "LD_LIBRARY_PATH", "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY", "DMLC_INTERFACE",
+)  # fmt: skip
 
 # MXNet 1.9.1's server never sets the flag that makes it keep everything but float32 in a float32
 # copy: it is whatever the heap held. Where it was not 0, sums of float64 are rounded, or wrong. So
@@ -59,6 +65,9 @@ def _main(argv: Sequence[str] | None) -> int:
         raise UsageError(f"--launcher {args.launcher} needs -H, a file with a host a line")
     if args.hostfile is not None:
         read_hosts(Path(args.hostfile))
+    if args.launcher == "ssh":
+        require_plain({"this folder": os.getcwd(), "Python's path": sys.executable,
+                       **{name: os.getenv(name, "") for name in PASSED_BY_SSH}})  # fmt: skip
     if not is_installed("dmlc_tracker"):  # it lies in MXNet's wheel
         raise MissingExtra(missing("mxnet"))
     address = args.address or _address(args.launcher)
@@ -135,6 +144,20 @@ def read_hosts(path: Path) -> list[str]:
         if not re.fullmatch(known, host):
             raise CommandError(f"-H {path} has the line {host!r}, expected HOST or HOST:PORT")
     return hosts
+
+
+def require_plain(values: Mapping[str, str]) -> None:
+    """Raise CommandError for a value with characters that a shell reads.
+
+    dmlc_tracker writes these as they are into the command that ssh gives to the other host's shell.
+    """
+    for name, value in values.items():
+        read = "".join(sorted(set(re.findall(r"[^\w./:+,=@%-]", value))))
+        if read:  # the value may be a secret: only these characters are shown
+            raise CommandError(
+                f"--launcher ssh cannot pass on {name}, which has {read!r}, read by a shell; "
+                "expected letters, digits and . / : + , = @ % - _"
+            )
 
 
 def _address(launcher: str) -> str:

@@ -305,6 +305,24 @@ def test_a_hostfile_holds_hosts_and_no_commands(line: str, tmp_path: Path) -> No
         launch.read_hosts(path)
 
 
+@pytest.mark.parametrize("name", ["my photos", "a;b", "it's", "$(id)"])
+def test_ssh_is_not_given_a_folder_that_a_shell_would_read(
+    name: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "hosts").write_text("127.0.0.1\n")
+    argv = ["-n", "2", "--launcher", "ssh", "-H", str(tmp_path / "hosts"), "--", "true"]
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    assert launch.main(argv) == 1
+    err = capsys.readouterr().err
+    assert "cannot pass on this folder" in err
+    assert err.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", f"2{name}")
+    assert launch.main(argv) == 1
+    assert "cannot pass on OMP_NUM_THREADS" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_ssh_gets_one_word_that_no_shell_reads(tmp_path: Path, monkeypatch) -> None:
     # A program named ssh that runs what it is given, as the one on the other host would
