@@ -54,7 +54,7 @@ class Job:
         finally:
             for node in self.nodes.values():
                 node.send_signal(signal.SIGCONT)
-                node.wait(10)
+                node.wait(60)
 
     def fails(self) -> JobFailed:
         with pytest.raises(JobFailed) as failure:
