@@ -140,6 +140,10 @@ class Supervisor:
     def _of(self, role: str) -> list[Node]:
         return [node for node in self.nodes if node.role == role]
 
+    def _missing(self) -> dict[str, int]:
+        """How many processes of each role have not come yet: the others wait for them."""
+        return {role: count - len(self._of(role)) for role, count in self._expected.items()}
+
     async def _watch(self) -> None:
         """Notice nodes that never come, and nodes that are not heard of any more."""
         loop = asyncio.get_running_loop()
@@ -158,7 +162,7 @@ class Supervisor:
             if hanging is not None and hanging[0].code is None:
                 node, why = hanging
                 self._fail(f"{node.name} hangs: {why}, for {self._limits.stall:.0f} s; {ENDED}")
-            missing = {role: count - len(self._of(role)) for role, count in self._expected.items()}
+            missing = self._missing()
             if any(missing.values()) and now - began > self._limits.start:
                 words = ", ".join(f"{n} {role}s" for role, n in missing.items() if n)
                 self._fail(
@@ -179,7 +183,11 @@ class Supervisor:
             while line := await reader.readline():
                 node.heard = asyncio.get_running_loop().time()
                 message = json.loads(line)
-                if message.get("vitals") and node.code is None:
+                if (
+                    message.get("vitals")
+                    and node.code is None
+                    and not any(self._missing().values())
+                ):
                     self._vitals.see(node, Vitals(*message["vitals"]), node.heard)
                 node.pid = message.get("started", node.pid)
                 node.rank = message.get("rank", node.rank)

@@ -153,6 +153,13 @@ def test_a_stopped_process_ends_the_job_and_is_named(role: str, number: int) -> 
     assert _all_gone(job)
 
 
+def test_who_waits_for_others_to_start_does_not_hang() -> None:
+    job = Job({0: WAIT, 1: WAIT}, serve=WAIT)
+    limits = replace(QUICK, stall=2.0, start=8.0)
+    job.supervisor = Supervisor(3, 1, job.token, limits=limits)
+    assert str(job.fails()).startswith("1 workers did not start within 8 s")
+
+
 def test_a_job_in_which_nobody_computes_is_ended() -> None:
     reader, writer = os.pipe()
     stuck = ["bash", "-c", f"exec yes >/proc/{os.getpid()}/fd/{writer}"]
