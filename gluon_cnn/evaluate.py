@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ def evaluate_run(
     if engine is None:
         objective = Objective(saved.net, fused(saved.net, saved.input_shape), ranks=True)
         objective.hybridize(static_alloc=True, static_shape=True)
-        result = evaluate(objective, batches, devices)
+        with warnings.catch_warnings():  # the fused net stands for the net on purpose
+            warnings.filterwarnings("ignore", "Parameter .* is not used", UserWarning)
+            result = evaluate(objective, batches, devices)
     else:
         result = _evaluate_by(engine, saved.net, batches)
     counts = confusion(dataset.test.labels, result.predicted, len(saved.class_names))
