@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import fnmatch
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,21 +17,29 @@ import numpy as np
 from parity_tests.backends.base import backend, is_recorded, side_of
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import ParityError
+from parity_tests.backends.losses import Losses
 from parity_tests.backends.runs import NET, Arrays, arrays
 from parity_tests.isolation import isolated
 from parity_tests.levels.diagnosis.divergences import diagnose
 from parity_tests.levels.pair import NetPair, refusal
+from parity_tests.levels.quick import QUICK
 from parity_tests.levels.referee import DidNotRun, Subject
 from parity_tests.levels.repro import write_repro
+from parity_tests.levels.saved import check_saved_path
 from parity_tests.reporting.environment import environment
+from parity_tests.reporting.progress import progress_line
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import ALLOWED, Row
-from parity_tests.reporting.verdicts import LEVELS, Level, Side, Status
+from parity_tests.reporting.verdicts import LEVELS, Check, Level, Side, Status
 
 __all__ = ["DEFAULT_LEVELS", "check_parity"]
 
 DEFAULT_LEVELS = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD, Level.BACKWARD)
-_OF_NETS = (*DEFAULT_LEVELS, Level.ARTEFACTS)
+QUICK_LEVELS = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD)
+OF_NETS = (*DEFAULT_LEVELS, Level.ARTEFACTS)
+_OF_INPUTS = (Level.STRUCTURE, Level.FORWARD, Level.BACKWARD)  # what another batch may change
+
+Batches = Sequence[tuple[Any, Any]]  # each (inputs, labels)
 
 
 def check_parity(
@@ -38,12 +47,18 @@ def check_parity(
     torch_net: Any,
     inputs: Any,
     labels: Any = None,
-    levels: Sequence[str] = DEFAULT_LEVELS,
+    levels: Sequence[str] | None = None,
     *,
     transfer: bool = False,
     masks: Mapping[str, np.ndarray] | None = None,
     strict: bool | None = None,
     allow: Mapping[str, str] | None = None,
+    mapping: Mapping[str, str] | None = None,
+    loss: Losses | None = None,
+    batches: Batches = (),
+    quick: bool = False,
+    save_mapped: str | Path | None = None,
+    progress: bool = False,
     name: str = "",
     isolate: bool = False,
     repro: str | Path | None = None,
@@ -55,10 +70,12 @@ def check_parity(
     Args:
         gluon_net: an initialised Gluon block.
         torch_net: a torch module.
-        inputs: one array (N, …), or a tuple of them, of numpy or either framework.
-        labels: classes (N,), integers. With them the backward pass starts from softmax
-            cross-entropy (this project's nets: from their own loss), without from fixed gradients.
-        levels: among structure, weights, forward, backward and artefacts.
+        inputs: one array (N, …), or a tuple of them, of numpy or either framework. Floats are
+            rounded to float32, in which both nets can take them; whole numbers stay as they are.
+        labels: classes (N,), or what `loss` takes. With them the backward pass starts from the
+            loss, without from fixed gradients.
+        levels: among structure, weights, forward, backward and artefacts; the first four by
+            default, the first three if `quick`.
         transfer: first copy Gluon's weights into a copy of the torch net, or those of a recorded
             torch net into a copy of Gluon's; else weights are compared as they are.
         masks: for the torch path of a Dropout, a boolean array in the shape of its input, True
@@ -69,6 +86,17 @@ def check_parity(
             this project's own nets, which promise to have none.
         allow: reasons by path, or by pattern such as `features.*`: what fails there is a note that
             gives the reason.
+        mapping: from names of Gluon's modules or parameters to torch's, for what the alignment of
+            what both nets execute would pair otherwise.
+        loss: "softmax_ce" (the default; this project's nets have their own), "l2" (half the mean
+            square), "l1", "sigmoid_bce", or a pair: Gluon's and torch's, each a name or a function
+            of (first output, labels) that gives one value a sample or the mean of the batch.
+        batches: more (inputs, labels), each compared like the first.
+        quick: look at each operation once, in float32 and inference; the report says what that
+            cannot see.
+        save_mapped: write the torch net's state dict with Gluon's values to this `.safetensors` or
+            `.pt` file, after loading it into a fresh net; implies `transfer`.
+        progress: show on standard error, if that is a terminal, where the comparison is.
         name: of the report; empty for the net's own.
         isolate: compare in a child process, which native code may end: that becomes a row of the
             report, and everything else is compared.
@@ -77,7 +105,7 @@ def check_parity(
 
     Returns:
         The report; `ok` is False too where nothing was compared. Its paths are the torch net's
-        module paths, its errors in u·s.
+        module paths, its errors in u·s, and its `remarks` say how it was compared.
 
     Raises:
         ParityError: the arguments are not two nets and their inputs.
@@ -104,6 +132,12 @@ def check_parity(
                 masks=masks,
                 strict=strict,
                 allow=allow,
+                mapping=mapping,
+                loss=loss,
+                batches=batches,
+                quick=quick,
+                save_mapped=save_mapped,
+                progress=progress,
                 name=name,
                 repro=repro,
             )
@@ -112,37 +146,41 @@ def check_parity(
     _check_sides(gluon_net, torch_net)
     if not is_recorded(torch_net):
         _check_values(torch_net)
-    chosen = _check_levels(levels)
+    chosen = _check_levels(levels, quick)
     if repro is not None and Path(repro).exists():
         raise ParityError(f"{repro} is there already; name a new folder for the divergence")
-    input_arrays = arrays(inputs)
+    saved = None if save_mapped is None else check_saved_path(save_mapped)
+    every = [(arrays(inputs), labels), *((arrays(x), y) for x, y in batches)]
     report = Report(
         name or getattr(gluon_net, "model_name", None) or type(torch_net).__name__,
         chosen,
         environment=environment(),
+        quick=quick,
+        remarks=[*([QUICK] if quick else ()), *_dtype_remarks(gluon_net, torch_net, every)],
     )
     if transfer and is_recorded(torch_net):
         gluon_net = backend(Side.GLUON).clone(gluon_net, None)
-    elif transfer:
+    elif transfer or saved is not None:
         torch_net = copy.deepcopy(torch_net)
     nets = {Side.GLUON: gluon_net, Side.TORCH: torch_net}
-    pair = NetPair(nets, input_arrays, masks or {}, strict)
-    if transfer:
-        pair.transfer()
-    refused = _refused_inputs(input_arrays)
-    if Level.BACKWARD in chosen and not refused:
-        refused = pair.set_objective(labels)
-    for level in chosen:
-        if refused and level not in (Level.STRUCTURE, Level.WEIGHTS):
-            report.add([refusal(level, refused)])
-        else:
-            report.add(*JOURNAL.once(level, partial(pair.rows, level)))
-    for path, reason in (allow or {}).items():
-        _allow(report, path, reason)
-    if not report.ok:
-        diagnose(report, pair.subject_of(report.failures))
-        if repro is not None:
-            _write_repro(Path(repro), report, pair.subject_of(report.failures))
+    with progress_line(report.name) if progress else nullcontext():
+        for number, (values, known) in enumerate(every, 1):
+            pair = NetPair(nets, values, masks, strict, mapping=mapping, quick=quick)
+            if number == 1 and (transfer or saved is not None):
+                pair.transfer()
+            again = chosen if number == 1 else [each for each in chosen if each in _OF_INPUTS]
+            one = _compared(report.name, pair, values, known, loss, again, allow or {}, number)
+            if number == 1 and saved is not None:
+                said = Level.WEIGHTS in chosen  # what keeps the file from being written
+                one.add(r for r in pair.save(saved) if not said or r.check == Check.SAVED)
+            if not one.ok and repro is not None and not Path(repro).exists():
+                _write_repro(Path(repro), one, pair.subject_of(one.failures))
+            report.merge(one, number)
+            report.remarks += pair.remarks
+    if len(every) > 1:
+        report.remarks.append(f"{len(every)} batches: of each comparison the worst is shown")
+    for pattern, reason in (allow or {}).items():
+        report.remarks.append(_allowed(report, pattern, reason))
     report.seconds = time.perf_counter() - started
     return report
 
@@ -158,15 +196,37 @@ def _write_repro(folder: Path, report: Report, subject: Subject) -> None:
         report.add([Row(level=level, path=NET, quantity="repro", status=status, detail=detail)])
 
 
+def _compared(
+    name: str,
+    pair: NetPair,
+    inputs: Arrays,
+    labels: Any,
+    loss: Losses | None,
+    levels: Iterable[Level],
+    allow: Mapping[str, str],
+    number: int,
+) -> Report:
+    """The batch of this number at these levels."""
+    report = Report(name, tuple(levels))
+    refused = _refused_inputs(inputs)
+    if Level.BACKWARD in report.levels and not refused:
+        pair.set_objective(labels, loss)
+    for level in report.levels:
+        if refused and level not in (Level.STRUCTURE, Level.WEIGHTS):
+            report.add([refusal(level, refused)])
+        else:
+            report.add(*JOURNAL.once(f"{level} {number}", partial(pair.rows, level)))
+    for path, reason in allow.items():
+        _allow(report, path, reason)
+    if not report.ok:
+        diagnose(report, pair.subject_of(report.failures))
+    return report
+
+
 def _allow(report: Report, pattern: str, reason: str) -> None:
-    """Make notes of what failed under a path. Raises ParityError for one that nothing has."""
+    """Make notes of what failed under a path."""
     if not reason.strip():
         raise ParityError(f"allow {pattern!r} has no reason; say why it may differ")
-    if not any(fnmatch.fnmatchcase(row.path, pattern) for row in report.rows):
-        known = ", ".join(list(dict.fromkeys(row.path for row in report.rows))[:8])
-        raise ParityError(
-            f"allow {pattern!r} is no path of this pair, expected one such as {known}"
-        )
     failed = (Status.DIVERGED, Status.NOT_COMPARED)
     report.rows = [
         replace(row, status=Status.NOTE, detail=f"{ALLOWED}{reason}: {row.detail or row.status}")
@@ -178,6 +238,42 @@ def _allow(report: Report, pattern: str, reason: str) -> None:
         for key in keys:
             if any(fnmatch.fnmatchcase(part, pattern) for part in (key, key.split(" ")[0])):
                 report.coverage.done(group, key)
+
+
+def _allowed(report: Report, pattern: str, reason: str) -> str:
+    """What a pattern has made notes of. Raises ParityError for one that no path has."""
+    under = [row for row in report.rows if fnmatch.fnmatchcase(row.path, pattern)]
+    if not under:
+        known = ", ".join(list(dict.fromkeys(row.path for row in report.rows))[:8])
+        raise ParityError(
+            f"allow {pattern!r} is no path of this pair, expected one such as {known}"
+        )
+    count = sum(row.detail.startswith(f"allowed, {reason}: ") for row in under)
+    return f"allowed at {pattern}, {reason}: {count} of {len(under)} comparisons failed there"
+
+
+def _dtype_remarks(
+    gluon_net: Any, torch_net: Any, batches: Sequence[tuple[Arrays, Any]]
+) -> list[str]:
+    """What is rounded to float32 before it is compared, and why."""
+    held: dict[Side, set[str]] = {}
+    if not is_recorded(gluon_net):
+        kinds = {np.dtype(p.dtype).name for p in gluon_net.collect_params().values()}
+        held[Side.GLUON] = kinds
+    if not is_recorded(torch_net):
+        held[Side.TORCH] = {str(p.dtype).removeprefix("torch.") for p in torch_net.parameters()}
+    remarks = []
+    for side, kinds in held.items():
+        for kind in sorted(kinds & {"float16", "float64"}):
+            how = "rounded to float32 first" if kind == "float64" else "exact in float32"
+            remarks.append(
+                f"{side.framework}'s net is {kind}: its values, {how}, are compared in float32 and "
+                f"float64, and its own arithmetic in {kind} is not"
+            )
+    kinds = {x.dtype.name for values, _ in batches for x in values}
+    for kind in sorted(kinds & {"float16", "float64"}):
+        remarks.append(f"inputs of {kind} were rounded to float32, which both nets can take")
+    return remarks
 
 
 def _check_sides(gluon_net: Any, torch_net: Any) -> None:
@@ -198,12 +294,15 @@ def _check_values(torch_net: Any) -> None:
             raise ParityError(f"torch's {name} is {kind}, which numpy does not have; call float()")
 
 
-def _check_levels(levels: Sequence[str]) -> tuple[Level, ...]:
-    unknown = [level for level in levels if level not in _OF_NETS]
+def _check_levels(levels: Sequence[str] | None, quick: bool) -> tuple[Level, ...]:
+    known = QUICK_LEVELS if quick else OF_NETS
+    if levels is None:
+        return QUICK_LEVELS if quick else DEFAULT_LEVELS
+    unknown = [level for level in levels if level not in known]
     if unknown or isinstance(levels, str):
         raise ParityError(
             f"unknown levels {levels if isinstance(levels, str) else unknown}; "
-            f"expected a sequence of {', '.join(_OF_NETS)}"
+            f"expected a sequence of {', '.join(known)}{' with quick' * quick}"
         )
     return tuple(level for level in LEVELS if level in levels)
 
@@ -213,8 +312,10 @@ def _refused_inputs(inputs: Arrays) -> str:
     if not inputs or any(x.size == 0 for x in inputs):
         return "the inputs are empty"
     for x in inputs:
+        if x.dtype.kind not in "fiub":
+            raise ParityError(f"inputs of {x.dtype}, expected floats, whole numbers or bool")
         if not np.isfinite(x).all():
             return "the inputs are not finite"
-        if x.size > 1 and x.min() == x.max():
-            return f"the inputs are constant, every value is {x.flat[0]}"
+    if all(x.size > 1 and x.min() == x.max() for x in inputs):
+        return f"the inputs are constant, every value is {inputs[0].flat[0]}"
     return ""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +15,7 @@ from parity_tests.api import DEFAULT_LEVELS, check_parity
 from parity_tests.backends.heap import keep_freed_memory
 from parity_tests.backends.leaves import ParityError
 from parity_tests.cases.models import FULL, MODELS
-from parity_tests.cases.pairs import Case, project_case, user_case
+from parity_tests.cases.pairs import Case, project_case
 from parity_tests.cases.recorded import check_recorded
 from parity_tests.faults.commands import CLEAN_PAIRS, clean_command, faults_command
 from parity_tests.isolation import isolated
@@ -26,6 +24,7 @@ from parity_tests.levels.multi_device.level import MULTI_DEVICE_MODELS, check_mu
 from parity_tests.levels.optimizer.updates import check_optimizer
 from parity_tests.levels.training.features import FEATURES_MODEL, check_features
 from parity_tests.levels.training.level import check_training
+from parity_tests.own_pair import add_flags, check_own_pair, is_own_pair, reasons
 from parity_tests.reporting.files import write_report
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.results import SCHEMA
@@ -52,26 +51,22 @@ def _main(argv: Sequence[str] | None) -> int:
     args = parser.parse_args(argv)
     if args.faults or args.clean is not None:
         return _of_itself(args)
-    levels = _chosen(args.level, LEVELS, "--level") if args.level else OF_ONE_STEP
-    if args.gluon_recorded or args.torch_recorded:
+    chosen = _chosen(args.level, LEVELS, "--level") if args.level else None
+    levels = chosen or OF_ONE_STEP
+    recorded = bool(args.gluon_recorded or args.torch_recorded)
+    if recorded:
         _check_recorded_flags(args)
-        own: tuple[Any, ...] = (True,)
-    else:
-        own = (args.gluon, args.torch, args.input)
-    if any(own) and not all(own):
-        raise UsageError("--gluon, --torch and --input go together: name all three")
-    if (args.allow or args.repro) and not any(own):
-        flag = "--allow" if args.allow else "--repro"
-        raise UsageError(f"{flag} is for your own pair: name --gluon, --torch and --input too")
+    own = not recorded and is_own_pair(args)
+    if args.repro and not (own or recorded):
+        raise UsageError("--repro is for your own pair: name --gluon, --torch and --input too")
     if args.repro and Path(args.repro).exists():
         raise UsageError(f"--repro {args.repro} is there already; name a new folder")
-    if any(own) and (args.model or args.full):
-        raise UsageError("--model and --full are for this project's models, not for your own pair")
     if args.full:
         keep_freed_memory()
     reports = []
     try:
-        for report in _reports(args, levels):
+        found = [check_own_pair(args, chosen)] if own else _reports(args, levels)
+        for report in found:
             reports.append(report)
             if not args.json:
                 print(_progress(report), file=sys.stderr, flush=True)
@@ -107,8 +102,7 @@ def _of_itself(args: Any) -> int:
     """What this checker catches, and how often it cries wolf."""
     if args.faults and args.clean is not None:
         raise UsageError("--faults and --clean are two commands: give one of them")
-    others = (args.model, args.level, args.gluon, args.torch, args.input, args.full)
-    if any(others):
+    if any((args.model, args.level, args.full)) or is_own_pair(args):
         raise UsageError("--faults and --clean choose their own nets: leave the other flags out")
     if args.faults:
         return faults_command(as_json=args.json, folder=args.report)
@@ -133,26 +127,12 @@ def _parser() -> Parser:
     parser.add_argument(
         "--full", action="store_true", help="also alexnet and vgg16 at 224×224, forward"
     )
-    parser.add_argument("--gluon", metavar="PKG:FACTORY", help="your own Gluon net")
-    parser.add_argument("--torch", metavar="PKG:FACTORY", help="your own torch net")
-    parser.add_argument("--input", metavar="N,C,H,W", help="shape of the input of your own pair")
     parser.add_argument(
         "--gluon-recorded", metavar="DIR", help="a Gluon net that was recorded elsewhere"
     )
     parser.add_argument(
         "--torch-recorded", metavar="DIR", help="a torch net that was recorded elsewhere"
     )
-    parser.add_argument(
-        "--transfer", action="store_true", help="copy Gluon's weights into your torch net first"
-    )
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="PATH=REASON",
-        help="what fails at this path, or pattern, of your own pair is a note that says the reason",
-    )  # fmt: skip
-    parser.add_argument(
-        "--repro", metavar="DIR",
-        help="write your own pair's first divergence there: arrays, and a script for each side",
-    )  # fmt: skip
     parser.add_argument(
         "--faults", action="store_true",
         help="plant the whole fault catalogue and print the kill matrix",
@@ -167,6 +147,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object, without the single comparisons"
     )
+    add_flags(parser)
     return parser
 
 
@@ -185,14 +166,6 @@ def _chosen(values: list[str] | None, known: Sequence[_Word], flag: str) -> tupl
 def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
     if args.gluon_recorded or args.torch_recorded:
         yield _of_record(args, levels)
-        return
-    if args.gluon:
-        mine = tuple(level for level in levels if level in OF_NETS)
-        if not mine:
-            raise UsageError(
-                f"--level {','.join(levels)} is for this project's models, not for your own pair"
-            )
-        yield isolated(partial(_own_pair, args, mine))
         return
     if Level.OPTIMIZER in levels:
         yield check_optimizer()
@@ -228,16 +201,6 @@ def _reports(args: Any, levels: tuple[Level, ...]) -> Iterator[Report]:
             yield result
 
 
-def _own_pair(args: Any, levels: tuple[Level, ...]) -> Report:
-    try:
-        case = user_case(args.gluon, args.torch, _shape(args.input), seed=args.seed)
-    except ParityError as error:  # 1 is for nets that were compared
-        raise UsageError(str(error)) from error
-    return _check(
-        case, levels, transfer=args.transfer, allow=_reasons(args.allow), repro=args.repro
-    )
-
-
 def _of_record(args: Any, levels: tuple[Level, ...]) -> Report:
     known = tuple(level for level in levels if level in DEFAULT_LEVELS)
     if not known:
@@ -249,42 +212,22 @@ def _of_record(args: Any, levels: tuple[Level, ...]) -> Report:
         else (args.torch_recorded, args.gluon)
     )
     try:
-        reasons = _reasons(args.allow)
+        allow = reasons(args.allow)
         return isolated(
-            lambda: check_recorded(folder, side, spec, known, transfer=args.transfer, allow=reasons)
+            lambda: check_recorded(folder, side, spec, known, transfer=args.transfer, allow=allow)
         )
     except ParityError as error:  # 1 is for nets that were compared
         raise UsageError(str(error)) from error
 
 
-def _reasons(texts: Sequence[str]) -> dict[str, str]:
-    """`PATH=REASON`, several times."""
-    reasons = dict(text.partition("=")[::2] for text in texts)
-    for path, reason in reasons.items():
-        if not path or not reason.strip():
-            raise UsageError(
-                f"--allow is {path!r}, expected PATH=REASON, such as 'aux=unused here'"
-            )
-    return reasons
-
-
-def _check(
-    case: Case,
-    levels: tuple[Level, ...],
-    *,
-    transfer: bool = False,
-    allow: Mapping[str, str] | None = None,
-    repro: str | None = None,
-) -> Report:
+def _check(case: Case, levels: tuple[Level, ...]) -> Report:
     return check_parity(
         case.gluon_net,
         case.torch_net,
         case.inputs,
         case.labels,
         levels,
-        transfer=transfer,
-        allow=allow,
-        repro=repro,
+        progress=True,
         name=case.name,
     )
 
@@ -294,12 +237,6 @@ def _joined(first: Report, second: Report, levels: tuple[Level, ...]) -> Report:
     first.add(second.rows, second.coverage)
     first.seconds += second.seconds
     return first
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", text):
-        raise UsageError(f"--input is {text!r}, expected a shape such as 1,3,32,32")
-    return tuple(int(number) for number in text.split(","))
 
 
 def _progress(report: Report) -> str:

@@ -142,6 +142,13 @@ class Backend(Source, Protocol):
     def cross_entropy(self) -> Loss:
         """Softmax cross-entropy of (logits, classes), one value a sample."""
 
+    @property
+    def losses(self) -> Mapping[str, Loss]:
+        """Losses that both frameworks have, by name, each one value a sample."""
+
+    def averaged(self, loss: Loss) -> Loss:
+        """A user's loss as the mean of the batch, once for each sample: (N,)."""
+
     def sample_dropout(self, leaf: Leaf, x: np.ndarray) -> np.ndarray:
         """What the leaf's own dropout makes of x in training, in float32."""
 

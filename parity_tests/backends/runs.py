@@ -144,12 +144,14 @@ Loss = Callable[[Any, Any], Any]
 class Objective:
     """What is differentiated: the outputs against given gradients, or a loss of (output, labels).
 
-    `losses` has one for each side that is run; each is summed over the samples.
+    `losses` has one for each side that is run; each is summed over the samples. What they round is
+    `measured` where no formula is known for them.
     """
 
     upstream: Arrays = ()
     labels: np.ndarray | None = None
     losses: Mapping[Side, Loss] = field(default_factory=dict)
+    measured: bool = False
 
 
 @dataclass(frozen=True)

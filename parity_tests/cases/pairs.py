@@ -17,10 +17,11 @@ from cnn_harness.initial import generator
 from parity_tests.backends.base import leaves_of, side_of
 from parity_tests.backends.journal import JOURNAL, Place
 from parity_tests.backends.leaves import ParityError
-from parity_tests.backends.runs import place_of, reason_of
+from parity_tests.backends.runs import Arrays, place_of, reason_of
 from parity_tests.cases.factories import load_net
 from parity_tests.cases.models import MODELS
 from parity_tests.cases.thin import gluon_model, torch_model
+from parity_tests.cases.weight_files import import_symbol, load_params, load_torch_weights
 from parity_tests.levels.weights import copy_weights, pairing_map
 from parity_tests.pairing.align import pair_leaves
 
@@ -29,13 +30,17 @@ __all__ = ["Case", "load_own_net", "project_case", "random_values", "set_equal_v
 
 @dataclass(frozen=True)
 class Case:
-    """Two nets, and what to run them on: inputs (N, C, H, W) and, for a loss, labels (N,)."""
+    """Two nets, and what to run them on.
+
+    Inputs (N, C, H, W), or a tuple of several, and for a loss labels (N,).
+    """
 
     name: str
     gluon_net: Any
     torch_net: nn.Module
-    inputs: np.ndarray
+    inputs: Any
     labels: np.ndarray | None = None
+    more: Sequence[tuple[Any, np.ndarray | None]] = ()  # batches after the first
 
 
 def project_case(
@@ -99,21 +104,43 @@ def _value(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def user_case(
-    gluon: str, theirs: str, shape: Sequence[int], name: str = "", *, seed: int = 0
+    gluon: str,
+    theirs: str,
+    batches: Sequence[tuple[Arrays, np.ndarray | None]],
+    *,
+    params: str = "",
+    weights: str = "",
 ) -> Case:
-    """A user's own pair: two `package.module:factory`, each called without arguments.
+    """A user's own pair: two `package.module:factory`, with arguments or without.
 
-    A Gluon net that is not initialised yet is, and is run once on the input. Raises ParityError for
-    a factory that cannot be found or does not give a net of its framework.
+    The Gluon side may be a `*-symbol.json` file too, with its parameters in `params`; for a factory
+    that is a file of `save_parameters` or `export`. `weights` is a state dict for the torch net. A
+    Gluon net that is not initialised yet is, and both are run once on the first inputs.
+
+    Raises ParityError for a factory that cannot be found or does not give a net of its framework,
+    for weights that do not fit, and for a net that does not run.
     """
-    inputs = np.random.default_rng(seed).standard_normal(tuple(shape)).astype(np.float32)
-    gluon_net, torch_net = load_own_net(gluon, "gluon"), load_own_net(theirs, "torch")
+    inputs, labels = batches[0]
+    if gluon.endswith(".json"):
+        if not params:
+            raise ParityError(f"--gluon {gluon} is a symbol: name its --gluon-params too")
+        gluon_net = import_symbol(gluon, params)
+    else:
+        gluon_net = load_own_net(gluon, "gluon")
+        if params:
+            load_params(gluon_net, params)
+    torch_net = load_own_net(theirs, "torch")
+    if weights:
+        load_torch_weights(torch_net, weights)
     if any(p._data is None for p in gluon_net.collect_params().values()):
         gluon_net.initialize(mx.init.Xavier())
     mode = torch_net.training
     for side, run in (
-        ("gluon", lambda: gluon_net(mx.nd.array(inputs))),
-        ("torch", lambda: torch_net.eval()(torch.from_numpy(inputs))),
+        (
+            "gluon",
+            lambda: gluon_net(*(mx.nd.array(x, dtype=_run_as(x, gluon_net)) for x in inputs)),
+        ),
+        ("torch", lambda: torch_net.eval()(*(_tensor(x, torch_net) for x in inputs))),
     ):
         place = Place(side, "first run")
         if place in JOURNAL.crashed:
@@ -128,12 +155,28 @@ def user_case(
                 run()
                 mx.nd.waitall()
         except Exception as error:  # a user's net may raise anything
+            shapes = " and ".join(f"{','.join(map(str, x.shape))} ({x.dtype})" for x in inputs)
             reason = f"{reason_of(error)}{place_of(error)}"
             raise ParityError(
-                f"the {side} net does not run on --input {','.join(map(str, shape))}: {reason}"
+                f"the {side} net does not run on --input {shapes}: {reason}"
             ) from error
     torch_net.train(mode)
-    return Case(name or f"{gluon} beside {theirs}", gluon_net, torch_net, inputs)
+    return Case(f"{gluon} beside {theirs}", gluon_net, torch_net, inputs, labels, batches[1:])
+
+
+def _run_as(x: np.ndarray, net: Any) -> str:
+    """The dtype in which a Gluon net takes an array: floats as its parameters are."""
+    if x.dtype.kind != "f":
+        return x.dtype.name
+    kinds = [np.dtype(p.dtype).name for p in net.collect_params().values()]
+    return next((kind for kind in kinds if kind.startswith("float")), "float32")
+
+
+def _tensor(x: np.ndarray, net: nn.Module) -> torch.Tensor:
+    """An array as the net takes it: floats in the dtype of its parameters."""
+    tensor = torch.from_numpy(np.ascontiguousarray(x))
+    kinds = [p.dtype for p in net.parameters() if p.is_floating_point()]
+    return tensor.to(kinds[0] if kinds else torch.float32) if x.dtype.kind == "f" else tensor
 
 
 def load_own_net(spec: str, side: str) -> Any:

@@ -89,7 +89,7 @@ def _loss(subject: Subject) -> Iterator[Row]:
         for dtype in ("float64", "float32")
     }
     expected = runs[Side.TORCH, "float64"]
-    sizes = loss_scales(logits, objective.labels, expected)
+    sizes = loss_scales(objective, logits, expected)
     for quantity in ("loss", "loss gradient"):
         for side, dtype in JUDGED:
             verdict = compare(

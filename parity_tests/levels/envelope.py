@@ -35,7 +35,8 @@ from parity_tests.numerics.operators.cases import Scales
 from parity_tests.numerics.operators.table import operator_of, tolerance
 from parity_tests.numerics.perturb import LargestMoves, largest
 from parity_tests.numerics.scales import scales_of
-from parity_tests.reporting.verdicts import Side
+from parity_tests.reporting.progress import show
+from parity_tests.reporting.verdicts import Level, Side
 
 __all__ = ["DRAWS", "Envelope", "backward_envelope", "forward_envelope", "forward_truth"]
 
@@ -211,6 +212,7 @@ def _forward(
     def moves(draws: Iterable[int], part: float) -> dict[Key, float]:
         widest = LargestMoves(clean.named_outputs() | clean.named_buffers())
         for draw in draws:
+            show(Level.FORWARD, f"envelope, draw {draw + 1}")
             noise = _addends(sizes.noise, output_name, draw, part)
             moved = subject.referee_run(train=train, addends=noise, sink=widest.note)
             for key, value in (moved.named_outputs() | moved.named_buffers()).items():
@@ -264,11 +266,10 @@ def _backward(subject: Subject, first: int, draws: int, known: Envelope | None) 
 
 def _add_loss(subject: Subject, clean: NetRun, sizes: _Sizes) -> None:
     """The gradient of the loss is rounded before any leaf sees it."""
-    labels = subject.objective.labels
-    if labels is None:
+    if subject.objective.labels is None:
         return
     logits = rounded(clean.outputs[0], "float64")
     run = referee().run_loss(subject.objective, logits, "float64")
-    size = loss_scales(logits, labels, run)["loss gradient"]
+    size = loss_scales(subject.objective, logits, run)["loss gradient"]
     key = (NET, 0, input_name(0))
     sizes.add(key, Scales("loss", {key[2]: size}, logits.shape[-1]), True, own=False)

@@ -24,6 +24,7 @@ from parity_tests.numerics.operators.cases import Scales
 from parity_tests.numerics.operators.table import tolerance
 from parity_tests.numerics.scales import scales_of
 from parity_tests.pairing.align import Pair
+from parity_tests.reporting.progress import show
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
@@ -117,6 +118,7 @@ def local_rows(
 
     `truth` gives what `truth_of` would, where it is known already.
     """
+    show(level, pair.path)
     inputs, known = call.inputs, call.known
     runs: dict[tuple[Side, str], LeafRun] = {}
     how: dict[str, Any] = {"train": train, "upstream": call.upstream}

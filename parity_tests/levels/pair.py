@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from parity_tests.backends.base import is_recorded, leaves_of
 from parity_tests.backends.leaves import ParityError
-from parity_tests.backends.losses import cross_entropy, fixed_gradients
+from parity_tests.backends.losses import Losses, check_labels, fixed_gradients, objective_of
 from parity_tests.backends.runs import NET, Arrays, Objective, arrays
 from parity_tests.levels.backward import backward_rows
 from parity_tests.levels.forward import forward_rows
+from parity_tests.levels.quick import quick_rows
 from parity_tests.levels.referee import DidNotRun, Subject
+from parity_tests.levels.saved import save_mapped
 from parity_tests.levels.structure import executed_rows, structure_rows
 from parity_tests.levels.view import View, leaves_suffice, trace_pair, view_of
 from parity_tests.levels.weights import (
@@ -47,10 +50,15 @@ class NetPair:
         self,
         nets: dict[Side, Any],
         inputs: Arrays,
-        masks: Mapping[str, np.ndarray],
-        strict: bool | None,
+        masks: Mapping[str, np.ndarray] | None = None,
+        strict: bool | None = None,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        quick: bool = False,
     ) -> None:
-        self._nets = nets
+        masks = masks or {}
+        self._nets, self._inputs, self._quick = nets, inputs, quick
+        self.remarks: list[str] = []
         self._transfer_map = project_map(nets[Side.GLUON], nets[Side.TORCH])
         self._untrained = ""  # why the nets do not run in training
         own = pair_leaves(*(leaves_of(net) for net in nets.values()))
@@ -77,15 +85,16 @@ class NetPair:
 
         self._own = subject(None)
         self._parts: list[tuple[Subject, View | None]] = [(self._own, None)]
-        if self._transfer_map is not None or masks:  # masks are by the paths of leaves
-            return
+        if not mapping and (self._transfer_map is not None or masks):
+            return  # masks are by the paths of leaves
+        modes = (False,) if quick else (False, True)
         try:
-            traced, self._untrained = trace_pair(nets, inputs)
+            traced, self._untrained = trace_pair(nets, inputs, modes=modes, mapping=mapping)
         except DidNotRun as error:
             if any(map(is_recorded, nets.values())):
                 raise ParityError(str(error)) from error
             return  # the levels will say so, each for itself
-        if not leaves_suffice(own, traced):
+        if mapping or not leaves_suffice(own, traced):
             views = [view_of(nets, each, inputs) for each in traced]
             self._parts = [(subject(view, view.traced.modes), view) for view in views]
 
@@ -105,22 +114,34 @@ class NetPair:
         except ValueError:  # nets of one name that differ: copy what fits, the levels say the rest
             copy_weights(leaves, self._nets[Side.TORCH], by_leaf)
 
-    def set_objective(self, labels: Any) -> str:
-        """Decide what the backward pass starts from; why it cannot, if it cannot."""
+    def save(self, path: Path) -> Iterator[Row]:
+        """Write the torch net's state, if it holds all that Gluon has: see `save_mapped`."""
+        failed = [row for row in self.rows(Level.WEIGHTS)[0] if row.status.failed]
+        if failed:
+            self.remarks.append(f"{path} is not written: not every tensor has its partner")
+            yield from failed
+            return
+        subjects = [subject for subject, _ in self._parts]
+        saved, words = save_mapped(path, self._nets[Side.TORCH], subjects, self._inputs)
+        self.remarks.append(words)
+        yield from saved
+
+    def set_objective(self, labels: Any, loss: Losses | None = None) -> None:
+        """Decide what the backward pass starts from."""
         for net in self._nets.values():
             if is_recorded(net):
                 return self._record_objective(net, labels)
         ours = self._transfer_map is not None
-        return max(_set_objective(subject, labels, ours) for subject, _ in self._parts)
+        for subject, _ in self._parts:
+            _set_objective(subject, labels, loss, ours)
 
-    def _record_objective(self, net: Any, labels: Any) -> str:
+    def _record_objective(self, net: Any, labels: Any) -> None:
         """The backward pass of a record is over; the other side starts from the same gradients."""
         if labels is not None:
             raise ParityError("a record has its own gradients of the outputs; leave the labels out")
         for subject, _ in self._parts:
             if True in subject.modes:
                 subject.objective = Objective(upstream=net.heads)
-        return ""
 
     def subject_of(self, failures: Sequence[Row]) -> Subject:
         """What the first of these rows was found in."""
@@ -139,8 +160,11 @@ class NetPair:
             return backward_rows(last[0])
         if level == Level.ARTEFACTS:
             return _artefacts_rows(self._own)
-        rows: list[Row] = []
-        coverage = Coverage()
+        if level == Level.FORWARD and self._quick:
+            rows, coverage, words = quick_rows(first)
+            self.remarks += [words] if words else []
+            return rows, coverage
+        rows, coverage = [], Coverage()
         for subject, view in self._parts:
             if level == Level.FORWARD:
                 more, reached = forward_rows(subject)
@@ -175,24 +199,20 @@ def _check_masks(masks: Mapping[str, np.ndarray], pairing: Pairing) -> dict[str,
     return {path: np.asarray(mask, dtype=bool) for path, mask in masks.items()}
 
 
-def _set_objective(subject: Subject, labels: Any, ours: bool) -> str:
-    """Decide what the backward pass starts from; why it cannot, if it cannot."""
+def _set_objective(subject: Subject, labels: Any, loss: Losses | None, ours: bool) -> None:
     try:
         outputs = subject.run(Side.TORCH, "float64", train=subject.modes[0]).outputs
     except DidNotRun:
-        return ""  # the levels will say so, each for itself
+        return  # the levels will say so, each for itself
     if labels is None:
         subject.objective = fixed_gradients(outputs)
-        return ""
+        return
     (known,) = arrays(labels)
-    classes = outputs[0].shape[-1]
-    if known.shape != outputs[0].shape[:1] or known.min() < 0 or known.max() >= classes:
-        raise ParityError(
-            f"labels {known.shape} from {known.min()} to {known.max()}, expected "
-            f"({outputs[0].shape[0]},) from 0 to {classes - 1}"
-        )
-    subject.objective = _own_loss(subject, known) if ours else cross_entropy(known)
-    return ""
+    if ours and loss is None:
+        check_labels(outputs[0], known, classes=True)
+        subject.objective = _own_loss(subject, known)
+    else:
+        subject.objective = objective_of(loss or "softmax_ce", outputs, known)
 
 
 def _own_loss(subject: Subject, labels: np.ndarray) -> Objective:

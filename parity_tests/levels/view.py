@@ -10,13 +10,14 @@ import copy
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from parity_tests.backends.base import SIDES, Recorded, is_recorded, leaves_of, source_of
 from parity_tests.backends.executed import Layout, Traces
-from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.runs import Arrays, NetRun, Objective
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.levels.weights import copy_paired
@@ -25,6 +26,7 @@ from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.pairing.dataflow import Alignment, align
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin
+from parity_tests.pairing.pinned import known_names, pinned_pairs, unknown_name
 from parity_tests.pairing.segments import SegmentPair, Slot, cut
 from parity_tests.pairing.statistics import running_statistics, with_own_statistics, without_updates
 from parity_tests.pairing.vocabulary import POINTWISE
@@ -90,18 +92,26 @@ class View:
         return Pairing(pairs, [], [(pair.gluon, pair.torch) for pair in pairs])
 
 
-def trace_pair(nets: Mapping[Side, Any], inputs: Arrays) -> tuple[list[TracedPair], str]:
+def trace_pair(
+    nets: Mapping[Side, Any],
+    inputs: Arrays,
+    *,
+    modes: Sequence[bool] = (False, True),
+    mapping: Mapping[str, str] | None = None,
+) -> tuple[list[TracedPair], str]:
     """Trace both nets in inference and in training, and align what they run.
 
     One pair where both execute the same operations in both modes, else one for each mode; and why
-    there is none for training, if a net does not run there.
+    there is none for training, if a net does not run there. `mapping`, from Gluon's names of
+    modules and parameters to torch's, pairs what the alignment would not.
 
     Raises:
         DidNotRun: a net does not run in inference.
+        ParityError: the mapping has a name that a net does not run.
     """
     traces: dict[Side, dict[bool, OperationGraph]] = {side: {} for side in SIDES}
     refused = ""
-    for train in (False, True):
+    for train in modes:
         for side in SIDES:
             try:
                 graph = attempt(side, source_of(nets[side]).trace, nets[side], inputs, train=train)
@@ -110,20 +120,23 @@ def trace_pair(nets: Mapping[Side, Any], inputs: Arrays) -> tuple[list[TracedPai
                 if not train:
                     raise
                 refused = str(error)
-    if refused:
-        return [_aligned(nets, {side: {False: traces[side][False]} for side in SIDES})], refused
+    aligned = partial(_aligned, nets, mapping=mapping or {})
+    if refused or len(modes) == 1:
+        return [aligned({side: {False: traces[side][False]} for side in SIDES})], refused
     if all(coincide(nets[side], *by_mode.values()) for side, by_mode in traces.items()):
-        return [_aligned(nets, traces)], ""
+        return [aligned(traces)], ""
     by_mode = [{side: {train: traces[side][train]} for side in SIDES} for train in (False, True)]
-    inference = _aligned(nets, by_mode[0])
+    inference = aligned(by_mode[0])
     roles = {side: running_statistics(inference.normalised[side]) for side in SIDES}
-    return [inference, _aligned(nets, by_mode[1], roles)], ""
+    return [inference, aligned(by_mode[1], roles)], ""
 
 
 def _aligned(
     nets: Mapping[Side, Any],
     traces: Mapping[Side, Traces],
     statistics: Mapping[Side, Mapping[str, str]] | None = None,
+    *,
+    mapping: Mapping[str, str],
 ) -> TracedPair:
     """The traces in one vocabulary, aligned; `statistics` are roles by parameters' names."""
     modes = tuple(traces[Side.TORCH])
@@ -134,7 +147,10 @@ def _aligned(
         elif statistics is not None:
             executed = traces[side][modes[-1]]
             normalised[side] = with_own_statistics(executed, graph, statistics[side])
-    alignment = align(normalised[Side.GLUON], normalised[Side.TORCH])
+    sides = normalised[Side.GLUON], normalised[Side.TORCH]
+    if unknown := unknown_name(mapping, *map(known_names, sides)):
+        raise ParityError(f"mapping: {unknown}")
+    alignment = align(*sides, pinned=pinned_pairs(*sides, mapping))
     return TracedPair(dict(traces), normalised, alignment, modes)
 
 

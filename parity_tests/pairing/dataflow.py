@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from parity_tests.numerics.operators.batch_norm import OWN
@@ -69,14 +69,21 @@ class Alignment:
         return self.total and not (any(self.alone) or self.differing or self.outputs)
 
 
-def align(left: OperationGraph, right: OperationGraph, *, values: bool = False) -> Alignment:
+def align(
+    left: OperationGraph,
+    right: OperationGraph,
+    *,
+    values: bool = False,
+    pinned: Sequence[tuple[int, int]] = (),
+) -> Alignment:
     """Pair the operations of two graphs in the common vocabulary.
 
     With `values`, both graphs were traced with digests on equal inputs and weights, and these
-    decide between operations that are alike.
+    decide between operations that are alike. Operations whose indices are `pinned` are paired.
     """
     sides = GraphSide(left), GraphSide(right)
     matching = Matching(*sides, values)
+    matching.pin(pinned)
     matching.solve()
     return _compare(*sides, matching)
 

@@ -12,7 +12,7 @@ Apart from sorting, the work is linear in the number of edges.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Value
 from parity_tests.pairing.vocabulary import COMMUTATIVE
@@ -121,6 +121,11 @@ class Matching:
         self.forth: dict[int, int] = {}
         self.back: dict[int, int] = {}
         self._queue: deque[tuple[int, int]] = deque()
+
+    def pin(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Pair operations before anything else is asked."""
+        for left, right in pairs:
+            self._pair(left, right)
 
     def solve(self) -> None:
         left, right = self.left, self.right

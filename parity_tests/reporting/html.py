@@ -78,7 +78,8 @@ def _title(reports: Sequence[Results], failed: list[Results], outcomes: Sequence
         return f"All {len(outcomes)} faults caught"
     exempted = {(report.name, row.path) for report in reports for row in report.allowed}
     count = len(exempted)
-    return f"Parity, with {count} exception{'s' * (count > 1)} allowed" if count else "Parity"
+    parity = "Parity, in a quick look" if any(report.quick for report in reports) else "Parity"
+    return f"{parity}, with {count} exception{'s' * (count > 1)} allowed" if count else parity
 
 
 def _tone(reports: Sequence[Results], failed: list[Results], outcomes: Sequence[Outcome]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from parity_tests.reporting.drift import Answer, Drift, answers, drifts
@@ -48,6 +48,26 @@ class Results:
     coverage: Coverage = field(default_factory=Coverage)
     environment: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    remarks: list[str] = field(default_factory=list)  # how it was compared
+    quick: bool = False  # operations alone, in float32 and inference
+
+    def merge(self, other: Results, batch: int) -> None:
+        """Take in another batch: of each comparison what failed first, or else the worst."""
+        self.coverage.merge(other.coverage)
+        if batch == 1:
+            self.rows.extend(other.rows)
+            return
+        places = {row.place: i for i, row in enumerate(self.rows)}
+        for row in other.rows:
+            if row.status.failed:
+                row = replace(row, detail=f"batch {batch}: {row.detail or row.status}")
+            at = places.get(row.place)
+            if at is None:
+                self.rows.append(row)
+                continue
+            mine = self.rows[at]
+            worst = mine if mine.severity >= row.severity else row
+            self.rows[at] = replace(worst, compared=mine.compared + row.compared)
 
     def add(self, rows: Iterable[Row], coverage: Coverage | None = None) -> None:
         self.rows.extend(rows)
@@ -140,6 +160,8 @@ class Results:
             },
             "not_compared": self.coverage.missing(),
             "environment": self.environment,
+            "remarks": self.remarks,
+            "quick": self.quick,
             "rows": [
                 _plain({**_described(row), "around": row.named_window, "fraction": row.fraction})
                 for row in self.rows

@@ -121,6 +121,18 @@ class Row:
         return self.detail.removeprefix(ALLOWED) if self.detail.startswith(ALLOWED) else ""
 
     @property
+    def place(self) -> tuple[str, ...]:
+        """What was compared with what: the same in every batch."""
+        where = (self.level, self.path, self.quantity, self.check, self.side, self.dtype, self.mode)
+        return tuple(map(str, where))
+
+    @property
+    def severity(self) -> tuple[bool, bool, float]:
+        """Failed before known, known before fine, then by the part of the bound."""
+        fraction = self.fraction or 0.0
+        return self.status.failed, self.status == Status.NOTE, fraction
+
+    @property
     def message(self) -> str:
         """`features.3 forward local: 41 u at (0,5,1,1), bound 16 u (output, float32, gluon)`."""
         head = " ".join(part for part in (self.path, self.level, self.check) if part)

@@ -35,8 +35,18 @@ def table(reports: Sequence[Report], levels: Sequence[Level], stream: TextIO | N
     longest = max(len(_set(line, widths)) for line in lines)
     text = [_set(line, widths, stream) for line in lines]
     text.insert(1, "-" * longest)
-    after = [*_coverage(reports), *_left_out(reports), *_normal(reports)]
+    after = [*_coverage(reports), *_left_out(reports), *_normal(reports), *_remarks(reports)]
     return "\n".join([*text, "", *after])
+
+
+def _remarks(reports: Sequence[Report]) -> list[str]:
+    """How the nets were compared; models of which the same is said share a line."""
+    by_text: dict[str, list[str]] = {}
+    for report in reports:
+        for remark in report.remarks:
+            by_text.setdefault(remark, []).append(report.name)
+    several = len(reports) > 1
+    return [f"{', '.join(n)}: {text}" if several else text for text, n in by_text.items()]
 
 
 def _left_out(reports: Sequence[Report]) -> list[str]:
@@ -61,7 +71,8 @@ def _line(report: Report, level: Level) -> tuple[str, ...]:
         if worst.fraction:
             aside = " ".join(p for p in (worst.check, worst.side, worst.dtype, worst.mode) if p)
             where = f"{worst.path} {worst.quantity} ({aside})"
-    verdict = "diverged" if failed else "ok" if values else "nothing compared"
+    fine = "ok (quick)" if report.quick else "ok"
+    verdict = "diverged" if failed else fine if values else "nothing compared"
     return report.name, level, verdict, f"{values:,}", fraction, where
 
 

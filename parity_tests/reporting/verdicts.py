@@ -55,6 +55,7 @@ class Check(StrEnum):
     VALUE = "value"
     TRANSFER = "transfer"
     ROUND_TRIP = "round trip"
+    SAVED = "saved"  # in a file, and loaded again
     # of operations
     LOCAL = "local"  # both sides given the same input
     INHERITED = "inherited"  # each side's own stream

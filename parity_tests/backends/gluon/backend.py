@@ -12,11 +12,12 @@ from parity_tests.backends.base import Backend
 from parity_tests.backends.gluon import clones, executed, runs
 from parity_tests.backends.gluon.exports import artefacts
 from parity_tests.backends.gluon.leaves import leaves
+from parity_tests.backends.gluon.losses import LOSSES, averaged
 from parity_tests.backends.gluon.optimizer import GluonParameters, gluon_trainer
 from parity_tests.backends.gluon.tracing.trace import trace_gluon
 from parity_tests.backends.gluon.tracing.vocabulary import read_gluon
 from parity_tests.backends.gluon.trainee import GluonTrainee
-from parity_tests.backends.runs import Arrays
+from parity_tests.backends.runs import Arrays, Loss
 from parity_tests.pairing.graph import OperationGraph
 from parity_tests.pairing.normalise import normalise
 from parity_tests.reporting.verdicts import Side
@@ -41,6 +42,8 @@ class GluonBackend:
     run_net = staticmethod(runs.run_net)
     run_loss = staticmethod(runs.run_loss)
     cross_entropy = staticmethod(runs.cross_entropy)
+    losses: Mapping[str, Loss] = LOSSES
+    averaged = staticmethod(averaged)
     sample_dropout = staticmethod(runs.sample_dropout)
     optimized = GluonParameters
     trainee = GluonTrainee

@@ -14,10 +14,11 @@ import torch
 
 from parity_tests.backends.base import Referee
 from parity_tests.backends.optimizers import OptimizedParameters
-from parity_tests.backends.runs import Arrays, Objective, rounded
+from parity_tests.backends.runs import Arrays, Loss, Objective, rounded
 from parity_tests.backends.torch import clones, executed, referee, runs
 from parity_tests.backends.torch.exports import artefacts
 from parity_tests.backends.torch.leaves import leaves
+from parity_tests.backends.torch.losses import LOSSES, averaged
 from parity_tests.backends.torch.tracing.trace import trace_torch
 from parity_tests.backends.torch.tracing.vocabulary import read_torch
 from parity_tests.backends.training import Trainee
@@ -48,6 +49,8 @@ class TorchBackend:
     shake = staticmethod(referee.shake)
     run_loss = staticmethod(runs.run_loss)
     cross_entropy = staticmethod(runs.cross_entropy)
+    losses: Mapping[str, Loss] = LOSSES
+    averaged = staticmethod(averaged)
     sample_dropout = staticmethod(runs.sample_dropout)
     artefacts = staticmethod(artefacts)
     rebuild = staticmethod(executed.rebuild)

@@ -34,6 +34,7 @@ from parity_tests.backends.runs import (
 from parity_tests.backends.torch.clones import clone
 from parity_tests.backends.torch.executed import ExecutedModule
 from parity_tests.backends.torch.leaves import leaves
+from parity_tests.backends.torch.losses import label_tensor
 from parity_tests.reporting.verdicts import Side
 
 __all__ = [
@@ -227,8 +228,8 @@ def noise_moves(
 def _loss(objective: Objective, output: torch.Tensor) -> torch.Tensor | None:
     if objective.labels is None or Side.TORCH not in objective.losses:
         return None
-    labels = torch.from_numpy(objective.labels.astype(np.int64))
-    return objective.losses[Side.TORCH](output, labels)
+    dtype = str(output.dtype).removeprefix("torch.")
+    return objective.losses[Side.TORCH](output, label_tensor(objective.labels, dtype))
 
 
 def run_loss(objective: Objective, logits: np.ndarray, dtype: str) -> LeafRun:

@@ -13,6 +13,7 @@ from parity_tests.backends.optimizers import Updater
 from parity_tests.backends.runs import Arrays, Call, Objective
 from parity_tests.backends.torch import clones
 from parity_tests.backends.torch.leaves import leaves
+from parity_tests.backends.torch.losses import label_tensor
 from parity_tests.backends.torch.optimizer import TorchUpdater
 from parity_tests.backends.training import Key, Trainee
 from parity_tests.numerics.update_rules import Rule
@@ -63,7 +64,7 @@ class TorchTrainee(Trainee):
 
     def loss(self, logits: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
         """One loss a sample, (N,)."""
-        return self.objective.losses[Side.TORCH](logits, torch.from_numpy(labels.astype(np.int64)))
+        return self.objective.losses[Side.TORCH](logits, label_tensor(labels, self.dtype))
 
     def release(self) -> None:
         """Nothing is held in a circle but dropout's replaced forward, which holds the trainee."""

@@ -104,7 +104,7 @@ def parse_entries(lines: Iterable[str], root: Path) -> dict[str, Callable[[], Su
     """
     makers: dict[str, Callable[[], Subject]] = {}
     for line in filter(None, (line.strip() for line in lines)):
-        match = re.fullmatch(r"([\w.-]+)\s*=\s*(\S+)\s*\|\s*(\S+)\s*\|\s*([\d,]+)", line)
+        match = re.fullmatch(r"([\w.-]+)\s*=\s*([^|]+?)\s*\|\s*([^|]+?)\s*\|\s*([\d,]+)", line)
         if not match:
             raise ParityError(
                 f"parity_pairs has {line!r}, expected name = pkg:gluon_net | pkg:torch_net | "

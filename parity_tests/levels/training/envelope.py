@@ -19,7 +19,6 @@ import numpy as np
 from parity_tests.backends.base import leaves_of, referee
 from parity_tests.backends.losses import loss_scales
 from parity_tests.backends.runs import NET, Noise, Objective, rounded
-from parity_tests.backends.training import Batch
 from parity_tests.levels.envelope import call_scales, sigma
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.trials import Trial
@@ -51,10 +50,8 @@ def noise_of(torch_net: Any, images: np.ndarray, objective: Objective) -> Noise:
             if gradient is not None:
                 size = sigma(scales, "input gradient", True)
                 input_gradients[leaf.path] = _relative(size, gradient)
-    labels = objective.labels
-    assert labels is not None  # the caller's objective is a loss
     loss = referee().run_loss(objective, rounded(run.outputs[0], "float64"), "float64")
-    size = loss_scales(run.outputs[0], labels, loss)["loss gradient"]
+    size = loss_scales(objective, run.outputs[0], loss)["loss gradient"]
     factor = tolerance("loss", "train", "gluon", "float32").factor(size.shape[-1])
     size = factor / 4 * UNIT["float32"] * size
     return Noise(outputs, input_gradients, _relative(size, loss["loss gradient"]))
@@ -92,7 +89,9 @@ def curve_rows(trial: Trial, steps: int, *, draws: int = DRAWS) -> list[Row]:
             images = one_ulp(batch.images, (seed, number))
             noisy = trainee.step(replace(batch, images=images)).loss
             largest = max(largest, largest_move(_mean(noisy), loss))
-        bound = ENVELOPE_FACTOR * largest + _own_rounding(batch, theirs.logits, theirs.loss)
+        bound = ENVELOPE_FACTOR * largest + _own_rounding(
+            replace(trial.objective, labels=batch.labels), theirs.logits, theirs.loss
+        )
         verdict = compare(
             np.array([_mean(ours.loss)]),
             np.array([loss]),
@@ -114,11 +113,9 @@ def _mean(loss: np.ndarray) -> float:
     return float(loss.mean(dtype=np.float64))
 
 
-def _own_rounding(batch: Batch, logits: np.ndarray, loss: np.ndarray) -> float:
+def _own_rounding(objective: Objective, logits: np.ndarray, loss: np.ndarray) -> float:
     """What the two losses may differ by, evaluated on the same logits."""
-    sizes = loss_scales(
-        logits, batch.labels, {"loss": loss, "loss gradient": np.zeros_like(logits)}
-    )
+    sizes = loss_scales(objective, logits, {"loss": loss, "loss gradient": np.zeros_like(logits)})
     factors = (
         tolerance("loss", "train", side, "float32").factor(logits.shape[-1])
         for side in ("gluon", "torch")

@@ -178,7 +178,7 @@ def _judged_loss(witness: _Witness, stages: Stages, side: Side, dtype: str) -> I
     """Loss and logit gradient against those of the side's own logits, in float64."""
     objective = witness.subject.objective
     expected = backend(Side.TORCH).run_loss(objective, stages.logits, "float64")
-    sizes = loss_scales(stages.logits, witness.labels, expected)
+    sizes = loss_scales(objective, stages.logits, expected)
     length = stages.logits.shape[-1]
     for place, (name, kind, value) in enumerate(
         (("loss", "loss", stages.loss), ("logit gradient", "loss gradient", stages.logit_gradient)),
