@@ -18,6 +18,7 @@ from parity_tests.backends.base import backend, is_recorded, side_of
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.losses import Losses
+from parity_tests.backends.optimizers import Optimizers
 from parity_tests.backends.runs import NET, Arrays, arrays
 from parity_tests.isolation import isolated
 from parity_tests.levels.diagnosis.divergences import diagnose
@@ -36,7 +37,8 @@ __all__ = ["DEFAULT_LEVELS", "check_parity"]
 
 DEFAULT_LEVELS = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD, Level.BACKWARD)
 QUICK_LEVELS = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD)
-OF_NETS = (*DEFAULT_LEVELS, Level.ARTEFACTS)
+TRAINED = (Level.OPTIMIZER, Level.TRAINING)
+OF_NETS = (*DEFAULT_LEVELS, *TRAINED, Level.ARTEFACTS)
 _OF_INPUTS = (Level.STRUCTURE, Level.FORWARD, Level.BACKWARD)  # what another batch may change
 
 Batches = Sequence[tuple[Any, Any]]  # each (inputs, labels)
@@ -56,6 +58,8 @@ def check_parity(
     mapping: Mapping[str, str] | None = None,
     loss: Losses | None = None,
     batches: Batches = (),
+    optimizer: Optimizers | None = None,
+    steps: int = 10,
     quick: bool = False,
     save_mapped: str | Path | None = None,
     progress: bool = False,
@@ -74,8 +78,9 @@ def check_parity(
             rounded to float32, in which both nets can take them; whole numbers stay as they are.
         labels: classes (N,), or what `loss` takes. With them the backward pass starts from the
             loss, without from fixed gradients.
-        levels: among structure, weights, forward, backward and artefacts; the first four by
-            default, the first three if `quick`.
+        levels: among structure, weights, forward, backward, optimizer, training and artefacts; the
+            first four by default, the first three if `quick`. Optimizer and training need labels
+            and an `optimizer`.
         transfer: first copy Gluon's weights into a copy of the torch net, or those of a recorded
             torch net into a copy of Gluon's; else weights are compared as they are.
         masks: for the torch path of a Dropout, a boolean array in the shape of its input, True
@@ -91,7 +96,12 @@ def check_parity(
         loss: "softmax_ce" (the default; this project's nets have their own), "l2" (half the mean
             square), "l1", "sigmoid_bce", or a pair: Gluon's and torch's, each a name or a function
             of (first output, labels) that gives one value a sample or the mean of the batch.
-        batches: more (inputs, labels), each compared like the first.
+        batches: more (inputs, labels), each compared like the first, and trained on.
+        optimizer: "sgd(lr=0.1, momentum=0.9, wd=1e-4)", "nag(…)" or "adam(lr=0.001, beta1=0.9,
+            beta2=0.999, epsilon=1e-8, wd=0.0)", each framework's own; or a pair: Gluon's and
+            torch's, each such a text or a function of the net that gives a `gluon.Trainer` or a
+            `torch.optim.Optimizer`.
+        steps: of the level training, over and over the batches.
         quick: look at each operation once, in float32 and inference; the report says what that
             cannot see.
         save_mapped: write the torch net's state dict with Gluon's values to this `.safetensors` or
@@ -135,6 +145,8 @@ def check_parity(
                 mapping=mapping,
                 loss=loss,
                 batches=batches,
+                optimizer=optimizer,
+                steps=steps,
                 quick=quick,
                 save_mapped=save_mapped,
                 progress=progress,
@@ -149,6 +161,8 @@ def check_parity(
     chosen = _check_levels(levels, quick)
     if repro is not None and Path(repro).exists():
         raise ParityError(f"{repro} is there already; name a new folder for the divergence")
+    if optimizer is None and (asked := [level for level in chosen if level in TRAINED]):
+        raise ParityError(f"level {asked[0]} needs an optimizer, such as 'sgd(lr=0.1)'")
     saved = None if save_mapped is None else check_saved_path(save_mapped)
     every = [(arrays(inputs), labels), *((arrays(x), y) for x, y in batches)]
     report = Report(
@@ -168,6 +182,8 @@ def check_parity(
             pair = NetPair(nets, values, masks, strict, mapping=mapping, quick=quick)
             if number == 1 and (transfer or saved is not None):
                 pair.transfer()
+            if number == 1 and optimizer is not None and not _refused_inputs(values):
+                pair.prepare_training(every, loss, optimizer, steps)
             again = chosen if number == 1 else [each for each in chosen if each in _OF_INPUTS]
             one = _compared(report.name, pair, values, known, loss, again, allow or {}, number)
             if number == 1 and saved is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnn_harness.cli import Parser, positive
 from cnn_harness.errors import UsageError
-from parity_tests.api import OF_NETS, QUICK_LEVELS, check_parity
+from parity_tests.api import OF_NETS, QUICK_LEVELS, TRAINED, check_parity
 from parity_tests.backends.base import SIDES, backend
 from parity_tests.backends.leaves import ParityError
 from parity_tests.cases.arrays import read_batches
@@ -69,6 +69,13 @@ def add_flags(parser: Parser) -> None:
     add("--gluon-loss", metavar="NAME|PKG:LOSS", help="Gluon's, where it is another one")
     add("--torch-loss", metavar="NAME|PKG:LOSS", help="torch's, where it is another one")
     add(
+        "--optimizer", metavar="NAME(…)|PKG:F",
+        help="'sgd(lr=0.1, momentum=0.9, wd=1e-4)', nag or adam, or a function of the net that "
+        "gives its optimizer: compare the levels optimizer and training too",
+    )  # fmt: skip
+    add("--gluon-optimizer", metavar="NAME(…)|PKG:F", help="Gluon's, where it is another one")
+    add("--torch-optimizer", metavar="NAME(…)|PKG:F", help="torch's, where it is another one")
+    add(
         "--quick", action="store_true",
         help="each operation once, in float32 and inference; the report says what that misses",
     )  # fmt: skip
@@ -81,7 +88,8 @@ def add_flags(parser: Parser) -> None:
 
 _FLAGS = (
     "gluon", "torch", "input", "labels", "gluon_params", "torch_weights", "transfer", "mapping",
-    "allow", "loss", "gluon_loss", "torch_loss", "quick", "save_mapped", "repro",
+    "allow", "loss", "gluon_loss", "torch_loss", "optimizer", "gluon_optimizer",
+    "torch_optimizer", "quick", "save_mapped", "repro",
 )  # fmt: skip
 
 
@@ -118,7 +126,11 @@ def check_own_pair(args: Namespace, levels: Sequence[Level] | None) -> Report:
 
 
 def _check(args: Namespace, levels: Sequence[Level] | None) -> Report:
-    known = QUICK_LEVELS if args.quick else OF_NETS
+    optimizers = _optimizers(args)
+    trained = TRAINED if optimizers is not None else ()
+    known: tuple[Level, ...] = QUICK_LEVELS if args.quick else OF_NETS
+    if levels is None:
+        known = tuple(level for level in known if level not in TRAINED or level in trained)
     chosen = known if levels is None else tuple(level for level in levels if level in known)
     if not chosen:
         others = ", ".join(level for level in LEVELS if level not in known)
@@ -147,6 +159,8 @@ def _check(args: Namespace, levels: Sequence[Level] | None) -> Report:
         mapping=mapping,
         loss=losses,
         batches=case.more,
+        optimizer=optimizers,
+        steps=args.steps,
         quick=args.quick,
         save_mapped=args.save_mapped,
         repro=args.repro,
@@ -168,6 +182,25 @@ def _losses(args: Namespace) -> tuple[Any, Any] | None:
     ours, theirs = (
         load_function(str(text), option, Path.cwd(), names)
         for text, option, names in zip(texts, options, known, strict=True)
+    )
+    return ours, theirs
+
+
+def _optimizers(args: Namespace) -> tuple[Any, Any] | None:
+    texts = [args.gluon_optimizer or args.optimizer, args.torch_optimizer or args.optimizer]
+    if not any(texts):
+        return None
+    if not all(texts):
+        raise UsageError(
+            "--gluon-optimizer and --torch-optimizer go together, or with --optimizer for the other"
+        )
+    if not args.labels:
+        raise UsageError("--optimizer needs --labels")
+    ours, theirs = (
+        load_function(text, f"--{side}-optimizer", Path.cwd(), {})
+        if ":" in text.partition("(")[0]
+        else text
+        for side, text in zip(SIDES, map(str, texts), strict=True)
     )
     return ours, theirs
 

@@ -18,7 +18,7 @@ from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.optimizers import OptimizedParameters
 from parity_tests.backends.runs import Arrays, Edit, Key, LeafRun, Loss, NetRun, Noise, Objective
-from parity_tests.backends.training import Trainee
+from parity_tests.backends.training import Owned, Trainee
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.pairing.graph import OperationGraph
 from parity_tests.pairing.segments import Slot
@@ -172,6 +172,22 @@ class Backend(Source, Protocol):
         paths: Mapping[str, str] | None = None,
     ) -> Trainee:
         """A clone that trains as the `train` command does, under other paths where `paths` says."""
+
+    def named_optimizer(self, net: Any, name: str, numbers: Mapping[str, float]) -> Any:
+        """The framework's own optimizer over a net, by MXNet's names: "sgd", {"rate": 0.1}."""
+
+    def check_optimizer(self, optimizer: Any) -> str:
+        """What is wrong with what a user's function gives as an optimizer; empty if nothing is."""
+
+    def own_trainee(
+        self,
+        net: Owned,
+        dtype: str,
+        rule: Rule,
+        objective: Objective,
+        paths: Mapping[str, str] | None = None,
+    ) -> Trainee:
+        """A clone of a user's net that trains with the user's optimizer."""
 
     def artefacts(self, net: Any, inputs: Arrays) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
         """What the framework's own saved forms compute once they are loaded, by name, in float32.

@@ -7,14 +7,20 @@ converted with the rate of its last update. Adam's two slots mean the same in al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["OptimizedParameters", "Slots", "Updater"]
+__all__ = ["Numbers", "OptimizedParameters", "Optimizers", "Slots", "Updater"]
+
+# Gluon's and torch's optimizer, each "sgd(lr=0.1)" or a function of the net; one text for both
+Optimizers = str | tuple[str | Callable[[Any], Any], str | Callable[[Any], Any]]
+
+# Of one parameter: the "rule", its "rate", and the rule's other numbers by MXNet's names
+Numbers = dict[str, float | str]
 
 # Slots of each parameter: its name, then the slot's, in MXNet's units and the parameter's dtype.
 Slots = dict[str, dict[str, np.ndarray]]
@@ -24,7 +30,13 @@ class Updater(Protocol):
     """An optimizer over named parameters, whichever framework it is of."""
 
     def update(self, rate: float, batch: int) -> None:
-        """One update with the gradients that `backward` left, divided by `batch`."""
+        """One update with the gradients that `backward` left, divided by `batch`.
+
+        A user's optimizer has a rate of its own, and heeds none.
+        """
+
+    def numbers(self, name: str) -> Numbers:
+        """What a parameter is updated with, as the optimizer has it now."""
 
     def slots(self) -> Slots:
         """Every parameter's slots; zeros before the first update."""

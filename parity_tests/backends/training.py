@@ -7,6 +7,7 @@ use: the torch net's on both sides of a pair.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,20 +20,50 @@ from parity_tests.backends.optimizers import Updater
 from parity_tests.backends.runs import Arrays, Call, Objective, Outputs, allot, output_name
 from parity_tests.numerics.update_rules import Rule
 
-__all__ = ["Batch", "Key", "MakeTrainee", "Masks", "Stages", "State", "Trainee"]
+__all__ = [
+    "OWN_RATE",
+    "Batch",
+    "Key",
+    "MakeTrainee",
+    "Masks",
+    "Owned",
+    "Stages",
+    "State",
+    "Trainee",
+]
 
 Key = tuple[str, str]  # (path, role)
+OWN_RATE = math.nan  # a user's optimizer has its own
 Masks = Mapping[str, np.ndarray]  # by path: True where dropout keeps a value
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's data: images (N, C, H, W), classes (N,), its rate, and dropout's masks."""
+    """One step's data: images (N, C, H, W), or whatever a net's first input is, classes (N,), its
+    rate (`OWN_RATE`: the optimizer's own), dropout's masks, and the inputs after the first."""
 
     images: np.ndarray
     labels: np.ndarray
     rate: float
     masks: Masks
+    more: Arrays = ()
+
+    @property
+    def inputs(self) -> Arrays:
+        """All inputs of the net."""
+        return (self.images, *self.more)
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A user's own net in training: its clone runs as `rebuild` makes it of that (None: as it is),
+    and `optimizer` makes what updates the clone. Unless `strict`, known differences between the
+    frameworks' rules are put right."""
+
+    net: Any
+    rebuild: Callable[[Any], Any] | None
+    optimizer: Callable[[Any], Any]
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +104,7 @@ class Trainee(ABC):
     ) -> None:
         self.net, self.dtype, self.rule, self.objective, self.count = net, dtype, rule, objective, 0
         self.masks: dict[str, np.ndarray] = {}
+        self.more: Arrays = ()
         self.tensors: dict[Key, Tensor] = {}
         names = paths or {}
         self._leaves = [replace(leaf, path=names.get(leaf.path, leaf.path)) for leaf in leaves]
@@ -117,6 +149,7 @@ class Trainee(ABC):
     def step(self, batch: Batch) -> Stages:
         """Forward, backward and one update."""
         self.masks, self.count = dict(batch.masks), self.count + 1
+        self.more = batch.more
         logits, loss, logit_gradient = self.differentiate(batch.images, batch.labels)
         gradients = {key: self.gradient(key) for key in self.keys(trainable=True)}
         self.update(batch.rate, len(batch.labels))
@@ -169,6 +202,11 @@ class Trainee(ABC):
             yield path, role, self.tensors[key].read()
         for key in self.keys(trainable=False):
             yield *key, self.tensors[key].read()
+
+    def put(self, weights: Mapping[Key, np.ndarray]) -> None:
+        """Other weights, and nothing else."""
+        for key, value in weights.items():
+            self._put(key, value.astype(self.dtype))
 
     def load(self, state: State) -> None:
         """Go on from another trainee's state, of either framework and dtype."""

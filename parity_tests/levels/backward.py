@@ -24,7 +24,7 @@ from parity_tests.numerics.operators.table import tolerance
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["backward_rows"]
+__all__ = ["backward_rows", "in_common_terms", "variances"]
 
 
 def backward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
@@ -117,8 +117,8 @@ def _inherited(subject: Subject, clean: bool) -> Iterator[Row]:
     by_buffers = until_certain(partial(forward_envelope, subject, train=True), clean)
     by_gradients = until_certain(partial(backward_envelope, subject), clean)
     backward_envelope(subject, draws=FIRST_DRAWS)  # while the referee's run is there
-    biased = _variances(subject, _step(subject))
-    before = _in_common_terms(_step(subject).named_buffers(), biased)
+    biased = variances(subject, _step(subject))
+    before = in_common_terms(_step(subject).named_buffers(), biased)
     plain = _step(subject).named_gradients()
     subject.forget(train=True)
     rows: list[Row] = []
@@ -160,13 +160,13 @@ def _inherited(subject: Subject, clean: bool) -> Iterator[Row]:
             own = by_gradients(partial(judge, actual=gradients, expected=led))
             del led
         rows += own
-        after = _in_common_terms(run.named_buffers(), {} if side == Side.GLUON else biased)
+        after = in_common_terms(run.named_buffers(), {} if side == Side.GLUON else biased)
         rows += by_buffers(partial(judge, actual=after, expected=before))
         subject.forget_run(side, dtype, train=True, backward=True)
     return with_other_side(rows, single)
 
 
-def _variances(subject: Subject, referee: NetRun) -> dict[Key, Convention]:
+def variances(subject: Subject, referee: NetRun) -> dict[Key, Convention]:
     """By which convention torch's variances after the step become biased; unless strict."""
     conventions: dict[Key, Convention] = {}
     for pair in () if subject.strict else subject.pairing.pairs:
@@ -178,7 +178,7 @@ def _variances(subject: Subject, referee: NetRun) -> dict[Key, Convention]:
     return conventions
 
 
-def _in_common_terms(
+def in_common_terms(
     buffers: dict[Key, np.ndarray], biased: Mapping[Key, Convention]
 ) -> dict[Key, np.ndarray]:
     """Buffers after the step, torch's unbiased variances made biased."""

@@ -12,6 +12,7 @@ import numpy as np
 from parity_tests.backends.base import is_recorded, leaves_of
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.losses import Losses, check_labels, fixed_gradients, objective_of
+from parity_tests.backends.optimizers import Optimizers
 from parity_tests.backends.runs import NET, Arrays, Objective, arrays
 from parity_tests.levels.backward import backward_rows
 from parity_tests.levels.forward import forward_rows
@@ -59,6 +60,8 @@ class NetPair:
         masks = masks or {}
         self._nets, self._inputs, self._quick = nets, inputs, quick
         self.remarks: list[str] = []
+        self._trial: Any = None
+        self._steps = 0
         self._transfer_map = project_map(nets[Side.GLUON], nets[Side.TORCH])
         self._untrained = ""  # why the nets do not run in training
         own = pair_leaves(*(leaves_of(net) for net in nets.values()))
@@ -143,6 +146,29 @@ class NetPair:
             if True in subject.modes:
                 subject.objective = Objective(upstream=net.heads)
 
+    def prepare_training(
+        self,
+        batches: Sequence[tuple[Arrays, Any]],
+        loss: Losses | None,
+        optimizer: Optimizers,
+        steps: int,
+    ) -> None:
+        """Make ready for the levels optimizer and training. Raises ParityError where that fails."""
+        from parity_tests.levels.training.own import check_optimizers, own_trial
+
+        makers = check_optimizers(optimizer)
+        subject, view = self._parts[-1]
+        self._steps = steps
+        if True not in subject.modes:
+            return
+        if self._transfer_map is not None and loss is None:
+            loss = self._own_losses(subject)
+        self._trial = own_trial(self._nets, subject, view, batches, loss, makers, steps)
+
+    def _own_losses(self, subject: Subject) -> Losses:
+        objective = _own_loss(subject, np.zeros(1))
+        return objective.losses[Side.GLUON], objective.losses[Side.TORCH]
+
     def subject_of(self, failures: Sequence[Row]) -> Subject:
         """What the first of these rows was found in."""
         train = bool(failures) and failures[0].mode == Mode.TRAIN
@@ -158,6 +184,8 @@ class NetPair:
             if True not in last[0].modes:
                 return [refusal(level, self._untrained)], Coverage()
             return backward_rows(last[0])
+        if level in (Level.OPTIMIZER, Level.TRAINING):
+            return self._trained(level)
         if level == Level.ARTEFACTS:
             return _artefacts_rows(self._own)
         if level == Level.FORWARD and self._quick:
@@ -179,6 +207,16 @@ class NetPair:
         if level == Level.FORWARD and self._untrained:
             rows.append(refusal(level, self._untrained))
         return rows, coverage
+
+    def _trained(self, level: Level) -> tuple[list[Row], Coverage]:
+        from parity_tests.levels.training.own import rows_of_level
+
+        if self._trial is None:
+            return [refusal(level, self._untrained)], Coverage()
+        try:
+            return rows_of_level(level, self._trial, self._steps)
+        except DidNotRun as error:
+            return [refusal(level, str(error))], Coverage()
 
 
 def _artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:

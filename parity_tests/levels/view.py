@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -66,6 +66,7 @@ class View:
     unused: list[Leaf] = field(default_factory=list)  # held, and never run
     outputs: list[tuple[Slot, tuple[int, ...]]] = field(default_factory=list)  # torch's
     recorded: Recorded | None = None  # the side that was run elsewhere
+    rebuild: Mapping[Side, Callable[[Any], Any]] = field(default_factory=dict)  # from a clone
 
     @property
     def output_counts(self) -> list[int]:
@@ -279,7 +280,7 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, mistaken: Container[int]
     segments = pieces.segments
     shapes = slot_shapes(segments, executed[Side.TORCH])
     kinds = [kind_of_segment(segment, shapes) for segment in segments]
-    rebuilt = {}
+    rebuilt, rebuild = {}, {}
     recorded = None
     for side in SIDES:
         layouts = [
@@ -287,14 +288,15 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, mistaken: Container[int]
             for segment, (kind, hyper) in zip(segments, kinds, strict=True)
         ]
         ends = pieces.outputs[side]
-        rebuilt[side] = source_of(nets[side]).rebuild(
-            nets[side], traced.traces[side], layouts, ends
-        )
+        traces, source = traced.traces[side], source_of(nets[side])
+        rebuild[side] = partial(source.rebuild, traces=traces, layouts=layouts, outputs=ends)
+        rebuilt[side] = rebuild[side](nets[side])
         if is_recorded(nets[side]):
             recorded = rebuilt[side]
             rebuilt[side] = recorded.runnable()
     unused, outputs = _unused(nets, traced), pieces.outputs[Side.TORCH]
-    return View(rebuilt, traced, {s.path: s for s in segments}, unused, outputs, recorded)
+    by_path = {s.path: s for s in segments}
+    return View(rebuilt, traced, by_path, unused, outputs, recorded, rebuild)
 
 
 def _unused(nets: Mapping[Side, Any], traced: TracedPair) -> list[Leaf]:

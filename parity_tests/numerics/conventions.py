@@ -13,7 +13,7 @@ from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, rounded
 from parity_tests.backends.torch.executed import ExecutedModule
 
-__all__ = ["Convention", "variance"]
+__all__ = ["Convention", "unbiased", "variance"]
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,26 @@ class Convention:
     convert: Callable[[np.ndarray], np.ndarray]
 
 
+def unbiased(leaf: Leaf, inputs: Arrays) -> tuple[float, int] | None:
+    """What a step of a torch BatchNorm keeps of its unbiased variance, and the n of its batch."""
+    kept, tensor = _kept(leaf), leaf.tensors.get("running_var")
+    if kept is None or tensor is None:
+        return None
+    n = inputs[0].size // tensor.size
+    return (float(np.float32(kept)), n) if n > 1 else None
+
+
 def variance(leaf: Leaf, quantity: str, inputs: Arrays, train: bool) -> Convention | None:
     """torch's BatchNorm stores the unbiased running variance, n/(n−1) larger; MXNet the biased.
 
     Both normalise with the biased one, so only the stored value differs. None where that is not
     the question, or the class has an update of its own.
     """
-    if quantity != "running_var" or not train:
+    found = unbiased(leaf, inputs) if quantity == "running_var" and train else None
+    if found is None:
         return None
-    kept = _kept(leaf)
-    tensor = leaf.tensors.get(quantity)
-    if kept is None or tensor is None:
-        return None
-    n = inputs[0].size // tensor.size
-    if n < 2:
-        return None
-    old = float(np.float32(kept)) * rounded(tensor.read(), "float64")
+    kept, n = found
+    old = kept * rounded(leaf.tensors[quantity].read(), "float64")
     return Convention(
         f"variance ratio n/(n−1): torch keeps the unbiased one, {n}/{n - 1} times MXNet's",
         lambda new: old + (new - old) * ((n - 1) / n),

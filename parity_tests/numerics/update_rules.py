@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Rule", "Update", "apply_update", "parsable_rate", "parse_as_mxnet_float32"]
+__all__ = [
+    "Rule",
+    "Update",
+    "apply_update",
+    "parsable_rate",
+    "parse_as_mxnet_float32",
+    "rounding_of",
+]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -87,6 +94,23 @@ def parse_as_mxnet_float32(value: float) -> float:
             power, places = np.float32(power * np.float32(10.0**some)), places - some
         read = np.float32(read / power if exponent.startswith("-") else read * power)
     return math.copysign(float(read), value)
+
+
+def rounding_of(rule: Rule) -> float:
+    """By what part of itself a step in exact numbers may differ from MXNet's.
+
+    MXNet's operators hold their numbers in float32, 1 − β among them, which is off by u/(1 − β).
+    Its NAG computes the slot a second time, from the weight that it has overwritten: a part wd·lr
+    of the step, for rates of at most 1.
+    """
+    unit = 2.0**-24
+    if rule.name == "adam":
+        return unit * (4 + 1 / (1 - rule.beta1) + 1 / (1 - rule.beta2))
+    if rule.name == "nag" and rule.momentum:
+        return 4 * unit + (1 + rule.momentum) * rule.wd
+    if rule.name not in ("sgd", "nag"):
+        return 64 * unit  # one that is not written out here
+    return 4 * unit
 
 
 def bias_correction(rule: Rule, count: int) -> float:

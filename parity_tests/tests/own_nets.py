@@ -103,6 +103,57 @@ def mse(y, t):
     return F.mse_loss(y, t)
 
 
+def half_ce(y, t):
+    return 0.5 * F.cross_entropy(y, t)
+
+
+def sgd(net):
+    return mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1, "momentum": 0.9,
+                                                          "wd": 0.01})
+
+
+def sgd_without_decay_of_biases(net):
+    for name, parameter in net.collect_params().items():
+        if name.endswith("bias"):
+            parameter.wd_mult = 0.0
+    return sgd(net)
+
+
+def their_sgd(net, momentum=0.9):
+    return torch.optim.SGD(net.parameters(), 0.1, momentum, weight_decay=0.01)
+
+
+def slower(net):
+    return their_sgd(net, 0.5)
+
+
+def their_sgd_without_decay_of_biases(net):
+    biases = [net.head.bias, net.conv.bias]
+    others = [p for p in net.parameters() if all(p is not bias for bias in biases)]
+    groups = [{"params": others}, {"params": biases, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, 0.1, 0.9, weight_decay=0.01)
+
+
+class Shrinking(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.mul_(1 - 1e-5)
+
+
+def shrinking(net):
+    return Shrinking(net.parameters(), 0.1, 0.9, weight_decay=0.01)
+
+
+def rmsprop(net):
+    return mx.gluon.Trainer(net.collect_params(), "rmsprop", {"learning_rate": 0.01})
+
+
+def no_optimizer(net):
+    return net
+
+
 def raises(**options):
     return {}["weights"]
 """

@@ -19,7 +19,8 @@ from gluon_cnn.training.loop import evaluate, train_step
 from parity_tests.levels.multi_device.data_parallel import SplitTrainee
 from parity_tests.levels.training.free_running import free_rows
 from parity_tests.levels.training.resynchronised import resynchronised_rows
-from parity_tests.levels.training.trials import Trial, project_trial
+from parity_tests.levels.training.trial import Trial
+from parity_tests.levels.training.trials import project_trial
 from parity_tests.reporting.verdicts import Side
 
 pytestmark = pytest.mark.gpu

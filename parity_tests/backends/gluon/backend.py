@@ -13,10 +13,10 @@ from parity_tests.backends.gluon import clones, executed, runs
 from parity_tests.backends.gluon.exports import artefacts
 from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.gluon.losses import LOSSES, averaged
-from parity_tests.backends.gluon.optimizer import GluonParameters, gluon_trainer
+from parity_tests.backends.gluon.optimizer import GluonParameters, gluon_trainer, named_optimizer
 from parity_tests.backends.gluon.tracing.trace import trace_gluon
 from parity_tests.backends.gluon.tracing.vocabulary import read_gluon
-from parity_tests.backends.gluon.trainee import GluonTrainee
+from parity_tests.backends.gluon.trainee import GluonTrainee, OwnGluonTrainee
 from parity_tests.backends.runs import Arrays, Loss
 from parity_tests.pairing.graph import OperationGraph
 from parity_tests.pairing.normalise import normalise
@@ -47,8 +47,14 @@ class GluonBackend:
     sample_dropout = staticmethod(runs.sample_dropout)
     optimized = GluonParameters
     trainee = GluonTrainee
+    own_trainee = OwnGluonTrainee
+    named_optimizer = staticmethod(named_optimizer)
     artefacts = staticmethod(artefacts)
     rebuild = staticmethod(executed.rebuild)
+
+    def check_optimizer(self, optimizer: Any) -> str:
+        right = isinstance(optimizer, mx.gluon.Trainer)
+        return "" if right else f"{type(optimizer).__name__}, expected a gluon.Trainer"
 
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
         kinds = {np.dtype(p.dtype).name for p in net.collect_params().values()}

@@ -77,6 +77,8 @@ def _parameter(source: Parameter, dtype: str | None, gradients: bool) -> Paramet
         shape=values.shape,
         dtype=values.dtype,
         differentiable=differentiable,
+        lr_mult=source.lr_mult,
+        wd_mult=source.wd_mult,
     )
     twin._init_impl(values, [mx.cpu()])
     twin._grad_req = source.grad_req  # nothing is allocated for it; a clone of this one may

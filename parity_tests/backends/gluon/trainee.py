@@ -15,11 +15,11 @@ from parity_tests.backends.gluon.optimizer import GluonUpdater
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.optimizers import Updater
 from parity_tests.backends.runs import Arrays, Call, Objective
-from parity_tests.backends.training import Key, Trainee
+from parity_tests.backends.training import Key, Owned, Trainee
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["GluonTrainee"]
+__all__ = ["GluonTrainee", "OwnGluonTrainee"]
 
 
 class GluonTrainee(Trainee):
@@ -33,9 +33,13 @@ class GluonTrainee(Trainee):
         objective: Objective,
         paths: Mapping[str, str] | None = None,
     ) -> None:
+        copied = self._copied(net, dtype)
+        super().__init__(copied, leaves(copied), dtype, rule, objective, paths)
+
+    def _copied(self, net: Any, dtype: str) -> Any:
         copied = clones.clone(net, dtype)
         self._named = copied._collect_params_with_prefix()
-        super().__init__(copied, leaves(copied), dtype, rule, objective, paths)
+        return copied
 
     def make_updater(self, parameters: dict[str, Any]) -> Updater:
         return GluonUpdater(parameters, self.rule)
@@ -44,7 +48,7 @@ class GluonTrainee(Trainee):
         return self._named[self.tensors[key].name]
 
     def differentiate(self, images: np.ndarray, labels: np.ndarray) -> Arrays:
-        x = mx.nd.array(images, dtype=self.dtype)
+        x = clones.ndarray(images, self.dtype)
         with autograd.record():
             logits = self.forward(x)
             zeros = mx.nd.zeros(logits.shape, dtype=self.dtype)
@@ -92,3 +96,35 @@ class GluonTrainee(Trainee):
             activation.register_forward_pre_hook(lambda _, args: note(args[0]))
         else:
             leaf.block.register_forward_hook(lambda _, args, out: note(out))
+
+
+class OwnGluonTrainee(GluonTrainee):
+    """Trains a clone of a user's net with the user's own Trainer."""
+
+    def _copied(self, net: Owned, dtype: str) -> Any:
+        self._owned, self._owner = net, clones.clone(net.net, dtype)
+        self._named = dict(self._owner.collect_params())
+        self._named |= self._owner._collect_params_with_prefix()
+        return self._owner if net.rebuild is None else net.rebuild(self._owner)
+
+    def make_updater(self, parameters: dict[str, Any]) -> Updater:
+        def make(*_: Any) -> mx.gluon.Trainer:
+            return self._owned.optimizer(self._owner)
+
+        return GluonUpdater(parameters, self.rule, make, own=True)
+
+    def forward(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
+        made = self.net(x, *(clones.ndarray(value, self.dtype) for value in self.more))
+        return runs.flat(made)[0]
+
+    def set_gradient(self, key: Key, value: np.ndarray) -> None:
+        """Leave a gradient as backward would."""
+        parameter = self.parameter(key)
+        parameter.grad()[:] = mx.nd.array(value.reshape(parameter.shape), dtype=self.dtype)
+        parameter.data()._fresh_grad = True
+
+    def gradient(self, key: Key) -> np.ndarray:
+        return super().gradient(key).reshape(self.tensors[key].shape)
+
+    def _put(self, key: Key, value: np.ndarray) -> None:
+        super()._put(key, value.reshape(self.parameter(key).shape))

@@ -21,7 +21,7 @@ from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.torch.losses import LOSSES, averaged
 from parity_tests.backends.torch.tracing.trace import trace_torch
 from parity_tests.backends.torch.tracing.vocabulary import read_torch
-from parity_tests.backends.training import Trainee
+from parity_tests.backends.training import Owned, Trainee
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.pairing.graph import OperationGraph
 from parity_tests.pairing.normalise import normalise
@@ -91,6 +91,27 @@ class TorchBackend:
         from parity_tests.backends.torch.trainee import TorchTrainee
 
         return TorchTrainee(net, dtype, rule, objective, paths)
+
+    def named_optimizer(self, net: Any, name: str, numbers: Mapping[str, float]) -> Any:
+        from parity_tests.backends.torch.optimizer import named_optimizer
+
+        return named_optimizer(net, name, numbers)
+
+    def check_optimizer(self, optimizer: Any) -> str:
+        right = isinstance(optimizer, torch.optim.Optimizer)
+        return "" if right else f"{type(optimizer).__name__}, expected a torch.optim.Optimizer"
+
+    def own_trainee(
+        self,
+        net: Owned,
+        dtype: str,
+        rule: Rule,
+        objective: Objective,
+        paths: Mapping[str, str] | None = None,
+    ) -> Trainee:
+        from parity_tests.backends.torch.trainee import OwnTorchTrainee
+
+        return OwnTorchTrainee(net, dtype, rule, objective, paths)
 
 
 BACKEND: Referee = TorchBackend()

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 import torch._dynamo  # else a first optimizer imports it, in frames that stay with the weights
 
-from parity_tests.backends.optimizers import Slots, Updater
+from parity_tests.backends.optimizers import Numbers, Slots, Updater
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Side
 from torch_ref import optim
 
-__all__ = ["MakeTorch", "TorchParameters", "TorchUpdater", "torch_optimizer", "torchs_own"]
+__all__ = [
+    "MakeTorch",
+    "OwnTorchUpdater",
+    "TorchParameters",
+    "TorchUpdater",
+    "named_optimizer",
+    "torch_optimizer",
+    "torchs_own",
+]
 
 MakeTorch = Callable[[list[torch.nn.Parameter], Rule], torch.optim.Optimizer]
 
@@ -54,6 +64,20 @@ def torchs_own(parameters: list[torch.nn.Parameter], rule: Rule) -> torch.optim.
     )
 
 
+def named_optimizer(
+    net: torch.nn.Module, name: str, numbers: Mapping[str, float]
+) -> torch.optim.Optimizer:
+    """torch's own optimizer over a net, by MXNet's names of the rule and of its numbers."""
+    rate, wd = numbers["rate"], numbers.get("wd", 0.0)
+    if name == "adam":
+        betas = numbers.get("beta1", 0.9), numbers.get("beta2", 0.999)
+        eps = numbers.get("epsilon", 1e-8)
+        return torch.optim.Adam(net.parameters(), rate, betas, eps, weight_decay=wd)
+    momentum = numbers.get("momentum", 0.0)
+    nesterov = name == "nag" and momentum > 0
+    return torch.optim.SGD(net.parameters(), rate, momentum, weight_decay=wd, nesterov=nesterov)
+
+
 class TorchUpdater:
     """A torch optimizer over named parameters: the mirror's, or torch.optim's SGD or Adam."""
 
@@ -80,6 +104,14 @@ class TorchUpdater:
         self.optimizer.step()
         self._rate = rate
 
+    def numbers(self, name: str) -> Numbers:
+        """Of torch.optim's SGD and Adam by MXNet's names; others say their class and rate."""
+        parameter = self._parameters[name]
+        for group in self.optimizer.param_groups:
+            if any(each is parameter for each in group["params"]):
+                return _numbers(self.optimizer, group)
+        return {"rule": "none"}
+
     def slots(self) -> Slots:
         return {name: self.slots_of(name) for name in self._parameters}
 
@@ -90,14 +122,14 @@ class TorchUpdater:
         for kind in self._rule.slots:
             value = state.get(self._name(kind))
             array = (torch.zeros_like(parameter) if value is None else value).detach().numpy()
-            slots[kind] = array * array.dtype.type(self._unit(kind) if common_units else 1.0)
+            slots[kind] = array * array.dtype.type(self._unit(kind, name) if common_units else 1.0)
         return slots
 
     def load(self, slots: Slots, count: int) -> None:
         for name, parameter in self._parameters.items():
             state = self.optimizer.state[parameter]
             for kind in self._rule.slots:
-                value = slots[name][kind] / self._unit(kind)
+                value = slots[name][kind] / self._unit(kind, name)
                 state[self._name(kind)] = torch.from_numpy(np.array(value)).to(parameter.dtype)
             if self._rule.name == "adam":
                 state["step"] = torch.tensor(float(count)) if self._foreign else count
@@ -107,9 +139,74 @@ class TorchUpdater:
         theirs = {"mom": "momentum_buffer", "mean": "exp_avg", "var": "exp_avg_sq"}
         return theirs[kind] if self._foreign else kind
 
-    def _unit(self, kind: str) -> float:
+    def _unit(self, kind: str, name: str) -> float:
         """What the slot is multiplied with to be in MXNet's units."""
         return -self._rate if self._foreign and kind == "mom" and self._rate else 1.0
+
+
+# Whose 1 − β MXNet forms in float32, and torch in float64; and what a rule of torch's may not have
+_PLAIN = {"dampening": 0, "amsgrad": False, "maximize": False, "decoupled_weight_decay": False}
+
+
+def _numbers(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> Numbers:
+    numbers: Numbers = {"rate": float(group["lr"]), "wd": float(group.get("weight_decay", 0.0))}
+    numbers |= {"clip": -1.0, "gradient scale": 1.0}
+    plain = all(group.get(name, value) == value for name, value in _PLAIN.items())
+    if type(optimizer) is torch.optim.SGD and plain:
+        momentum = float(group["momentum"])
+        rule = "nag" if group["nesterov"] and momentum else "sgd"
+        return {"rule": rule, "momentum": momentum, **numbers}
+    if type(optimizer) is torch.optim.Adam and plain:
+        beta1, beta2 = group["betas"]
+        own = {"beta1": float(beta1), "beta2": float(beta2), "epsilon": float(group["eps"])}
+        return {"rule": "adam", **own, **numbers}
+    odd = [f" {name}" for name, value in _PLAIN.items() if group.get(name, value) != value]
+    return {"rule": type(optimizer).__name__.lower() + "".join(odd), **numbers}
+
+
+class OwnTorchUpdater(TorchUpdater):
+    """A user's torch optimizer, over a clone of the user's net.
+
+    Its numbers are rounded to float32, as MXNet's are. Unless `strict`, Adam's eps is added where
+    MXNet adds it, before the bias correction: torch's is divided by √(1 − β2ᵗ) in step t.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, torch.nn.Parameter],
+        rule: Rule,
+        optimizer: torch.optim.Optimizer,
+        *,
+        strict: bool,
+    ) -> None:
+        super().__init__(parameters, rule, lambda *_: optimizer)
+        self._foreign, self._count = True, 0
+        self._moved_eps = type(optimizer) is torch.optim.Adam and not strict
+        for group in optimizer.param_groups:
+            for name in ("lr", "weight_decay", "momentum", "eps"):
+                if isinstance(group.get(name), float):
+                    group[name] = float(np.float32(group[name]))
+
+    def update(self, rate: float, batch: int) -> None:
+        self._count += 1
+        for parameter in self._parameters.values():
+            if parameter.grad is not None:
+                parameter.grad.div_(batch)
+        own = [group.get("eps") for group in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups if self._moved_eps else ():
+            group["eps"] /= math.sqrt(1 - group["betas"][1] ** self._count)
+        self.optimizer.step()
+        for group, eps in zip(self.optimizer.param_groups, own, strict=True):
+            if eps is not None:
+                group["eps"] = eps
+
+    def load(self, slots: Slots, count: int) -> None:
+        self._count = count
+        if self._rule.slots:
+            super().load(slots, count)
+
+    def _unit(self, kind: str, name: str) -> float:
+        return -float(self.numbers(name).get("rate", 0.0)) or 1.0 if kind == "mom" else 1.0
 
 
 class TorchParameters:

@@ -98,7 +98,7 @@ def shake(net: torch.nn.Module, noise: Noise, seed: int) -> None:
 
     def before(relative: float) -> Any:
         def hook(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Any:
-            if not args[0].requires_grad:
+            if not args or not args[0].requires_grad:
                 return None
             passed = args[0].clone()
             passed.register_hook(lambda gradient: disturbed(gradient, relative))
@@ -107,16 +107,20 @@ def shake(net: torch.nn.Module, noise: Noise, seed: int) -> None:
         return hook
 
     def after(relative: float) -> Any:
-        def hook(module: torch.nn.Module, _: Any, out: torch.Tensor) -> Any:
-            return disturbed(out, relative) if module.training else None
+        def hook(module: torch.nn.Module, _: Any, out: Any) -> Any:
+            if not module.training:
+                return None
+            if isinstance(out, tuple):
+                return (disturbed(out[0], relative), *out[1:])
+            return disturbed(out, relative)
 
         return hook
 
-    def at_the_end(_: torch.nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
-        passed = out.clone()
+    def at_the_end(_: torch.nn.Module, args: Any, out: Any) -> Any:
+        passed = (out[0] if isinstance(out, tuple) else out).clone()
         if passed.requires_grad:
             passed.register_hook(lambda gradient: disturbed(gradient, noise.logit_gradient))
-        return passed
+        return (passed, *out[1:]) if isinstance(out, tuple) else passed
 
     for leaf in leaves(net):
         if noise.input_gradients.get(leaf.path):

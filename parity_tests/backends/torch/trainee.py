@@ -10,16 +10,17 @@ import torch
 
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.optimizers import Updater
-from parity_tests.backends.runs import Arrays, Call, Objective
+from parity_tests.backends.runs import Arrays, Call, Objective, rounded
 from parity_tests.backends.torch import clones
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.torch.losses import label_tensor
-from parity_tests.backends.torch.optimizer import TorchUpdater
-from parity_tests.backends.training import Key, Trainee
+from parity_tests.backends.torch.optimizer import OwnTorchUpdater, TorchUpdater
+from parity_tests.backends.tracing import flatten
+from parity_tests.backends.training import Key, Owned, Trainee
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["TorchTrainee"]
+__all__ = ["OwnTorchTrainee", "TorchTrainee"]
 
 
 class TorchTrainee(Trainee):
@@ -33,12 +34,16 @@ class TorchTrainee(Trainee):
         objective: Objective,
         paths: Mapping[str, str] | None = None,
     ) -> None:
+        copied = self._copied(net, dtype)
+        super().__init__(copied, leaves(copied), dtype, rule, objective, paths)
+
+    def _copied(self, net: Any, dtype: str) -> Any:
         copied = clones.clone(net, dtype).train()
         self._named: dict[str, Any] = {
             **dict(copied.named_parameters(remove_duplicate=False)),
             **dict(copied.named_buffers(remove_duplicate=False)),
         }
-        super().__init__(copied, leaves(copied), dtype, rule, objective, paths)
+        return copied
 
     def make_updater(self, parameters: dict[str, Any]) -> Updater:
         return TorchUpdater(parameters, self.rule)
@@ -49,7 +54,7 @@ class TorchTrainee(Trainee):
     def differentiate(self, images: np.ndarray, labels: np.ndarray) -> Arrays:
         for parameter in self.net.parameters():
             parameter.grad = None
-        logits = self.forward(torch.from_numpy(images.astype(self.dtype)))
+        logits = self.forward(_tensor(images, self.dtype))
         logits.retain_grad()
         each = self.loss(logits, labels)
         each.sum().backward()
@@ -91,6 +96,32 @@ class TorchTrainee(Trainee):
             calls.append(Call((), tuple(_numpy(y) for y in several)))
 
         leaf.block.register_forward_hook(note)
+
+
+class OwnTorchTrainee(TorchTrainee):
+    """Trains a clone of a user's net with the user's own optimizer."""
+
+    def _copied(self, net: Owned, dtype: str) -> Any:
+        self._owned, self._owner = net, super()._copied(net.net, dtype)
+        return self._owner if net.rebuild is None else net.rebuild(self._owner).train()
+
+    def make_updater(self, parameters: dict[str, Any]) -> Updater:
+        optimizer = self._owned.optimizer(self._owner)
+        return OwnTorchUpdater(parameters, self.rule, optimizer, strict=self._owned.strict)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.net(x, *(_tensor(value, self.dtype) for value in self.more))
+        first: torch.Tensor = next(flatten(made, torch.Tensor))
+        return first
+
+    def set_gradient(self, key: Key, value: np.ndarray) -> None:
+        """Leave a gradient as backward would."""
+        parameter = self.parameter(key)
+        parameter.grad = torch.from_numpy(value).reshape(parameter.shape).to(parameter.dtype)
+
+
+def _tensor(value: np.ndarray, dtype: str) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(rounded(value, dtype)))
 
 
 def _numpy(value: torch.Tensor | None, like: torch.Tensor | None = None) -> np.ndarray:

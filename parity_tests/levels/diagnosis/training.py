@@ -60,7 +60,7 @@ def _logits(row: Row, step: Step) -> Iterator[Explanation]:
     if close(actual, idle.outputs[0], slack):
         yield Explanation("running statistics in training", "they are those of inference mode")
     if step.earlier is not None and step.earlier.images.shape == step.batch.images.shape:
-        subject = replace(step.subject, inputs=(step.earlier.images,), _runs={}, shared={})
+        subject = replace(step.subject, inputs=step.earlier.inputs, _runs={}, shared={})
         again = subject.run(Side.TORCH, "float64", train=True)
         if close(actual, again.outputs[0], slack):
             yield Explanation("repeated batch", "they are those of the images of the step before")

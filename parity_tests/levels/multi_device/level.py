@@ -23,7 +23,8 @@ from parity_tests.levels.multi_device.data_parallel import DEVICES, InTurn, Spli
 from parity_tests.levels.training.free_running import free_rows
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.resynchronised import resynchronised_rows
-from parity_tests.levels.training.trials import Trial, project_trial
+from parity_tests.levels.training.trial import Trial
+from parity_tests.levels.training.trials import project_trial
 from parity_tests.numerics.compare import Verdict, bits_equal, compare
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Coverage, Row

@@ -17,18 +17,17 @@ import numpy as np
 from cnn_harness.schedule import learning_rate
 from parity_tests.backends.base import SIDES, backend
 from parity_tests.backends.optimizers import OptimizedParameters, Slots
-from parity_tests.levels.diagnosis.updates import explain_update
+from parity_tests.levels.optimizer.judged import judged_update
 from parity_tests.levels.optimizer.schedules import schedule_rows
 from parity_tests.levels.optimizer.tensors import SHAPES, first_weights, gradients
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.numerics.compare import compare
-from parity_tests.numerics.operators.table import tolerance
-from parity_tests.numerics.update_rules import Rule, Update, apply_update, parsable_rate
+from parity_tests.numerics.update_rules import Rule, Update, parsable_rate
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Coverage, Row
-from parity_tests.reporting.verdicts import Check, Level, Mode, Side
+from parity_tests.reporting.verdicts import Check, Level, Side
 
-__all__ = ["COURSES", "STEPS", "Course", "check_optimizer", "judged_update", "optimizer_rows"]
+__all__ = ["COURSES", "STEPS", "Course", "check_optimizer", "optimizer_rows"]
 
 STEPS = 50
 
@@ -185,39 +184,3 @@ def _step_rows(
             )  # fmt: skip
             for stage, row in enumerate(rows):
                 yield (stage, tensor, place), row
-
-
-def judged_update(
-    rule: Rule,
-    update: Update,
-    before: dict[str, np.ndarray],
-    gradient: np.ndarray,
-    after: dict[str, np.ndarray],
-    *,
-    level: Level,
-    path: str,
-    side: Side,
-    check: Check,
-    role: str = "",
-) -> Iterator[Row]:
-    """One side's update of one tensor against the rule: a row for each slot, then the weight's.
-
-    `before` and `after` hold the slots by name and the "weight". Quantities are `ROLE mom`, …,
-    and `ROLE` itself for the weight, or "weight" without a role.
-    """
-    expected, sizes = apply_update(rule, update, before["weight"], gradient, before)
-    dtype = str(before["weight"].dtype)
-    for stage in (*rule.slots, "weight"):
-        verdict = compare(
-            after[stage], expected[stage], scale=sizes[stage],
-            factor=tolerance("update", Mode.TRAIN, side, dtype).factor(1),
-            dtype=dtype, unit=dtype, content="nonzero",
-        )  # fmt: skip
-        diagnosis = ""
-        if not verdict.ok:
-            diagnosis = explain_update(rule, update, before, gradient, after, stage)
-        yield Row.judged(
-            verdict, level=level, path=path, side=side, dtype=dtype, mode=Mode.TRAIN, check=check,
-            quantity=role or "weight" if stage == "weight" else f"{role} {stage}".strip(),
-            diagnosis=diagnosis,
-        )  # fmt: skip

@@ -20,8 +20,9 @@ from parity_tests.backends.base import leaves_of, referee
 from parity_tests.backends.losses import loss_scales
 from parity_tests.backends.runs import NET, Noise, Objective, rounded
 from parity_tests.levels.envelope import call_scales, sigma
+from parity_tests.levels.training.free_running import Shaken
 from parity_tests.levels.training.ledger import Ledger
-from parity_tests.levels.training.trials import Trial
+from parity_tests.levels.training.trial import Trial
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
 from parity_tests.numerics.operators.table import tolerance
 from parity_tests.numerics.perturb import largest_move
@@ -33,21 +34,24 @@ __all__ = ["DRAWS", "curve_rows", "noise_of", "one_ulp"]
 DRAWS = 4
 
 
-def noise_of(torch_net: Any, images: np.ndarray, objective: Objective) -> Noise:
+def noise_of(torch_net: Any, images: Any, objective: Objective) -> Noise:
     """A quarter of what the tolerance table allows in float32, on one batch with its labels.
 
     Raises DidNotRun.
     """
-    run = referee().run_net(torch_net, (images,), "float64", train=True, objective=objective)
+    inputs = images if isinstance(images, tuple) else (images,)
+    run = referee().run_net(torch_net, inputs, "float64", train=True, objective=objective)
     outputs: dict[str, float] = {}
     input_gradients: dict[str, float] = {}
     for leaf in leaves_of(torch_net):
         for call in run.calls[leaf.path]:
             upstream = tuple(g for g in call.upstream if g is not None)
+            if len(upstream) < len(call.outputs):
+                continue  # nothing goes back from here
             scales = call_scales(leaf, call, train=True, upstream=upstream)
             outputs[leaf.path] = _relative(sigma(scales, "output", True), call.outputs[0])
-            gradient = call.input_gradients[0]
-            if gradient is not None:
+            gradient = call.input_gradients[0] if call.input_gradients else None
+            if gradient is not None and "input gradient" in scales.sizes:
                 size = sigma(scales, "input gradient", True)
                 input_gradients[leaf.path] = _relative(size, gradient)
     loss = referee().run_loss(objective, rounded(run.outputs[0], "float64"), "float64")
@@ -64,6 +68,9 @@ def _relative(size: np.ndarray, values: np.ndarray) -> float:
 
 def one_ulp(images: np.ndarray, seed: Iterable[int]) -> np.ndarray:
     """Every float32 value moved to its neighbour, up or down at random."""
+    if images.dtype.kind != "f":
+        return images
+    images = images.astype(np.float32)
     up = np.random.default_rng(list(seed)).random(images.shape) < 0.5
     return np.nextafter(images, np.where(up, np.inf, -np.inf).astype(np.float32))
 
@@ -75,11 +82,12 @@ def curve_rows(trial: Trial, steps: int, *, draws: int = DRAWS) -> list[Row]:
     the loss itself.
     """
     first = trial.batches[0]
-    noise = noise_of(trial.torch_net, first.images, replace(trial.objective, labels=first.labels))
+    noise = noise_of(trial.torch_net, first.inputs, replace(trial.objective, labels=first.labels))
     gluon, clean = trial.trainee(Side.GLUON, "float32"), trial.trainee(Side.TORCH, "float32")
     shaken = [trial.trainee(Side.TORCH, "float32") for _ in range(draws)]
     for seed, trainee in enumerate(shaken):
         referee().shake(trainee.net, noise, seed)
+    stretch = Shaken(trial, "float32").stretched if trial.most_slack else None
     ledger = Ledger()
     largest = 0.0
     for number, batch in enumerate(trial.batches[:steps], 1):
@@ -87,7 +95,8 @@ def curve_rows(trial: Trial, steps: int, *, draws: int = DRAWS) -> list[Row]:
         loss = _mean(theirs.loss)
         for seed, trainee in enumerate(shaken):
             images = one_ulp(batch.images, (seed, number))
-            noisy = trainee.step(replace(batch, images=images)).loss
+            moved = replace(batch, images=images)
+            noisy = (stretch(trainee, seed % 3, moved) if stretch else trainee.step(moved)).loss
             largest = max(largest, largest_move(_mean(noisy), loss))
         bound = ENVELOPE_FACTOR * largest + _own_rounding(
             replace(trial.objective, labels=batch.labels), theirs.logits, theirs.loss

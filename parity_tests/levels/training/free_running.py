@@ -5,23 +5,27 @@ In float64 every stage of every step is compared; `training_envelope` judges flo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from parity_tests.backends.base import backend
 from parity_tests.backends.runs import NET
-from parity_tests.backends.training import Key, Stages, State
+from parity_tests.backends.training import Batch, Key, Stages, State, Trainee
 from parity_tests.levels.training.ledger import Ledger
-from parity_tests.levels.training.trials import Trial
-from parity_tests.numerics.compare import UNIT, compare
+from parity_tests.levels.training.trial import Trial
+from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
+from parity_tests.numerics.conventions import unbiased
+from parity_tests.numerics.perturb import largest_move
 from parity_tests.pairing.align import Pairing
+from parity_tests.reporting.progress import show
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["TOGETHER", "free_rows"]
+__all__ = ["TOGETHER", "Shaken", "free_rows"]
 
 TOGETHER = 1e-9  # relative distance of two free runs in float64
 STAGES = ("logits", "loss", "logit gradient", "gradient", "slot", "weight", "buffer")
@@ -38,13 +42,82 @@ def free_rows(
     ledger = Ledger()
     gluon, theirs = trial.trainee(Side.GLUON, dtype), trial.trainee(Side.TORCH, dtype)
     idle = _IdleBiases(trial.pairing, gluon.state(), theirs.state())
+    variances = None if trial.strict else _Variances(trial, theirs.state())
+    shaken = Shaken(trial, dtype)
     for number, batch in enumerate(trial.batches[:steps], 1):
-        a, b = idle.seen(gluon.step(batch), theirs.step(batch), bound)
-        for order, row in _apart(a, b, dtype, bound):
+        show(Level.TRAINING, f"step {number} of {steps}, free-running, {dtype}")
+        ours, mine = gluon.step(batch), theirs.step(batch)
+        moves = shaken.moves(batch, mine)
+        a, b = idle.seen(ours, mine if variances is None else variances.biased(mine), bound)
+        for order, row in _apart(a, b, dtype, bound, moves):
             ledger.add(number, order, idle.explained(row))
         if ledger.failed:
             break
     return ledger.rows()
+
+
+class Shaken:
+    """The torch side once more, each step a little longer, shorter, or either at random, by what
+    the rule's numbers are rounded: how far that carries every stage."""
+
+    def __init__(self, trial: Trial, dtype: str) -> None:
+        self._slack = trial.most_slack
+        count = 3 if self._slack else 0
+        self._trainees = [trial.trainee(Side.TORCH, dtype) for _ in range(count)]
+        self._generator = np.random.default_rng(13)
+        self._moves: dict[tuple[str, Key], float] = {}
+
+    def moves(self, batch: Batch, clean: Stages) -> dict[tuple[str, Key], float]:
+        """The largest move of each stage's groups, of any draw so far."""
+        for draw, trainee in enumerate(self._trainees):
+            noisy = self.stretched(trainee, draw, batch)
+            for stage in STAGES:
+                theirs = _stage(clean, stage)
+                for key, value in _stage(noisy, stage).items():
+                    at = stage, _group(stage, key)
+                    move = largest_move(value, theirs[key])
+                    if stage == "slot":  # whose own numbers are rounded, too
+                        move = max(move, self._slack * float(np.abs(theirs[key]).max()))
+                    self._moves[at] = max(self._moves.get(at, 0.0), move)
+        return self._moves
+
+    def stretched(self, trainee: Trainee, draw: int, batch: Batch) -> Stages:
+        """One step that goes a little farther, or less far."""
+        before = trainee.state().weights
+        stages: Stages = trainee.step(batch)
+        weights = {}
+        for key, value in stages.after.weights.items():
+            sign = (1, -1)[draw] if draw < 2 else self._generator.standard_normal()
+            weights[key] = value + (self._slack * sign * (value - before[key])).astype(value.dtype)
+        trainee.put(weights)
+        return replace(stages, after=replace(stages.after, weights=weights))
+
+
+class _Variances:
+    """torch's unbiased running variances, made MXNet's biased ones step by step."""
+
+    def __init__(self, trial: Trial, start: State) -> None:
+        run = backend(Side.TORCH).run_net(
+            trial.torch_net, trial.batches[0].inputs, "float64", train=True
+        )
+        self._of: dict[Key, tuple[float, int]] = {}
+        for pair in trial.pairing.pairs:
+            calls = run.calls[pair.torch.path]
+            found = unbiased(pair.torch, calls[0].inputs) if len(calls) == 1 else None
+            if found is not None:
+                self._of[pair.torch.path, "running_var"] = found
+        self._theirs = dict(start.buffers)
+        self._ours = dict(start.buffers)
+
+    def biased(self, stages: Stages) -> Stages:
+        """A step's stages with the variances that MXNet would have."""
+        buffers = dict(stages.after.buffers)
+        for key, (kept, n) in self._of.items():
+            new = buffers[key] - kept * self._theirs[key]
+            self._theirs[key] = buffers[key]
+            self._ours[key] = kept * self._ours[key] + new * ((n - 1) / n)
+            buffers[key] = self._ours[key].astype(buffers[key].dtype)
+        return replace(stages, after=replace(stages.after, buffers=buffers))
 
 
 class _IdleBiases:
@@ -60,8 +133,9 @@ class _IdleBiases:
         leaves = [pair.torch for pair in pairing.pairs]
         for leaf, norm in pairwise(leaves):
             kept: Any = norm.hyper.get("kept")
-            if norm.kind == "batchnorm" and kept is not None and "bias" in leaf.tensors:
-                key = (leaf.path, "bias")
+            key = (leaf.path, "bias")
+            trained = all(key in state.weights for state in start)
+            if norm.kind == "batchnorm" and kept is not None and trained:
                 self._after[key] = ((norm.path, "running_mean"), float(np.float32(kept)))
         self._biases = [dict(state.weights) for state in start]
         self._means = [{key: 0.0 * state.weights[key] for key in self._after} for state in start]
@@ -98,7 +172,9 @@ def _no_gradient(stages: Stages, key: Key, bound: float) -> bool:
 _Placed = tuple[tuple[int, int], Row]
 
 
-def _apart(a: Stages, b: Stages, dtype: str, bound: float) -> Iterator[_Placed]:
+def _apart(
+    a: Stages, b: Stages, dtype: str, bound: float, moves: Mapping[tuple[str, Key], float]
+) -> Iterator[_Placed]:
     for place, stage in enumerate(STAGES):
         ours, theirs = _stage(a, stage), _stage(b, stage)
         largest: dict[Key, float] = {}
@@ -106,8 +182,11 @@ def _apart(a: Stages, b: Stages, dtype: str, bound: float) -> Iterator[_Placed]:
             group = _group(stage, key)
             largest[group] = max(largest.get(group, 0.0), float(np.abs(value).max()))
         for number, (key, value) in enumerate(ours.items()):
+            group = _group(stage, key)
+            move = moves.get((stage, group), 0.0) / largest[group] if largest[group] else 0.0
             verdict = compare(
-                value, theirs[key], scale=largest[_group(stage, key)] / UNIT[dtype], factor=bound,
+                value, theirs[key], scale=largest[group] / UNIT[dtype],
+                factor=bound + ENVELOPE_FACTOR * move,
                 dtype=dtype, unit=dtype,
                 content="any" if stage in ("weight", "buffer") else "nonzero",
             )  # fmt: skip

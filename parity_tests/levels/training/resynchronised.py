@@ -13,23 +13,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity_tests.backends.base import backend, leaves_of
+from parity_tests.backends.base import backend
 from parity_tests.backends.losses import loss_scales
 from parity_tests.backends.runs import NET, NetRun
 from parity_tests.backends.runs import Key as RunKey
 from parity_tests.backends.training import Batch, Key, Stages, State
+from parity_tests.levels.backward import in_common_terms, variances
 from parity_tests.levels.diagnosis.training import Step, explain_stage
 from parity_tests.levels.envelope import Envelope, backward_envelope, forward_envelope
 from parity_tests.levels.inherited import judged_keys
 from parity_tests.levels.local import JUDGED
-from parity_tests.levels.optimizer.updates import judged_update
+from parity_tests.levels.optimizer.judged import judged_update
 from parity_tests.levels.referee import DidNotRun, Subject, along
 from parity_tests.levels.training.ledger import Ledger
-from parity_tests.levels.training.trials import Trial
+from parity_tests.levels.training.trial import Trial
 from parity_tests.numerics.compare import compare
 from parity_tests.numerics.operators.table import tolerance
 from parity_tests.numerics.update_rules import Update
-from parity_tests.pairing.align import pair_leaves
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
@@ -88,7 +88,7 @@ class _Carriers:
     def __init__(self, trial: Trial) -> None:
         self.gluon = backend(Side.GLUON).clone(trial.gluon_net, None)
         self.torch = backend(Side.TORCH).clone(trial.torch_net, "float32")
-        self.pairing = pair_leaves(leaves_of(self.gluon), leaves_of(self.torch))
+        self.pairing = trial.pair(self.gluon, self.torch)
 
     def load(self, state: State) -> None:
         values = {**state.weights, **state.buffers}
@@ -106,8 +106,8 @@ class _Witness:
         carriers.load(state)
         self.labels = batch.labels
         self.subject = Subject(
-            carriers.gluon, carriers.torch, carriers.pairing, (batch.images,),
-            replace(trial.objective, labels=batch.labels), batch.masks, strict=True,
+            carriers.gluon, carriers.torch, carriers.pairing, batch.inputs,
+            replace(trial.objective, labels=batch.labels), batch.masks, strict=trial.strict,
         )  # fmt: skip
         self.run = self.subject.run(Side.TORCH, "float64", train=True, backward=True)
         self.forward = forward_envelope(self.subject, train=True)
@@ -157,19 +157,27 @@ def _judged(
     rows = inherited(stages.gradients, led.named_gradients(), witness.backward, " gradient")
     for number, row in enumerate(rows):
         yield (3, -number), row  # backward meets the last leaf first
-    last = earlier.rate if earlier is not None else 0.0
-    update = Update(batch.rate, len(batch.labels), before.count + 1, last)
     for number, (path, role) in enumerate(stages.gradients):
         key = (path, role)
+        known = trial.rule_of(key, batch)
+        if known is None:
+            continue
+        rule, rate = known
+        last = (None if earlier is None else trial.rule_of(key, earlier)) or (rule, 0.0)
+        update = Update(rate, len(batch.labels), before.count + 1, last[1])
         rows = judged_update(
-            trial.rule, update, {**before.slots[key], "weight": before.weights[key]},
+            rule, update, {**before.slots[key], "weight": before.weights[key]},
             stages.gradients[key],
             {**stages.after.slots[key], "weight": stages.after.weights[key]},
-            role=role, level=Level.TRAINING, path=path, side=side, check=Check.RESYNCHRONISED,
+            slack=trial.slack(rule, side), role=role, level=Level.TRAINING, path=path, side=side,
+            check=Check.RESYNCHRONISED,
         )  # fmt: skip
         for row in rows:
             yield (5 if row.quantity == role else 4, number), row
-    buffers = witness.run.named_buffers()
+    run = witness.run
+    buffers = run.named_buffers()
+    if side == Side.GLUON:  # which keeps the biased variance
+        buffers = in_common_terms(buffers, variances(witness.subject, run))
     for number, row in enumerate(inherited(stages.after.buffers, buffers, witness.forward)):
         yield (6, number), row
 

@@ -1,12 +1,12 @@
-"""What a training comparison runs: a pair of nets, a rule, and batches of real digits.
+"""Trials of this project's nets on real digits.
 
 Framework specific (mxnet, torch): the plain trial's nets are built of both frameworks' layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import mxnet as mx
@@ -23,47 +23,19 @@ from gluon_cnn.training.recipes import DEFAULTS
 from parity_tests.backends.base import backend, leaves_of
 from parity_tests.backends.losses import cross_entropy
 from parity_tests.backends.runs import Objective
-from parity_tests.backends.training import Batch, MakeTrainee
+from parity_tests.backends.training import Batch
 from parity_tests.cases.pairs import project_case
+from parity_tests.levels.training.trial import Trial
 from parity_tests.levels.weights import copy_weights, pairing_map, project_map
 from parity_tests.numerics.update_rules import Rule, parsable_rate
-from parity_tests.pairing.align import Pairing, pair_leaves
+from parity_tests.pairing.align import pair_leaves
 from parity_tests.reporting.verdicts import Side
 from torch_ref.models.layers import MXBatchNorm2d
 from torch_ref.training.losses import loss_for as torch_loss_for
 
-__all__ = ["Trial", "plain_trial", "project_trial", "rule_of"]
+__all__ = ["plain_trial", "project_trial", "rule_of"]
 
 BATCH = {"lenet": 32, "cifar_cnn": 32, "mnist_bn_cnn": 16}  # images a step; the deep toys take 8
-
-
-@dataclass
-class Trial:
-    """A pair of nets with equal weights, and the steps that both are to take.
-
-    `objective` has both losses and no labels, which come with the batches. `make` has other makers
-    of trainees than the backends': tests plant faults there.
-    """
-
-    name: str
-    gluon_net: Any
-    torch_net: Any
-    rule: Rule
-    batches: Sequence[Batch]
-    objective: Objective
-    make: dict[Side, MakeTrainee] = field(default_factory=dict)
-    pairing: Pairing = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pairing = pair_leaves(leaves_of(self.gluon_net), leaves_of(self.torch_net))
-
-    def trainee(self, side: Side, dtype: str, make: MakeTrainee | None = None) -> Any:
-        """A new trainee of one side, from the first weights; its keys are by torch path."""
-        make = make or self.make.get(side, backend(side).trainee)
-        if side == Side.TORCH:
-            return make(self.torch_net, dtype, self.rule, self.objective, None)
-        paths = {pair.gluon.path: pair.torch.path for pair in self.pairing.pairs}
-        return make(self.gluon_net, dtype, self.rule, self.objective, paths)
 
 
 def rule_of(config: TrainConfig) -> Rule:

@@ -1,0 +1,126 @@
+"""Levels optimizer and training of a user's own pair: the user's loss, optimizers and batches."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from parity_tests import check_parity
+from parity_tests.__main__ import main
+from parity_tests.tests.test_parity_own_pair import X, nets, own
+
+__all__ = ["nets"]
+
+LABELS = np.array([0, 3, 1, 4])
+
+
+def checked(nets: Any, *levels: str, gluon: Any, theirs: Any, **options: Any) -> Any:
+    pair = nets.ours(), nets.Theirs()
+    optimizer = (gluon, theirs)
+    return check_parity(
+        *pair, X, LABELS, levels, optimizer=optimizer, transfer=True, steps=3, **options
+    )
+
+
+def test_the_command_trains_by_name(nets: Any, capsys: pytest.CaptureFixture) -> None:
+    argv = own("ours", "Theirs", "--input", "4,3,6,6", "--labels", "4:int64<5", "--batches", "2")
+    argv += ["--transfer", "--steps", "3", "--level", "optimizer,training", "--report", "r"]
+    assert main([*argv, "--optimizer", "sgd(lr=0.1, momentum=0.9, wd=0.01)"]) == 0
+    out = capsys.readouterr().out
+    assert "100 % of training slots" in out
+    report = json.loads(Path("r/report.json").read_text())["reports"][0]
+    checks = {row["check"] for row in report["rows"] if row["level"] == "training"}
+    assert checks == {"resynchronised", "free-running"}
+
+
+@pytest.mark.parametrize("optimizer", ["adam(lr=0.01, wd=0.01)", "nag(lr=0.1, momentum=0.9)"])
+def test_each_frameworks_own_rules_agree(nets: Any, optimizer: str) -> None:
+    levels = ("optimizer", "training") if optimizer.startswith("adam") else ("optimizer",)
+    report = checked(nets, *levels, gluon=optimizer, theirs=optimizer)
+    assert report.ok, str(report)
+
+
+def test_functions_make_optimizers_too(nets: Any) -> None:
+    assert checked(nets, "optimizer", gluon=nets.sgd, theirs=nets.their_sgd).ok
+    without = nets.sgd_without_decay_of_biases, nets.their_sgd_without_decay_of_biases
+    assert checked(nets, "optimizer", gluon=without[0], theirs=without[1]).ok
+
+
+@pytest.mark.parametrize(
+    ("gluon", "theirs", "quantity", "detail"),
+    [
+        ("sgd", "slower", "weight momentum", "Gluon has 0.9, torch has 0.5"),
+        ("sgd", "their_sgd_without_decay_of_biases", "bias weight decay", "torch has 0.0"),
+        ("sgd_without_decay_of_biases", "their_sgd", "bias weight decay", "Gluon has 0.0"),
+        ("sgd", "adam(lr=0.1)", "weight rule", "Gluon has sgd, torch has adam"),
+    ],
+)
+def test_other_numbers_are_named(
+    nets: Any, gluon: str, theirs: str, quantity: str, detail: str
+) -> None:
+    made = [name if "(" in name else getattr(nets, name) for name in (gluon, theirs)]
+    report = checked(nets, "optimizer", gluon=made[0], theirs=made[1])
+    first = report.first_divergence
+    assert first is not None
+    assert (first.level, first.quantity) == ("optimizer", quantity)
+    assert detail in first.message
+
+
+def test_what_an_optimizer_does_counts_and_not_its_name(nets: Any) -> None:
+    report = checked(nets, "optimizer", gluon=nets.sgd, theirs=nets.shrinking)
+    failed = [row for row in report.failures if row.check == "local"]
+    assert failed
+    assert {row.side for row in failed} == {"torch"}
+    assert any(row.status == "note" and "shrinking" in row.detail for row in report.rows)
+    theirs = lambda net: torch.optim.RMSprop(net.parameters(), 0.02, alpha=0.9)  # noqa: E731
+    report = checked(nets, "optimizer", gluon=nets.rmsprop, theirs=theirs)
+    assert "optimizer in float64 did not run" in str(report.first_divergence)  # MXNet's cannot
+
+
+def test_a_training_fault_is_caught(nets: Any, capsys: pytest.CaptureFixture) -> None:
+    module = "own_nets_of_a_user"
+    argv = own("ours", "Theirs", "--input", "4,3,6,6", "--labels", "4:int64<5", "--transfer")
+    argv += ["--steps", "2", "--level", "training", "--gluon-optimizer", f"{module}:sgd"]
+    losses = ["--gluon-loss", "softmax_ce", "--torch-loss", f"{module}:half_ce"]
+    assert main([*argv, "--torch-optimizer", f"{module}:their_sgd", *losses]) == 1
+    assert "step 1 loss" in capsys.readouterr().err
+    assert main([*argv, "--torch-optimizer", f"{module}:slower"]) == 1
+    assert "step 2 " in capsys.readouterr().err
+
+
+def test_frozen_parameters_are_compared_as_such(nets: Any) -> None:
+    theirs = nets.Theirs()
+    theirs.conv.weight.requires_grad = False
+    optimizer = "sgd(lr=0.1)"
+    levels = ("optimizer", "training")
+    pair = nets.ours(), theirs
+    report = check_parity(*pair, X, LABELS, levels, optimizer=optimizer, transfer=True, steps=3)
+    first = report.first_divergence
+    assert first is not None
+    assert "Gluon trains it, torch does not" in first.message
+
+
+BAD = [
+    (["--optimizer", "sgdd(lr=0.1)"], ["unknown optimizer 'sgdd'", "did you mean sgd?"]),
+    (["--optimizer", "sgd(lr=0.1, mometum=0.9)"], ["did you mean momentum?"]),
+    (["--optimizer", "sgd"], ["a rate: sgd(lr=0.1)"]),
+    (["--optimizer", "sgd(lr=x)"], ["expected literals"]),
+    (["--gluon-optimizer", "sgd(lr=0.1)"], ["--torch-optimizer"]),
+    (["--optimizer", "own_nets_of_a_user:no_optimizer"], ["expected a gluon.Trainer"]),
+    (["--optimizer", "own_nets_of_a_user:raises"], ["the gluon optimizer: TypeError"]),
+    (["--level", "training"], ["needs an optimizer"]),
+]
+
+
+@pytest.mark.parametrize(("more", "words"), BAD)
+def test_bad_input_is_one_line_and_2(
+    more: list[str], words: list[str], nets: Any, capsys: pytest.CaptureFixture
+) -> None:
+    argv = own("ours", "Theirs", "--input", "4,3,6,6", "--labels", "4:int64<5", *more)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(word in error for word in words), error
