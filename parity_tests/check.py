@@ -80,7 +80,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.json:
         print_json({"schema": SCHEMA, "ok": not failed, "reports": [_summary(r) for r in reports]})
     else:
-        print(table(reports, levels, sys.stdout))
+        print(table(reports, LEVELS, sys.stdout))
     for report in failed:
         print(f"{report.name}: {report.first_divergence}", file=sys.stderr)
     return 1 if failed else 0
