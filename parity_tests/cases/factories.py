@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gluon_cnn_parity import did_you_mean
+from gluon_cnn_parity.factories import place_of, reason_of
 from parity_tests.backends.leaves import ParityError
 
 __all__ = ["load_function", "load_net", "parse_call"]
