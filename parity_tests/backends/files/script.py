@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -49,12 +50,17 @@ def _main(argv: Sequence[str] | None) -> int:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--print", action="store_true", help="print the script")
     target.add_argument("--script", metavar="OUT.py", help="write the script there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     text = script_of(Side(args.framework))
-    if args.print:
+    if args.script:
+        write_text(Path(args.script), text)
+    if args.json:
+        body = {"path": args.script} if args.script else {"script": text}
+        print(json.dumps({"framework": args.framework, **body}))
+    elif args.print:
         sys.stdout.write(text)
     else:
-        write_text(Path(args.script), text)
         print(f"wrote {args.script}: run it where the {args.framework} net is")
     return 0
 

@@ -108,6 +108,17 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedNet:
     return record(sys.executable, folder, "mine:net", "--input", "2,3,8,8")
 
 
+def test_the_script_is_written_or_printed_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["record", "--script", str(tmp_path / "record.py"), "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert Path(written["path"]).read_text() == script_of(Side.GLUON)
+    assert main(["record", "--framework", "torch", "--print", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {"framework": "torch", "script": script_of(Side.TORCH)}
+
+
 def test_the_script_is_one_file_for_python_3_6() -> None:
     for side in (Side.GLUON, Side.TORCH):
         tree = ast.parse(script_of(side), feature_version=(3, 6))
