@@ -16,7 +16,8 @@ def test_default_names_count_up(tmp_path: Path, monkeypatch) -> None:
 
 def test_the_newest_run_is_the_one_resumed(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert RunFolder.existing(None, "lenet-mnist5k") is None
+    with pytest.raises(UsageError, match="no run is in runs/lenet-mnist5k"):
+        RunFolder.existing(None, "lenet-mnist5k")
     for _ in range(11):
         RunFolder.new(None, "lenet-mnist5k").write_config({})
     RunFolder.new(None, "lenet-mnist5k-other").write_config({})

@@ -75,8 +75,9 @@ def find_manifest(folder: Path) -> Path | None:
     if (folder / "config.json").exists():
         return None  # a run
     names = {p.name.removesuffix(SYMBOL).removesuffix(".json") for p in folder.glob("*.json")}
-    if len(names) > 1:  # another JSON file may lie beside the export's two
-        names = {name for name in names if (folder / f"{name}{SYMBOL}").exists()}
+    if len(names) > 1:  # another JSON file may lie beside the export's two, such as evaluate's
+        ends = (SYMBOL, "-0000.params")
+        names = {name for name in names if any((folder / f"{name}{end}").exists() for end in ends)}
     if len(names) > 1:
         raise CommandError(
             f"{folder} holds several exports ({', '.join(sorted(names))}): "

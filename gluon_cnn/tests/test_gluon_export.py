@@ -155,7 +155,10 @@ def test_the_manifest_says_how_to_feed_the_net(run: Path, exported: Path) -> Non
     assert values["class_names"] == [str(digit) for digit in range(10)]
     assert values["smallest_wins"] is False
     assert values["fit"] == "pad"
-    assert values["data"] == {"dataset": "mnist5k", "image_size": 32, "data_dir": None}
+    assert values["data"] == {
+        "dataset": "mnist5k", "image_size": 32, "data_dir": None, "skip_damaged": False,
+        "content_sha256": config["images"]["content_sha256"],
+    }  # fmt: skip
     assert values["versions"]["mxnet"] == mx.__version__
     normalisation = values["normalisation"]
     assert normalisation["name"] == config["config"]["normalise"] == "standard"
@@ -620,6 +623,7 @@ def _forget(path: Path) -> None:
 def test_a_damaged_export_is_refused_by_name(
     capsys, copied: Path, tmp_path: Path, name: str, damage, words: list[str]
 ) -> None:
+    (copied / "evaluation.json").write_text("{}")  # which evaluate writes there
     damage(copied / name)
     _refused(capsys, predict.main, [str(copied), str(tmp_path / "x.png")], 1, name, *words)
     _refused(capsys, evaluate.main, [str(copied)], 1, name, *words)

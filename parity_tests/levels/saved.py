@@ -1,4 +1,7 @@
-"""The torch state dict that an alignment found, written, and proven by loading it again."""
+"""The torch state dict that an alignment found, written, and proven by loading it again.
+
+Framework specific (torch): what is written is a torch state dict.
+"""
 
 from __future__ import annotations
 

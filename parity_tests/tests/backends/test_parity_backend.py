@@ -21,7 +21,7 @@ from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Side
 
 PACKAGE = Path(__file__).resolve().parents[2]
-FRAMEWORKS = ("mxnet", "torch", "onnx", "onnxruntime")
+FRAMEWORKS = ("mxnet", "torch", "onnx", "onnxruntime", "openvino")
 LIBRARIES = {Side.GLUON: "mxnet", Side.TORCH: "torch"}
 
 # Modules of these folders may be of a framework by their subject: they plant faults in its layers,
