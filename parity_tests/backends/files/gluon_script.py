@@ -19,6 +19,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Mapping, MutableMapping, Sequence, Tuple
 from unittest import mock
 
+try:  # noqa: SIM105  (imports follow)
+    import mxnet_compat  # noqa: F401  brings MXNet beside a newer numpy, where it is installed
+except ImportError:
+    pass
+
 import mxnet as mx
 import numpy as np
 from mxnet.base import _LIB, check_call, mx_uint, py_str

@@ -12,6 +12,10 @@ __all__ = ["HEAD", "lines"]
 HEAD = '''\
 import os
 
+try:
+    import mxnet_compat  # brings MXNet beside a newer numpy, where it is installed
+except ImportError:
+    pass
 import mxnet as mx
 import numpy as np
 
