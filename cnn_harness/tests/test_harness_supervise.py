@@ -141,7 +141,9 @@ def test_a_node_that_falls_silent_is_lost() -> None:
     assert _all_gone(job)
 
 
-@pytest.mark.parametrize(("role", "number"), [("worker", 1), ("server", 0)])
+@pytest.mark.parametrize(
+    ("role", "number"), [("worker", 1), pytest.param("server", 0, marks=pytest.mark.slow)]
+)
 def test_a_stopped_process_ends_the_job_and_is_named(role: str, number: int) -> None:
     busy = [sys.executable, "-c", "while True: pass"]
     job = Job({0: busy, 1: busy}, serve=WAIT)
@@ -157,6 +159,7 @@ def _no_more_time_to_start(job: Job) -> None:
     job.supervisor._limits = replace(job.supervisor._limits, start=0.0)
 
 
+@pytest.mark.slow  # it waits
 def test_who_waits_for_others_to_start_does_not_hang() -> None:
     job = Job({0: WAIT, 1: WAIT}, serve=WAIT)
     job.supervisor = Supervisor(3, 1, job.token, limits=replace(QUICK, stall=2.0, start=180.0))
