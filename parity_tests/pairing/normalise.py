@@ -144,11 +144,9 @@ class Emitter:
             return fresh
         read = tuple((x.role, x.value) for x in operands)
         made = tuple(sorted((name, repr(value)) for name, value in attributes.items()))
-        return self._computed.setdefault((kind, read, shape, made, self._stops), fresh)
-
-    @property
-    def _stops(self) -> bool:
-        return self._current.stops_gradient
+        return self._computed.setdefault(
+            (kind, read, shape, made, self._current.stops_gradient), fresh
+        )
 
     def output(self, first: Operand, position: int, shape: Sequence[int]) -> Operand:
         value = replace(first.value, output=position)
