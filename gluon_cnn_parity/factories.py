@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FactoryError", "load_net", "place_of", "reason_of"]
+__all__ = ["FactoryError", "load_attribute", "load_net", "net_of", "place_of", "reason_of"]
 
 
 class FactoryError(ValueError):
@@ -22,18 +22,32 @@ def load_net(spec: str, option: str, root: Path) -> Any:
     Modules are found from `root` too. Raises FactoryError, which names the `option`, for a factory
     that cannot be found or raises, with the line that did.
     """
-    module, colon, factory = spec.partition(":")
-    if not (module and colon and factory):
-        raise FactoryError(f"{option} is {spec!r}, expected package.module:factory")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
     try:
-        loaded = getattr(importlib.import_module(module), factory)
-        is_net = hasattr(loaded, "forward") and not isinstance(loaded, type)
-        return loaded() if callable(loaded) and not is_net else loaded
+        return net_of(load_attribute(spec, option, root))
+    except FactoryError:
+        raise
     except Exception as error:  # a user's module and factory may raise anything
         reason = f"{reason_of(error)}{place_of(error)}"
         raise FactoryError(f"{option} {spec} gives no net: {reason}") from error
+
+
+def load_attribute(spec: str, option: str, root: Path) -> Any:
+    """What `package.module:attribute` names; modules are found from `root` too.
+
+    Raises FactoryError, which names the `option`, for another form, and what the module raises.
+    """
+    module, colon, attribute = spec.partition(":")
+    if not (module and colon and attribute):
+        raise FactoryError(f"{option} is {spec!r}, expected package.module:factory")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    return getattr(importlib.import_module(module), attribute)
+
+
+def net_of(loaded: Any, *arguments: Any, **named: Any) -> Any:
+    """What a factory or class gives for these arguments; a net is itself."""
+    is_net = hasattr(loaded, "forward") and not isinstance(loaded, type)
+    return loaded(*arguments, **named) if callable(loaded) and not is_net else loaded
 
 
 def reason_of(error: BaseException) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
-import importlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gluon_cnn_parity import did_you_mean
-from gluon_cnn_parity.factories import place_of, reason_of
+from gluon_cnn_parity.factories import (
+    FactoryError,
+    load_attribute,
+    net_of,
+    place_of,
+    reason_of,
+)
 from parity_tests.backends.leaves import ParityError
 
 __all__ = ["load_function", "load_net", "parse_call"]
@@ -53,11 +57,9 @@ def load_net(spec: str, option: str, root: Path) -> Any:
     """
     name, arguments, named = parse_call(spec, option)
     try:
-        loaded = _load(name, option, root)
-        is_net = hasattr(loaded, "forward") and not isinstance(loaded, type)
-        return loaded(*arguments, **named) if callable(loaded) and not is_net else loaded
-    except ParityError:
-        raise
+        return net_of(load_attribute(name, option, root), *arguments, **named)
+    except FactoryError as error:
+        raise ParityError(str(error)) from error
     except Exception as error:  # a user's module and factory may raise anything
         reason = f"{reason_of(error)}{place_of(error)}"
         raise ParityError(f"{option} {spec} gives no net: {reason}") from error
@@ -73,21 +75,12 @@ def load_function(spec: str, option: str, root: Path, known: Mapping[str, Any]) 
             f"{did_you_mean(spec, known)}"
         )
     try:
-        loaded = _load(spec, option, root)
-    except ParityError:
-        raise
+        loaded = load_attribute(spec, option, root)
+    except FactoryError as error:
+        raise ParityError(str(error)) from error
     except Exception as error:  # a user's module may raise anything
         reason = f"{reason_of(error)}{place_of(error)}"
         raise ParityError(f"{option} {spec} cannot be loaded: {reason}") from error
     if not callable(loaded):
         raise ParityError(f"{option} {spec} is {type(loaded).__name__}, expected a function")
     return loaded
-
-
-def _load(name: str, option: str, root: Path) -> Any:
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise ParityError(f"{option} is {name!r}, expected package.module:factory")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    return getattr(importlib.import_module(module), attribute)
