@@ -258,7 +258,9 @@ def hostile(draw: st.DrawFn) -> tuple[Document, dict[str, tuple[int, ...]]]:
                 attributes[key] = next((t for t in texts if reads(attribute.kind, t)), texts[0])
         try:
             read = read_attributes(op, attributes, OPERATORS[op].attributes)
-            slots = OPERATORS[op].inputs(Attributes(read))
+            # a fused operator without its subgraph: what is refused when the graph is read
+            inner: dict[str, Any] = {"inner": []} if OPERATORS[op].joins else {}
+            slots = OPERATORS[op].inputs(Attributes({**read, **inner}))
         except SymbolError:
             slots = ("data",)
         count = draw(st.integers(1, 3)) if slots is None else len(slots)
