@@ -39,6 +39,16 @@ MXNETS = ("1.9.1", "2.0.0beta1")
 NO_FORK = sys.version_info >= (3, 14)  # multiprocessing starts a server by default, and forks that
 
 
+def __getattr__(name: str) -> str:
+    """`__version__`, which nobody waits for at `import mxnet_compat`."""
+    if name != "__version__":
+        raise AttributeError(f"module 'mxnet_compat' has no attribute {name!r}")
+    try:
+        return metadata.version("gluon-cnn-parity")
+    except metadata.PackageNotFoundError:  # the file alone, which may be copied anywhere
+        return "0+unknown"
+
+
 def needed() -> bool:
     """Whether MXNet 1.9.1, or its ONNX converter, does not work by itself here."""
     if _version(numpy.__version__) >= (1, 24) or sys.version_info >= (3, 12):

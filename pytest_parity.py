@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gluon_cnn_parity import __version__ as __version__
+
 if TYPE_CHECKING:
     from parity_tests.gate.session import Gate, PairOutcome
 

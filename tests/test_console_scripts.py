@@ -59,6 +59,14 @@ def test_version_is_the_distributions(
     assert capsys.readouterr().out == f"{DISTRIBUTION} {__version__}\n"
 
 
+def test_all_that_is_installed_knows_its_version() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    names = " ".join(setup["options"][key] for key in ("packages", "py_modules")).split()
+    for name in {name.partition(".")[0] for name in names}:
+        assert importlib.import_module(name).__version__ == __version__, name
+
+
 REFUSES_FRAMEWORKS = """
 import sys
 
