@@ -18,7 +18,7 @@ from cnn_harness.initial import INITIALISERS
 from cnn_harness.schedule import SCHEDULES
 from gluon_cnn_parity.cli import spellings
 
-__all__ = ["OPTIMIZERS", "TrainConfig", "add_flags", "flag"]
+__all__ = ["OPTIMIZERS", "RunOptions", "TrainConfig", "add_flags", "flag"]
 
 OPTIMIZERS = ("sgd", "adam")
 FITS = ("resize", "pad")
@@ -240,6 +240,54 @@ class TrainConfig:
             return cls(**values)
         except UsageError as error:  # nobody has typed it
             raise CommandError(f"{origin}: {error}") from error
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run does beyond its configuration: where it computes, reads, writes and goes on.
+
+    Its fields are flags of `train`, as those of `TrainConfig` are.
+    """
+
+    config: str | None = flag(
+        None, "JSON or YAML file with values of these flags, such as a run's config.json; flags "
+        "on the command line win", metavar="FILE",
+    )  # fmt: skip
+    recipe: str | None = flag(
+        None, "a document's recipe instead of the model's: see below", metavar="NAME"
+    )
+    data_dir: str | None = flag(
+        None, "folder with the dataset's original files, or one prepared by cnn_data.prepare",
+        DATA, metavar="DIR",
+    )  # fmt: skip
+    skip_damaged: bool = flag(
+        False, "leave out image files that cannot be read, by name, instead of refusing the folder",
+        DATA, action="store_true",
+    )  # fmt: skip
+    ctx: str = flag("auto", "auto, cpu, gpu, or several: gpu:0,1", metavar="CTX")
+    tf32: bool = flag(
+        False, "let a GPU round float32 to 10 bits of mantissa where that is faster",
+        action="store_true",
+    )  # fmt: skip
+    autotune: bool = flag(
+        False, "let a GPU choose algorithms by the clock, so that runs differ in their bits",
+        action="store_true",
+    )  # fmt: skip
+    amp: bool = flag(
+        False, "mixed precision: refused, since float16 could not be tried on a GPU that MXNet "
+        "runs on", action="store_true",
+    )  # fmt: skip
+    out: str | None = flag(
+        None, "run folder; unset: the next free of runs/MODEL-DATASET, runs/MODEL-DATASET-2, …",
+        metavar="DIR",
+    )  # fmt: skip
+    resume: str | None = flag(
+        None, "continue the run in --out (or the newest) exactly, from its last checkpoint or the "
+        "one before; a larger --epochs extends it",
+        nargs="?", const="last", choices=("last", "previous"),
+    )  # fmt: skip
+    tensorboard: bool = flag(False, "also write TensorBoard events", action="store_true")
+    json: bool = flag(False, "print one JSON object at the end", action="store_true")
 
 
 def _require(good: bool, name: str, value: object, expected: str) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnn_harness.config import TrainConfig
+from cnn_harness.config import RunOptions, TrainConfig
 from cnn_harness.initial import Pretrained
 from cnn_harness.jobs.peers import Peers
 from cnn_harness.jobs.stop import Stop
@@ -31,5 +31,7 @@ class Framework:
     load: Callable[[Any, Path, dict[str, Any]], None]  # load(prepared, path, state): a checkpoint
     fit: Callable[..., list[dict[str, Any]]]  # fit(prepared, folder, start=…, monitor=…, stop=…)
     switches: Callable[[str, bool, bool], list[str]]  # switches(ctx, tf32, autotune): what to say
-    join: Callable[[str], Peers]  # join(ctx): the processes of this job
+    join: Callable[[Any], Peers]  # join(options): the processes of this job
     follow: Callable[[Any, Progress, Stop], None]  # follow(prepared, start, stop): fit, not leading
+    # A subclass where it has flags of its own
+    options: RunOptions = field(default_factory=RunOptions)

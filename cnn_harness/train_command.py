@@ -12,7 +12,7 @@ import numpy as np
 from gluon_cnn_parity import did_you_mean
 from cnn_data import FOLDER
 from cnn_harness.cli import print_json
-from cnn_harness.config import RESUMABLE, TrainConfig
+from cnn_harness.config import RESUMABLE, RunOptions, TrainConfig
 from cnn_harness.epochs import require_epochs
 from cnn_harness.errors import UsageError
 from cnn_harness.framework import Framework
@@ -32,7 +32,7 @@ from cnn_harness.run_description import (
 )
 from cnn_harness.runfolder import RunFolder, default_name
 from cnn_harness.schedule import DEPEND_ON_EPOCHS
-from cnn_harness.train_flags import RunOptions, read_flags, recipe_names
+from cnn_harness.train_flags import read_flags, recipe_names
 
 __all__ = ["learned_nothing", "resume", "train_command"]
 
@@ -44,7 +44,7 @@ def train_command(framework: Framework, argv: Sequence[str] | None, prog: str) -
     changes, options = read_flags(framework, argv, prog)
     remarks = framework.switches(options.ctx, options.tf32, options.autotune)
     with Stop() as stop:
-        peers = framework.join(options.ctx)
+        peers = framework.join(options)
         for remark in remarks if peers.rank == 0 else ():
             print(remark, file=sys.stderr)
         if peers.rank:

@@ -2,70 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from gluon_cnn_parity import did_you_mean
 from cnn_harness.cli import Parser
-from cnn_harness.config import DATA, TrainConfig, add_flags, flag
+from cnn_harness.config import RunOptions, TrainConfig, add_flags
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.framework import Framework
 from cnn_harness.sealed import read_json
 
-__all__ = ["RunOptions", "config_words", "likely", "read_flags", "recipe_names"]
+__all__ = ["config_words", "likely", "read_flags", "recipe_names"]
 
 LARGEST_YAML = 2**20  # bytes
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a run does beyond its configuration: where it computes, reads, writes and goes on.
-
-    Its fields are flags of `train`, as those of `TrainConfig` are.
-    """
-
-    config: str | None = flag(
-        None, "JSON or YAML file with values of these flags, such as a run's config.json; flags "
-        "on the command line win", metavar="FILE",
-    )  # fmt: skip
-    recipe: str | None = flag(
-        None, "a document's recipe instead of the model's: see below", metavar="NAME"
-    )
-    data_dir: str | None = flag(
-        None, "folder with the dataset's original files, or one prepared by cnn_data.prepare",
-        DATA, metavar="DIR",
-    )  # fmt: skip
-    skip_damaged: bool = flag(
-        False, "leave out image files that cannot be read, by name, instead of refusing the folder",
-        DATA, action="store_true",
-    )  # fmt: skip
-    ctx: str = flag("auto", "auto, cpu, gpu, or several: gpu:0,1", metavar="CTX")
-    tf32: bool = flag(
-        False, "let a GPU round float32 to 10 bits of mantissa where that is faster",
-        action="store_true",
-    )  # fmt: skip
-    autotune: bool = flag(
-        False, "let a GPU choose algorithms by the clock, so that runs differ in their bits",
-        action="store_true",
-    )  # fmt: skip
-    amp: bool = flag(
-        False, "mixed precision: refused, since float16 could not be tried on a GPU that MXNet "
-        "runs on", action="store_true",
-    )  # fmt: skip
-    out: str | None = flag(
-        None, "run folder; unset: the next free of runs/MODEL-DATASET, runs/MODEL-DATASET-2, …",
-        metavar="DIR",
-    )  # fmt: skip
-    resume: str | None = flag(
-        None, "continue the run in --out (or the newest) exactly, from its last checkpoint or the "
-        "one before; a larger --epochs extends it",
-        nargs="?", const="last", choices=("last", "previous"),
-    )  # fmt: skip
-    tensorboard: bool = flag(False, "also write TensorBoard events", action="store_true")
-    json: bool = flag(False, "print one JSON object at the end", action="store_true")
 
 
 def recipe_names(documents: Mapping[str, TrainConfig]) -> str:
@@ -108,7 +61,7 @@ def read_flags(
         f"{recipe_names(framework.documents)}. The defaults above are those of "
         f"{shown.model}: give --model or --recipe beside --help for others.",
     )
-    add_flags(parser, shown, RunOptions())
+    add_flags(parser, shown, framework.options)
     changes = vars(parser.parse_args(words))
     if "config" in changes:
         path = Path(changes["config"])
@@ -119,8 +72,9 @@ def read_flags(
             "--amp: mixed precision is not offered: float16 could not be tried on a GPU that "
             "MXNet's wheel runs on; train in float32, on a GPU with --tf32 if need be"
         )
-    names = [each.name for each in fields(RunOptions) if each.name in changes]
-    return changes, RunOptions(**{name: changes.pop(name) for name in names})
+    names = [each.name for each in fields(framework.options) if each.name in changes]
+    given = {name: changes.pop(name) for name in names}
+    return changes, dataclasses.replace(framework.options, **given)
 
 
 def config_words(path: Path, flags: Collection[str]) -> list[str]:

@@ -28,9 +28,12 @@ from gluon_cnn_parity import is_installed, missing
 from cnn_harness.cli import Parser, natural, positive, run
 from cnn_harness.errors import CommandError, MissingExtra, UsageError
 from cnn_harness.jobs.node import encode
-from cnn_harness.jobs.supervise import Limits, Supervisor
+from cnn_harness.jobs.supervise import JobFailed, Limits, Supervisor
 from cnn_harness.jobs.vitals import STALL
 from gluon_cnn.runtime import settings as runtime
+from gluon_cnn_parity.cli import one_line
+from gluon_cnn_parity.stderr import say_if_read
+from gluon_cnn_parity.terminal import coloured
 
 __all__ = ["LAUNCHERS", "SERVE", "main", "read_hosts", "require_plain", "submit"]
 
@@ -80,14 +83,18 @@ def _main(argv: Sequence[str] | None) -> int:
     supervisor = Supervisor(
         args.workers, args.servers, token,
         limits=Limits(start=args.start_timeout, stall=args.stall_timeout), settings=settings,
-        say=lambda line: print(line, file=sys.stderr),
+        say=say_if_read,
     )  # fmt: skip
 
     def start(port: int) -> None:
         words = [f"{address}:{port}", token, encode(command), encode(SERVE)]
         submit([sys.executable, "-m", "cnn_harness.jobs.node", *words], args, address)
 
-    asyncio.run(supervisor.run(address, start))
+    try:
+        asyncio.run(supervisor.run(address, start))
+    except JobFailed as failure:  # a worker may hang since nobody reads what all of them write
+        say_if_read(f"{coloured('error:', 'red', sys.stderr)} {one_line(failure)}")
+        return failure.exit_code
     return 0
 
 
@@ -204,7 +211,7 @@ def submit(node: Sequence[str], args: Any, address: str) -> None:
 
 def _quiet(args: threading.ExceptHookArgs) -> None:
     """dmlc_tracker's threads raise where a process of theirs fails: one line is enough."""
-    print(f"launcher: {args.exc_type.__name__}: {str(args.exc_value)[:300]}", file=sys.stderr)
+    say_if_read(f"launcher: {args.exc_type.__name__}: {str(args.exc_value)[:300]}")
 
 
 def _free_port(address: str) -> int:

@@ -29,7 +29,7 @@ FRAMEWORK = Framework(
     load=loop.load,
     fit=loop.fit,
     switches=switches,
-    join=lambda ctx: workers.join(len(find_devices(ctx)) > 1),
+    join=lambda options: workers.join(len(find_devices(options.ctx)) > 1),
     follow=loop.follow,
 )
 

@@ -1,14 +1,29 @@
-"""What C++ libraries write to stderr past Python, and cannot be told to leave."""
+"""What goes to stderr past Python: C++ libraries' lines, and a last line that must not block."""
 
 from __future__ import annotations
 
 import os
+import select
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-__all__ = ["without_lines"]
+__all__ = ["say_if_read", "without_lines"]
+
+_LONGEST = 4000  # bytes; a pipe into which something can be written has room for PIPE_BUF, 4096
+
+
+def say_if_read(line: str) -> None:
+    """Write a line to stderr, unless that is a pipe that is full and that nobody reads.
+
+    It takes no buffer: another thread may wait in front of the pipe, with the buffer's lock.
+    """
+    text = line.encode(errors="backslashreplace")[:_LONGEST] + b"\n"
+    with suppress(OSError):  # it is closed
+        _, writable, _ = select.select([], [2], [], 1.0)
+        if writable:
+            os.write(2, text)
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 import io
 import math
+import os
+import select
 
 import pytest
 
 from gluon_cnn_parity.cli import Parser
+from gluon_cnn_parity.stderr import say_if_read
 from gluon_cnn_parity.terminal import coloured, short
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Row
@@ -79,3 +82,21 @@ def test_errors_are_red_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(SystemExit):
             Parser(prog="t").parse_args(["--nothing"])
         assert said in stream.getvalue()
+
+
+def test_a_last_line_does_not_wait_for_a_pipe_that_nobody_reads() -> None:
+    reader, writer = os.pipe()
+    stderr = os.dup(2)
+    os.dup2(writer, 2)
+    try:
+        say_if_read("é\udcff")
+        assert os.read(reader, 100) == "é\\udcff\n".encode()
+        while select.select([], [2], [], 0)[1]:
+            os.write(2, bytes(4096))
+        say_if_read("nobody reads this")
+        os.close(2)
+        say_if_read("nor this")
+    finally:
+        os.dup2(stderr, 2)
+        for descriptor in (stderr, reader, writer):
+            os.close(descriptor)

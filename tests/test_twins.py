@@ -121,6 +121,11 @@ DIFFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
             "Alone.together", "Alone.joined", "Workers.together", "_sum",
         ),
     },
+    "train.py": {
+        "Gluon's workers are watched by their launcher, torchrun's by each other": (
+            "Options", "Options.stall_timeout",
+        ),
+    },
 }  # fmt: skip
 
 

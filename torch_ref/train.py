@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from gluon_cnn_parity import require
 
@@ -14,8 +15,10 @@ if __name__ == "__main__":
     require("torch", extras="torch", program="python -m torch_ref.train")
 
 from cnn_data import DataError
-from cnn_harness.cli import run
+from cnn_harness.cli import natural, run
+from cnn_harness.config import RunOptions, flag
 from cnn_harness.framework import Framework
+from cnn_harness.jobs.vitals import STALL
 from cnn_harness.train_command import train_command
 from torch_ref.models import MODELS, ModelError
 from torch_ref.training import checkpoint, loop, workers
@@ -25,6 +28,17 @@ from torch_ref.training.pretrained import read_weights
 from torch_ref.training.recipes import DEFAULTS, DOCUMENTS
 
 __all__ = ["FRAMEWORK", "main"]
+
+
+@dataclass(frozen=True)
+class Options(RunOptions):
+    """Gluon's workers have a launcher of ours, whose flag this is (`gluon_cnn.launch`)."""
+
+    stall_timeout: int = flag(
+        int(STALL), "end a job of torchrun when a process is stopped, or none computes, for so "
+        "long; 0: never", type=natural, metavar="SECONDS",
+    )  # fmt: skip
+
 
 FRAMEWORK = Framework(
     name="torch",
@@ -37,8 +51,9 @@ FRAMEWORK = Framework(
     load=loop.load,
     fit=loop.fit,
     switches=switches,
-    join=lambda ctx: workers.join(),
+    join=lambda options: workers.join(options.stall_timeout),
     follow=loop.follow,
+    options=Options(),
 )
 
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["STALL", "Vitals", "Watch", "vitals_of"]
+__all__ = ["SILENT", "STALL", "Vitals", "Watch", "vitals_of"]
 
 STALL = 40.0  # seconds; with the grace to end, a job that hangs is over within a minute
 BUSY = 0.01  # of a core, less is no computing
 
 STOPPED = "it is stopped"
+SILENT = "it is not heard of"
+_BY_ITSELF = (STOPPED, SILENT)  # whatever the others do
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,19 @@ class Watch:
             last.waits, last.since = vitals.waits, now
         last.cpu, last.at = vitals.cpu, now
 
+    def forget(self, who: Hashable) -> None:
+        """Watch a process no more."""
+        self._seen.pop(who, None)
+
     def hanging(self, workers: Iterable[Any], now: float) -> tuple[Any, str] | None:
         """The process that hangs, and why; `workers` are those who compute in a healthy job.
 
-        One that is stopped hangs by itself. The others are known by that no worker computes.
+        One that is stopped, or silent, hangs by itself. The others are known by that no worker
+        computes.
         """
         for who, seen in self._seen.items():
-            if seen.waits == STOPPED and now - seen.since > self.limit:
-                return who, STOPPED
+            if seen.waits in _BY_ITSELF and now - seen.since > self.limit:
+                return who, seen.waits
         known = [(who, self._seen[who]) for who in workers if who in self._seen]
         if not known or any(now - seen.busy <= self.limit for _, seen in known):
             return None

@@ -24,6 +24,6 @@ NOTHING_TRAINS = Framework(
     load=_nothing,
     fit=_nothing,
     switches=_nothing,
-    join=lambda ctx: Peers(),
+    join=lambda options: Peers(),
     follow=_nothing,
 )

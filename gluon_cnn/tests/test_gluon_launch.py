@@ -223,6 +223,27 @@ def test_a_stopped_worker_ends_the_job_within_a_minute(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_job_whose_output_nobody_reads_ends(tmp_path: Path) -> None:
+    flood = "import os, mxnet as mx; kv = mx.kv.create('dist_sync')\nwhile True: print('x' * 999)"
+    unread, pipe = os.pipe()
+    job = subprocess.Popen(
+        [sys.executable, "-m", "gluon_cnn.launch", "-n", "2", "--stall-timeout", "5", "--",
+         sys.executable, "-c", flood],
+        stdout=pipe, stderr=pipe,
+    )  # fmt: skip
+    everyone: set[int] = set()
+    deadline = time.monotonic() + 100
+    while job.poll() is None:
+        everyone |= set(_descendants(job.pid))
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert job.returncode == 1
+    assert _all_gone(everyone)
+    os.close(unread)
+    os.close(pipe)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [["--optimizer", "adam", "--lr", "0.002"], DIGITS[:6]])
 def test_a_killed_job_resumes_to_where_it_would_have_come(
     optimizer: list[str], tmp_path: Path

@@ -16,7 +16,7 @@ ROOMS = (
 )  # fmt: skip
 FOLDERS = {"cnn_data": "data/cnn_data"}  # where a room does not lie under its own name
 # Modules beside the rooms: each with the rooms that it may import.
-BESIDE = {"mxnet_compat": set(), "pytest_parity": {"parity_tests"}}
+BESIDE = {"mxnet_compat": set(), "pytest_parity": {"gluon_cnn_parity", "parity_tests"}}
 FRAMEWORKS = {"mxnet": "gluon_cnn", "torch": "torch_ref"}
 SHARED = {"gluon_cnn_parity"}  # version and command lines, for all rooms
 # What each room may import of the others; parity_tests and benchmarks may import everything but

@@ -27,10 +27,17 @@ DIGITS = ["--optimizer", "sgd", "--lr", "0.01", "--momentum", "0.9"]
 FARTHER = 4.0  # from float64 than one process: the factor of the parity suite's envelopes
 
 
-def _torchrun(processes: int, module: str, *argv: str) -> subprocess.Popen[str]:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _torchrun(
+    processes: int, module: str, *argv: str, port: int | None = None
+) -> subprocess.Popen[str]:
+    port = port or _free_port()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes),
                 "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", module]  # fmt: skip
     return subprocess.Popen(
@@ -68,16 +75,14 @@ def _distance(run: Path, other: Path) -> float:
 @pytest.fixture
 def torchrun_of_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
     """This process as the only one of a torchrun."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     for name, value in (
-        ("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port),
+        ("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1"),
+        ("MASTER_PORT", _free_port()),
         ("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "1"), ("GLOO_SOCKET_IFNAME", "none"),
     ):  # fmt: skip
         monkeypatch.setenv(name, str(value))
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    peers = join()
+    peers = join(stall=0)  # an idle pytest is no job that hangs
     assert isinstance(peers, Workers)
     assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"  # nobody has asked for another
     yield peers
@@ -164,19 +169,103 @@ def test_batch_norms_statistics_are_the_mean_of_the_processes(tmp_path: Path) ->
     assert row["test_acc"] > 0.5
 
 
-@pytest.mark.slow
-def test_a_killed_process_ends_the_job_which_then_resumes(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    job = _torchrun(2, "torch_ref.train", *DIGITS, "--epochs", "500", "--schedule", "constant",
-                    "--out", str(run))  # fmt: skip
+def _process(job: subprocess.Popen[str], rank: int) -> int:
+    """The pid of a process of the job."""
+    below = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(job.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    return next(pid for pid in map(int, below) if f"\0RANK={rank}\0" in _environment(pid))
+
+
+def _environment(pid: int) -> str:
+    return Path(f"/proc/{pid}/environ").read_text(errors="replace")
+
+
+def _until_it_learns(run: Path) -> None:
     deadline = time.monotonic() + 200
     while not (run / "metrics.jsonl").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    below = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(job.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
-    os.kill(int(below[-1]), signal.SIGKILL)
+
+
+FOR_EVER = [*DIGITS, "--epochs", "5000", "--schedule", "constant", "--out"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_stopped_process_ends_the_job_within_a_minute(rank: int, tmp_path: Path) -> None:
+    job = _torchrun(2, "torch_ref.train", *FOR_EVER, str(tmp_path))
+    _until_it_learns(tmp_path)
+    victim, other = _process(job, rank), _process(job, 1 - rank)
+    os.kill(victim, signal.SIGSTOP)
+    stopped = time.monotonic()
+    _, err = job.communicate(timeout=100)
+    assert 40 < time.monotonic() - stopped < 60
+    assert job.returncode == 1
+    said = [line for line in err.splitlines() if line.startswith("error: ")]
+    host = socket.gethostname()
+    assert said == [f"error: process {rank} (pid {victim} on {host}) hangs: it is stopped, "
+                    "for 40 s; the job was ended; continue it with --resume"]  # fmt: skip
+    assert not any(Path(f"/proc/{pid}").exists() for pid in (victim, other))
+
+
+@pytest.mark.slow
+def test_a_pipe_that_nobody_reads_ends_the_job_within_the_limit(tmp_path: Path) -> None:
+    job = _torchrun(
+        2, "torch_ref.tests.in_full_pipe", "--stall-timeout", "10", *FOR_EVER, str(tmp_path)
+    )
+    _until_it_learns(tmp_path)
+    began = time.monotonic()
+    _, err = job.communicate(timeout=100)
+    assert 10 < time.monotonic() - began < 30
+    assert job.returncode == 1
+    (said,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert said.startswith("error: process 0 (pid ")
+    assert said.endswith(", for 10 s; the job was ended; continue it with --resume")
+
+
+def _listens(pid: int) -> set[str]:
+    """The addresses, in the kernel's hexadecimal, on which a process listens for others."""
+    sockets = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
+@pytest.mark.slow
+def test_a_job_talks_over_loopback_and_keeps_its_port(tmp_path: Path) -> None:
+    port, first = _free_port(), tmp_path / "first"
+    job = _torchrun(2, "torch_ref.train", *FOR_EVER, str(first), port=port)
+    try:
+        _until_it_learns(first)
+        assert [_listens(_process(job, rank)) for rank in (0, 1)] == [{"0100007F"}] * 2
+        assert _listens(job.pid) == {"0" * 32}  # torch's own, on every interface
+        again = ["--epochs", "1", "--out", str(tmp_path / "second")]
+        _, err = _torchrun(2, "torch_ref.train", *again, port=port).communicate(timeout=100)
+        assert err.strip().splitlines()[-1].startswith("torch.distributed.DistNetworkError: ")
+        assert "EADDRINUSE" in err
+        assert not (tmp_path / "second").exists()
+        beside = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
+        done = subprocess.run(
+            [*beside, "torch_ref.train", *again], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr  # without a port one is found
+        assert job.poll() is None
+    finally:
+        job.terminate()
+        job.communicate(timeout=60)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job_which_then_resumes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    job = _torchrun(2, "torch_ref.train", *FOR_EVER, str(run))
+    _until_it_learns(run)
+    os.kill(_process(job, 1), signal.SIGKILL)
     killed = time.monotonic()
     _, err = job.communicate(timeout=60)
     assert time.monotonic() - killed < 60

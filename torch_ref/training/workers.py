@@ -15,10 +15,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from cnn_harness.errors import CommandError
 from cnn_harness.jobs.peers import Peers, share_state
+from cnn_harness.jobs.supervise import Limits
+from cnn_harness.jobs.vitals import STALL
+from cnn_harness.jobs.watchdog import Watchdog
 from torch_ref.training import checkpoint
 
 __all__ = ["ALONE", "Alone", "Workers", "join"]
@@ -95,14 +99,23 @@ class Workers(Alone):
 ALONE = Alone()
 
 
-def join() -> Alone:
-    """The processes that torchrun has started, if it has started this one; else this alone."""
+def join(stall: float = STALL) -> Alone:
+    """The processes that torchrun has started, if it has started this one; else this alone.
+
+    One that hangs for `stall` seconds ends the job; 0 is never.
+    """
     if not dist.is_torchelastic_launched():
         return ALONE
     if os.getenv("LOCAL_WORLD_SIZE") == os.getenv("WORLD_SIZE"):  # all of them are here
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store, rank, count = next(rendezvous("env://"))
+    if stall and count > 1:
+        # A connection of its own: the first waits for the other processes below
+        Watchdog(store.clone(), rank, count, Limits(stall=stall)).start()
     # One process evaluates while the others wait; that one has died is noticed without a clock.
-    dist.init_process_group("gloo", timeout=timedelta(hours=12))
+    dist.init_process_group(
+        "gloo", store=store, rank=rank, world_size=count, timeout=timedelta(hours=12)
+    )
     return Workers()
 
 
