@@ -7,6 +7,7 @@ nets are traced, aligned by dataflow and cut at the values they share; a segment
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -227,6 +228,7 @@ def _mistaken(view: View, inputs: Arrays) -> set[int]:
     dtypes = {side: "float32" if side == recorded else "float64" for side in SIDES}
     ends = {slot.segment for slot, _ in view.outputs}
     segments = list(view.segments.values())
+    rounding = _NEAR if recorded is not None else _rounding(segments)
     wrong: set[int] = set()
     lasting: set[int] = set()
     for train in modes:
@@ -234,23 +236,37 @@ def _mistaken(view: View, inputs: Arrays) -> set[int]:
             runs = {side: subject.run(side, dtypes[side], train=train) for side in SIDES}
         except DidNotRun:
             return set()
-        differing = _differing(pairing, runs)
-        wrong |= differing
+        errors = _errors(pairing, runs)
+        wrong |= {number for number, error in errors.items() if error > _NEAR}
+        differing = {number for number, error in errors.items() if error > rounding}
         lasting |= _reaching(ends, differing, segments)
         subject.forget(train=train)
     pairs = [segments[number].pair for number in wrong - lasting]
     return {pair.right.index for pair in pairs if pair is not None}
 
 
-def _differing(pairing: Pairing, runs: Mapping[Side, NetRun]) -> set[int]:
-    """The numbers of the segments that give other values, in what each net gives them."""
-    numbers = set()
+# Of its largest value: what nobody takes for a value's rounding
+_NEAR = 1e-4
+
+
+def _rounding(segments: Sequence[SegmentPair]) -> float:
+    """What roundings may leave of a value, where both nets compute the same: of its largest one.
+
+    A fault's trace that fades on its way to the outputs is more than that.
+    """
+    operations = (op for segment in segments for op in segment.sides[Side.GLUON].normalised)
+    return 1e-8 if all(_is_double(op.kind) for op in operations) else 1e-5
+
+
+def _errors(pairing: Pairing, runs: Mapping[Side, NetRun]) -> dict[int, float]:
+    """How far apart the values are that each net gives the segments, by the segments' numbers."""
+    errors = {}
     for number, pair in enumerate(pairing.pairs):
         calls = runs[Side.GLUON].calls[pair.gluon.path], runs[Side.TORCH].calls[pair.torch.path]
         outputs = [call.outputs for of_side in calls for call in of_side]
-        if len(outputs) != 2 or not all(map(_nearly, *outputs)):
-            numbers.add(number)
-    return numbers
+        once = len(outputs) == 2
+        errors[number] = max(map(_error, *outputs), default=0.0) if once else math.inf
+    return errors
 
 
 def _reaching(ends: set[int], differing: set[int], segments: Sequence[SegmentPair]) -> set[int]:
@@ -263,15 +279,16 @@ def _reaching(ends: set[int], differing: set[int], segments: Sequence[SegmentPai
         lasting |= sources & differing
 
 
-# What rounding leaves of a value, also where MXNet computes in float32
-_NEAR = 1e-4
-
-
-def _nearly(one: np.ndarray, other: np.ndarray) -> bool:
+def _error(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference, in units of the largest value."""
     if one.size != other.size:
-        return False
+        return math.inf
     one, other = one.reshape(-1).astype(float), other.reshape(-1).astype(float)
-    return bool(np.abs(one - other).max(initial=0) <= _NEAR * np.abs(other).max(initial=0))
+    difference = float(np.abs(one - other).max(initial=0))
+    largest = float(np.abs(other).max(initial=0))
+    if not difference:
+        return 0.0
+    return difference / largest if largest and math.isfinite(difference) else math.inf
 
 
 def _view(nets: Mapping[Side, Any], traced: TracedPair, mistaken: Container[int]) -> View:
