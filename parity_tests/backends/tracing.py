@@ -69,7 +69,7 @@ def _operation(index: int, op: Mapping[str, Any], parameters: Mapping[str, Param
         tuple(op["roles"]),
         tuple(_value(*read) for read in replayed),
         replay,
-        stops_gradient=op.get("stops_gradient", False),
+        own_gradient=op.get("stops_gradient", False) or "replayed" in op,
     )
 
 

@@ -145,7 +145,7 @@ class Emitter:
         read = tuple((x.role, x.value) for x in operands)
         made = tuple(sorted((name, repr(value)) for name, value in attributes.items()))
         return self._computed.setdefault(
-            (kind, read, shape, made, self._current.stops_gradient), fresh
+            (kind, read, shape, made, self._current.own_gradient), fresh
         )
 
     def output(self, first: Operand, position: int, shape: Sequence[int]) -> Operand:

@@ -104,7 +104,7 @@ class _Graphs:
                 stands_for = normalised.stands_for.get(value)
                 if stands_for is not None:
                     root = self._root(stands_for)
-                    if op.stops_gradient and root in self.first:
+                    if op.own_gradient and root in self.first:
                         continue  # the same values, and not the same gradients
                     self.roots[value] = root
                     self.first.setdefault(root, value)
