@@ -64,13 +64,25 @@ def _run_alone(
         outputs = flat(block(*given))
     _check_gradients(outputs, upstream)
     JOURNAL.at(f"{leaf.kind} backward", leaf.path)
-    autograd.backward(outputs, [ndarray(g, dtype) for g in upstream], train_mode=train)
+    heads = [(y, ndarray(g, dtype)) for y, g in zip(outputs, upstream, strict=True)]
+    reached = [head for head in heads if _is_recorded(head[0])]
+    if reached:
+        autograd.backward(*map(list, zip(*reached, strict=True)), train_mode=train)
     return named(
         _numpy(outputs),
         [None if x.grad is None else x.grad.asnumpy() for x in given],
         {r: _gradient(leaf, r, p) for r, p in roles(leaf, block) if p.grad_req != "null"},
         _buffers(leaf, block),
     )
+
+
+def _is_recorded(output: mx.nd.NDArray) -> bool:
+    """Whether a gradient passes from here: MXNet raises where none does, torch gives none."""
+    try:
+        autograd.get_symbol(output)
+    except mx.MXNetError:
+        return False
+    return True
 
 
 def sample_dropout(leaf: Leaf, x: np.ndarray) -> np.ndarray:
