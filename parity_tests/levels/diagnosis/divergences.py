@@ -65,9 +65,9 @@ def _explained(row: Row, subject: Subject) -> str:
         run = subject.run(Side.TORCH, "float64", train=subject.modes[0])
         inputs = run.calls[pair.torch.path][0].inputs
         name = explain_structure(row, subject.pairing, inputs)
-        if name:
+        name = name or explain_segment(row, pair, segment, subject)
+        if name or row.level != Level.BACKWARD:
             return name
-        return explain_segment(row, pair, segment, subject)
     if row.level == Level.WEIGHTS and row.check == Check.VALUE:
         return _weights(row, subject)
     if row.level in (Level.FORWARD, Level.BACKWARD) and row.check == Check.LOCAL:
@@ -144,6 +144,9 @@ def _local(row: Row, pair: Pair, subject: Subject) -> str:
                 return name
             if _in_half_precision(runs[wrong[0]], right, names, row.dtype):
                 return f"float16 rounding: all that {wrong[0].framework} gives is a float16"
+    for side, run_alone in runs.items():
+        if row.quantity not in run_alone:
+            return f"stopped gradient: {side.framework} gives none"
     role = "gradient" if row.quantity.endswith("gradient") else row.quantity.split()[0]
     weights = role == "gradient" and not row.quantity.startswith("input")
     ours, theirs = runs[Side.GLUON][row.quantity], runs[Side.TORCH][row.quantity]

@@ -90,12 +90,29 @@ def _reads(later: Operation, earlier: Operation) -> bool:
 
 def _explain_alone(segment: SegmentPair) -> str:
     """What the operations of one side alone say, if all say one thing or lead to one that does."""
-    names = {_name_alone(side, op) for side, op in segment.alone}
-    if len({side for side, _ in segment.alone}) == 1:
-        side, last = max(segment.alone, key=lambda alone: alone[1].index)
-        if last.kind == "add":  # what it adds is alone with it
+    alone = [(side, op) for side, op in segment.alone if not _widens(op)]
+    names = {_name_alone(side, op) for side, op in alone}
+    if len({side for side, _ in alone}) == 1:
+        noise = [name for side, op in alone if _is_random(op) for name in [_name_alone(side, op)]]
+        side, last = max(alone, key=lambda alone: alone[1].index)
+        if noise:
+            names = set(noise)
+        elif last.kind == "add":  # what it adds is alone with it
             names = {_name_alone(side, last)}
     return names.pop() if len(names) == 1 else ""
+
+
+def _is_random(op: Operation) -> bool:
+    """Whether it draws numbers of its own, in either framework's words."""
+    return "rand" in op.kind or op.kind.startswith(("normal", "bernoulli"))
+
+
+_NARROW = ("float16", "bfloat16")
+
+
+def _widens(op: Operation) -> bool:
+    """Whether a cast takes no digit from a value."""
+    return op.kind == "cast" and op.attributes["dtype"] not in _NARROW
 
 
 def _name_alone(side: Side, op: Operation) -> str:
@@ -109,6 +126,10 @@ def _name_alone(side: Side, op: Operation) -> str:
         return f"{'missing' if missing else 'additional'} shortcut: {where}"
     if op.kind == "dropout":
         return f"{'missing' if missing else 'additional'} dropout: {where}"
+    if _is_random(op):
+        return f"{'missing' if missing else 'additional'} noise: {where}"
+    if op.kind == "cast" and not _widens(op):
+        return f"{op.attributes['dtype']} rounding: {where}"
     if op.kind == "transpose" and op.attributes["order"] == (0, 2, 3, 1):
         return f"NHWC flatten order: {where}"
     if op.kind == "pad":
@@ -166,8 +187,8 @@ def _close(run: LeafRun, other: LeafRun, slack: float) -> bool:
     names = [name for name in other if name.startswith("output") or name.endswith("gradient")]
     return all(
         name in run
-        and run[name].shape == other[name].shape
-        and close(run[name], other[name], slack)
+        and run[name].size == other[name].size
+        and close(run[name].reshape(-1), other[name].reshape(-1), slack)
         for name in names
     )
 

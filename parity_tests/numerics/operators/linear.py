@@ -127,7 +127,9 @@ def _conv_transpose(dimensions: int, c: ReferenceCase) -> Any:
 
 def _dense(c: ReferenceCase) -> Any:
     x, weight, bias = _operands(c)
-    return c.functional.linear(x.flatten(1), weight, bias)
+    weight = weight.flatten(1)  # of a 1×1 convolution of a 1×1 map
+    along_last = x.shape[-1] == weight.shape[1]
+    return c.functional.linear(x if along_last else x.flatten(1), weight, bias)
 
 
 def _subsampling(c: ReferenceCase) -> Any:

@@ -124,10 +124,14 @@ def _pool(c: ReferenceCase, pool: str, dimensions: int, *arguments: object) -> A
     return function(*arguments)
 
 
+_MISSING = "missing last pooling window"
+_OTHER = {"max": "average for maximum pooling", "avg": "maximum for average pooling"}
+
+
 def _maximum(dimensions: int, c: ReferenceCase) -> Any:
     h = c.hyper
     window = (h["kernel"], h["stride"])
-    if c.fault == "average for maximum pooling":
+    if c.fault == _OTHER["max"]:
         return _pool(c, "avg", dimensions, c.x, *window, h["pad"], bool(h["ceil"]))
     if c.fault == "padded with zeros":
         both = [side for pad in reversed(h["pad"]) for side in (pad, pad)]
@@ -144,7 +148,7 @@ def _maximum(dimensions: int, c: ReferenceCase) -> Any:
 def _average(dimensions: int, c: ReferenceCase) -> Any:
     h = c.hyper
     window = (h["kernel"], h["stride"], h["pad"])
-    if c.fault == "maximum for average pooling":
+    if c.fault == _OTHER["avg"]:
         return _pool(c, "max", dimensions, c.x, *window, 1, bool(h["ceil"]))
     counted = bool(h["count_include_pad"]) != (c.fault == "padding counted")
     if dimensions == 1:  # torch's has no divisor of its own
@@ -154,21 +158,22 @@ def _average(dimensions: int, c: ReferenceCase) -> Any:
 
 def _adaptive(pool: str, dimensions: int, c: ReferenceCase) -> Any:
     size = c.hyper.get("output", (1,) * dimensions)
+    if c.fault:
+        pool = "avg" if pool == "max" else "max"
     return _pool(c, f"adaptive_{pool}", dimensions, c.x, size)
 
 
-_MISSING = "missing last pooling window"
 _FAULTS = {
     ("max", 2): (
         ("last column missing", _MISSING),
         ("last row missing", _MISSING),
         ("last windows missing", _MISSING),
         ("padded with zeros", "padded with zeros"),
-        ("average for maximum pooling", "average for maximum pooling"),
+        (_OTHER["max"], _OTHER["max"]),
     ),
     ("avg", 2): (
         ("padding counted", "padding counted"),
-        ("maximum for average pooling", "maximum for average pooling"),
+        (_OTHER["avg"], _OTHER["avg"]),
     ),
 }
 
@@ -206,7 +211,7 @@ def _operator(pool: str, dimensions: int, form: str) -> Operator:
         symbols=("mean", "sum") if (pool, dimensions, form) == ("avg", 2, "global_") else (),
         shape=lambda hyper, shapes: (2, 3, *(17, 15, 13)[:dimensions]),
         reference=partial(_adaptive, pool, dimensions) if form else partial(windows, dimensions),
-        faults=() if form else _FAULTS.get((pool, dimensions), ()),
+        faults=((_OTHER[pool],) * 2,) if form else _FAULTS.get((pool, dimensions), ()),
     )
 
 

@@ -271,3 +271,79 @@ def test_a_scale_that_nothing_trains_may_be_missing_where_it_is_one(gamma: float
     torch_net = TorchNet(lambda s, x: s.c(F.instance_norm(x)), c=nn.Conv2d(4, 4, 1))
     report = check_parity(gluon_net, torch_net, IMAGE, transfer=True)
     assert report.ok == (gamma == 1.0), str(report)
+
+
+class Reversed(torch.autograd.Function):
+    """The identity, whose gradient is not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        return -gradients[0]
+
+
+def layered(stops: bool = False) -> GluonNet:
+    """Convolution, ReLU, convolution, the mean of each map, and a convolution of that."""
+
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        y = F.relu(s.a(x))
+        y = s.b(F.BlockGrad(y) if stops else y)
+        return s.c(F.Pooling(y, kernel=(1, 1), pool_type="avg", global_pool=True))
+
+    layers = {"a": 3, "b": 3, "c": 1}
+    convs = {k: gnn.Conv2D(4, v, padding=v // 2, in_channels=4) for k, v in layers.items()}
+    return GluonNet(forward, **convs)
+
+
+def _layered(
+    relu: Callable[..., Any] = torch.relu,
+    pool: Callable[..., Any] = F.adaptive_avg_pool2d,
+    bias: bool = True,
+) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        y = pool(s.b(relu(s.a(x))), 1)
+        return F.conv2d(y, s.c.weight, s.c.bias if bias else None)
+
+    layers = {"a": 3, "b": 3, "c": 1}
+    return TorchNet(forward, **{k: nn.Conv2d(4, 4, v, padding=v // 2) for k, v in layers.items()})
+
+
+# What torch does, where it is seen, and what it is called
+NAMED: dict[str, tuple[Callable[[], TorchNet], str, str]] = {
+    "a gradient of its own": (
+        lambda: _layered(relu=lambda y: Reversed.apply(torch.relu(y))), "b", "negated",
+    ),
+    "a gradient that stops": (lambda: _layered(relu=lambda y: y.relu().detach()), "b", "stopped"),
+    "noise": (
+        lambda: _layered(relu=lambda y: y.relu() + 1e-3 * torch.randn_like(y)), "relu",
+        "additional noise",
+    ),
+    # its trace is less than a ten-thousandth of the output
+    "a few digits": (
+        lambda: _layered(relu=lambda y: y.half().float().relu()), "relu", "float16 rounding",
+    ),
+    "the largest of a map": (
+        lambda: _layered(pool=F.adaptive_max_pool2d), "adaptive_max_pool2d",
+        "maximum for average pooling",
+    ),
+    "no bias behind single values": (lambda: _layered(bias=False), "conv2d", "bias ignored"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_fault_is_named_where_it_is(name: str) -> None:
+    build_torch, path, words = NAMED[name]
+    report = check_parity(initialised(layered(), IMAGE), build_torch(), IMAGE, transfer=True)
+    first = report.first_divergence
+    assert first is not None
+    assert (first.path, first.diagnosis[: len(words)]) == (path, words), str(first)
+
+
+def test_a_gradient_that_gluon_stops_is_named() -> None:
+    report = check_parity(initialised(layered(True), IMAGE), _layered(), IMAGE, transfer=True)
+    first = report.first_divergence
+    assert first is not None
+    assert (first.path, first.diagnosis[:16]) == ("b", "stopped gradient"), str(first)
