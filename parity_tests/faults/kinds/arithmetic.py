@@ -20,7 +20,7 @@ from parity_tests.faults.kinds.pairs import in_model, in_pair, plain_case, turne
 from parity_tests.faults.kinds.weights import ten_bits
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["ARITHMETIC"]
+__all__ = ["ARITHMETIC", "Backward"]
 
 functional = nn.functional
 
@@ -102,7 +102,7 @@ _DropsWithoutScale = _computing(
 _DropsInInference = _computing(nn.Dropout, lambda drop, x: x * (1 - drop.p))
 
 
-class _Backward(torch.autograd.Function):
+class Backward(torch.autograd.Function):
     """The identity, whose gradient is changed."""
 
     @staticmethod
@@ -125,7 +125,7 @@ def _weight_gradient(cls: Any, change: Callable[[torch.Tensor], torch.Tensor]) -
 
     class Faulty(cls):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
-            weight = _Backward.apply(self.weight, change)
+            weight = Backward.apply(self.weight, change)
             if cls is nn.Linear:
                 return functional.linear(input, weight, self.bias)
             return self._conv_forward(input, weight, self.bias)
@@ -135,7 +135,7 @@ def _weight_gradient(cls: Any, change: Callable[[torch.Tensor], torch.Tensor]) -
 
 _NegatedBias = _computing(
     nn.Linear,
-    lambda dense, x: functional.linear(x, dense.weight, _Backward.apply(dense.bias, torch.neg)),
+    lambda dense, x: functional.linear(x, dense.weight, Backward.apply(dense.bias, torch.neg)),
 )
 
 

@@ -5,7 +5,7 @@ Framework specific (mxnet, torch): the nets that get faults are built of both fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from parity_tests.cases.pairs import Case, project_case, set_equal_values
 from parity_tests.faults.base import Detection, first_detection
 
 __all__ = [
-    "Plant", "edited", "exchanged", "in_model", "in_pair", "plain_case", "replaced", "turned",
+    "Plant", "detected", "edited", "exchanged", "in_model", "in_pair", "plain_case", "replaced",
+    "turned",
 ]  # fmt: skip
 
 Plant = Callable[[Case], None]
@@ -38,15 +39,20 @@ def in_pair(make: Callable[[], Case], plant: Plant, **options: Any) -> Callable[
     def run() -> Detection:
         case = make()
         plant(case)
-        for levels in _ROUNDS:
-            report = check_parity(
-                case.gluon_net, case.torch_net, case.inputs, case.labels, levels, **options
-            )
-            if not report.ok:
-                return first_detection(report)
-        return Detection()
+        return detected(case, **options)
 
     return run
+
+
+def detected(case: Case, rounds: Sequence[Sequence[str]] = _ROUNDS, **options: Any) -> Detection:
+    """What is said first of a pair with a fault, level by level."""
+    for levels in rounds:
+        report = check_parity(
+            case.gluon_net, case.torch_net, case.inputs, case.labels, levels, **options
+        )
+        if not report.ok:
+            return first_detection(report)
+    return Detection()
 
 
 def plain_case(

@@ -23,14 +23,14 @@ from parity_tests.backends.leaves import ParityError
 from parity_tests.pairing.parameters import align_nets, transfer_parameters
 from parity_tests.tests.pairing.nets import initialised
 
-__all__ = ["check", "measure"]
+__all__ = ["build", "check", "images", "measure"]
 
 
 def _register_nothing(*args: object, **kwargs: object) -> Callable[[Any], Any]:
     return lambda function: function
 
 
-def _build(zoo: str, gluon_name: str, torch_name: str) -> tuple[Any, Any]:
+def build(zoo: str, gluon_name: str, torch_name: str) -> tuple[Any, Any]:
     # torchvision's wheel registers shapes of C++ operators that a CPU build of torch lacks
     torch.library.register_fake = _register_nothing
     if zoo == "model_zoo":
@@ -45,7 +45,7 @@ def _build(zoo: str, gluon_name: str, torch_name: str) -> tuple[Any, Any]:
     return gluon_model(gluon_name), torch_model(torch_name)
 
 
-def _images(batch: int, size: int) -> np.ndarray:
+def images(batch: int, size: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, 3, size, size)).astype(np.float32)
 
 
@@ -59,8 +59,8 @@ def _flat(outputs: Any) -> Iterator[Any]:
 
 def measure(zoo: str, gluon_name: str, torch_name: str, size: int) -> dict[str, Any]:
     """Align two nets on two images of size × size, transfer the weights, compare the outputs."""
-    gluon_net, torch_net = _build(zoo, gluon_name, torch_name)
-    x = _images(2, size)
+    gluon_net, torch_net = build(zoo, gluon_name, torch_name)
+    x = images(2, size)
     initialised(gluon_net, x)
     start = time.perf_counter()
     alignment = align_nets(gluon_net, torch_net, [x])
@@ -87,8 +87,8 @@ def measure(zoo: str, gluon_name: str, torch_name: str, size: int) -> dict[str, 
 
 def check(zoo: str, gluon_name: str, torch_name: str, size: int, batch: int) -> dict[str, Any]:
     """`check_parity` at four levels after transfer, with CPU time, wall time and peak memory."""
-    gluon_net, torch_net = _build(zoo, gluon_name, torch_name)
-    x = _images(batch, size)
+    gluon_net, torch_net = build(zoo, gluon_name, torch_name)
+    x = images(batch, size)
     initialised(gluon_net, x)
     start, cpu = time.perf_counter(), time.process_time()
     report = check_parity(gluon_net, torch_net, x, transfer=True)
