@@ -102,16 +102,16 @@ def _to_corner(box: Tensor) -> Tensor:
 
 def box_nms(
     data: Tensor,
-    overlap: float,
-    valid: float,
-    topk: int,
-    coordinates: int,
-    score: int,
-    class_index: int,
-    background: float,
-    force: bool,
-    centre_in: bool,
-    centre_out: bool,
+    overlap: float = 0.5,
+    valid: float = 0.0,
+    topk: int = -1,
+    coordinates: int = 2,
+    score: int = 1,
+    class_index: int = -1,
+    background: float = -1.0,
+    force: bool = False,
+    centre_in: bool = False,
+    centre_out: bool = False,
 ) -> Tensor:
     """Non-maximum suppression of (…, N, W): survivors first, by falling score, then rows of −1.
 

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from mxnet_files.checking.oracle import Oracle
 from mxnet_files.load import import_symbol
+from mxnet_files.writing.layout import literal
 from mxnet_files.writing.model_file import Written, write_model
 from mxnet_files.writing.shapes import record_shapes
 
@@ -332,6 +333,46 @@ def test_what_repeats_is_written_once(tmp_path: Path) -> None:
     assert "x = self.stage2(self.stage1(x))  # (N, 6, 5, 5)" in text
 
 
+def test_branches_that_are_alike_are_a_loop(tmp_path: Path) -> None:
+    """Heads on features of three sizes with an anchor each; slices one after the other."""
+    x = S.var("data")
+    heads, anchors = [], []
+    for number in range(3):
+        x = S.Convolution(x, num_filter=4, kernel=(2, 2), name=f"stage{number}")
+        y = S.Convolution(x, num_filter=2 * number + 2, kernel=(1, 1), name=f"predictor{number}")
+        heads.append(S.flatten(S.transpose(y, axes=(0, 2, 3, 1))))
+        anchor = S.slice_like(S.var(f"anchor{number}_weight", shape=(1, 1, 5, 5)), x * 0, axes=(2,))
+        anchors.append(S.reshape(S.reshape(anchor, shape=(1, -1, 5)), shape=(1, -1)))
+    scores = S.reshape(S.concat(*heads, dim=1), shape=(0, -1, 4))
+    mask = S.broadcast_greater(scores, S.zeros((1, 1, 1)))
+    scores = S.where(mask, scores, S.ones_like(scores) * -1.5)
+    parts = [S.slice_axis(scores, axis=2, begin=i, end=i + 1) for i in range(4)]
+    pairs = [S.concat(part, scores, dim=2) for part in parts]
+    symbol = S.Group([S.concat(*pairs, dim=1), S.concat(*anchors, dim=1)])
+    data = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    made, module = written(symbol, random_state(symbol, (2, 3, 6, 6)), data)
+    for text in (
+        "head(feature) for head, feature in zip(self.predictors, features, strict=True)",
+        "slice_like(anchor, feature, (2,)).reshape(1, -1)",
+        "torch.cat([x[:, :, i : i + 1], x], 2) for i in range(4)",
+        "torch.full_like(predictors, -1.5)",
+    ):
+        assert text in made.text, made.text
+    assert " * 0" not in made.text
+    alone = opened(made, tmp_path).double()
+    same(module, alone, data)
+    same(module, torch.jit.script(alone), data)
+
+
+def test_residual_blocks_of_any_depth_are_one_class() -> None:
+    """A block with squeeze and excitation beside one without; activations are an argument."""
+    symbol = mobile_net()(mx.sym.var("data"))
+    x = torch.randn(2, 3, 11, 11, dtype=torch.float64)
+    text = written(symbol, random_state(symbol, (2, 3, 11, 11)), x)[0].text
+    assert re.findall(r"class (\w*Residual\w*)", text) == ["ResidualBlock"], text
+    assert "x * relu6(x + 3.0) / 6.0" in text
+
+
 def test_an_activation_is_never_left_out_of_a_block(tmp_path: Path) -> None:
     """Two residual blocks are one class but for a tanh at the beginning of the first alone."""
     x = S.Convolution(S.var("data"), num_filter=3, kernel=(1, 1), name="stem")
@@ -392,6 +433,17 @@ def test_labels_and_losses_stay(tmp_path: Path) -> None:
     key = {name: key for key, name in made.names.items()}["fc_weight"]
     found = dict(alone.named_parameters())[key].grad
     torch.testing.assert_close(found, module.fc_weight.grad)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.10000000149011612, "0.1"), (0.0010000000474974513, "0.001"), (1e-5, "1e-5"), (0.1, "0.1"),
+     (0.12345678901, "0.12345678901"), (1e300, "1e+300"), (0.44999998807907104, "0.45"),
+     (16777217.0, "16777217.0"), (0.3333333432674408, "0.3333333432674408")],
+)  # fmt: skip
+def test_numbers_are_as_short_as_float32_takes_them(value: float, text: str) -> None:
+    assert literal(value).flat() == text
+    assert np.float32(float(text)) == np.float32(value)
 
 
 WORDS = [

@@ -247,12 +247,15 @@ class ClassSource:
     def hold(self, attr: str, path: str) -> list[str]:
         """A tensor that an expression reads."""
         tensor = self.graph.tensor(path)
-        kind = {} if tensor.dtype == torch.float32 else {"dtype": literal(tensor.dtype)}
-        shape = literal(tuple(tensor.shape))
-        empty = call("torch.zeros", shape, **kind)
+        empty = self.empty(tensor)
         if isinstance(tensor, torch.nn.Parameter):
             return statement(f"self.{attr} = ", call("nn.Parameter", empty))
         return statement("self.", call("register_buffer", Atom(f'"{attr}"'), empty))
+
+    def empty(self, tensor: torch.Tensor) -> Expr:
+        """A tensor of the same size, before the weights are loaded."""
+        kind = {} if tensor.dtype == torch.float32 else {"dtype": literal(tensor.dtype)}
+        return call("torch.zeros", *map(literal, tensor.shape or [()]), **kind)
 
     def call_statement(self, entry: Op, out: Op, attr: str) -> Statement:
         return Statement(out, [entry], lambda args: call(f"self.{attr}", *args), attr)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from mxnet_files.reading.names import attribute_name, identifier
+from mxnet_files.writing.layout import literal
 from mxnet_files.writing.ops import Op
 from mxnet_files.writing.structure import Block, Item, entries_of, ops_of, out_of
 
@@ -62,6 +63,7 @@ class Class:
     number: int
     blocks: list[Block]
     is_function: bool = False
+    outline: Any = None  # what blocks of other depths must share to join a class
     name: str = ""
     slots: list[Slot] = field(default_factory=list)  # main, or the whole body
     shortcut: list[Slot] = field(default_factory=list)
@@ -99,10 +101,10 @@ class Classes:
         self.items = list(items)
         self.of: dict[Block, Class] = {}
         self.all: list[Class] = []
-        by_depth: dict[int, list[Block]] = defaultdict(list)
+        by_depth: dict[tuple[bool, int], list[Block]] = defaultdict(list)
         for block in blocks_of(self.items):
             by_depth[depth(block)].append(block)
-        for level in sorted(by_depth):
+        for level in sorted(by_depth):  # functions first
             self.group(by_depth[level])
         self.dissolve()
         self.complete()
@@ -110,6 +112,7 @@ class Classes:
         self.all = [each for each in self.all if each in used]
         for each in self.all:
             each.blocks = [block for block in each.blocks if block in set(blocks_of(self.items))]
+        self.all.sort(key=lambda each: max(map(depth, each.blocks)))  # inner ones first
         self.name_classes()
         for each in self.all:
             self.lay_out(each)
@@ -138,8 +141,9 @@ class Classes:
             if key[0] != "joined":
                 self.add(alike, is_function=key[0] == "function")
                 continue
-            for members in self.merge(alike):
-                self.add(members)
+            earlier = [each for each in self.all if each.outline == key]
+            for members in self.merge([*(b for each in earlier for b in each.blocks), *alike]):
+                self.put(members, earlier, key)
 
     def outline(self, block: Block) -> Any:
         """What two blocks must have in common."""
@@ -175,6 +179,21 @@ class Classes:
                 masters.append((chain, side, [block]))
         order = {block: number for number, block in enumerate(blocks)}
         return [sorted(members, key=order.__getitem__) for _, _, members in masters]
+
+    def put(self, members: list[Block], earlier: Sequence[Class], outline: Any) -> None:
+        """Members of one class, some of whom may be in classes of blocks nested less deeply."""
+        new = [block for block in members if block not in self.of]
+        owners = [each for each in earlier if set(each.blocks) & set(members)]
+        fits = [each for each in owners if set(each.blocks) <= set(members)]
+        if not new:
+            return
+        if len(owners) == len(fits) == 1:
+            fits[0].blocks = members
+            self.of.update(dict.fromkeys(new, fits[0]))
+            return
+        for blocks in [members] if not owners else self.merge(new):
+            self.add(blocks)
+            self.all[-1].outline = outline
 
     def add(self, blocks: list[Block], is_function: bool = False) -> None:
         made = Class(len(self.all), blocks, is_function)
@@ -260,6 +279,7 @@ class Classes:
             gates = {
                 "sigmoid": "swish",
                 "relu6": "hard_swish",
+                "hard_sigmoid": "hard_swish",
                 "clamp": "hard_swish",
                 "tanh": "mish",
             }
@@ -347,6 +367,13 @@ class Classes:
             name = re.sub(r"_?\d+$", "", stem(item, len(prefix))) or "layer"
             bases.append(attribute_name(name))
         needs = [needs_attribute(item, self) for item in first]
+        # `conv` for a `predictor0_conv` beside which there is no other
+        ends = [base.rpartition("_")[2] for base in bases]
+        kept = Counter(end for end, needed in zip(ends, needs, strict=True) if needed)
+        bases = [
+            end if kept[end] == 1 and end.isalpha() else base
+            for end, base in zip(ends, bases, strict=True)
+        ]
         counts = Counter(base for base, needed in zip(bases, needs, strict=True) if needed)
         seen: Counter[str] = Counter()
         names = []
@@ -492,7 +519,7 @@ def same_value(a: Any, b: Any) -> bool:
 
 def repr_value(value: Any) -> str:
     """A constant of a constructor; the text of a function as it is."""
-    return value if isinstance(value, str) else repr(value)
+    return value if isinstance(value, str) else literal(value).flat()
 
 
 def category(argument: str) -> str:
@@ -545,9 +572,11 @@ def linear(part: Sequence[Item], readers: Mapping[Op, int]) -> bool:
     )
 
 
-def depth(block: Block) -> int:
-    """1 for a block that holds none."""
-    return 1 + max((depth(item) for item in block.items if isinstance(item, Block)), default=0)
+def depth(block: Block) -> tuple[bool, int]:
+    """How deep blocks are nested in one; those without layers are functions and do not count."""
+    inner = [depth(item) for item in block.items if isinstance(item, Block)]
+    alike = [deep for layers, deep in inner if layers == block.has_layers]
+    return block.has_layers, 1 + max(alike, default=0)
 
 
 def blocks_of(items: Iterable[Item]) -> list[Block]:

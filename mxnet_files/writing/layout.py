@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +38,8 @@ class Infix:
     right: Expr
 
     def flat(self) -> str:
-        return f"{_operand(self.left)} {self.operator} {_operand(self.right)}"
+        left = _operand(self.left, LEFT.get(self.operator, ""))
+        return f"{left} {self.operator} {_operand(self.right, RIGHT.get(self.operator, ''))}"
 
     @property
     def depth(self) -> int:
@@ -66,8 +69,14 @@ class Brackets:
 Expr = Atom | Infix | Brackets
 
 
-def _operand(value: Expr) -> str:
-    return f"({value.flat()})" if isinstance(value, Infix) else value.flat()
+# Operators that an operand may have without parentheses
+LEFT = {"+": "+-*/", "-": "+-*/", "*": "*/", "/": "*/"}
+RIGHT = {"+": "*/", "-": "*/"}
+
+
+def _operand(value: Expr, bare: str) -> str:
+    enclosed = isinstance(value, Infix) and value.operator not in [*bare]
+    return f"({value.flat()})" if enclosed else value.flat()
 
 
 def call(function: str, *arguments: Expr, **named: Expr) -> Brackets:
@@ -90,9 +99,26 @@ def literal(value: Any) -> Expr:
         return Atom(f'float("{value}")')
     if isinstance(value, str):
         return Atom('"' + repr(value)[1:-1].replace('"', '\\"') + '"')
-    if value is None or isinstance(value, (bool, int, float, torch.dtype)):
+    if isinstance(value, float):
+        return Atom(re.sub(r"e([+-])0", r"e\1", repr(shortest(value))))
+    if value is None or isinstance(value, (bool, int, torch.dtype)):
         return Atom(repr(value))
     raise TypeError(f"no literal for {type(value).__name__}")
+
+
+def shortest(value: float) -> float:
+    """0.1 for 0.10000000149011612, which is what MXNet keeps of it: the same in float32."""
+    short = float(f"{value:.6g}")
+    same = single(value) and struct.pack("f", short) == struct.pack("f", value)
+    return short if same else value
+
+
+def single(value: float) -> bool:
+    """A float32 holds it."""
+    try:
+        return bool(struct.unpack("f", struct.pack("f", value))[0] == value)
+    except OverflowError:
+        return False
 
 
 def statement(before: str, value: Expr, comment: str = "", indent: int = 2) -> list[str]:
@@ -120,5 +146,7 @@ def _lines(before: str, value: Expr, after: str, margin: str) -> list[str]:
 
 
 def _each(items: Sequence[Expr], margin: str, comma: str) -> Iterable[str]:
+    if len(items) == 1 and isinstance(items[0], Brackets) and not items[0].before:
+        comma = ""  # a list alone
     for item in items:
         yield from _lines("", item, comma, margin)

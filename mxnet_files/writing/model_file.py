@@ -14,16 +14,18 @@ from mxnet_files.reading.names import attribute_name, identifier, local_name
 from mxnet_files.writing.borrowed import IMPORTS, borrow
 from mxnet_files.writing.class_source import ClassSource
 from mxnet_files.writing.classes import Classes, common_tokens, stem, tokens
+from mxnet_files.writing.fans import INDEX, Fan, find_fans
 from mxnet_files.writing.layout import Atom, Brackets, Expr, call, loop, statement
 from mxnet_files.writing.operations import lower
 from mxnet_files.writing.ops import Op
 from mxnet_files.writing.statements import LONGEST_NAME, Scope, Statement, emit, shape_text
-from mxnet_files.writing.structure import WEIGHTED, Block, Item, entries_of, find_blocks
+from mxnet_files.writing.structure import WEIGHTED, Block, Item, entries_of, find_blocks, shared
 
 __all__ = ["Written", "write_model"]
 
+SHORT = 6  # lines of a function that stands before what uses it
 RESERVED = {"self", "torch", "nn", "F", "Tensor", "Path", "load", "load_file", "math", "np", "Any"}
-RESERVED |= {"Callable", "super", "range"}
+RESERVED |= {"Callable", "super", "range", "zip", INDEX}
 
 
 @dataclass(eq=False)
@@ -79,6 +81,7 @@ class _Writer(ClassSource):
             self.protect(each)
         self.attrs: dict[int, str] = {}  # of the top's items, by id of item or layer
         self.held: dict[str, str] = {}  # attribute of a tensor that the top holds, by path
+        self.lists: dict[int, str] = {}  # attribute of a row of a fan's layers or tensors, by id
         self.state: dict[str, str] = {}
 
     # the file
@@ -92,11 +95,19 @@ class _Writer(ClassSource):
             self.top_source(items),
             self.load_source(),
         ]
-        layers = [text for name, text in self.borrowed.items() if text.startswith("class ")]
-        functions = [text for name, text in self.borrowed.items() if not text.startswith("class ")]
-        constants = [text for text in functions if not text.startswith(("def ", "@"))]
-        functions = [text for text in functions if text.startswith(("def ", "@"))]
-        body = ["\n".join(constants)] * bool(constants) + layers + body + functions
+        layers = [text for text in self.borrowed.values() if text.startswith("class ")]
+        others = {name: x for name, x in self.borrowed.items() if x not in layers}
+        constants = [text for text in others.values() if not text.startswith(("def ", "@"))]
+        functions = {name: text for name, text in others.items() if text not in constants}
+        whole = "\n".join(body)
+        # what is short, and what an argument is by default, before the classes
+        first = [
+            text
+            for name, text in functions.items()
+            if text.count("\n") < SHORT or re.search(rf"\] = {name}\b", whole)
+        ]
+        rest = [text for text in functions.values() if text not in first]
+        body = ["\n".join(constants)] * bool(constants) + first + layers + body + rest
         text = "\n\n\n".join(body)
         header = self.header(text)
         self.collect_state(items)
@@ -146,14 +157,15 @@ class _Writer(ClassSource):
 
     # the top
 
-    def runs(self) -> list[Item | Run]:
-        """Blocks of one class in a row, by the size of their results."""
+    def runs(self) -> list[Item | Run | Fan]:
+        """Blocks of one class in a row, by the size of their results; fans."""
+        items = find_fans(self.classes, self.outputs, shared(self.order))
         readers: Counter[Op] = Counter()
-        for item in self.classes.items:
-            readers.update(set(entries_of(item)))
+        for item in items:
+            readers.update(set(item.entries if isinstance(item, Fan) else entries_of(item)))
         readers.update(self.outputs)
-        out: list[Item | Run] = []
-        for item in self.classes.items:
+        out: list[Item | Run | Fan] = []
+        for item in items:
             last = out[-1] if out else None
             if isinstance(item, Block) and not self.classes.of[item].is_function:
                 if (
@@ -173,13 +185,13 @@ class _Writer(ClassSource):
             for item in out
         ]
 
-    def name_items(self, items: Sequence[Item | Run]) -> None:
+    def name_items(self, items: Sequence[Item | Run | Fan]) -> None:
         """Attributes of the top."""
         prefix = self.prefix
         taken: set[str] = set()
 
         def take(name: str) -> str:
-            base = made = attribute_name(name)[:LONGEST_NAME]
+            base = made = attribute_name(identifier(self.own_words(name)))[:LONGEST_NAME]
             number = 1
             while made in taken:
                 number += 1
@@ -190,14 +202,25 @@ class _Writer(ClassSource):
         every = [tokens(op.name)[prefix:] for op in self.order if op.kind != "input"]
 
         def own(ops: Sequence[Op]) -> list[str]:
-            """The words that begin the names of these operations, and of no others."""
+            """The fewest words that begin the names of these operations, and of no others."""
             words = common_tokens(ops)[prefix:]
-            alike = sum(other[: len(words)] == words for other in every)
-            return words if words and alike <= len(ops) else []
+            for count in range(1, len(words) + 1):
+                if sum(other[:count] == words[:count] for other in every) <= len(ops):
+                    return words[:count]
+            return []
 
         numbers: Counter[str] = Counter()
         for item in items:
-            if isinstance(item, Run):
+            if isinstance(item, Fan):
+                for row in item.layers:
+                    base = re.sub(r"\d+$", "", "_".join(tokens(stem(row[0], prefix))[:1]))
+                    self.lists[id(row)] = take(plural(base or "layer"))
+                for paths in item.held:
+                    words = tokens(self.module.meta["mxnet_names"].get(paths[0], paths[0]))
+                    words = [word for word in (re.sub(r"\d+$", "", each) for each in words) if word]
+                    words = words[:-1] if words[1:] and words[-1] in ("weight", "bias") else words
+                    self.lists[id(paths)] = take(plural(words[-1] if words else "tensor"))
+            elif isinstance(item, Run):
                 words = own([op for block in item.blocks for op in block.ops])
                 if words:
                     name = "_".join(words)
@@ -214,7 +237,7 @@ class _Writer(ClassSource):
                     self.attrs[id(item)] = take(name)
             else:
                 if item.layer is not None and id(item.layer) not in self.attrs:
-                    self.attrs[id(item.layer)] = take(stem(item, prefix))
+                    self.attrs[id(item.layer)] = take("_".join(own([item])) or stem(item, prefix))
                 for path in item.held:
                     if path not in self.held:
                         original = self.module.meta["mxnet_names"].get(path, path)
@@ -224,14 +247,27 @@ class _Writer(ClassSource):
                             "_".join(words[prefix:] if words[:prefix] == start else words)
                         )
 
-    def top_source(self, items: Sequence[Item | Run]) -> str:
+    def top_source(self, items: Sequence[Item | Run | Fan]) -> str:
         lines = [f"class {self.class_name}(nn.Module):", "    def __init__(self) -> None:"]
         lines.append("        super().__init__()")
         done: set[str] = set()
         statements: list[Statement] = []
+        scope = Scope(self.reserved)
+        rows = [tuple(row) for item in items if isinstance(item, Fan) for row in item.varying]
+        tuples: dict[tuple[Op, ...], Op | None] = {
+            row: None for row, count in Counter(rows).items() if count > 1
+        }
         for item in items:
             made: list[str] = []
-            if isinstance(item, Run):
+            if isinstance(item, Fan):
+                for row in item.layers:
+                    listed = Brackets("", tuple(self.make(layer) for layer in row), "[]")
+                    listed = call("nn.ModuleList", listed)
+                    made += statement(f"self.{self.lists[id(row)]} = ", listed)
+                for paths in item.held:
+                    made += self.hold_all(self.lists[id(paths)], paths)
+                statements += self.fan_statements(item, scope, tuples)
+            elif isinstance(item, Run):
                 attr = self.attrs[id(item)]
                 made = statement(f"self.{attr} = ", self.sequence(item))
                 statements.append(self.call_statement(item.blocks[0].entry, item.out, attr))
@@ -265,7 +301,6 @@ class _Writer(ClassSource):
             lines.append("")
         signature = [Atom("self")]
         names: dict[Op, str] = {}
-        scope = Scope(self.reserved)
         sole = sum(not op.optional for op in self.inputs) == 1
         for op in self.inputs:
             wanted = "x" if sole and not op.optional else local_name(op.name)[:LONGEST_NAME]
@@ -278,6 +313,60 @@ class _Writer(ClassSource):
         lines += statement("def ", head, indent=1)
         lines += emit(statements, self.outputs, names, scope, comments=True)
         return "\n".join(lines)
+
+    def own_words(self, name: str) -> str:
+        """`mobilenetv3classifier0_conv0` of a mobilenetv3_large is classifier0_conv0."""
+        first = re.split(r"[^a-z0-9]", self.title.lower())[0]
+        words = name.split("_")
+        for place, word in enumerate(words):
+            rest = word[len(first) :]
+            if first and word.lower().startswith(first) and rest[:1].isalpha():
+                words[place] = rest
+        return "_".join(words)
+
+    def fan_statements(
+        self, fan: Fan, scope: Scope, tuples: dict[tuple[Op, ...], Op | None]
+    ) -> list[Statement]:
+        """The loop; before it, what several loops run over, where it is the first of them."""
+        out: list[Statement] = []
+        kinds = ["layer" if len(fan.layers) > 1 else "head"] * len(fan.layers)
+        kinds += ["feature" if len(row[0].shape or ()) == 4 else "part" for row in fan.varying]
+        kinds += [re.sub(r"s(_\d+)?$", "", self.lists[id(paths)]) for paths in fan.held]
+        names = [scope.lasting(kind) for kind in kinds]
+        inputs: list[Op] = list(fan.shared)
+        places: list[list[int]] = []
+        for row in fan.varying:
+            key = tuple(row)
+            if key in tuples:
+                made = tuples[key]
+                if made is None:
+                    made = tuples[key] = Op("features", "tuple", (), row, fan.out.build)
+                    made.several = True
+                    every = list(row)
+                    out.append(
+                        Statement(made, every, lambda args: Brackets("", tuple(args)), "features")
+                    )
+                row = [made]
+            inputs += row
+            places.append([inputs.index(op) for op in row])
+
+        def build(args: Sequence[Expr]) -> Expr:
+            over: list[Expr] = [Atom(f"self.{self.lists[id(row)]}") for row in fan.layers]
+            for place in places:
+                values = tuple(args[number] for number in place)
+                over.append(values[0] if len(values) == 1 else Brackets("", values))
+            over += [Atom(f"self.{self.lists[id(paths)]}") for paths in fan.held]
+            return fan.written(names, over, args[: len(fan.shared)])
+
+        rows = [*fan.layers, *fan.held]
+        hint = self.lists[id(rows[-1])] if rows else stem(fan.out, self.prefix)
+        return [*out, Statement(fan.out, inputs, build, hint, True)]
+
+    def hold_all(self, attr: str, paths: Sequence[str]) -> list[str]:
+        """Tensors that a loop reads, one after the other."""
+        made = [self.empty(self.graph.tensor(path)) for path in paths]
+        listed = Brackets("", tuple(made), "[]")
+        return statement(f"self.{attr} = ", call("nn.ParameterList", listed))
 
     def op_statement(self, op: Op, own: Sequence[str]) -> Statement:
         hint = attribute_name(stem(op, self.prefix))[:LONGEST_NAME]
@@ -304,9 +393,16 @@ class _Writer(ClassSource):
 
     # weights
 
-    def collect_state(self, items: Sequence[Item | Run]) -> None:
+    def collect_state(self, items: Sequence[Item | Run | Fan]) -> None:
         for item in items:
-            if isinstance(item, Run):
+            if isinstance(item, Fan):
+                for row in item.layers:
+                    for number, layer in enumerate(row):
+                        self.state.update(self.states(layer, f"{self.lists[id(row)]}.{number}"))
+                for paths in item.held:
+                    name = self.lists[id(paths)]
+                    self.state.update({f"{name}.{i}": path for i, path in enumerate(paths)})
+            elif isinstance(item, Run):
                 for number, block in enumerate(item.blocks):
                     self.state.update(self.states(block, f"{self.attrs[id(item)]}.{number}"))
             elif isinstance(item, Block):
@@ -316,6 +412,11 @@ class _Writer(ClassSource):
                 if item.layer is not None:
                     self.state.update(self.states(item, self.attrs[id(item.layer)]))
                 self.state.update({self.held[path]: path for path in item.held})
+
+
+def plural(word: str) -> str:
+    """`head` -> heads."""
+    return word if word.endswith("s") else f"{word}s"
 
 
 def progression(made: Sequence[Expr]) -> int:

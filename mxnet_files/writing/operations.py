@@ -28,6 +28,7 @@ from mxnet_files.writing.ops import (
     subject,
     tensor_at,
 )
+from mxnet_files.writing.simplify import simplify
 
 __all__ = ["Lowered", "lower"]
 
@@ -68,11 +69,12 @@ def lower(module: fx.GraphModule) -> Lowered:
 class _Lowering:
     def __init__(self, module: fx.GraphModule) -> None:
         self.module = module
+        self.nodes = simplify(module).nodes
         self.ops: dict[fx.Node, Op] = {}
         self.layers: dict[tuple[Any, ...], Layer] = {}
         self.readers: dict[str, set[fx.Node]] = defaultdict(set)  # by path of what they read
         self.computed: dict[str, torch.Tensor] = {}  # by a name that no path has
-        for node in module.graph.nodes:
+        for node in self.nodes:
             if node.op == "get_attr":
                 self.readers[str(node.target)].update(node.users)
 
@@ -81,7 +83,7 @@ class _Lowering:
         outputs: list[Op] = []
         order: list[Op] = []
         known: set[Op] = set()
-        for node in self.module.graph.nodes:
+        for node in self.nodes:
             if node.op == "get_attr":
                 continue
             if node.op == "output":
@@ -242,12 +244,19 @@ class _Lowering:
         if found is None:
             return None
         kind, inputs, build, function = found
-        key = (kind, len(inputs), _constants(node))
+        key: tuple[Any, ...] = (kind, len(inputs), _constants(node))
+        parameters = [is_parameter(input) for input in inputs]
         held = [str(input.target) for input in inputs if is_parameter(input)]
+        ops = [self.value(input) for input in inputs if not is_parameter(input)]
         if held:
-            return None
-        ops = [self.value(input) for input in inputs]
-        made = Op(name, kind, key, ops, lambda args, own: build(args), function=function)
+            key += tuple(tuple(self.tensor(input).shape) for input in inputs if is_parameter(input))
+
+        def filled(args: Sequence[Expr], own: Sequence[str]) -> Expr:
+            values, kept = iter(args), map(Atom, own)
+            return build([next(kept) if mine else next(values) for mine in parameters])
+
+        function = "" if held else function
+        made = Op(name, kind, key, ops, filled, held=held, function=function)
         made.repeats = kind == "reshape"
         made.needs = (parts.relu6,) if kind == "relu6" else ()
         return made
@@ -312,9 +321,13 @@ class _Lowering:
             text, needs = _callee(target)
             bare = len(given) == 1 and len(inputs) == 1 and given[0] is inputs[0]
             function = text if bare else ""
+            names = _names(target, given)
 
             def build(args: Sequence[Expr], own: Sequence[str]) -> Expr:
-                return call(text, *(each(args, own) for each in pieces))
+                values = [each(args, own) for each in pieces]
+                plain = [value for value, name in zip(values, names, strict=True) if not name]
+                shown = {name: x for x, name in zip(values, names, strict=True) if name.strip("-")}
+                return call(text, *plain, **shown)
 
         shapes = tuple(tuple(tensor_at(self.module, path).shape) for path in held)
         key = (kind, len(inputs), _constants(node), shapes, *(layer.key if layer else ()))
@@ -358,6 +371,27 @@ def _callee(target: Any) -> tuple[str, tuple[Any, ...]]:
         if text.startswith(long):
             return "F." + text.removeprefix(long), ()
     return text, ()
+
+
+def _names(target: Any, given: Sequence[Any]) -> list[str]:
+    """Each argument's name where it is written: several numbers in a row say nothing without.
+
+    "" for one written without; "-" for one that is left out, as the function's default.
+    """
+    numbers = [place for place, value in enumerate(given) if not _holds_node(value)]
+    if len(numbers) < 2 or not getattr(target, "__module__", "").startswith("mxnet_files"):
+        return [""] * len(given)
+    declared = list(inspect.signature(target).parameters.values())
+    if any(each.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD for each in declared):
+        return [""] * len(given)
+    return [
+        ""
+        if place < numbers[0]
+        else "-"
+        if place in numbers and value == each.default
+        else each.name
+        for place, (value, each) in enumerate(zip(given, declared, strict=False))
+    ]
 
 
 def _without_defaults(target: Any, given: list[Any]) -> list[Any]:

@@ -6,12 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BatchNorm", "Embedding", "relu6"]
+__all__ = ["BatchNorm", "Embedding", "hard_sigmoid", "relu6"]
 
 
 def relu6(x: Tensor) -> Tensor:
     """x between 0 and 6; the gradient passes at both ends, as that of MXNet's clip does."""
     return x.clamp(0.0, 6.0)
+
+
+def hard_sigmoid(x: Tensor) -> Tensor:
+    """A line from 0 at -3 to 1 at 3."""
+    return relu6(x + 3.0) / 6.0
 
 
 class BatchNorm(nn.BatchNorm2d):

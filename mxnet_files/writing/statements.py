@@ -15,6 +15,17 @@ __all__ = ["LONGEST_NAME", "Scope", "Statement", "emit", "shape_text"]
 
 LONGEST_INLINE = 64  # characters of an expression that stands within another
 LONGEST_NAME = 40
+# A view of a value, which has no name of its own and no line where there is room in the next
+MOVES = {"slice", "reshape", "permute", "transpose", "flatten", "unsqueeze", "zeros_like"}
+KEPT = MOVES | {"add", "sub", "mul", "truediv"}  # a value that becomes another of its kind
+NOUNS = {
+    **dict.fromkeys(("softmax", "log_softmax"), "scores"),
+    **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), "mask"),
+    **dict.fromkeys(("where", "gather", "take", "index_select"), "chosen"),
+    **dict.fromkeys(("argsort", "argmax", "argmin"), "order"),
+    "box_decode": "boxes",
+    "box_nms": "detections",
+}
 
 
 @dataclass
@@ -33,6 +44,13 @@ class Scope:
 
     def __init__(self, reserved: set[str]) -> None:
         self.taken = set(reserved)
+        self.kept: dict[str, str] = {}
+
+    def lasting(self, hint: str) -> str:
+        """The name that loops use for one kind of thing, each anew."""
+        if hint not in self.kept:
+            self.kept[hint] = self.fresh(safe_hint(hint))
+        return self.kept[hint]
 
     def fresh(self, hint: str) -> str:
         for wanted in (hint, *(f"{hint}_{number}" for number in range(2, 100_000))):
@@ -53,8 +71,8 @@ def emit(
 ) -> list[str]:
     """The lines of a function's body.
 
-    A value that only the next line reads is written within it, as long as that stays short; a name
-    is taken again once its value is not needed any more.
+    A value that only the next line reads is written within it, as long as that stays short; what
+    goes from line to line is `x`, what stays for longer has a name that says what it is.
     """
     items = {
         st.value: st for st in statements if st.value.kind == "getitem" and len(st.inputs) == 1
@@ -77,6 +95,7 @@ def emit(
         last_use[source(op)] = len(plainly)
     pending: dict[Op, Expr] = {}
     variables: dict[Op, str] = dict(names)
+    holders = {name: op for op, name in names.items() if not op.optional}  # what a name says now
     lines: list[str] = []
 
     def expression(op: Op) -> Expr:
@@ -86,44 +105,61 @@ def emit(
         return pending[op] if op in pending else Atom(variables[op])
 
     sole = outputs[0] if len(outputs) == 1 else None
+    end = len(plainly)
+    nouns: dict[Op, str] = {}  # what a value that stays for some lines is called
     carried: dict[Op, list[Op]] = {}  # variables within an expression that waits
     for place, st in enumerate(plainly):
         built = st.build([expression(op) for op in st.inputs])
+        nouns[st.value] = NOUNS.get(st.value.kind, st.hint)
+        if st.value.kind in MOVES and len(st.inputs) == 1:
+            nouns[st.value] = nouns.get(source(st.inputs[0]), nouns[st.value])
         reads = [v for op in st.inputs for v in carried.get(source(op), [source(op)])]
-        final = st.value is sole and place == len(plainly) - 1
+        final = st.value is sole and place == end - 1
         if final:
             return [*lines, *statement("return ", built, indent=indent)]
-        after = plainly[place + 1] if place + 1 < len(plainly) else None
+        after = plainly[place + 1] if place + 1 < end else None
         shape = shape_of(st) if comments else None
         changed = shape is not None and shape != (reads[0].shape if reads else None)
+        longest = LONGEST_INLINE // 2 if comments else LONGEST_INLINE
+        short = built.depth < (3 if "self." in built.flat() else 4) and len(built.flat()) <= longest
+        alone = uses[st.value] == 1 and not st.value.several and short
         waits = (
-            after is not None
-            and not changed  # a line of its own, with the shape
-            and uses[st.value] == 1
+            alone
+            and after is not None
+            and (not changed or st.value.kind in MOVES)  # a line of its own, with the shape
             and last_use[st.value] == place + 1
             and not after.repeats
-            and not st.value.several
-            and built.depth < (3 if "self." in built.flat() else 4)
-            and len(built.flat()) <= (LONGEST_INLINE // 2 if comments else LONGEST_INLINE)
         )
-        if waits:
+        returned = alone and sole is None and last_use[st.value] == end and st.value.kind in MOVES
+        if waits or returned:
             pending[st.value] = built
             carried[st.value] = reads
             for read in reads:  # alive until the expression is written
-                last_use[read] = max(last_use[read], place + 1)
+                last_use[read] = max(last_use[read], end if returned else place + 1)
             continue
+        free = {name for name, op in holders.items() if last_use.get(op, -1) <= place}
         dying = [
             variables[op]
             for op in reads
-            if op in variables and last_use[op] <= place and not op.several and not op.optional
+            if op in variables and variables[op] in free and not op.several and not op.optional
         ]
-        if dying and not st.value.several:
-            name = "x" if "x" in dying else dying[0]
-        else:
+        name = ""
+        if not st.value.several:
+            passing = last_use[st.value] == place + 1 or not comments
+            if dying and (passing or (st.value.kind in KEPT and dying[0] != "x")):
+                name = "x" if passing and "x" in dying else dying[0]
+            if passing and comments and ("x" in free or "x" not in scope.taken):
+                name = "x"
+        if not name:
+            hint = nouns[st.value]
             hints = ["y", "z"] if not comments and "x" in scope.taken else []
-            free = [hint for hint in hints if hint not in scope.taken]
-            name = scope.fresh(free[0] if free else safe_hint(st.hint))
+            hints = [each for each in hints if each not in scope.taken]
+            hint = hints[0] if hints else safe_hint(hint)
+            name = hint if hint in free else scope.fresh(hint)
+        if name == "x":
+            scope.taken.add(name)
         variables[st.value] = name
+        holders[name] = st.value
         comment = shape_text(shape) if changed else ""
         lines += statement(f"{name} = ", built, comment, indent)
     values = [expression(op).flat() for op in outputs]

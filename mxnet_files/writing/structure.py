@@ -13,7 +13,7 @@ from typing import Any
 
 from mxnet_files.writing.ops import Op
 
-__all__ = ["Block", "Item", "find_blocks"]
+__all__ = ["Block", "Item", "find_blocks", "shared"]
 
 LARGEST_BLOCK = 400  # operations
 WEIGHTED = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d", "Linear")
@@ -79,6 +79,18 @@ def find_blocks(order: Sequence[Op], outputs: Sequence[Op]) -> list[Item]:
     return _Finder(order, outputs).run()
 
 
+def shared(order: Sequence[Op]) -> set[Op]:
+    """Operations whose layer or tensors another uses, too: those stay where both uses see them."""
+    layers = Counter(id(op.layer) for op in order if op.layer is not None)
+    held = Counter(path for op in order for path in op.held)
+    return {
+        op
+        for op in order
+        if (op.layer is not None and layers[id(op.layer)] > 1)
+        or any(held[path] > 1 for path in op.held)
+    }
+
+
 class _Finder:
     def __init__(self, order: Sequence[Op], outputs: Sequence[Op]) -> None:
         self.order = [op for op in order if op.kind != "input"]
@@ -88,15 +100,7 @@ class _Finder:
         for op in self.order:
             for source in dict.fromkeys(op.inputs):
                 self.users[source].append(op)
-        layers = Counter(id(op.layer) for op in self.order if op.layer is not None)
-        held = Counter(path for op in self.order for path in op.held)
-        # what is used twice stays where both uses see it
-        self.pinned = {
-            op
-            for op in self.order
-            if (op.layer is not None and layers[id(op.layer)] > 1)
-            or any(held[path] > 1 for path in op.held)
-        }
+        self.pinned = shared(self.order)
         self.owner: dict[Op, Block] = {}  # outermost block of an operation
 
     def run(self) -> list[Item]:
