@@ -16,6 +16,7 @@ Raises ImportError, in one line, at `import mxnet` for a combination that has no
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -83,6 +84,10 @@ def _msort(a: Any) -> Any:
     return numpy.sort(a, axis=0)
 
 
+def _alltrue(a: Any, *args: Any, **kwargs: Any) -> Any:
+    return numpy.all(numpy.asarray(a), *args, **kwargs)  # of `mx.np` arrays too a numpy.bool_
+
+
 def _in1d(ar1: Any, ar2: Any, assume_unique: bool = False, invert: bool = False) -> Any:
     ar1 = numpy.asarray(ar1).ravel()
     return numpy.isin(ar1, ar2, assume_unique=assume_unique, invert=invert)
@@ -102,7 +107,8 @@ REMOVED: Mapping[str, tuple[str, Any]] = {
     "PZERO": ("2.0", 0.0),
     "NZERO": ("2.0", -0.0),
     "float_": ("2.0", numpy.float64),
-    "alltrue": ("2.0", numpy.all),
+    "compat": ("2.0", types.SimpleNamespace(basestring=str)),
+    "alltrue": ("2.0", _alltrue),
     "sometrue": ("2.0", numpy.any),
     "product": ("2.0", numpy.prod),
     "cumproduct": ("2.0", numpy.cumprod),
@@ -122,10 +128,34 @@ REMOVED: Mapping[str, tuple[str, Any]] = {
 _ALWAYS = ("bool", "int")
 
 
+# What makes arrays of Python's numbers. Integers beyond the bounds of the dtype wrapped before
+# numpy 2 (NEP 50), and an OverflowError makes MXNet say that `nd.array([300], dtype="uint8")` is no
+# array: -1 for "ignore" in uint8, and sums of pixels, are written so.
+WRAPPING = ("array", "asarray", "full") if _version(numpy.__version__) >= (2, 0) else ()
+
+
+def _wrapping(make: Callable[..., Any]) -> Callable[..., Any]:
+    """`make`, for which an integer beyond the bounds of an integer dtype wraps."""
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return make(*args, **kwargs)
+        except OverflowError:
+            dtype = kwargs.pop("dtype", None)
+            if dtype is None or numpy.dtype(dtype).kind not in "iu":
+                raise
+            return make(*args, **kwargs).astype(dtype)
+
+    return made
+
+
 def numpy_view() -> types.ModuleType:
-    """numpy with the names of `REMOVED`; what it has itself is the very same object."""
+    """numpy with the names of `REMOVED`; the rest but `WRAPPING` is the very same objects."""
     view = types.ModuleType("numpy", numpy.__doc__)
     vars(view).update(vars(numpy))
+    for name in WRAPPING:
+        setattr(view, name, _wrapping(vars(numpy)[name]))
     for name, (_, value) in REMOVED.items():
         if name in _ALWAYS or name not in vars(view):
             setattr(view, name, value)
@@ -188,8 +218,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         if module.__name__ in _WRITES_ATTRIBUTES and _version(numpy.__version__) >= (2, 0):
             vars(module)["str"] = _OldString
         super().exec_module(module)
-        if module.__name__ == "mxnet.ndarray.ndarray":
-            module.NDArray.__array__ = _as_array
+        _REPLACED.get(module.__name__, lambda _: None)(module)
 
 
 class _Import:
@@ -209,7 +238,7 @@ class _Import:
             if name == "numpy.core.numeric" and tuple(fromlist) == ("normalize_axis_tuple",):
                 return _axis_tools()
             if name == "numpy.compat" and tuple(fromlist) == ("basestring",):
-                return types.SimpleNamespace(basestring=str)
+                return self._view.compat
             if name == "onnx" and importlib.util.find_spec("onnx.mapping") is None:
                 return _OnnxView(
                     builtins.__import__(name, globals, locals, _without_mapping(fromlist))
@@ -299,13 +328,14 @@ def _require_distutils() -> None:
 
 
 # Source that numpy 2 reads otherwise. numpy 2.3 has no `tostring`. 0.0 + numpy.float32(x) was a
-# float64 before NEP 50 and is a float32 since: metrics would add up their losses in float32.
+# float64 before NEP 50 and is a float32 since: metrics would add up losses, and count, in float32.
 _MENDED: Mapping[str, tuple[tuple[bytes, bytes], ...]] = {
     "mxnet.recordio": ((b".tostring()", b".tobytes()"),),
     "mxnet.metric": (
         (b"sum_metric = 0.0\n", b"sum_metric = numpy.float64(0.0)\n"),
         (b"sum_metric = 0.\n", b"sum_metric = numpy.float64(0.0)\n"),
         (b"        loss = 0.\n", b"        loss = numpy.float64(0.0)\n"),
+        (b"num -= ndarray.sum(ignore).asscalar()", b"num -= float(ndarray.sum(ignore).asscalar())"),
     ),
 }
 
@@ -319,6 +349,42 @@ def _as_array(array: Any, dtype: Any = None, copy: bool | None = None) -> numpy.
     values = array.asnumpy()
     return values if dtype is None else values.astype(dtype, copy=False)
 
+
+def _array_of(module: Any) -> None:
+    module.NDArray.__array__ = _as_array
+
+
+def _plain_tuples(module: Any) -> None:
+    """numpy 1.25 made named tuples of what `linalg.svd` and others return: they take no list."""
+    convert = module._as_mx_np_array
+
+    def converted(object: Any, ctx: Any = None) -> Any:
+        return convert(tuple(object) if isinstance(object, tuple) else object, ctx)
+
+    module._as_mx_np_array = converted
+
+
+def _numbers_of_arrays(module: Any) -> None:
+    """numpy 2.5 makes no number of an array of one element, as `quantize_model` hands to C."""
+    original = module.c_array
+
+    @functools.wraps(original)
+    def c_array(ctype: Any, values: Any) -> Any:
+        try:
+            return original(ctype, values)
+        except TypeError:
+            plain = [v.item() if isinstance(v, numpy.ndarray) else v for v in values]
+            return original(ctype, plain)
+
+    module.c_array = c_array
+
+
+# What is set in a module once it is executed, before another imports it.
+_REPLACED: Mapping[str, Callable[[Any], None]] = {
+    "mxnet.base": _numbers_of_arrays,
+    "mxnet.ndarray.ndarray": _array_of,
+    "mxnet.numpy.multiarray": _plain_tuples,
+}
 
 # Modules that write operator attributes as text for MXNet's C library with `str(value)`. numpy 2
 # writes its scalars inside a tuple as `np.int64(3)`, which the library cannot read.

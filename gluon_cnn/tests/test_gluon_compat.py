@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,22 @@ def gone(name):
         raise AttributeError(name)
     return later(name)
 numpy.__getattr__ = gone
+"""
+# What numpy answers and warns of, asked for each name that MXNet is given
+ASKED = """
+import warnings
+def asked():
+    answers = {}
+    for name in mxnet_compat.REMOVED:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                found = getattr(numpy, name)
+                answer = getattr(found, "__qualname__", repr(found))  # some are made at each asking
+            except AttributeError as error:
+                answer = str(error)
+        answers[name] = answer, [str(warning.message) for warning in caught]
+    return answers
 """
 TRAIN = """
 import mxnet as mx
@@ -52,7 +69,24 @@ metric = mx.metric.Loss()
 for loss in (0.1, 1e-9):
     metric.update(None, [mx.nd.array([loss])])
 assert metric.sum_metric == float(numpy.float32(0.1)) + float(numpy.float32(1e-9))
+perplexity = mx.metric.Perplexity(ignore_label=0)
+for count in (2**24, 1):  # which float32 cannot add
+    perplexity.num_inst += count
+    perplexity.update([mx.nd.array([0, 1])], [mx.nd.ones((2, 2)) / 2])
+assert perplexity.num_inst == 2**24 + 3
 assert numpy.all(x == x) and numpy.asarray(x).shape == x.shape
+# integers beyond their dtype wrap
+assert mx.nd.array([300, -1], dtype="uint8").asnumpy().tolist() == [44, 255]
+assert mx.np.array([300, -1], dtype="uint8").tolist() == [44, 255]
+bytes_ = mx.nd.zeros((2,), dtype="int8")
+bytes_[:] = [200, -129]
+assert bytes_.asnumpy().tolist() == [-56, 127]
+# what numpy returns as named tuples; what quantize_model hands to C; padding asks for basestring
+assert [part.shape for part in numpy.linalg.svd(mx.np.eye(2))] == [(2, 2), (2,), (2, 2)]
+assert [part.shape for part in mx.np.linalg.qr(mx.np.eye(2))] == [(2, 2), (2, 2)]
+assert list(mx.base.c_array(mx.base.mx_float, [numpy.ones(1), 2])) == [1, 2]
+assert mx.np.pad(mx.np.ones(2), (1, 1)).tolist() == [0, 1, 1, 0]
+assert type(mx.np.alltrue(mx.np.ones(2))) is numpy.bool_
 print("trained")
 """
 
@@ -76,11 +110,13 @@ def test_without_help_mxnet_does_not_import_beside_a_bare_numpy() -> None:
 def test_mxnet_trains_beside_a_bare_numpy_and_nobody_sees_a_name_more() -> None:
     done = python(
         BARE
-        + "before = set(dir(numpy))\n"
+        + ASKED
+        + "before = set(dir(numpy))\nsaid = asked()\n"
         + "mxnet_compat.install(force=True)\n"
         + TRAIN
         + "new = set(dir(numpy)) - before  # submodules that somebody imported\n"
         + "assert all(isinstance(vars(numpy)[name], type(sys)) for name in new), new\n"
+        + "assert asked() == said\n"
         + "import scipy.sparse\n"  # MXNet imports it
         + "assert scipy.sparse._base.np is sys.modules['numpy'] is numpy\n"
     )
@@ -91,7 +127,7 @@ def test_what_mxnet_sees_of_numpy_is_numpy_itself() -> None:
     view = mxnet_compat.numpy_view()
     assert view is not np
     for name, value in vars(np).items():
-        if name not in ("bool", "int"):
+        if name not in ("bool", "int", *mxnet_compat.WRAPPING):
             assert vars(view)[name] is value
     assert view.bool is bool
     np.testing.assert_array_equal(view.msort(np.array([[3, 1], [2, 4]])), [[2, 1], [3, 4]])
@@ -99,6 +135,19 @@ def test_what_mxnet_sees_of_numpy_is_numpy_itself() -> None:
     assert view.product([2, 3]) == 6
     assert view.NZERO == 0
     assert np.signbit(view.NZERO)
+
+
+def test_an_integer_beyond_its_dtype_wraps() -> None:
+    def strict(values: Any, dtype: Any = None) -> np.ndarray:
+        """`numpy.array` as numpy 2 has it."""
+        if dtype is not None and max(values) > 255:
+            raise OverflowError
+        return np.array(values, dtype)
+
+    wrapping = mxnet_compat._wrapping(strict)
+    assert wrapping([300, 1], dtype="uint8").tolist() == [44, 1]
+    with pytest.raises(OverflowError):
+        wrapping([300], dtype="float32")
 
 
 def test_what_numpy_moved_out_says_where_it_is() -> None:
@@ -156,9 +205,11 @@ def test_mxnet_trains_on_other_pythons(version: str, numpy: str, tmp_path: Path)
                     "setuptools", "requests"], check=True)  # fmt: skip
     code = (
         "import numpy\nbefore = set(dir(numpy))\nimport mxnet_compat\n"
+        + ASKED
+        + "said = asked()\n"
         + TRAIN
         + WORKERS
-        + "assert set(dir(numpy)) == before\n"
+        + "assert set(dir(numpy)) == before and asked() == said\n"
     )
     script = tmp_path / "train.py"
     script.write_text(code)
