@@ -15,7 +15,8 @@ from torch import Tensor, fx
 
 from gluon_cnn_parity.cli import Parser, one_line, run_command
 from mxnet_files.budget import Budget
-from mxnet_files.checking.check import CheckReport, check_files
+from mxnet_files.checking.apart import check_files
+from mxnet_files.checking.check import CheckReport
 from mxnet_files.errors import SymbolError, UsageError
 from mxnet_files.load import load_symbol
 from mxnet_files.proving.certificate import verify as verify_folder
@@ -178,6 +179,8 @@ def convert(options: argparse.Namespace) -> int:
     if options.check:
         limits = {"budget": options.budget, "heads": options.heads}
         report = check_files(options.symbol, options.params, shapes, **limits)
+        if report.crashed:
+            raise SymbolError(crash(report))
         summary["check"] = report.as_dict()
         lines.append(sentence(report))
         if not report.ok:
@@ -197,9 +200,12 @@ def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
     """`--out FOLDER`: every form, proven."""
     inputs, told = chosen_inputs(module, options)
     source = Source(options.symbol, options.params, inputs, told, options.budget)
-    report = write_folder(module, source, options.out)
+    report, crashed = write_folder(module, source, options.out)
     if options.code:
         print(module.code.strip())
+    if crashed:
+        written = ", ".join(row["name"] for row in report["written"])
+        raise SymbolError(f"{crash(crashed)}; {options.out} holds {written}")
     if options.json:
         print(json.dumps(report, allow_nan=False))
         return 0
@@ -221,6 +227,13 @@ def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
         print(f"{options.out / 'model.onnx'}: not written: {report['no_onnx']}")
     print(f"{options.out / 'report.json'}: mxnet-files verify {options.out} checks it again")
     return 0
+
+
+def crash(report: CheckReport) -> str:
+    """What MXNet died in, and what was compared all the same."""
+    wrong = [error.problem for error in report.local if not error.ok]
+    told = "; ".join(wrong[:5]) if wrong else "within their bounds"
+    return f"{report.crashed}; {len(report.local)} of {report.nodes} nodes are compared, {told}"
 
 
 def chosen_inputs(

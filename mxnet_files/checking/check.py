@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,22 +14,48 @@ import torch
 from torch import fx
 
 from mxnet_files.budget import Budget, rehearse
-from mxnet_files.build import strip_prefixes
 from mxnet_files.checking.local import CHOOSING, NodeError, local_errors
 from mxnet_files.checking.oracle import SUBGRAPH_BACKEND, Oracle, import_mxnet
 from mxnet_files.errors import SymbolError
-from mxnet_files.load import load_symbol
-from mxnet_files.reading.params_file import read_params
 from mxnet_files.reading.reader import read_graph
 from mxnet_files.registry import OPERATORS
-from mxnet_files.running import distance, refusals, run
+from mxnet_files.running import distance, run
 
-__all__ = ["CheckReport", "check_files", "compare_with_mxnet", "find_problems"]
+__all__ = ["CheckReport", "Crashes", "compare_with_mxnet", "find_problems", "mxnet_nodes"]
 
 ALLOWED = 8.0  # times MXNet's own distance from the float64 referee
 ALLOWED_FUSED = 64.0  # the same, of MXNet's default backend: a folded BatchNorm rounds otherwise
 UNIT32 = 2.0**-24
 ONLY_FLOAT32 = {"SoftmaxActivation"}  # does not refuse float64 arrays, but ends the process
+
+
+@dataclass(frozen=True)
+class Crashes:
+    """What MXNet has died in before, by stage; nodes that are left out for it.
+
+    `tell` is told the stage that MXNet is in, "" for none: who watches the process needs it.
+    """
+
+    tell: Callable[[str, str], None] = lambda what, stage: None
+    stages: dict[str, str] = field(default_factory=dict)  # how each ended, in words
+    nodes: list[str] = field(default_factory=list)  # operator and name of what crashes
+    how: str = ""
+    left_out: Collection[int] = ()
+
+    def enter(self, stage: str) -> None:
+        """MXNet works on this now."""
+        self.tell("stage", stage)
+
+    @property
+    def sentence(self) -> str:
+        """What has made a comparison of the whole graph impossible, or ""."""
+        if self.nodes:
+            return f"MXNet crashed in {', '.join(self.nodes)}: it {self.how}"
+        how = self.stages.get(OUTPUTS)
+        return f"MXNet crashed on the whole graph, node by node it did not: it {how}" if how else ""
+
+
+OUTPUTS = "outputs"
 
 
 @dataclass(frozen=True)
@@ -47,7 +71,8 @@ class CheckReport:
     in float64, MXNet's own unless it computes only in float32 or `tied` nodes order equal elements
     otherwise than the import, whose own float64 it is then; mxnet_errors: as mxnet_error, of each
     output; steered: import_error is of float32 outputs with MXNet's choices in `CHOOSING` nodes:
-    alone it chose otherwise among numbers that nearly tie.
+    alone it chose otherwise among numbers that nearly tie; crashed: what MXNet died in, where it
+    was watched; the nodes that do not depend on that are in `local`, and nothing else is compared.
     """
 
     nodes: int
@@ -60,6 +85,8 @@ class CheckReport:
     referee: tuple[np.ndarray, ...] = ()
     mxnet_errors: tuple[float, ...] = ()
     steered: bool = False
+    crashed: str = ""
+    version: str = ""  # MXNet's
 
     @property
     def worst(self) -> NodeError:
@@ -90,7 +117,7 @@ class CheckReport:
     @property
     def failures(self) -> tuple[str, ...]:
         """What is wrong, in words; empty if the import computes what MXNet computes."""
-        found = list(self.problems)
+        found = [self.crashed] if self.crashed else list(self.problems)
         if len(self.local) < self.nodes:
             found.append(f"only {len(self.local)} of {self.nodes} nodes could be compared")
         found += [error.problem for error in self.local if not error.ok]
@@ -124,64 +151,34 @@ class CheckReport:
         )
 
 
-def check_files(
-    symbol: str | os.PathLike[str],
-    params: str | os.PathLike[str],
-    shapes: Mapping[str, Sequence[int]],
-    seed: int = 0,
-    *,
-    budget: Budget | None = None,
-    heads: Sequence[str] | None = None,
-) -> CheckReport:
-    """Import the files and compare with MXNet on random inputs of the given shapes."""
-    module = load_symbol(symbol, params, heads=heads)
-    arrays = strip_prefixes(read_params(params))[0]
-    rng = np.random.default_rng(seed)
-    inputs = {name: rng.normal(size=tuple(shape)) for name, shape in shapes.items()}
-    mxnet = import_mxnet()
-    asked = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
-    try:
-        with refusals(f"the graph cannot be compared on {asked}", mxnet.MXNetError):
-            text = Path(symbol).read_text("utf-8")
-            if heads is not None:
-                text = with_heads(text, heads)
-            return compare_with_mxnet(module, text, arrays, inputs, budget)
-    except mxnet.MXNetError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise SymbolError(
-            f"MXNet cannot run the graph on {asked} ({reason}): say its input with --input-shape"
-        ) from error
-
-
-def with_heads(text: str, heads: Sequence[str]) -> str:
-    """The symbol with other outputs."""
-    document = json.loads(text)
-    chosen = read_graph(document).with_heads(heads).heads
-    return json.dumps({**document, "heads": [[head.node, head.index, 0] for head in chosen]})
-
-
 def compare_with_mxnet(
     module: fx.GraphModule,
     text: str,
     arrays: Mapping[str, np.ndarray],
     inputs: Mapping[str, np.ndarray],
     budget: Budget | None = None,
+    crashes: Crashes | None = None,
 ) -> CheckReport:
     """Compare a module with MXNet on the same parameters and inputs, both by MXNet's names.
 
-    MXNet keeps what every node gives, in float64: the budget's values bound it.
+    MXNet keeps what every node gives, in float64: the budget's values bound it. A crash of MXNet
+    ends the process: `apart.compare_apart` is for graphs that nobody knows.
     """
+    crashes = Crashes() if crashes is None else crashes
     names = list(module.meta["mxnet_inputs"].values())
     if not inputs.keys() <= set(names):
         raise SymbolError(f"inputs {sorted(inputs)}, the graph has {names}")
     ordered = [inputs[name] for name in names if name in inputs]
     rehearse(module, [torch.from_numpy(x.astype(np.float32)) for x in ordered], budget)
     given = {**inputs, **_labels(text, names, arrays, inputs)}
-    dtype, expected = _by_node(text, arrays, given)
+    dtype, expected = _by_node(text, arrays, given, crashes)
     double = copy.deepcopy(module).double().eval()
     judged = double if dtype == "float64" else copy.deepcopy(module).float().eval()
     local = tuple(local_errors(judged, [x.astype(dtype) for x in ordered], expected))
     del judged
+    nodes = _count_nodes(text, module.meta["mxnet_passed"])
+    if crashes.sentence:
+        return CheckReport(nodes, local, 0.0, 0.0, dtype, crashed=crashes.sentence)
     ties = {error.tied: expected[error.tied] for error in local if error.tied is not None}
     choices = choices_of(text, expected)
     doubles = [torch.from_numpy(x.astype(np.float64)) for x in ordered]
@@ -192,7 +189,9 @@ def compare_with_mxnet(
     del expected
     outputs = [y.numpy() for y in run(double, doubles)] if ties else theirs
     del double
+    crashes.enter(OUTPUTS)
     single = Oracle(text, arrays, given, "float32").forward()
+    crashes.enter("")
     singles = [torch.from_numpy(x.astype(np.float32)) for x in ordered]
     float32 = copy.deepcopy(module).float().eval()
     found = [y.numpy() for y in run(float32, singles)]
@@ -202,16 +201,17 @@ def compare_with_mxnet(
         chosen = [y.numpy() for y in run(_InOrder(float32, choices), singles)]
         import_error = together(chosen, theirs)
     return CheckReport(
-        nodes=_count_nodes(text, module.meta["mxnet_passed"]),
+        nodes=nodes,
         dtype=dtype,
         local=local,
         mxnet_error=mxnet_error,
         import_error=import_error,
         steered=steered,
         problems=tuple(find_problems(_flat(theirs))),
-        default_error=_default_error(text, arrays, given, theirs),
+        default_error=_default_error(text, arrays, given, theirs, crashes),
         referee=tuple(outputs),
         mxnet_errors=tuple(distance(single, theirs)),
+        version=import_mxnet().__version__,
     )
 
 
@@ -261,26 +261,58 @@ def _default_error(
     arrays: Mapping[str, np.ndarray],
     given: Mapping[str, np.ndarray],
     theirs: Sequence[np.ndarray],
+    crashes: Crashes,
 ) -> float:
     """How far off a user's own MXNet computes in float32; infinite where it cannot."""
+    if "default backend" in crashes.stages:
+        return math.inf
+    crashes.enter("default backend")
     try:
         found = Oracle(text, arrays, given, "float32", fuse=True).forward()
     except import_mxnet().MXNetError:
         return math.inf
+    finally:
+        crashes.enter("")
     return together(found, theirs)
 
 
 def _by_node(
-    text: str, arrays: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
+    text: str,
+    arrays: Mapping[str, np.ndarray],
+    given: Mapping[str, np.ndarray],
+    crashes: Crashes,
 ) -> tuple[str, dict[tuple[int, int], np.ndarray]]:
     """MXNet's outputs of every node in float64, or in float32 where it has no float64."""
     graph = read_graph(json.loads(text))
-    if not {graph.nodes[number].op for number in graph.reachable()} & ONLY_FLOAT32:
+    refused = {graph.nodes[number].op for number in graph.reachable()} & ONLY_FLOAT32
+    for dtype in ("float64", "float32"):
+        stage = f"{dtype} nodes"
+        if dtype == "float64" and (refused or stage in crashes.stages):
+            continue
+        crashes.enter(stage)
         try:
-            return "float64", Oracle(text, arrays, given, "float64", internals=True).by_node()
+            oracle = Oracle(text, arrays, given, dtype, internals=True, left_out=crashes.left_out)
+            return dtype, oracle.by_node()
         except import_mxnet().MXNetError:
-            pass  # an operator that refuses float64
-    return "float32", Oracle(text, arrays, given, "float32", internals=True).by_node()
+            if dtype == "float32":
+                raise
+        finally:
+            crashes.enter("")
+    raise AssertionError("unreachable")
+
+
+def mxnet_nodes(
+    module: fx.GraphModule,
+    text: str,
+    arrays: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray],
+    left_out: Collection[int],
+) -> dict[tuple[int, int], np.ndarray]:
+    """What MXNet computes in float32 for every node but those that are left out."""
+    names = list(module.meta["mxnet_inputs"].values())
+    given = {**inputs, **_labels(text, names, arrays, inputs)}
+    oracle = Oracle(text, arrays, given, "float32", internals=True, left_out=left_out)
+    return oracle.by_node()
 
 
 def _count_nodes(text: str, passed: Collection[tuple[int, int]]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -57,8 +57,9 @@ class Oracle:
     """A symbol bound in MXNet on the CPU, every array in one dtype.
 
     text: the JSON; arrays: parameters by bare name; inputs: the other variables; internals: every
-    node is an output; backward: `gradients` can be asked for; fuse: leave the choice of backend to
-    the environment, as a user's own program does; the graph's operators run one by one without.
+    node is an output, but for the numbers `left_out`; backward: `gradients` can be asked for; fuse:
+    leave the choice of backend to the environment, as a user's own program does; the graph's
+    operators run one by one without.
     """
 
     def __init__(
@@ -71,13 +72,14 @@ class Oracle:
         internals: bool = False,
         backward: bool = False,
         fuse: bool = False,
+        left_out: Collection[int] = (),
     ) -> None:
         mxnet = import_mxnet()
         self.mx: Any = mxnet
         document = in_dtype(text, dtype)
         self._numbers = name_apart(document) if internals else {}
         symbol = mxnet.sym.load_json(json.dumps(document))
-        self.symbol = symbol.get_internals() if internals else symbol
+        self.symbol = self._nodes(symbol.get_internals(), left_out) if internals else symbol
         given = {**arrays, **inputs}
         self._args = {name: self._array(given[name], dtype) for name in symbol.list_arguments()}
         aux = {name: self._array(given[name], dtype) for name in symbol.list_auxiliary_states()}
@@ -92,6 +94,19 @@ class Oracle:
                 grad_req="write" if backward else "null",
                 aux_states=aux,
             )
+
+    def _nodes(self, internals: Any, left_out: Collection[int]) -> Any:
+        """The outputs of all nodes, or of all but those that are left out."""
+        if not left_out:
+            return internals
+        document = json.loads(internals.tojson())
+        names = [document["nodes"][head[0]]["name"] for head in document["heads"]]
+        kept = [
+            internals[place]
+            for place, name in enumerate(names)
+            if name in self._numbers and self._numbers[name] not in left_out
+        ]
+        return self.mx.sym.Group(kept)
 
     def _array(self, array: np.ndarray, dtype: str) -> Any:
         kind = dtype if np.issubdtype(array.dtype, np.floating) else array.dtype

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from torch import fx
 from gluon_cnn_parity.atomic import replacing_folder
 from mxnet_files.budget import Budget, rehearse
 from mxnet_files.build import strip_prefixes
-from mxnet_files.checking.check import CheckReport, compare_with_mxnet
-from mxnet_files.checking.oracle import import_mxnet
+from mxnet_files.checking.apart import compare_apart
+from mxnet_files.checking.check import CheckReport
 from mxnet_files.errors import SymbolError, UsageError
 from mxnet_files.proving import artefacts
 from mxnet_files.proving.certificate import (
@@ -69,11 +69,14 @@ class Reference:
     check: CheckReport | None = None
 
 
-def write_folder(module: fx.GraphModule, source: Source, folder: Path) -> dict[str, Any]:
+def write_folder(
+    module: fx.GraphModule, source: Source, folder: Path
+) -> tuple[dict[str, Any], CheckReport | None]:
     """Write model.py, model.safetensors, model.pt2, model.onnx, samples and the reports.
 
     All of it is built aside, run again and compared, and then put in the place of `folder`, which
-    must not exist yet unless it is one that this function wrote. Returns the report. Raises
+    must not exist yet unless it is one that this function wrote. Returns the report, and beside it
+    what was compared where MXNet crashed on the graph: nothing is verified then. Raises
     `SymbolError` where anything does not compute what MXNet computes; nothing is left then.
     """
     replaceable(folder)
@@ -83,7 +86,8 @@ def write_folder(module: fx.GraphModule, source: Source, folder: Path) -> dict[s
     with replacing_folder(folder, previous) as new:
         report = fill(module, source, reference, new)
     remove(previous)
-    return report
+    check = reference.check
+    return report, check if check is not None and check.crashed else None
 
 
 def replaceable(folder: Path) -> None:
@@ -109,19 +113,21 @@ def remove(folder: Path) -> None:
 
 def compare(module: fx.GraphModule, source: Source) -> Reference:
     """Against MXNet where it is installed, else against the import in float64."""
-    try:
-        mxnet = import_mxnet()
-    except ModuleNotFoundError:
-        return without_mxnet(module, source)
     arrays = strip_prefixes(read_params(source.params))[0]
     text = source.symbol.read_text("utf-8")
-    with refusals("MXNet cannot run the graph on these inputs (say them with --input)"):
-        report = compare_with_mxnet(module, text, arrays, source.inputs, source.budget)
+    try:
+        report = compare_apart(module, text, arrays, source.inputs, source.budget)
+    except ModuleNotFoundError:
+        return without_mxnet(module, source)
+    del arrays
+    if report.crashed and all(error.ok for error in report.local):
+        against = f"nothing: {report.crashed}"
+        return replace(without_mxnet(module, source), against=against, check=report)
     if not report.ok:
         raise SymbolError("the import differs from MXNet: " + "; ".join(report.failures[:5]))
     if not report.default_ok:
         raise SymbolError(report.backend_problem)
-    against = f"MXNet {mxnet.__version__}"
+    against = f"MXNet {report.version}"
     if report.tied:
         against += f", but for the order of equal elements in {', '.join(report.tied)}"
     return Reference(against, True, list(report.referee), list(report.mxnet_errors), report)

@@ -16,7 +16,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from mxnet_files.checking.check import check_files
+from mxnet_files.checking.apart import check_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # the two R-CNNs take minutes
 # name and size

@@ -15,7 +15,7 @@ from mxnet.gluon import nn
 
 from mxnet_files import import_symbol
 from mxnet_files.build import strip_prefixes
-from mxnet_files.checking.check import check_files
+from mxnet_files.checking.apart import check_files
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.params_file import read_params
 

@@ -1,0 +1,147 @@
+"""MXNet beside an import in a process of its own, so that a crash of MXNet is a sentence.
+
+MXNet 1.9.1 ends the process for some graphs (SIGSEGV, SIGFPE, abort). What it died in is found by
+trying again with fewer nodes; what does not depend on that is compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from gluon_cnn_parity.child import Tell, follow, how_it_ended
+from mxnet_files.budget import Budget
+from mxnet_files.build import strip_prefixes
+from mxnet_files.checking.check import CheckReport, Crashes, compare_with_mxnet, mxnet_nodes
+from mxnet_files.checking.oracle import import_mxnet
+from mxnet_files.errors import SymbolError
+from mxnet_files.load import load_symbol
+from mxnet_files.reading.params_file import read_params
+from mxnet_files.reading.reader import read_graph
+from mxnet_files.running import refusals
+
+__all__ = ["check_files", "compare_apart"]
+
+MOST = 8  # stages that may crash before the graph counts as beyond help
+
+
+def check_files(
+    symbol: str | os.PathLike[str],
+    params: str | os.PathLike[str],
+    shapes: Mapping[str, Sequence[int]],
+    seed: int = 0,
+    *,
+    budget: Budget | None = None,
+    heads: Sequence[str] | None = None,
+) -> CheckReport:
+    """Import the files and compare with MXNet on random inputs of the given shapes."""
+    module = load_symbol(symbol, params, heads=heads)
+    arrays = strip_prefixes(read_params(params))[0]
+    rng = np.random.default_rng(seed)
+    inputs = {name: rng.normal(size=tuple(shape)) for name, shape in shapes.items()}
+    text = Path(symbol).read_text("utf-8")
+    return compare_apart(
+        module, text if heads is None else with_heads(text, heads), arrays, inputs, budget
+    )
+
+
+def with_heads(text: str, heads: Sequence[str]) -> str:
+    """The symbol with other outputs."""
+    document = json.loads(text)
+    chosen = read_graph(document).with_heads(heads).heads
+    return json.dumps({**document, "heads": [[head.node, head.index, 0] for head in chosen]})
+
+
+def compare_apart(
+    module: fx.GraphModule,
+    text: str,
+    arrays: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray],
+    budget: Budget | None = None,
+) -> CheckReport:
+    """`compare_with_mxnet` in a child; its report says what MXNet died in."""
+    asked = ", ".join(f"{name} {tuple(x.shape)}" for name, x in inputs.items())
+
+    def compare(tell: Tell) -> CheckReport:
+        """In the child, where MXNet is imported: its exceptions do not leave it."""
+        mxnet = import_mxnet()
+        try:
+            with refusals(f"the graph cannot be compared on {asked}", mxnet.MXNetError):
+                watched = replace(crashes, tell=tell)
+                return compare_with_mxnet(module, text, arrays, inputs, budget, watched)
+        except mxnet.MXNetError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise SymbolError(
+                f"MXNet cannot run the graph on {asked} ({reason}): say its inputs with --input"
+            ) from None
+
+    crashes = Crashes()
+    for _ in range(MOST):
+        stage, ended, answer = _child(compare)
+        if answer is not None:
+            report: CheckReport = answer
+            return report
+        how = how_it_ended(ended)
+        if not stage or ended == -signal.SIGKILL:
+            raise SymbolError(f"the comparison with MXNet {how}")
+        crashes = replace(crashes, stages={**crashes.stages, stage: how})
+        if stage == "float32 nodes":
+            crashes = _spared(module, text, arrays, inputs, crashes)
+    raise SymbolError(f"MXNet crashes on this graph: it {how}, at last in {stage}")
+
+
+def _child(work: Callable[[Tell], Any]) -> tuple[str, int, Any]:
+    """The stage of MXNet that a child was in when it ended, its status, and what it gave."""
+    told: dict[str, Any] = {}
+    ended = follow(work, told.__setitem__)
+    if "raised" in told:
+        raise told["raised"]
+    return told.get("stage", ""), ended, told.get("gave")
+
+
+def _spared(
+    module: fx.GraphModule,
+    text: str,
+    arrays: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray],
+    seen: Crashes,
+) -> Crashes:
+    """The crashes, with the node that MXNet dies in and those that depend on it left out."""
+    nodes = read_graph(json.loads(text)).nodes
+    order = [
+        number
+        for number, node in enumerate(nodes)
+        if node.op != "null" and number not in seen.left_out
+    ]
+
+    def dies(count: int) -> bool:
+        left_out = set(range(len(nodes))) - set(order[:count])
+        return not _child(lambda tell: _ran(mxnet_nodes(module, text, arrays, inputs, left_out)))[2]
+
+    low, high = 0, len(order)  # so many do not crash, so many do
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if dies(middle) else (middle, high)
+    culprit = nodes[order[high - 1]]
+    lost = {*seen.left_out, order[high - 1]}
+    for number in order:
+        of_its_kind = nodes[number].op == culprit.op  # would crash, too
+        if of_its_kind or any(entry.node in lost for entry in nodes[number].inputs):
+            lost.add(number)
+    stages = dict(seen.stages)
+    how = stages.pop("float32 nodes")
+    names = [*seen.nodes, f"{culprit.op} {culprit.name}"]
+    return replace(seen, stages=stages, nodes=names, left_out=lost, how=how)
+
+
+def _ran(_: object) -> bool:
+    """Came to its end; the arrays stay in the child."""
+    return True
