@@ -22,6 +22,7 @@ __all__ = [
 SIDES = {
     "untuned": "MXNet as it comes",
     "ours": "gluon_cnn",
+    "own_loop": "own loop, training_step",
     "auto": "gluon_cnn --engine auto",
     "eager": "PyTorch eager",
     "fused_adam": "eager, fused Adam",
@@ -99,7 +100,7 @@ def groups(
     turns = 2 if quick else repeats
     found = []
     for part, measured, sides in (
-        ("train", TRAINED, ("untuned", *TRAINING, "ours")),
+        ("train", TRAINED, ("untuned", *TRAINING, "own_loop", "ours")),
         ("infer", ANSWERED, ("untuned", *INFERENCE, "ours", "auto")),
     ):
         runnable = [side for side in sides if compiler or side not in COMPILED]

@@ -44,7 +44,7 @@ def _measure(case: Case) -> dict[str, Any]:
         from benchmarks import numpy_side
 
         return numpy_side.measure_engine(case)
-    if case.side in ("untuned", "ours", "auto"):
+    if case.side in ("untuned", "own_loop", "ours", "auto"):
         from benchmarks import gluon_side
 
         return gluon_side.measure(case)

@@ -22,8 +22,17 @@ __all__ = ["describe", "file_name", "picture", "read", "table", "write"]
 ACCURACIES = (0.970, 0.990)
 # Part of the benchmarks -> its name, our sides, and the others
 PARTS = {
-    "train": ("training", ("ours",), TRAINING),
+    "train": ("training", ("ours", "own_loop"), TRAINING),
     "infer": ("inference", ("auto", "ours"), INFERENCE),
+}
+# Part -> the table's ratios: our side and whom it is held against; the part's own where empty
+RATIOS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
+    "train": {
+        "ours / best other": ("", ()),
+        "own loop / eager": ("own_loop", ("eager",)),
+        "own loop / best other": ("own_loop", ()),
+    },
+    "infer": {"ours / best other": ("", ())},
 }
 
 
@@ -91,12 +100,15 @@ def _about(results: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def compared(result: Mapping[str, Any], part: str) -> tuple[str, str, Middle] | None:
+def compared(
+    result: Mapping[str, Any], part: str, mine: str = "", others: Sequence[str] = ()
+) -> tuple[str, str, Middle] | None:
     """Our side, the best other side, and the ratio of the two turn by turn; None where one was not
-    measured as often as the other."""
-    _, ours, others = PARTS[part]
+    measured as often as the other. Unset, they are the part's."""
+    _, ours, every = PARTS[part]
     try:
-        mine, other = next(s for s in ours if values(result, s)), best(result, others)
+        mine = mine or next(s for s in ours if values(result, s))
+        other = best(result, others or every)
         return mine, other, ratio(values(result, mine), values(result, other))
     except (StopIteration, ValueError):
         return None
@@ -119,14 +131,16 @@ def _speeds(results: Mapping[str, Mapping[str, Any]], part: str) -> str:
             m = middle(speeds)
             cell = f"{_short(m.median)} ({_short(m.least)}–{_short(m.most)}){_engine(result, side)}"
             row.append(f"**{cell}**" if side == winner else cell)
-        found = compared(result, part)
-        told = "–"
-        if found is not None:
-            told = f"{found[2].median:.2f} ({found[2].least:.2f}–{found[2].most:.2f})"
-        row += [SIDES[winner], told]
+        row.append(SIDES[winner])
+        for mine, against in RATIOS[part].values():
+            found = compared(result, part, mine, against)
+            told = "–"
+            if found is not None:
+                told = f"{found[2].median:.2f} ({found[2].least:.2f}–{found[2].most:.2f})"
+            row.append(told)
         rows.append(row)
     heads = [SIDES[side] for side in columns]
-    return _rows([f"{title}, images/s", *heads, "best", "ours / best other"], rows)
+    return _rows([f"{title}, images/s", *heads, "best", *RATIOS[part]], rows)
 
 
 def _engine(result: Mapping[str, Any], side: str) -> str:
@@ -203,7 +217,14 @@ def _order(name: str) -> tuple:
 
 
 def _memory(results: Mapping[str, Mapping[str, Any]]) -> str:
-    sides = ("ours", "auto", *dict.fromkeys((*TRAINING, *INFERENCE)), "untuned", "source")
+    sides = (
+        "ours",
+        "own_loop",
+        "auto",
+        *dict.fromkeys((*TRAINING, *INFERENCE)),
+        "untuned",
+        "source",
+    )
     rows = []
     for name, result in results.items():
         if name.startswith("growth "):

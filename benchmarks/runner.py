@@ -30,7 +30,7 @@ def environment(case: Case) -> dict[str, str]:
     found = {k: v for k, v in runtime.child_environment({}).items() if k not in THREADS}
     # `untuned` and `source` are told nothing; `ours` finds the whole machine by itself
     part = case.threads < runtime.cores()
-    told = {"untuned": False, "source": False, "ours": part, "auto": part}
+    told = {"untuned": False, "source": False, "own_loop": part, "ours": part, "auto": part}
     if told.get(case.side, True):
         found["OMP_NUM_THREADS"] = str(case.threads)
     return found

@@ -83,6 +83,7 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/scaling.md", "--launcher ssh", _MACHINES),
     ("docs/speed.md", "--engine auto", SLOW),
     ("docs/speed.md", "engine.load(", FAST),
+    ("docs/speed.md", "training_step(net", FAST),
     ("docs/speed.md", "gluon-cnn runtime --tune", "it refuses a machine that does something else"),
     ("docs/speed.md", "gluon-cnn runtime\n", FAST),
     ("docs/speed.md", "benchmarks --data-dir", "it measures for an hour on a machine of its own; "

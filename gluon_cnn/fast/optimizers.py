@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import mxnet as mx
+from mxnet import gluon
 from mxnet.base import _LIB, NDArrayHandle, c_handle_array, c_str_array, check_call
 
 from gluon_cnn.fast.adam_blocks import BlockedCall, suits
@@ -52,9 +53,23 @@ class QuickAdam(mx.optimizer.Adam):
         )  # fmt: skip
         call(numbers)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the prepared calls, which point into this process's memory."""
-        return {**super().__getstate__(), "_calls": {}}
+    @classmethod
+    def take_over(cls, trainer: gluon.Trainer) -> None:
+        """Let the trainer's optimizer, which stays the object that it is, update like this one.
+
+        Nothing happens where it is anything but MXNet's own Adam.
+        """
+        for updater in trainer._updaters:
+            rule = updater.optimizer
+            if type(rule) is mx.optimizer.Adam:
+                rule.__class__ = cls
+                rule._calls = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As MXNet's own, which reads it anywhere; the prepared calls point into this process."""
+        state: dict[str, Any] = mx.optimizer.Adam.__getstate__(self)
+        del state["_calls"]
+        return mx.optimizer.Adam, (), state
 
 
 @lru_cache(maxsize=8)  # mostly the same for all parameters of a step

@@ -22,6 +22,8 @@ from gluon_cnn.runtime.machine import channel_block
 
 __all__ = ["PaddedConv", "pad_channels"]
 
+# Forwards that call a block's children, and nothing else
+_CALLS_IN_TURN = (ClassicCNN.hybrid_forward, nn.HybridSequential.hybrid_forward)
 # Between two convolutions: each channel is worked on alone, and zeros stay finite.
 _CHANNELWISE = (nn.Activation, nn.MaxPool2D, nn.AvgPool2D)
 
@@ -47,8 +49,12 @@ class PaddedConv(HybridBlock):
         self._before, self._after, self._shown = before, after, shown
         self._options = {**conv._kwargs, "num_filter": conv._channels + after}
         self._shape = conv.weight.shape  # C', C, kernel height, kernel width
+        self.is_padded = bool(before or after or shown)
 
     def hybrid_forward(self, F: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+        if not self.is_padded:
+            operands = (x, weight) if bias is None else (x, weight, bias)
+            return F.Convolution(*operands, **self._options)
         outputs, inputs, *kernel = self._shape
         area = math.prod(kernel)
         if self._shown:  # whatever they hold: their weights are zero
@@ -69,38 +75,64 @@ class PaddedConv(HybridBlock):
 
 
 def pad_channels(
-    net: ClassicCNN, block: int | None = None, *, gradients: bool = True
+    net: HybridBlock, block: int | None = None, *, gradients: bool = True
 ) -> HybridBlock:
     """What computes `net`'s outputs from its parameters, narrow convolutions padded to `block`.
 
-    `net` itself where nothing is to be padded. A convolution is padded where its channels
-    are no multiple of `block` (default: this processor's) and only pooling and activations lie
-    between it and the next one. For `gradients` a grey image is padded too, and max pooling goes
-    before ReLU.
+    `net` itself where nothing is to be padded, and where it does more than call layers in turn. A
+    convolution is padded where its channels are no multiple of `block` (default: this
+    processor's) and only pooling and activations lie between it and the next one. For `gradients`
+    a grey image is padded too, and max pooling goes before ReLU.
     """
     block = channel_block() if block is None else block
-    if type(net).hybrid_forward is not ClassicCNN.hybrid_forward:
-        return net
-    layers = list(net.features)
+    given = layers = _in_turn(net)
     if gradients:
         layers = _pooled_first(layers)
     before = after = 0
     blocks: list[HybridBlock] = []
     for index, layer in enumerate(layers):
-        if isinstance(layer, nn.Conv2D) and layer._kwargs["num_group"] == 1:
+        if _is_plain_conv(layer):
             after = -layer._channels % block if _meets_conv(layers[index + 1 :]) else 0
             grey = not blocks and layer.weight.shape[1] == 1
             wide = (layer._channels + after) % block == 0
             shown = ADDED_TO_GREY if gradients and block == 8 and grey and wide else 0
-            if before or after or shown:
+            # One whose activation is a layer of its own here computes without it
+            if before or after or shown or layer.act is not None:
                 layer = PaddedConv(layer, before, after, shown)
             before = after
         blocks.append(layer)
-    if blocks == list(net.features):
+    padded = any(isinstance(b, PaddedConv) and b.is_padded for b in blocks)
+    if not padded and layers == given:
         return net
     run = nn.HybridSequential(prefix=net.prefix)
-    run.add(*blocks, *net.classifier)
+    run.add(*blocks)
     return run
+
+
+def _in_turn(net: HybridBlock) -> list[HybridBlock]:
+    """The layers that `net` calls one after the other, a convolution's activation as its own;
+    `net` alone where it does something else, or is watched by hooks."""
+    if _is_watched(net):
+        return [net]
+    if type(net).hybrid_forward in _CALLS_IN_TURN and type(net).forward is HybridBlock.forward:
+        return [layer for child in net._children.values() for layer in _in_turn(child)]
+    if _is_plain_conv(net) and net.act is not None:
+        return [net, net.act]
+    return [net]
+
+
+def _is_watched(block: HybridBlock) -> bool:
+    return bool(block._forward_hooks or block._forward_pre_hooks)
+
+
+def _is_plain_conv(layer: HybridBlock) -> bool:
+    return (
+        not _is_watched(layer)
+        and type(layer).hybrid_forward is nn.Conv2D.hybrid_forward
+        and isinstance(layer, nn.Conv2D)
+        and layer._kwargs["num_group"] == 1
+        and layer._kwargs["layout"] == "NCHW"
+    )
 
 
 def _pooled_first(layers: list[HybridBlock]) -> list[HybridBlock]:
@@ -121,5 +153,5 @@ def _meets_conv(layers: list[HybridBlock]) -> bool:
     """Whether the next layer that mixes channels is a plain convolution."""
     for layer in layers:
         if not isinstance(layer, _CHANNELWISE):
-            return isinstance(layer, nn.Conv2D) and layer._kwargs["num_group"] == 1
+            return _is_plain_conv(layer)
     return False
