@@ -53,7 +53,8 @@ def run(module: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
     with refusals(f"the graph cannot run on inputs of shape {shapes}"), torch.no_grad():
         found = module.forward(*inputs)  # not __call__, which prints a traceback itself
-    return found if isinstance(found, tuple) else (found,)
+    several = found if isinstance(found, tuple) else (found,)
+    return tuple(y.detach() for y in several)  # a parameter may be an output
 
 
 def distance(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[float]:

@@ -57,7 +57,9 @@ def with_heads(text: str, heads: Sequence[str]) -> str:
     """The symbol with other outputs."""
     document = json.loads(text)
     chosen = read_graph(document).with_heads(heads).heads
-    return json.dumps({**document, "heads": [[head.node, head.index, 0] for head in chosen]})
+    return json.dumps(
+        {**document, "heads": [[head.node, head.index, 0] for head in chosen]}, ensure_ascii=False
+    )
 
 
 def compare_apart(

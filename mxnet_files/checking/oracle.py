@@ -78,7 +78,8 @@ class Oracle:
         self.mx: Any = mxnet
         document = in_dtype(text, dtype)
         self._numbers = name_apart(document) if internals else {}
-        symbol = mxnet.sym.load_json(json.dumps(document))
+        # MXNet's reader knows no \\u in strings
+        symbol = mxnet.sym.load_json(json.dumps(document, ensure_ascii=False))
         self.symbol = self._nodes(symbol.get_internals(), left_out) if internals else symbol
         given = {**arrays, **inputs}
         self._args = {name: self._array(given[name], dtype) for name in symbol.list_arguments()}

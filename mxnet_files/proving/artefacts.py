@@ -38,7 +38,7 @@ net = model.load()
 with np.load(given, allow_pickle=False) as file, torch.no_grad():
     found = net(*(torch.from_numpy(file[str(place)]) for place in range(len(file.files))))
 found = found if isinstance(found, tuple) else (found,)
-np.savez(result, **{str(place): y.numpy() for place, y in enumerate(found)})
+np.savez(result, **{str(place): y.detach().numpy() for place, y in enumerate(found)})
 """
 
 

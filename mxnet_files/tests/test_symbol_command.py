@@ -251,6 +251,26 @@ def test_check_in_float32_where_mxnet_has_no_float64(
     assert "1 of 1 nodes compared in float32" in capsys.readouterr().out
 
 
+def test_check_takes_names_in_any_script_and_parameters_as_outputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MXNet's reader of JSON knows no escaped letters; a parameter has a gradient."""
+    x = S.tanh(S.var("data"), name="größe/深度.self")
+    files = write(tmp_path, S.Group([x, S.var("w_weight", shape=(2, 2))]), data=(2, 5))
+    assert main([*files, "--check", "--input-shape", "2,5"]) == 0
+    assert "1 of 1 nodes compared in float64" in capsys.readouterr().out
+
+
+def test_check_says_where_mxnet_leaves_out_what_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The variance alone of `moments` is computed about a mean that is not there."""
+    files = write(tmp_path, S.moments(S.var("data"), axes=(0,))[1], data=(4, 5))
+    assert main([*files, "--check", "--input-shape", "4,5"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "equals MXNet's nodes computed one by one" in line
+
+
 def test_check_allows_for_float32_inside_mxnet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
