@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from gluon_cnn_parity.child import Tell, follow, how_it_ended
 from parity_tests.backends.journal import JOURNAL, Place
 from parity_tests.backends.leaves import ParityError
+from parity_tests.backends.torch.forks import refuse_dead_autograd
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["isolated"]
@@ -60,6 +61,7 @@ class _Watch:
 
         def begin(tell: Tell) -> Any:
             JOURNAL.tell, JOURNAL.crashed, JOURNAL.kept = tell, crashed, self.kept
+            refuse_dead_autograd()
             return work()
 
         return follow(begin, self._note)

@@ -101,7 +101,9 @@ def arange(w: Wiring, a: SimpleNamespace) -> Wired:
     number = np.float32 if a.dtype == "bfloat16" else np.dtype(a.dtype).type
     whole = np.issubdtype(number, np.integer)
     whole |= a.dtype in ("float16", "bfloat16")  # they lose their fractions there too
-    first, step = (number(int(value) if whole else value) for value in (start, a.step))
+    # which wraps there: numpy 2 makes no uint8 of -1
+    ends = (np.asarray(int(value) if whole else value) for value in (start, a.step))
+    first, step = (end.astype(number)[()] for end in ends)
     places = np.arange(count) // a.repeat
     return constant(w, first + places.astype(number) * step, a.dtype)
 

@@ -21,6 +21,7 @@ import gluon_cnn  # noqa: F401  (settles MXNet's threads)
 from parity_tests import check_parity
 from parity_tests.__main__ import main
 from parity_tests.backends.leaves import ParityError
+from parity_tests.backends.torch import forks
 from parity_tests.isolation import isolated
 from parity_tests.reporting.verdicts import Level, Status
 
@@ -139,6 +140,15 @@ def test_what_is_raised_in_the_child_is_raised_here() -> None:
         check_parity(net, twin, x, levels=("nothing",), isolate=True)
     with pytest.raises(ParityError, match="the check itself was ended by SIGABRT"):
         isolated(os.abort)
+
+
+def test_an_autograd_that_forbids_forks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead() -> None:
+        raise RuntimeError("Unable to handle autograd's threading")
+
+    monkeypatch.setattr(forks, "_backward", dead)
+    with pytest.raises(ParityError, match=r"a GPU, or after torch.export .* without isolate=True"):
+        isolated(lambda: 1)
 
 
 def test_the_command_writes_its_report_over_a_crash(
