@@ -18,7 +18,7 @@ from parity_tests.backends.runs import Arrays, LeafRun
 from parity_tests.levels.connections import explanations
 from parity_tests.levels.diagnosis.hypotheses import SLACK, close, only_explanation
 from parity_tests.levels.local import upstream_for
-from parity_tests.levels.referee import Subject, attempt
+from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.operators.executed import kind_of_executed
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.numerics.reference import reference_value
@@ -46,12 +46,17 @@ def explain_segment(row: Row, pair: Pair, segment: SegmentPair, subject: Subject
         call = subject.run(Side.TORCH, "float64", train=train).calls[pair.torch.path][0]
         upstream = upstream_for(pair.path, call.outputs) if backward else None
         how: dict[str, Any] = {"train": train, "upstream": upstream}
-        runs = {
-            leaf.side: attempt(
-                leaf.side, backend(leaf.side).run_leaf, leaf, call.inputs, "float64", **how
-            )
-            for leaf in pair
-        }
+        try:
+            runs = {
+                leaf.side: attempt(
+                    leaf.side, backend(leaf.side).run_leaf, leaf, call.inputs, "float64", **how
+                )
+                for leaf in pair
+            }
+        except DidNotRun:
+            if backward:
+                return ""
+            continue  # what goes in is of another shape: the operations themselves must tell
         name = _fault(pair, segment, call.inputs, runs, how)
         if name or backward:
             return name
