@@ -69,8 +69,14 @@ def _operation(index: int, op: Mapping[str, Any], parameters: Mapping[str, Param
         tuple(op["roles"]),
         tuple(_value(*read) for read in replayed),
         replay,
-        own_gradient=op.get("stops_gradient", False) or "replayed" in op,
+        own_gradient=_own_gradient(op),
     )
+
+
+def _own_gradient(op: Mapping[str, Any]) -> str:
+    if op.get("stops_gradient", False):
+        return "detach"
+    return "own gradient" if "replayed" in op else ""
 
 
 def _value(origin: str, key: int | str, output: int) -> Value:

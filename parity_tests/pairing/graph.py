@@ -69,7 +69,7 @@ class Operation:
     roles of inputs and parameters in the order of the call, and `reads` what they hold. `replay`
     runs an executed operation on other arrays, leaving those it is given as they are. `normalised`
     operations are in the common vocabulary and cannot be run. `own_gradient`: what was executed
-    passes back no gradient, or another one than its kind does.
+    passes back no gradient ("detach"), or its own and not its kind's ("own gradient").
     """
 
     index: int
@@ -89,7 +89,7 @@ class Operation:
     reads: tuple[Value, ...] = ()
     replay: Replay | None = field(default=None, compare=False, repr=False)
     normalised: bool = False
-    own_gradient: bool = False
+    own_gradient: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:

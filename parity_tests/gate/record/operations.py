@@ -235,8 +235,8 @@ def _steps(
         own = segment.sides[Side.TORCH]
         shown = segment.pair.right if segment.pair else executed.operations[own.executed[-1]]
         does = [_words(op) for op in own.normalised] or [shown.kind]
-        if any(executed.operations[i].own_gradient for i in own.executed):
-            does.append("detach")
+        gradients = (executed.operations[i].own_gradient for i in own.executed)
+        does += dict.fromkeys(filter(None, gradients))
         reads = tuple(
             f"input {slot.output + 1}" if slot.segment < 0 else segments[slot.segment].path
             for slot in segment.slots

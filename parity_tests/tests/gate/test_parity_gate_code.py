@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from parity_tests.backends.base import backend
 from parity_tests.backends.leaves import ParityError
+from parity_tests.faults.kinds.arithmetic import Backward
 from parity_tests.gate import store
 from parity_tests.gate.agreement import Accord
 from parity_tests.gate.change import Change
@@ -148,6 +149,8 @@ CASES: list[tuple[str, str, str, str, Callable[..., Any]]] = [
     ("torch", "scale", "tanh", "tanh is new here", lambda z: torch.tanh(z * 0.5)),
     ("torch", "shortcut", "add", "is not executed any more", lambda z, y: z),
     ("torch", "shortcut", "add", "detach", lambda z, y: z + y.detach()),
+    ("torch", "shortcut", "add", "own gradient",
+     lambda z, y: z + Backward.apply(y, lambda gradient: gradient / 2)),
     ("gluon", "first", "relu", "is leaky_relu(negative_slope=0.01) now, was relu",
      lambda x: mx.nd.LeakyReLU(x, slope=0.01)),
     ("gluon", "pool", "Pooling", "include_pad=False",

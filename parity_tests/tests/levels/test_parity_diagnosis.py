@@ -106,6 +106,13 @@ def test_the_reference_is_a_third_witness_and_its_faults_differ(kind: str) -> No
             raise AssertionError(f"no fault of {kind} changes anything")
 
 
+def test_a_listing_that_does_not_fit_an_input_has_no_reference_value() -> None:
+    case = plain_case([gluon_nn.Conv2D(4, 3, in_channels=3)], [nn.Conv2d(3, 4, 3)], (2, 3, 9, 8))
+    (leaf,) = leaves_of(case.torch_net)
+    assert reference_value(leaf, (case.inputs,), train=True) is not None
+    assert reference_value(leaf, (case.inputs[:, :, :2, :2],), train=True) is None
+
+
 def test_your_own_pair_is_diagnosed_too() -> None:
     net = gluon_nn.HybridSequential()
     net.add(
