@@ -77,6 +77,7 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/parity.md", "--level optimizer,training", SLOW),
     ("docs/parity.md", "gluon-parity faults", SLOW),
     ("docs/parity.md", "pytest parity_tests", _SUITE),
+    ("docs/real-faults.md", "gluoncv2", f"{_DOWNLOAD} zoos of others, and takes most of an hour"),
     ("docs/real-pairs.md", "gluoncv2", f"{_DOWNLOAD} zoos of others, and takes hours"),
     ("docs/safety.md", "pytest -m slow", _SUITE),
     ("docs/safety.md", "fuzzing", f"{_DOWNLOAD} atheris; test_data_fuzz.py runs the same targets"),
