@@ -22,7 +22,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from PIL import Image
 
 from gluon_cnn_parity import SCRIPTS
 from cnn_data.tests.makers import write_mnist
+from tests.warm import warm_python
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
@@ -286,7 +287,7 @@ def _write_png(path: Path, size: tuple[int, ...], seed: int) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def lay_out(page: str, folder: Path) -> dict[str, str]:
+def lay_out(page: str, folder: Path, python: Sequence[str] = (sys.executable,)) -> dict[str, str]:
     """Put into a folder what a page presumes; returns the environment of its commands."""
     if page not in _USERS_PAGES:
         for name in os.listdir(ROOT):
@@ -303,7 +304,7 @@ def lay_out(page: str, folder: Path) -> dict[str, str]:
         _write_png(folder / "photographs" / kind / f"{index}.png", (40, 48, 3), index)
     (folder / "home").mkdir()
     for name, words in _WRAPPERS.items():
-        line = shlex.join([sys.executable, *words])
+        line = shlex.join([*python, *words])
         _write_script(folder / "bin" / name, f'#!/bin/sh\nexec {line} "$@"\n')
     _write_script(
         folder / "bin/pip", _PIP.format(python=shlex.quote(sys.executable), extras=_extras())
@@ -330,7 +331,7 @@ def run_in(folder: Path, environment: dict[str, str], block: Block) -> str:
     if block.language == "sh":
         command = ["bash", "-e", "-o", "pipefail", "-c", block.text]
     else:
-        command = [sys.executable, "-c", block.text]
+        command = ["python", "-c", block.text]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -357,6 +358,13 @@ def _masked(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """`python` without the seconds in which a command imports the frameworks."""
+    with warm_python(tmp_path_factory.mktemp("warm")) as python:
+        yield python
+
+
+@pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of LeNet after an epoch, which the pages begin with."""
     folder = tmp_path_factory.mktemp("trained")
@@ -367,8 +375,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs"
 
 
-def _run_page(page: str, kinds: tuple[str, ...], folder: Path, runs: Path) -> None:
-    environment = lay_out(page, folder)
+def _run_page(
+    page: str, kinds: tuple[str, ...], folder: Path, runs: Path, python: Sequence[str]
+) -> None:
+    environment = lay_out(page, folder, python)
     if SLOW in kinds:
         _lay_out_mnist(folder / "home" / "mnist")
     if page != "README.md":  # which trains its own
@@ -384,15 +394,15 @@ def _pages(kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", _pages(FAST))
-def test_fast_blocks_run(page: str, tmp_path: Path, trained: Path) -> None:
-    _run_page(page, (FAST,), tmp_path, trained)
+def test_fast_blocks_run(page: str, tmp_path: Path, trained: Path, warm: list[str]) -> None:
+    _run_page(page, (FAST,), tmp_path, trained, warm)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("page", _pages(SLOW))
 def test_all_blocks_run(page: str, tmp_path: Path, trained: Path) -> None:
-    _run_page(page, (FAST, SLOW), tmp_path, trained)
+    _run_page(page, (FAST, SLOW), tmp_path, trained, [sys.executable])
 
 
 @pytest.mark.parametrize(
