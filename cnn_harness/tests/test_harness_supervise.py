@@ -27,8 +27,10 @@ def ranked(rank: int, then: str = "exec sleep 600") -> list[str]:
 class Job:
     """Starts the nodes of a job as MXNet's launcher does, and keeps their processes."""
 
+    token = "a token"
+
     def __init__(self, work: dict[int, list[str]], serve: list[str] | None = None) -> None:
-        self.work, self.serve, self.token = work, serve or ["sleep", "1"], "a token"
+        self.work, self.serve = work, serve or ["sleep", "1"]
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         self.supervisor = Supervisor(len(work), 1, self.token, limits=QUICK)
         self.port = 0
@@ -52,9 +54,12 @@ class Job:
         try:
             asyncio.run(self.supervisor.run("127.0.0.1", self.submit))
         finally:
-            for node in self.nodes.values():
-                node.send_signal(signal.SIGCONT)
-                node.wait(60)
+            self.end()
+
+    def end(self) -> None:
+        for node in self.nodes.values():
+            node.send_signal(signal.SIGCONT)
+            node.wait(60)
 
     def fails(self) -> JobFailed:
         with pytest.raises(JobFailed) as failure:
@@ -133,48 +138,117 @@ def test_a_killed_node_takes_its_process_with_it() -> None:
     assert _all_gone(job)
 
 
-def test_a_node_that_falls_silent_is_lost() -> None:
+# A fifth of a core is enough to show that a process computes
+BUSY = [sys.executable, "-c", "import time\nwhile True: sum(range(10**5)), time.sleep(0.01)"]
+
+
+def _silent() -> Job:
     job = Job({0: WAIT, 1: WAIT}, serve=WAIT)
     job.after(0.2, lambda: job.nodes["worker 2"].send_signal(signal.SIGSTOP))
-    assert "worker without" in str(failure := job.fails())
-    assert "not been heard of for 3 s" in str(failure)
-    assert _all_gone(job)
+    return job
 
 
-@pytest.mark.parametrize(
-    ("role", "number"), [("worker", 1), pytest.param("server", 0, marks=pytest.mark.slow)]
-)
-def test_a_stopped_process_ends_the_job_and_is_named(role: str, number: int) -> None:
-    busy = [sys.executable, "-c", "while True: pass"]
-    job = Job({0: busy, 1: busy}, serve=WAIT)
-    job.supervisor = Supervisor(2, 1, job.token, limits=replace(QUICK, stall=4.0))
+def _patient(workers: int, servers: int = 1, **limits: float) -> Supervisor:
+    return Supervisor(workers, servers, Job.token, limits=replace(QUICK, lost=20.0, **limits))
+
+
+def _stopped(role: str, number: int) -> Job:
+    job = Job({0: BUSY, 1: BUSY}, serve=WAIT)
+    job.supervisor = _patient(2, stall=4.0)
     job.after(0.2, lambda: os.kill(job.pid(role, number), signal.SIGSTOP))
-    assert str(failure := job.fails()).startswith(f"{role} ")
-    assert f"(pid {job.pid(role, number)} on " in str(failure)
-    assert "hangs: it is stopped, for 4 s; the job was ended" in str(failure)
-    assert _all_gone(job)
+    return job
 
 
 def _no_more_time_to_start(job: Job) -> None:
     job.supervisor._limits = replace(job.supervisor._limits, start=0.0)
 
 
-@pytest.mark.slow  # it waits
-def test_who_waits_for_others_to_start_does_not_hang() -> None:
+def _waiting() -> Job:
     job = Job({0: WAIT, 1: WAIT}, serve=WAIT)
-    job.supervisor = Supervisor(3, 1, job.token, limits=replace(QUICK, stall=2.0, start=180.0))
+    job.supervisor = _patient(3, stall=2.0, start=180.0)
     job.after(7.0, lambda: _no_more_time_to_start(job))
-    assert str(job.fails()).startswith("1 workers did not start within 0 s")
+    return job
 
 
-def test_a_job_in_which_nobody_computes_is_ended() -> None:
+def _stuck(pipe: int) -> Job:
+    writes = ["bash", "-c", f"exec yes >/proc/{os.getpid()}/fd/{pipe}"]
+    job = Job({0: WAIT, 1: writes}, serve=WAIT)
+    job.supervisor = _patient(2, stall=4.0)
+    return job
+
+
+def _stubborn() -> Job:
+    stubborn = ["bash", "-c", "trap '' TERM; sleep 600 & wait; sleep 600"]
+    job = Job({0: stubborn, 1: ["bash", "-c", "sleep 0.5; exit 1"]}, serve=WAIT)
+    job.supervisor = _patient(2)
+    return job
+
+
+def _incomplete() -> Job:
+    job = Job({0: WAIT, 1: WAIT}, serve=WAIT)
+    job.supervisor = _patient(3, 2, start=180.0)
+    job.after(0.2, lambda: _no_more_time_to_start(job))
+    return job
+
+
+Waited = dict[str, tuple[Job, JobFailed]]
+
+
+@pytest.fixture(scope="module")
+def waited() -> Waited:
+    """Jobs that end where a limit does, all at one time: whose tests would only wait."""
     reader, writer = os.pipe()
-    stuck = ["bash", "-c", f"exec yes >/proc/{os.getpid()}/fd/{writer}"]
-    job = Job({0: WAIT, 1: stuck}, serve=WAIT)
-    job.supervisor = Supervisor(2, 1, job.token, limits=replace(QUICK, stall=4.0))
-    failure = job.fails()
-    os.close(reader)
-    os.close(writer)
+    jobs = {
+        "silent": _silent(),
+        "worker 1 stopped": _stopped("worker", 1),
+        "server 0 stopped": _stopped("server", 0),
+        "waiting": _waiting(),
+        "stuck": _stuck(writer),
+        "stubborn": _stubborn(),
+        "incomplete": _incomplete(),
+    }
+
+    async def together() -> list[BaseException | None]:
+        runs = (job.supervisor.run("127.0.0.1", job.submit) for job in jobs.values())
+        return await asyncio.gather(*runs, return_exceptions=True)
+
+    try:
+        ends = asyncio.run(together())
+    finally:
+        for job in jobs.values():
+            job.end()
+        os.close(reader)
+        os.close(writer)
+    failures = [end for end in ends if isinstance(end, JobFailed)]
+    assert len(failures) == len(jobs), ends
+    return dict(zip(jobs, zip(jobs.values(), failures, strict=True), strict=True))
+
+
+def test_a_node_that_falls_silent_is_lost(waited: Waited) -> None:
+    job, failure = waited["silent"]
+    assert "worker without" in str(failure)
+    assert "not been heard of for 3 s" in str(failure)
+    assert _all_gone(job)
+
+
+@pytest.mark.parametrize(("role", "number"), [("worker", 1), ("server", 0)])
+def test_a_stopped_process_ends_the_job_and_is_named(
+    role: str, number: int, waited: Waited
+) -> None:
+    job, failure = waited[f"{role} {number} stopped"]
+    assert str(failure).startswith(f"{role} ")
+    assert f"(pid {job.pid(role, number)} on " in str(failure)
+    assert "hangs: it is stopped, for 4 s; the job was ended" in str(failure)
+    assert _all_gone(job)
+
+
+def test_who_waits_for_others_to_start_does_not_hang(waited: Waited) -> None:
+    _, failure = waited["waiting"]
+    assert str(failure).startswith("1 workers did not start within 0 s")
+
+
+def test_a_job_in_which_nobody_computes_is_ended(waited: Waited) -> None:
+    job, failure = waited["stuck"]
     assert "hangs: " in str(failure)
     if "neither it nor any" not in str(failure):  # all that some systems tell
         assert f"(pid {job.pid('worker', 1)} on " in str(failure)
@@ -182,10 +256,14 @@ def test_a_job_in_which_nobody_computes_is_ended() -> None:
     assert _all_gone(job)
 
 
-def test_what_ignores_being_asked_is_killed() -> None:
-    stubborn = ["bash", "-c", "trap '' TERM; sleep 600 & wait; sleep 600"]
-    job = Job({0: stubborn, 1: ["bash", "-c", "sleep 0.5; exit 1"]}, serve=WAIT)
-    job.fails()
+def test_what_ignores_being_asked_is_killed(waited: Waited) -> None:
+    job, _ = waited["stubborn"]
+    assert _all_gone(job)
+
+
+def test_processes_that_never_come_are_counted(waited: Waited) -> None:
+    job, failure = waited["incomplete"]
+    assert str(failure).startswith("1 workers, 1 servers did not start within 0 s")
     assert _all_gone(job)
 
 
@@ -204,14 +282,6 @@ def test_an_interrupted_job_lets_worker_0_save_while_the_others_serve(tmp_path: 
     assert failure.exit_code == 128 + signal.SIGTERM
     assert "SIGTERM" in str(failure)
     assert "alive" in note.read_text()
-    assert _all_gone(job)
-
-
-def test_processes_that_never_come_are_counted() -> None:
-    job = Job({0: WAIT, 1: WAIT}, serve=WAIT)
-    job.supervisor = Supervisor(3, 2, job.token, limits=Limits(grace=1.0))
-    job.after(0.2, lambda: _no_more_time_to_start(job))
-    assert str(job.fails()).startswith("1 workers, 1 servers did not start within 0 s")
     assert _all_gone(job)
 
 
