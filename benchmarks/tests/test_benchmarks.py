@@ -110,7 +110,7 @@ def test_a_child_that_fails_is_a_failure_with_its_reason(
     script.write_text(f"#!{sys.executable}\n{code}\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
-    monkeypatch.setattr(runner, "TIMEOUT", 5.0)
+    monkeypatch.setattr(runner, "TIMEOUT", 0.5 if "sleep" in code else 60.0)
     with pytest.raises(runner.Failure, match=f"train lenet 64 ours.*{reason}"):
         runner.run_case(Case("train", "ours"))
 
