@@ -11,7 +11,6 @@ from cnn_harness.cli import Parser, positive, print_json, run
 from parity_tests.api import check_parity
 from parity_tests.backends.leaves import ParityError
 from parity_tests.cases.random_pairs import random_case
-from parity_tests.faults.catalogue import FAULTS, outcomes
 from parity_tests.reporting.files import write_report
 from parity_tests.reporting.kill_matrix import Outcome, kill_matrix, score
 from parity_tests.reporting.results import SCHEMA
@@ -23,6 +22,9 @@ CLEAN_PAIRS = 1000
 
 def plant_all() -> list[Outcome]:
     """Plant the whole catalogue, with a line of progress for each fault."""
+    # Here: it brings torch's compiler, which takes seconds, and `gluon-parity check` imports this
+    from parity_tests.faults.catalogue import FAULTS, outcomes
+
     results: list[Outcome] = []
     for outcome in outcomes(FAULTS):
         results.append(outcome)

@@ -62,7 +62,7 @@ def test_the_command_prints_the_matrix(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     few = tuple(f for f in FAULTS if f.name in ("bias dropped", "means are compared"))
-    monkeypatch.setattr("parity_tests.faults.commands.FAULTS", few)
+    monkeypatch.setattr("parity_tests.faults.catalogue.FAULTS", few)
     assert main(["--faults", "--report", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert [o["fault"] for o in written["faults"]["outcomes"]] == [f.name for f in few]
@@ -82,7 +82,7 @@ def test_the_command_fails_where_a_fault_escapes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     escaped = replace(FAULTS[0], run=Detection)
-    monkeypatch.setattr("parity_tests.faults.commands.FAULTS", (escaped,))
+    monkeypatch.setattr("parity_tests.faults.catalogue.FAULTS", (escaped,))
     assert main(["--faults"]) == 1
     assert "ESCAPED" in capsys.readouterr().err
     assert main(["faults", "--json"]) == 1
