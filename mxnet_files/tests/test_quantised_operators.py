@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -364,3 +367,42 @@ def test_what_is_not_calibrated_is_refused() -> None:
     node = S.contrib.quantized_batch_norm(*var(*names))
     with pytest.raises(SymbolError, match="not calibrated"):
         import_symbol(json.loads(node.tojson()), {}, inputs=names)
+
+
+def convolve(weights: int) -> tuple[Any, dict[str, np.ndarray]]:
+    """A quantised convolution of 16 channels, its weights up to a size, its data up to 255."""
+    names = ["data", "weight", "min_data", "max_data", "min_weight", "max_weight"]
+    inputs = {name: S.var(name) for name in names}
+    options = {"kernel": (3, 3), "num_filter": 8, "no_bias": True, "layout": "NCHW"}
+    data = eight("uint8", 1, 16, 7, 7, most=255)
+    arrays = {"data": data, "weight": eight("int8", 8, 16, 3, 3, most=weights)}
+    arrays |= ends(data=(0, 1), weight=(-1, 1))
+    return S.contrib.quantized_conv(**inputs, **options), arrays
+
+
+SUMS_APART = """
+import sys
+import numpy as np
+from mxnet_files.tests.test_quantised_operators import convolve, mx
+for weights in (64, 127):
+    node, arrays = convolve(weights)
+    given = {name: mx.nd.array(array, dtype=array.dtype) for name, array in arrays.items()}
+    np.save(f"{sys.argv[1]}/{weights}.npy", node.bind(mx.cpu(), given).forward()[0].asnumpy())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", ["AVX2", "AVX512_CORE"])
+def test_sums_of_a_cpu_without_vnni_are_within_their_bound(cpu: str, tmp_path: Path) -> None:
+    """oneDNN adds pairs of products in 16 bits: by no more than 2·|x|·|w| - 32767 off, each."""
+    environment = {**os.environ, "DNNL_MAX_CPU_ISA": cpu}
+    command = [sys.executable, "-c", SUMS_APART, str(tmp_path)]
+    subprocess.run(command, check=True, env=environment, timeout=300)
+    for weights, exact in ((64, True), (127, False)):
+        node, arrays = convolve(weights)
+        module = import_symbol(json.loads(node.tojson()), {}, inputs=list(arrays))
+        ours = module(*map(torch.from_numpy, arrays.values()))[0].numpy().astype(np.int64)
+        off = np.abs(np.load(tmp_path / f"{weights}.npy") - ours)
+        pairs = 16 * 3 * 3 / 2
+        assert off.max() <= pairs * max(2 * 255 * weights - 32767, 0)
+        assert (off.max() == 0) == exact  # it does saturate
