@@ -93,8 +93,11 @@ GLUONCV = {
     (32, 32): "cifar_resnet20_v1 cifar_resnet20_v2 cifar_wideresnet16_10",
 }
 # MXNet's own zoo by quantize_net_v2, whose oneDNN layers are fused
-INT8 = """resnet18_v1 resnet50_v1 resnet18_v2 squeezenet1.0 mobilenet1.0 mobilenet0.25
-    mobilenetv2_1.0 mobilenetv2_0.25"""
+INT8 = {
+    64: """resnet18_v1 resnet50_v1 resnet18_v2 mobilenet1.0 mobilenet0.25 mobilenetv2_1.0
+        mobilenetv2_0.25""",
+    224: "squeezenet1.0",  # its last pooling has no smaller input
+}
 TRANSFORMERS = {
     (2, 6, 32): "BERTEncoder TransformerEncoder",
     (6, 2, 32): "ConvolutionalEncoder",
@@ -117,7 +120,11 @@ NETS: tuple[Net, ...] = (
         for shape, names in TRANSFORMERS.items()
         for name in names.split()
     ),
-    *(Net("int8", name, (1, 3, 64, 64)) for name in INT8.split()),
+    *(
+        Net("int8", name, (1, 3, side, side))
+        for side, names in INT8.items()
+        for name in names.split()
+    ),
 )
 
 
