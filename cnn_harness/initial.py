@@ -156,8 +156,9 @@ class Pretrained:
         taken = {n: a for n, a in self.arrays.items() if n in shapes and a.shape == shapes[n]}
         if not taken:
             raise UsageError(
-                f"nothing in {self.source} fits this net: it has {_some(self.arrays)}, the net "
-                f"{_some(shapes)}"
+                f"nothing in {self.source} fits this net: it has "
+                f"{_some(f'{name} {array.shape}' for name, array in self.arrays.items())}, the net "
+                f"{_some(f'{name} {shape}' for name, shape in shapes.items())}"
             )
         self.loaded = tuple(taken)
         self.remarks = [f"{len(taken)} of {len(shapes)} arrays are from {self.source}"]
@@ -181,6 +182,12 @@ class Pretrained:
         if missing:
             self.remarks.append(f"new: {', '.join(missing)}, which {self.source} has not")
         return taken
+
+    def note_frozen(self, names: Collection[str]) -> None:
+        """Note which parameters stay as they are and were not loaded."""
+        drawn = [name for name in names if name not in self.loaded]
+        if drawn and self.arrays:
+            self.remarks.append(f"frozen as they were drawn, not loaded: {', '.join(drawn)}")
 
 
 def _head(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "other_content",
     "read_run",
     "require_same_images",
+    "settings_of",
     "versions",
 ]
 
@@ -172,6 +173,25 @@ def read_run(path: Path) -> dict[str, Any]:
         pretrained = Pretrained.from_dict(pretrained, origin)
     config = TrainConfig.from_dict(run.get("config"), origin)
     return {**run, "config": config, "pretrained": pretrained}
+
+
+def settings_of(source: str) -> dict[str, Any]:
+    """The model whose weights `--init-from` names, and how a run's model saw images.
+
+    Empty where neither a run nor an export says so. Raises: CommandError for damaged files.
+    """
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    if (folder / "config.json").is_file():
+        config = read_run(folder)["config"]
+        return {name: getattr(config, name) for name in ("model", "image_size", "fit", "normalise")}
+    found = sorted(folder.glob("*-0000.params")) if path.is_dir() else [path]
+    manifest = found[0].with_name(found[0].name.replace("-0000.params", ".json")) if found else path
+    if manifest.suffix != ".json" or not manifest.is_file():
+        return {}
+    values = read_json(manifest)
+    model = values.get("model") if isinstance(values, dict) else None
+    return {"model": model} if isinstance(model, str) else {}
 
 
 def _is_pixels(values: object, channels: int) -> bool:

@@ -77,8 +77,9 @@ class RunFolder:
                 number += 1
 
     @classmethod
-    def existing(cls, out: str | None, name: str) -> RunFolder | None:
-        """The run to resume: `out`, or the newest of `runs/NAME`, `runs/NAME-2`, ….
+    def existing(cls, out: str | None, name: str | None) -> RunFolder | None:
+        """The run to resume: `out`, or the newest of `runs/NAME`, `runs/NAME-2`, …; of all where
+        `name` is None.
 
         None where it was stopped before it wrote anything. Raises: UsageError where there is none.
         """
@@ -91,6 +92,16 @@ class RunFolder:
                     "--resume to begin one"
                 )
             return folder if folder.holds_run() else None
+        if name is None:
+            written = sorted(
+                Path("runs").glob("*/config.json"), key=lambda path: path.stat().st_mtime
+            )
+            if not written:
+                raise UsageError(
+                    "--resume: no run is in runs; name one with --out, or leave out --resume "
+                    "to begin one"
+                )
+            return cls(written[-1].parent)
         numbered = re.compile(re.escape(name) + r"(?:-(\d+))?")
         found = [
             (int(match[1] or 1), path)

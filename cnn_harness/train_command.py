@@ -29,6 +29,7 @@ from cnn_harness.run_description import (
     load_data,
     read_run,
     require_same_images,
+    settings_of,
 )
 from cnn_harness.runfolder import RunFolder, default_name
 from cnn_harness.schedule import DEPEND_ON_EPOCHS
@@ -86,11 +87,13 @@ def _train(
 
     Returns the run's folder, its rows, and what to say where it has learned nothing.
     """
-    folder, run = None, None
+    folder, run, taken = None, None, {}
     if options.resume:
         config, folder, run = _resumed(framework, changes, options)
     else:
-        config = _configured(framework, changes, options.recipe)
+        if changes.get("init_from") and not options.recipe and "model" not in changes:
+            taken = settings_of(changes["init_from"])
+        config = _configured(framework, {**taken, **changes}, options.recipe)
     data_dir, skip, pretrained = options.data_dir, options.skip_damaged, None
     if run is not None:  # the checkpoint has the weights; their names say what learns at which rate
         data_dir = run["data_dir"] if data_dir is None else data_dir
@@ -112,8 +115,8 @@ def _train(
     prepared = framework.prepare(config, dataset, options.ctx, peers, pretrained=pretrained)
     if pretrained is not None:
         description["pretrained"] = {**pretrained.to_dict(), "shapes": {}}
-        for remark in pretrained.remarks:
-            print(remark, file=sys.stderr)
+    for remark in _remarks(config, run, taken, pretrained):
+        print(remark, file=sys.stderr)
     if folder is None:
         folder = RunFolder.new(options.out, default_name(config.model, config.dataset))
     folder.program = prog
@@ -123,7 +126,7 @@ def _train(
         if options.resume:
             if run is not None:
                 start = resume(framework, prepared, folder, options.resume)
-            for line in _notes(start, config, run, description):
+            for line in _notes(start, folder, config, run, description):
                 if not options.json:
                     print(line)
         if start is not None:
@@ -195,6 +198,7 @@ def _follow(framework: Framework, options: RunOptions, peers: Peers, stop: Stop)
 
 def _notes(
     start: Progress | None,
+    folder: RunFolder,
     config: TrainConfig,
     run: Mapping[str, Any] | None,
     description: Mapping[str, Any],
@@ -203,7 +207,7 @@ def _notes(
     if start is None or run is None:
         yield "nothing was saved yet: starting from the beginning"
         return
-    yield f"continuing from {start.where()}"
+    yield f"continuing from {start.where()}, in {folder.path}"
     if (other := difference(start.versions, description["versions"])) is not None:
         yield f"the checkpoint was {other}"
     before: TrainConfig = run["config"]
@@ -212,6 +216,21 @@ def _notes(
             f"the {config.schedule} schedule is that of {config.epochs} epochs from here on; what "
             f"is done followed that of {before.epochs}"
         )
+
+
+def _remarks(
+    config: TrainConfig,
+    run: Mapping[str, Any] | None,
+    taken: Mapping[str, Any],
+    pretrained: Pretrained | None,
+) -> Iterator[str]:
+    """What to say of the weights that a run begins with."""
+    if taken:
+        yield f"the model is {config.model}, that of {config.init_from}"
+    if pretrained is not None:
+        yield from pretrained.remarks
+    elif config.freeze and run is None:
+        yield f"--freeze {config.freeze}: nothing is loaded, so it stays as it was drawn"
 
 
 def _configured(
@@ -242,7 +261,9 @@ def _resumed(
     `RESUMABLE` and where a folder of images lies now.
     """
     asked_for = _configured(framework, changes, options.recipe)
-    folder = RunFolder.existing(options.out, default_name(asked_for.model, asked_for.dataset))
+    named = options.recipe or not {"model", "dataset"}.isdisjoint(changes)
+    name = default_name(asked_for.model, asked_for.dataset) if named else None
+    folder = RunFolder.existing(options.out, name)
     if folder is None:
         return asked_for, None, None
     run = read_run(folder.path)

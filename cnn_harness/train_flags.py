@@ -94,8 +94,9 @@ def config_words(path: Path, flags: Collection[str]) -> list[str]:
     words = []
     for key, value in values.items():
         name = "--" + str(key).replace("_", "-")
-        if name not in flags or name in ("--help", "--version", "--config"):
-            raise UsageError(f"{path}: {key!r} is no flag of train{did_you_mean(name, flags)}")
+        known = [flag for flag in flags if flag not in ("-h", "--help", "--version", "--config")]
+        if name not in known:
+            raise UsageError(f"{path}: {key!r} is no flag of train{did_you_mean(name, known)}")
         items = value if isinstance(value, list) else [value]
         if not all(isinstance(item, str | int | float | None) for item in items):
             raise UsageError(f"{path}: {key} is {_short(value)}, expected one value or a list")

@@ -50,6 +50,10 @@ def confusion(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarr
 def scores(counts: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Precision, recall and F1 of each class, from the counts[true, predicted].
 
+    They are scikit-learn's, which a test holds against these few lines. It is not used here since
+    it cannot be imported beside every numpy that MXNet takes (beside 1.23.5 it raises: pyarrow,
+    which comes with tensorflow-datasets, wants numpy 2), and takes longer to import than MXNet.
+
     None stands where there is nothing to divide by: a class never predicted, or without images.
 
     >>> scores(np.array([[3, 1], [0, 0]]), ["cat", "dog"])["cat"]
@@ -217,8 +221,8 @@ def _main(argv: Sequence[str] | None) -> int:
     picture = saved.path / "confusion.png"
     title = f"{saved.model} on {dataset.name}: {result['accuracy']:.4f} of {result['images']}"
     save_confusion(picture, result["confusion"], saved.class_names, title)
-    errors = _save_errors(saved, dataset, predicted, engine)
-    result = {**result, "picture": picture, "errors": errors}
+    errors, mistakes = _save_errors(saved, dataset, predicted, engine)
+    result = {**result, "picture": picture, "errors": errors, "mistakes": mistakes}
     write_text(saved.path / "evaluation.json", json_text(result))
     if args.json:
         print_json(result)
@@ -244,23 +248,32 @@ def _table(result: Mapping[str, Any]) -> list[str]:
 
 def _save_errors(
     saved: SavedRun, dataset: Dataset, predicted: np.ndarray, engine: Loaded | None
-) -> Path | None:
-    """Draw errors.png; where there is no mistake, that of an earlier evaluation goes."""
+) -> tuple[Path | None, list[dict[str, Any]]]:
+    """Draw errors.png; where there is no mistake, that of an earlier evaluation goes.
+
+    Returns its path and what it shows.
+    """
     picture = saved.path / "errors.png"
     wrong, sure = worst_mistakes(saved, dataset, predicted, engine)
     if not len(wrong):
         picture.unlink(missing_ok=True)
-        return None
+        return None, []
     shown = wrong[:MOST_MISTAKES]
     names, test = saved.class_names, dataset.test
+    mistakes = [
+        {"image": test.name(int(i)), "said": names[int(predicted[i])], "probability": float(share),
+         "true": names[test.labels[i]]}
+        for i, share in zip(shown, sure, strict=False)
+    ]  # fmt: skip
     save_errors(
         picture,
         test.images(shown),
-        [(names[int(predicted[i])], float(share)) for i, share in zip(shown, sure, strict=False)],
-        [names[test.labels[i]] for i in shown],
+        [(each["said"], each["probability"]) for each in mistakes],
+        [each["true"] for each in mistakes],
+        [Path(each["image"]).name for each in mistakes],
         f"the {len(shown)} surest of {len(wrong)} mistakes, of {len(test)} test images",
     )
-    return picture
+    return picture, mistakes
 
 
 if __name__ == "__main__":

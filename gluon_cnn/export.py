@@ -80,7 +80,10 @@ def export_net(
     place = out.resolve()
     anchor = next(parent for parent in place.parents if parent.exists())
     part = anchor / f".{place.name}.{os.getpid()}.part"
-    part.mkdir()
+    try:
+        part.mkdir()
+    except OSError as error:
+        raise CommandError(f"--out {out} cannot be made: {error.strerror}") from None
     try:
         manifest = write_files(saved, part, onnx=onnx)
         checks, speeds = check_files(

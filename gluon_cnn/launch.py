@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import socket
 import sys
 import threading
@@ -64,6 +65,8 @@ def _main(argv: Sequence[str] | None) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError("no command: put it after --, such as -- python -m gluon_cnn.train")
+    if args.launcher == "local" and shutil.which(command[0]) is None:
+        raise UsageError(f"no program is called {command[0]!r} here, or it may not be run")
     if args.launcher in ("ssh", "mpi") and args.hostfile is None:
         raise UsageError(f"--launcher {args.launcher} needs -H, a file with a host a line")
     if args.hostfile is not None:
@@ -95,6 +98,8 @@ def _main(argv: Sequence[str] | None) -> int:
     except JobFailed as failure:  # a worker may hang since nobody reads what all of them write
         say_if_read(f"{coloured('error:', 'red', sys.stderr)} {one_line(failure)}")
         return failure.exit_code
+    except OSError as error:
+        raise CommandError(f"--address {address} cannot be listened on: {error.strerror}") from None
     return 0
 
 

@@ -131,8 +131,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("lenett", ["alexnet", "lenet"])
     '; did you mean lenet?'
     """
-    nearest = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    by_lower = {each.lower(): each for each in known}
+    nearest = get_close_matches(name.lower(), list(by_lower), n=1)
+    return f"; did you mean {by_lower[nearest[0]]}?" if nearest else ""
 
 
 def missing(package: str, extras: str = "") -> str:

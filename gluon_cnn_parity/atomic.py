@@ -63,7 +63,7 @@ def replacing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
-        _name(error, path)
+        _name(error, path, part)
         raise
     flush(path.parent)
 
@@ -96,7 +96,7 @@ def write_together(folder: Path, texts: Mapping[str, str | None]) -> None:
     except BaseException as error:
         for part in parts.values():
             part.unlink(missing_ok=True)
-        _name(error, next(reversed(parts), folder))
+        _name(error, *next(reversed(parts.items()), (folder, folder)))
         raise
     flush(folder)
 
@@ -120,7 +120,7 @@ def replacing_folder(folder: Path, previous: Path) -> Iterator[Path]:
         flush(new)
     except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)
-        _name(error, folder)
+        _name(error, folder, new)
         raise
     if folder.exists():
         if previous.exists():
@@ -131,10 +131,13 @@ def replacing_folder(folder: Path, previous: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _name(error: BaseException, path: Path) -> None:
-    """Say what could not be written: a full disk is told without a name."""
-    if isinstance(error, OSError) and error.errno and not error.filename:
-        error.filename = str(path)
+def _name(error: BaseException, path: Path, part: Path) -> None:
+    """Say what could not be written: a full disk is told without a name, and the part's name means
+    nothing to anybody."""
+    if isinstance(error, OSError) and error.errno:
+        named = Path(os.fsdecode(error.filename or part))
+        if part in (named, *named.parents):
+            error.filename = str(path)
 
 
 def _remove(path: Path) -> None:

@@ -86,6 +86,12 @@ class Parser(argparse.ArgumentParser):
             nearest = did_you_mean(str(value), map(str, action.choices or ()))
             raise argparse.ArgumentError(action, f"{error.message}{nearest}") from None
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """An empty word is an unset variable of a shell, and would mean this folder as a path."""
+        if "" in arg_strings and action.nargs != argparse.REMAINDER:
+            raise argparse.ArgumentError(action, "got '', expected a value")
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: --"):
             flag = message.split()[2].partition("=")[0]

@@ -38,6 +38,16 @@ with replacing_folder(Path("folder"), Path("previous")) as part:
 """
 
 
+def test_what_cannot_be_written_is_called_by_its_own_name(tmp_path: Path) -> None:
+    for write in (
+        lambda path: write_text(path, ""),
+        lambda path: replacing_folder(path, path.with_name("previous")).__enter__(),
+    ):
+        with pytest.raises(FileNotFoundError) as refused:
+            write(tmp_path / "nowhere" / "answers.csv")
+        assert refused.value.filename == str(tmp_path / "nowhere" / "answers.csv")
+
+
 def _write(place: Path, content: str) -> None:
     write_text(place / "file.txt", content)
     with replacing_folder(place / "folder", place / "previous") as part:

@@ -141,6 +141,8 @@ def test_no_command_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> Non
     ("argv", "code", "nearest"),
     [
         (["summary", "lenett"], 2, "lenet"),
+        (["summary", "LENET"], 2, "lenet"),
+        (["train", "--dataset", "docs"], 1, "folder:docs"),
         (["train", "--model", "vgg166"], 2, "vgg16"),
         (["train", "--optimizer", "adm"], 2, "adam"),
         (["train", "--recipe", "doc2"], 2, "doc-2"),
@@ -157,6 +159,17 @@ def test_a_near_miss_of_a_value_too(
     assert gluon_cnn(argv) == code
     said = capsys.readouterr().err
     assert f"did you mean {nearest}?" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["train", "--out", ""], ["train", "--init-from="], ["evaluate", ""], ["predict", "run", ""]],
+)
+def test_an_empty_word_is_no_path(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert gluon_cnn(argv) == 2
+    said = capsys.readouterr().err
+    assert "got '', expected a value" in said
     assert said.count("\n") == 1
 
 

@@ -59,6 +59,7 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/leaving-mxnet.md", "export runs", FAST),
     ("docs/leaving-mxnet.md", "export --gluon", FAST),
     ("docs/leaving-mxnet.md", "mxnet-files convert exports", FAST),
+    ("docs/leaving-mxnet.md", "from model import load", FAST),
     ("docs/leaving-mxnet.md", "mxnet-files report", FAST),
     ("docs/leaving-mxnet.md", "load_symbol(", FAST),
     ("docs/leaving-mxnet.md", "mxnet-files diff", FAST),

@@ -13,6 +13,7 @@ import numpy as np
 
 from cnn_harness.plots.fonts import font_families, shaped
 from gluon_cnn_parity.atomic import replacing_file
+from gluon_cnn_parity.cli import one_line
 
 __all__ = ["save_confusion", "save_curves", "save_errors", "save_grid", "save_rows"]
 
@@ -105,15 +106,18 @@ def save_errors(
     images: np.ndarray,
     said: Sequence[tuple[str, float]],
     true: Sequence[str],
+    files: Sequence[str],
     title: str,
 ) -> None:
-    """Images under what a net says of each, with its probability, and what each is in truth."""
+    """Images under their files' names, what a net says of each, with its probability, and what each
+    is in truth."""
     lines = [
         [
+            (shaped(_short(one_line(file), 26)), PLAIN),
             (f"said: {shaped(_short(name, 13))} ({share:.0%})", WRONG),
             (f"true: {shaped(_short(right, 18))}", RIGHT),
         ]
-        for (name, share), right in zip(said, true, strict=True)
+        for file, (name, share), right in zip(files, said, true, strict=True)
     ]
     _draw_grid(path, images, lines, cell=1.75, columns=5, title=title)
 
@@ -152,6 +156,7 @@ def _draw_grid(
     columns = min(columns, max(len(images), 3))
     rows = math.ceil(len(images) / columns)
     texts = [text for each in lines for text, _ in each]
+    size = 9 if max(map(len, texts), default=0) <= 9 * cell else 7
     with _figure(path, across * columns, head + down * rows, [*texts, title]) as figure:
         # One pair of axes in inches: drawing one for each image takes ten times as long.
         axes = figure.add_axes((0, 0, 1, 1))
@@ -168,7 +173,6 @@ def _draw_grid(
                 image.squeeze(), cmap="gray_r", vmin=0, vmax=255, extent=(*sides, foot, top + above)
             )
             for n, (text, colour) in enumerate(lines[i]):
-                size = 9 if len(text) <= 9 * cell else 7
                 y = top + above - 0.05 - line * (len(lines[i]) - 1 - n)
                 axes.text(middle, y, text, fontsize=size, color=colour, ha="center")
         axes.set(xlim=(0, across * columns), ylim=(head + down * rows, 0))

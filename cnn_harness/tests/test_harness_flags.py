@@ -83,6 +83,7 @@ def test_a_runs_own_configuration_is_one(nested: bool, tmp_path: Path) -> None:
     [
         ("lr: fast", "argument --lr: got 'fast', expected a finite number"),
         ("model: lenet\nepoch: 3", "'epoch' is no flag of train; did you mean --epochs?"),
+        ("config: x.yaml", "'config' is no flag of train"),
         ("lr: {a: 1}", "lr is {'a': 1}, expected one value"),
         ("- lr", "['lr'], expected an object"),
         ("[", "neither JSON nor YAML"),

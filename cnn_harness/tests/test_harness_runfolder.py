@@ -24,6 +24,18 @@ def test_the_newest_run_is_the_one_resumed(tmp_path: Path, monkeypatch) -> None:
     found = RunFolder.existing(None, "lenet-mnist5k")
     assert found is not None
     assert found.path.name == "lenet-mnist5k-11"
+    for number, path in enumerate(sorted(Path("runs").iterdir())):
+        os.utime(path / "config.json", (number, number))
+    newest = RunFolder.existing(None, None)  # of all, whatever their names
+    assert newest is not None
+    assert newest.path.name == "lenet-mnist5k-other"
+
+
+def test_no_run_at_all_is_an_error(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "empty").mkdir(parents=True)
+    with pytest.raises(UsageError, match="no run is in runs; name one with --out"):
+        RunFolder.existing(None, None)
 
 
 def test_a_path_makes_a_plain_name() -> None:

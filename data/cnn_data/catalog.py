@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from gluon_cnn_parity import did_you_mean
 from cnn_data.errors import DataError
@@ -179,6 +180,8 @@ def entry_for(name: str) -> Entry:
     """The catalogue's entry; DataError with the known names if there is none."""
     if name not in CATALOG:
         nearest = did_you_mean(name, CATALOG)
+        if Path(name).is_dir():
+            nearest = f"; did you mean folder:{name}?"
         raise DataError(
             f"unknown dataset {name!r}; choose one of {', '.join(dataset_names())}{nearest}"
         )

@@ -95,6 +95,9 @@ class EncodedSplit:
         self._decoded[missing] = True
         return self._cache[indices]
 
+    def name(self, index: int) -> str:
+        return self._encoded.name(index)
+
     def _decode(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
         """Decode the images at `indices` into `out[rows]`."""
         sources = self._encoded.fetch(indices)

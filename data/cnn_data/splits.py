@@ -28,6 +28,10 @@ class Split(Protocol):
         """The images at `indices` (n,), in that order: uint8 (n, H, W, C)."""
         ...
 
+    def name(self, index: int) -> str:
+        """The file of an image, or its number where it came without one."""
+        ...
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -82,6 +86,9 @@ class ArraySplit:
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         return self._images[np.asarray(indices, dtype=np.intp)]
+
+    def name(self, index: int) -> str:
+        return f"number {index}"
 
 
 def mixed_order(count: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import pytest
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.initial import Pretrained
 from cnn_harness.progress import load_arrays
+from cnn_harness.run_description import read_run, settings_of
 from cnn_harness.tests.runs import photographs, same_end
 from gluon_cnn import export, train
 from gluon_cnn.models import get_model
@@ -52,13 +53,30 @@ def test_frozen_features_stay_and_the_rest_learns(digits: Path, tmp_path: Path) 
     assert {name.partition(".")[0] for name in slots} == {"classifier"}
 
 
-def test_frozen_batch_norm_keeps_its_statistics(tmp_path: Path) -> None:
+def test_frozen_batch_norm_keeps_its_statistics(tmp_path: Path, capsys) -> None:
     folder = photographs(tmp_path / "photographs", size=28)
     argv = ["--model", "mnist_bn_cnn", "--dataset", f"folder:{folder}", *QUICK]
-    assert train.main([*argv, "--freeze", "features", "--out", str(tmp_path / "run")]) == 0
+    assert (
+        train.main(
+            [*argv, "--normalise", "unit", "--freeze", "features", "--out", str(tmp_path / "run")]
+        )
+        == 0
+    )
+    assert "--freeze features: nothing is loaded" in capsys.readouterr().err
     after = _params(tmp_path / "run")
     assert not after["features.1.running_mean"].any()
     assert (after["features.1.running_var"] == 1).all()
+    again = ["--init-from", str(tmp_path / "run"), *argv[2:], "--out", str(tmp_path / "again")]
+    assert train.main(again) == 0
+    assert f"the model is mnist_bn_cnn, that of {tmp_path / 'run'}" in capsys.readouterr().err
+    assert read_run(tmp_path / "again")["config"].normalise == "unit"  # as the run saw images
+
+
+def test_what_is_frozen_and_was_not_loaded_is_said(digits: Path, tmp_path: Path, capsys) -> None:
+    argv = [*QUICK, "--init-from", str(digits), "--model", "lenet_sigmoid", "--freeze"]
+    argv += ["features,classifier.1.weight"]
+    assert train.main([*argv, "--out", str(tmp_path / "run")]) == 0
+    assert "frozen as they were drawn, not loaded: classifier.1.weight\n" in capsys.readouterr().err
 
 
 def test_what_was_loaded_learns_at_its_own_rate(digits: Path, tmp_path: Path) -> None:
@@ -148,6 +166,8 @@ def test_bad_input_is_one_line(
 def test_a_damaged_export_is_refused(digits: Path, tmp_path: Path) -> None:
     folder = tmp_path / "export"
     assert export.main([str(digits), "--out", str(folder)]) == 0
+    assert settings_of(str(folder)) == {"model": "lenet"}
+    assert settings_of(str(folder / "lenet-0000.params")) == {"model": "lenet"}
     (params,) = folder.glob("*-0000.params")
     content = bytearray(params.read_bytes())
     content[2000] ^= 1

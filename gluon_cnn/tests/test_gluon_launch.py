@@ -298,6 +298,8 @@ def test_batch_norms_statistics_are_the_mean_of_the_workers(tmp_path: Path) -> N
     ("argv", "code", "words"),
     [
         (["-n", "2"], 2, ["no command", "-- python -m gluon_cnn.train"]),
+        (["-n", "2", "--", "pyhton"], 2, ["no program is called 'pyhton' here"]),
+        (["-n", "2", "--address", "192.0.2.1", "--", "true"], 1, ["--address 192.0.2.1 cannot"]),
         (["-n", "0", "--", "true"], 2, ["--workers", "from 1"]),
         (["-n", "2", "--launcher", "pigeon", "--", "true"], 2, ["pigeon", "ssh"]),
         (["-n", "2", "--launcher", "ssh", "--", "true"], 2, ["ssh needs -H"]),

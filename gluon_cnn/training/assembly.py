@@ -122,7 +122,9 @@ def build_net(
     set_first_weights(net, config.initialiser, config.seed)
     if pretrained is not None:
         set_weights(net, pretrained, config.init_lr_scale)
-    freeze(net, config.freeze)
+    kept = freeze(net, config.freeze)
+    if pretrained is not None:
+        pretrained.note_frozen(sorted(kept))
     return net
 
 

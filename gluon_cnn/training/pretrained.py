@@ -51,11 +51,11 @@ def set_weights(net: gluon.HybridBlock, pretrained: Pretrained, scale: float = 1
             parameters[name].lr_mult = scale
 
 
-def freeze(net: gluon.HybridBlock, patterns: str) -> None:
+def freeze(net: gluon.HybridBlock, patterns: str) -> set[str]:
     """Train no parameter that the patterns name; a BatchNorm all of whose are named computes with
     its running statistics, and leaves them alone.
 
-    Raises: UsageError for a pattern that names none, or where all are named.
+    Returns their names. Raises: UsageError for a pattern that names none, or where all are named.
     """
     parameters = net._collect_params_with_prefix()
     kept = frozen([n for n, p in parameters.items() if p.grad_req != "null"], patterns)
@@ -64,6 +64,7 @@ def freeze(net: gluon.HybridBlock, patterns: str) -> None:
     for norm in _norms(net):
         if norm.gamma.grad_req == norm.beta.grad_req == "null":
             norm._kwargs["use_global_stats"] = True
+    return kept
 
 
 def _norms(net: gluon.Block) -> list[gluon.nn.BatchNorm]:

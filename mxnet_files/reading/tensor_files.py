@@ -157,7 +157,10 @@ def _read_pt(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         try:
             state = torch.load(stream, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged or a refused file
-            raise TensorFileError(f"{path}: no plain state dict: {_line(error)}") from None
+            reason = _line(error)
+            if "weights_only" in str(error):  # torch's advice is to read it all the same
+                reason = "it holds more than tensors, which may run code; save net.state_dict()"
+            raise TensorFileError(f"{path}: no plain state dict: {reason}") from None
     named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise TensorFileError(f"{path}: expected names and tensors alone: save net.state_dict()")

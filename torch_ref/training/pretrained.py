@@ -45,15 +45,17 @@ def set_weights(net: nn.Module, pretrained: Pretrained, scale: float = 1.0) -> N
             parameter.lr_scale = scale  # type: ignore[attr-defined]
 
 
-def freeze(net: nn.Module, patterns: str) -> None:
+def freeze(net: nn.Module, patterns: str) -> set[str]:
     """Train no parameter that the patterns name, by Gluon's names.
 
-    Raises: UsageError for a pattern that names none, or where all are named.
+    Returns their names. Raises: UsageError for a pattern that names none, or where all are named.
     """
     parameters = dict(net.named_parameters())
     names = {name: own for name, own in _names(net).items() if own in parameters}
-    for name in frozen(names, patterns):
+    kept = frozen(names, patterns)
+    for name in kept:
         parameters[names[name]].requires_grad_(False)
+    return kept
 
 
 def train_mode(objective: nn.Module) -> None:
