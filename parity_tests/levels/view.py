@@ -22,7 +22,7 @@ from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.runs import Arrays, NetRun, Objective
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.levels.weights import copy_paired
-from parity_tests.numerics.operators.executed import SINGLE_EPS, is_known, kind_of_executed
+from parity_tests.numerics.operators.executed import is_known, kind_of_executed
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.pairing.dataflow import Alignment, align
@@ -351,7 +351,7 @@ def kind_of_segment(
         return theirs[0], {Side.GLUON: ours[1], Side.TORCH: theirs[1]}
     names = [op.kind for op in operations[Side.TORCH]] or ["function"]
     known = all(_is_double(op.kind) for ops in operations.values() for op in ops)
-    known = known and not any(op.kind in SINGLE_EPS for op in operations[Side.GLUON])
+    known = known and not any(operator_of(op.kind).single for op in operations[Side.GLUON])
     return f"{'custom' if known else 'single'}:{'+'.join(names)}", {side: {} for side in SIDES}
 
 

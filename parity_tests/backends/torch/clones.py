@@ -13,14 +13,9 @@ from torch import nn
 from parity_tests.backends.cloning import duplicate
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.torch.leaves import leaves
-from parity_tests.numerics.operators.table import single_attributes
-from parity_tests.reporting.verdicts import Side
+from parity_tests.numerics.operators.table import as_mxnet_holds, single_attributes
 
 __all__ = ["clone", "leaf_with_values", "release", "set_values", "share", "with_values"]
-
-
-# Of no kind in the table of operators; MXNet holds their eps in float32
-_NORMALISATIONS = (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 def clone(net: nn.Module, dtype: str | None, *, gradients: bool = True) -> nn.Module:
@@ -29,8 +24,7 @@ def clone(net: nn.Module, dtype: str | None, *, gradients: bool = True) -> nn.Mo
     With None they keep their dtype. torch sets no memory aside for gradients, wanted or not.
 
     Some numbers are rounded as MXNet rounds them, whose operators hold their attributes in float32
-    even in a float64 net: BatchNorm's momentum (as the part that is kept), LeakyReLU's slope, and
-    eps in every normalisation but BatchNorm.
+    even in a float64 net: the table of operators says which.
     """
     copied = duplicate(net, {})
     if any(value.device.type != "cpu" for value in (*copied.parameters(), *copied.buffers())):
@@ -38,11 +32,9 @@ def clone(net: nn.Module, dtype: str | None, *, gradients: bool = True) -> nn.Mo
     for module in copied.modules():
         if getattr(module, "inplace", False):
             vars(module)["inplace"] = False
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
-            module.momentum = _momentum(module)
-        single = single_attributes(module, Side.TORCH)
-        for attribute in ("eps",) if isinstance(module, _NORMALISATIONS) else single:
-            setattr(module, attribute, float(np.float32(getattr(module, attribute))))
+        for name in single_attributes(module):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, as_mxnet_holds(name, getattr(module, name)))
     for value in (*copied.parameters(), *copied.buffers()):
         if value.is_floating_point():
             if dtype is not None:
@@ -60,10 +52,6 @@ def share(cloned: nn.Module) -> nn.Module:
         id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in cloned.parameters()
     }
     return duplicate(cloned, memo)
-
-
-def _momentum(module: Any) -> float:
-    return 1.0 - float(np.float32(1.0 - module.momentum))
 
 
 def with_values(net: nn.Module, values: Mapping[tuple[str, str], np.ndarray]) -> nn.Module:

@@ -19,11 +19,7 @@ from parity_tests.numerics.operators.record import (
     plus_length,
 )
 
-__all__ = ["OPERATORS", "SINGLE_EPS", "is_known", "kind_of_executed"]
-
-# MXNet holds their eps in float32 even in a float64 net. A twin of the same kind is given the same
-# number; one that computes the norm step by step is not.
-SINGLE_EPS = frozenset({"layer_norm", "group_norm", "l2_normalize"})
+__all__ = ["OPERATORS", "is_known", "kind_of_executed"]
 
 Attributes = Mapping[str, Any]
 Shapes = Mapping[str, Sequence[int]]
@@ -89,20 +85,35 @@ OPERATORS = (
         )
     ),
     Operator(kind="hard_swish", scale=measured, tolerances=_HARD_SWISH),
-    # its bounds are float32 in MXNet
-    Operator(kind="clip", scale=measured, tolerances=_SINGLE, single_precision=True),
+    Operator(
+        kind="clip", scale=measured, tolerances=_SINGLE, single_precision=True,
+        single=("min", "max", "min_val", "max_val"), torch_names=("clamp", "hardtanh", "Hardtanh"),
+    ),
+    *(
+        Operator(
+            kind=kind, scale=measured, tolerances=MEASURED, single=("eps",), torch_names=names
+        )
+        for kind, names in (
+            ("layer_norm", ("layer_norm", "LayerNorm")),
+            ("group_norm", ("group_norm", "GroupNorm")),
+            ("l2_normalize", ("normalize",)),
+        )
+    ),
+    Operator(
+        kind="instance_norm", scale=measured, tolerances=_MEASURED_SINGLE, single_precision=True,
+        single=("eps",), torch_names=("instance_norm", "_InstanceNorm"),
+    ),
     Operator(kind="resize", scale=_resized, tolerances=_RESIZE, single_precision=True),
     *(
         Operator(kind=kind, scale=measured, tolerances=MEASURED)
         for kind in (
             "exp", "log", "erf", "sin", "cos", "log1p", "expm1", "pow", "rpow", "rdiv", "rsub",
-            "layer_norm", "group_norm", "mish", "log_sigmoid", "celu",
-            "l2_normalize", "lstm", "gru", "rnn", "lstmcell", "grucell", "rnncell",
+            "mish", "log_sigmoid", "celu", "lstm", "gru", "rnn", "lstmcell", "grucell", "rnncell",
         )
     ),
     *(
         Operator(kind=kind, scale=measured, tolerances=_MEASURED_SINGLE, single_precision=True)
-        for kind in ("lrn", "instance_norm", "single")
+        for kind in ("lrn", "single")
     ),
 )  # fmt: skip
 

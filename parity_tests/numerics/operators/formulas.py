@@ -8,6 +8,8 @@ measured.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from parity_tests.numerics.operators.cases import ScaleCase, Scales
@@ -16,8 +18,10 @@ from parity_tests.numerics.perturb import elementwise_moves, perturbed
 
 __all__ = ["MEASURED", "added", "elementwise", "exact", "linear", "measured", "with_bias"]
 
-_DRAWS = 8
-_STEP = 2.0**-16  # far above float32's roundoff, through which inputs pass
+_PAIRS = 4  # of draws with opposite signs
+# Far above float32's roundoff, through which inputs pass. Where a value jumps by j (at the bound of
+# a clip), s is 2j/step: 64 u·s must not be less than j, which a rounding can move a result by.
+_STEP = 2.0**-18
 
 # For operators whose scale is measured
 MEASURED = {
@@ -69,15 +73,23 @@ def elementwise(
 def measured(case: ScaleCase) -> Scales:
     """How far every result moves, per unit of relative noise in inputs, parameters and upstream.
 
-    Each of several draws perturbs every number by a normal variate times 2⁻¹⁶; s is twice the
-    largest move seen, plus the value itself.
+    Each of several draws perturbs every number by a normal variate times 2⁻¹⁸; s is twice the
+    largest move seen, plus the value itself. Draws come in pairs of opposite signs and sizes of
+    their own, so that every number is moved both ways: a jump on either side of it is seen.
     """
-    generator = np.random.default_rng(0)
+    sizes = np.random.default_rng(0)
 
-    def noisy(array: np.ndarray) -> np.ndarray:
-        return perturbed(array, _STEP, generator.standard_normal)
+    def rerun(draw: int) -> Mapping[str, np.ndarray]:
+        signs = np.random.default_rng((1, draw // 2))
+        sign = 1.0 - 2.0 * (draw % 2)
 
-    moves = elementwise_moves(case.run, (case.rerun(noisy, False) for _ in range(_DRAWS)))
+        def noise(shape: tuple[int, ...]) -> np.ndarray:
+            size = np.abs(sizes.standard_normal(shape))
+            return np.where(signs.random(shape) < 0.5, sign * size, -sign * size)
+
+        return case.rerun(lambda array: perturbed(array, _STEP, noise), False)
+
+    moves = elementwise_moves(case.run, map(rerun, range(2 * _PAIRS)))
     return Scales(
         case.kind, {name: np.abs(case.run[name]) + 2 * most / _STEP for name, most in moves.items()}
     )

@@ -60,13 +60,11 @@ class Reader:
 
     `name` is the class's name in the framework's package; subclasses count as the class they
     extend. `when` says whether an object of the class is of this kind, where one class has several.
-    `single` are the attributes that MXNet's operator holds in float32 even in a float64 net.
     """
 
     name: str
     hyper: Callable[[Any], Hyper] = lambda module: {}
     when: Callable[[Any], bool] = lambda module: True
-    single: tuple[str, ...] = ()
 
 
 def attributes(**sources: str) -> Callable[[Any], Hyper]:
@@ -101,6 +99,8 @@ class Operator:
     wherever it is defined. `roles` turns Gluon's parameter names into PyTorch's. `scale` is the
     size of what is rounded; `tolerances` are by (mode, side, dtype), "*" for any, and what they do
     not name has 16 u·s. `single_precision`: MXNet computes in float32 even in a float64 net.
+    `single` are the numbers that it holds in float32 there, by the names that torch's function and
+    module have for them, and `torch_names` are those of the function and the module.
     `by_mode`: training computes something else than inference. `absorbed`: it moves values and
     computes nothing, so a net may do without, or do it outside a module. `common`: a hypothesis may
     try it anywhere. `symbols` are the names
@@ -120,6 +120,8 @@ class Operator:
     tolerances: Mapping[tuple[str, str, str], Tolerance] = field(default_factory=dict)
     linear: bool = False
     single_precision: bool = False
+    single: tuple[str, ...] = ()
+    torch_names: tuple[str, ...] = ()
     by_mode: bool = False
     absorbed: bool = False
     activation: bool = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from parity_tests.numerics.operators import (
     activations,
     classification,
@@ -19,8 +21,8 @@ from parity_tests.numerics.operators.record import Operator, Reader, Tolerance, 
 from parity_tests.reporting.verdicts import Side
 
 __all__ = [
-    "CUSTOM", "OPERATORS", "TOLERANCES", "describe", "kind_of_symbol", "operator_of", "registered",
-    "single_attributes", "tolerance",
+    "CUSTOM", "OPERATORS", "TOLERANCES", "as_mxnet_holds", "describe", "kind_of_symbol",
+    "operator_of", "registered", "single_arguments", "single_attributes", "tolerance",
 ]  # fmt: skip
 
 
@@ -84,10 +86,28 @@ def describe(module: Any, side: Side) -> tuple[str, dict[str, object]] | None:
     return None if read is None else (read[0], read[1].hyper(module))
 
 
-def single_attributes(module: Any, side: Side) -> tuple[str, ...]:
-    """The attributes of a leaf that MXNet's operator holds in float32 even in a float64 net."""
-    read = _read(module, side)
-    return () if read is None else read[1].single
+_SINGLE = {name: o.single for o in OPERATORS.values() for name in o.torch_names}
+
+
+def single_arguments(function: str) -> tuple[str, ...]:
+    """The arguments of a torch function that MXNet holds in float32 even in a float64 net."""
+    return _SINGLE.get(function, ())
+
+
+def single_attributes(module: Any) -> tuple[str, ...]:
+    """The attributes of a torch module that MXNet holds in float32 even in a float64 net."""
+    own = _OWN.get(type(module).__name__)
+    if own is not None and own[1].when(module):
+        return OPERATORS[own[0]].single
+    classes = (c for c in type(module).__mro__ if c.__module__.startswith(_PACKAGES[Side.TORCH]))
+    return next((_SINGLE[c.__name__] for c in classes if c.__name__ in _SINGLE), ())
+
+
+def as_mxnet_holds(name: str, number: float) -> float:
+    """One of these numbers, rounded to float32; a momentum as the part that is kept."""
+    if name == "momentum":
+        return 1.0 - float(np.float32(1.0 - number))
+    return float(np.float32(number))
 
 
 def operator_of(family: str) -> Operator:

@@ -155,6 +155,34 @@ def test_float32_is_within_a_few_units_and_not_far_below(module: nn.Module, x: n
     assert 0.05 < error.max() < 16
 
 
+class HardSwish(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * nn.functional.relu6(x + 3) / 6
+
+
+class HardSigmoid(nn.Module):
+    alpha, beta = 0.3, 0.5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.alpha * x + self.beta).clamp(0, 1)
+
+
+@pytest.mark.parametrize(("module", "bound"), [(HardSwish(), 3.0), (HardSigmoid(), 5 / 3)])
+def test_a_rounding_across_a_bound_is_a_jump_that_the_scale_knows(
+    module: nn.Module, bound: float
+) -> None:
+    """float32 clips what float64 does not, and the whole slope is there or is not."""
+    x = np.float32(bound) * (1 + np.arange(-8, 8) * UNIT["float32"]).astype(np.float32)
+    upstream = np.ones((64, 16))
+    found, exact = scales(module, np.tile(x, (64, 1)), upstream=upstream)
+    (leaf,) = leaves_of(module)
+    single = run_leaf(leaf, (np.tile(x, (64, 1)),), "float32", train=False, upstream=(upstream,))
+    error = np.abs(single["input gradient"] - exact["input gradient"])
+    assert error.max() > 0.25
+    factor = 64 if found.family == "custom" else 16
+    assert (error <= factor * UNIT["float32"] * found.sizes["input gradient"]).all()
+
+
 def test_a_bias_gradient_that_repeats_drifts() -> None:
     module, x = nn.Conv2d(1, 2, 1), values(1, 1, 64, 64)
     upstream = np.stack([np.full((64, 64), 1 / 169), GENERATOR.standard_normal((64, 64))])[None]

@@ -9,26 +9,14 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.overrides import resolve_name
 
 from parity_tests.backends.tracing import flatten
+from parity_tests.numerics.operators.table import as_mxnet_holds, single_arguments
 
 __all__ = ["ReplayCall", "ReplayModule", "ReplayViewWrite"]
-
-# Numbers that MXNet's operators hold in float32 even in a float64 net, by function and argument
-_SINGLE = {
-    "batch_norm": ("momentum",),
-    "leaky_relu": ("negative_slope",),
-    "elu": ("alpha",),
-    "layer_norm": ("eps",),
-    "group_norm": ("eps",),
-    "instance_norm": ("eps",),
-    "hardtanh": ("min_val", "max_val"),
-    "clamp": ("min", "max"),
-}
 
 
 @dataclass(frozen=True)
@@ -70,9 +58,9 @@ class ReplayCall:
         named = _named(function, args, kwargs)
         if named is not None:
             args, kwargs = (), named
-            for argument in _SINGLE.get(name, ()):
+            for argument in single_arguments(name):
                 if isinstance(named.get(argument), float):
-                    named[argument] = _as_mxnet_holds(name, named[argument])
+                    named[argument] = as_mxnet_holds(argument, named[argument])
         self._function = function
         self._args = _template(tuple(args), tensors, dtype)
         self._kwargs = _template(dict(kwargs), tensors, dtype)
@@ -126,12 +114,6 @@ def _named(
     if any(parameter.kind in hidden for parameter in signature.parameters.values()):
         return None
     return dict(bound.arguments)
-
-
-def _as_mxnet_holds(name: str, number: float) -> float:
-    if name == "batch_norm":  # MXNet holds the part that is kept
-        return 1.0 - float(np.float32(1.0 - number))
-    return float(np.float32(number))
 
 
 def _template(value: Any, tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> Any:
