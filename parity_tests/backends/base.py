@@ -19,6 +19,7 @@ from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.optimizers import OptimizedParameters
 from parity_tests.backends.runs import Arrays, Edit, Key, LeafRun, Loss, NetRun, Noise, Objective
 from parity_tests.backends.training import Owned, Trainee
+from parity_tests.numerics.operators.cases import Change
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.pairing.graph import OperationGraph
 from parity_tests.pairing.segments import Slot
@@ -113,10 +114,14 @@ class Backend(Source, Protocol):
         *,
         train: bool,
         upstream: Arrays | None = None,
+        change: Change | None = None,
+        inside: bool = False,
     ) -> LeafRun:
         """Run one leaf alone, and backwards if `upstream`, its outputs' gradients, is given.
 
-        Dropout passes its input on. Buffers are those after the run.
+        Dropout passes its input on. Buffers are those after the run. `change` changes the numbers
+        of every parameter, and with `inside` those that pass both ways between the operations of an
+        executed segment.
         """
 
     def run_net(

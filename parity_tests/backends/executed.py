@@ -74,6 +74,11 @@ class Program:
         return {i for i, uses in enumerate(self._uses) if not uses}
 
     @property
+    def composite(self) -> bool:
+        """Whether numbers pass between operations inside it."""
+        return any(len(calls) > 1 for calls in self._calls.values())
+
+    @property
     def constants(self) -> list[str]:
         """The keys of the constants that it reads."""
         keys = {
@@ -93,12 +98,14 @@ class Program:
         dtype: str,
         *,
         train: bool,
+        between: Callable[[Any], Any] | None = None,
     ) -> Any:
         """The segment's outputs, one or a tuple.
 
         `read` gives parameters and constants; `write` takes what the net's own code puts into a
-        parameter, by its role.
+        parameter, by its role. `between` changes what passes between the operations inside.
         """
+        ends = {value for value, _ in self._outputs}
         values: dict[Value, Any] = {}
         for uses, array in zip(self._uses, arrays, strict=True):
             for value, shape in uses:
@@ -106,7 +113,11 @@ class Program:
         for reads, replay, outputs in self._calls[train]:
             assert replay is not None  # both tracers record it
             given = [values[v] if v in values else read(v) for v in reads]
-            values.update(zip(outputs, replay(given, dtype), strict=False))
+            results = replay(given, dtype)
+            if between is not None:
+                pairs = zip(outputs, results, strict=False)
+                results = [y if value in ends else between(y) for value, y in pairs]
+            values.update(zip(outputs, results, strict=False))
         for role, value in self._writes:
             write(role, values[value])
         made = [shaped(values[value], shape) for value, shape in self._outputs]

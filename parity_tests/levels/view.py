@@ -204,12 +204,26 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
     view = _view(nets, traced, ())
     if traced.alignment.equal:
         return view
-    mistaken = _mistaken(view, inputs)
+    unlike = {
+        pair.right.index
+        for pair in traced.alignment.pairs
+        if [math.prod(s) for s in pair.left.shapes] != [math.prod(s) for s in pair.right.shapes]
+    }
+    if unlike:  # what follows cannot run on these, unless nothing but they is paired wrongly
+        without = _view(nets, traced, unlike)
+        mistaken, lasting = _mistaken(without, inputs)
+        if not lasting:
+            return _view(nets, traced, unlike | mistaken) if mistaken else without
+    mistaken, _ = _mistaken(view, inputs)
     return _view(nets, traced, mistaken) if mistaken else view
 
 
-def _mistaken(view: View, inputs: Arrays) -> set[int]:
-    """Torch's operations whose values are not Gluon's, though all that is made of them is."""
+def _mistaken(view: View, inputs: Arrays) -> tuple[set[int], bool]:
+    """Torch's operations whose values are not Gluon's, though all that is made of them is.
+
+    So are those that only one side goes on with to a result that both have: its gradient is
+    another, or none. And whether the nets differ in what they give.
+    """
     torch_net = copy.deepcopy(view.nets[Side.TORCH])
     own = View({**view.nets, Side.TORCH: torch_net}, view.traced, view.segments)
     pairing = own.pairing
@@ -235,14 +249,21 @@ def _mistaken(view: View, inputs: Arrays) -> set[int]:
         try:
             runs = {side: subject.run(side, dtypes[side], train=train) for side in SIDES}
         except DidNotRun:
-            return set()
+            return set(), True
         errors = _errors(pairing, runs)
         wrong |= {number for number, error in errors.items() if error > _NEAR}
         differing = {number for number, error in errors.items() if error > rounding}
         lasting |= _reaching(ends, differing, segments)
         subject.forget(train=train)
-    pairs = [segments[number].pair for number in wrong - lasting]
-    return {pair.right.index for pair in pairs if pair is not None}
+    one_sided = {
+        slot.segment
+        for number, segment in enumerate(segments)
+        if number not in wrong
+        for slot, *uses in zip(segment.slots, *(segment.sides[s].uses for s in SIDES), strict=True)
+        if slot.segment >= 0 and not all(uses)
+    }
+    pairs = [segments[number].pair for number in (wrong | one_sided) - lasting]
+    return {pair.right.index for pair in pairs if pair is not None}, bool(lasting)
 
 
 # Of its largest value: what nobody takes for a value's rounding
@@ -297,6 +318,8 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, mistaken: Container[int]
     segments = pieces.segments
     shapes = slot_shapes(segments, executed[Side.TORCH])
     kinds = [kind_of_segment(segment, shapes) for segment in segments]
+    for segment in segments:
+        segment.record = _record(segment, shapes)
     rebuilt, rebuild = {}, {}
     recorded = None
     for side in SIDES:
@@ -311,6 +334,9 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, mistaken: Container[int]
         if is_recorded(nets[side]):
             recorded = rebuilt[side]
             rebuilt[side] = recorded.runnable()
+        elif side == Side.GLUON:
+            for segment, leaf in zip(segments, leaves_of(rebuilt[side]), strict=True):
+                segment.gluon = leaf
     unused, outputs = _unused(nets, traced), pieces.outputs[Side.TORCH]
     by_path = {s.path: s for s in segments}
     return View(rebuilt, traced, by_path, unused, outputs, recorded, rebuild)
@@ -345,7 +371,10 @@ def kind_of_segment(
 ) -> tuple[str, dict[Side, dict[str, object]]]:
     """The kind under which a segment's numbers are judged, and each side's hyper-parameters."""
     operations = {side: segment.sides[side].normalised for side in SIDES}
-    read = {side: _read(ops, segment, shapes) for side, ops in operations.items()}
+    read = {
+        side: None if segment.alone else _read(ops, segment, shapes)
+        for side, ops in operations.items()
+    }
     ours, theirs = read[Side.GLUON], read[Side.TORCH]
     if ours is not None and theirs is not None and ours[0] == theirs[0]:
         return theirs[0], {Side.GLUON: ours[1], Side.TORCH: theirs[1]}
@@ -353,6 +382,17 @@ def kind_of_segment(
     known = all(_is_double(op.kind) for ops in operations.values() for op in ops)
     known = known and not any(operator_of(op.kind).single for op in operations[Side.GLUON])
     return f"{'custom' if known else 'single'}:{'+'.join(names)}", {side: {} for side in SIDES}
+
+
+def _record(
+    segment: SegmentPair, shapes: Mapping[Slot, tuple[int, ...]]
+) -> tuple[str, dict[str, object]] | None:
+    """The operator without parameters that one side of a segment is alone, torch's first."""
+    for side in (Side.TORCH, Side.GLUON):
+        operations = segment.sides[side].normalised
+        if len(operations) == 1 and not operations[0].parameters:
+            return _read(operations, segment, shapes)
+    return None
 
 
 def _is_double(kind: str) -> bool:
@@ -370,7 +410,7 @@ def _read(
     shapes: Mapping[Slot, tuple[int, ...]],
 ) -> tuple[str, dict[str, object]] | None:
     """The record of a segment that is one operation, whose operands are the shared values."""
-    if len(operations) != 1 or segment.alone:
+    if len(operations) != 1:
         return None
     (op,) = operations
     given = [shapes[slot] for slot in segment.slots]

@@ -12,6 +12,7 @@ import itertools
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from parity_tests.pairing.dataflow import Alignment, Difference, OperationPair
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
@@ -50,7 +51,11 @@ class Segment:
 
 @dataclass
 class SegmentPair:
-    """A segment of both sides: what goes in, the shapes of what comes out, what differs."""
+    """A segment of both sides: what goes in, the shapes of what comes out, what differs.
+
+    Of two sides that compute one function in two ways, `record` is the operator that one of them
+    is alone, with its hyper-parameters, and `gluon` MXNet's leaf: either side's rounding counts.
+    """
 
     path: str
     slots: list[Slot]
@@ -59,6 +64,8 @@ class SegmentPair:
     pair: OperationPair | None
     alone: list[tuple[Side, Operation]] = field(default_factory=list)
     parameter_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by role
+    record: tuple[str, dict[str, object]] | None = None
+    gluon: Any = None
 
     @property
     def differences(self) -> Sequence[Difference]:

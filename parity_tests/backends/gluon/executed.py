@@ -11,14 +11,34 @@ from mxnet.gluon import Block, Parameter
 from mxnet.ndarray import NDArray
 
 from parity_tests.backends.executed import Layout, Order, Program, Traces
+from parity_tests.numerics.operators.cases import Change
 from parity_tests.pairing.graph import Origin, Value
 from parity_tests.pairing.segments import Slot
 
 __all__ = ["ExecutedBlock", "ExecutedGluonNet", "rebuild"]
 
 
+class _Changed(mx.autograd.Function):
+    """The same array with its numbers changed, and its gradient on the way back."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__()
+        self._change = change
+
+    def forward(self, x: NDArray) -> NDArray:
+        return mx.nd.array(self._change(x.asnumpy()), dtype=x.dtype)
+
+    def backward(self, gradient: NDArray) -> NDArray:
+        return mx.nd.array(self._change(gradient.asnumpy()), dtype=gradient.dtype)
+
+
 class ExecutedBlock(Block):
-    """One segment: takes the shared values it reads, gives those it makes."""
+    """One segment: takes the shared values it reads, gives those it makes.
+
+    `between` changes the numbers that pass between the operations inside it, and their gradients.
+    """
+
+    between: Change | None = None
 
     def __init__(
         self,
@@ -49,7 +69,18 @@ class ExecutedBlock(Block):
                 with mx.autograd.pause():
                     self._reg_params[role].set_data(value)
 
-        return self.program.run(arrays, read, write, kind, train=mx.autograd.is_training())
+        def between(value: NDArray) -> NDArray:
+            assert self.between is not None
+            return _Changed(self.between)(value) if np.dtype(value.dtype).kind == "f" else value
+
+        return self.program.run(
+            arrays,
+            read,
+            write,
+            kind,
+            train=mx.autograd.is_training(),
+            between=None if self.between is None else between,
+        )
 
 
 class ExecutedGluonNet(Block):

@@ -25,20 +25,34 @@ from parity_tests.backends.runs import (
     allot,
     named,
 )
+from parity_tests.numerics.operators.cases import Change
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["cross_entropy", "flat", "run_leaf", "run_loss", "run_net", "sample_dropout"]
 
 
 def run_leaf(
-    leaf: Leaf, inputs: Arrays, dtype: str, *, train: bool, upstream: Arrays | None = None
+    leaf: Leaf,
+    inputs: Arrays,
+    dtype: str,
+    *,
+    train: bool,
+    upstream: Arrays | None = None,
+    change: Change | None = None,
+    inside: bool = False,
 ) -> LeafRun:
     """Run one leaf alone on `inputs`, imperatively, and backwards if `upstream` is given.
 
     `train` sets autograd's mode, except that dropout always passes its input on (`sample_dropout`
-    runs it). The buffers are those after the run, which for MXNet's BatchNorm means after backward.
+    runs it); `change` and `inside` are as `Backend.run_leaf` says. The buffers are those after the
+    run, which for MXNet's BatchNorm means after backward.
     """
     block = alone(leaf, dtype, gradients=upstream is not None)
+    if change is not None:
+        for _, p in roles(leaf, block):
+            p.set_data(mx.nd.array(change(p.data().asnumpy()), dtype=p.dtype))
+        if inside and isinstance(block, ExecutedBlock):
+            block.__dict__["between"] = change
     try:
         return _run_alone(leaf, block, inputs, dtype, train, upstream)
     finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
 from parity_tests.backends.executed import Layout, Order, Program, Traces
+from parity_tests.numerics.operators.cases import Change
 from parity_tests.pairing.graph import Origin, Value
 from parity_tests.pairing.segments import Slot
 
@@ -15,7 +17,12 @@ __all__ = ["ExecutedModule", "ExecutedNet", "rebuild"]
 
 
 class ExecutedModule(nn.Module):
-    """One segment: takes the shared values it reads, gives those it makes."""
+    """One segment: takes the shared values it reads, gives those it makes.
+
+    `between` changes the numbers that pass between the operations inside it, and their gradients.
+    """
+
+    between: Change | None = None
 
     def __init__(self, program: Program, tensors: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
@@ -36,7 +43,14 @@ class ExecutedModule(nn.Module):
         floats = (x for x in (*arrays, *held) if x is not None and x.is_floating_point())
         kind = str(next((x.dtype for x in floats), torch.float32)).removeprefix("torch.")
         made: torch.Tensor | tuple[torch.Tensor, ...]
-        made = self.program.run(arrays, self._read, self._write, kind, train=self.training)
+        made = self.program.run(
+            arrays,
+            self._read,
+            self._write,
+            kind,
+            train=self.training,
+            between=None if self.between is None else partial(_changed, self.between),
+        )
         return made
 
     def _read(self, value: Value) -> torch.Tensor:
@@ -50,6 +64,17 @@ class ExecutedModule(nn.Module):
     def _write(self, role: str, value: torch.Tensor) -> None:
         if role in self._buffers:
             self._buffers[role] = value.detach()
+
+
+def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:
+    """The value with its numbers changed, and its gradient on the way back."""
+    if not value.is_floating_point():
+        return value
+    numbers = value.detach()
+    moved = value + (torch.from_numpy(change(numbers.numpy())) - numbers)
+    if moved.requires_grad:
+        moved.register_hook(lambda g: torch.from_numpy(change(g.numpy())))
+    return moved
 
 
 class ExecutedNet(nn.Module):

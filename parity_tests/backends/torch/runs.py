@@ -35,6 +35,7 @@ from parity_tests.backends.torch.clones import clone
 from parity_tests.backends.torch.executed import ExecutedModule
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.torch.losses import label_tensor
+from parity_tests.numerics.operators.cases import Change
 from parity_tests.reporting.verdicts import Side
 
 __all__ = [
@@ -61,19 +62,24 @@ def run_leaf(
     *,
     train: bool,
     upstream: Arrays | None = None,
-    change: Callable[[nn.Module], None] | None = None,
+    change: Change | None = None,
+    inside: bool = False,
 ) -> LeafRun:
     """Run one leaf alone on `inputs`, and backwards if `upstream` is given.
 
     `train` sets the module's mode, except that dropout always passes its input on (`sample_dropout`
-    runs it); `change` may edit the clone first. The buffers are those after the run.
+    runs it); `change` and `inside` are as `Backend.run_leaf` says. The buffers are those after the
+    run.
     """
     module = clone(leaf.block, dtype)
     module.train(train and leaf.kind != "dropout")
     if leaf.kind == "dropout" and isinstance(module, ExecutedModule):
         vars(module)["forward"] = _dropout(0.0, None)
     if change is not None:
-        change(module)
+        for value in module.parameters():
+            value.data = torch.from_numpy(change(value.data.numpy()))
+        if inside and isinstance(module, ExecutedModule):
+            module.between = change
     given = [_tensor(x, dtype) for x in inputs]
     if upstream is None:
         with torch.no_grad():

@@ -24,6 +24,7 @@ from parity_tests.numerics.operators.record import (
 __all__ = ["OPERATORS"]
 
 _UNIT = 2.0**-24  # of float32, in which MXNet holds the line of a hard sigmoid in either dtype
+_SELU_LAMBDA, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # arXiv 1706.02515, eq. 14
 _AMPLITUDE, _SLOPE = 1.7159, 2 / 3  # LeCun 1998, appendix A
 
 _SINGLE = {
@@ -71,6 +72,14 @@ def _hard_sigmoid_scale(case: ScaleCase) -> Scales:
     # where the rounded line may lie on the other side of a bound, the gradient may be on or off
     near = np.minimum(np.abs(line), np.abs(line - 1)) <= 8 * _UNIT * size
     return elementwise(case, size, abs(alpha) * case.g * np.where(near, 1 / _UNIT, 1.0))
+
+
+def _elu_scale(factor: float, alpha: float, case: ScaleCase) -> Scales:
+    # α(exp(x) − 1) below 0 rounds against α, however small it comes out, and so does the slope,
+    # which MXNet computes as y + α: src/operator/leaky_relu-inl.h
+    below = abs(alpha) * (1 + np.exp(np.minimum(case.x, 0)))
+    size = factor * np.where(case.x > 0, np.abs(case.x), below)
+    return elementwise(case, size, factor * case.g * np.where(case.x > 0, 1.0, below))
 
 
 def _gelu_scale(case: ScaleCase) -> Scales:
@@ -177,13 +186,14 @@ OPERATORS = (
         single=("negative_slope",), torch_names=("leaky_relu", "LeakyReLU"),
     ),
     _single_precision(
-        "elu", measured, lambda c: c.functional.elu(c.x, _single(c.hyper["alpha"])),
+        "elu", lambda case: _elu_scale(1.0, case.hyper["alpha"], case),
+        lambda c: c.functional.elu(c.x, _single(c.hyper["alpha"])),
         gluon=(Reader("ELU", attributes(alpha="_alpha")),),
         torch=(Reader("ELU", attributes(alpha="alpha")),),
         single=("alpha",), torch_names=("elu", "ELU"),
     ),
     _single_precision(
-        "selu", measured, lambda c: c.functional.selu(c.x),
+        "selu", partial(_elu_scale, _SELU_LAMBDA, _SELU_ALPHA), lambda c: c.functional.selu(c.x),
         gluon=(Reader("SELU"),), torch=(Reader("SELU"),),
     ),
     _single_precision(

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 __all__ = ["Change", "ReferenceCase", "ScaleCase", "Scales"]
 
 Change = Callable[[np.ndarray], np.ndarray]
+
+
+class Rerun(Protocol):
+    def __call__(
+        self, change: Change, upstream_only: bool, *, inside: bool = False
+    ) -> dict[str, np.ndarray]: ...
 
 
 @dataclass
@@ -33,8 +39,8 @@ class ScaleCase:
     """One leaf alone in float64: its inputs and gradients sent back, and all that it gave.
 
     `parameter` gives a tensor by its role, None where there is none. `rerun` runs the leaf again
-    with every floating-point number of inputs, parameters and upstream gradients changed; or of
-    the upstream gradients alone.
+    with every floating-point number of inputs, parameters and upstream gradients changed; of the
+    upstream gradients alone; or also of what passes between the operations inside it.
     """
 
     kind: str
@@ -44,7 +50,7 @@ class ScaleCase:
     train: bool
     upstream: tuple[np.ndarray, ...] | None
     parameter: Callable[[str], np.ndarray | None]
-    rerun: Callable[[Change, bool], dict[str, np.ndarray]]
+    rerun: Rerun
 
     @property
     def x(self) -> np.ndarray:

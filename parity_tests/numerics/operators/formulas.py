@@ -71,7 +71,8 @@ def elementwise(
 
 
 def measured(case: ScaleCase) -> Scales:
-    """How far every result moves, per unit of relative noise in inputs, parameters and upstream.
+    """How far every result moves, per unit of relative noise in all that is rounded: inputs,
+    parameters, upstream, and both ways between the operations inside, which cancel elsewhere.
 
     Each of several draws perturbs every number by a normal variate times 2⁻¹⁸; s is twice the
     largest move seen, plus the value itself. Draws come in pairs of opposite signs and sizes of
@@ -87,7 +88,7 @@ def measured(case: ScaleCase) -> Scales:
             size = np.abs(sizes.standard_normal(shape))
             return np.where(signs.random(shape) < 0.5, sign * size, -sign * size)
 
-        return case.rerun(lambda array: perturbed(array, _STEP, noise), False)
+        return case.rerun(lambda array: perturbed(array, _STEP, noise), False, inside=True)
 
     moves = elementwise_moves(case.run, map(rerun, range(2 * _PAIRS)))
     return Scales(

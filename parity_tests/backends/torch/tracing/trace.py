@@ -19,6 +19,7 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -196,6 +197,9 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.depth:
             return func(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            with self, _own_body():
+                return func(*args, **kwargs)
         operands = [(tensor, self._tape.value(tensor)) for tensor in _tensors(args, kwargs)]
         gradients = torch.is_grad_enabled() or _in_custom_function()
         self.calling += 1
@@ -302,6 +306,25 @@ class _Recorder(TorchFunctionMode):
         else:
             replay = ReplayCall(func, name, args, kwargs, tensors, outputs, self._dtype, True)
         self._add(name, arguments, outputs, replay)
+
+
+@contextlib.contextmanager
+def _own_body() -> Iterator[None]:
+    """Let the next function of `torch.nn.functional` that asks a mode run its own body instead.
+
+    Attention is thirty operations in one function, with weights that the other side has apart. It
+    asks once, at its start: what it calls is recorded again.
+    https://github.com/pytorch/pytorch/blob/v2.13.0/torch/nn/functional.py
+    """
+    asking = "has_torch_function"
+    asked = vars(F)[asking]
+
+    def no_mode(tensors: Any) -> bool:
+        vars(F)[asking] = asked
+        return False
+
+    with mock.patch.dict(vars(F), {asking: no_mode}):
+        yield
 
 
 class _DispatchRecorder(TorchDispatchMode):
