@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parity_tests.backends.tracing import pass_on
+from parity_tests.numerics.operators.table import operator_of, single_arguments
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Replay, Value
 from parity_tests.pairing.segments import Segment, SegmentPair, Slot
 from parity_tests.reporting.verdicts import Side
@@ -63,7 +64,11 @@ class Program:
     def _replay(self, op: Operation) -> Replay | None:
         """Dropout inside a segment passes its input on, as it does as a leaf."""
         random = op.kind.lower().removesuffix("_").endswith("dropout")
-        return pass_on if random and self.layout.kind != "dropout" else op.replay
+        if random and self.layout.kind != "dropout":
+            return pass_on
+        gluon = self.layout.pair.sides[Side.GLUON].normalised
+        rounds = any(operator_of(each.kind).single or single_arguments(each.kind) for each in gluon)
+        return op.replay if rounds else getattr(op.replay, "unrounded", op.replay)
 
     def __deepcopy__(self, memo: object) -> Program:
         return self

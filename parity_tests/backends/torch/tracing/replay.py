@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -42,6 +43,9 @@ class ReplayCall:
         outputs: what came out; one that is among `tensors` was changed in place.
         dtype: what the net computed in, which another run may do in another.
         gradients: whether autograd recorded the call.
+
+    Numbers are rounded that MXNet's operator of the same kind holds in float32; `unrounded` is the
+    call with the net's own, for where MXNet executes something else.
     """
 
     def __init__(
@@ -55,12 +59,13 @@ class ReplayCall:
         dtype: torch.dtype,
         gradients: bool,
     ) -> None:
+        self.unrounded = self
         named = _named(function, args, kwargs)
         if named is not None:
-            args, kwargs = (), named
+            args, kwargs = (), dict(named)
             for argument in single_arguments(name):
                 if isinstance(named.get(argument), float):
-                    named[argument] = as_mxnet_holds(argument, named[argument])
+                    kwargs[argument] = as_mxnet_holds(argument, named[argument])
         self._function = function
         self._args = _template(tuple(args), tensors, dtype)
         self._kwargs = _template(dict(kwargs), tensors, dtype)
@@ -69,6 +74,9 @@ class ReplayCall:
         self._casts = name in ("float", "double") and dtype.is_floating_point
         self._gradients = gradients
         self._nullary = not tensors
+        if named is not None and kwargs != named:
+            self.unrounded = copy.copy(self)
+            self.unrounded._kwargs = _template(named, tensors, dtype)
 
     def written(self, names: Sequence[str]) -> str:
         """The call as Python, on arrays of these names. Raises ValueError where it has no words."""
