@@ -150,7 +150,84 @@ def lstm(scale: float = 1.0) -> TorchNet:
     return TorchNet(lambda s, x: s.l(x * scale)[0], l=layer)
 
 
+class Attention(gluon.HybridBlock):
+    """What `nn.MultiheadAttention` computes with two heads, and a residual sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.packed, self.out = dense(24, 8), dense(8, 8)
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        packed = F.reshape(self.packed(x), (0, 0, 3, 2, 4))
+        query, key, value = (
+            F.transpose(F.slice_axis(packed, axis=2, begin=i, end=i + 1).reshape((2, 6, 2, 4)),
+                        (0, 2, 1, 3)).reshape((4, 6, 4))
+            for i in range(3)
+        )  # fmt: skip
+        scores = F.softmax(F.batch_dot(query, key, transpose_b=True) / 2)
+        heads = F.batch_dot(scores, value).reshape((2, 2, 6, 4))
+        return x + self.out(F.transpose(heads, (0, 2, 1, 3)).reshape((2, 6, 8)))
+
+
+def multihead() -> TorchNet:
+    layer = nn.MultiheadAttention(8, 2, batch_first=True)
+    return TorchNet(lambda s, x: x + s.a(x, x, x)[0], a=layer)
+
+
+def by_formulas(scale: float = 1.0) -> GluonNet:
+    """Functions written out, on values up to 30 in size, in whose tails they cancel."""
+
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        y = s.c(8 * x)
+        flat = y.reshape((0, 2, -1))
+        centred = F.broadcast_sub(flat, F.mean(flat, axis=2, keepdims=True))
+        deviation = F.sqrt(F.mean(centred * centred, axis=2, keepdims=True) + 1e-5)
+        grouped = F.broadcast_div(centred, deviation)
+        return (
+            0.5 * y * (1 + F.erf(y / math.sqrt(2))),
+            F.log(F.softmax(y, axis=1)) * scale,
+            F.where(y > 0, y, F.exp(y) - 1),
+            F.mean(y * y, axis=(2, 3)) - F.square(F.mean(y, axis=(2, 3))),
+            F.reshape(grouped, (0, 4, 8, 8)),
+        )
+
+    return GluonNet(forward, c=gnn.Conv2D(4, 1, in_channels=4))
+
+
+def by_functions() -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = s.c(8 * x)
+        variance = y.var((2, 3), unbiased=False)
+        return F.gelu(y), F.log_softmax(y, 1), F.elu(y), variance, F.group_norm(y, 2)
+
+    return TorchNet(forward, c=nn.Conv2d(4, 4, 1))
+
+
+def pooled(unbiased: bool = False) -> TorchNet:
+    """The mean and the standard deviation of a sequence: Gluon's goes on with the mean it has."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        y = s.d(x)
+        return torch.cat([y.mean(1), (y.var(1, unbiased=unbiased) + 1e-6).sqrt()], 1)
+
+    return TorchNet(forward, d=nn.Linear(8, 5))
+
+
+def pooled_by_hand() -> GluonNet:
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        y = s.d(x)
+        mean = F.mean(y, axis=1)
+        centred = F.broadcast_sub(y, F.expand_dims(mean, 1))
+        return F.concat(mean, F.sqrt(F.mean(F.square(centred), axis=1) + 1e-6), dim=1)
+
+    return GluonNet(forward, d=dense(5, 8))
+
+
 EQUAL: dict[str, Pair] = {
+    "attention in one module": (Attention, multihead, SEQUENCES),
+    "formulas": (by_formulas, by_functions, IMAGE),
+    "a mean that one side goes on with": (pooled_by_hand, pooled, SEQUENCES),
     "layer norm by hand": (layer_norm, norm_by_hand, SEQUENCES),
     "LSTM unrolled": (unrolled, lstm, SEQUENCES),
     "pixel shuffle": (shuffled, by_shuffle, IMAGE),
@@ -190,6 +267,8 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
         ),
         IMAGE, "another order: relu comes before batch_norm in Gluon, behind it in torch",
     ),
+    "a formula scaled": (lambda: by_formulas(1 + 3e-6), by_functions, IMAGE, "log_softmax"),
+    "the unbiased variance": (pooled_by_hand, lambda: pooled(True), SEQUENCES, "var"),
     "dropout always on": (dropping, lambda: dropped(True), IMAGE, "additional dropout"),
 }  # fmt: skip
 
