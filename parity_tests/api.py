@@ -155,6 +155,8 @@ def check_parity(
             )
         )
     started = time.perf_counter()
+    # compiled code shows nobody what it runs either, but has the module at hand
+    torch_net = getattr(torch_net, "_orig_mod", torch_net)
     _check_sides(gluon_net, torch_net)
     if not is_recorded(torch_net):
         _check_values(torch_net)
@@ -301,8 +303,18 @@ def _check_sides(gluon_net: Any, torch_net: Any) -> None:
 
 
 def _check_values(torch_net: Any) -> None:
-    """Refuse tensors that numpy cannot hold, by name."""
+    """Refuse tensors that numpy cannot hold, by name, and a net whose calls cannot be seen."""
+    if any(cls.__name__ == "ScriptModule" for cls in type(torch_net).__mro__):
+        raise ParityError(
+            "torch's net is a ScriptModule, which shows nobody what it runs; give the module that "
+            "it was made of"
+        )
     for name, tensor in (*torch_net.named_parameters(), *torch_net.named_buffers()):
+        if type(tensor).__name__.startswith("Uninitialized"):
+            raise ParityError(
+                f"torch's {name} holds no values yet; run the net once on its input, so that every "
+                "shape is known"
+            )
         kind = str(tensor.dtype).removeprefix("torch.")
         if tensor.is_meta:
             raise ParityError(f"torch's {name} is on the meta device and has no values; load them")

@@ -30,7 +30,8 @@ class ParityError(ValueError):
 class Tensor:
     """A parameter or buffer of a leaf; `read` copies its values, in their own dtype.
 
-    `name` is the parameter's name in its own net (`features.1.gamma`).
+    `name` is the parameter's name in its own net (`features.1.gamma`). A `constant` is written in
+    the net's code: no weights file replaces it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Tensor:
     trainable: bool
     buffer: bool
     read: Callable[[], np.ndarray]
+    constant: bool = False
 
     @property
     def size(self) -> int:

@@ -92,13 +92,18 @@ def copy_weights(gluon_leaves: list[Leaf], torch_net: Any, transfer_map: Transfe
 
 
 def copy_paired(pairing: Pairing, to: Side = Side.TORCH) -> None:
-    """Give each leaf of a side the values of its partner, where they fit."""
+    """Give each leaf of a side the values of its partner, where they fit.
+
+    A constant of both sides is no weight: it stays as it is, and another one is a finding.
+    """
     for pair in pairing.pairs:
         theirs, ours = (pair.torch, pair.gluon) if to == Side.TORCH else (pair.gluon, pair.torch)
         own = {
             role: ours.tensors[role].read()
             for role, tensor in theirs.tensors.items()
-            if role in ours.tensors and ours.tensors[role].shape == tensor.shape
+            if role in ours.tensors
+            and ours.tensors[role].shape == tensor.shape
+            and not (tensor.constant and ours.tensors[role].constant)
         }
         backend(to).set_values(theirs, own)
 

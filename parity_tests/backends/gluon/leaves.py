@@ -35,7 +35,8 @@ def _executed(block: Any) -> Leaf:
     tensors = {}
     for name, role in layout.segment.parameters.items():
         tensor = _tensor(block._reg_params[role], name, layout.pair.parameter_shapes[role])
-        tensors[role] = replace(tensor, buffer=is_statistic(role))
+        constant = isinstance(block._reg_params[role], mx.gluon.Constant)
+        tensors[role] = replace(tensor, buffer=is_statistic(role), constant=constant)
     return Leaf(Side.GLUON, layout.pair.path, layout.kind, block, layout.hyper, tensors)
 
 

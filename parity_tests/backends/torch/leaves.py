@@ -34,7 +34,9 @@ def _executed(module: Any) -> Leaf:
     for name, role in layout.segment.parameters.items():
         trainable = role in module._parameters and getattr(module, role).requires_grad
         buffer = is_statistic(role)
-        tensors[role] = replace(_tensor(module, "", role, trainable, buffer=buffer), name=name)
+        tensor = _tensor(module, "", role, trainable, buffer=buffer)
+        constant = role in module._buffers and not buffer
+        tensors[role] = replace(tensor, name=name, constant=constant)
     return Leaf(Side.TORCH, layout.pair.path, layout.kind, module, layout.hyper, tensors)
 
 

@@ -574,14 +574,59 @@ def test_indices_that_are_floats_have_no_gradient() -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(lambda t: t.bfloat16(), "c.weight is bfloat16"), (lambda t: t.to("meta"), "meta device")],
-    ids=["bfloat16", "meta"],
+    [
+        (lambda t: t.bfloat16(), "c.weight is bfloat16"),
+        (lambda t: t.to("meta"), "meta device"),
+        (lambda t: nn.Sequential(nn.LazyConv2d(4, 1)), "0.weight holds no values yet"),
+        (lambda t: torch.jit.script(nn.Sequential(t.c)), "a ScriptModule"),
+    ],
+    ids=["bfloat16", "meta", "lazy", "script"],
 )
 def test_values_that_numpy_cannot_hold_are_refused(change: Any, words: str) -> None:
     x = random_image()
     gluon_net = initialised(GluonNet(lambda s, F, x: s.c(x), c=conv()), x)
     with pytest.raises(ParityError, match=words):
         check_parity(gluon_net, change(TorchNet(lambda s, x: s.c(x), c=tconv())), x)
+
+
+def test_compiled_code_is_compared_by_the_module_it_was_made_of() -> None:
+    x = random_image()
+    gluon_net = initialised(GluonNet(lambda s, F, x: s.c(x), c=conv()), x)
+    compiled = torch.compile(TorchNet(lambda s, x: s.c(x), c=tconv()), backend="eager")
+    assert check_parity(gluon_net, compiled, x, transfer=True, levels=["weights"]).ok
+
+
+class Normalised(gluon.HybridBlock):
+    def __init__(self) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.scale = self.params.get_constant("scale", mx.nd.array([[[[0.3]]]]))
+
+    def hybrid_forward(self, F: Any, x: Any, scale: Any) -> Any:
+        return F.broadcast_div(x, scale)
+
+
+class NormalisedTorch(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.full((1, 1, 1, 1), scale))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = x / self.get_buffer("scale")
+        return y
+
+
+def test_constants_are_compared_and_not_transferred() -> None:
+    x, gluon_net = random_image(), initialised(Normalised(), random_image())
+    levels = ["weights", "forward"]
+    same, other = (
+        check_parity(gluon_net, NormalisedTorch(scale), x, transfer=True, levels=levels)
+        for scale in (0.3, 0.31)
+    )
+    assert same.ok, str(same)
+    first = other.first_divergence
+    assert first is not None
+    assert (first.level, first.quantity) == ("weights", "parameter")
 
 
 def test_an_imported_symbol_is_compared_with_layers(tmp_path: Path) -> None:
