@@ -4,4 +4,7 @@ import sys
 
 from parity_tests.tests.pairing.real_faults.table import main
 
-sys.exit(main())
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    sys.exit(main())

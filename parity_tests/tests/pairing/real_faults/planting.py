@@ -151,14 +151,17 @@ class Site:
     def plant(self, net: Any, change: Change, op: Operation | None = None) -> None:
         """Change this operation, or another one of its graph."""
         op = op or self.op
-        within = f"{op.path}." if op.path else ""
-        whole = self.side == Side.TORCH  # Gluon's F is each block's own
+        own = [
+            op.path == other.path or other.path.startswith(f"{op.path}.".lstrip("."))
+            for other in self.graph
+        ]
+        # torch's calls are counted in all that runs meanwhile, also in a module that it shares;
+        # Gluon's `F` is each block's own
+        first = own.index(True) if self.side == Side.TORCH else 0
         earlier = [
             other
-            for other in self.graph
-            if other.index < op.index
-            and other.kind == op.kind
-            and (other.path == op.path or (whole and other.path.startswith(within)))
+            for other in list(self.graph)[first : op.index]
+            if other.kind == op.kind and (self.side == Side.TORCH or other.path == op.path)
         ]
         if any(other.call != op.call for other in self.graph if other.path == op.path):
             raise NotHere(f"{op.path} runs more than once")
