@@ -333,6 +333,10 @@ class _Judge(Walker):
         if self.only_ties(n, result, wanted):
             self.errors.append(NodeError(name, op, 0.0, exact=True, tied=entry))
             return wanted
+        if self.draws(n):
+            said = "draws numbers of its own in inference: nothing can be compared with it"
+            self.errors.append(NodeError(name, op, math.inf, exact=False, differs=said))
+            return wanted
         scale = self.scale(n, wanted) if wanted.is_floating_point() else None
         # in float32 both sides may be that far from what is right
         sides = 2 if wanted.dtype == torch.float32 else 1
@@ -340,6 +344,11 @@ class _Judge(Walker):
         error = units(result, wanted, scale)
         self.errors.append(NodeError(name, op, error, scale is None, bound))
         return wanted
+
+    def draws(self, n: fx.Node) -> bool:
+        """Dropout that inference does not turn off."""
+        layer: Any = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+        return isinstance(layer, Dropout) and layer.always and layer.p > 0
 
     def only_ties(self, n: fx.Node, ours: Tensor, theirs: Tensor) -> bool:
         """Two orders of one array that differ, and only among elements that are equal."""

@@ -24,6 +24,7 @@ from mxnet_files.errors import SymbolError
 __all__ = ["Entry", "Node", "SymbolGraph", "read_graph", "read_symbol"]
 
 LARGEST_FILE = 64 * 2**20  # bytes; the largest file of the model zoo has 0.7 MB
+JOINED = "_sg_"  # begins the names of what MXNet's backends make of several operators
 MOST_NODES = 50_000  # a cell unrolled over a thousand steps has 20,000
 MOST_VALUES = 4_000_000  # of JSON, each of which takes some 100 bytes
 LONGEST_NAME = 1_024  # characters
@@ -211,7 +212,9 @@ def _node(row: Any, number: int, version: int, where: str, inside: bool) -> Node
     if version < 905 and op in ("argmax", "argmin") and attributes.get("axis") == "-1":
         del attributes["axis"]
     graphs = _list(row.get("subgraphs", []), f"{where}: subgraphs", MOST_NODES)
-    if len(graphs) > 1 or (graphs and inside):
+    alone = len(graphs) == 1 and not inside
+    if graphs and not alone and op.startswith(JOINED):
         raise SymbolError(f"{where}: {len(graphs)} subgraphs, expected one, without others inside")
-    inner = read_graph(graphs[0], f"{where}: subgraph", version) if graphs else None
+    # loops and branches, which are not supported, are refused with all that is not
+    inner = read_graph(graphs[0], f"{where}: subgraph", version) if alone else None
     return Node(op, name, inputs, attributes, strict="param" not in row, inner=inner)

@@ -271,6 +271,22 @@ def test_check_says_where_mxnet_leaves_out_what_it_needs(
     assert "equals MXNet's nodes computed one by one" in line
 
 
+def test_what_cannot_be_compared_or_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dropout that stays on; a loop, whose two subgraphs are no damage of the file."""
+    files = write(tmp_path, S.Dropout(S.var("data"), p=0.5, mode="always"), data=(2, 5))
+    assert main([*files, "--check", "--input-shape", "2,5"]) == 1
+    assert "draws numbers of its own in inference" in capsys.readouterr().err
+    _, states = S.contrib.while_loop(
+        lambda i: i < 3, lambda i: ([i * 2], [i + 1]), [S.var("data")], max_iterations=5
+    )
+    states[0].save(files[0])
+    assert main([*files, "--check", "--input-shape", "2,5"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: unsupported operators (1), with their nodes: _while_loop")
+
+
 def test_check_allows_for_float32_inside_mxnet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
