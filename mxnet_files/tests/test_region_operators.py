@@ -41,6 +41,13 @@ def test_roi_pooling(size: tuple[int, int], scale: float) -> None:
         alike(S.ROIPooling(d, x, pooled_size=size, spatial_scale=scale), {"data": data, "x": rois})
 
 
+def test_a_region_beyond_the_last_image_is_empty() -> None:
+    data = np.ones((1, 1, 1, 1), np.float32)
+    rois = np.array([[0, 1, 1, 2, 2], [0, 0, 0, 0, 0], [0, 5, 5, 4, 4]], np.float32)
+    node = S.ROIPooling(d, x, pooled_size=(1, 1), spatial_scale=1.0)
+    alike(node, {"data": data, "x": rois})
+
+
 def test_roi_pooling_sends_gradients_to_the_maxima() -> None:
     rng = np.random.default_rng(1)
     arrays = {"data": rng.normal(size=(2, 3, 9, 7)), "x": regions(rng, 6, 2, 9.0)}
