@@ -8,6 +8,7 @@ import importlib.util
 import json
 import keyword
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -300,6 +301,14 @@ def test_it_scripts_exports_and_compiles(name: str, tmp_path: Path) -> None:
     same(alone, torch.jit.script(alone), data)
     same(alone, torch.export.export(alone, (data,)).module(), data)
     same(alone, torch.compile(alone, backend="aot_eager"), data)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize("name", ["detector", "residual"])
+def test_it_compiles_to_native_code(name: str, tmp_path: Path) -> None:
+    _, _, data, _, _, alone = prepare(name, tmp_path)
+    same(alone, torch.compile(alone, backend="inductor"), data)
 
 
 ALONE = """
