@@ -1,12 +1,13 @@
 """`python -m benchmarks.pythons PYTHON PYTHON…`: is MXNet slower on another Python and numpy?
 
 Each PYTHON is an interpreter whose environment has this project's `cpu` and `parity` extras, as
-`nox -s pythons` leaves them in `.nox/`; the others are compared with the first. They take turns,
-each measurement in a process of its own, with the same work in one thread (two wait for each other,
-which other work on the machine decides): so many training steps of LeNet on batches of 64, and the
-parity suite's check of two models. Given for each are its medians of processor time (user and
-system, of all threads and children), which other work moves less than the clock, and of the clock;
-and both over those of the first, turn by turn.
+`nox -s pythons` leaves them in `.nox/`; the others are compared with the first. Each has a process
+that is ready and warm, and they take short turns, one after another, with the same work in one
+thread (two wait for each other, which other work on the machine decides): so many training steps of
+LeNet on batches of 64, and the parity suite's check of two models. Given for each are its medians
+of processor time (user and system, of all threads and children), which other work moves less than
+the clock, and of the clock; and both over those of the first, turn by turn. In brackets stand the
+least and the greatest.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,11 +35,12 @@ from cnn_harness.errors import CommandError
 __all__ = ["WORK", "main", "measure", "rows"]
 
 WORK = {"train": "ms a step, LeNet 64", "parity": "s, parity of lenet and mnist_bn_cnn"}
-LIMIT = 900.0  # seconds for one process
+LIMIT = 900  # seconds for one turn
 WARM = 50  # steps before those that are timed: graphs, memory, kernels
 ROOT = Path(__file__).resolve().parents[1]
 
-Measure = Callable[[str, str, int], Mapping[str, Any]]
+Turn = Callable[[], Mapping[str, Any]]
+Begin = Callable[[str, str, int], contextlib.AbstractContextManager[Turn]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,36 +51,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m benchmarks.pythons", description=__doc__)
     parser.add_argument("pythons", nargs="+", metavar="PYTHON", help="interpreters, the base first")
-    parser.add_argument("--repeats", type=positive, default=3, help="turns of each")
-    parser.add_argument("--steps", type=positive, default=500, help="training steps that are timed")
+    parser.add_argument("--repeats", type=positive, default=9, help="turns of each")
+    parser.add_argument("--steps", type=positive, default=100, help="training steps of a turn")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--child", choices=tuple(WORK), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.child:
-        print_json({"seen": _versions(), **_CHILDREN[args.child](args.steps)})
-        return 0
+        return _serve(args.child, args.steps)
     found = measure(args.pythons, args.repeats, args.steps)
     print_json({"runs": found}) if args.json else print("\n".join(rows(found)))
     return 0
 
 
 def measure(
-    pythons: Sequence[str], repeats: int, steps: int, run_side: Measure | None = None
+    pythons: Sequence[str], repeats: int, steps: int, begin: Begin | None = None
 ) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
     """What each turn gave, by work and interpreter; the order of the interpreters turns too.
 
+    `begin(python, work, steps)` is a measurement that is ready: called, it takes one turn.
+
     Raises: CommandError where a process fails.
     """
-    run_side = run_side or _run
-    runs: dict[str, dict[str, list[Mapping[str, Any]]]] = {
-        work: {python: [] for python in pythons} for work in WORK
-    }
-    for turn in range(repeats):
-        shift = turn % len(pythons)
-        for work in WORK:
-            for python in (*pythons[shift:], *pythons[:shift]):
-                runs[work][python].append(run_side(python, work, steps))
-        print(f"turn {turn + 1} of {repeats}", file=sys.stderr, flush=True)
+    runs: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for work in WORK:
+        runs[work] = {python: [] for python in pythons}
+        with contextlib.ExitStack() as stack:
+            ready = {p: stack.enter_context((begin or _Child)(p, work, steps)) for p in pythons}
+            for turn in range(repeats):
+                shift = turn % len(pythons)
+                for python in (*pythons[shift:], *pythons[:shift]):
+                    runs[work][python].append(ready[python]())
+        print(f"{work}: {repeats} turns", file=sys.stderr, flush=True)
     return runs
 
 
@@ -93,7 +98,7 @@ def rows(runs: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> list[
         for work in WORK:
             for of in ("cpu", "wall"):
                 mine = [turn[of] for turn in runs[work][python]]
-                cell = f"{middle(mine).median:.3g}"
+                cell = _spread(middle(mine), ".3g")
                 if python != base:
                     over = ratio(mine, [turn[of] for turn in runs[work][base]])
                     cell += f", {_spread(over)}"
@@ -102,25 +107,62 @@ def rows(runs: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> list[
     return lines
 
 
-def _spread(over: Middle) -> str:
-    return f"{over.median:.2f} ({over.least:.2f}–{over.most:.2f})"
+def _spread(of: Middle, form: str = ".2f") -> str:
+    return f"{of.median:{form}} ({of.least:{form}}–{of.most:{form}})"
 
 
-def _run(python: str, work: str, steps: int) -> Mapping[str, Any]:
-    command = [python, "-W", "ignore", "-m", "benchmarks.pythons", python]
-    threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    try:
-        done = subprocess.run(
-            [*command, "--child", work, "--steps", str(steps)], cwd=ROOT, capture_output=True,
-            text=True, check=False, timeout=LIMIT,
-            env={**os.environ, **threads, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'data'}"},
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CommandError(f"{python}, {work}: {error}") from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CommandError(f"{python}, {work}: exit code {done.returncode}: {last}")
-    return json.loads(done.stdout.splitlines()[-1])
+class _Child:
+    """A process of another interpreter that is ready to measure: called, it takes one turn."""
+
+    def __init__(self, python: str, work: str, steps: int) -> None:
+        self._name = f"{python}, {work}"
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
+        command = [python, "-W", "ignore", "-m", "benchmarks.pythons", python]
+        threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+        try:
+            self._process = subprocess.Popen(
+                [*command, "--child", work, "--steps", str(steps)],
+                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
+                text=True,
+                env={**os.environ, **threads, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'data'}"},
+            )  # fmt: skip
+        except OSError as error:
+            raise CommandError(f"{self._name}: {error}") from None
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._said.close()
+
+    def __call__(self) -> Mapping[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        line = ""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("turn\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            self._said.seek(0)
+            last = (self._said.read().strip().splitlines() or ["no message"])[-1]
+            raise CommandError(f"{self._name}: exit code {code}: {last}")
+        found: Mapping[str, Any] = json.loads(line)
+        return found
+
+
+def _serve(work: str, steps: int) -> int:
+    """A child: gets ready, and takes a turn for each line that it reads."""
+    signal.alarm(LIMIT)
+    turn = _CHILDREN[work](steps)
+    for _ in sys.stdin:
+        signal.alarm(LIMIT)
+        print_json({"seen": _versions(), **turn()})
+        sys.stdout.flush()
+    return 0
 
 
 def _versions() -> str:
@@ -130,7 +172,7 @@ def _versions() -> str:
     return ", ".join((here, metadata.version("numpy"), metadata.version("torch")))
 
 
-def _train(steps: int) -> dict[str, float]:
+def _train(steps: int) -> Callable[[], dict[str, float]]:
     import gluon_cnn  # noqa: F401  (first: it settles the threads before MXNet loads)
     from benchmarks.numpy_side import random_batch
     from gluon_cnn.models import get_model
@@ -140,11 +182,15 @@ def _train(steps: int) -> dict[str, float]:
     step = training_step(net, *random_batch(net.input_shape, 64))
     for _ in range(WARM):
         step()
-    used = _timed(lambda: [step() for _ in range(steps)])
-    return {of: 1000 * seconds / steps for of, seconds in used.items()}
+
+    def turn() -> dict[str, float]:
+        used = _timed(lambda: [step() for _ in range(steps)])
+        return {of: 1000 * seconds / steps for of, seconds in used.items()}
+
+    return turn
 
 
-def _parity(_: int) -> dict[str, float]:
+def _parity(_: int) -> Callable[[], dict[str, float]]:
     # run as the command that it is: the benchmarks build on no part of the suite
     check = importlib.import_module("parity_tests.check").main
 
@@ -153,7 +199,8 @@ def _parity(_: int) -> dict[str, float]:
             if check(["--model", "lenet,mnist_bn_cnn"]):
                 raise CommandError(f"the models are not equal: {said.getvalue()[-200:]}")
 
-    return _timed(both)
+    both()  # what a first run imports and compiles is no turn's
+    return lambda: _timed(both)
 
 
 _CHILDREN = {"train": _train, "parity": _parity}

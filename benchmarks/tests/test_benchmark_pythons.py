@@ -1,26 +1,33 @@
 """The benchmark of Pythons: turns, ratios against the first, and failures in one line."""
 
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from benchmarks.pythons import WORK, main, measure, rows
+from benchmarks.pythons import WORK, Turn, main, measure, rows
 from cnn_harness.errors import CommandError
 
 
 def test_interpreters_take_turns_and_the_order_turns_too() -> None:
     order: list[str] = []
 
-    def run_side(python: str, work: str, steps: int) -> Mapping[str, Any]:
-        order.append(f"{work} {python}")
-        return {"cpu": float(steps)}
+    @contextlib.contextmanager
+    def begin(python: str, work: str, steps: int) -> Iterator[Turn]:
+        def turn() -> Mapping[str, Any]:
+            order.append(f"{work} {python}")
+            return {"cpu": float(steps)}
 
-    runs = measure(["a", "b"], 2, 7, run_side)
+        order.append(f"{python} is ready")
+        yield turn
+
+    runs = measure(["a", "b"], 2, 7, begin)
+    ready = ["a is ready", "b is ready"]
     assert order == [
-        "train a", "train b", "parity a", "parity b",
-        "train b", "train a", "parity b", "parity a",
+        *ready, "train a", "train b", "train b", "train a",
+        *ready, "parity a", "parity b", "parity b", "parity a",
     ]  # fmt: skip
     assert runs["train"]["a"] == [{"cpu": 7.0}, {"cpu": 7.0}]
 
@@ -31,8 +38,10 @@ def test_the_table_has_medians_and_ratios_turn_by_turn() -> None:
 
     one = {"a": turns("3.11", 1.0, 2.0, 4.0), "b": turns("3.13", 1.5, 2.0, 2.0)}
     lines = rows(dict.fromkeys(WORK, one))
-    assert lines[2] == "| 3.11 | 2 | 4 | 2 | 4 |"
-    assert lines[3].startswith("| 3.13 | 2, 1.00 (0.50–1.50) | 4, 1.00 (0.50–1.50) | 2, ")
+    assert lines[2] == "| 3.11 | 2 (1–4) | 4 (2–8) | 2 (1–4) | 4 (2–8) |"
+    assert lines[3].startswith(
+        "| 3.13 | 2 (1.5–2), 1.00 (0.50–1.50) | 4 (3–4), 1.00 (0.50–1.50) | 2 (1.5–2), "
+    )
 
 
 @pytest.mark.parametrize("python", ["/no/such/python", "/bin/false"])
