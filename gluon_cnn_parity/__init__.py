@@ -76,7 +76,7 @@ def started(argv: Sequence[str] | None = None) -> Started | None:
     Started(program='gluon-cnn train', package='gluon_cnn', command='train')
     >>> started(["python", "script.py", "-m", "gluon_cnn.train"])
     """
-    words = list(getattr(sys, "orig_argv", sys.argv) if argv is None else argv)[1:]
+    words = list(_command_line() if argv is None else argv)[1:]
     while words and words[0].startswith("-"):
         flag = words.pop(0)
         if module := _MODULE_FLAG.fullmatch(flag):
@@ -88,6 +88,16 @@ def started(argv: Sequence[str] | None = None) -> Started | None:
             del words[:1]
     script = Path(words.pop(0)).name if words else ""
     return _with_command(script, SCRIPTS[script], words) if script in SCRIPTS else None
+
+
+def _command_line() -> Sequence[str]:
+    """`sys.orig_argv`, which Python has from 3.10 on."""
+    if hasattr(sys, "orig_argv"):
+        return sys.orig_argv
+    try:
+        return Path("/proc/self/cmdline").read_text(encoding="utf-8").split("\0")[:-1]
+    except OSError:  # not on Linux
+        return sys.argv
 
 
 def _started_module(name: str, arguments: Sequence[str]) -> Started | None:

@@ -4,6 +4,7 @@ import ast
 import configparser
 import importlib
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -73,6 +74,17 @@ def test_another_python_gets_one_clear_line(own_command: bool) -> None:
         assert done.stderr == f"python -m gluon_cnn.train: error: {said}"
     else:
         assert done.stderr.endswith(f"ImportError: {said}")
+
+
+def test_a_python_without_its_command_line_gets_the_line_too(tmp_path: Path) -> None:
+    old = "import sys; sys.version_info = (3, 9, 7); del sys.orig_argv"  # which came with 3.10
+    (tmp_path / "sitecustomize.py").write_text(old)
+    done = subprocess.run(
+        [sys.executable, "-m", "gluon_cnn.train"], cwd=ROOT, capture_output=True, text=True,
+        check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert re.fullmatch(r"python -m gluon_cnn\.train: error: .* this is 3\.9\.7 .*\n", done.stderr)
 
 
 def test_old_pythons_can_read_the_refusal() -> None:
