@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,11 @@ from gluon_cnn_parity.atomic import (
     write_together,
 )
 
-# Replaces a file and a folder, and dies before its N-th call of the system that renames or flushes.
-KILLED = """
+# Comes before the code of a writer, which then dies before its N-th call of the named functions.
+DYING = """
 import os, sys
 from pathlib import Path
-from gluon_cnn_parity.atomic import replacing_folder, write_text
+from gluon_cnn_parity.atomic import replacing_folder, write_text, write_together
 steps = int(sys.argv[1])
 def dying(call):
     def counted(*arguments):
@@ -29,8 +31,30 @@ def dying(call):
         steps -= 1
         return call(*arguments)
     return counted
-for name in ("fsync", "rename", "replace"):
+for name in sys.argv[2:]:
     setattr(os, name, dying(getattr(os, name)))
+"""
+
+
+def _killed(
+    folder: Path, before: Callable[[Path], None], code: str, *calls: str
+) -> Iterator[tuple[Path, int]]:
+    """A writer that dies before the first of its calls, the second, and so on until it lives.
+
+    Each time where it wrote, after `before`, and its exit code.
+    """
+    for steps in count():
+        place = folder / str(steps)
+        place.mkdir()
+        before(place)
+        command = [sys.executable, "-c", DYING + code, str(steps), *calls]
+        died = subprocess.run(command, cwd=place, check=False).returncode
+        yield place, died
+        if died != 9:
+            return
+
+
+WRITER = """
 write_text("file.txt", "new")
 with replacing_folder(Path("folder"), Path("previous")) as part:
     (part / "a").write_text("new")
@@ -56,15 +80,14 @@ def _write(place: Path, content: str) -> None:
 
 
 def test_a_killed_writer_leaves_what_was_or_what_is_to_be(tmp_path: Path) -> None:
-    codes: list[int] = []
-    states: list[str] = []
-    while not codes or codes[-1] == 9:
-        place = tmp_path / str(len(codes))
-        place.mkdir()
+    def before(place: Path) -> None:
         for content in ("oldest", "old"):
             _write(place, content)
-        command = [sys.executable, "-c", KILLED, str(len(codes))]
-        codes.append(subprocess.run(command, cwd=place, check=False).returncode)
+
+    codes: list[int] = []
+    states: list[str] = []
+    for place, code in _killed(tmp_path, before, WRITER, "fsync", "rename", "replace"):
+        codes.append(code)
         folder = next(p for p in (place / "folder", place / "previous") if p.exists())
         a, b = ((folder / name).read_text() for name in ("a", "b"))
         assert a == b
@@ -79,33 +102,17 @@ def test_a_killed_writer_leaves_what_was_or_what_is_to_be(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
-TOGETHER = """
-import os, sys
-from pathlib import Path
-from gluon_cnn_parity.atomic import write_together
-steps = int(sys.argv[1])
-def dying(call):
-    def counted(*arguments):
-        global steps
-        if steps == 0:
-            os._exit(9)
-        steps -= 1
-        return call(*arguments)
-    return counted
-for name in ("fsync", "unlink", "replace"):
-    setattr(os, name, dying(getattr(os, name)))
-write_together(Path("."), {"a.txt": "new", "b.txt": "new", "c.txt": None})
-"""
+TOGETHER = 'write_together(Path("."), {"a.txt": "new", "b.txt": "new", "c.txt": None})'
 
 
 def test_files_that_belong_together_are_never_of_two_times(tmp_path: Path) -> None:
+    def before(place: Path) -> None:
+        write_together(place, dict.fromkeys(("a.txt", "b.txt", "c.txt"), "old"))
+
     codes: list[int] = []
     states: list[str] = []
-    while not codes or codes[-1] == 9:
-        place = tmp_path / str(len(codes))
-        write_together(place, dict.fromkeys(("a.txt", "b.txt", "c.txt"), "old"))
-        command = [sys.executable, "-c", TOGETHER, str(len(codes))]
-        codes.append(subprocess.run(command, cwd=place, check=False).returncode)
+    for place, code in _killed(tmp_path, before, TOGETHER, "fsync", "unlink", "replace"):
+        codes.append(code)
         found = {path.name: path.read_text() for path in sorted(place.glob("[!.]*"))}
         assert len(set(found.values())) < 2, found
         states.append(" ".join([*found, *set(found.values())]))

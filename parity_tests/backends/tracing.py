@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from parity_tests.pairing.graph import (
     Value,
 )
 
-__all__ = ["BACKENDS", "digest", "flatten", "graph_of", "pass_on"]
+__all__ = ["BACKENDS", "digest", "flatten", "graph_of", "pass_on", "written_lines"]
 
 BACKENDS = os.path.dirname(__file__) + os.sep  # whose frames are not the user's code
 # How many values of an output its digest samples
@@ -95,3 +95,27 @@ def digest(array: np.ndarray) -> tuple[float, ...]:
         return ()
     step = max(1, flat.size // _SAMPLES)
     return (float(flat.sum()), float(np.abs(flat).sum()), *map(float, flat[::step][:_SAMPLES]))
+
+
+def written_lines(
+    graph: OperationGraph,
+    names: Mapping[Value, str],
+    call: Callable[[Operation, list[str]], str | None],
+) -> list[str]:
+    """A graph as Python, one line for each operation.
+
+    `names` are the expressions of inputs and parameters; `call` gives that of an operation from
+    those of what it reads, or None where it passes the first of them on.
+    """
+    known = dict(names)
+    written = []
+    for operation in graph:
+        arrays = [known[value] for value in operation.reads]
+        called = call(operation, arrays)
+        results = arrays[:1]
+        if called is not None:
+            results = [f"v{operation.index}_{i}" for i in range(len(operation.shapes))]
+            written.append(f"{', '.join(results)} = {called}")
+        for position, name in enumerate(results):
+            known[Value(Origin.OPERATION, operation.index, position)] = name
+    return [*written, f"outputs = [{', '.join(known[value] for value in graph.outputs)}]"]

@@ -14,6 +14,7 @@ from gluon_cnn_parity.atomic import replacing_folder
 from parity_tests.backends.base import backend
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.runs import is_float, rounded
+from parity_tests.backends.tracing import written_lines
 from parity_tests.levels.local import local_calls
 from parity_tests.levels.referee import Subject, attempt
 from parity_tests.pairing.align import Pair
@@ -144,7 +145,7 @@ def _script(
         "parameters": own,
         "differentiated": f"[{', '.join(different)}]",
         "train": train,
-        "body": between.join(module.lines(graph, names)),
+        "body": between.join(written_lines(graph, names, module.call)),
         "upstream": ", ".join(f'array("upstream {i + 1}")' for i in range(len(graph.outputs))),
         "quantity": row.quantity,
         "value": _expression(row.quantity, {roles.get(name, name): name for name in own}),

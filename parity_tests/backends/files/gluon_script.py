@@ -188,9 +188,14 @@ class Recorder:
         stops = kind in ("BlockGrad", "detach") or bool(self.paused)
         outputs = list(flatten(out, NDArray))
         opaque = how[0] == "opaque"
-        return self.tape.add(
+        index = self.tape.add(
             kind, attributes, operands, outputs, opaque=opaque, stops_gradient=stops
         )
+        self.keep(index, outputs)
+        return index
+
+    def keep(self, index: int, outputs: List[NDArray]) -> None:
+        """What else is kept of an operation that is on the tape."""
 
     @contextmanager
     def patched(self) -> Iterator[None]:
@@ -452,22 +457,13 @@ class ValueRecorder(Recorder):
             copied = mx.nd.identity(arrays[0])
         return copied
 
-    def note(
-        self,
-        kind: str,
-        attributes: Dict[str, Any],
-        operands: Sequence[Tuple[str, NDArray]],
-        out: Any,
-        how: Tuple[Any, ...],
-    ) -> int:
-        index = super().note(kind, attributes, operands, out, how)
-        for i, y in enumerate(flatten(out, NDArray)):
+    def keep(self, index: int, outputs: List[NDArray]) -> None:
+        for i, y in enumerate(outputs):
             self._archive.add(f"{index}.{i}", y.asnumpy())
         for i, zeros in enumerate(self._latest):
             if zeros is not None:
                 self.probes.append((index, i, zeros))
         self._latest = []
-        return index
 
 
 def record_pass(net: Block, inputs: Sequence[NDArray], folder: str, train: bool) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from parity_tests.backends.leaves import ParityError
-from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
+from parity_tests.pairing.graph import Operation
 
-__all__ = ["HEAD", "lines"]
+__all__ = ["HEAD", "call"]
 
 HEAD = '''\
 import os
@@ -36,27 +34,8 @@ def array(name):
 '''
 
 
-def lines(graph: OperationGraph, names: Mapping[Value, str]) -> list[str]:
-    """One line for each operation; `names` are the expressions of inputs and parameters.
-
-    Raises ParityError for what cannot be written so.
-    """
-    known = dict(names)
-    written = []
-    for operation in graph:
-        arrays = [known[value] for value in operation.reads]
-        results = [f"v{operation.index}_{i}" for i in range(len(operation.shapes))]
-        called = _call(operation, arrays)
-        if len(results) > 1:
-            written.append(f"{', '.join(results)} = {called}")
-        else:
-            written.append(f"{results[0]} = {called}")
-        for position, name in enumerate(results):
-            known[Value(Origin.OPERATION, operation.index, position)] = name
-    return [*written, f"outputs = [{', '.join(known[value] for value in graph.outputs)}]"]
-
-
-def _call(operation: Operation, arrays: list[str]) -> str:
+def call(operation: Operation, arrays: list[str]) -> str:
+    """An operation on these expressions. Raises ParityError for one that cannot be written so."""
     kind, attributes = operation.kind, operation.attributes
     if kind == "Reshape" and not attributes:
         return f"{arrays[0]}.reshape({operation.shape})"
