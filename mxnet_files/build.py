@@ -15,12 +15,12 @@ from mxnet_files.codegen import make_readable
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.attributes import Attributes, read_attributes
 from mxnet_files.reading.names import local_name
-from mxnet_files.reading.params_file import BFLOAT16, bfloat16_to_float32
+from mxnet_files.reading.params_file import BFLOAT16, bfloat16_to_float32, strip_prefixes
 from mxnet_files.reading.reader import Entry, Node, SymbolGraph
 from mxnet_files.registry import AUXILIARY, OPERATORS, PARAMETER_SLOTS, Operator, Wiring
 from mxnet_files.running import refusals
 
-__all__ = ["build_module", "strip_prefixes"]
+__all__ = ["build_module"]
 
 AUX_STATES_ARE_INPUTS = 900  # since MXNet 0.9 files list auxiliary states among the inputs
 SHOWN = 12  # names listed in one error
@@ -79,19 +79,6 @@ def build_module(
 def structural(names: Collection[str]) -> bool:
     """Every name is a path of blocks, such as `features.0.weight`, or the end of one."""
     return all("." in name or name in STRUCTURAL for name in names) if names else False
-
-
-def strip_prefixes(
-    arrays: Mapping[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], set[str]]:
-    """Arrays by bare name, and the names that were written as `aux:`."""
-    values: dict[str, np.ndarray] = {}
-    for key, array in arrays.items():
-        name = key[4:] if key[:4] in ("arg:", "aux:") else key
-        if name in values:
-            raise SymbolError(f"{name} is in the parameters twice, as {key} and another key")
-        values[name] = array
-    return values, {key[4:] for key in arrays if key.startswith("aux:")}
 
 
 def plan(graph: SymbolGraph) -> list[Step]:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from gluon_cnn_parity.cli import Parser, one_line, run_command
-from mxnet_files.build import strip_prefixes
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.params_file import (
     BFLOAT16,
     ParamsFileError,
     bfloat16_to_float32,
     read_params,
+    strip_prefixes,
 )
 from mxnet_files.reading.tensor_files import SUFFIXES, TensorFileError, read_tensors
 

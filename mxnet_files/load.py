@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from mxnet_files.build import build_module, strip_prefixes
+from mxnet_files.build import build_module
 from mxnet_files.errors import SymbolError
-from mxnet_files.reading.params_file import ParamsFileError, read_params
+from mxnet_files.reading.params_file import ParamsFileError, read_params, strip_prefixes
 from mxnet_files.reading.reader import SymbolGraph, read_graph, read_symbol
 
 __all__ = ["import_symbol", "load_symbol"]

@@ -110,6 +110,7 @@ def test_an_import_says_it_in_its_error(python: Run, hidden: str, line: str, sai
         ("mxnet,torch,jinja2,onnx", "cnn_data.prepare --help"),
         ("mxnet,torch,jinja2,onnx", "torch_ref.transfer --help"),
         ("mxnet,torch,jinja2,onnx", "mxnet_files --help"),
+        ("mxnet,torch,jinja2,onnx", "mxnet_files diff --help"),
         ("mxnet,jinja2,onnx", "mxnet_files convert --help"),
         ("torch,jinja2,onnx", "gluon_cnn train --help"),
         ("mxnet,jinja2,onnx", "torch_ref.train --help"),

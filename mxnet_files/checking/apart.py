@@ -19,12 +19,11 @@ from torch import fx
 
 from gluon_cnn_parity.child import Tell, follow, how_it_ended
 from mxnet_files.budget import Budget
-from mxnet_files.build import strip_prefixes
 from mxnet_files.checking.check import CheckReport, Crashes, compare_with_mxnet, mxnet_nodes
 from mxnet_files.checking.oracle import import_mxnet
 from mxnet_files.errors import SymbolError
 from mxnet_files.load import load_symbol
-from mxnet_files.reading.params_file import read_params
+from mxnet_files.reading.params_file import read_params, strip_prefixes
 from mxnet_files.reading.reader import read_graph
 from mxnet_files.running import refusals
 

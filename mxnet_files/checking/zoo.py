@@ -24,14 +24,13 @@ import torch
 
 from gluon_cnn_parity import did_you_mean
 from gluon_cnn_parity.cli import Parser, run_command
-from mxnet_files.build import strip_prefixes
 from mxnet_files.checking import third_party
 from mxnet_files.checking.check import CheckReport, compare_with_mxnet
 from mxnet_files.checking.third_party import NETS
 from mxnet_files.errors import SymbolError
 from mxnet_files.layers import BatchNorm
 from mxnet_files.load import import_symbol, load_symbol
-from mxnet_files.reading.params_file import read_params, write_params
+from mxnet_files.reading.params_file import read_params, strip_prefixes, write_params
 
 __all__ = ["INPUT_SIDES", "MODELS", "check_model", "export_model", "main"]
 

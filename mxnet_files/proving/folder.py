@@ -19,7 +19,6 @@ from torch import fx
 
 from gluon_cnn_parity.atomic import replacing_folder
 from mxnet_files.budget import Budget, rehearse
-from mxnet_files.build import strip_prefixes
 from mxnet_files.checking.apart import compare_apart
 from mxnet_files.checking.check import CheckReport
 from mxnet_files.errors import SymbolError, UsageError
@@ -33,7 +32,7 @@ from mxnet_files.proving.certificate import (
     versions,
 )
 from mxnet_files.proving.page import page
-from mxnet_files.reading.params_file import read_params
+from mxnet_files.reading.params_file import read_params, strip_prefixes
 from mxnet_files.running import distance, refusals, run
 from mxnet_files.save import onnx_bytes, program_bytes
 from mxnet_files.writing.model_file import write_model

@@ -37,6 +37,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gluon_cnn_parity.atomic import replacing_file
+from mxnet_files.errors import SymbolError
 from mxnet_files.reading.sparse_cells import csr_cells, row_sparse_cells
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "bfloat16_to_float32",
     "parse_params",
     "read_params",
+    "strip_prefixes",
     "write_params",
 ]
 
@@ -326,3 +328,16 @@ def _read_sparse(reader: _Reader, storage: int, what: str) -> np.ndarray:
     dense = np.zeros(shape, dtype)
     dense[cells] = values
     return dense
+
+
+def strip_prefixes(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], set[str]]:
+    """Arrays by bare name, and the names that were written as `aux:`."""
+    values: dict[str, np.ndarray] = {}
+    for key, array in arrays.items():
+        name = key[4:] if key[:4] in ("arg:", "aux:") else key
+        if name in values:
+            raise SymbolError(f"{name} is in the parameters twice, as {key} and another key")
+        values[name] = array
+    return values, {key[4:] for key in arrays if key.startswith("aux:")}

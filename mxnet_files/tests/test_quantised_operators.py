@@ -17,10 +17,9 @@ from mxnet.contrib.quantization import quantize_model, quantize_net_v2
 from mxnet.gluon import nn
 
 from mxnet_files import import_symbol
-from mxnet_files.build import strip_prefixes
 from mxnet_files.checking.apart import check_files
 from mxnet_files.errors import SymbolError
-from mxnet_files.reading.params_file import read_params
+from mxnet_files.reading.params_file import read_params, strip_prefixes
 
 S = mx.sym
 RNG = np.random.default_rng(0)

@@ -13,13 +13,12 @@ import pytest
 import torch
 
 from mxnet_files import load_symbol
-from mxnet_files.build import strip_prefixes
 from mxnet_files.checking.check import ALLOWED, CheckReport
 from mxnet_files.checking.local import BOUND, NodeError
 from mxnet_files.checking.oracle import Oracle
 from mxnet_files.checking.zoo import MODELS, check_model, export_model, family, family_table, main
 from mxnet_files.layers import BatchNorm
-from mxnet_files.reading.params_file import read_params
+from mxnet_files.reading.params_file import read_params, strip_prefixes
 
 # name -> input side. Together they hold every operator and pooling convention of the zoo
 SMALL = {
