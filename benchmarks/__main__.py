@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.cases import OF_AN_EXPORT, SIDES, Group, groups
 from benchmarks.results import describe, picture, read, table, write
@@ -59,6 +60,11 @@ def _parser() -> Parser:
         metavar="DIR",
         help="folder of the results",
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out groups that --out has whole, of the same day, machine and versions",
+    )
     parser.add_argument("--list", action="store_true", help="name the groups and measure nothing")
     parser.add_argument(
         "--table",
@@ -80,6 +86,15 @@ def with_export(group: Group, folder: Path) -> Group:
     return replace(group, cases=tuple(
         replace(case, export=path) if case.side in OF_AN_EXPORT else case for case in group.cases
     ))  # fmt: skip
+
+
+def is_measured(result: Mapping[str, Any] | None, group: Group, about: Mapping[str, Any]) -> bool:
+    """Whether a result holds every turn of the group, without failures, under the same `about`."""
+    if result is None or result["about"] != about or result["failures"]:
+        return False
+    return {side: len(runs) for side, runs in result["runs"].items()} == {
+        case.side: group.repeats for case in group.cases
+    }
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -104,9 +119,14 @@ def _main(argv: Sequence[str] | None) -> int:
     about = describe(threads)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
+        before = read(args.out) if args.resume and args.out.is_dir() else {}
         for group in [] if args.table else chosen:
+            if is_measured(before.get(group.name), group, about):
+                say(f"{group.name}: measured already")
+                continue
             result = run_group(with_export(group, Path(folder)), say)
             write(args.out, result, about)
+            say(f"{group.name}: {result['seconds']:.0f} s")
             failed += len(result["failures"])
     results = read(args.out) if args.out.is_dir() else {}
     if not results:

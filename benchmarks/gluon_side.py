@@ -20,8 +20,8 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
-from benchmarks.cases import Case, step_times
-from benchmarks.numpy_side import EVERY, RECIPE, made_up, mnist, random_batch
+from benchmarks.cases import RECIPE, Case, step_times
+from benchmarks.numpy_side import EVERY, made_up, mnist, random_batch
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import epoch_rates
 from cnn_harness.jobs.stop import Stop
@@ -34,6 +34,7 @@ from gluon_cnn.models import get_model
 from gluon_cnn.runtime.measure import training_step
 from gluon_cnn.training.assembly import prepare
 from gluon_cnn.training.loop import evaluate, train_epoch, train_step
+from gluon_cnn.training.recipes import OWN
 
 __all__ = ["measure"]
 
@@ -112,7 +113,7 @@ def _speed(case: Case, times: list[float]) -> dict[str, Any]:
 
 def _accuracy(case: Case) -> dict[str, Any]:
     """Seconds of training and test accuracy so far, every `EVERY` batches; testing is not timed."""
-    config = TrainConfig(**RECIPE, batch_size=case.batch, epochs=case.epochs)
+    config = OWN[RECIPE].replace(batch_size=case.batch, epochs=case.epochs, seed=case.seed)
     training = prepare(config, mnist(case), "cpu")
     spent, curve = 0.0, []
     for epoch in range(1, case.epochs + 1):

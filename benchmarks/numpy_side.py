@@ -14,11 +14,8 @@ import numpy as np
 from benchmarks.cases import Case, step_times
 from cnn_data import ArraySplit, Dataset, load_dataset
 
-__all__ = ["RECIPE", "made_up", "measure", "measure_engine", "mnist", "random_batch"]
+__all__ = ["EVERY", "made_up", "measure", "measure_engine", "mnist", "random_batch"]
 
-# What `ours` and its PyTorch twin train with, to an accuracy on MNIST
-RECIPE: dict[str, Any] = {"model": "lenet", "dataset": "mnist", "optimizer": "adam", "lr": 0.003,
-          "schedule": "cosine", "augment": "shift", "normalise": "standard"}  # fmt: skip
 EVERY = 100  # batches between two looks at the test accuracy
 
 

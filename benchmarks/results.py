@@ -154,21 +154,35 @@ def _short(number: float) -> str:
 
 
 def _accuracy(results: Mapping[str, Mapping[str, Any]]) -> str:
-    result = results.get("accuracy")
+    """Each side's seconds to the accuracies, and those in one epoch of the source script."""
+    runs_of = results.get("accuracy", {"runs": {}})["runs"]
     rows = []
-    for side, runs in (result or {"runs": {}})["runs"].items():
-        row = [SIDES[side] if side != "eager" else "PyTorch twin, same recipe"]
+    for side, runs in runs_of.items():
+        ends = middle([run["curve"][-1][1] for run in runs])
+        row = [SIDES[side] if side != "eager" else "PyTorch twin, same recipe",
+               f"{ends.median:.4f} ({ends.least:.4f}–{ends.most:.4f})"]  # fmt: skip
         for accuracy in ACCURACIES:
             times = [reached(run["curve"], accuracy) for run in runs]
-            good = [t for t in times if t is not None]
-            if len(good) < len(times) or not good:
-                row.append(f"not in {len(times) - len(good)} of {len(times)} runs")
-            else:
-                m = middle(good)
-                row.append(f"{m.median:.1f} ({m.least:.1f}–{m.most:.1f})")
-        rows.append(row)
+            row.append(_spread([t for t in times if t is not None], len(times), ".1f"))
+        # In the same turn; the script's curve has a point an epoch
+        shares = [
+            seconds / source["curve"][0][0]
+            for run, source in zip(runs, runs_of.get("source", ()), strict=False)
+            if (seconds := reached(run["curve"], ACCURACIES[-1])) is not None
+        ]
+        rows.append([*row, _spread(shares, len(runs), ".2f")])
     heads = [f"seconds of training to {accuracy:.3f}" for accuracy in ACCURACIES]
-    return _rows(["MNIST, test accuracy", *heads], rows)
+    last = f"epochs of the source script to {ACCURACIES[-1]:.3f}"
+    return _rows(["MNIST, test accuracy", "at the end", *heads, last], rows)
+
+
+def _spread(found: Sequence[float], runs: int, form: str) -> str:
+    """The median of what was reached, its spread, and in how many runs it was not."""
+    if not found:
+        return f"not in {runs} of {runs} runs"
+    m = middle(found)
+    text = f"{m.median:{form}} ({m.least:{form}}–{m.most:{form}})"
+    return text if m.count == runs else f"{text}, not in {runs - m.count} of {runs} runs"
 
 
 def flop_of_training(model: str) -> float:

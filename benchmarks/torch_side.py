@@ -9,13 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.cases import COMPILED, Case, step_times
-from benchmarks.numpy_side import EVERY, RECIPE, mnist, random_batch
-from cnn_harness.config import TrainConfig
+from benchmarks.cases import COMPILED, RECIPE, Case, step_times
+from benchmarks.numpy_side import EVERY, mnist, random_batch
 from cnn_harness.epochs import epoch_rates
 from torch_ref.models import MODELS, get_model
 from torch_ref.training.assembly import prepare, to_device
 from torch_ref.training.loop import evaluate
+from torch_ref.training.recipes import OWN
 
 __all__ = ["measure"]
 
@@ -92,7 +92,7 @@ def _peak(case: Case) -> dict[str, Any]:
 
 def _accuracy(case: Case) -> dict[str, Any]:
     """Seconds of training and test accuracy so far, every `EVERY` batches; testing is not timed."""
-    config = TrainConfig(**RECIPE, batch_size=case.batch, epochs=case.epochs)
+    config = OWN[RECIPE].replace(batch_size=case.batch, epochs=case.epochs, seed=case.seed)
     training = prepare(config, mnist(case), "cpu")
     # torch's fused Adam in place of the mirror's, which spells out MXNet's rule step by step
     optimizer = torch.optim.Adam(training.net.parameters(), lr=config.lr, fused=True)

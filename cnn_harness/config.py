@@ -254,7 +254,7 @@ class RunOptions:
         "on the command line win", metavar="FILE",
     )  # fmt: skip
     recipe: str | None = flag(
-        None, "a document's recipe instead of the model's: see below", metavar="NAME"
+        None, "another recipe than the model's, such as a document's: see below", metavar="NAME"
     )
     data_dir: str | None = flag(
         None, "folder with the dataset's original files, or one prepared by cnn_data.prepare",

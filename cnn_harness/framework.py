@@ -23,7 +23,7 @@ class Framework:
     name: str  # "gluon" or "torch"
     environment: Callable[[], dict[str, Any]]  # versions and threads, which decide a run's bits
     models: Mapping[str, Any]  # name -> entry with .input_shape (C, H, W)
-    documents: Mapping[str, TrainConfig]
+    recipes: Mapping[str, TrainConfig]  # those that `--recipe` names
     defaults: Mapping[str, TrainConfig]
     # prepare(config, dataset, ctx, peers, pretrained=…): checks all; writes nothing
     prepare: Callable[..., Any]

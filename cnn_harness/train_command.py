@@ -236,10 +236,10 @@ def _remarks(
 def _configured(
     framework: Framework, changes: Mapping[str, Any], recipe: str | None
 ) -> TrainConfig:
-    if recipe is not None and recipe not in framework.documents:
+    if recipe is not None and recipe not in framework.recipes:
         raise UsageError(
-            f"--recipe is {recipe!r}, expected one of {recipe_names(framework.documents)}"
-            f"{did_you_mean(recipe, framework.documents)}"
+            f"--recipe is {recipe!r}, expected one of {recipe_names(framework.recipes)}"
+            f"{did_you_mean(recipe, framework.recipes)}"
         )
     model = changes.get("model")
     if model is not None and model not in framework.defaults:
@@ -247,7 +247,7 @@ def _configured(
             f"--model is {model!r}, expected one of {', '.join(framework.defaults)}"
             f"{did_you_mean(model, framework.defaults)}"
         )
-    start = framework.documents[recipe] if recipe else framework.defaults[model or "lenet"]
+    start = framework.recipes[recipe] if recipe else framework.defaults[model or "lenet"]
     config = start.replace(**changes)
     return config.replace(dataset=absolute_dataset(config.dataset))
 

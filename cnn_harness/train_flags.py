@@ -21,10 +21,10 @@ __all__ = ["config_words", "likely", "read_flags", "recipe_names"]
 LARGEST_YAML = 2**20  # bytes
 
 
-def recipe_names(documents: Mapping[str, TrainConfig]) -> str:
+def recipe_names(recipes: Mapping[str, TrainConfig]) -> str:
     """Each recipe once, its aliases in brackets: `gluon-lenet-mnist (doc-2), …`."""
     names: dict[TrainConfig, list[str]] = {}
-    for name, recipe in documents.items():
+    for name, recipe in recipes.items():
         names.setdefault(recipe, []).append(name)
     return ", ".join(
         f"{name} ({', '.join(aliases)})" if aliases else name for name, *aliases in names.values()
@@ -37,8 +37,8 @@ def likely(framework: Framework, argv: Sequence[str]) -> TrainConfig:
     first.add_argument("--model", nargs="?", default="lenet")
     first.add_argument("--recipe", nargs="?")
     known, _ = first.parse_known_args(argv)
-    if known.recipe in framework.documents:
-        return framework.documents[known.recipe]
+    if known.recipe in framework.recipes:
+        return framework.recipes[known.recipe]
     return framework.defaults.get(known.model, framework.defaults["lenet"])
 
 
@@ -57,8 +57,8 @@ def read_flags(
         description="Train a classic CNN; every run leaves a folder with its configuration, "
         "metrics, best parameters, checkpoint, curves and predictions.",
         epilog=f"Models: {', '.join(framework.models)}. Each has a recipe of its own, and --recipe "
-        "is a document's, as written; flags beside it change it. Recipes: "
-        f"{recipe_names(framework.documents)}. The defaults above are those of "
+        "is another, most of them a document's as written; flags beside it change it. Recipes: "
+        f"{recipe_names(framework.recipes)}. The defaults above are those of "
         f"{shown.model}: give --model or --recipe beside --help for others.",
     )
     add_flags(parser, shown, framework.options)

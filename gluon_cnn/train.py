@@ -14,7 +14,7 @@ from gluon_cnn.training import checkpoint, loop, workers
 from gluon_cnn.training.assembly import prepare
 from gluon_cnn.training.devices import find_devices, switches
 from gluon_cnn.training.pretrained import read_weights
-from gluon_cnn.training.recipes import DEFAULTS, DOCUMENTS
+from gluon_cnn.training.recipes import DEFAULTS, DOCUMENTS, OWN
 
 __all__ = ["FRAMEWORK", "main"]
 
@@ -22,7 +22,7 @@ FRAMEWORK = Framework(
     name="gluon",
     environment=checkpoint.environment,
     models=MODELS,
-    documents=DOCUMENTS,
+    recipes={**DOCUMENTS, **OWN},
     defaults=DEFAULTS,
     prepare=prepare,
     read_weights=read_weights,

@@ -25,7 +25,7 @@ from torch_ref.training import checkpoint, loop, workers
 from torch_ref.training.assembly import prepare
 from torch_ref.training.devices import switches
 from torch_ref.training.pretrained import read_weights
-from torch_ref.training.recipes import DEFAULTS, DOCUMENTS
+from torch_ref.training.recipes import DEFAULTS, DOCUMENTS, OWN
 
 __all__ = ["FRAMEWORK", "main"]
 
@@ -44,7 +44,7 @@ FRAMEWORK = Framework(
     name="torch",
     environment=checkpoint.environment,
     models=MODELS,
-    documents=DOCUMENTS,
+    recipes={**DOCUMENTS, **OWN},
     defaults=DEFAULTS,
     prepare=prepare,
     read_weights=read_weights,

@@ -65,6 +65,51 @@ def test_a_row_says_who_is_best_and_how_ours_stands_to_the_best_other() -> None:
     assert results.compared(_result("x", ours=[1.0], eager=[1.0, 2.0]), "train") is None
 
 
+def test_time_to_an_accuracy_is_told_in_epochs_of_the_source_script() -> None:
+    curves = {
+        "source": [[[10.0, 0.92]], [[20.0, 0.92]]],
+        "ours": [[[4.0, 0.97], [8.0, 0.991]], [[5.0, 0.975], [10.0, 0.993]]],
+        "eager": [[[4.0, 0.95], [9.0, 0.9901]], [[5.0, 0.96], [9.0, 0.98]]],
+    }
+    runs = {
+        side: [{"curve": curve, "peak_mb": 1.0} for curve in found]
+        for side, found in curves.items()
+    }
+    table = results.table({"accuracy": {**_result("accuracy"), "runs": runs}})
+    source, ours, twin = table.partition("MNIST")[2].splitlines()[2:5]
+    assert source.startswith("| the source script | 0.9200 (0.9200–0.9200) | not in 2 of 2 runs |")
+    assert ours == (
+        "| gluon_cnn | 0.9920 (0.9910–0.9930) | 4.5 (4.0–5.0) | 9.0 (8.0–10.0) | 0.65 (0.50–0.80) |"
+    )
+    assert twin.endswith(
+        "| 9.0 (9.0–9.0), not in 1 of 2 runs | 0.90 (0.90–0.90), not in 1 of 2 runs |"
+    )
+
+
+def test_turns_to_an_accuracy_have_seeds_of_their_own() -> None:
+    seen: list[tuple[str, int]] = []
+
+    def measure(case: Case) -> dict:
+        seen.append((case.part, case.seed))
+        return {}
+
+    for part in ("accuracy", "train"):
+        runner.run_group(Group(part, (Case(part, "ours"),), 3), lambda line: None, measure)
+    assert seen == [("accuracy", 0), ("accuracy", 1), ("accuracy", 2), *[("train", 0)] * 3]
+
+
+def test_what_is_measured_already_is_left_out_where_asked() -> None:
+    group = Group("g", (Case("train", "ours"), Case("train", "eager")), 2)
+    whole = _result("g", ours=[1.0, 2.0], eager=[1.0, 2.0])
+    about = whole["about"]
+    assert command.is_measured(whole, group, about)
+    assert not command.is_measured(None, group, about)
+    assert not command.is_measured(whole, group, {**about, "date": "another day"})
+    assert not command.is_measured({**whole, "failures": {"eager": "broken"}}, group, about)
+    for runs in ({"ours": [1.0, 2.0]}, {"ours": [1.0, 2.0], "eager": [1.0]}):
+        assert not command.is_measured(_result("g", **runs), group, about)
+
+
 def test_sides_take_turns_and_the_order_changes() -> None:
     seen: list[str] = []
 
@@ -204,7 +249,7 @@ def test_the_command_lists_runs_and_refuses(tmp_path: Path, monkeypatch, capsys)
 
     def run_group(group: Group, say) -> dict:
         broken = {"eager": "broken"} if group.name.startswith("infer") else {}
-        return {**_result(group.name, ours=[2.0]), "failures": broken}
+        return {**_result(group.name, ours=[2.0]), "failures": broken, "seconds": 1.0}
 
     monkeypatch.setattr(command, "run_group", run_group)
     monkeypatch.setattr(command, "with_export", lambda group, folder: group)

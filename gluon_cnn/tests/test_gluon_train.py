@@ -14,7 +14,7 @@ from cnn_harness.runfolder import RunFolder
 from cnn_harness.tests.runs import photographs
 from gluon_cnn import evaluate, predict, train
 from gluon_cnn.models import MODELS
-from gluon_cnn.training.recipes import DEFAULTS, DOCUMENTS
+from gluon_cnn.training.recipes import DEFAULTS, DOCUMENTS, OWN
 
 QUICK = ["--epochs", "1", "--batch-size", "500"]
 
@@ -107,6 +107,13 @@ def test_documents_recipes_are_as_written() -> None:
     assert (doc3.optimizer, doc3.lr, doc3.epochs, doc3.normalise) == ("adam", 0.001, 3, "half")
     assert {d.schedule for d in DOCUMENTS.values()} == {"constant"}
     assert {d.augment for d in DOCUMENTS.values()} == {"none"}
+
+
+def test_our_own_recipe_is_named_beside_the_documents(capsys) -> None:
+    assert not OWN.keys() & DOCUMENTS.keys()
+    assert OWN["quick-lenet-mnist"].epochs == 3
+    assert train.main(["--help"]) == 0
+    assert "quick-lenet-mnist" in "".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def test_both_commands_see_the_same_batches(model: str) -> None:
 
 def test_the_recipes_were_written_twice_and_agree() -> None:
     assert gluon_cnn.training.recipes.DOCUMENTS == torch_ref.training.recipes.DOCUMENTS
+    assert gluon_cnn.training.recipes.OWN == torch_ref.training.recipes.OWN
     assert gluon_cnn.training.recipes.DEFAULTS == torch_ref.training.recipes.DEFAULTS
     assert set(gluon_cnn.training.recipes.DEFAULTS) == set(MODELS)
 
