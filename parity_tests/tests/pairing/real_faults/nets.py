@@ -46,7 +46,9 @@ NETS: list[tuple[Pair, int]] = [
     (Pair("cv2", "resneta10", "resneta10", 224, 64), 12),
     (Pair("model_zoo", "resnet18_v1", "resnet18", 224, 64), 10),
     (Pair("cv2", "mobilenetv2_wd4", "mobilenetv2_wd4", 224, 193), 14),
+    (Pair("cv2", "shufflenet_g3_wd4", "shufflenet_g3_wd4", 224, 193), 10),
     (Pair("cv2", "efficientnet_b0", "efficientnet_b0", 224, 64), 14),
+    (Pair("cv2", "diaresnet20_cifar10", "diaresnet20_cifar10", 32, 32), 8),
 ]
 
 
