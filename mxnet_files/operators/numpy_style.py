@@ -314,8 +314,12 @@ register("_npi_ones", made(1.0), "", SHAPED, dtypes=Dtypes.MADE)
 
 
 def full_like(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    y = w.call(torch.full_like, x, a.fill_value, part="" if a.dtype is None else "filled")
-    return y if a.dtype is None else w.method("to", y, torch_dtype(a.dtype))
+    if a.dtype is None:
+        return w.call(torch.full_like, x, a.fill_value)
+    kind = torch_dtype(a.dtype)
+    if kind.is_floating_point:  # an x of integers would cut the number
+        x = w.method("to", x, kind, part="as")
+    return w.method("to", w.call(torch.full_like, x, a.fill_value, part="filled"), kind)
 
 
 register(
