@@ -74,7 +74,7 @@ def deformable(w: Wiring, a: Attributes, x: fx.Node, offset: fx.Node, *rest: fx.
     weight, *bias = rest[1:] if masked else rest
     check_kernel(w, a)
     groups(w, a)
-    if a.num_deformable_group > 0 and a.num_filter % a.num_deformable_group:
+    if masked and a.num_deformable_group > 0 and a.num_filter % a.num_deformable_group:
         raise w.refuse(
             f"num_filter={a.num_filter}, expected a multiple of "
             f"num_deformable_group={a.num_deformable_group}"
