@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from gluon_cnn_parity.atomic import sha256
 from mxnet_files.__main__ import main
-from mxnet_files.proving import artefacts, folder
+from mxnet_files.checking import apart
+from mxnet_files.proving import artefacts
 from mxnet_files.proving.page import page
 from mxnet_files.tests.test_symbol_command import SHAPE, small_net, write
 
@@ -230,7 +231,7 @@ def test_without_mxnet_the_names_say_so(
     def absent() -> Any:
         raise ModuleNotFoundError("no MXNet", name="mxnet")
 
-    monkeypatch.setattr(folder, "import_mxnet", absent)
+    monkeypatch.setattr(apart, "import_mxnet", absent)
     files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
     out = tmp_path / "out"
     assert main(["convert", *files, *SHAPE, "--out", str(out)]) == 0
