@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -36,7 +37,10 @@ def likely(framework: Framework, argv: Sequence[str]) -> TrainConfig:
     first = Parser(prog="train", add_help=False, exit_on_error=False)
     first.add_argument("--model", nargs="?", default="lenet")
     first.add_argument("--recipe", nargs="?")
-    known, _ = first.parse_known_args(argv)
+    try:
+        known, _ = first.parse_known_args(argv)
+    except argparse.ArgumentError:  # which the parser of all flags says, and ends with
+        return framework.defaults["lenet"]
     if known.recipe in framework.recipes:
         return framework.recipes[known.recipe]
     return framework.defaults.get(known.model, framework.defaults["lenet"])

@@ -164,7 +164,13 @@ def test_a_near_miss_of_a_value_too(
 
 @pytest.mark.parametrize(
     "argv",
-    [["train", "--out", ""], ["train", "--init-from="], ["evaluate", ""], ["predict", "run", ""]],
+    [
+        ["train", "--out", ""],
+        ["train", "--init-from="],
+        ["train", "--model", ""],
+        ["evaluate", ""],
+        ["predict", "run", ""],
+    ],
 )
 def test_an_empty_word_is_no_path(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert gluon_cnn(argv) == 2
