@@ -596,6 +596,18 @@ def test_compiled_code_is_compared_by_the_module_it_was_made_of() -> None:
     assert check_parity(gluon_net, compiled, x, transfer=True, levels=["weights"]).ok
 
 
+def test_a_value_that_is_a_bound_exactly_passes_its_gradient_in_mxnet_alone() -> None:
+    """1 + 2⁻³⁰ − 1 is 0 in float32: MXNet's clip passes its gradient there, torch's relu6 not."""
+    x = random_image()
+    x[0, :, 2, 2] = 1, 2.0**-30, 1, 0
+    gluon_net = initialised(GluonNet(lambda s, F, x: F.clip(s.c(x), 0, 6), c=conv()), x)
+    gluon_net.c.weight.set_data(mx.nd.array([[1, 1, -1, 0]] * 4).reshape((4, 4, 1, 1)))
+    gluon_net.c.bias.set_data(mx.nd.zeros(4))
+    torch_net = TorchNet(lambda s, x: F.relu6(s.c(x)), c=tconv())
+    report = check_parity(gluon_net, torch_net, x, transfer=True)
+    assert report.ok, str(report)
+
+
 class Normalised(gluon.HybridBlock):
     def __init__(self) -> None:
         super().__init__()
