@@ -59,7 +59,7 @@ class ReplayCall:
         dtype: torch.dtype,
         gradients: bool,
     ) -> None:
-        self.unrounded = self
+        self._unrounded: ReplayCall | None = None
         named = _named(function, args, kwargs)
         if named is not None:
             args, kwargs = (), dict(named)
@@ -75,8 +75,13 @@ class ReplayCall:
         self._gradients = gradients
         self._nullary = not tensors
         if named is not None and kwargs != named:
-            self.unrounded = copy.copy(self)
-            self.unrounded._kwargs = _template(named, tensors, dtype)
+            self._unrounded = copy.copy(self)
+            self._unrounded._kwargs = _template(named, tensors, dtype)
+
+    @property
+    def unrounded(self) -> ReplayCall:
+        """The call with the net's own numbers."""
+        return self._unrounded or self
 
     def written(self, names: Sequence[str]) -> str:
         """The call as Python, on arrays of these names. Raises ValueError where it has no words."""
