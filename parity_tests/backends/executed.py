@@ -50,6 +50,8 @@ class Program:
         segment = layout.segment
         hidden = {name: f"_hidden_{i}" for i, name in enumerate(segment.hidden)}
         self.roles = {**segment.parameters, **hidden}
+        gluon = layout.pair.sides[Side.GLUON].normalised
+        self._rounds = any(operator_of(op.kind).single or single_arguments(op.kind) for op in gluon)
         self._calls = {
             train: [
                 (op.reads, self._replay(op), [_value(op.index, i) for i in range(len(op.shapes))])
@@ -60,15 +62,14 @@ class Program:
         self._uses = segment.uses
         self._writes = [(self.roles[name], value) for name, value in segment.writes.items()]
         self._outputs = list(zip(segment.outputs, layout.pair.shapes, strict=True))
+        self._ends = set(segment.outputs)
 
     def _replay(self, op: Operation) -> Replay | None:
         """Dropout inside a segment passes its input on, as it does as a leaf."""
         random = op.kind.lower().removesuffix("_").endswith("dropout")
         if random and self.layout.kind != "dropout":
             return pass_on
-        gluon = self.layout.pair.sides[Side.GLUON].normalised
-        rounds = any(operator_of(each.kind).single or single_arguments(each.kind) for each in gluon)
-        return op.replay if rounds else getattr(op.replay, "unrounded", op.replay)
+        return op.replay if self._rounds else getattr(op.replay, "unrounded", op.replay)
 
     def __deepcopy__(self, memo: object) -> Program:
         return self
@@ -110,7 +111,6 @@ class Program:
         `read` gives parameters and constants; `write` takes what the net's own code puts into a
         parameter, by its role. `between` changes what passes between the operations inside.
         """
-        ends = {value for value, _ in self._outputs}
         values: dict[Value, Any] = {}
         for uses, array in zip(self._uses, arrays, strict=True):
             for value, shape in uses:
@@ -121,7 +121,7 @@ class Program:
             results = replay(given, dtype)
             if between is not None:
                 pairs = zip(outputs, results, strict=False)
-                results = [y if value in ends else between(y) for value, y in pairs]
+                results = [y if value in self._ends else between(y) for value, y in pairs]
             values.update(zip(outputs, results, strict=False))
         for role, value in self._writes:
             write(role, values[value])
