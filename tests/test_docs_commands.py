@@ -103,7 +103,7 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/train.md", "gluon-cnn prepare", _DOWNLOAD),
     ("docs/train.md", "--ctx gpu:0,1", _GPU),
     ("docs/train.md", "gluon-cnn launch", SLOW),
-    ("docs/train.md", "torchrun", SLOW),
+    ("docs/train.md", "torch_ref.launch", SLOW),
     ("docs/upgrades.md", "snapshot baseline", SLOW),
     ("docs/upgrades.md", "--parity-update", SLOW),
     ("docs/upgrades.md", "def parity_pairs", "it is a part of the conftest.py that others need"),
@@ -256,7 +256,6 @@ _WRAPPERS: dict[str, tuple[str, ...]] = {
     **{script: ("-m", package) for script, package in SCRIPTS.items()},
     "python": (),
     "pytest": ("-m", "pytest", "-p", "no:cacheprovider"),
-    "torchrun": ("-m", "torch.distributed.run"),
 }
 
 

@@ -15,7 +15,7 @@ TWINS = (
     "training/__init__.py", "training/assembly.py", "training/average.py",
     "training/checkpoint.py", "training/devices.py", "training/gradients.py", "training/loop.py",
     "training/losses.py", "training/pretrained.py", "training/recipes.py", "training/workers.py",
-    "train.py",
+    "launch.py", "train.py",
 )  # fmt: skip
 
 # What Gluon's word is called in torch, and the parameters that are Gluon's alone: the prefix of a
@@ -120,6 +120,13 @@ DIFFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
         "torch sums gradients in a wrapper of the objective, and raises where a process is lost": (
             "Alone.together", "Alone.joined", "Workers.together", "_sum",
         ),
+    },
+    "launch.py": {
+        "MXNet's launcher starts servers too, on this machine and on others": (
+            "LAUNCHERS", "PASSED_BY_SSH", "SERVE", "ZEROED", "_address", "_free_port", "_quiet",
+            "read_hosts", "require_plain", "submit",
+        ),
+        "torchrun's processes meet in a store": ("_failed", "_listen"),
     },
     "train.py": {
         "Gluon's workers are watched by their launcher, torchrun's by each other": (

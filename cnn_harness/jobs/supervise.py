@@ -20,7 +20,7 @@ from typing import Any
 from cnn_harness.errors import CommandError
 from cnn_harness.jobs.vitals import STALL, Vitals, Watch
 
-__all__ = ["BEAT", "LOST", "JobFailed", "Limits", "Node", "Supervisor"]
+__all__ = ["BEAT", "ENDED", "LOST", "JobFailed", "Limits", "Node", "Supervisor", "how_ended"]
 
 BEAT = 2.0  # seconds between two signs of life
 LOST = 20.0  # seconds without one after which a node counts as lost
@@ -223,8 +223,7 @@ class Supervisor:
         assert self._verdict is not None
         if node.code != 0:
             code = node.code or 0
-            how = f"was killed by {_signal(-code)}" if code < 0 else f"exited with status {code}"
-            self._fail(f"{node.name} {how}; {ENDED}", code if code > 0 else 1)
+            self._fail(f"{node.name} {how_ended(code)}; {ENDED}", code if code > 0 else 1)
         workers = self._of("worker")
         done = len(workers) == self._expected["worker"] and all(n.code == 0 for n in workers)
         if done and not self._verdict.done():
@@ -252,6 +251,15 @@ class Supervisor:
 
 
 ENDED = "the job was ended; continue it with --resume"
+
+
+def how_ended(code: int) -> str:
+    """What an exit code, negative for a signal, says of a process.
+
+    >>> how_ended(-9)
+    'was killed by SIGKILL'
+    """
+    return f"was killed by {_signal(-code)}" if code < 0 else f"exited with status {code}"
 
 
 def _signal(number: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from safetensors.numpy import load_file
 from cnn_data import load_dataset
 from cnn_harness.errors import CommandError
 from cnn_harness.tests.runs import EVERYTHING_ON
+from torch_ref import launch
 from torch_ref.training import assembly, loop
 from torch_ref.training.recipes import DEFAULTS
 from torch_ref.training.workers import ALONE, Workers, join
@@ -38,11 +40,16 @@ def _torchrun(
     processes: int, module: str, *argv: str, port: int | None = None
 ) -> subprocess.Popen[str]:
     port = port or _free_port()
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes),
-                "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", module]  # fmt: skip
+    return _start(
+        "torch.distributed.run", "--nproc-per-node", str(processes), "--master-addr", "127.0.0.1",
+        "--master-port", str(port), "-m", module, *argv,
+    )  # fmt: skip
+
+
+def _start(module: str, *argv: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*launcher, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", module, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
@@ -122,6 +129,64 @@ def test_a_lost_process_is_one_line() -> None:
         raise RuntimeError("gone\nat length")
     with pytest.raises(RuntimeError, match="mine"), ALONE.joined():
         raise RuntimeError("mine")
+
+
+@pytest.fixture
+def as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What torchrun's agent leaves behind is taken back: handlers of signals, and a variable."""
+    monkeypatch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "")
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("as_it_was")
+def test_the_launcher_meets_its_processes_at_a_port_of_loopback(tmp_path: Path) -> None:
+    tell = (
+        'grep " 0A " /proc/net/tcp* >ss$RANK; echo $MASTER_ADDR $MASTER_PORT $WORLD_SIZE >at$RANK'
+    )
+    assert launch.main(["-n", "2", "--", "sh", "-c", f"cd {tmp_path}; {tell}"]) == 0
+    at = {(tmp_path / f"at{rank}").read_text() for rank in (0, 1)}
+    ((address, port, count),) = map(str.split, at)
+    assert (address, count) == ("127.0.0.1", "2")
+    listening = [line.split()[2] for line in (tmp_path / "ss0").read_text().splitlines()]
+    assert [where for where in listening if where.endswith(f":{int(port):04X}")] == [
+        f"{LOOPBACK}:{int(port):04X}"
+    ]
+
+
+@pytest.mark.usefixtures("as_it_was")
+@pytest.mark.parametrize(
+    ("does", "code", "how"),
+    [("exit 3", 3, "exited with status 3"), ("kill -9 $$", 1, "was killed by SIGKILL")],
+)
+def test_the_launcher_names_a_process_that_fails(
+    does: str, code: int, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = f"if [ $RANK = 1 ]; then {does}; else sleep 60; fi"
+    assert launch.main(["-n", "2", "--", "sh", "-c", words]) == code
+    said = capfd.readouterr().err
+    assert re.fullmatch(rf"error: process 1 \(pid \d+\) {how}; the job was ended; .*\n", said)
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["-n", "2"], "no command: put it after --, such as -- python -m torch_ref.train"),
+        (["-n", "2", "--", "pythn"], "no program is called 'pythn' here, or it may not be run"),
+        (["-n", "0", "--", "python"], "got '0', expected a whole number from 1"),
+        (["--", "python"], "required: -n/--workers"),
+    ],
+)
+def test_the_launcher_refuses_bad_usage_in_a_line(
+    argv: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch.main(argv) == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -224,6 +289,9 @@ def test_a_pipe_that_nobody_reads_ends_the_job_within_the_limit(tmp_path: Path) 
     assert said.endswith(", for 10 s; the job was ended; continue it with --resume")
 
 
+LOOPBACK = "0100007F"  # 127.0.0.1, as the kernel's tables have it
+
+
 def _listens(pid: int) -> set[str]:
     """The addresses, in the kernel's hexadecimal, on which a process listens for others."""
     sockets = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
@@ -237,12 +305,29 @@ def _listens(pid: int) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_job_talks_over_loopback_and_keeps_its_port(tmp_path: Path) -> None:
+def test_a_launched_job_talks_over_loopback_and_saves_when_it_is_ended(tmp_path: Path) -> None:
+    job = _start("torch_ref.launch", "-n", "2", "--", sys.executable, "-m", "torch_ref.train",
+                 *FOR_EVER, str(tmp_path))  # fmt: skip
+    _until_it_learns(tmp_path)
+    pids = [job.pid, _process(job, 0), _process(job, 1)]
+    assert [_listens(pid) for pid in pids] == [{LOOPBACK}] * 3
+    job.terminate()
+    _, err = job.communicate(timeout=100)
+    assert job.returncode == 128 + signal.SIGTERM
+    *workers, last = err.splitlines()
+    assert last == "error: SIGTERM: the job was ended; continue it with --resume"
+    assert any("saved" in line for line in workers)
+    assert "stopped by SIGTERM, as process 0 was" in workers
+    assert not [line for line in workers if line.startswith("error")]
+
+
+@pytest.mark.slow
+def test_torchruns_processes_talk_over_loopback_and_keep_their_port(tmp_path: Path) -> None:
     port, first = _free_port(), tmp_path / "first"
     job = _torchrun(2, "torch_ref.train", *FOR_EVER, str(first), port=port)
     try:
         _until_it_learns(first)
-        assert [_listens(_process(job, rank)) for rank in (0, 1)] == [{"0100007F"}] * 2
+        assert [_listens(_process(job, rank)) for rank in (0, 1)] == [{LOOPBACK}] * 2
         assert _listens(job.pid) == {"0" * 32}  # torch's own, on every interface
         again = ["--epochs", "1", "--out", str(tmp_path / "second")]
         _, err = _torchrun(2, "torch_ref.train", *again, port=port).communicate(timeout=100)

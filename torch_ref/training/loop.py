@@ -12,7 +12,8 @@ from torch import nn
 
 from cnn_data import Batches
 from cnn_harness.epochs import EpochSteps, Evaluation, follow_epochs, run_epochs, save_predictions
-from cnn_harness.jobs.stop import Stop
+from cnn_harness.errors import CommandError
+from cnn_harness.jobs.stop import Interrupted, Stop
 from cnn_harness.monitor import Monitor
 from cnn_harness.progress import Partial, Progress
 from cnn_harness.runfolder import RunFolder
@@ -160,19 +161,24 @@ def follow(training: Training, start: Progress, stop: Stop) -> None:
     """Train as a process that does not lead: no evaluation, no files.
 
     Raises: CommandError where the loss is not finite any more or another process is gone;
-    DataError.
+    Interrupted where the leader left since `stop` was requested; DataError.
     """
     stop.hold()  # torchrun signals all of them: what the leader does about it decides
-    with training.peers.joined():
-        if start.rows or start.partial is not None:
-            training.peers.share_training(training.net, training.optimizer)
-        follow_epochs(
-            training.config,
-            training.train,
-            start,
-            lambda done: train_epoch(training, done, Monitor(), Stop()),
-            training.peers,
-        )
+    try:
+        with training.peers.joined():
+            if start.rows or start.partial is not None:
+                training.peers.share_training(training.net, training.optimizer)
+            follow_epochs(
+                training.config,
+                training.train,
+                start,
+                lambda done: train_epoch(training, done, Monitor(), Stop()),
+                training.peers,
+            )
+    except CommandError:
+        if stop.signal is None:
+            raise
+        raise Interrupted(stop.signal, ", as process 0 was") from None
 
 
 def load(training: Training, path: Path, state: dict[str, Any]) -> None:
