@@ -103,10 +103,28 @@ def test_arabic_is_joined_from_right_to_left() -> None:
     assert fonts.shaped(f"{name} cat").count("cat") == 1
 
 
-def test_chinese_is_drawn_where_the_package_of_fonts_is(tmp_path: Path, caplog) -> None:
-    if find_spec("mplfonts") is None:
-        pytest.skip("mplfonts is not installed")
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [("mplfonts", ("\u732b", "\u72d7")), ("manimgx_fonts", ("\U0001f436", "\U0001f431"))],
+    ids=["Chinese", "emoji"],
+)
+def test_scripts_are_drawn_where_a_package_of_fonts_is(
+    package: str, names: tuple[str, str], tmp_path: Path, caplog
+) -> None:
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
     fonts._said.clear()
-    shown = [_drawn(tmp_path / "g.png", name) for name in ("\u732b", "\u72d7")]
+    shown = [_drawn(tmp_path / "g.png", name) for name in names]
     assert (shown[0] != shown[1]).any()
     assert caplog.records == []
+
+
+def test_what_cannot_be_drawn_is_one_warning(monkeypatch, caplog) -> None:
+    fonts._said.clear()
+    monkeypatch.setattr(fonts, "_others", lambda: iter(()))
+    monkeypatch.setattr(fonts, "_joins", lambda: False)
+    for _ in range(2):
+        assert fonts.font_families(["\u732b", "\u0642\u0637\u0629", "cat"]) == [fonts.OWN]
+    (record,) = caplog.records
+    for part in ("\u732b, drawn as boxes", "from right to left", "pip install -e '.[fonts]'"):
+        assert part in record.getMessage()
