@@ -20,6 +20,7 @@ from cnn_harness.cli import Parser, positive, print_json, run
 from gluon_cnn.models import MODELS, ClassicCNN, ModelError, get_model, leaves
 from gluon_cnn.models.layers import Shape
 from gluon_cnn.models.lenet5 import RBFOutput, ScaledTanh, TableConv2D, TrainableSubsampling
+from gluon_cnn_parity.terminal import columns
 
 __all__ = ["Row", "Summary", "align", "by", "main", "summarise", "table"]
 
@@ -221,14 +222,13 @@ def _number(value: int) -> str:
 
 def align(cells: Sequence[Sequence[str]], left: int) -> list[str]:
     """Lines of a table: the first `left` columns are words, the others numbers."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in cells
-    ]
+    widths = [max(map(columns, column)) for column in zip(*cells, strict=True)]
+
+    def padded(index: int, cell: str) -> str:
+        space = " " * (widths[index] - columns(cell))
+        return cell + space if index < left else space + cell
+
+    return ["  ".join(padded(*each) for each in enumerate(line)).rstrip() for line in cells]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

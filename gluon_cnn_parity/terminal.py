@@ -1,11 +1,12 @@
-"""What a terminal shows: numbers that stay short, and colour where there is any."""
+"""What a terminal shows: short numbers, text in columns, and colour where there is any."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from typing import TextIO
 
-__all__ = ["coloured", "short"]
+__all__ = ["coloured", "columns", "short"]
 
 _CODES = {"red": "31", "green": "32"}
 
@@ -22,6 +23,19 @@ def short(value: float) -> str:
         return f"{value:.3f}"
     digits, _, exponent = f"{value:.1e}".partition("e")
     return f"{digits}e{int(exponent)}" if exponent else digits  # inf and nan have none
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes.
+
+    >>> [columns(text) for text in ("cat", "\u732b", "e\u0301", "\U0001f436 dog")]
+    [3, 2, 1, 6]
+    """
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me", "Cf")
+        else 1 + (unicodedata.east_asian_width(c) in "FW")
+        for c in text
+    )  # fmt: skip
 
 
 def coloured(text: str, colour: str, stream: TextIO) -> str:

@@ -7,9 +7,10 @@ import select
 
 import pytest
 
+from gluon_cnn.summary import align
 from gluon_cnn_parity.cli import Parser
 from gluon_cnn_parity.stderr import say_if_read
-from gluon_cnn_parity.terminal import coloured, short
+from gluon_cnn_parity.terminal import coloured, columns, short
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.table import table
@@ -30,6 +31,13 @@ class Terminal(io.StringIO):
 )  # fmt: skip
 def test_a_number_is_short(value: float, text: str) -> None:
     assert short(value) == text
+
+
+def test_columns_hold_names_of_any_script() -> None:
+    names = ["cat", "\u732b", "e\u0301", "\U0001f436 dog", "\u0633\u0645\u0643\u0629"]
+    assert list(map(columns, names)) == [3, 2, 1, 6, 4]
+    lines = align([(name, "1") for name in names], left=1)
+    assert {columns(line) for line in lines} == {9}
 
 
 def test_colour_is_for_terminals_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
