@@ -5,14 +5,16 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import OF_AN_EXPORT, SIDES, Group, groups
 from benchmarks.results import describe, picture, read, table, write
-from benchmarks.runner import run_group
+from benchmarks.runner import expected_seconds, run_group
 from cnn_harness.cli import Parser, positive, print_json, run
 from cnn_harness.errors import CommandError, UsageError
 from gluon_cnn.export import export_net, fresh_net
@@ -29,8 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m benchmarks",
-        description="Time both frameworks and the source script, each in a process of its own, "
-        "in turn. Run it on a machine that does nothing else.",
+        description="Time both frameworks, inference engines and the source script, each in a "
+        "process of its own that stays and takes short turns. Run it on a machine that does "
+        "nothing else. It says before it starts about how long it will take.",
     )
     parser.add_argument("--quick", action="store_true", help="two short turns of the smallest")
     parser.add_argument(
@@ -88,6 +91,22 @@ def with_export(group: Group, folder: Path) -> Group:
     ))  # fmt: skip
 
 
+class Remaining:
+    """About how long the groups that are left will take, by what those before them took."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._left = {group.name: expected_seconds(group) for group in groups}
+        self._expected = self._taken = 0.0
+
+    def note(self, group: Group, seconds: float) -> None:
+        self._expected += self._left.pop(group.name)
+        self._taken += seconds
+
+    def __str__(self) -> str:
+        factor = self._taken / self._expected if self._expected else 1.0
+        return f"about {factor * sum(self._left.values()) / 60:.0f} minutes left"
+
+
 def is_measured(result: Mapping[str, Any] | None, group: Group, about: Mapping[str, Any]) -> bool:
     """Whether a result holds every turn of the group, without failures, under the same `about`."""
     if result is None or result["about"] != about or result["failures"]:
@@ -115,18 +134,25 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.list:
         print("\n".join(group.name for group in chosen))
         return 0
-    say = (lambda line: print(line, file=sys.stderr)) if args.json else print
+    say = partial(print, file=sys.stderr if args.json else sys.stdout, flush=True)
     about = describe(threads)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         before = read(args.out) if args.resume and args.out.is_dir() else {}
-        for group in [] if args.table else chosen:
-            if is_measured(before.get(group.name), group, about):
-                say(f"{group.name}: measured already")
-                continue
+        done = [g for g in chosen if is_measured(before.get(g.name), g, about)]
+        left = [] if args.table else [group for group in chosen if group not in done]
+        for group in done:
+            say(f"{group.name}: measured already")
+        clock = Remaining(left)
+        if left:
+            say(f"{len(left)} groups of processes that take turns, {clock}")
+        for group in left:
+            began = time.perf_counter()
             result = run_group(with_export(group, Path(folder)), say)
             write(args.out, result, about)
-            say(f"{group.name}: {result['seconds']:.0f} s")
+            seconds = time.perf_counter() - began
+            clock.note(group, seconds)
+            say(f"{group.name}: {seconds:.0f} s, {result['turns_seconds']:.0f} s in turns; {clock}")
             failed += len(result["failures"])
     results = read(args.out) if args.out.is_dir() else {}
     if not results:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ __all__ = [
     "TRAINING",
     "Case",
     "Group",
+    "Turn",
     "groups",
+    "repeated",
     "step_times",
 ]
 
@@ -46,20 +49,23 @@ COMPILED = ("compiled", "compiled_channels_last", "frozen")  # which need a C++ 
 OF_AN_EXPORT = ("auto", "onnxruntime", "openvino")  # which open the files of `gluon_cnn.export`
 
 
+# What a measurement that is ready gives for the turn of that number, from 0
+Turn = Callable[[int], Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Case:
-    """One measurement, made by `benchmarks.child` in a process of its own."""
+    """One measurement, made in turns by a process of its own: `benchmarks.child`."""
 
     part: str  # train, infer, accuracy, epoch, command, peak
     side: str
     model: str = "lenet"
-    batch: int = 64
+    batch: int = 64  # 0: the recipe's
     threads: int = 1
-    seconds: float = 2.0  # to measure for, after the first steps
+    seconds: float = 2.0  # to measure for, in each turn
     images: int = 0  # of a made-up data set
     data_dir: str | None = None
     epochs: int = 0
-    seed: int = 0  # of an accuracy's run: the number of its turn
     export: str | None = None  # folder of the model's export, for OF_AN_EXPORT
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def groups(
     `data_dir` holds MNIST; without it, time to accuracy and the memory of a full run are left
     out. `quick` is two turns of the smallest: it shows that everything runs, and no more.
     """
-    seconds = 0.5 if quick else 0.7  # hundreds of steps of a small net, two of the largest
+    seconds = 0.3  # of a turn: tens of steps of a small net, one of the largest
     turns = 2 if quick else repeats
     found = []
     for part, measured, sides in (
@@ -117,7 +123,7 @@ def groups(
     )
     for batch in GROWTH[:3] if quick else GROWTH:
         for count in sorted({1, threads}):
-            cases = (Case("train", s, "lenet", batch, count, 1.0) for s in ("ours", "eager"))
+            cases = (Case("train", s, "lenet", batch, count, seconds) for s in ("ours", "eager"))
             found.append(
                 Group(f"growth batch {batch} threads {count}", tuple(cases), min(turns, 3))
             )
@@ -125,31 +131,48 @@ def groups(
         case = Case("epoch", "ours", batch=64, threads=threads, images=images)
         found.append(Group(f"growth images {images}", (case,), min(turns, 3)))
     if data_dir is not None:
-        accuracy = tuple(
-            Case("accuracy", side, "lenet", batch, threads, data_dir=data_dir, epochs=epochs)
-            for side, batch, epochs in (("source", 500, 1), ("ours", 128, 3), ("eager", 128, 3))
-        )
+        accuracy = (
+            Case("accuracy", "source", batch=500, threads=threads, data_dir=data_dir, epochs=1),
+            *(Case("accuracy", side, batch=0, threads=threads, data_dir=data_dir)
+              for side in ("ours", "eager")),
+        )  # fmt: skip
         found.append(Group("accuracy", accuracy, 1 if quick else max(repeats, SEEDS)))
         command = Case("command", "ours", threads=threads, data_dir=data_dir, epochs=1)
         found.append(Group("memory of a full MNIST run", (command,), 1))
     return found
 
 
-WARM = 2.0  # steps are untimed until this many seconds have gone: graphs, memory, kernels
-LEAST = 2  # steps that are timed, however long they take
+WARM = 0.7  # seconds of steps before the first turn, at least one: graphs, memory, kernels
+AGAIN = 0.1  # seconds of untimed steps in each turn: meanwhile other processes had the caches
 
 
 def step_times(step: Callable[[], Any], seconds: float) -> list[float]:
-    """How long each call took, for `seconds` after untimed ones, and twice at least."""
+    """How long each call took that ended in the `seconds` after the first `AGAIN`, one at least.
+
+    A call that is longer than `AGAIN` fills the caches within itself, and counts.
+    """
+    times: list[float] = []
+    began = ended = time.perf_counter()
+    while not times or ended - began < AGAIN + seconds:
+        start = time.perf_counter()
+        step()
+        ended = time.perf_counter()
+        if ended - began > AGAIN:
+            times.append(ended - start)
+    return times
+
+
+def repeated(case: Case, step: Callable[[], Any]) -> Turn:
+    """The turn of a case whose step is one batch, warmed here: images a second."""
     began = time.perf_counter()
     while True:
         step()
-        if time.perf_counter() - began > min(seconds, WARM):
+        if time.perf_counter() - began > min(case.seconds, WARM):
             break
-    times: list[float] = []
-    began = time.perf_counter()
-    while len(times) < LEAST or time.perf_counter() - began < seconds:
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return times
+
+    def turn(_: int) -> dict[str, Any]:
+        times = step_times(step, case.seconds)
+        middle = statistics.median(times)
+        return {"images_per_second": case.batch / middle, "seconds": middle, "steps": len(times)}
+
+    return turn

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,8 +19,9 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
-from benchmarks.cases import RECIPE, Case, step_times
+from benchmarks.cases import RECIPE, Case, Turn, repeated
 from benchmarks.numpy_side import EVERY, made_up, mnist, random_batch
+from cnn_data import Dataset
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import epoch_rates
 from cnn_harness.jobs.stop import Stop
@@ -36,23 +36,24 @@ from gluon_cnn.training.assembly import prepare
 from gluon_cnn.training.loop import evaluate, train_epoch, train_step
 from gluon_cnn.training.recipes import OWN
 
-__all__ = ["measure"]
+__all__ = ["begin"]
 
 
-def measure(case: Case) -> dict[str, Any]:
-    """What `benchmarks.child` prints for a case of this side."""
+def begin(case: Case) -> Turn:
+    """A case of this side, ready for its turns; each says under which settings it was measured."""
     parts = {"train": _train, "infer": _infer, "accuracy": _accuracy, "epoch": _epoch,
              "command": _command}  # fmt: skip
     settings = {s.name: s.value for s in gluon_cnn.runtime.settings.settled()}
-    return {**parts[case.part](case), "settings": settings}
+    turn = parts[case.part](case)
+    return lambda number: {**turn(number), "settings": settings}
 
 
-def _train(case: Case) -> dict[str, Any]:
+def _train(case: Case) -> Turn:
     net = get_model(case.model)
     x, y = random_batch(net.input_shape, case.batch)
     makers = {"untuned": _documented_step, "own_loop": _own_step, "ours": training_step}
     make = makers[case.side]
-    return _speed(case, step_times(make(net, x, y), case.seconds))
+    return repeated(case, make(net, x, y))
 
 
 def _documented_step(net: gluon.HybridBlock, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
@@ -90,33 +91,33 @@ def _own_step(net: gluon.HybridBlock, x: np.ndarray, y: np.ndarray) -> Callable[
     return step
 
 
-def _infer(case: Case) -> dict[str, Any]:
+def _infer(case: Case) -> Turn:
     if case.side == "auto":
         assert case.export is not None
         run = engine.load(case.export, batch=case.batch)
         x, _ = random_batch(run.input_shape, case.batch)
-        return {**_speed(case, step_times(lambda: run(x), case.seconds)), "engine": run.name}
+        turn = repeated(case, lambda: run(x))
+        return lambda number: {**turn(number), "engine": run.name}
     net = get_model(case.model)
     net.initialize(mx.init.Xavier())
     x, _ = random_batch(net.input_shape, case.batch)
     if case.side == "ours":
         fast = mxnet_runner(net, net.input_shape)
-        return _speed(case, step_times(lambda: fast(x), case.seconds))
+        return repeated(case, lambda: fast(x))
     net.hybridize(static_alloc=True, static_shape=True)
-    return _speed(case, step_times(lambda: net(mx.nd.array(x)).asnumpy(), case.seconds))
+    return repeated(case, lambda: net(mx.nd.array(x)).asnumpy())
 
 
-def _speed(case: Case, times: list[float]) -> dict[str, Any]:
-    middle = statistics.median(times)
-    return {"images_per_second": case.batch / middle, "seconds": middle, "steps": len(times)}
+def _accuracy(case: Case) -> Turn:
+    dataset = mnist(case)
+    return lambda turn: {"curve": _curve(OWN[RECIPE].replace(seed=turn), dataset)}
 
 
-def _accuracy(case: Case) -> dict[str, Any]:
+def _curve(config: TrainConfig, dataset: Dataset) -> list[list[float]]:
     """Seconds of training and test accuracy so far, every `EVERY` batches; testing is not timed."""
-    config = OWN[RECIPE].replace(batch_size=case.batch, epochs=case.epochs, seed=case.seed)
-    training = prepare(config, mnist(case), "cpu")
+    training = prepare(config, dataset, "cpu")
     spent, curve = 0.0, []
-    for epoch in range(1, case.epochs + 1):
+    for epoch in range(1, config.epochs + 1):
         rates = epoch_rates(config, epoch, len(training.train))
         start = time.perf_counter()
         for number, (rate, (x, y)) in enumerate(
@@ -131,21 +132,28 @@ def _accuracy(case: Case) -> dict[str, Any]:
                 result = evaluate(training.evaluation, training.test, training.devices)
                 curve.append([spent, result.accuracy])
                 start = time.perf_counter()
-    return {"curve": curve}
+    return curve
 
 
-def _epoch(case: Case) -> dict[str, Any]:
+def _epoch(case: Case) -> Turn:
     config = TrainConfig(batch_size=case.batch, epochs=2)
     training = prepare(config, made_up(case.images), "cpu")
-    times = []
-    for epoch in (1, 2):
+    train_epoch(training, Partial(1), Monitor(), Stop())
+
+    def turn(_: int) -> dict[str, Any]:
         start = time.perf_counter()
-        train_epoch(training, Partial(epoch), Monitor(), Stop())
-        times.append(time.perf_counter() - start)
-    return {"seconds": times[1], "images_per_second": case.images / times[1]}
+        train_epoch(training, Partial(2), Monitor(), Stop())
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "images_per_second": case.images / seconds}
+
+    return turn
 
 
-def _command(case: Case) -> dict[str, Any]:
+def _command(case: Case) -> Turn:
+    return lambda _: _whole_run(case)
+
+
+def _whole_run(case: Case) -> dict[str, Any]:
     """`python -m gluon_cnn.train` on MNIST, whole: its time and its peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(

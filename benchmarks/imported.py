@@ -1,23 +1,21 @@
 """`python -m benchmarks.imported`: inference through MXNet beside `mxnet_files`'s import.
 
 Both sides open the same exported files of MXNet's own zoo and answer the same random images. Each
-measurement is a process of its own, the sides in turn; what is compared is the median of them. The
-sides are MXNet tuned and hybridized with static memory, the same fused by oneDNN
+side is a process of its own that stays, and they take turns; what is compared is the median of
+them. The sides are MXNet tuned and hybridized with static memory, the same fused by oneDNN
 (`optimize_for(backend="MKLDNN")`), and the import after `mxnet_files.optimise` and after
-`mxnet_files.freeze`. The outputs of
-all sides must agree, or nothing is printed.
+`mxnet_files.freeze`. The outputs of all sides must agree, or nothing is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -25,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cases import Turn, step_times
+from benchmarks.child import Child, serve
 from cnn_harness.cli import Parser, positive, print_json, run
 from cnn_harness.errors import CommandError, UsageError
 
@@ -32,11 +32,11 @@ __all__ = ["MODELS", "SIDES", "main", "measure", "rows"]
 
 MODELS = ("resnet50_v1", "vgg16", "mobilenet1.0")
 SIDES = ("mxnet", "mxnet fused", "optimise", "freeze")
+EXPORT = "export"  # which writes the files that all sides open
 PIXELS = {"inceptionv3": 299}  # side of an image; all others 224
-LIMIT = 600.0  # seconds for one process
 AGREE = 1e-3  # of the largest output: the sides compute the same function
 
-Measure = Callable[[str, Path, str, int, float], Mapping[str, Any]]
+Begin = Callable[[str, Path, str, int, float], contextlib.AbstractContextManager[Turn]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,15 +48,15 @@ def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m benchmarks.imported", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"default: {', '.join(MODELS)}")
     parser.add_argument("--batch", type=positive, default=8, help="images at a time")
-    parser.add_argument("--repeats", type=positive, default=5, help="processes of each side")
+    parser.add_argument("--repeats", type=positive, default=5, help="turns of each side")
     parser.add_argument(
-        "--seconds", type=positive, default=2, help="least time that a process measures"
+        "--seconds", type=positive, default=4, help="least time that a turn measures"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.child:
-        print(json.dumps(_child(**json.loads(options.child))))
+        serve(lambda: _get_ready(**json.loads(options.child)))
         return 0
     from mxnet_files.checking.zoo import MODELS as KNOWN
 
@@ -82,20 +82,28 @@ def measure(
     seconds: float,
     *,
     quiet: bool = False,
-    run_side: Measure | None = None,
+    begin: Begin | None = None,
 ) -> dict[str, list[float]]:
-    """Images per second of each side, one number for each process.
+    """Images per second of each side, one number for each turn.
+
+    `begin(side, folder, name, batch, seconds)` is a measurement that is ready: called, it takes a
+    turn.
 
     Raises: CommandError where a process fails, or the sides' outputs are not the same.
     """
-    run_side = run_side or _run
+    begin = begin or _start
     speeds: dict[str, list[float]] = {side: [] for side in SIDES}
-    with tempfile.TemporaryDirectory() as folder:
-        _run("export", Path(folder), name, batch, 0.0)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        with begin(EXPORT, Path(folder), name, batch, 0.0):
+            pass  # it is ready once the files are written
+        ready = {
+            side: stack.enter_context(begin(side, Path(folder), name, batch, seconds))
+            for side in SIDES
+        }
         for turn in range(repeats):
             outputs = {}
             for side in SIDES:
-                found = run_side(side, Path(folder), name, batch, seconds)
+                found = ready[side](turn)
                 speeds[side].append(float(found["images_per_second"]))
                 outputs[side] = np.asarray(found["output"])
             _agree(name, outputs)
@@ -133,41 +141,36 @@ def rows(results: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
     return lines
 
 
-def _run(side: str, folder: Path, name: str, batch: int, seconds: float) -> dict[str, Any]:
+def _start(side: str, folder: Path, name: str, batch: int, seconds: float) -> Child:
+    """The process of a side, ready and warm. Raises: Failure."""
     told = {
         "side": side, "folder": str(folder), "name": name, "batch": batch, "seconds": seconds,
     }  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.imported", "--child", json.dumps(told)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-    except subprocess.TimeoutExpired:
-        raise CommandError(f"{name}, {side}: no result after {LIMIT:.0f} s") from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise CommandError(f"{name}, {side}: exit code {done.returncode}: {last}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return Child(f"{name}, {side}", command)
 
 
-def _child(side: str, folder: str, name: str, batch: int, seconds: float) -> dict[str, Any]:
+def _get_ready(side: str, folder: str, name: str, batch: int, seconds: float) -> Turn:
     pixels = PIXELS.get(name, 224)
     generator = np.random.default_rng(0)
     images = generator.standard_normal((batch, 3, pixels, pixels)).astype(np.float32)
     place = Path(folder)
-    if side == "export":
+    if side == EXPORT:
         from mxnet_files.checking.zoo import export_model  # torch must not be in MXNet's processes
 
-        return {"files": [str(path) for path in export_model(name, place)]}
+        files = [str(path) for path in export_model(name, place)]
+        return lambda _: {"files": files}
     symbol, params = place / f"{name}-symbol.json", place / f"{name}-0000.params"
     opened = _mxnet if side.startswith("mxnet") else _torch
     answer = opened(symbol, params, images, side)
-    output = answer()
+    output = answer().tolist()
     answer()
-    passes: list[float] = []
-    while sum(passes) < seconds or len(passes) < 3:
-        start = time.perf_counter()
-        answer()
-        passes.append(time.perf_counter() - start)
-    return {"images_per_second": batch / median(passes), "output": output.tolist()}
+
+    def turn(_: int) -> dict[str, Any]:
+        times = step_times(answer, seconds)
+        return {"images_per_second": batch / median(times), "output": output}
+
+    return turn
 
 
 def _mxnet(symbol: Path, params: Path, images: np.ndarray, side: str) -> Callable[[], Any]:

@@ -11,35 +11,37 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import Case, step_times
+from benchmarks.cases import Case, Turn, repeated, step_times
 from cnn_data import ArraySplit, Dataset, load_dataset
 
-__all__ = ["EVERY", "made_up", "measure", "measure_engine", "mnist", "random_batch"]
+__all__ = ["EVERY", "begin", "begin_engine", "made_up", "mnist", "random_batch"]
 
 EVERY = 100  # batches between two looks at the test accuracy
 
 
-def measure(case: Case) -> dict[str, Any]:
+def begin(case: Case) -> Turn:
     """Floating-point operations a second of an n×n product, n the case's batch."""
     n = case.batch
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((n, n), dtype=np.float32) for _ in range(2))
     out = np.empty_like(a)
-    times = step_times(lambda: np.matmul(a, b, out=out), case.seconds)
-    # The best, not the middle: a peak is what can be reached
-    return {"flops": 2 * n**3 / min(times), "seconds": statistics.median(times)}
+
+    def turn(_: int) -> dict[str, Any]:
+        times = step_times(lambda: np.matmul(a, b, out=out), case.seconds)
+        # The best, not the middle: a peak is what can be reached
+        return {"flops": 2 * n**3 / min(times), "seconds": statistics.median(times)}
+
+    return turn
 
 
-def measure_engine(case: Case) -> dict[str, Any]:
+def begin_engine(case: Case) -> Turn:
     """Images a second of ONNX Runtime or OpenVINO alone, as documented, on the exported file."""
     assert case.export is not None
     (path,) = Path(case.export).glob("*.onnx")
     shape = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["input"]["shape"]
     x, _ = random_batch(tuple(shape[1:]), case.batch)
     run = {"onnxruntime": _onnxruntime, "openvino": _openvino}[case.side](path, case.threads)
-    times = step_times(lambda: run(x), case.seconds)
-    middle = statistics.median(times)
-    return {"images_per_second": case.batch / middle, "seconds": middle, "steps": len(times)}
+    return repeated(case, lambda: run(x))
 
 
 def _onnxruntime(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -16,18 +16,16 @@ import argparse
 import contextlib
 import importlib
 import io
-import json
 import os
 import resource
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import Turn
+from benchmarks.child import Child, in_turn, serve
 from benchmarks.ratios import Middle, middle, ratio
 from cnn_harness.cli import Parser, positive, print_json, run
 from cnn_harness.errors import CommandError
@@ -35,11 +33,9 @@ from cnn_harness.errors import CommandError
 __all__ = ["WORK", "main", "measure", "rows"]
 
 WORK = {"train": "ms a step, LeNet 64", "parity": "s, parity of lenet and mnist_bn_cnn"}
-LIMIT = 900  # seconds for one turn
 WARM = 50  # steps before those that are timed: graphs, memory, kernels
 ROOT = Path(__file__).resolve().parents[1]
 
-Turn = Callable[[], Mapping[str, Any]]
 Begin = Callable[[str, str, int], contextlib.AbstractContextManager[Turn]]
 
 
@@ -57,7 +53,8 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument("--child", choices=tuple(WORK), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.child:
-        return _serve(args.child, args.steps)
+        serve(lambda: _CHILDREN[args.child](args.steps))
+        return 0
     found = measure(args.pythons, args.repeats, args.steps)
     print_json({"runs": found}) if args.json else print("\n".join(rows(found)))
     return 0
@@ -68,19 +65,17 @@ def measure(
 ) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
     """What each turn gave, by work and interpreter; the order of the interpreters turns too.
 
-    `begin(python, work, steps)` is a measurement that is ready: called, it takes one turn.
+    `begin(python, work, steps)` is a measurement that is ready: called, it takes a turn.
 
-    Raises: CommandError where a process fails.
+    Raises: Failure where a process fails.
     """
     runs: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for work in WORK:
         runs[work] = {python: [] for python in pythons}
         with contextlib.ExitStack() as stack:
-            ready = {p: stack.enter_context((begin or _Child)(p, work, steps)) for p in pythons}
-            for turn in range(repeats):
-                shift = turn % len(pythons)
-                for python in (*pythons[shift:], *pythons[:shift]):
-                    runs[work][python].append(ready[python]())
+            ready = {p: stack.enter_context((begin or _start)(p, work, steps)) for p in pythons}
+            for turn, python in in_turn(pythons, repeats):
+                runs[work][python].append(ready[python](turn))
         print(f"{work}: {repeats} turns", file=sys.stderr, flush=True)
     return runs
 
@@ -111,58 +106,16 @@ def _spread(of: Middle, form: str = ".2f") -> str:
     return f"{of.median:{form}} ({of.least:{form}}–{of.most:{form}})"
 
 
-class _Child:
-    """A process of another interpreter that is ready to measure: called, it takes one turn."""
-
-    def __init__(self, python: str, work: str, steps: int) -> None:
-        self._name = f"{python}, {work}"
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
-        command = [python, "-W", "ignore", "-m", "benchmarks.pythons", python]
-        threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-        try:
-            self._process = subprocess.Popen(
-                [*command, "--child", work, "--steps", str(steps)],
-                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
-                text=True,
-                env={**os.environ, **threads, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'data'}"},
-            )  # fmt: skip
-        except OSError as error:
-            raise CommandError(f"{self._name}: {error}") from None
-
-    def __enter__(self) -> _Child:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._said.close()
-
-    def __call__(self) -> Mapping[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        line = ""
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write("turn\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        if not line:
-            code = self._process.wait()
-            self._said.seek(0)
-            last = (self._said.read().strip().splitlines() or ["no message"])[-1]
-            raise CommandError(f"{self._name}: exit code {code}: {last}")
-        found: Mapping[str, Any] = json.loads(line)
-        return found
-
-
-def _serve(work: str, steps: int) -> int:
-    """A child: gets ready, and takes a turn for each line that it reads."""
-    signal.alarm(LIMIT)
-    turn = _CHILDREN[work](steps)
-    for _ in sys.stdin:
-        signal.alarm(LIMIT)
-        print_json({"seen": _versions(), **turn()})
-        sys.stdout.flush()
-    return 0
+def _start(python: str, work: str, steps: int) -> Child:
+    """The process of another interpreter, ready and warm. Raises: Failure."""
+    threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    return Child(
+        f"{python}, {work}",
+        [python, "-W", "ignore", "-m", "benchmarks.pythons", python,
+         "--child", work, "--steps", str(steps)],
+        {**os.environ, **threads, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'data'}"},
+        ROOT,
+    )  # fmt: skip
 
 
 def _versions() -> str:
@@ -172,7 +125,7 @@ def _versions() -> str:
     return ", ".join((here, metadata.version("numpy"), metadata.version("torch")))
 
 
-def _train(steps: int) -> Callable[[], dict[str, float]]:
+def _train(steps: int) -> Turn:
     import gluon_cnn  # noqa: F401  (first: it settles the threads before MXNet loads)
     from benchmarks.numpy_side import random_batch
     from gluon_cnn.models import get_model
@@ -182,15 +135,16 @@ def _train(steps: int) -> Callable[[], dict[str, float]]:
     step = training_step(net, *random_batch(net.input_shape, 64))
     for _ in range(WARM):
         step()
+    seen = _versions()
 
-    def turn() -> dict[str, float]:
+    def turn(_: int) -> dict[str, Any]:
         used = _timed(lambda: [step() for _ in range(steps)])
-        return {of: 1000 * seconds / steps for of, seconds in used.items()}
+        return {"seen": seen, **{of: 1000 * seconds / steps for of, seconds in used.items()}}
 
     return turn
 
 
-def _parity(_: int) -> Callable[[], dict[str, float]]:
+def _parity(_: int) -> Turn:
     # run as the command that it is: the benchmarks build on no part of the suite
     check = importlib.import_module("parity_tests.check").main
 
@@ -200,7 +154,8 @@ def _parity(_: int) -> Callable[[], dict[str, float]]:
                 raise CommandError(f"the models are not equal: {said.getvalue()[-200:]}")
 
     both()  # what a first run imports and compiles is no turn's
-    return lambda: _timed(both)
+    seen = _versions()
+    return lambda _: {"seen": seen, **_timed(both)}
 
 
 _CHILDREN = {"train": _train, "parity": _parity}

@@ -8,6 +8,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -188,10 +189,19 @@ def _spread(found: Sequence[float], runs: int, form: str) -> str:
 def flop_of_training(model: str) -> float:
     """Floating-point operations of a training step on one image: the products of forward and of
     both gradients, without the first layer's input gradient, which nobody needs."""
-    rows = summarise(get_model(model)).rows
-    products = [row.multiply_adds for row in rows]
-    first = next(p for p in products if p)
-    return 2.0 * (3 * sum(products) - first)
+    products = _products(model)
+    return 2.0 * (3 * sum(products) - products[0])
+
+
+def flop_of_inference(model: str) -> float:
+    """Floating-point operations of the products for one image."""
+    return 2.0 * sum(_products(model))
+
+
+@lru_cache
+def _products(model: str) -> list[int]:
+    """Multiply-adds of each layer that has some, for one image."""
+    return [row.multiply_adds for row in summarise(get_model(model)).rows if row.multiply_adds]
 
 
 def _peak(results: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,90 +1,204 @@
-"""Runs the cases: a process for each, the sides of a group in turn, failures told apart."""
+"""Runs the groups: the sides of one are processes that stay, and take short turns."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
-from benchmarks.cases import Case, Group
+from benchmarks.cases import AGAIN, COMPILED, RECIPE, Case, Group
+from benchmarks.child import Child, Failure, in_turn
+from benchmarks.results import flop_of_inference, flop_of_training
 from gluon_cnn.runtime import settings as runtime
+from gluon_cnn.training.recipes import OWN
 
-__all__ = ["Failure", "run_case", "run_group"]
-
-TIMEOUT = 900.0  # seconds for one measurement
+__all__ = ["Sides", "expected_seconds", "run_group", "start"]
 
 # Left by whoever runs the benchmarks, they would decide it
 THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_SPINCOUNT",
            "GOMP_CPU_AFFINITY", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
            "MXNET_ENGINE_TYPE")  # fmt: skip
-
-
-class Failure(RuntimeError):
-    """A measurement that did not come to its end; one line."""
+SETTLED = ("own_loop", "ours", "auto")  # which look, as they begin, at what else runs here
 
 
 def environment(case: Case) -> dict[str, str]:
     """What the process of a case gets: the threads it is measured with, and nobody else's."""
     found = {k: v for k, v in runtime.child_environment({}).items() if k not in THREADS}
-    # `untuned` and `source` are told nothing; `ours` finds the whole machine by itself
+    # `untuned` and `source` are told nothing; SETTLED find the whole machine by themselves
     part = case.threads < runtime.cores()
-    told = {"untuned": False, "source": False, "own_loop": part, "ours": part, "auto": part}
+    told = {"untuned": False, "source": False, **dict.fromkeys(SETTLED, part)}
     if told.get(case.side, True):
         found["OMP_NUM_THREADS"] = str(case.threads)
     return found
 
 
-def run_case(case: Case) -> dict[str, Any]:
-    """What `benchmarks.child` measured. Raises: Failure naming the case and the reason."""
+class Ready(Protocol):
+    """What takes turns: a `Child`, but in tests."""
+
+    def wait(self) -> None: ...
+
+    def __call__(self, turn: int) -> Mapping[str, Any]: ...
+
+    @property
+    def peak_mb(self) -> float: ...
+
+    def close(self) -> None: ...
+
+
+Begin = Callable[[Case], Ready]
+
+
+def start(case: Case) -> Child:
+    """The process of a case, on its way. Raises: Failure naming the case and the reason."""
     command = [sys.executable, "-m", "benchmarks.child", json.dumps(case.to_dict())]
-    label = f"{case.part} {case.model} {case.batch} {case.side}"
-    try:
-        done = subprocess.run(command, env=environment(case), capture_output=True, text=True,
-                              check=False, timeout=TIMEOUT)  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Failure(f"{label}: no result after {TIMEOUT:.0f} s") from None
-    lines = done.stderr.strip().splitlines()
-    if done.returncode:
-        raise Failure(f"{label}: exit code {done.returncode}: {(lines or ['no message'])[-1]}")
-    try:
-        return json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        raise Failure(f"{label}: printed no result") from None
+    return Child(f"{case.part} {case.model} {case.batch} {case.side}", command, environment(case))
+
+
+def available_mb() -> float:
+    """Memory that is free, or would be if it were wanted."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) / 1024
+
+
+class Sides:
+    """The processes of a group's sides, as many of them kept as memory has room for.
+
+    The others are started anew for each of their turns. A side that fails is left out from then on,
+    and `failures` says why.
+    """
+
+    def __init__(self, begin: Begin = start, available: Callable[[], float] = available_mb) -> None:
+        self.failures: dict[str, str] = {}
+        self._begin = begin
+        self._available = available
+        self._kept: dict[str, Ready] = {}
+        self._largest = 0.0  # MB
+
+    def __enter__(self) -> Sides:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for ready in self._kept.values():
+            ready.close()
+
+    def get_ready(self, cases: Sequence[Case]) -> None:
+        """Starts who has room; those that compile first, for whom starting anew is dearest.
+
+        Where memory would hold all twice, those start at once that measure nothing as they begin.
+        """
+        first, *rest = sorted(cases, key=lambda case: case.side not in COMPILED)
+        self._start([first])
+        together = []
+        if self._largest and self._has_room(2 * len(rest)):
+            together = [case for case in rest if case.side not in SETTLED]
+        self._start(together)
+        for case in rest:
+            if case not in together and self._has_room(2):  # for who is started anew, too
+                self._start([case])
+
+    def turn(self, case: Case, number: int) -> Mapping[str, Any] | None:
+        """What it measured; None where it failed, now or before."""
+        if case.side not in self._kept and case.side not in self.failures:
+            self._start([case])
+        ready = self._kept.get(case.side)
+        if ready is None:
+            return None
+        try:
+            found = ready(number)
+        except Failure as error:
+            self._leave_out(case, error)
+            return None
+        self._largest = max(self._largest, ready.peak_mb)
+        if not self._has_room(1):
+            self._kept.pop(case.side).close()
+        return found
+
+    def _start(self, cases: Sequence[Case]) -> None:
+        """All at once; returns when all are ready."""
+        for case in cases:
+            try:
+                self._kept[case.side] = self._begin(case)
+            except Failure as error:
+                self._leave_out(case, error)
+        for case in cases:
+            if (ready := self._kept.get(case.side)) is None:
+                continue
+            try:
+                ready.wait()
+                self._largest = max(self._largest, ready.peak_mb)
+            except Failure as error:
+                self._leave_out(case, error)
+
+    def _has_room(self, count: int) -> bool:
+        return self._available() > 1.1 * count * self._largest
+
+    def _leave_out(self, case: Case, error: Failure) -> None:
+        self.failures[case.side] = str(error)
+        if case.side in self._kept:
+            self._kept.pop(case.side).close()
 
 
 def run_group(
     group: Group,
     say: Callable[[str], None],
-    measure: Callable[[Case], Mapping[str, Any]] = run_case,
+    sides: Callable[[], Sides] = Sides,
 ) -> dict[str, Any]:
     """The group's cases `repeats` times, taking turns; the order of the sides changes with them.
 
-    A side that fails is reported, and left out from then on. Turns to an accuracy have seeds of
-    their own, those of speed the same images and weights.
+    A side that fails is reported, and left out. A turn to an accuracy has its number as its seed;
+    all turns of speed have the same images and weights.
     """
     began = time.perf_counter()
     runs: dict[str, list[Mapping[str, Any]]] = {case.side: [] for case in group.cases}
-    failures: dict[str, str] = {}
-    for turn in range(group.repeats):
-        shift = turn % len(group.cases)
-        for case in (*group.cases[shift:], *group.cases[:shift]):
-            if case.side in failures:
-                continue
-            try:
-                seed = turn if case.part == "accuracy" else 0
-                runs[case.side].append(measure(replace(case, seed=seed)))
-            except Failure as error:
-                failures[case.side] = str(error)
-                say(f"FAILED {error}")
-        say(f"{group.name}: turn {turn + 1} of {group.repeats}")
+    with sides() as each:
+        each.get_ready(group.cases)
+        ready = time.perf_counter()
+        for number, case in in_turn(group.cases, group.repeats):
+            found = each.turn(case, number)
+            if found is not None:
+                runs[case.side].append(found)
+    ended = time.perf_counter()
+    for reason in each.failures.values():
+        say(f"FAILED {reason}")
     return {
         "group": group.name,
         "cases": {case.side: case.to_dict() for case in group.cases},
-        "runs": {side: list(found) for side, found in runs.items() if side not in failures},
-        "failures": failures,
-        "seconds": round(time.perf_counter() - began, 1),
+        "runs": {side: found for side, found in runs.items() if side not in each.failures},
+        "failures": each.failures,
+        "seconds": round(ended - began, 1),
+        "turns_seconds": round(ended - ready, 1),
     }
+
+
+# What was seen on 2 cores of an AMD EPYC (Zen 4)
+STARTING = 1.5  # seconds until a process is ready
+COMPILING = 6.0  # seconds more where it compiles
+RATE = 60e9  # floating-point operations a second and thread of a large net
+EPOCH = 7.0  # seconds on MNIST, its looks at the test images included
+EXPORTING = 6.0  # seconds to write and prove the files of a small net
+PROVING = 130  # inferences of one image that a large net's proof costs more
+
+
+def expected_seconds(group: Group) -> float:
+    """About how long a group takes, which is said before it begins."""
+    ready = sum(STARTING + (COMPILING if c.side in COMPILED else 0.0) for c in group.cases)
+    first = group.cases[0]
+    if first.part == "infer" and first.batch == 1:  # the first of its model's
+        flop = flop_of_inference(first.model)
+        ready += EXPORTING + PROVING * flop / (RATE * first.threads)
+    return ready + group.repeats * sum(map(_turn_seconds, group.cases))
+
+
+def _turn_seconds(case: Case) -> float:
+    if case.part in ("accuracy", "command"):
+        return EPOCH * (case.epochs or OWN[RECIPE].epochs)
+    if case.part == "epoch":
+        return case.images * EPOCH / 60_000
+    step = 0.0
+    if case.part in ("train", "infer"):
+        count = flop_of_training if case.part == "train" else flop_of_inference
+        step = case.batch * count(case.model) / (RATE * case.threads)
+    return max(AGAIN + case.seconds, step)

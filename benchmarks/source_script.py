@@ -8,17 +8,16 @@ in place of `mx.gpu()`, with MXNet as it comes.
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, init
 from mxnet.gluon import nn
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, Turn
 from cnn_data import Split, load_dataset
 
-__all__ = ["build", "measure", "train"]
+__all__ = ["begin", "build", "train"]
 
 CLASSES = 10
 
@@ -79,7 +78,7 @@ def train(train_split: Split, test_split: Split, batch: int, epochs: int) -> lis
     return curve
 
 
-def measure(case: Case) -> dict[str, Any]:
-    """What `benchmarks.child` prints for a case of this side."""
+def begin(case: Case) -> Turn:
+    """A case of this side, ready for its turns."""
     dataset = load_dataset("mnist", case.data_dir)
-    return {"curve": train(dataset.train, dataset.test, case.batch, case.epochs)}
+    return lambda _: {"curve": train(dataset.train, dataset.test, case.batch, case.epochs)}

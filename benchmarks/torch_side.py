@@ -9,19 +9,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.cases import COMPILED, RECIPE, Case, step_times
+from benchmarks.cases import COMPILED, RECIPE, Case, Turn, repeated, step_times
 from benchmarks.numpy_side import EVERY, mnist, random_batch
+from cnn_data import Dataset
+from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import epoch_rates
 from torch_ref.models import MODELS, get_model
 from torch_ref.training.assembly import prepare, to_device
 from torch_ref.training.loop import evaluate
 from torch_ref.training.recipes import OWN
 
-__all__ = ["measure"]
+__all__ = ["begin"]
 
 
-def measure(case: Case) -> dict[str, Any]:
-    """What `benchmarks.child` prints for a case of this side."""
+def begin(case: Case) -> Turn:
+    """A case of this side, ready for its turns."""
     torch.set_num_threads(case.threads)
     parts = {"train": _train, "infer": _infer, "accuracy": _accuracy, "peak": _peak}
     return parts[case.part](case)
@@ -44,7 +46,7 @@ def _compiled(case: Case, net: torch.nn.Module) -> Any:
     return torch.compile(net) if case.side in COMPILED else net
 
 
-def _train(case: Case) -> dict[str, Any]:
+def _train(case: Case) -> Turn:
     net, layout = _net(case)
     # None: what torch takes by itself
     fused = True if case.side.startswith("fused_adam") else None
@@ -61,10 +63,10 @@ def _train(case: Case) -> dict[str, Any]:
         (outputs.detach().argmax(1) == labels).sum()  # ours counts hits in every step
         optimizer.step()
 
-    return _speed(case, step_times(step, case.seconds))
+    return repeated(case, step)
 
 
-def _infer(case: Case) -> dict[str, Any]:
+def _infer(case: Case) -> Turn:
     net, layout = _net(case)
     net.eval()
     run = _compiled(case, net)
@@ -75,29 +77,32 @@ def _infer(case: Case) -> dict[str, Any]:
         with torch.no_grad() if case.side == "frozen" else torch.inference_mode():
             run(torch.from_numpy(x).contiguous(memory_format=layout)).numpy()
 
-    return _speed(case, step_times(step, case.seconds))
+    return repeated(case, step)
 
 
-def _speed(case: Case, times: list[float]) -> dict[str, Any]:
-    middle = statistics.median(times)
-    return {"images_per_second": case.batch / middle, "seconds": middle, "steps": len(times)}
-
-
-def _peak(case: Case) -> dict[str, Any]:
+def _peak(case: Case) -> Turn:
     n = case.batch
     a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
-    times = step_times(lambda: torch.mm(a, b, out=out), case.seconds)
-    return {"flops": 2 * n**3 / min(times), "seconds": statistics.median(times)}
+
+    def turn(_: int) -> dict[str, Any]:
+        times = step_times(lambda: torch.mm(a, b, out=out), case.seconds)
+        return {"flops": 2 * n**3 / min(times), "seconds": statistics.median(times)}
+
+    return turn
 
 
-def _accuracy(case: Case) -> dict[str, Any]:
+def _accuracy(case: Case) -> Turn:
+    dataset = mnist(case)
+    return lambda turn: {"curve": _curve(OWN[RECIPE].replace(seed=turn), dataset)}
+
+
+def _curve(config: TrainConfig, dataset: Dataset) -> list[list[float]]:
     """Seconds of training and test accuracy so far, every `EVERY` batches; testing is not timed."""
-    config = OWN[RECIPE].replace(batch_size=case.batch, epochs=case.epochs, seed=case.seed)
-    training = prepare(config, mnist(case), "cpu")
+    training = prepare(config, dataset, "cpu")
     # torch's fused Adam in place of the mirror's, which spells out MXNet's rule step by step
     optimizer = torch.optim.Adam(training.net.parameters(), lr=config.lr, fused=True)
     spent, curve = 0.0, []
-    for epoch in range(1, case.epochs + 1):
+    for epoch in range(1, config.epochs + 1):
         rates = epoch_rates(config, epoch, len(training.train))
         training.objective.train()
         start = time.perf_counter()
@@ -118,4 +123,4 @@ def _accuracy(case: Case) -> dict[str, Any]:
                 training.objective.train()
                 curve.append([spent, result.accuracy])
                 start = time.perf_counter()
-    return {"curve": curve}
+    return curve

@@ -1,44 +1,43 @@
 """The inference benchmark's judgement: medians, ratios, and that all sides computed the same."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import imported
+from benchmarks.cases import Turn
 from benchmarks.imported import SIDES, main, measure, rows
 from cnn_harness.errors import CommandError
 
 
-@pytest.fixture
-def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imported, "_run", lambda *args: {})
+def sides_that_give(outputs: Mapping[str, list[float]], order: list[str]) -> imported.Begin:
+    @contextlib.contextmanager
+    def begin(side: str, folder: Path, name: str, batch: int, seconds: float) -> Iterator[Turn]:
+        def turn(_: int) -> Mapping[str, Any]:
+            order.append(side)
+            return {"images_per_second": len(order), "output": outputs[side]}
+
+        yield turn
+
+    return begin
 
 
-def side_that_gives(outputs: Mapping[str, list[float]], order: list[str]) -> imported.Measure:
-    def run_side(side: str, folder: Path, name: str, batch: int, seconds: float) -> dict[str, Any]:
-        order.append(side)
-        return {"images_per_second": len(order), "output": outputs[side]}
-
-    return run_side
-
-
-@pytest.mark.usefixtures("no_export")
 def test_sides_take_turns() -> None:
     order: list[str] = []
     outputs = {side: [1.0, 2.0] for side in SIDES}
-    speeds = measure("m", 1, 2, 0.0, run_side=side_that_gives(outputs, order), quiet=True)
+    speeds = measure("m", 1, 2, 0.0, begin=sides_that_give(outputs, order), quiet=True)
     assert order == [*SIDES, *SIDES]
     assert speeds == {s: [n, n + 4] for n, s in enumerate(SIDES, 1)}
 
 
-@pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("wrong", [[1.0, 2.01], [1.0], [1.0, float("nan")]])
 def test_speed_of_another_function_is_refused(wrong: list[float]) -> None:
     outputs = {**{side: [1.0, 2.0] for side in SIDES}, "freeze": wrong}
     with pytest.raises(CommandError, match="freeze"):
-        measure("m", 1, 2, 0.0, run_side=side_that_gives(outputs, []), quiet=True)
+        measure("m", 1, 2, 0.0, begin=sides_that_give(outputs, []), quiet=True)
 
 
 def test_the_table_has_medians_and_ratios() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.pythons import WORK, Turn, main, measure, rows
+from benchmarks.cases import Turn
+from benchmarks.pythons import WORK, main, measure, rows
 from cnn_harness.errors import CommandError
 
 
@@ -16,8 +17,8 @@ def test_interpreters_take_turns_and_the_order_turns_too() -> None:
 
     @contextlib.contextmanager
     def begin(python: str, work: str, steps: int) -> Iterator[Turn]:
-        def turn() -> Mapping[str, Any]:
-            order.append(f"{work} {python}")
+        def turn(number: int) -> Mapping[str, Any]:
+            order.append(f"{work} {python} {number}")
             return {"cpu": float(steps)}
 
         order.append(f"{python} is ready")
@@ -26,8 +27,8 @@ def test_interpreters_take_turns_and_the_order_turns_too() -> None:
     runs = measure(["a", "b"], 2, 7, begin)
     ready = ["a is ready", "b is ready"]
     assert order == [
-        *ready, "train a", "train b", "train b", "train a",
-        *ready, "parity a", "parity b", "parity b", "parity a",
+        *ready, "train a 0", "train b 0", "train b 1", "train a 1",
+        *ready, "parity a 0", "parity b 0", "parity b 1", "parity a 1",
     ]  # fmt: skip
     assert runs["train"]["a"] == [{"cpu": 7.0}, {"cpu": 7.0}]
 

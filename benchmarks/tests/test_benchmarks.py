@@ -1,17 +1,23 @@
 """The machinery of the benchmarks, at toy size: what it says is what was measured."""
 
 import json
+import re
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import cases, ratios, results, runner, source_script
+from benchmarks import cases, child, ratios, results, runner, source_script
 from benchmarks.cases import Case, Group
 from cnn_data import ArraySplit, load_dataset
 
+ROOT = Path(__file__).resolve().parents[2]
 ABOUT = {"cpu": "X", "threads": 2, "memory_mb": 2048, "mxnet": "1", "torch": "2", "numpy": "3",
          "python": "3.11", "date": "2026-01-02"}  # fmt: skip
 
@@ -86,18 +92,6 @@ def test_time_to_an_accuracy_is_told_in_epochs_of_the_source_script() -> None:
     )
 
 
-def test_turns_to_an_accuracy_have_seeds_of_their_own() -> None:
-    seen: list[tuple[str, int]] = []
-
-    def measure(case: Case) -> dict:
-        seen.append((case.part, case.seed))
-        return {}
-
-    for part in ("accuracy", "train"):
-        runner.run_group(Group(part, (Case(part, "ours"),), 3), lambda line: None, measure)
-    assert seen == [("accuracy", 0), ("accuracy", 1), ("accuracy", 2), *[("train", 0)] * 3]
-
-
 def test_what_is_measured_already_is_left_out_where_asked() -> None:
     group = Group("g", (Case("train", "ours"), Case("train", "eager")), 2)
     whole = _result("g", ours=[1.0, 2.0], eager=[1.0, 2.0])
@@ -110,36 +104,91 @@ def test_what_is_measured_already_is_left_out_where_asked() -> None:
         assert not command.is_measured(_result("g", **runs), group, about)
 
 
-def test_sides_take_turns_and_the_order_changes() -> None:
+class Side:
+    """A side that is ready: it notes what happens to it, and fails where it is told to."""
+
+    def __init__(self, case: Case, seen: list[str], peak_mb: float, failing: str | None) -> None:
+        self.peak_mb = peak_mb
+        self._name, self._seen, self._failing = case.side, seen, failing
+        seen.append(f"start {case.side}")
+
+    def wait(self) -> None:
+        self._seen.append(f"{self._name} is ready")
+
+    def __call__(self, turn: int) -> dict:
+        if self._name == self._failing and turn == 1:
+            raise child.Failure(f"{self._name}: exit code 1: no such thing")
+        self._seen.append(f"{self._name} {turn}")
+        return {"images_per_second": float(len(self._seen)), "peak_mb": self.peak_mb}
+
+    def close(self) -> None:
+        self._seen.append(f"end {self._name}")
+
+
+def _sides(
+    seen: list[str], peak_mb: float = 1.0, failing: str | None = None, memory: float = 1e6
+) -> Callable[[], runner.Sides]:
+    """Sides that note what happens to them, on a machine with so much memory for them."""
+
+    def available() -> float:
+        started = sum(line.startswith("start ") for line in seen)
+        return memory - peak_mb * (started - sum(line.startswith("end ") for line in seen))
+
+    return lambda: runner.Sides(lambda case: Side(case, seen, peak_mb, failing), available)
+
+
+def test_sides_are_ready_before_they_take_turns_and_the_order_changes() -> None:
     seen: list[str] = []
-
-    def measure(case: Case) -> dict:
-        seen.append(case.side)
-        return {"images_per_second": float(len(seen))}
-
     group = Group("g", (Case("train", "ours"), Case("train", "eager")), 3)
-    result = runner.run_group(group, lambda line: None, measure)
-    assert seen == ["ours", "eager", "eager", "ours", "ours", "eager"]
-    assert ratios.values(result, "ours") == [1.0, 4.0, 5.0]
+    result = runner.run_group(group, print, _sides(seen))
+    assert seen == [
+        "start ours", "ours is ready", "start eager", "eager is ready",
+        "ours 0", "eager 0", "eager 1", "ours 1", "ours 2", "eager 2", "end ours", "end eager",
+    ]  # fmt: skip
+    assert ratios.values(result, "ours") == [5.0, 8.0, 9.0]
+
+
+def test_who_has_no_room_is_started_for_each_turn_and_who_compiles_stays() -> None:
+    seen: list[str] = []
+    sides = ("ours", "eager", "fused_adam", "compiled")
+    group = Group("g", tuple(Case("train", side) for side in sides), 2)
+    result = runner.run_group(group, print, _sides(seen, peak_mb=10.0, memory=35.0))
+    assert [len(found) for found in result["runs"].values()] == [2] * 4
+    # Ready before the first turn: those that leave room for one more, who comes and goes
+    assert [line for line in seen[:6] if line.startswith("start ")] == [
+        "start compiled", "start ours", "start eager",
+    ]  # fmt: skip
+    assert seen[4] == "ours 0"
+    starts = [line for line in seen if line.startswith("start ")]
+    assert {line: starts.count(line) for line in starts} == {
+        "start compiled": 1, "start ours": 1, "start eager": 2, "start fused_adam": 2,
+    }  # fmt: skip
+    alive = 0
+    for line in seen:
+        alive += line.startswith("start ") - line.startswith("end ")
+        assert alive <= 3
+    assert alive == 0
 
 
 def test_a_side_that_fails_is_reported_and_the_others_go_on() -> None:
     said: list[str] = []
-
-    def measure(case: Case) -> dict:
-        if case.side == "eager":
-            raise runner.Failure("eager: exit code 1: no such thing")
-        return {"images_per_second": 1.0, "peak_mb": 1.0}
-
-    group = Group("train lenet 64", (Case("train", "ours"), Case("train", "eager")), 2)
-    result = runner.run_group(group, said.append, measure)
+    group = Group("train lenet 64", (Case("train", "ours"), Case("train", "eager")), 3)
+    result = runner.run_group(group, said.append, _sides([], failing="eager"))
     assert result["failures"] == {"eager": "eager: exit code 1: no such thing"}
-    assert ratios.values(result, "ours") == [1.0, 1.0]
+    assert len(ratios.values(result, "ours")) == 3
     assert ratios.values(result, "eager") == []
     assert sum("no such thing" in line for line in said) == 1
     table = results.table({group.name: {**result, "about": ABOUT}})
     assert "failed" in table
     assert "Failed: eager: exit code 1: no such thing" in table
+
+
+def _fake(folder: Path, code: str) -> str:
+    """An interpreter that runs this code, whatever it is asked."""
+    script = folder / "fake"
+    script.write_text(f"#!{sys.executable}\n{code}\n")
+    script.chmod(0o755)
+    return str(script)
 
 
 @pytest.mark.parametrize(
@@ -151,13 +200,53 @@ def test_a_side_that_fails_is_reported_and_the_others_go_on() -> None:
 def test_a_child_that_fails_is_a_failure_with_its_reason(
     code: str, reason: str, tmp_path: Path, monkeypatch
 ) -> None:
-    script = tmp_path / "fake"
-    script.write_text(f"#!{sys.executable}\n{code}\n")
-    script.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(script))
-    monkeypatch.setattr(runner, "TIMEOUT", 0.5 if "sleep" in code else 60.0)
-    with pytest.raises(runner.Failure, match=f"train lenet 64 ours.*{reason}"):
-        runner.run_case(Case("train", "ours"))
+    monkeypatch.setattr(sys, "executable", _fake(tmp_path, code))
+    monkeypatch.setattr(child, "TIMEOUT", 0.5 if "sleep" in code else 60.0)
+    with (
+        pytest.raises(child.Failure, match=f"train lenet 64 ours.*{reason}"),
+        runner.start(Case("train", "ours")),
+    ):
+        pass
+
+
+# A thread that never sleeps, as those of OpenMP may while they wait for work
+SPINNING = """
+import threading, time
+from benchmarks.child import serve
+def spin():
+    while True: pass
+threading.Thread(target=spin, daemon=True).start()
+serve(lambda: lambda turn: print("said") or {"turn": turn, "cpu": time.process_time()})
+"""
+
+
+def test_a_child_that_waits_uses_no_processor() -> None:
+    with child.Child("spinning", [sys.executable, "-c", SPINNING], cwd=ROOT) as each:
+        before = each(0)["cpu"]
+        time.sleep(0.3)
+        again = each(7)
+    assert again["turn"] == 7
+    assert again["cpu"] - before < 0.15
+
+
+def test_a_child_that_waits_ends_with_whoever_started_it() -> None:
+    code = (
+        "import os, sys\n"
+        "from benchmarks.child import Child\n"
+        f"each = Child('x', [sys.executable, '-c', {SPINNING!r}])\n"
+        "each.wait()\n"
+        "print(each._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == -9, ended.stderr
+    status = Path(f"/proc/{int(ended.stdout)}/status")
+    deadline = time.monotonic() + 20
+    while status.exists() and "State:\tZ" not in status.read_text():
+        assert time.monotonic() < deadline, status.read_text()
+        time.sleep(0.02)
 
 
 def test_nobodys_threads_reach_a_child(monkeypatch) -> None:
@@ -167,6 +256,11 @@ def test_nobodys_threads_reach_a_child(monkeypatch) -> None:
     assert runner.environment(Case("train", "eager", threads=2))["OMP_NUM_THREADS"] == "2"
     whole = Case("train", "ours", threads=runner.runtime.cores())
     assert "OMP_NUM_THREADS" not in runner.environment(whole)
+
+
+def _measured(case: Case) -> Mapping[str, Any]:
+    with runner.start(case) as ready:
+        return ready(0)
 
 
 @pytest.mark.parametrize(
@@ -179,8 +273,8 @@ def test_nobodys_threads_reach_a_child(monkeypatch) -> None:
     ],
 )
 def test_a_child_measures(part: str, side: str) -> None:
-    found = runner.run_case(Case(part, side, batch=4, seconds=0.01))
-    assert found["steps"] >= cases.LEAST
+    found = _measured(Case(part, side, batch=4, seconds=0.01))
+    assert found["steps"] >= 1
     assert found["images_per_second"] == pytest.approx(4 / found["seconds"])
     assert found["peak_mb"] > 50
     if side in ("untuned", "own_loop", "ours"):
@@ -194,7 +288,7 @@ def test_an_engine_is_measured_on_the_exported_file(side: str, exports: Path) ->
     group = command.with_export(
         Group("infer lenet 4", (Case("infer", side, batch=4, seconds=0.01),), 1), exports
     )
-    found = runner.run_case(group.cases[0])
+    found = _measured(group.cases[0])
     assert found["images_per_second"] == pytest.approx(4 / found["seconds"])
     assert ("engine" in found) == (side == "auto")
 
@@ -206,7 +300,7 @@ def exports(tmp_path_factory) -> Path:
 
 
 def test_the_peak_counts_both_operations_of_a_product() -> None:
-    found = runner.run_case(Case("peak", "numpy", batch=64, seconds=0.01))
+    found = _measured(Case("peak", "numpy", batch=64, seconds=0.01))
     assert found["flops"] >= 2 * 64**3 / found["seconds"]
 
 
@@ -249,16 +343,39 @@ def test_the_command_lists_runs_and_refuses(tmp_path: Path, monkeypatch, capsys)
 
     def run_group(group: Group, say) -> dict:
         broken = {"eager": "broken"} if group.name.startswith("infer") else {}
-        return {**_result(group.name, ours=[2.0]), "failures": broken, "seconds": 1.0}
+        return {**_result(group.name, ours=[2.0]), "failures": broken, "turns_seconds": 1.0}
 
     monkeypatch.setattr(command, "run_group", run_group)
     monkeypatch.setattr(command, "with_export", lambda group, folder: group)
     out = tmp_path / "results"
     argv = ["--out", str(out), "--quick", "--json", "--only"]
+    capsys.readouterr()
     assert command.main([*argv, "train lenet"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"1 groups of processes that take turns, about \d+ minutes left", said[0])
+    assert said[-1].endswith("1 s in turns; about 0 minutes left")
     assert json.loads((out / "train-lenet-64.json").read_text())["about"]["mxnet"]
     assert command.main([*argv, "lenet 64"]) == 1  # a failure is not forgotten
     assert "Failed: broken" in (out / "table.md").read_text()
+
+
+def test_what_is_left_follows_from_what_others_took() -> None:
+    groups = [Group(name, (Case("peak", "numpy", seconds=60.0),), 10) for name in ("a", "b")]
+    clock = command.Remaining(groups)
+    assert str(clock) == "about 20 minutes left"
+    clock.note(groups[0], 1200.0)  # twice as long as it was expected to take
+    assert str(clock) == "about 20 minutes left"
+
+
+def test_a_turn_counts_what_ends_after_others_had_the_caches(monkeypatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(cases.time, "perf_counter", lambda: clock[0])
+
+    def step(seconds: float) -> Callable[[], None]:
+        return lambda: clock.__setitem__(0, clock[0] + seconds)
+
+    assert cases.step_times(step(5.0), 0.5) == [5.0]  # longer than a turn: it is one
+    assert cases.step_times(step(0.0625), 0.15) == [0.0625] * 3  # of four, but for the first
 
 
 def test_quick_is_small_and_the_whole_covers_every_model() -> None:
