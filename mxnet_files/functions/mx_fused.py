@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mxnet_files.functions import mx_math
-from mxnet_files.functions.mx_int8 import _largest, _limit, _over, _single, rounded
+from mxnet_files.functions.mx_int8 import _largest, _limit, _over, _single, biased, rounded
 
 __all__ = [
     "dense_scale",
@@ -144,7 +144,7 @@ def requantize_convolution(
     sum is kept in the dtype of `other`, whose memory it takes, whatever it is read as then.
     """
     shape = [1, -1] + [1] * (y.dim() - 2)
-    out = _single(y + shift.reshape(shape))
+    out = biased(y, shift, 1)
     dtype = torch.int32
     units = of_data * scale
     if low is not None and high is not None:
@@ -182,7 +182,7 @@ def dense_scale(x: Tensor, scale: Tensor) -> Tensor:
 
 def requantize_dense(
     y: Tensor,
-    shift: Tensor,
+    shift: Tensor | None,
     of_data: Tensor,
     scale: Tensor,
     low: float | None,
@@ -193,9 +193,11 @@ def requantize_dense(
     alpha: float,
 ) -> Tensor:
     """Sums of products, of which `kind` is the activation, as 8 bits, as float32 or as 32 bits."""
-    out = _single(y + shift)
     dtype = torch.uint8 if unsigned else torch.int8
     calibrated = low is not None and high is not None
+    if shift is None and kind == "" and not calibrated and not floating:
+        return rounded(y, torch.int32)  # no float32 on the way
+    out = biased(y, shift, -1)
     units = torch.ones_like(of_data)
     if low is not None and high is not None:
         ends = torch.full_like(of_data, low), torch.full_like(of_data, high)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 __all__ = [
     "batch_norm",
+    "biased",
     "concatenate",
     "dense_bias",
     "dense_range",
@@ -20,7 +21,6 @@ __all__ = [
     "rectify",
     "requantize",
     "rounded",
-    "whole",
     "whole_like",
 ]
 
@@ -30,7 +30,17 @@ def _single(x: Tensor) -> Tensor:
 
 
 def _largest(low: Tensor, high: Tensor) -> Tensor:
-    return torch.maximum(_single(low).abs(), _single(high).abs())
+    """The larger size, the first one where the second is NaN."""
+    a, b = _single(low).abs(), _single(high).abs()
+    return torch.where(a < b, b, a)
+
+
+def _ends(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest number, NaN left out; MXNet begins at the finite ones' ends."""
+    last = torch.full_like(x, 3.4028234663852886e38)
+    unknown = torch.isnan(x)
+    low = torch.minimum(torch.where(unknown, last, x), last).min()
+    return low.reshape([1]), torch.maximum(torch.where(unknown, -last, x), -last).max().reshape([1])
 
 
 def _over(value: float, x: Tensor) -> Tensor:
@@ -46,16 +56,32 @@ def _limit(dtype: torch.dtype) -> float:
 
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The nearest integer, halves to even, or the nearest that the dtype has."""
+    """The nearest integer, halves to even, or the nearest that the dtype has; 0 for NaN.
+
+    The largest one of 32 bits is that which float32 has, too.
+    """
+    known = torch.where(torch.isnan(x), torch.zeros_like(x), x)
     if dtype == torch.int32:
-        return torch.round(x.to(torch.float64)).clamp(-2147483648, 2147483647).to(dtype)
+        return torch.round(known.to(torch.float64)).clamp(-2147483648, 2147483520).to(dtype)
     low, high = (0.0, 255.0) if dtype == torch.uint8 else (-128.0, 127.0)
-    return torch.round(x).clamp(low, high).to(dtype)
+    return torch.round(known).clamp(low, high).to(dtype)
 
 
-def whole(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Integers that were reckoned in floating point, as integers."""
-    return torch.round(x).to(dtype)
+def _scaled(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in 8 bits as oneDNN's reorder writes it: NaN, as of zeros by infinity, is 127 in int8."""
+    y = _single(x) * scale
+    if dtype == torch.int8:
+        y = torch.where(torch.isnan(y), torch.full_like(y, 127.0), y)
+    return rounded(y, dtype)
+
+
+def biased(y: Tensor, bias: Tensor | None, axis: int) -> Tensor:
+    """Sums of products in float32, in which oneDNN adds a bias for each channel, too."""
+    if bias is None:
+        return _single(y)
+    shape = [1] * y.dim()
+    shape[axis] = y.size(axis)
+    return _single(y) + _single(bias).reshape(shape)
 
 
 def whole_like(y: Tensor, x: Tensor) -> Tensor:
@@ -79,9 +105,9 @@ def quantize(
         first = torch.full([1], low, device=x.device)
         last = torch.full([1], high, device=x.device)
     else:
-        first, last = y.min().reshape([1]), y.max().reshape([1])
+        first, last = _ends(y)
     real = _largest(first, last)
-    out = rounded(y * _over(_limit(dtype), real), dtype)
+    out = _scaled(y, _over(_limit(dtype), real), dtype)
     if dtype == torch.uint8:
         return out, first, last
     return out, -real, real
@@ -105,9 +131,11 @@ def requantize(
     if calibrated_low is not None and calibrated_high is not None:
         real = torch.full_like(first, max(abs(calibrated_low), abs(calibrated_high)))
     else:
-        real = _single(x.to(torch.int64).abs().max()) * _largest(low, high) / 2147483648.0
+        # the size of -2³¹ is beyond int32, and -2³¹ again
+        size = x.to(torch.int64).abs().max().to(torch.int32)
+        real = _single(size) * _largest(low, high) / 2147483648.0
     end = 255.0 if dtype == torch.uint8 else 127.0
-    out = rounded(_single(x) * (first * _over(end, real)), dtype)
+    out = _scaled(x, first * _over(end, real), dtype)
     return out, torch.zeros_like(real) if dtype == torch.uint8 else -real, real
 
 
@@ -137,10 +165,11 @@ def dense_bias(
     bias_low: Tensor,
     bias_high: Tensor,
 ) -> Tensor:
-    """An int8 bias in the units of the products, without its fraction."""
+    """An int8 bias in the units of the products, without its fraction; -2³¹ beyond 32 bits."""
     scale = _over(_limit(x.dtype), _largest(low, high))
     scale = scale * _over(127.5, _largest(weight_low, weight_high))
-    return torch.trunc(_single(bias) * (scale * _largest(bias_low, bias_high) / 127.5))
+    whole = torch.trunc(_single(bias) * (scale * _largest(bias_low, bias_high) / 127.5))
+    return torch.where(whole.abs() < 2147483648.0, whole, -2147483648.0)
 
 
 def rectify(x: Tensor) -> Tensor:
@@ -177,10 +206,6 @@ def batch_norm(
     return rounded(y * (scale.reshape(shape) * again) + shift.reshape(shape), torch.int8)
 
 
-def _rescaled(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    return rounded(_single(x) * scale, dtype)
-
-
 def concatenate(
     inputs: list[Tensor], lows: list[Tensor], highs: list[Tensor], axis: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,12 +215,14 @@ def concatenate(
     for i in range(len(inputs)):
         if inputs[i].dtype == torch.int8:
             dtype = torch.int8
-        low, high = torch.minimum(low, _single(lows[i])), torch.maximum(high, _single(highs[i]))
+        first, last = _single(lows[i]), _single(highs[i])
+        low, high = torch.where(first < low, first, low), torch.where(last > high, last, high)
     scale = _over(_limit(dtype), _largest(low, high))
     parts: list[Tensor] = []
     for i in range(len(inputs)):
         own = _over(_limit(inputs[i].dtype), _largest(lows[i], highs[i]))
-        parts.append(_rescaled(inputs[i], scale / own, dtype))
+        part = _scaled(inputs[i], scale / own, dtype)
+        parts.append(torch.where(scale == own, inputs[i].to(dtype), part))
     return torch.cat(parts, axis), low, high
 
 
@@ -227,7 +254,7 @@ def elementwise_add(
     if a.dtype != b.dtype:  # the unsigned one becomes int8 first
         one = torch.ones_like(of_a)
         if a.dtype == torch.uint8:
-            x, of_a = _single(_rescaled(a, of_a, torch.int8)), one
+            x, of_a = _single(_scaled(a, of_a, torch.int8)), one
         else:
-            y, of_b = _single(_rescaled(b, of_b, torch.int8)), one
+            y, of_b = _single(_scaled(b, of_b, torch.int8)), one
     return rounded(x * of_a + y * of_b, dtype), first, last

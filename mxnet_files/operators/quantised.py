@@ -80,13 +80,15 @@ def ranges(a: SimpleNamespace) -> tuple[str, ...]:
 
 def quantized_conv(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     count = 2 if a.no_bias else 3
-    arrays, limits = inputs[:count], inputs[count:]
-    named = [wide(w, x, f"wide{place}") for place, x in enumerate(arrays)]
+    (x, weight, *bias), limits = inputs[:count], inputs[count:]
     w.step = "real"
-    y = convolution(w, a, *named)  # an int8 bias is added as it is, as oneDNN is given it
+    y = convolution(w, a, wide(w, x, "wide0"), wide(w, weight, "wide1"))
     w.step = ""
+    shift = bias[0] if bias else None  # in 8 bits, which oneDNN is given as they are
+    w.expect(shift, (a.num_filter,), "bias")
+    y = w.call(mx_int8.biased, y, shift, 1, part="sum")
     low, high = outputs_of(w, w.call(mx_int8.product_range, *limits[:4], False, part="range"), 2)
-    return w.call(mx_int8.whole, y, torch.int32), low, high
+    return w.call(mx_int8.rounded, y, torch.int32), low, high
 
 
 def quantized_dense(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
@@ -97,9 +99,9 @@ def quantized_dense(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     y = w.call(F.linear, wide(w, flat, "wide0"), wide(w, weight, "wide1"), part="product")
     if bias:
         shift = w.call(mx_int8.dense_bias, bias[0], x, *limits, part="shift")
-        y = w.call(torch.add, y, shift, part="sum")
+        y = w.call(mx_int8.biased, y, shift, -1, part="sum")
     low, high = outputs_of(w, w.call(mx_int8.dense_range, x, *limits[:4], part="range"), 2)
-    return w.call(mx_int8.whole, y, torch.int32), low, high
+    return w.call(mx_int8.rounded, y, torch.int32), low, high
 
 
 register("_contrib_quantized_conv", quantized_conv, ranges, OPERATORS["Convolution"].attributes, 3)
@@ -383,8 +385,8 @@ def fused_dense(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     y = w.call(F.linear, wide(w, flat, "wide"), whole, part="sums")
     kind, alpha, unsigned = dense_activation(w, part(a, *AFTER))
     out = w.call(
-        mx_fused.requantize_dense, y, shift, of_data, scale, *ends, unsigned,
-        a.enable_float_output, kind, alpha,
+        mx_fused.requantize_dense, y, None if bias is None else shift, of_data, scale, *ends,
+        unsigned, a.enable_float_output, kind, alpha,
     )  # fmt: skip
     if a.enable_float_output:
         return out

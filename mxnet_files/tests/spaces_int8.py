@@ -36,7 +36,9 @@ def quantize(d: Draw) -> list[np.ndarray]:
     d.dtype = "float32"
     unsigned = d.a.get("out_type") == "uint8"
     calibrated(d, positive=unsigned)
-    x = d.array(d.shape(), low=-1, high=1, edges=False)
+    x = d.array(d.shape(), low=-1, high=1, edges=False) * np.float32(d.one(1, 1, 0))
+    if d.one(False, False, True):
+        x.flat[0] = d.one(np.nan, np.inf)
     return [np.abs(x) if unsigned else x]
 
 
@@ -44,7 +46,7 @@ def quantize(d: Draw) -> list[np.ndarray]:
 def requantize(d: Draw) -> list[np.ndarray]:
     calibrated(d, positive=d.a.get("out_type") == "uint8")
     rng = np.random.default_rng(d.integer(0, 2**16))
-    x = rng.integers(-(2**24), 2**24, d.shape()).astype(np.int32)
+    x = rng.integers(-(2**24), 2**24, d.shape()).astype(np.int32) * np.int32(d.one(1, 1, 0))
     return [x, *(np.array([end], np.float32) for end in (-500.0, 400.0))]
 
 

@@ -173,6 +173,58 @@ def test_quantized_concat_and_add(kinds: str) -> None:
         same(S.Group(list(total)), arrays)
 
 
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_ranges_of_nothing_and_what_is_no_number(kind: str) -> None:
+    """Zeros in a range of zeros are 127, 255 or 0 in MXNet, by the primitive of oneDNN."""
+    zero, nothing = {"min_calib_range": 0.0, "max_calib_range": 0.0}, (0.0, 0.0)
+    reals = ([0, 0, -0.0], [np.nan, 1, -1], [np.nan, np.nan], [np.inf, 1], [-np.inf], [1e-40, 0])
+    for options in ({}, zero):
+        for row in reals:
+            node = S.contrib.quantize_v2(S.var("data"), out_type=kind, **options)
+            same(S.Group(list(node)), {"data": np.array([row], np.float32)})
+        node = S.contrib.requantize(*var("data", "min_data", "max_data"), out_type=kind, **options)
+        for whole in ([0, 0], [3, -7, -(2**31)]):
+            for limits in (nothing, (-5.0, 4.0), (1.0, np.nan)):
+                arrays = {"data": np.array([whole], np.int32), **ends(data=limits)}
+                same(S.Group(list(node)), arrays)
+    arrays = {name: eight(kind, 1, 2, 3, 4, seed=seed) for seed, name in enumerate("ab")}
+    arrays |= ends(a=nothing, b=nothing)
+    inputs = {name: S.var(name) for name in arrays}
+    same(S.Group(list(S.contrib.quantized_concat(*inputs.values(), dim=1, num_args=2))), arrays)
+    total = S.contrib.quantized_elemwise_add(**dict(zip(
+        ("lhs", "rhs", "lhs_min", "lhs_max", "rhs_min", "rhs_max"), inputs.values(), strict=True
+    )), **zero)  # fmt: skip
+    same(S.Group(list(total)), {**arrays, **ends(b=(-1.5, 1.2))})
+    ones = {name: np.ones(2, np.float32) for name in ("gamma", "beta", "mean", "var")}
+    arrays = {"data": eight(kind, 1, 2, 3, 4), **ones, **ends(data=(-1.5, 1.2))}
+    norm = S.contrib.quantized_batch_norm(*map(S.var, arrays), **zero)
+    same(S.Group(list(norm)), arrays)
+
+
+@pytest.mark.parametrize("bias", [None, (-0.2, 0.3), (-1000.0, 10.0), (-1e7, 1.0)], ids=str)
+def test_sums_beyond_what_float32_counts(bias: tuple[float, float] | None) -> None:
+    """oneDNN goes through float32 where it convolves, and where it adds a bias."""
+    rng = np.random.default_rng(1)
+    x, weight = rng.integers(0, 125, (2, 9216)), rng.integers(0, 125, (3, 9216))
+    names = ["data", "weight", *(["bias"] if bias else [])]
+    arrays = {"data": x.astype(np.uint8), "weight": weight.astype(np.int8)}
+    limits = {"data": (0.0, 2.0), "weight": (-0.5, 0.4)}
+    if bias is not None:
+        arrays |= {"bias": np.array([127, -90, 5], np.int8)}
+        limits |= {"bias": bias}
+    arrays |= ends(**limits)
+    inputs = {name: S.var(name) for name in arrays}
+    assert len(inputs) == 3 * len(names)
+    node = S.contrib.quantized_fully_connected(**inputs, num_hidden=3, no_bias=not bias)
+    same(S.Group(list(node)), arrays)
+    arrays["data"] = arrays["data"].reshape(2, 1024, 3, 3)
+    arrays["weight"] = arrays["weight"].reshape(3, 1024, 3, 3)
+    node = S.contrib.quantized_conv(
+        **inputs, kernel=(3, 3), num_filter=3, no_bias=not bias, layout="NCHW"
+    )
+    same(S.Group(list(node)), arrays)
+
+
 def test_a_graph_by_quantize_model() -> None:
     """A net of positive inputs, which MXNet's CPU can run; every integer on the way is equal."""
     d = S.var("data")
