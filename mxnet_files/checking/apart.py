@@ -11,15 +11,15 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import fx
 
 from gluon_cnn_parity.child import Tell, follow, how_it_ended
 from mxnet_files.budget import Budget
-from mxnet_files.checking.check import CheckReport, Crashes, compare_with_mxnet, mxnet_nodes
+from mxnet_files.checking.check import CheckReport, Crashes, Subject, compare_with_mxnet
 from mxnet_files.checking.oracle import import_mxnet
 from mxnet_files.errors import SymbolError
 from mxnet_files.load import load_symbol
@@ -47,9 +47,8 @@ def check_files(
     rng = np.random.default_rng(seed)
     inputs = {name: rng.normal(size=tuple(shape)) for name, shape in shapes.items()}
     text = Path(symbol).read_text("utf-8")
-    return compare_apart(
-        module, text if heads is None else with_heads(text, heads), arrays, inputs, budget
-    )
+    text = text if heads is None else with_heads(text, heads)
+    return compare_apart(Subject(module, text, arrays, inputs, budget))
 
 
 def with_heads(text: str, heads: Sequence[str]) -> str:
@@ -61,23 +60,16 @@ def with_heads(text: str, heads: Sequence[str]) -> str:
     )
 
 
-def compare_apart(
-    module: fx.GraphModule,
-    text: str,
-    arrays: Mapping[str, np.ndarray],
-    inputs: Mapping[str, np.ndarray],
-    budget: Budget | None = None,
-) -> CheckReport:
+def compare_apart(subject: Subject) -> CheckReport:
     """`compare_with_mxnet` in a child; its report says what MXNet died in."""
-    asked = ", ".join(f"{name} {tuple(x.shape)}" for name, x in inputs.items())
+    asked = ", ".join(f"{name} {tuple(x.shape)}" for name, x in subject.inputs.items())
 
     def compare(tell: Tell) -> CheckReport:
         """In the child, where MXNet is imported: its exceptions do not leave it."""
         mxnet = import_mxnet()
         try:
             with refusals(f"the graph cannot be compared on {asked}", mxnet.MXNetError):
-                watched = replace(crashes, tell=tell)
-                return compare_with_mxnet(module, text, arrays, inputs, budget, watched)
+                return compare_with_mxnet(subject, replace(crashes, tell=tell))
         except mxnet.MXNetError as error:
             reason = str(error).strip().splitlines()[-1]
             raise SymbolError(
@@ -95,7 +87,7 @@ def compare_apart(
             raise SymbolError(f"the comparison with MXNet {how}")
         crashes = replace(crashes, stages={**crashes.stages, stage: how})
         if stage == "float32 nodes":
-            crashes = _spared(module, text, arrays, inputs, crashes)
+            crashes = _spared(subject, crashes)
     raise SymbolError(f"MXNet crashes on this graph: it {how}, at last in {stage}")
 
 
@@ -108,15 +100,9 @@ def _child(work: Callable[[Tell], Any]) -> tuple[str, int, Any]:
     return told.get("stage", ""), ended, told.get("gave")
 
 
-def _spared(
-    module: fx.GraphModule,
-    text: str,
-    arrays: Mapping[str, np.ndarray],
-    inputs: Mapping[str, np.ndarray],
-    seen: Crashes,
-) -> Crashes:
+def _spared(subject: Subject, seen: Crashes) -> Crashes:
     """The crashes, with the node that MXNet dies in and those that depend on it left out."""
-    nodes = read_graph(json.loads(text)).nodes
+    nodes = subject.graph.nodes
     order = [
         number
         for number, node in enumerate(nodes)
@@ -125,7 +111,8 @@ def _spared(
 
     def dies(count: int) -> bool:
         left_out = set(range(len(nodes))) - set(order[:count])
-        return not _child(lambda tell: _ran(mxnet_nodes(module, text, arrays, inputs, left_out)))[2]
+        oracle = partial(subject.oracle, "float32", internals=True, left_out=left_out)
+        return not _child(lambda tell: _ran(oracle().by_node()))[2]
 
     low, high = 0, len(order)  # so many do not crash, so many do
     while high - low > 1:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from mxnet_files.budget import Budget, rehearse
 from mxnet_files.checking.local import CHOOSING, NodeError, local_errors
 from mxnet_files.checking.oracle import SUBGRAPH_BACKEND, Oracle, import_mxnet
 from mxnet_files.errors import SymbolError
-from mxnet_files.reading.reader import read_graph
+from mxnet_files.reading.reader import SymbolGraph, read_graph
 from mxnet_files.registry import OPERATORS
 from mxnet_files.running import distance, run
 
-__all__ = ["CheckReport", "Crashes", "compare_with_mxnet", "find_problems", "mxnet_nodes"]
+__all__ = ["CheckReport", "Crashes", "Subject", "compare_with_mxnet", "find_problems"]
 
 ALLOWED = 8.0  # times MXNet's own distance from the float64 referee
 ALLOWED_FUSED = 64.0  # the same, of MXNet's default backend: a folded BatchNorm rounds otherwise
@@ -57,6 +58,78 @@ class Crashes:
 
 
 OUTPUTS = "outputs"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An import, and MXNet's symbol, parameters and inputs beside it, by MXNet's names."""
+
+    module: fx.GraphModule
+    text: str
+    arrays: Mapping[str, np.ndarray]
+    inputs: Mapping[str, np.ndarray]
+    budget: Budget | None = None
+
+    @cached_property
+    def graph(self) -> SymbolGraph:
+        """The symbol, read."""
+        return read_graph(json.loads(self.text))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of all inputs, labels too."""
+        return list(self.module.meta["mxnet_inputs"].values())
+
+    @cached_property
+    def given(self) -> dict[str, np.ndarray]:
+        """The inputs, and zeros for those that are not given: labels, which reach no output."""
+        left = [name for name in self.names if name not in self.inputs]
+        if not left:
+            return dict(self.inputs)
+        symbol = import_mxnet().sym.load_json(self.text)
+        given = {**self.arrays, **self.inputs}
+        arguments = symbol.list_arguments()
+        shapes, _, _ = symbol.infer_shape(
+            **{name: given[name].shape for name in arguments if name in given}
+        )
+        known = dict(zip(arguments, shapes, strict=True))
+        return {**self.inputs, **{name: np.zeros(known[name]) for name in left}}
+
+    def oracle(self, dtype: str, **options: Any) -> Oracle:
+        """MXNet with all of it."""
+        return Oracle(self.text, self.arrays, self.given, dtype, **options)
+
+    def heads(self, by_node: Mapping[tuple[int, int], np.ndarray]) -> list[np.ndarray]:
+        """The graph's outputs, of what MXNet computed for every node."""
+        named = {**self.arrays, **self.given}
+        nodes = self.graph.nodes
+        return [
+            np.asarray(named[nodes[head.node].name], np.float64) if nodes[head.node].op == "null"
+            else by_node[head.node, head.index]
+            for head in self.graph.heads
+        ]  # fmt: skip
+
+    def choices(
+        self, by_node: Mapping[tuple[int, int], np.ndarray]
+    ) -> dict[tuple[int, int], np.ndarray]:
+        """What MXNet chose, in float32 where it is floating point."""
+        nodes = self.graph.nodes
+        return {
+            entry: array.astype(np.float32) if array.dtype == np.float64 else array
+            for entry, array in by_node.items()
+            if nodes[entry[0]].op in OPERATORS and OPERATORS[nodes[entry[0]].op].name in CHOOSING
+        }
+
+    def count(self) -> int:
+        """Operator outputs that the file holds, apart from those that are passed on unchanged."""
+        used = set(self.graph.heads)
+        for number in self.graph.reachable():
+            used.update(self.graph.nodes[number].inputs)
+        return sum(
+            self.graph.nodes[entry.node].op != "null"
+            and (entry.node, entry.index) not in self.module.meta["mxnet_passed"]
+            for entry in used
+        )
 
 
 @dataclass(frozen=True)
@@ -162,46 +235,38 @@ class CheckReport:
         )
 
 
-def compare_with_mxnet(
-    module: fx.GraphModule,
-    text: str,
-    arrays: Mapping[str, np.ndarray],
-    inputs: Mapping[str, np.ndarray],
-    budget: Budget | None = None,
-    crashes: Crashes | None = None,
-) -> CheckReport:
-    """Compare a module with MXNet on the same parameters and inputs, both by MXNet's names.
+def compare_with_mxnet(subject: Subject, crashes: Crashes | None = None) -> CheckReport:
+    """Compare a module with MXNet on the same parameters and inputs.
 
     MXNet keeps what every node gives, in float64: the budget's values bound it. A crash of MXNet
     ends the process: `apart.compare_apart` is for graphs that nobody knows.
     """
     crashes = Crashes() if crashes is None else crashes
-    names = list(module.meta["mxnet_inputs"].values())
-    if not inputs.keys() <= set(names):
-        raise SymbolError(f"inputs {sorted(inputs)}, the graph has {names}")
-    ordered = [inputs[name] for name in names if name in inputs]
-    rehearse(module, [torch.from_numpy(x.astype(np.float32)) for x in ordered], budget)
-    given = {**inputs, **_labels(text, names, arrays, inputs)}
-    dtype, expected = _by_node(text, arrays, given, crashes)
+    module, inputs = subject.module, subject.inputs
+    if not inputs.keys() <= set(subject.names):
+        raise SymbolError(f"inputs {sorted(inputs)}, the graph has {subject.names}")
+    ordered = [inputs[name] for name in subject.names if name in inputs]
+    rehearse(module, [torch.from_numpy(x.astype(np.float32)) for x in ordered], subject.budget)
+    dtype, expected = _by_node(subject, crashes)
     double = copy.deepcopy(module).double().eval()
     judged = double if dtype == "float64" else copy.deepcopy(module).float().eval()
     local = tuple(local_errors(judged, [x.astype(dtype) for x in ordered], expected))
     del judged
-    nodes = _count_nodes(text, module.meta["mxnet_passed"])
+    nodes = subject.count()
     if crashes.sentence:
         return CheckReport(nodes, local, 0.0, 0.0, dtype, crashed=crashes.sentence)
     ties = {error.tied: expected[error.tied] for error in local if error.tied is not None}
-    choices = choices_of(text, expected)
+    choices = subject.choices(expected)
     doubles = [torch.from_numpy(x.astype(np.float64)) for x in ordered]
     if dtype == "float64":
-        theirs = _heads(text, {**arrays, **given}, expected)
+        theirs = subject.heads(expected)
     else:  # the import itself, node by node as MXNet computes
         theirs = [y.numpy() for y in run(_InOrder(double, ties), doubles)]
     del expected
     outputs = [y.numpy() for y in run(double, doubles)] if ties else theirs
     del double
     crashes.enter(OUTPUTS)
-    single = Oracle(text, arrays, given, "float32").forward()
+    single = subject.oracle("float32").forward()
     crashes.enter("")
     singles = [torch.from_numpy(x.astype(np.float32)) for x in ordered]
     float32 = copy.deepcopy(module).float().eval()
@@ -219,24 +284,12 @@ def compare_with_mxnet(
         import_error=import_error,
         steered=steered,
         problems=tuple(find_problems(_flat(theirs))),
-        default_error=_default_error(text, arrays, given, theirs, crashes),
+        default_error=_default_error(subject, theirs, crashes),
         referee=tuple(outputs),
         mxnet_errors=tuple(distance(single, theirs)),
-        graph_error=_graph_error(text, arrays, given, theirs, mxnet_error),
+        graph_error=_graph_error(subject, theirs, mxnet_error),
         version=import_mxnet().__version__,
     )
-
-
-def choices_of(
-    text: str, by_node: Mapping[tuple[int, int], np.ndarray]
-) -> dict[tuple[int, int], np.ndarray]:
-    """What MXNet chose, in float32 where it is floating point."""
-    nodes = read_graph(json.loads(text)).nodes
-    return {
-        entry: array.astype(np.float32) if array.dtype == np.float64 else array
-        for entry, array in by_node.items()
-        if nodes[entry[0]].op in OPERATORS and OPERATORS[nodes[entry[0]].op].name in CHOOSING
-    }
 
 
 class _InOrder(fx.Interpreter):
@@ -255,47 +308,21 @@ class _InOrder(fx.Interpreter):
         return torch.from_numpy(self.ties[entry]) if entry in self.ties else result
 
 
-def _heads(
-    text: str, named: Mapping[str, np.ndarray], by_node: Mapping[tuple[int, int], np.ndarray]
-) -> list[np.ndarray]:
-    """The graph's outputs, of what MXNet computed for every node."""
-    graph = read_graph(json.loads(text))
-    nodes = [graph.nodes[head.node] for head in graph.heads]
-    return [
-        np.asarray(named[node.name], np.float64) if node.op == "null"
-        else by_node[head.node, head.index]
-        for node, head in zip(nodes, graph.heads, strict=True)
-    ]  # fmt: skip
-
-
-def _graph_error(
-    text: str,
-    arrays: Mapping[str, np.ndarray],
-    given: Mapping[str, np.ndarray],
-    theirs: Sequence[np.ndarray],
-    error: float,
-) -> float:
+def _graph_error(subject: Subject, theirs: Sequence[np.ndarray], error: float) -> float:
     """The error of MXNet's float32 graph, if its nodes one by one are right; else 0."""
     if error <= SUSPICIOUS:
         return 0.0
-    nodes = Oracle(text, arrays, given, "float32", internals=True).by_node()
-    singly = together(_heads(text, {**arrays, **given}, nodes), theirs)
+    singly = together(subject.heads(subject.oracle("float32", internals=True).by_node()), theirs)
     return error if error > ALLOWED_FUSED * max(singly, UNIT32) else 0.0
 
 
-def _default_error(
-    text: str,
-    arrays: Mapping[str, np.ndarray],
-    given: Mapping[str, np.ndarray],
-    theirs: Sequence[np.ndarray],
-    crashes: Crashes,
-) -> float:
+def _default_error(subject: Subject, theirs: Sequence[np.ndarray], crashes: Crashes) -> float:
     """How far off a user's own MXNet computes in float32; infinite where it cannot."""
     if "default backend" in crashes.stages:
         return math.inf
     crashes.enter("default backend")
     try:
-        found = Oracle(text, arrays, given, "float32", fuse=True).forward()
+        found = subject.oracle("float32", fuse=True).forward()
     except import_mxnet().MXNetError:
         return math.inf
     finally:
@@ -303,14 +330,9 @@ def _default_error(
     return together(found, theirs)
 
 
-def _by_node(
-    text: str,
-    arrays: Mapping[str, np.ndarray],
-    given: Mapping[str, np.ndarray],
-    crashes: Crashes,
-) -> tuple[str, dict[tuple[int, int], np.ndarray]]:
+def _by_node(subject: Subject, crashes: Crashes) -> tuple[str, dict[tuple[int, int], np.ndarray]]:
     """MXNet's outputs of every node in float64, or in float32 where it has no float64."""
-    graph = read_graph(json.loads(text))
+    graph = subject.graph
     refused = {graph.nodes[number].op for number in graph.reachable()} & ONLY_FLOAT32
     for dtype in ("float64", "float32"):
         stage = f"{dtype} nodes"
@@ -318,7 +340,7 @@ def _by_node(
             continue
         crashes.enter(stage)
         try:
-            oracle = Oracle(text, arrays, given, dtype, internals=True, left_out=crashes.left_out)
+            oracle = subject.oracle(dtype, internals=True, left_out=crashes.left_out)
             return dtype, oracle.by_node()
         except import_mxnet().MXNetError:
             if dtype == "float32":
@@ -326,52 +348,6 @@ def _by_node(
         finally:
             crashes.enter("")
     raise AssertionError("unreachable")
-
-
-def mxnet_nodes(
-    module: fx.GraphModule,
-    text: str,
-    arrays: Mapping[str, np.ndarray],
-    inputs: Mapping[str, np.ndarray],
-    left_out: Collection[int],
-) -> dict[tuple[int, int], np.ndarray]:
-    """What MXNet computes in float32 for every node but those that are left out."""
-    names = list(module.meta["mxnet_inputs"].values())
-    given = {**inputs, **_labels(text, names, arrays, inputs)}
-    oracle = Oracle(text, arrays, given, "float32", internals=True, left_out=left_out)
-    return oracle.by_node()
-
-
-def _count_nodes(text: str, passed: Collection[tuple[int, int]]) -> int:
-    """Operator outputs that the file holds, apart from those that are `passed` on as they came."""
-    graph = read_graph(json.loads(text))
-    used = set(graph.heads)
-    for number in graph.reachable():
-        used.update(graph.nodes[number].inputs)
-    return sum(
-        graph.nodes[entry.node].op != "null" and (entry.node, entry.index) not in passed
-        for entry in used
-    )
-
-
-def _labels(
-    text: str,
-    names: Sequence[str],
-    arrays: Mapping[str, np.ndarray],
-    inputs: Mapping[str, np.ndarray],
-) -> dict[str, np.ndarray]:
-    """Zeros for the inputs that were not given: labels, which do not reach the outputs."""
-    left = [name for name in names if name not in inputs]
-    if not left:
-        return {}
-    symbol = import_mxnet().sym.load_json(text)
-    given = {**arrays, **inputs}
-    arguments = symbol.list_arguments()
-    shapes, _, _ = symbol.infer_shape(
-        **{name: given[name].shape for name in arguments if name in given}
-    )
-    known = dict(zip(arguments, shapes, strict=True))
-    return {name: np.zeros(known[name]) for name in left}
 
 
 def together(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:

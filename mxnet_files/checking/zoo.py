@@ -25,7 +25,7 @@ import torch
 from gluon_cnn_parity import did_you_mean
 from gluon_cnn_parity.cli import Parser, run_command
 from mxnet_files.checking import third_party
-from mxnet_files.checking.check import CheckReport, compare_with_mxnet
+from mxnet_files.checking.check import CheckReport, Subject, compare_with_mxnet
 from mxnet_files.checking.third_party import NETS
 from mxnet_files.errors import SymbolError
 from mxnet_files.layers import BatchNorm
@@ -116,7 +116,8 @@ def check_model(name: str, folder: Path, side: int = 0) -> tuple[CheckReport, fl
     side = side or INPUT_SIDES.get(name, 224)
     x = np.random.default_rng(7).normal(size=(1, 3, side, side))
     arrays = strip_prefixes(read_params(params))[0]
-    return compare_with_mxnet(module, symbol.read_text("utf-8"), arrays, {"data": x}), seconds
+    subject = Subject(module, symbol.read_text("utf-8"), arrays, {"data": x})
+    return compare_with_mxnet(subject), seconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:

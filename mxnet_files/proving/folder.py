@@ -20,7 +20,7 @@ from torch import fx
 from gluon_cnn_parity.atomic import replacing_folder
 from mxnet_files.budget import Budget, rehearse
 from mxnet_files.checking.apart import compare_apart
-from mxnet_files.checking.check import CheckReport
+from mxnet_files.checking.check import CheckReport, Subject
 from mxnet_files.errors import SymbolError, UsageError
 from mxnet_files.proving import artefacts
 from mxnet_files.proving.certificate import (
@@ -115,7 +115,7 @@ def compare(module: fx.GraphModule, source: Source) -> Reference:
     arrays = strip_prefixes(read_params(source.params))[0]
     text = source.symbol.read_text("utf-8")
     try:
-        report = compare_apart(module, text, arrays, source.inputs, source.budget)
+        report = compare_apart(Subject(module, text, arrays, source.inputs, source.budget))
     except ModuleNotFoundError:
         return without_mxnet(module, source)
     del arrays

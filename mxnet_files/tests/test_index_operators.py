@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mxnet_files import import_symbol
-from mxnet_files.checking.check import compare_with_mxnet
+from mxnet_files.checking.check import Subject, compare_with_mxnet
 from mxnet_files.errors import SymbolError
 from mxnet_files.tests.test_symbol_operators import compare, draw
 
@@ -249,14 +249,14 @@ def test_check_tells_another_order_of_equal_elements_from_a_wrong_one(
     order = ORDERED[kind](S.sign(d, name="sign"), axis=axis)
     net = S.exp(0.1 * order)
     module = import_symbol(json.loads(net.tojson()), {})
-    report = compare_with_mxnet(module, net.tojson(), {}, given)
+    report = compare_with_mxnet(Subject(module, net.tojson(), {}, given))
     assert report.failures == ()
     # without an axis MXNet's own mask is that of the first ones, as ours
     assert report.tied == ([] if kind == "topk mask" and axis is None else ["order"])
     assert report.mxnet_error < 1e-6 > report.import_error
     ascending = kind != "argsort"  # not the default of either
     other = S.exp(0.1 * ORDERED[kind](S.sign(d, name="sign"), axis=axis, is_ascend=ascending))
-    report = compare_with_mxnet(module, other.tojson(), {}, given)
+    report = compare_with_mxnet(Subject(module, other.tojson(), {}, given))
     assert not report.ok
     assert report.tied == []
 
@@ -269,10 +269,10 @@ def test_check_of_choices_among_numbers_that_nearly_tie() -> None:
     arrays = {"table": np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)}
     net = S.take(S.var("table"), S.argsort(d, is_ascend=False, name="order"), name="chosen")
     module = import_symbol(json.loads(net.tojson()), arrays)
-    report = compare_with_mxnet(module, net.tojson(), arrays, {"data": data})
+    report = compare_with_mxnet(Subject(module, net.tojson(), arrays, {"data": data}))
     assert report.failures == ()
     assert report.steered
     assert report.tied == []
     off = {"table": arrays["table"] * np.float32(1.01)}  # steered, and wrong all the same
     module = import_symbol(json.loads(net.tojson()), off)
-    assert not compare_with_mxnet(module, net.tojson(), arrays, {"data": data}).ok
+    assert not compare_with_mxnet(Subject(module, net.tojson(), arrays, {"data": data})).ok

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from mxnet_files import import_symbol
-from mxnet_files.checking.check import compare_with_mxnet
+from mxnet_files.checking.check import Subject, compare_with_mxnet
 
 S = mx.sym
 EPS = 2e-5
@@ -140,7 +140,7 @@ def test_nodes_agree_with_mxnet(net: str, version: int) -> None:
     assert ("BatchNorm" in symbol.tojson()) <= (version != 8 or "moving_mean" not in str(document))
     module = import_symbol(document, arrays)
     x = np.random.default_rng(1).uniform(0, 255, shape)
-    report = compare_with_mxnet(module, json.dumps(document), arrays, {"data": x / 64})
+    report = compare_with_mxnet(Subject(module, json.dumps(document), arrays, {"data": x / 64}))
     assert report.failures == ()
     assert report.default_ok
     assert report.nodes >= 8
@@ -157,4 +157,4 @@ def test_a_gamma_that_is_not_fixed_would_be_noticed() -> None:
             node["param"]["fix_gamma"] = "False"
     module = import_symbol(document, arrays)
     x = {"data": np.random.default_rng(1).uniform(-1, 1, (2, 3, 16, 16))}
-    assert not compare_with_mxnet(module, text, arrays, x).ok
+    assert not compare_with_mxnet(Subject(module, text, arrays, x)).ok
