@@ -21,7 +21,6 @@ __all__ = [
     "reduce_min",
     "reduce_prod",
     "reduce_sum",
-    "reverse_axes",
     "squeeze",
     "variance",
     "where",
@@ -93,11 +92,6 @@ def argmax(x: Tensor, axis: int | None, keepdims: bool) -> Tensor:
 def argmin(x: Tensor, axis: int | None, keepdims: bool) -> Tensor:
     """Place of the first smallest element, int64."""
     return argmax(-x, axis, keepdims)
-
-
-def reverse_axes(x: Tensor) -> Tensor:
-    """Transpose with all axes in reverse order."""
-    return x.permute(list(range(x.dim()))[::-1])
 
 
 def squeeze(x: Tensor, axes: list[int]) -> Tensor:

@@ -28,7 +28,7 @@ from mxnet_files.operators import (  # noqa: F401 (what has a second name)
 from mxnet_files.operators.arithmetic import PLAIN, same
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.ordering import constant, counted
-from mxnet_files.operators.shape import axis_list, integers
+from mxnet_files.operators.shape import axis_list, integers, transpose
 from mxnet_files.reading.attributes import (
     IGNORED,
     Attribute,
@@ -222,11 +222,6 @@ def order(text: str) -> str:
 
 RESHAPE = {"newshape": Attribute(shape), "order": Attribute(order, "C")}
 register("_np_reshape", reshape, "a", RESHAPE, dtypes=Dtypes.FIRST)
-
-
-def transpose(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    axes = axis_list(w, a.axes, "axes")
-    return w.call(torch.permute, x, axes) if axes else w.call(mx_numpy.reverse_axes, x)
 
 
 register("_np_transpose", transpose, "a", {"axes": Attribute(shape, ())}, dtypes=Dtypes.FIRST)
