@@ -10,7 +10,7 @@ import torch
 from mxnet_files.reading.names import local_name
 from mxnet_files.writing.classes import Class, Classes, Slot, is_activation, needs_attribute
 from mxnet_files.writing.layout import Atom, Brackets, Expr, call, literal, statement
-from mxnet_files.writing.operations import Lowered
+from mxnet_files.writing.lowering import Lowered
 from mxnet_files.writing.ops import Op
 from mxnet_files.writing.statements import Scope, Statement, emit
 from mxnet_files.writing.structure import Block, Item

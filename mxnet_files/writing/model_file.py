@@ -16,7 +16,7 @@ from mxnet_files.writing.class_source import ClassSource
 from mxnet_files.writing.classes import Classes, common_tokens, stem, tokens
 from mxnet_files.writing.fans import INDEX, Fan, find_fans
 from mxnet_files.writing.layout import Atom, Brackets, Expr, call, loop, statement
-from mxnet_files.writing.operations import lower
+from mxnet_files.writing.lowering import lower
 from mxnet_files.writing.ops import Op
 from mxnet_files.writing.statements import LONGEST_NAME, Scope, Statement, emit, shape_text
 from mxnet_files.writing.structure import WEIGHTED, Block, Item, entries_of, find_blocks, shared
