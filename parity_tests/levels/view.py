@@ -26,7 +26,7 @@ from parity_tests.numerics.operators.executed import is_known, kind_of_executed
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.pairing.dataflow import Alignment, align
-from parity_tests.pairing.graph import Operation, OperationGraph, Origin
+from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
 from parity_tests.pairing.pinned import known_names, pinned_pairs, unknown_name
 from parity_tests.pairing.segments import SegmentPair, Slot, cut
 from parity_tests.pairing.statistics import running_statistics, with_own_statistics, without_updates
@@ -199,30 +199,67 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
     """The nets of segments that correspond.
 
     Where the nets execute something else, operations may be paired that compute something else,
-    though both nets agree again behind them: there is no cut between these.
+    though both nets agree again behind them: there is no cut between these. Nor is there one where
+    only one side goes on with a value that both have, to a result that both have: its gradient is
+    another, or none.
     """
-    view = _view(nets, traced, ())
     if traced.alignment.equal:
-        return view
+        return _view(nets, traced, _with_one_sided(traced, set(), set()))
     unlike = {
         pair.right.index
         for pair in traced.alignment.pairs
         if [math.prod(s) for s in pair.left.shapes] != [math.prod(s) for s in pair.right.shapes]
     }
     if unlike:  # what follows cannot run on these, unless nothing but they is paired wrongly
-        without = _view(nets, traced, unlike)
-        mistaken, lasting = _mistaken(without, inputs)
-        if not lasting:
-            return _view(nets, traced, unlike | mistaken) if mistaken else without
-    mistaken, _ = _mistaken(view, inputs)
-    return _view(nets, traced, mistaken) if mistaken else view
+        view = _view(nets, traced, unlike)
+        mistaken, lasting = _mistaken(view, inputs)
+        if lasting == set():
+            removed = _with_one_sided(traced, unlike | mistaken, set())
+            return view if removed == unlike else _view(nets, traced, removed)
+    view = _view(nets, traced, ())
+    mistaken, lasting = _mistaken(view, inputs)
+    removed = set() if lasting is None else _with_one_sided(traced, mistaken, lasting)
+    return _view(nets, traced, removed) if removed else view
 
 
-def _mistaken(view: View, inputs: Arrays) -> tuple[set[int], bool]:
+def _with_one_sided(traced: TracedPair, removed: set[int], lasting: set[Value]) -> set[int]:
+    """Torch's operations without a cut, with those that only one side of a segment goes on with.
+
+    Of a segment's only the last: without that cut its side may go on with what the other does, as
+    with the parts of a concatenation. What lasts until an output is a fault, and stays.
+    """
+    executed = {side: traced.executed(side) for side in SIDES}
+    while True:
+        segments = cut(traced.alignment, executed, traced.normalised, removed).segments
+        more = set()
+        for segment in segments:
+            sides = [segment.sides[side].uses for side in SIDES]
+            alone = [
+                segments[slot.segment]
+                for slot, *uses in zip(segment.slots, *sides, strict=True)
+                if slot.segment >= 0 and not all(uses)
+            ]
+            ends = [
+                made.pair.right.index
+                for made in alone
+                if made.pair is not None and _given(made) not in lasting
+            ]
+            if ends and _given(segment) not in lasting:
+                more.add(max(ends))
+        if not more:
+            return removed
+        removed = removed | more
+
+
+def _given(segment: SegmentPair) -> Value:
+    """What tells a segment from all others, however the nets are cut: torch's first output."""
+    return segment.sides[Side.TORCH].outputs[0]
+
+
+def _mistaken(view: View, inputs: Arrays) -> tuple[set[int], set[Value] | None]:
     """Torch's operations whose values are not Gluon's, though all that is made of them is.
 
-    So are those that only one side goes on with to a result that both have: its gradient is
-    another, or none. And whether the nets differ in what they give.
+    And what differs until the outputs, by what torch's segments give; none where they do not run.
     """
     torch_net = copy.deepcopy(view.nets[Side.TORCH])
     own = View({**view.nets, Side.TORCH: torch_net}, view.traced, view.segments)
@@ -248,7 +285,7 @@ def _mistaken(view: View, inputs: Arrays) -> tuple[set[int], bool]:
         try:
             runs = {side: subject.run(side, dtypes[side], train=train) for side in SIDES}
         except DidNotRun:
-            return set(), True
+            return set(), None
         errors = _errors(pairing, runs)
         wrong |= {number for number, error in errors.items() if error > _NEAR}
         differing = {number for number, error in errors.items() if error > rounding}
@@ -257,15 +294,9 @@ def _mistaken(view: View, inputs: Arrays) -> tuple[set[int], bool]:
         ends = {slot.segment for (slot, _), *both in given if _error(*both) > rounding}
         lasting |= _reaching(ends, differing, segments)
         subject.forget(train=train)
-    one_sided = {
-        slot.segment
-        for number, segment in enumerate(segments)
-        if number not in wrong
-        for slot, *uses in zip(segment.slots, *(segment.sides[s].uses for s in SIDES), strict=True)
-        if slot.segment >= 0 and not all(uses)
-    }
-    pairs = [segments[number].pair for number in (wrong | one_sided) - lasting]
-    return {pair.right.index for pair in pairs if pair is not None}, bool(lasting)
+    pairs = [segments[number].pair for number in wrong - lasting]
+    mistaken = {pair.right.index for pair in pairs if pair is not None}
+    return mistaken, {_given(segments[number]) for number in lasting}
 
 
 # Of its largest value: what nobody takes for a value's rounding

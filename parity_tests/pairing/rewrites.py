@@ -81,6 +81,29 @@ def _flat_concat(
     return graph("concat", renamed, shape, **attributes)
 
 
+def _slice_of_concat(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """Of parts joined along the axis of a slice, those that it takes of."""
+    along, begin = attributes["axis"], attributes["begin"]
+    inner = produced_by(graph, inputs[0], "concat")
+    if inner is None or inner.parameters or inner.attributes["axis"] != along:
+        return None
+    if attributes["step"] != 1:
+        return None
+    taken: list[tuple[str, Operand]] = []
+    end = begin + shape[along]
+    offset = 0
+    for part in inner.inputs:
+        first, last = max(begin - offset, 0), min(end - offset, part.shape[along])
+        offset += part.shape[along]
+        if first < last:
+            kept = (*shape[:along], last - first, *shape[along + 1 :])
+            x = graph("slice", [("input", part)], kept, axis=along, begin=first, step=1)
+            taken.append((f"input.{len(taken)}", x))
+    return graph("concat", taken, shape, axis=along) if taken else None
+
+
 def _concat_of_zeros(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
 ) -> Operand | None:
@@ -246,7 +269,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "reshape": (_same_shape, _through_reshape),
     "expand": (_same_shape,),
     "transpose": (_through_transpose,),
-    "slice": (_same_shape,),
+    "slice": (_same_shape, _slice_of_concat),
     "pad": (_same_shape,),
     "cast": (_same_type,),
     "concat": (_flat_concat, _concat_of_zeros),

@@ -78,6 +78,54 @@ def stacked(scale: float = 1.0) -> TorchNet:
     return TorchNet(forward, a=nn.Conv2d(4, 4, 1), b=nn.Conv2d(4, 4, 1))
 
 
+def grown(nested: bool) -> GluonNet:
+    """A block as DenseNet's: each convolution reads the input and all before it."""
+
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        parts = [x]
+        for layer in (s.a, s.b):
+            parts.append(layer(F.concat(*parts, dim=1) if len(parts) > 1 else parts[0]))
+            if nested:
+                parts = [F.concat(*parts, dim=1)]
+        return s.n(parts[0] if nested else F.concat(*parts, dim=1))
+
+    return GluonNet(
+        forward,
+        a=gnn.Conv2D(4, 1, in_channels=4),
+        b=gnn.Conv2D(4, 1, in_channels=8),
+        n=gnn.BatchNorm(in_channels=12),
+    )
+
+
+def grown_in_torch(nested: bool, order: tuple[int, int, int] = (0, 1, 2)) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        parts = [x]
+        for layer in (s.a, s.b):
+            parts.append(layer(torch.cat(parts, 1)))
+            if nested:
+                parts = [torch.cat(parts, 1)]
+        return s.n(parts[0] if nested else torch.cat([parts[i] for i in order], 1))
+
+    return TorchNet(forward, a=nn.Conv2d(4, 4, 1), b=nn.Conv2d(8, 4, 1), n=nn.BatchNorm2d(12))
+
+
+def joined_and_split() -> GluonNet:
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        both = F.concat(s.a(x), s.b(x), dim=1)
+        whole, parts = F.slice_axis(both, axis=1, begin=0, end=4), F.split(both, 4, axis=1)
+        return s.c(F.relu(whole) + F.concat(*parts[2:], dim=1))
+
+    return GluonNet(forward, **{name: gnn.Conv2D(4, 1, in_channels=4) for name in "abc"})
+
+
+def never_joined(swapped: bool = False) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        a, b = (s.b, s.a) if swapped else (s.a, s.b)
+        return s.c(F.relu(a(x)) + b(x))
+
+    return TorchNet(forward, **{name: nn.Conv2d(4, 4, 1) for name in "abc"})
+
+
 def attention(softmax: Callable[..., Any]) -> Callable[[], TorchNet]:
     def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
         attended: torch.Tensor = softmax(s.q(x), s.k(x), s.v(x))
@@ -236,6 +284,9 @@ EQUAL: dict[str, Pair] = {
     "attention in one call": (
         attention_by_hand, attention(F.scaled_dot_product_attention), SEQUENCES,
     ),
+    "parts joined one by one in Gluon": (lambda: grown(True), lambda: grown_in_torch(False), IMAGE),
+    "parts joined one by one in torch": (lambda: grown(False), lambda: grown_in_torch(True), IMAGE),
+    "joined and split again": (joined_and_split, never_joined, IMAGE),
     "computed twice": (lambda: skipping(True), skipped, IMAGE),
     "dropout behind a reshape": (dropping, lambda: dropped(False), IMAGE),
     "one number comes out": (
@@ -266,6 +317,9 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
             lambda s, x: F.relu(s.n(s.c(x))), c=nn.Conv2d(4, 4, 1), n=nn.BatchNorm2d(4)
         ),
         IMAGE, "another order: relu comes before batch_norm in Gluon, behind it in torch",
+    ),
+    "parts joined in another order": (
+        lambda: grown(True), lambda: grown_in_torch(False, (0, 2, 1)), IMAGE, "cat",
     ),
     "a formula scaled": (lambda: by_formulas(1 + 3e-6), by_functions, IMAGE, "log_softmax"),
     "the unbiased variance": (pooled_by_hand, lambda: pooled(True), SEQUENCES, "var"),
