@@ -149,10 +149,17 @@ class Pretrained:
     def fitting(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         """The arrays that a net with these parameters takes, by name; notes what it does not.
 
+        A name that the net has not is that of a parameter which differs from it by `_` for `.`
+        alone: `mxnet-files convert` and MXNet's own prefixes write features_0.weight.
         Raises: UsageError where none fits.
         """
         if not self.arrays:
             return {}
+        own = {name.replace("_", "."): name for name in shapes}
+        for name in [name for name in self.arrays if name not in shapes]:
+            meant = own.get(name.replace("_", "."), name)
+            if meant not in self.arrays:
+                self.arrays = {meant if n == name else n: a for n, a in self.arrays.items()}
         taken = {n: a for n, a in self.arrays.items() if n in shapes and a.shape == shapes[n]}
         if not taken:
             raise UsageError(
@@ -166,7 +173,7 @@ class Pretrained:
         for name, array in self.arrays.items():
             if name not in shapes:
                 self.remarks.append(f"left out: {name} {array.shape}, which the net has not")
-            elif name not in taken and name != head:
+            elif name not in taken and name.rpartition(".")[0] != head.rpartition(".")[0]:
                 self.remarks.append(
                     f"new: {name} {shapes[name]}, where {self.source} has {array.shape}"
                 )

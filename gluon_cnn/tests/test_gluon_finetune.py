@@ -8,6 +8,7 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.initial import Pretrained
@@ -41,6 +42,40 @@ def test_best_parameters_load_into_a_net_of_your_own(digits: Path) -> None:
     x = mx.nd.random.uniform(shape=(3, 1, 28, 28))
     ours = open_run(digits, [mx.cpu()]).net(x).asnumpy()
     np.testing.assert_array_equal(net(x).asnumpy(), ours)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"),
+    [
+        ("params", "{}.{}.{}"), ("params", "net_{}_{}_{}"), ("params", "arg:net_{}_{}_{}"),
+        ("safetensors", "{}.{}.{}"), ("safetensors", "{}_{}.{}"),
+    ],
+)  # fmt: skip
+def test_names_are_read_as_they_are_written(
+    suffix: str, name: str, digits: Path, tmp_path: Path
+) -> None:
+    arrays = {name.format(*n.split(".")): a for n, a in _params(digits).items()}
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "params":
+        mx.nd.save(str(path), {n: mx.nd.array(a) for n, a in arrays.items()})
+    else:
+        save_file(arrays, path)
+    pretrained = read_weights(str(path))
+    fitting = pretrained.fitting({n: a.shape for n, a in _params(digits).items()})
+    assert pretrained.remarks == [f"10 of 10 arrays are from {path}"]
+    for n, array in _params(digits).items():
+        np.testing.assert_array_equal(fitting[n], array)
+
+
+def test_a_converted_net_is_trained_on(digits: Path, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({n.replace(".", "_", 1): a for n, a in _params(digits).items()}, path)
+    capsys.readouterr()
+    argv = [*QUICK, "--init-from", str(path), "--lr", "1e-30", "--out", str(tmp_path / "run")]
+    assert train.main(argv) == 0
+    assert f"10 of 10 arrays are from {path}\n" in capsys.readouterr().err
+    for name, array in _params(tmp_path / "run").items():
+        np.testing.assert_array_equal(array, _params(digits)[name])
 
 
 def test_frozen_features_stay_and_the_rest_learns(digits: Path, tmp_path: Path) -> None:
@@ -103,6 +138,7 @@ def test_a_head_of_other_classes_is_new_and_said(digits: Path, tmp_path: Path, c
     assert f"new: features.0.weight (6, 3, 5, 5), where {digits} has (6, 1, 5, 5)" in err
     head = f"the head is new: classifier.5 tells 3 classes apart, that of {digits} 10"
     assert head in err
+    assert not [line for line in err if "classifier.5.bias" in line]  # it is of the head
     run = json.loads((tmp_path / "run/config.json").read_text())
     assert run["pretrained"]["loaded"] == sorted(
         set(_params(digits)) - {"features.0.weight", "classifier.5.weight", "classifier.5.bias"},
