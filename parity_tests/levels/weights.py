@@ -1,5 +1,7 @@
 """Level weights: a total bijection of parameters and buffers, and values that are equal bit by bit.
 
+Whole numbers (indices, masks) may have another dtype on the other side.
+
 Equal values do not prove a map: two tensors of one shape may be swapped where both hold the same,
 or be swapped there and back. So every tensor also carries a fingerprint of its own through a round
 trip, Gluon to torch to Gluon, and is looked for half-way where the *structure* says it belongs.
@@ -18,7 +20,7 @@ import numpy as np
 from parity_tests.backends.base import backend, backend_of, leaves_of, source_of
 from parity_tests.backends.leaves import Leaf, Tensor
 from parity_tests.backends.runs import NET
-from parity_tests.numerics.compare import bits_equal
+from parity_tests.numerics.compare import holds_whole_numbers, values_equal
 from parity_tests.pairing.align import Pairing
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Side, Status
@@ -148,7 +150,7 @@ def _values(pairing: Pairing, coverage: Coverage) -> Iterator[Row]:
                 yield replace(row, side=owner, detail=detail)
                 continue
             coverage.done(group, key)
-            verdict = bits_equal(tensors[0].read(), tensors[1].read())
+            verdict = values_equal(tensors[0].read(), tensors[1].read())
             row = _judged(verdict, path=path, quantity=role, check=Check.VALUE)
             yield replace(row, dtype=tensors[1].dtype)
 
@@ -168,10 +170,10 @@ def _round_trip(
 ) -> Iterator[Row]:
     """Send a fingerprint in place of every Gluon tensor to the torch net and back."""
     fingerprints = {
-        tensor.name: fingerprint(tensor)
-        for gluon, _ in pairing.steps
+        tensor.name: fingerprint(tensor, None if torch is None else torch.tensors.get(role))
+        for gluon, torch in pairing.steps
         if gluon is not None
-        for tensor in gluon.tensors.values()
+        for role, tensor in gluon.tensors.items()
     }
     if not fingerprints:
         return
@@ -193,19 +195,24 @@ def _round_trip(
                 (Check.TRANSFER, on_torch[pair.torch.path]),
                 (Check.ROUND_TRIP, on_gluon[pair.gluon.path]),
             ):
-                verdict = bits_equal(leaf.tensors[role].read(), sent)
+                verdict = values_equal(leaf.tensors[role].read(), sent)
                 row = _judged(verdict, path=pair.path, quantity=role, check=check)
                 if not verdict.ok:
                     row = replace(row, diagnosis=_explain_swap(fingerprints, leaf, role))
                 yield row
 
 
-def fingerprint(tensor: Tensor) -> np.ndarray:
-    """Values that no other tensor carries: seeded by the tensor's name, in its shape and dtype."""
+def fingerprint(tensor: Tensor, partner: Tensor | None = None) -> np.ndarray:
+    """Values that no other tensor carries: seeded by the tensor's name, in its shape and dtype.
+
+    They are whole numbers where the tensor's dtype or its partner's holds no others.
+    """
     generator = np.random.default_rng(zlib.crc32(tensor.name.encode()))
-    if np.issubdtype(np.dtype(tensor.dtype), np.floating):
+    dtypes = [t.dtype for t in (tensor, partner) if t is not None]
+    if not any(map(holds_whole_numbers, dtypes)):
         return generator.standard_normal(tensor.shape).astype(tensor.dtype)
-    return generator.integers(1, 100, tensor.shape).astype(tensor.dtype)
+    numbers = (0, 2) if "bool" in dtypes else (1, 100)
+    return generator.integers(*numbers, tensor.shape).astype(tensor.dtype)
 
 
 def _explain_swap(fingerprints: Arrays, leaf: Leaf, role: str) -> str:

@@ -15,7 +15,10 @@ import numpy as np
 
 from parity_tests.reporting.window import ValueWindow, window_at
 
-__all__ = ["ENVELOPE_FACTOR", "EXACT", "UNIT", "Mismatch", "Verdict", "bits_equal", "compare"]
+__all__ = [
+    "ENVELOPE_FACTOR", "EXACT", "UNIT", "Mismatch", "Verdict", "bits_equal", "compare",
+    "holds_whole_numbers", "values_equal",
+]  # fmt: skip
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 # Below the smallest normal number a float has no full precision left, and oneDNN flushes to zero.
@@ -255,6 +258,45 @@ def bits_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:
     same = np.ascontiguousarray(actual).view(pattern) == np.ascontiguousarray(expected).view(
         pattern
     )
+    return _at_the_first(verdict, same, actual, expected)
+
+
+def holds_whole_numbers(dtype: np.dtype | str) -> bool:
+    """Whether a dtype has integers or booleans alone: indices, masks, counts."""
+    return str(dtype).startswith(("int", "uint", "bool"))  # numpy has no bfloat16
+
+
+def values_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:
+    """`bits_equal`; where one side holds whole numbers in another dtype, their values are compared.
+
+    One framework keeps indices or a mask as floats, the other as integers or booleans: each must
+    be able to hold what the other has, to the last unit.
+
+    Examples:
+        >>> index = np.array([0, 3])
+        >>> values_equal(index.astype(np.float32), index).ok
+        True
+        >>> print(values_equal(np.array([0.0, 3.5], np.float32), index))
+        3.5 at (1), expected 3 exactly
+        >>> values_equal(np.array([2.0**24], np.float32), np.array([2**24 + 1])).ok
+        False
+    """
+    dtypes = actual.dtype, expected.dtype
+    if dtypes[0] == dtypes[1] or not any(map(holds_whole_numbers, dtypes)):
+        return bits_equal(actual, expected)
+    with np.errstate(invalid="ignore", over="ignore"):  # of floats that no integer holds
+        wanted = expected.astype(actual.dtype)
+        back = wanted.astype(expected.dtype)
+    verdict = compare(actual, wanted, content="any")
+    if verdict.reason not in ("", "values"):
+        return verdict
+    return _at_the_first(verdict, (actual == wanted) & (back == expected), actual, expected)
+
+
+def _at_the_first(
+    verdict: Verdict, same: np.ndarray, actual: np.ndarray, expected: np.ndarray
+) -> Verdict:
+    """The verdict, or that of the first value that is not the same."""
     if same.all():
         return verdict
     position = tuple(int(i) for i in np.argwhere(~same)[0])

@@ -15,6 +15,7 @@ import numpy as np
 
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET
+from parity_tests.numerics.compare import holds_whole_numbers
 from parity_tests.numerics.operators.batch_norm import OWN
 from parity_tests.numerics.operators.table import operator_of
 
@@ -139,9 +140,11 @@ def differences(gluon: Leaf, torch: Leaf) -> list[tuple[str, object, object]]:
         if a is None or b is None:
             different.append((role, "one" if a else "none", "one" if b else "none"))
             continue
+        # whole numbers are compared by value
+        whole = any(holds_whole_numbers(tensor.dtype) for tensor in (a, b))
         for quantity, left, right in (
             (f"{role} shape", a.shape, b.shape),
-            (f"{role} dtype", a.dtype, b.dtype),
+            (f"{role} dtype", a.dtype, a.dtype if whole else b.dtype),
             (f"{role} trainable", a.trainable, b.trainable),
         ):
             if left != right:

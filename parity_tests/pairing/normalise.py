@@ -162,6 +162,13 @@ class Emitter:
             return None
         return self.operations[int(operand.value.key)]
 
+    def dtype_of(self, operand: Operand) -> str:
+        """The dtype of a parameter or of what an operation gives; empty where it is not known."""
+        if operand.value.origin is Origin.PARAMETER:
+            return self._parameters[str(operand.value.key)].dtype
+        producer = self.producer(operand)
+        return "" if producer is None else producer.dtypes[0]
+
     def merge(self, *operations: Operation) -> None:
         """What is emitted next stands for these executed operations too."""
         merged = dict.fromkeys(i for op in (*operations, self._current) for i in op.merged)

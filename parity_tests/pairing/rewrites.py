@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from parity_tests.numerics.compare import holds_whole_numbers
 from parity_tests.pairing.activation_rules import gate_of_itself, hard_gate, rectifier
 from parity_tests.pairing.graph import Operand, Origin
 from parity_tests.pairing.rules import Attributes, Graph, Rule, produced_by
@@ -60,9 +61,11 @@ def _through_transpose(
 def _same_type(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
 ) -> Operand | None:
-    producer = graph.producer(inputs[0])
-    known = producer.dtypes[0] if producer is not None else None
-    return inputs[0] if known == attributes["dtype"] else None
+    """So do whole numbers that the net holds (indices, a mask), which are compared by value."""
+    x, dtypes = inputs[0], (graph.dtype_of(inputs[0]), attributes["dtype"])
+    held = x.value.origin is Origin.PARAMETER and dtypes[1] != "bool"
+    whole = held and any(map(holds_whole_numbers, dtypes))
+    return x if whole or dtypes[0] == dtypes[1] else None
 
 
 def _flat_concat(

@@ -1,0 +1,105 @@
+"""Indices and masks are compared by value, whatever dtype each framework keeps them in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+from mxnet.gluon import HybridBlock
+from mxnet.gluon import nn as gnn
+from torch import nn
+
+from parity_tests import check_parity
+from parity_tests.pairing.parameters import transfer_parameters
+from parity_tests.reporting.verdicts import Level
+
+INDEX = [2, 0, 1, 5, 3, 4]
+MASK = [1, 0, 1, 1, 0, 1]
+LEVELS = ("structure", "weights", "forward")
+X = np.random.default_rng(0).standard_normal((2, 4, 5, 5)).astype(np.float32)
+
+
+class GluonHeld(HybridBlock):
+    """A convolution, and its channels in another order or behind a mask."""
+
+    def __init__(self, held: list[int], dtype: str, masked: bool) -> None:
+        super().__init__()
+        self.masked = masked
+        with self.name_scope():
+            self.a = gnn.Conv2D(6, 1, in_channels=4)
+            shape = (1, 6, 1, 1) if masked else (6,)
+            self.held = self.params.get(
+                "held", grad_req="null", shape=shape, dtype=dtype, init=mx.init.Zero()
+            )
+        self.initialize()
+        self.held.set_data(mx.nd.array(np.reshape(held, shape), dtype=dtype))
+
+    def hybrid_forward(self, F: Any, x: Any, held: Any) -> Any:
+        if self.masked:
+            return F.broadcast_mul(self.a(x), F.cast(held, "float32"))
+        return F.take(self.a(x), held, axis=1)
+
+
+class TorchHeld(nn.Module):
+    def __init__(self, held: list[int], dtype: torch.dtype, masked: bool) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(4, 6, 1)
+        tensor = torch.tensor(held).to(dtype)
+        self.register_buffer("held", tensor.reshape(1, 6, 1, 1) if masked else tensor)
+        self.masked = masked
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        return y * self.held if self.masked else y.index_select(1, self.held)
+
+
+DTYPES = [
+    ("float32", torch.int64, False),
+    ("int32", torch.int64, False),
+    ("float32", torch.bool, True),
+    ("int32", torch.float32, True),
+    ("bool", torch.float32, True),
+    ("uint8", torch.int64, True),
+]
+
+
+@pytest.mark.parametrize(("gluon_dtype", "torch_dtype", "masked"), DTYPES)
+def test_whole_numbers_of_other_dtypes_are_compared_by_value(
+    gluon_dtype: str, torch_dtype: torch.dtype, masked: bool
+) -> None:
+    held = MASK if masked else INDEX
+    gluon = GluonHeld(held, gluon_dtype, masked)
+    zeros = TorchHeld([0] * 6, torch_dtype, masked)
+    report = check_parity(gluon, zeros, X, transfer=True, levels=LEVELS)
+    assert report.ok, report.first_divergence
+
+    theirs = TorchHeld([0] * 6, torch_dtype, masked)
+    transfer_parameters(gluon, theirs, [X])
+    assert theirs.held.reshape(-1).int().tolist() == held  # type: ignore[operator]
+    assert check_parity(gluon, theirs, X, levels=LEVELS).ok
+
+    wrong = list(held)
+    wrong[3], wrong[4] = wrong[4], wrong[3]
+    other = TorchHeld(wrong, torch_dtype, masked)
+    other.a.load_state_dict(theirs.a.state_dict())
+    first = check_parity(gluon, other, X, levels=LEVELS).first_divergence
+    assert first is not None
+    assert first.level == Level.WEIGHTS
+    assert ("at (0,3,0,0)" if masked else "at (3)") in first.message
+    assert first.diagnosis.startswith("other whole numbers: 2 of 6 differ")
+
+
+def test_a_fraction_is_no_index() -> None:
+    """What a transfer would cut off is found where it was."""
+    gluon = GluonHeld(INDEX, "float32", False)
+    gluon.held.set_data(gluon.held.data() + mx.nd.array([0, 0, 0.5, 0, 0, 0]))
+    report = check_parity(
+        gluon, TorchHeld(INDEX, torch.int64, False), X, transfer=True, levels=LEVELS
+    )
+    first = report.first_divergence
+    assert first is not None
+    assert first.level == Level.WEIGHTS
+    assert "1.5 at (2), expected 1 exactly" in first.message
