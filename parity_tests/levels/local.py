@@ -21,7 +21,7 @@ from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, attempt
 from parity_tests.numerics import conventions
 from parity_tests.numerics.compare import EXACT, Verdict, compare
 from parity_tests.numerics.operators.cases import Scales
-from parity_tests.numerics.operators.table import tolerance
+from parity_tests.numerics.operators.table import operator_of, tolerance
 from parity_tests.numerics.scales import scales_of
 from parity_tests.pairing.align import Pair
 from parity_tests.reporting.progress import show
@@ -190,8 +190,10 @@ def _is_nowhere(values: Iterable[np.ndarray | None]) -> bool:
 def _judged(local: _Local, row: Row) -> Row:
     name, side, dtype = row.quantity, row.side, row.dtype
     entry = tolerance(local.scales.family, mode_of(name, local.train), side, dtype)
-    # MXNet's own way of adding, in its own dtype
-    drift = local.scales.drift.get(name, 0.0) if (side, dtype) == (Side.GLUON, "float32") else 0.0
+    # a side's own way of adding, in float32
+    single = dtype == "float32" or operator_of(local.scales.family).single_precision
+    adds = single if side == Side.GLUON else single and local.scales.both
+    drift = local.scales.drift.get(name, 0.0) if adds else 0.0
     actual, expected = local.runs[side, dtype][name], local.runs[Side.TORCH, "float64"][name]
 
     def judge(wanted: np.ndarray, content: str = content_of(name)) -> Verdict:

@@ -1,4 +1,6 @@
-"""Scales of batch normalisation, and the error that MXNet's way of adding makes on given values."""
+"""Scales of batch and instance normalisation, and the error that MXNet's way of adding makes on
+given values.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity_tests.numerics.operators.cases import ScaleCase, Scales
-from parity_tests.numerics.operators.formulas import added
+from parity_tests.numerics.operators.formulas import measured, off_one_by_one
 
-__all__ = ["OWN", "batch_norm_scales"]
+__all__ = ["OWN", "batch_norm_scales", "instance_norm_scales"]
 
 # How much of the running statistics a step keeps where the net's own code keeps them
 OWN = "as its own code says"
@@ -37,6 +39,9 @@ class _Norm:
     def spread(self, values: np.ndarray) -> np.ndarray:
         """(C,) beside (N, C, …)."""
         return values.reshape((1, -1) + (1,) * (self.x.ndim - 2))
+
+    def off(self, values: np.ndarray) -> np.ndarray:
+        return off_one_by_one(values, self.axes).reshape(-1)
 
     def average(self, values: np.ndarray) -> np.ndarray:
         return values.mean(axis=self.axes)
@@ -70,7 +75,31 @@ def batch_norm_scales(case: ScaleCase) -> Scales:
     if not norm.batch:
         return Scales("batchnorm", sizes)
     family = "own_batchnorm" if case.hyper["kept"] == OWN else "batchnorm"
-    return Scales(family, sizes, norm.count, _drift(norm, case, new))
+    sent = None if case.upstream is None else case.upstream[0].reshape(x.shape)
+    drift = _drift(norm, sent)
+    drift["output"] = drift["output"].reshape(case.y.shape)
+    for name in ("running_mean", "running_var"):
+        drift[name] = new * drift[name]
+    return Scales(family, sizes, norm.count, drift)
+
+
+def instance_norm_scales(case: ScaleCase) -> Scales:
+    """Measured, where MXNet adds each map's values up as it does a batch's channel."""
+    scales = measured(case)
+    images, channels = case.x.shape[:2]
+    x = case.x.reshape(1, images * channels, -1)
+    deviation = np.sqrt(x.var(axis=(0, 2)) + case.hyper["eps"])
+    gamma = case.parameter("weight")
+    gain = 1 / deviation if gamma is None else np.tile(np.abs(gamma), images) / deviation
+    norm = _Norm(x, gain, np.zeros_like(gain), x.mean(axis=(0, 2)), deviation, True)
+    drift = _drift(norm, None if case.upstream is None else case.upstream[0].reshape(x.shape))
+    for name, size in scales.sizes.items():
+        if name in drift:
+            off = drift[name].reshape(images, channels, -1)
+            whole = off.size == size.size
+            scales.drift[name] = (off if whole else off.sum(axis=0)).reshape(size.shape)
+    scales.length = norm.count
+    return scales
 
 
 def _norm(case: ScaleCase) -> _Norm:
@@ -95,26 +124,22 @@ def _kept(case: ScaleCase) -> tuple[float, float]:
     return (1.0, 0.0) if kept is None else (float(kept), 1.0 - float(kept))
 
 
-def _drift(norm: _Norm, case: ScaleCase, new: float) -> dict[str, np.ndarray]:
+def _drift(norm: _Norm, g: np.ndarray | None) -> dict[str, np.ndarray]:
     """How far float32 sums, added one by one as MXNet does, are off on these very values."""
-    mean = added(norm.x, 1) / norm.count
-    off_mean = np.abs(mean - norm.mean)
+    off_mean = norm.off(norm.x) / norm.count
     centred = norm.x - norm.spread(norm.mean)
-    variance = norm.average(centred**2)
-    off_variance = np.abs(added(centred**2, 1) / norm.count - variance)
+    off_variance = norm.off(centred**2) / norm.count
     # σ² off by d moves 1/σ by d/2σ³
     relative = norm.spread(off_variance / (2 * norm.deviation**2))
     gain, normal = norm.spread(norm.gain), centred / norm.spread(norm.deviation)
     moved = gain * (norm.spread(off_mean) + np.abs(centred) * relative)
     drift = {
-        "output": moved.reshape(case.y.shape),
-        "running_mean": new * off_mean,
-        "running_var": new * off_variance,
+        "output": moved,
+        "running_mean": off_mean,
+        "running_var": off_variance,
     }
-    if case.upstream is not None:
-        g = case.upstream[0].reshape(norm.x.shape)
-        off_bias = np.abs(added(g, 1) - g.sum(axis=norm.axes))
-        off_weight = np.abs(added(g * normal, 1) - (g * normal).sum(axis=norm.axes))
+    if g is not None:
+        off_bias, off_weight = norm.off(g), norm.off(g * normal)
         sums = norm.spread(off_bias) + np.abs(normal) * norm.spread(off_weight)
         # normal itself is off by what the output's was, before its gain
         moved = norm.spread(off_mean / norm.deviation) + np.abs(normal) * relative

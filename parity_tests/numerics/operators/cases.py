@@ -24,14 +24,16 @@ class Scales:
     """s for each of a leaf's results, by its name and in its shape.
 
     `family` is the operator's kind, under which it has its tolerances; `length` is the number of
-    terms in its longest sum. `drift` is an error in absolute numbers that MXNet's float32
-    arithmetic is known to make on these very values, and is allowed twice.
+    terms in its longest sum. `drift` is an error in absolute numbers that float32 arithmetic is
+    known to make on these very values, and is allowed twice: MXNet's, and torch's where `both` add
+    in the same way.
     """
 
     family: str
     sizes: dict[str, np.ndarray]
     length: int = 1
     drift: dict[str, np.ndarray] = field(default_factory=dict)
+    both: bool = False
 
 
 @dataclass(frozen=True)

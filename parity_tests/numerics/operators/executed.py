@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from parity_tests.numerics.operators.batch_norm import instance_norm_scales
 from parity_tests.numerics.operators.cases import ScaleCase, Scales
 from parity_tests.numerics.operators.formulas import MEASURED, linear, measured
 from parity_tests.numerics.operators.record import (
@@ -53,10 +54,15 @@ def _resized(case: ScaleCase) -> Scales:
     return scales
 
 
-def _of_maps(case: ScaleCase) -> Scales:
-    """Measured, where each map's values are added up."""
+def _layer_norm(case: ScaleCase) -> Scales:
+    scales, gamma = measured(case), case.parameter("weight")
+    scales.length = case.x.shape[-1] if gamma is None else gamma.size
+    return scales
+
+
+def _along_axis(case: ScaleCase) -> Scales:
     scales = measured(case)
-    scales.length = int(np.prod(case.x.shape[2:]))
+    scales.length = case.x.shape[case.axis]
     return scales
 
 
@@ -74,8 +80,18 @@ _MEASURED_SINGLE = {
     ("*", "gluon", "float64"): Tolerance(constant(64 * 2.0**29), _IN_SINGLE),
 }
 _MAPS = (
-    "MXNet adds a map's n values one by one in float32, as its BatchNorm does a channel's: √n more"
+    "MXNet adds a map's n values one by one in float32, as its BatchNorm does a channel's: √n "
+    "more, and what repeating values leave, which is computed on them and allowed twice"
 )
+_ADDED = {
+    **MEASURED,
+    ("*", "gluon", "*"): Tolerance(
+        lambda n: 48 + plus_length(n),
+        "MXNet adds the n values one by one, or in a few lanes, in the dtype of the input: no sum "
+        "is off by more than n·u of its size (Higham 2002, section 4.2), which values that repeat "
+        "come near to. 382 was seen for a layer norm of 2,304 values, 2,658 for 10,000",
+    ),
+}
 _INSTANCE_NORM = {
     **MEASURED,
     ("*", "gluon", "float32"): Tolerance(lambda n: 48 + plus_root(n), _MAPS),
@@ -109,17 +125,20 @@ OPERATORS = (
     ),
     *(
         Operator(
-            kind=kind, scale=measured, tolerances=MEASURED, single=("eps",), torch_names=names
+            kind=kind, scale=scale, tolerances=_ADDED, single=("eps",), torch_names=names
         )
-        for kind, names in (
-            ("layer_norm", ("layer_norm", "LayerNorm")),
-            ("group_norm", ("group_norm", "GroupNorm")),
-            ("l2_normalize", ("normalize",)),
+        for kind, scale, names in (
+            ("layer_norm", _layer_norm, ("layer_norm", "LayerNorm")),
+            ("l2_normalize", _along_axis, ("normalize",)),
         )
     ),
     Operator(
-        kind="instance_norm", scale=_of_maps, tolerances=_INSTANCE_NORM, single_precision=True,
-        single=("eps",), torch_names=("instance_norm", "_InstanceNorm"),
+        kind="group_norm", scale=measured, tolerances=MEASURED, single=("eps",),
+        torch_names=("group_norm", "GroupNorm"),
+    ),
+    Operator(
+        kind="instance_norm", scale=instance_norm_scales, tolerances=_INSTANCE_NORM,
+        single_precision=True, single=("eps",), torch_names=("instance_norm", "_InstanceNorm"),
     ),
     Operator(kind="resize", scale=_resized, tolerances=_RESIZE, single_precision=True),
     *(

@@ -8,7 +8,7 @@ measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from parity_tests.numerics.operators.cases import ScaleCase, Scales
 from parity_tests.numerics.operators.record import Tolerance, constant
 from parity_tests.numerics.perturb import elementwise_moves, perturbed
 
-__all__ = ["MEASURED", "added", "elementwise", "exact", "linear", "measured", "with_bias"]
+__all__ = ["MEASURED", "elementwise", "exact", "linear", "measured", "off_one_by_one", "with_bias"]
 
 _PAIRS = 4  # of draws with opposite signs
 # Far above float32's roundoff, through which inputs pass. Where a value jumps by j (at the bound of
@@ -43,14 +43,17 @@ def linear(case: ScaleCase) -> Scales:
     return Scales(case.kind, sizes)
 
 
-def added(values: np.ndarray, axis: int) -> np.ndarray:
-    """The sums of all values that share a place on `axis`, in float32, one by one in their order.
+def off_one_by_one(values: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """How far sums over these axes are off, which stay as 1, added in float32 one by one in order.
 
     A random walk's √n is not enough where values repeat (a constant border, a pooled gradient): a
-    sum of equal terms is rounded the same way each time.
+    sum of equal terms is rounded the same way each time, and n equal ones are off by up to n/2 u.
     """
-    rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-    return np.add.accumulate(rows.astype(np.float32), axis=1)[:, -1].astype(np.float64)
+    kept = [axis for axis in range(values.ndim) if axis not in axes]
+    rows = values.transpose(*kept, *axes).reshape(*(values.shape[a] for a in kept), -1)
+    sums = np.add.accumulate(rows.astype(np.float32), axis=-1)[..., -1]
+    off: np.ndarray = np.abs(sums - rows.sum(axis=-1))
+    return off.reshape([1 if a in axes else n for a, n in enumerate(values.shape)])
 
 
 def with_bias(axis: int, case: ScaleCase) -> Scales:
@@ -59,8 +62,8 @@ def with_bias(axis: int, case: ScaleCase) -> Scales:
     size = scales.sizes.get("bias gradient")
     if case.upstream is not None and size is not None and size.size == case.upstream[0].shape[axis]:
         g = case.upstream[0]
-        whole = np.moveaxis(g, axis, 0).reshape(size.size, -1).sum(axis=1)
-        scales.drift["bias gradient"] = np.abs(added(g, axis) - whole).reshape(size.shape)
+        others = [a for a in range(g.ndim) if a != axis % g.ndim]
+        scales.drift["bias gradient"] = off_one_by_one(g, others).reshape(size.shape)
     return scales
 
 

@@ -142,7 +142,10 @@ TOLERANCES: dict[tuple[str, str, str, str], Tolerance] = {
 
 def tolerance(kind: str, mode: str, side: str, dtype: str) -> Tolerance:
     """The table's entry for an operator in a mode, a side and a dtype."""
-    for key in ((kind, mode, side, dtype), (kind, "*", side, dtype), (kind, "*", "*", "*")):
+    for key in (
+        (kind, mode, side, dtype), (kind, "*", side, dtype), (kind, "*", side, "*"),
+        (kind, "*", "*", "*"),
+    ):  # fmt: skip
         if key in TOLERANCES:
             return TOLERANCES[key]
     return TOLERANCES["*", "*", "*", "*"]
