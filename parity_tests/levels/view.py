@@ -446,7 +446,7 @@ def _read(
     if len(operations) != 1:
         return None
     (op,) = operations
-    given = [shapes[slot] for slot in segment.slots]
+    given = segment.given
     shaped = op.kind in _OF_ANY_SHAPE or [x.shape for x in op.inputs] == given
     if op.kind == "batch_norm" and len(given) == len(op.inputs) == 1:
         shaped = op.inputs[0].shape[:2] == given[0][:2]  # (N, C) is a map of one value

@@ -13,6 +13,7 @@ from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, LeafRun, named, rounded
 from parity_tests.numerics.operators.cases import ReferenceCase
 from parity_tests.numerics.operators.table import OPERATORS, operator_of
+from parity_tests.numerics.scales import as_given
 
 __all__ = ["common_activations", "reference_value"]
 
@@ -31,7 +32,7 @@ def reference_value(
         role: torch.from_numpy(rounded(t.read(), "float64")).requires_grad_(t.trainable)
         for role, t in leaf.tensors.items()
     }
-    x = torch.from_numpy(rounded(inputs[0], "float64").copy())
+    x = torch.from_numpy(rounded(as_given(leaf, inputs)[0], "float64").copy())
     x.requires_grad_(x.is_floating_point())
     case = ReferenceCase(torch, x, tensors, leaf.hyper, train, fault)
     try:
@@ -46,7 +47,7 @@ def reference_value(
         return None
     y.backward(torch.from_numpy(rounded(upstream[0], "float64")).reshape(y.shape))
     gradients = {r: t.grad.numpy() for r, t in tensors.items() if t.grad is not None}
-    gradient = None if x.grad is None else x.grad.numpy()
+    gradient = None if x.grad is None else x.grad.numpy().reshape(inputs[0].shape)
     return named((y.detach().numpy(),), [gradient], gradients, case.buffers)
 
 

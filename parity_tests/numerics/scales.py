@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,14 +11,14 @@ import numpy as np
 from parity_tests.backends.base import backend
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import Leaf
-from parity_tests.backends.runs import Arrays, LeafRun, is_float, rounded
+from parity_tests.backends.runs import Arrays, LeafRun, input_name, is_float, rounded
 from parity_tests.numerics.operators.cases import Change, ScaleCase, Scales
 from parity_tests.numerics.operators.formulas import measured
 from parity_tests.numerics.operators.table import operator_of, tolerance
 from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["scales_of"]
+__all__ = ["as_given", "scales_of"]
 
 
 def scales_of(
@@ -28,19 +29,24 @@ def scales_of(
     Where both sides compute one function in two ways, either side's rounding counts: that of the
     operations inside each, and what the record of an operator says that one side is alone.
     """
-    case = _case(Side.TORCH, leaf, inputs, run, train, upstream)
+    given = as_given(leaf, inputs)
+    seen = {input_name(i): x.shape for i, x in enumerate(given)}
+    case = _case(Side.TORCH, leaf, given, _shaped(run, seen), train, upstream)
     scales = operator_of(leaf.family).scale(case)
+    own = {name: values.shape for name, values in run.items() if name in seen}
+    scales.sizes, scales.drift = _shaped(scales.sizes, own), _shaped(scales.drift, own)
     segment = _segment(leaf)
     if segment is None or operator_of(leaf.family).scale is not measured:
         return scales
     if segment.record is not None and segment.record[0] != leaf.family:
         kind, hyper = segment.record
         known = operator_of(kind).scale(replace(case, kind=kind, hyper=hyper))
-        allowed, own = (
+        allowed, needed = (
             tolerance(of, "train" if train else "inference", "gluon", "float32").factor(length)
             for of, length in ((scales.family, scales.length), (kind, known.length))
         )
-        _widen(scales, known.sizes, own / allowed)
+        _widen(scales, known.sizes, needed / allowed)
+        scales.drift |= _shaped(known.drift, own)
     gluon = segment.gluon
     if gluon is not None and gluon.block.program.composite:
         ours = _gluon_run(gluon, inputs, train, upstream)
@@ -50,9 +56,25 @@ def scales_of(
     return scales
 
 
+def as_given(leaf: Leaf, inputs: Arrays) -> Arrays:
+    """A leaf's inputs in the shapes in which its operation sees them."""
+    segment = _segment(leaf)
+    return inputs if segment is None else segment.as_given(inputs)
+
+
 def _segment(leaf: Leaf) -> SegmentPair | None:
     program = getattr(leaf.block, "program", None)
     return None if program is None else program.layout.pair
+
+
+def _shaped(
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """The arrays, those that have a shape here in it."""
+    return {
+        name: x.reshape(shapes[name]) if name in shapes and x.size == math.prod(shapes[name]) else x
+        for name, x in arrays.items()
+    }
 
 
 def _gluon_run(leaf: Leaf, inputs: Arrays, train: bool, upstream: Arrays | None) -> LeafRun | None:

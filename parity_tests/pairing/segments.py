@@ -9,10 +9,13 @@ in one what the other does in two, and what only one side has goes into the segm
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from parity_tests.pairing.dataflow import Alignment, Difference, OperationPair
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
@@ -53,8 +56,10 @@ class Segment:
 class SegmentPair:
     """A segment of both sides: what goes in, the shapes of what comes out, what differs.
 
-    Of two sides that compute one function in two ways, `record` is the operator that one of them
-    is alone, with its hyper-parameters, and `gluon` MXNet's leaf: either side's rounding counts.
+    `given` are the shapes in which its operation sees what goes in: a value that is reshaped on its
+    way has another one where it is made. Of two sides that compute one function in two ways,
+    `record` is the operator that one of them is alone, with its hyper-parameters, and `gluon`
+    MXNet's leaf: either side's rounding counts.
     """
 
     path: str
@@ -62,6 +67,7 @@ class SegmentPair:
     shapes: list[tuple[int, ...]]
     sides: dict[Side, Segment]
     pair: OperationPair | None
+    given: list[tuple[int, ...]] = field(default_factory=list)
     alone: list[tuple[Side, Operation]] = field(default_factory=list)
     parameter_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by role
     record: tuple[str, dict[str, object]] | None = None
@@ -70,6 +76,11 @@ class SegmentPair:
     @property
     def differences(self) -> Sequence[Difference]:
         return self.pair.differences if self.pair is not None else ()
+
+    def as_given(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """What goes in, in the shapes in which the operation sees it; of another count as it is."""
+        pairs = zip(arrays, self.given, strict=True)
+        return tuple(x.reshape(s) if x.size == math.prod(s) else x for x, s in pairs)
 
     @property
     def trains_otherwise(self) -> bool:
@@ -171,6 +182,7 @@ def cut(
     pairs = []
     for number, (pair, values, shapes) in enumerate(shared):
         pairs.append(_segment(number, pair, values, shapes, graphs, known, names))
+    _give(pairs, executed[Side.TORCH])
     _place_alone(pairs, alignment)
     _name_parameters(pairs, alignment)
     count = min(len(executed[side].outputs) for side in _SIDES)
@@ -392,6 +404,17 @@ class _Names:
 def plain(kind: str) -> str:
     """A function's name without what says that it works in place."""
     return kind.removesuffix("_").removeprefix("_contrib_").lstrip("_") or kind
+
+
+def _give(pairs: Sequence[SegmentPair], graph: OperationGraph) -> None:
+    """Note the shapes in which each segment that is one operation of torch's sees its slots."""
+    for pair in pairs:
+        made = [graph.inputs if s.segment < 0 else pairs[s.segment].shapes for s in pair.slots]
+        pair.given = [tuple(of[s.output]) for of, s in zip(made, pair.slots, strict=True)]
+        operations = pair.sides[Side.TORCH].normalised
+        seen = [tuple(x.shape) for x in operations[0].inputs] if len(operations) == 1 else []
+        if [math.prod(shape) for shape in seen] == [math.prod(shape) for shape in pair.given]:
+            pair.given = seen
 
 
 def _place_alone(pairs: Sequence[SegmentPair], alignment: Alignment) -> None:
