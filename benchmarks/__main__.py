@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import OF_AN_EXPORT, SIDES, Group, groups
+from benchmarks.numpy_side import write_photographs
 from benchmarks.results import describe, picture, read, table, write
 from benchmarks.runner import expected_seconds, run_group
 from cnn_harness.cli import Parser, positive, print_json, run
 from cnn_harness.errors import CommandError, UsageError
 from gluon_cnn.export import export_net, fresh_net
+from gluon_cnn.models import get_model
 from gluon_cnn.runtime import settings as runtime
 
 __all__ = ["main"]
@@ -78,16 +80,22 @@ def _parser() -> Parser:
     return parser
 
 
-def with_export(group: Group, folder: Path) -> Group:
-    """The group with its model exported into the folder, once, for the sides that open files."""
+def with_files(group: Group, folder: Path) -> Group:
+    """The group with the files that its sides open, in the folder: its model's export, written once
+    a model, or photographs."""
+    first = group.cases[0]
+    if first.part == "waiting":
+        path = folder / group.name
+        write_photographs(path, first.images, get_model(first.model).input_shape[1])
+        return replace(group, cases=(replace(first, data_dir=str(path)),))
     if not any(case.side in OF_AN_EXPORT for case in group.cases):
         return group
-    model = group.cases[0].model
-    if not (folder / model).exists():
-        export_net(fresh_net(model), folder / model, onnx=True, engine="auto")
-    path = str(folder / model)
+    path = folder / first.model
+    if not path.exists():
+        export_net(fresh_net(first.model), path, onnx=True, engine="auto")
     return replace(group, cases=tuple(
-        replace(case, export=path) if case.side in OF_AN_EXPORT else case for case in group.cases
+        replace(case, export=str(path)) if case.side in OF_AN_EXPORT else case
+        for case in group.cases
     ))  # fmt: skip
 
 
@@ -148,7 +156,7 @@ def _main(argv: Sequence[str] | None) -> int:
             say(f"{len(left)} groups of processes that take turns, {clock}")
         for group in left:
             began = time.perf_counter()
-            result = run_group(with_export(group, Path(folder)), say)
+            result = run_group(with_files(group, Path(folder)), say)
             write(args.out, result, about)
             seconds = time.perf_counter() - began
             clock.note(group, seconds)

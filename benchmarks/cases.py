@@ -57,7 +57,7 @@ Turn = Callable[[int], Mapping[str, Any]]
 class Case:
     """One measurement, made in turns by a process of its own: `benchmarks.child`."""
 
-    part: str  # train, infer, accuracy, epoch, command, peak
+    part: str  # train, infer, accuracy, epoch, waiting, command, peak
     side: str
     model: str = "lenet"
     batch: int = 64  # 0: the recipe's
@@ -94,6 +94,7 @@ ANSWERED = (
     *(("alexnet", 1), ("alexnet", 32), ("vgg16", 1), ("vgg16", 8)),
 )
 GROWTH = (1, 4, 16, 64, 256, 1024)
+PHOTOGRAPHS = (("cifar_cnn", 64, 20_000), ("alexnet", 32, 320))  # and how many
 RECIPE = "quick-lenet-mnist"  # what `ours` and its PyTorch twin train with, to an accuracy on MNIST
 SEEDS = 10
 
@@ -130,6 +131,10 @@ def groups(
     for images in (1_000, 10_000) if quick else (6_000, 60_000):
         case = Case("epoch", "ours", batch=64, threads=threads, images=images)
         found.append(Group(f"growth images {images}", (case,), min(turns, 3)))
+    for model, batch, images in PHOTOGRAPHS[:1] if quick else PHOTOGRAPHS:
+        count = 500 if quick else images
+        case = Case("waiting", "ours", model, batch, threads, images=count)
+        found.append(Group(f"waiting {model} {batch}", (case,), min(turns, 3)))
     if data_dir is not None:
         accuracy = (
             Case("accuracy", "source", batch=500, threads=threads, data_dir=data_dir, epochs=1),

@@ -21,7 +21,7 @@ from mxnet import autograd, gluon
 
 from benchmarks.cases import RECIPE, Case, Turn, repeated
 from benchmarks.numpy_side import EVERY, made_up, mnist, random_batch
-from cnn_data import Dataset
+from cnn_data import Dataset, load_dataset
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import epoch_rates
 from cnn_harness.jobs.stop import Stop
@@ -32,7 +32,7 @@ from gluon_cnn.exporting.runners import mxnet_runner
 from gluon_cnn.fast.step import training_step as fast_step
 from gluon_cnn.models import get_model
 from gluon_cnn.runtime.measure import training_step
-from gluon_cnn.training.assembly import prepare
+from gluon_cnn.training.assembly import Training, prepare
 from gluon_cnn.training.loop import evaluate, train_epoch, train_step
 from gluon_cnn.training.recipes import OWN
 
@@ -42,7 +42,7 @@ __all__ = ["begin"]
 def begin(case: Case) -> Turn:
     """A case of this side, ready for its turns; each says under which settings it was measured."""
     parts = {"train": _train, "infer": _infer, "accuracy": _accuracy, "epoch": _epoch,
-             "command": _command}  # fmt: skip
+             "waiting": _waiting, "command": _command}  # fmt: skip
     settings = {s.name: s.value for s in gluon_cnn.runtime.settings.settled()}
     turn = parts[case.part](case)
     return lambda number: {**turn(number), "settings": settings}
@@ -147,6 +147,37 @@ def _epoch(case: Case) -> Turn:
         return {"seconds": seconds, "images_per_second": case.images / seconds}
 
     return turn
+
+
+def _waiting(case: Case) -> Turn:
+    size = get_model(case.model).input_shape[1]
+
+    def turn(number: int) -> dict[str, Any]:
+        """The share of an epoch without a batch to train on: of the first, which decodes, and the
+        second. The data set is opened anew, and keeps no image from the turn before."""
+        config = TrainConfig(
+            model=case.model, batch_size=case.batch, epochs=2, augment="crop-flip", seed=number
+        )
+        training = prepare(config, load_dataset(f"folder:{case.data_dir}", image_size=size), "cpu")
+        return {"waited": [_waited(training, epoch) for epoch in (1, 2)]}
+
+    return turn
+
+
+def _waited(training: Training, epoch: int) -> float:
+    began, waited = time.perf_counter(), 0.0
+    batches = training.train.epoch(epoch)
+    while True:
+        asked = time.perf_counter()
+        batch = next(batches, None)
+        waited += time.perf_counter() - asked
+        if batch is None:
+            break
+        x, y = batch
+        xs, ys = training.staging(x), training.staging(y)
+        train_step(training.objective, training.trainer, [(xs, ys)], len(x))
+    mx.nd.waitall()
+    return waited / (time.perf_counter() - began)
 
 
 def _command(case: Case) -> Turn:

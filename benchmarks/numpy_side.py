@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.cases import Case, Turn, repeated, step_times
 from cnn_data import ArraySplit, Dataset, load_dataset
 
-__all__ = ["EVERY", "begin", "begin_engine", "made_up", "mnist", "random_batch"]
+__all__ = [
+    "EVERY",
+    "begin",
+    "begin_engine",
+    "made_up",
+    "mnist",
+    "random_batch",
+    "write_photographs",
+]
 
 EVERY = 100  # batches between two looks at the test accuracy
 
@@ -82,3 +91,12 @@ def made_up(images: int) -> Dataset:
 
 def mnist(case: Case) -> Dataset:
     return load_dataset("mnist", case.data_dir)
+
+
+def write_photographs(folder: Path, count: int, size: int) -> None:
+    """JPEGs of `size`² pixels in ten folders, one a class; noise, which takes longest to decode."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / f"class{number % 10}" / f"{number:06}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(path)

@@ -82,7 +82,8 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: speeds with the best of each row, accuracy, peak, growth, memory."""
     parts = [_about(results), *(_speeds(results, part) for part in PARTS), _accuracy(results),
-             _peak(results), _growth(results), _memory(results), _failures(results)]  # fmt: skip
+             _peak(results), _growth(results), _waiting(results), _memory(results),
+             _failures(results)]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -238,6 +239,18 @@ def _growth(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _order(name: str) -> tuple:
     return tuple(int(w) if w.isdigit() else w for w in reversed(name.split()))
+
+
+def _waiting(results: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = []
+    for name, result in results.items():
+        if name.startswith("waiting "):
+            epochs = zip(*(run["waited"] for run in result["runs"].get("ours", ())), strict=True)
+            cells = [_spread([100 * share for share in epoch], len(epoch), ".1f")
+                     for epoch in epochs]  # fmt: skip
+            rows.append([name.removeprefix("waiting "), *(cells or ("failed", "failed"))])
+    heads = ["waiting for photographs, % of an epoch", "the first, which decodes", "the second"]
+    return _rows(heads, rows)
 
 
 def _memory(results: Mapping[str, Mapping[str, Any]]) -> str:

@@ -197,8 +197,10 @@ def _turn_seconds(case: Case) -> float:
         return EPOCH * (case.epochs or OWN[RECIPE].epochs)
     if case.part == "epoch":
         return case.images * EPOCH / 60_000
-    step = 0.0
-    if case.part in ("train", "infer"):
-        count = flop_of_training if case.part == "train" else flop_of_inference
-        step = case.batch * count(case.model) / (RATE * case.threads)
-    return max(AGAIN + case.seconds, step)
+    if case.part == "peak":
+        return AGAIN + case.seconds
+    count = flop_of_inference if case.part == "infer" else flop_of_training
+    image = count(case.model) / (RATE * case.threads)
+    if case.part == "waiting":
+        return 2 * case.images * max(image, EPOCH / 60_000)
+    return max(AGAIN + case.seconds, case.batch * image)

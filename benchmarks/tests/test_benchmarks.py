@@ -281,11 +281,23 @@ def test_a_child_measures(part: str, side: str) -> None:
         assert bool(found["settings"]) == (side != "untuned")
 
 
+@pytest.mark.slow
+def test_waiting_is_a_share_of_an_epoch_over_photographs(tmp_path: Path) -> None:
+    case = Case("waiting", "ours", "cifar_cnn", batch=8, images=80)
+    group = command.with_files(Group("waiting cifar_cnn 8", (case,), 1), tmp_path)
+    assert len(list(tmp_path.rglob("*.jpg"))) == 80
+    found = _measured(group.cases[0])
+    assert len(found["waited"]) == 2
+    assert all(0 < share < 1 for share in found["waited"])
+    table = results.table({group.name: {**_result(group.name), "runs": {"ours": [found]}}})
+    assert "| cifar_cnn 8 | " in table
+
+
 @pytest.mark.parametrize("side", cases.OF_AN_EXPORT)
 def test_an_engine_is_measured_on_the_exported_file(side: str, exports: Path) -> None:
     if side != "auto":
         pytest.importorskip(side)
-    group = command.with_export(
+    group = command.with_files(
         Group("infer lenet 4", (Case("infer", side, batch=4, seconds=0.01),), 1), exports
     )
     found = _measured(group.cases[0])
@@ -325,6 +337,13 @@ def test_the_source_script_learns() -> None:
     assert sum(p.data().size for p in weights.collect_params().values()) == 44_426
 
 
+def test_the_table_says_how_long_training_waited_for_photographs() -> None:
+    runs = [{"waited": [0.1, 0.0], "peak_mb": 1.0}, {"waited": [0.3, 0.01], "peak_mb": 1.0}]
+    result = {**_result("waiting alexnet 32"), "runs": {"ours": runs}}
+    table = results.table({"waiting alexnet 32": result})
+    assert "| alexnet 32 | 20.0 (10.0–30.0) | 0.5 (0.0–1.0) |" in table
+
+
 def test_results_are_written_read_and_drawn(tmp_path: Path) -> None:
     name = "train lenet 64"
     result = _result(name, ours=[2.0, 3.0], eager=[1.0, 1.0])
@@ -346,7 +365,7 @@ def test_the_command_lists_runs_and_refuses(tmp_path: Path, monkeypatch, capsys)
         return {**_result(group.name, ours=[2.0]), "failures": broken, "turns_seconds": 1.0}
 
     monkeypatch.setattr(command, "run_group", run_group)
-    monkeypatch.setattr(command, "with_export", lambda group, folder: group)
+    monkeypatch.setattr(command, "with_files", lambda group, folder: group)
     out = tmp_path / "results"
     argv = ["--out", str(out), "--quick", "--json", "--only"]
     capsys.readouterr()
@@ -380,7 +399,8 @@ def test_a_turn_counts_what_ends_after_others_had_the_caches(monkeypatch) -> Non
 
 def test_quick_is_small_and_the_whole_covers_every_model() -> None:
     quick = cases.groups(2, None, quick=True, repeats=5, compiler=False)
-    assert {case.model for group in quick for case in group.cases} == {"lenet"}
+    photographs = {"cifar_cnn"}
+    assert {case.model for group in quick for case in group.cases} == {"lenet", *photographs}
     whole = cases.groups(2, "/mnist", quick=False, repeats=5, compiler=True)
     names = {group.name for group in whole}
     for part, batches in (("train", (64, 500)), ("infer", (1, 64, 500))):
