@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.pairing.dataflow import Alignment, align
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
 from parity_tests.pairing.pinned import known_names, pinned_pairs, unknown_name
-from parity_tests.pairing.segments import SegmentPair, Slot, cut
+from parity_tests.pairing.segments import Cut, SegmentPair, Slot, cut
 from parity_tests.pairing.statistics import running_statistics, with_own_statistics, without_updates
 from parity_tests.pairing.vocabulary import POINTWISE
 from parity_tests.reporting.verdicts import Side
@@ -204,33 +204,37 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
     another, or none.
     """
     if traced.alignment.equal:
-        return _view(nets, traced, _with_one_sided(traced, set(), set()))
+        return _view(nets, traced, _cut(traced, set(), set()))
     unlike = {
         pair.right.index
         for pair in traced.alignment.pairs
         if [math.prod(s) for s in pair.left.shapes] != [math.prod(s) for s in pair.right.shapes]
     }
-    if unlike:  # what follows cannot run on these, unless nothing but they is paired wrongly
-        view = _view(nets, traced, unlike)
+    # what follows cannot run on the unlike, unless nothing but they is paired wrongly
+    for removed in (unlike, set()) if unlike else (set(),):
+        view = _view(nets, traced, _cut(traced, removed))
         mistaken, lasting = _mistaken(view, inputs)
-        if lasting == set():
-            removed = _with_one_sided(traced, unlike | mistaken, set())
-            return view if removed == unlike else _view(nets, traced, removed)
-    view = _view(nets, traced, ())
-    mistaken, lasting = _mistaken(view, inputs)
-    removed = set() if lasting is None else _with_one_sided(traced, mistaken, lasting)
-    return _view(nets, traced, removed) if removed else view
+        if lasting is None or (lasting and removed):
+            continue
+        pieces = _cut(traced, removed | mistaken, lasting)
+        alike = [s.slots for s in pieces.segments] == [s.slots for s in view.segments.values()]
+        return view if alike else _view(nets, traced, pieces)
+    return view
 
 
-def _with_one_sided(traced: TracedPair, removed: set[int], lasting: set[Value]) -> set[int]:
-    """Torch's operations without a cut, with those that only one side of a segment goes on with.
+def _cut(traced: TracedPair, removed: set[int], lasting: set[Value] | None = None) -> Cut:
+    """The nets in segments, without a cut behind some of torch's operations.
 
-    Of a segment's only the last: without that cut its side may go on with what the other does, as
-    with the parts of a concatenation. What lasts until an output is a fault, and stays.
+    Once it is known what lasts until an output, which is a fault and stays as it is, there is none
+    either where only one side of a segment goes on with a value: without it that side may go on
+    with what the other does. Of several the last is taken away first.
     """
     executed = {side: traced.executed(side) for side in SIDES}
     while True:
-        segments = cut(traced.alignment, executed, traced.normalised, removed).segments
+        pieces = cut(traced.alignment, executed, traced.normalised, removed, lasting)
+        if lasting is None:
+            return pieces
+        segments = pieces.segments
         more = set()
         for segment in segments:
             sides = [segment.sides[side].uses for side in SIDES]
@@ -247,7 +251,7 @@ def _with_one_sided(traced: TracedPair, removed: set[int], lasting: set[Value]) 
             if ends and _given(segment) not in lasting:
                 more.add(max(ends))
         if not more:
-            return removed
+            return pieces
         removed = removed | more
 
 
@@ -345,9 +349,8 @@ def _error(one: np.ndarray, other: np.ndarray) -> float:
     return difference / largest if largest and math.isfinite(difference) else math.inf
 
 
-def _view(nets: Mapping[Side, Any], traced: TracedPair, mistaken: Container[int]) -> View:
+def _view(nets: Mapping[Side, Any], traced: TracedPair, pieces: Cut) -> View:
     executed = {side: traced.executed(side) for side in SIDES}
-    pieces = cut(traced.alignment, executed, traced.normalised, mistaken)
     segments = pieces.segments
     shapes = slot_shapes(segments, executed[Side.TORCH])
     kinds = [kind_of_segment(segment, shapes) for segment in segments]

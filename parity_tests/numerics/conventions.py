@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +27,12 @@ class Convention:
 
 def unbiased(leaf: Leaf, inputs: Arrays) -> tuple[float, int] | None:
     """What a step of a torch BatchNorm keeps of its unbiased variance, and the n of its batch."""
-    kept, tensor = _kept(leaf), leaf.tensors.get("running_var")
+    kept, tensor = _kept(leaf, inputs), leaf.tensors.get("running_var")
     if kept is None or tensor is None:
         return None
-    n = inputs[0].size // tensor.size
-    return (float(np.float32(kept)), n) if n > 1 else None
+    part, size = kept
+    n = size // tensor.size
+    return (float(np.float32(part)), n) if n > 1 else None
 
 
 def variance(leaf: Leaf, quantity: str, inputs: Arrays, train: bool) -> Convention | None:
@@ -50,15 +52,21 @@ def variance(leaf: Leaf, quantity: str, inputs: Arrays, train: bool) -> Conventi
     )
 
 
-def _kept(leaf: Leaf) -> float | None:
-    """The part of the running variance that a step of torch's own BatchNorm keeps."""
+def _kept(leaf: Leaf, inputs: Arrays) -> tuple[float, int] | None:
+    """The part of the running variance that a step of torch's own BatchNorm keeps, and the size of
+    what it normalises, which an executed leaf may make of its inputs."""
     module: Any = leaf.block
     if isinstance(module, ExecutedModule):
         layout = module.program.layout
         if any(segment.writes for segment in layout.pair.sides.values()):
             return None
         norms = [op for op in layout.segment.normalised if op.kind == "batch_norm"]
-        return float(norms[0].attributes["kept"]) if len(norms) == 1 else None
+        if len(norms) != 1:
+            return None
+        given = zip(inputs, layout.segment.uses, strict=True)
+        x, shape = next((x, uses[0][1]) for x, uses in given if uses)
+        size = math.prod(norms[0].inputs[0].shape) * x.size // math.prod(shape)  # another batch
+        return float(norms[0].attributes["kept"]), size
     plain = type(module).forward is nn.modules.batchnorm._BatchNorm.forward
     kept: Any = leaf.hyper["kept"] if plain and leaf.kind == "batchnorm" else None
-    return kept
+    return None if kept is None else (kept, inputs[0].size)

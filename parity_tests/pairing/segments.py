@@ -163,10 +163,12 @@ def cut(
     executed: Mapping[Side, OperationGraph],
     normalised: Mapping[Side, OperationGraph],
     mistaken: Container[int] = (),
+    lasting: Container[Value] | None = None,
 ) -> Cut:
     """Cut two aligned graphs. An output that only one of them has is left out.
 
-    `mistaken` are torch's operations, by index, whose partners give other values.
+    `mistaken` are torch's operations, by index, whose partners give other values, and `lasting`
+    torch's values that differ from Gluon's until an output does; without it nothing is repeated.
     """
     graphs = {side: _Graphs(executed[side], normalised[side]) for side in _SIDES}
     pairs_cut = [pair for pair in alignment.pairs if pair.right.index not in mistaken]
@@ -181,7 +183,12 @@ def cut(
     names = _Names()
     pairs = []
     for number, (pair, values, shapes) in enumerate(shared):
-        pairs.append(_segment(number, pair, values, shapes, graphs, known, names))
+        repeated = _repeated(number, shared, graphs, known, lasting)
+        own = {
+            side: {value: slot for value, slot in slots.items() if slot not in repeated[side]}
+            for side, slots in known.items()
+        }
+        pairs.append(_segment(number, pair, values, shapes, graphs, own, names))
     _give(pairs, executed[Side.TORCH])
     _place_alone(pairs, alignment)
     _name_parameters(pairs, alignment)
@@ -312,6 +319,52 @@ def _writes(executed: OperationGraph, operations: Sequence[Operation]) -> dict[s
     """What the net's own code makes of the running statistics that these operations have."""
     names = (parameter.name for op in operations for parameter in op.parameters.values())
     return {name: executed.writes[name] for name in names if name in executed.writes}
+
+
+def _repeated(
+    number: int,
+    shared: Sequence[_Shared],
+    graphs: Mapping[Side, _Graphs],
+    known: Mapping[Side, Mapping[Value, Slot]],
+    lasting: Container[Value] | None,
+) -> dict[Side, set[Slot]]:
+    """Shared values that a segment computes anew on one side, which alone would be given them.
+
+    One net concatenates what it has concatenated, the other all that came before: what is given
+    to both is what came before, and so are gradients. What has parameters is not computed twice,
+    nor is what drops at random.
+    """
+    repeated: dict[Side, set[Slot]] = {side: set() for side in _SIDES}
+    if lasting is None or shared[number][1][Side.TORCH][0] in lasting:
+        return repeated
+    while True:
+        used = {}
+        for side in _SIDES:
+            own = {v: slot for v, slot in known[side].items() if slot not in repeated[side]}
+            used[side] = set(_closure(number, shared[number][1][side], graphs[side], own)[1])
+        alone = {slot: side for side in _SIDES for slot in used[side] if slot.segment >= 0}
+        for slot in used[Side.GLUON] & used[Side.TORCH]:
+            alone.pop(slot, None)
+        for slot in sorted(alone, key=lambda slot: slot.segment, reverse=True):
+            values, side = shared[slot.segment][1], alone[slot]
+            again = values[Side.TORCH][0] not in lasting
+            if again and _repeatable(slot.segment, values[side], graphs[side], known[side]):
+                repeated[side].add(slot)
+                break
+        else:
+            return repeated
+
+
+def _repeatable(
+    number: int, outputs: Sequence[Value], graphs: _Graphs, known: Mapping[Value, Slot]
+) -> bool:
+    operations = [
+        graphs.executed.operations[i] for i in _closure(number, outputs, graphs, known)[0]
+    ]
+    reads = (value for op in operations for value in op.reads)
+    return all(value.origin is not Origin.PARAMETER for value in reads) and not any(
+        op.kind.lower().endswith("dropout") for op in operations
+    )
 
 
 def _closure(

@@ -109,6 +109,22 @@ def grown_in_torch(nested: bool, order: tuple[int, int, int] = (0, 1, 2)) -> Tor
     return TorchNet(forward, a=nn.Conv2d(4, 4, 1), b=nn.Conv2d(8, 4, 1), n=nn.BatchNorm2d(12))
 
 
+def joined_and_normed() -> GluonNet:
+    return GluonNet(
+        lambda s, F, x: s.n(F.concat(s.c(x), x, dim=1)),
+        c=gnn.Conv2D(4, 1, in_channels=4),
+        n=gnn.BatchNorm(in_channels=8),
+    )
+
+
+def padded_and_normed() -> TorchNet:
+    return TorchNet(
+        lambda s, x: s.n(F.pad(s.c(x), (0, 0, 0, 0, 0, 4)) + F.pad(x, (0, 0, 0, 0, 4, 0))),
+        c=nn.Conv2d(4, 4, 1),
+        n=nn.BatchNorm2d(8),
+    )
+
+
 def joined_and_split() -> GluonNet:
     def forward(s: Any, F: Any, x: Any) -> Any:
         both = F.concat(s.a(x), s.b(x), dim=1)
@@ -286,6 +302,7 @@ EQUAL: dict[str, Pair] = {
     ),
     "parts joined one by one in Gluon": (lambda: grown(True), lambda: grown_in_torch(False), IMAGE),
     "parts joined one by one in torch": (lambda: grown(False), lambda: grown_in_torch(True), IMAGE),
+    "what is normalised made in two ways": (joined_and_normed, padded_and_normed, IMAGE),
     "joined and split again": (joined_and_split, never_joined, IMAGE),
     "computed twice": (lambda: skipping(True), skipped, IMAGE),
     "dropout behind a reshape": (dropping, lambda: dropped(False), IMAGE),
