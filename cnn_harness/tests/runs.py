@@ -20,6 +20,30 @@ EVERYTHING_ON = (
 CLOCK = ("seconds", "images_per_second")
 
 
+# What a shell may put around a command -> the exit codes that are right
+SURROUNDINGS = {
+    "env LC_ALL=C PYTHONIOENCODING=ascii {}": {0},
+    "{} 1>&-": {0},
+    "{} 2>&-": {0},
+    "{} 0<&- 1>&- 2>&-": {0},
+    "{} | true": {0, 1},
+    "{} > /dev/full": {1},
+}
+
+
+def end_in_a_line(command: str, surroundings: str, folder: Path) -> None:
+    """A command, in one of the `SURROUNDINGS`, says at most one line of what is wrong."""
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {surroundings.format(command)}"],
+        capture_output=True, text=True, env=one_thread(), cwd=folder, check=False,
+    )  # fmt: skip
+    assert done.returncode in SURROUNDINGS[surroundings], done.stderr
+    said = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    assert not any("Traceback" in line or "Exception" in line for line in said), done.stderr
+    full = "/dev/full" in surroundings
+    assert sum(line.startswith("error: ") for line in said) == full, done.stderr
+
+
 def photographs(folder: Path, classes: int = 3, each: int = 16, size: int = 68) -> Path:
     """A folder of noisy colour images, one sub-folder a class; a tenth of each will be tested."""
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cnn_harness.tests.runs import one_thread
+from cnn_harness.tests.runs import SURROUNDINGS, end_in_a_line, one_thread
 from gluon_cnn import evaluate, train
 from gluon_cnn.exporting.exported import find_manifest, read_manifest
 
@@ -56,6 +56,20 @@ def test_closed_streams_are_no_traceback(run: Path, closed: str, tmp_path: Path)
     if closed == "2>&-":
         assert done.returncode == 0
         assert done.stdout.startswith("accuracy ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", SURROUNDINGS)
+@pytest.mark.parametrize(
+    "words", ["evaluate", "export --out export", "inspect x.png", "predict x.png --grid grid.png"]
+)
+def test_no_surroundings_end_in_a_traceback(
+    run: Path, words: str, how: str, tmp_path: Path
+) -> None:
+    Image.new("L", (28, 28)).save(tmp_path / "x.png")
+    name, *more = words.split()
+    command = f"{sys.executable} -m gluon_cnn.{name} {run} {' '.join(more)}"
+    end_in_a_line(command, how, tmp_path)
 
 
 LIMIT = 2000  # bytes a file: no picture, table of answers or parameter file is as small

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnn_harness.tests.runs import SURROUNDINGS, end_in_a_line
 from parity_tests.__main__ import main
 from parity_tests.gate import store
 from parity_tests.gate.session import Gate, GateError
@@ -165,6 +166,21 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert "File too large" in error
     assert [path for path in tmp_path.rglob("*") if path != out] == []
     assert main(arguments) == 0  # what was left is in nobody's way
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", SURROUNDINGS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"compare {OLD} {OLD} --report gate",
+        "snapshot new --model lenet",
+        "check --model lenet --level structure --report page",
+    ],
+    ids=lambda words: words.split()[0],
+)
+def test_no_surroundings_end_in_a_traceback(words: str, how: str, tmp_path: Path) -> None:
+    end_in_a_line(f"{sys.executable} -m parity_tests {words}", how, tmp_path)
 
 
 ORPHAN = """
