@@ -29,9 +29,9 @@ from torch.utils.flop_counter import flop_registry
 
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.params_file import MAX_NDIM
-from mxnet_files.running import refusals
+from mxnet_files.running import refusals, run
 
-__all__ = ["Budget", "Cost", "rehearse"]
+__all__ = ["Budget", "Cost", "in_float32", "rehearse"]
 
 MOST_CALLS = 500_000  # an operator may loop as often as an attribute says; each turn takes 0.1 ms
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
@@ -108,6 +108,30 @@ def rehearse(
         return _Rehearsal(module, budget or Budget(), fake=True).measure(inputs)
     except DEPENDS_ON_VALUES:
         return _Rehearsal(module, budget or Budget(), fake=False).measure(inputs)
+
+
+def in_float32(
+    module: fx.GraphModule, inputs: Sequence[Tensor], budget: Budget | None = None
+) -> str:
+    """Keep the file's parameters as float32 where others cannot meet inputs of float32; in words.
+
+    So they are after `cast`. A graph that casts its inputs itself takes its parameters as they are.
+    """
+    names = module.meta["mxnet_names"]
+    held = [*module.named_parameters(), *module.named_buffers()]
+    others = [x for name, x in held if name in names and x.is_floating_point()]
+    others = [x for x in others if x.dtype != torch.float32]
+    if not others:
+        return ""
+    try:
+        rehearse(module, inputs, budget)
+        run(module, inputs)  # shapes alone do not tell what dtypes an operator takes together
+        return ""
+    except SymbolError:
+        kinds = sorted({str(x.dtype).removeprefix("torch.") for x in others})
+        for x in others:
+            x.data = x.data.float()
+        return f", those of {' and '.join(kinds)} as float32"
 
 
 class _Rehearsal(fx.Interpreter):

@@ -6,19 +6,21 @@ import argparse
 import json
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx
 
 from gluon_cnn_parity.cli import Parser, one_line, run_command
-from mxnet_files.budget import Budget
+from mxnet_files.budget import Budget, in_float32
 from mxnet_files.checking.apart import check_files
 from mxnet_files.checking.check import CheckReport
-from mxnet_files.errors import SymbolError, UsageError
+from mxnet_files.errors import NotComparable, SymbolError, UsageError
 from mxnet_files.load import load_symbol
+from mxnet_files.proving.certificate import UNVERIFIED
 from mxnet_files.proving.certificate import verify as verify_folder
 from mxnet_files.proving.folder import Source, write_folder
 from mxnet_files.save import example_inputs, onnx_bytes, program_bytes, write_files
@@ -44,7 +46,12 @@ def convert_parser() -> Parser:
     parser.add_argument(
         "--data", type=Path, help="inputs to try the folder's files on (*.npz, by their names)"
     )
-    parser.add_argument("--check", action="store_true", help="compare with MXNet, if installed")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare with MXNet; --out does where it is installed, and its files' names say it "
+        "where not",
+    )
     parser.add_argument("--code", action="store_true", help="print the module's code")
     return parser
 
@@ -165,20 +172,25 @@ def convert(options: argparse.Namespace) -> int:
         raise UsageError("--data goes with --out FOLDER")
     if options.heads is not None and whole:
         raise UsageError("--heads goes with --check, --code and --out FILE.pt2, not with a folder")
+    if options.out is not None and not whole and not options.out.parent.is_dir():
+        raise SymbolError(f"{options.out.parent}: No such file or directory")  # before the work
     module = load_symbol(options.symbol, options.params, heads=options.heads)
     if whole:
         return convert_folder(module, options)
     shapes = choose_shapes(module, options.input_shape or [])
+    examples = example_inputs(list(shapes.values()))
+    told = in_float32(module, examples, options.budget) if options.out is not None else ""
     summary: dict[str, Any] = {
         "inputs": {name: list(shape) for name, shape in shapes.items()},
         "parameters": sum(value.numel() for value in module.parameters()),
     }
-    lines = [f"{options.symbol.name}: {summary['parameters']:,} parameters"]
+    lines = [f"{options.symbol.name}: {summary['parameters']:,} parameters{told}"]
     if options.code:
         lines.append(module.code.strip())
-    if options.check:
-        limits = {"budget": options.budget, "heads": options.heads}
-        report = check_files(options.symbol, options.params, shapes, **limits)
+    report = compared(options, shapes)
+    if isinstance(report, str):
+        summary["not_compared"] = report
+    else:
         if report.crashed:
             raise SymbolError(crash(report))
         summary["check"] = report.as_dict()
@@ -188,7 +200,7 @@ def convert(options: argparse.Namespace) -> int:
         if not report.default_ok:
             raise SymbolError(report.backend_problem)
     if options.out is not None:
-        save(module, example_inputs(list(shapes.values())), options, summary, lines)
+        save(module, examples, options, summary, lines)
     if options.json:
         print(json.dumps(summary, allow_nan=False))
     else:
@@ -196,9 +208,30 @@ def convert(options: argparse.Namespace) -> int:
     return 0
 
 
+def compared(
+    options: argparse.Namespace, shapes: Mapping[str, tuple[int, ...]]
+) -> CheckReport | str:
+    """The import beside MXNet; or why nothing is compared."""
+    if not options.check and options.out is None:
+        return "nothing is written"
+    limits = {"budget": options.budget, "heads": options.heads}
+    try:
+        return check_files(options.symbol, options.params, shapes, **limits)
+    except NotComparable as error:
+        if options.check:
+            raise
+        return str(error)
+    except ModuleNotFoundError as error:
+        if options.check or error.name != "mxnet":
+            raise
+        return "MXNet is not installed"
+
+
 def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
     """`--out FOLDER`: every form, proven."""
     inputs, told = chosen_inputs(module, options)
+    given = [torch.from_numpy(x) for x in inputs.values()]
+    widened = in_float32(module, given, options.budget)
     source = Source(options.symbol, options.params, inputs, told, options.budget)
     report, crashed = write_folder(module, source, options.out)
     if options.code:
@@ -209,7 +242,7 @@ def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report, allow_nan=False))
         return 0
-    print(f"{options.symbol.name}: {report['parameters']:,} parameters")
+    print(f"{options.symbol.name}: {report['parameters']:,} parameters{widened}")
     if report["nodes"]:
         worst = max(report["nodes"], key=lambda row: row["units"] / (row["bound"] or 1))
         print(
@@ -298,15 +331,18 @@ def save(
     summary: dict[str, Any],
     lines: list[str],
 ) -> None:
-    """Write the files asked for."""
+    """Write the files asked for; their names say where they are not compared with MXNet."""
+    out, told = options.out, "compared with MXNet"
+    if "not_compared" in summary:
+        told = f"not compared: {summary['not_compared']}"
+        out = out.with_stem(out.stem + UNVERIFIED)
     data, shape = program_bytes(module, inputs, options.budget)
-    files = {options.out: data}
-    told = "compared with MXNet" if "check" in summary else "not compared with MXNet (--check does)"
-    summary["compared_with"] = "MXNet" if "check" in summary else "the import alone"
-    lines.append(f"{options.out}: torch.export program, input {shape}, equal to the import, {told}")
-    summary["program"] = str(options.out)
+    files = {out: data}
+    summary["compared_with"] = "the import alone" if "not_compared" in summary else "MXNet"
+    lines.append(f"{out}: torch.export program, input {shape}, equal to the import, {told}")
+    summary["program"] = str(out)
     if options.onnx:
-        path = options.out.with_suffix(".onnx")
+        path = out.with_suffix(".onnx")
         files[path], opset, verified = onnx_bytes(module, inputs, options.budget)
         verified = verified or "nothing (onnx, onnxruntime not installed)"
         equal = f"verified by {verified} against the import, {told}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["SymbolError", "UsageError"]
+__all__ = ["NotComparable", "SymbolError", "UsageError"]
 
 
 class SymbolError(ValueError):
@@ -17,3 +17,7 @@ class UsageError(SymbolError):
 
     exit_code = 2
     hint = " (see --help)"
+
+
+class NotComparable(SymbolError):
+    """MXNet itself cannot run a graph that the import runs, such as NHWC convolutions on a CPU."""

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from gluon_cnn_parity.child import Tell, follow, how_it_ended
-from mxnet_files.budget import Budget
+from mxnet_files.budget import Budget, in_float32
 from mxnet_files.checking.check import CheckReport, Crashes, Subject, compare_with_mxnet
 from mxnet_files.checking.oracle import import_mxnet
-from mxnet_files.errors import SymbolError
+from mxnet_files.errors import NotComparable, SymbolError
 from mxnet_files.load import load_symbol
 from mxnet_files.reading.params_file import read_params, strip_prefixes
 from mxnet_files.reading.reader import read_graph
@@ -46,6 +47,8 @@ def check_files(
     arrays = strip_prefixes(read_params(params))[0]
     rng = np.random.default_rng(seed)
     inputs = {name: rng.normal(size=tuple(shape)) for name, shape in shapes.items()}
+    given = [torch.from_numpy(x.astype(np.float32)) for x in inputs.values()]
+    in_float32(module, given, budget)
     text = Path(symbol).read_text("utf-8")
     text = text if heads is None else with_heads(text, heads)
     return compare_apart(Subject(module, text, arrays, inputs, budget))
@@ -72,8 +75,8 @@ def compare_apart(subject: Subject) -> CheckReport:
                 return compare_with_mxnet(subject, replace(crashes, tell=tell))
         except mxnet.MXNetError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise SymbolError(
-                f"MXNet cannot run the graph on {asked} ({reason}): say its inputs with --input"
+            raise NotComparable(
+                f"MXNet cannot run the graph on {asked} (--input says others): {reason}"
             ) from None
 
     crashes = Crashes()

@@ -385,12 +385,12 @@ def erfinv(x: Tensor) -> Tensor:
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """The larger; at a tie the gradient goes to `a`."""
-    return torch.where((a >= b) | torch.isnan(a), a, b)
+    return torch.where((a >= b) | (a != a), a, b)
 
 
 def minimum(a: Tensor, b: Tensor) -> Tensor:
     """The smaller; at a tie the gradient goes to `a`."""
-    return torch.where((a <= b) | torch.isnan(a), a, b)
+    return torch.where((a <= b) | (a != a), a, b)
 
 
 def smooth_l1(x: Tensor, sigma: float) -> Tensor:

@@ -21,7 +21,7 @@ from gluon_cnn_parity.atomic import replacing_folder
 from mxnet_files.budget import Budget, rehearse
 from mxnet_files.checking.apart import compare_apart
 from mxnet_files.checking.check import CheckReport, Subject
-from mxnet_files.errors import SymbolError, UsageError
+from mxnet_files.errors import NotComparable, SymbolError, UsageError
 from mxnet_files.proving import artefacts
 from mxnet_files.proving.certificate import (
     FORMAT,
@@ -116,12 +116,12 @@ def compare(module: fx.GraphModule, source: Source) -> Reference:
     text = source.symbol.read_text("utf-8")
     try:
         report = compare_apart(Subject(module, text, arrays, source.inputs, source.budget))
-    except ModuleNotFoundError:
-        return without_mxnet(module, source)
+    except (ModuleNotFoundError, NotComparable) as error:
+        absent = not isinstance(error, NotComparable)
+        return without_mxnet(module, source, "MXNet is not installed" if absent else str(error))
     del arrays
     if report.crashed and all(error.ok for error in report.local):
-        against = f"nothing: {report.crashed}"
-        return replace(without_mxnet(module, source), against=against, check=report)
+        return replace(without_mxnet(module, source, report.crashed), check=report)
     if not report.ok:
         raise SymbolError("the import differs from MXNet: " + "; ".join(report.failures[:5]))
     if not report.default_ok:
@@ -132,7 +132,7 @@ def compare(module: fx.GraphModule, source: Source) -> Reference:
     return Reference(against, True, list(report.referee), list(report.mxnet_errors), report)
 
 
-def without_mxnet(module: fx.GraphModule, source: Source) -> Reference:
+def without_mxnet(module: fx.GraphModule, source: Source, reason: str) -> Reference:
     """The import in float64, whose operators nobody has compared with MXNet here."""
     given = [torch.from_numpy(x) for x in source.inputs.values()]
     rehearse(module, given, source.budget)
@@ -141,7 +141,7 @@ def without_mxnet(module: fx.GraphModule, source: Source) -> Reference:
     errors = distance([y.numpy() for y in run(module, given)], outputs)
     if not all(np.isfinite(y).all() for y in outputs):
         raise SymbolError("the outputs are not finite, which proves nothing: give --data")
-    return Reference("nothing: MXNet is not installed", False, outputs, errors)
+    return Reference(f"nothing: {reason}", False, outputs, errors)
 
 
 def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path) -> dict[str, Any]:

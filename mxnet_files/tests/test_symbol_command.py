@@ -14,6 +14,7 @@ import torch
 
 from mxnet_files import load_symbol
 from mxnet_files.__main__ import main
+from mxnet_files.checking import apart
 from mxnet_files.checking.local import Walker, units
 from mxnet_files.reading.params_file import write_params
 
@@ -124,7 +125,10 @@ def test_axes_counted_from_the_right_reach_onnx(
         size = ",".join(map(str, shape))
         argv = [*files, "--out", str(tmp_path / "x.pt2"), "--onnx", "--input-shape", size]
         assert main(argv) == 0
-        assert "verified by onnx.checker and ONNX Runtime" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "verified by onnx.checker and ONNX Runtime" in printed
+        told = "not compared: MXNet cannot run the graph" in printed
+        assert told == (name == "Convolution" or bool(axes))  # its CPU has neither
 
 
 def test_a_graph_that_fixes_its_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,13 +139,42 @@ def test_a_graph_that_fixes_its_batch(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_what_was_written_says_against_what_it_was_verified(
-    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     argv = [*files, "--out", str(tmp_path / "x.pt2"), "--onnx", *SHAPE]
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["compared_with"] == "MXNet"
+    assert found["check"]["ok"] is True
+
+    def absent() -> Any:
+        raise ModuleNotFoundError("no MXNet", name="mxnet")
+
+    monkeypatch.setattr(apart, "import_mxnet", absent)
     assert main(argv) == 0
-    assert capsys.readouterr().out.count("the import, not compared with MXNet (--check") == 2
+    assert capsys.readouterr().out.count("the import, not compared: MXNet is not installed") == 2
     assert main([*argv, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["compared_with"] == "the import alone"
+    assert {path.name for path in tmp_path.glob("x*.[po][tn]*")} == {
+        "x.pt2", "x.onnx", "x-unverified.pt2", "x-unverified.onnx",
+    }  # fmt: skip
+    assert main([*argv, "--check"]) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_parameters_of_other_dtypes_become_float32(
+    dtype: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a net after `cast`; in float32 the files are within its bounds."""
+    files = write(tmp_path, small_net(), data=(1, 3, 10, 8), softmax_label=(1,))
+    arrays = mx.nd.load(files[1])
+    mx.nd.save(files[1], {name: array.astype(dtype) for name, array in arrays.items()})
+    for out in ("x.pt2", "folder"):
+        assert main([*files, "--out", str(tmp_path / out), *SHAPE]) == 0
+        assert f"parameters, those of {dtype} as float32\n" in capsys.readouterr().out
 
 
 def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from mxnet_files.budget import Budget
+from mxnet_files.running import refusals
 from mxnet_files.save import batch_is_free, doubled
 
 __all__ = ["record_shapes"]
@@ -59,6 +60,6 @@ def _shapes(
     module: fx.GraphModule, inputs: Sequence[Tensor]
 ) -> dict[fx.Node, tuple[int, ...] | None]:
     recorder = _Recorder(module)
-    with torch.no_grad():
+    with refusals("the graph cannot run on the inputs"), torch.no_grad():
         recorder.run(*inputs)
     return recorder.shapes

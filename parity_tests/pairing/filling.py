@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from gluon_cnn_parity.cli import Parser, one_line, run_command
-from mxnet_files.budget import Budget, rehearse
+from mxnet_files.budget import Budget, in_float32, rehearse
 from mxnet_files.convert import budget, choose_shapes, input_shape
 from mxnet_files.errors import SymbolError, UsageError
 from mxnet_files.load import load_symbol
@@ -209,6 +209,7 @@ def _main(argv: Sequence[str] | None) -> int:
         raise UsageError(f"--out is {options.out}, expected a name in {' or '.join(SUFFIXES)}")
     module = load_symbol(options.symbol, options.params)
     inputs = example_inputs(list(choose_shapes(module, options.input or []).values()))
+    in_float32(module, inputs, options.budget)
     rehearse(module, inputs, options.budget)
     net: Any = load_net(options.torch, "--torch", Path.cwd())
     if not isinstance(net, nn.Module):
