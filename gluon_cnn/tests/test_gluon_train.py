@@ -111,7 +111,7 @@ def test_documents_recipes_are_as_written() -> None:
 
 def test_our_own_recipe_is_named_beside_the_documents(capsys) -> None:
     assert not OWN.keys() & DOCUMENTS.keys()
-    assert OWN["quick-lenet-mnist"].epochs == 3
+    assert OWN["quick-lenet-mnist"].epochs == 2
     assert train.main(["--help"]) == 0
     assert "quick-lenet-mnist" in "".join(capsys.readouterr().out.split())
 

@@ -36,12 +36,13 @@ DOCUMENTS |= {
     "doc-3": DOCUMENTS["bn-cnn-mnist"],
 }
 
-# To 0.990 of MNIST's test images in three epochs: a high rate that falls in a straight line to 0,
-# images as they are, and smoothed labels, without which two seeds of seven end just below it.
+# To 0.990 of MNIST's test images in two epochs: a rate that climbs through the first and falls to 0
+# in the second, images as they are, and smoothed labels. Of eight settings it was the best on
+# 10,000 training images held out.
 OWN: dict[str, TrainConfig] = {
     "quick-lenet-mnist": TrainConfig(
-        model="lenet", dataset="mnist", epochs=3, batch_size=128, optimizer="adam", lr=0.008,
-        schedule="linear", label_smoothing=0.05,
+        model="lenet", dataset="mnist", epochs=2, batch_size=80, optimizer="adam", lr=0.01,
+        schedule="linear", warmup_epochs=1, label_smoothing=0.05,
     ),
 }  # fmt: skip
 

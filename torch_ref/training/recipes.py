@@ -37,9 +37,9 @@ DOCUMENTS |= {
 
 OWN: dict[str, TrainConfig] = {
     "quick-lenet-mnist": TrainConfig(
-        model="lenet", dataset="mnist", epochs=3, batch_size=128, optimizer="adam", lr=0.008,
-        schedule="linear", initialiser="xavier", normalise="standard", augment="none",
-        label_smoothing=0.05,
+        model="lenet", dataset="mnist", epochs=2, batch_size=80, optimizer="adam", lr=0.01,
+        schedule="linear", warmup_epochs=1, initialiser="xavier", normalise="standard",
+        augment="none", label_smoothing=0.05,
     ),
 }  # fmt: skip
 
