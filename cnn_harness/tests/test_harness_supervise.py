@@ -268,16 +268,18 @@ def test_processes_that_never_come_are_counted(waited: Waited) -> None:
 
 
 def test_an_interrupted_job_lets_worker_0_save_while_the_others_serve(tmp_path: Path) -> None:
-    note = tmp_path / "note"
+    note, ready = tmp_path / "note", tmp_path / "ready"
     mark = str(700 + os.getpid() / 1e6)  # how long the other worker sleeps, by which it is found
     save = f"sleep 0.5; pgrep -f 'sleep {mark}' && echo alive >{note}; exit 143"
-    saves = ["bash", "-c", f'trap "{save}" TERM; while :; do sleep 0.1; done']
+    saves = ["bash", "-c", f'trap "{save}" TERM; touch {ready}; while :; do sleep 0.1; done']
     job = Job({0: saves, 1: ["sleep", mark]}, serve=WAIT)
 
     def interrupt() -> None:
+        while not ready.exists():  # bash begins late on a busy machine, and dies without its trap
+            time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    job.after(0.3, interrupt)
+    job.after(0.0, interrupt)
     failure = job.fails()
     assert failure.exit_code == 128 + signal.SIGTERM
     assert "SIGTERM" in str(failure)
