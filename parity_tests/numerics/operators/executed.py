@@ -49,9 +49,24 @@ def _sum(case: ScaleCase) -> Scales:
 
 
 def _resized(case: ScaleCase) -> Scales:
+    """A weight that is 0 may become u·n, so that what lies next to a pixel counts as it does."""
     scales = linear(case)
     scales.length = max(case.y.shape[2:], default=1)
+    beside = case.rerun(lambda array: _largest_beside(np.abs(array)), False)
+    for name, size in scales.sizes.items():
+        values = beside[name] if name.startswith("output") else _largest_beside(size)
+        scales.sizes[name] = np.maximum(size, np.abs(values))
     return scales
+
+
+def _largest_beside(images: np.ndarray) -> np.ndarray:
+    """The largest value in the 3×3 pixels, or as many in other dimensions, around each."""
+    for axis in range(2, images.ndim):
+        around = [(1, 1) if a == axis else (0, 0) for a in range(images.ndim)]
+        padded = np.pad(images, around)  # there is nothing below 0
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 3, axis)
+        images = windows.max(axis=-1)
+    return images
 
 
 def _layer_norm(case: ScaleCase) -> Scales:

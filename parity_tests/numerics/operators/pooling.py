@@ -66,8 +66,8 @@ def _average_scale(case: ScaleCase) -> Scales:
         off = _off_in_windows(case) if kernel is not None else _off_in_parts(case)
         # of what the window's values add up to, whatever they are divided by
         scales.drift = {"output": off.reshape(case.y.shape) * scales.sizes["output"]}
-        # torch adds so in windows; its mean of a whole map has many partial sums
-        scales.both = kernel is not None or case.y[0, 0].size > 1
+        # torch adds so in windows, and a whole map may be one; its own mean has many partial sums
+        scales.both = True
     return scales
 
 

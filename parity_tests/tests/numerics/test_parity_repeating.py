@@ -71,6 +71,21 @@ FUNCTIONS: dict[str, tuple[Function, Function, Function, tuple[int, ...], float]
         lambda n, x: functional.adaptive_avg_pool2d(x.roll(1, 3), 3),
         MAPS, 1.5,
     ),
+    "a window over the whole map, divisor off by one": (
+        lambda n, F, x: F.Pooling(x, global_pool=True, pool_type="avg", kernel=(1, 1)),
+        lambda n, x: functional.avg_pool2d(x, SIZE),
+        lambda n, x: functional.avg_pool2d(x, SIZE, divisor_override=SIZE * SIZE - 1),
+        MAPS, 1.5,
+    ),
+    # where a weight is 0, what lies next to a pixel comes in by the coordinate's rounding
+    "bilinear, scaled": (
+        lambda n, F, x: F.contrib.BilinearResize2D(x, height=97, width=97),
+        lambda n, x: functional.interpolate(x, (97, 97), mode="bilinear", align_corners=True),
+        lambda n, x: functional.interpolate(
+            x * (1 + 1e-4), (97, 97), mode="bilinear", align_corners=True
+        ),
+        MAPS, 1000.0,
+    ),
     "softmax over maps, another temperature": (
         lambda n, F, x: F.softmax(x, axis=2),
         lambda n, x: torch.softmax(x, 2),

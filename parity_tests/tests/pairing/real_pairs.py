@@ -37,7 +37,9 @@ def build(zoo: str, gluon_name: str, torch_name: str) -> tuple[Any, Any]:
         from mxnet.gluon.model_zoo import vision
         from torchvision import models
 
-        options = {"init_weights": False} if torch_name == "inception_v3" else {}
+        # Gluon's has no head beside its own
+        alone = {"init_weights": False, "aux_logits": False}
+        options = alone if torch_name == "inception_v3" else {}
         return getattr(vision, gluon_name)(), getattr(models, torch_name)(**options)
     from gluoncv2.model_provider import get_model as gluon_model
     from pytorchcv.model_provider import get_model as torch_model

@@ -72,7 +72,7 @@ EQUAL = [
     Pair("model_zoo", "resnet18_v1", "resnet18", 224, 64),
     Pair("model_zoo", "resnet34_v1", "resnet34", 224, 64),
     Pair("model_zoo", "squeezenet1_0", "squeezenet1_0", 224, 224),
-    Pair("model_zoo", "vgg11_bn", "vgg11_bn", 224, 64),
+    Pair("model_zoo", "vgg11_bn", "vgg11_bn", 224, 224),
 ]  # fmt: skip
 
 # Pairs that really differ: by what, and whether the parameters correspond one to one all the same
