@@ -183,6 +183,9 @@ def _begin(case: Case) -> Turn:
         return numpy_side.begin(case)
     if case.side in ("untuned", "source"):
         warnings.simplefilter("ignore")  # gluon_cnn says that MXNet came first: it is meant to
+        import mxnet_compat
+
+        mxnet_compat.install()  # MXNet beside a current numpy; it settles no threads
         import mxnet  # noqa: F401
     if case.side == "source":
         from benchmarks import source_script
