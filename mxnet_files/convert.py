@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -19,15 +17,14 @@ from mxnet_files.budget import Budget, in_float32
 from mxnet_files.checking.apart import check_files
 from mxnet_files.checking.check import CheckReport
 from mxnet_files.errors import NotComparable, SymbolError, UsageError
+from mxnet_files.inputs import choose_shapes, chosen_inputs, example_inputs, input_shape
 from mxnet_files.load import load_symbol
 from mxnet_files.proving.certificate import UNVERIFIED
 from mxnet_files.proving.certificate import verify as verify_folder
 from mxnet_files.proving.folder import Source, write_folder
-from mxnet_files.save import example_inputs, onnx_bytes, program_bytes, write_files
+from mxnet_files.save import onnx_bytes, program_bytes, write_files
 
 __all__ = ["check", "main"]
-
-IMAGE = (1, 3, 224, 224)
 
 
 def convert_parser() -> Parser:
@@ -104,40 +101,6 @@ def budget(text: str) -> Budget:
         return Budget.read(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"got {error}") from None
-
-
-def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """`data=1,3,224,224` or `1,3,224,224`."""
-    name, _, sizes = text.rpartition("=")
-    try:
-        shape = tuple(int(size) for size in sizes.split(","))
-    except ValueError:
-        shape = (0,)
-    if not all(0 < size < 2**31 for size in shape):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected positive sizes as 1,3,224,224")
-    return name, shape
-
-
-def required_inputs(module: fx.GraphModule) -> list[str]:
-    """MXNet's names of the inputs that are no labels, in the order of forward."""
-    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    return [module.meta["mxnet_inputs"][node.target] for node in placeholders if not node.args]
-
-
-def choose_shapes(
-    module: fx.GraphModule, given: Sequence[tuple[str, tuple[int, ...]]]
-) -> dict[str, tuple[int, ...]]:
-    """A shape for every required input, by MXNet's name."""
-    names = required_inputs(module)
-    if not given and len(names) == 1:
-        return {names[0]: IMAGE}
-    if len(names) == 1 and len(given) == 1 and not given[0][0]:
-        return {names[0]: given[0][1]}
-    shapes = dict(given)
-    if set(shapes) != set(names) or len(shapes) != len(given):
-        wanted = " ".join(f"--input {name}=…" for name in names)
-        raise UsageError(f"the graph's inputs are {', '.join(names)}; say {wanted}")
-    return {name: shapes[name] for name in names}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -267,32 +230,6 @@ def crash(report: CheckReport) -> str:
     wrong = [error.problem for error in report.local if not error.ok]
     told = "; ".join(wrong[:5]) if wrong else "within their bounds"
     return f"{report.crashed}; {len(report.local)} of {report.nodes} nodes are compared, {told}"
-
-
-def chosen_inputs(
-    module: fx.GraphModule, options: argparse.Namespace
-) -> tuple[dict[str, np.ndarray], str]:
-    """Inputs by MXNet's names in the order of the graph, and where they come from."""
-    if options.data is None:
-        shapes = choose_shapes(module, options.input_shape or [])
-        drawn = example_inputs(list(shapes.values()))
-        return {name: x.numpy() for name, x in zip(shapes, drawn, strict=True)}, "random"
-    if options.input_shape:
-        raise UsageError("--data and --input both say the inputs, expected one of them")
-    names = required_inputs(module)
-    try:
-        with np.load(options.data, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("one array without a name")
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SymbolError(f"{options.data}: expected arrays by name, *.npz ({error})") from None
-    if set(arrays) != set(names):
-        raise UsageError(f"{options.data} holds {sorted(arrays)}, the graph's inputs are {names}")
-    for name, array in arrays.items():
-        if array.dtype.kind not in "fiub" or array.size == 0 or array.ndim == 0:
-            raise UsageError(f"{name} is {array.dtype} of shape {array.shape}, expected numbers")
-    return {name: arrays[name].astype(np.float32) for name in names}, options.data.name
 
 
 def verify(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,6 @@ from mxnet_files.errors import SymbolError
 from mxnet_files.running import refusals, run
 
 __all__ = [
-    "example_inputs",
     "onnx_bytes",
     "program_bytes",
     "save_onnx",
@@ -27,12 +26,6 @@ __all__ = [
 ]
 
 OPSETS = (20, 17, 13)  # torch writes 20 at most; older runtimes and some graphs need less
-
-
-def example_inputs(shapes: Sequence[Sequence[int]], seed: int = 0) -> tuple[Tensor, ...]:
-    """Random float32 inputs of the given shapes."""
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(tuple(shape), generator=generator) for shape in shapes)
 
 
 def save_program(

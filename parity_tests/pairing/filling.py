@@ -18,12 +18,12 @@ from torch import nn
 
 from gluon_cnn_parity.cli import Parser, one_line, run_command
 from mxnet_files.budget import Budget, in_float32, rehearse
-from mxnet_files.convert import budget, choose_shapes, input_shape
+from mxnet_files.convert import budget
 from mxnet_files.errors import SymbolError, UsageError
+from mxnet_files.inputs import choose_shapes, example_inputs, input_shape
 from mxnet_files.load import load_symbol
 from mxnet_files.reading.tensor_files import SUFFIXES, TensorFileError, write_tensors
 from mxnet_files.running import run
-from mxnet_files.save import example_inputs
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import place_of, reason_of
 from parity_tests.backends.torch.tracing.trace import trace_torch
