@@ -192,6 +192,8 @@ def deconvolution_to(
         excess = stride[i] * (x.size(i + 2) - 1) + reach - target[i]
         if excess < 0:
             raise ValueError("Deconvolution target_shape is larger than its input can fill")
+        if excess % 2 >= stride[i]:
+            raise ValueError("Deconvolution target_shape needs more than its stride adds")
         adjust.append(excess % 2)
         pad.append((excess + 1) // 2)
     if len(target) == 1:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from mxnet_files.functions import mx_dtype
+
 __all__ = [
     "broadcast_axes",
     "broadcast_like",
@@ -276,8 +278,8 @@ def pick(x: Tensor, index: Tensor, axis: int, keepdims: bool, wrap: bool) -> Ten
 def one_hot(indices: Tensor, depth: int, on: float, off: float, dtype: torch.dtype) -> Tensor:
     """`on` at each index, `off` elsewhere; an index out of range gives all `off`."""
     hits = indices.to(torch.int64).unsqueeze(-1) == torch.arange(depth, device=indices.device)
-    filled = torch.full(hits.shape, off, dtype=dtype, device=indices.device)
-    return filled.masked_fill(hits, on)
+    like = torch.zeros([], dtype=dtype, device=indices.device)
+    return torch.where(hits, mx_dtype.number(on, like), mx_dtype.number(off, like))
 
 
 def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:

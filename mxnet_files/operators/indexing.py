@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from mxnet_files.dtypes import Dtypes
-from mxnet_files.functions import mx_index, mx_shape
+from mxnet_files.functions import mx_dtype, mx_index, mx_shape
 from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import (
     IGNORED,
@@ -125,7 +125,8 @@ def constant(value: float | None) -> Callable[..., Wired]:
         filled = a.value if value is None else value
         kind = torch_dtype(a.dtype or "float32")
         # a 0 is a size that MXNet infers from the readers: here one that broadcasts to theirs
-        made = w.constant(torch.full([max(extent, 1) for extent in size], filled, dtype=kind))
+        wide = torch.full([max(extent, 1) for extent in size], filled, dtype=torch.float64)
+        made = w.constant(mx_dtype.cast(wide, kind))
         if 0 in size:
             w.unsized[made] = size
         return made

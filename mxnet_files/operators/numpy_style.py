@@ -76,7 +76,7 @@ def unary(function: Callable[..., Any]) -> Callable[..., Wired]:
 
 for _name in SAME_FUNCTION.split():
     register(f"_npi_{_name}", unary(PLAIN[_name]), "x", dtypes=Dtypes.FLOATING)
-register("_npi_absolute _npi_abs", unary(torch.abs), "x", dtypes=Dtypes.FIRST)
+register("_npi_absolute _npi_abs", unary(torch.abs), "x", dtypes=Dtypes.REAL)
 register("_npi_logical_not", unary(torch.logical_not), "x")
 register("_npx_relu", unary(torch.relu), "data", dtypes=Dtypes.FLOATING)
 register("_npx_sigmoid", unary(torch.sigmoid), "data", dtypes=Dtypes.FLOATING)
@@ -138,7 +138,8 @@ def filled(function: Callable[..., Any], swapped: bool = False) -> Callable[...,
 for _name, _function in BINARY.items():
     if _name in ("hypot", "arctan2"):
         continue
-    _maker = filled if _name == "mod" else with_scalar
+    # beside the number 0.5 torch takes the square root, which is NaN at -inf
+    _maker = filled if _name in ("mod", "power") else with_scalar
     register(f"_npi_{_name}_scalar", _maker(_function), "data", SCALAR, dtypes=Dtypes.FLOATING)
     if _name not in ("add", "multiply"):
         _build = _maker(_function, swapped=True)

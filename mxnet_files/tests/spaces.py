@@ -88,18 +88,18 @@ class Case:
 class Draw:
     """What a space draws from."""
 
-    draw: Callable[[Any], Any]
+    rng: np.random.Generator
     a: dict[str, Any]  # attributes: those drawn already, to which a space adds
     dtype: str
 
     def one(self, *choices: Any) -> Any:
-        return choices[self.draw(integers(0, len(choices) - 1))]
+        return choices[self.integer(0, len(choices) - 1)]
 
     def integer(self, low: int, high: int) -> int:
-        return self.draw(integers(low, high))
+        return int(self.rng.integers(low, high, endpoint=True))
 
     def flag(self) -> bool:
-        return self.draw(FLAGS)
+        return bool(self.integer(0, 1))
 
     def shape(self, fewest: int = 1, most: int = 4, largest: int = 4) -> tuple[int, ...]:
         return tuple(self.integer(1, largest) for _ in range(self.integer(fewest, most)))
@@ -108,9 +108,13 @@ class Draw:
         """One of `count` axes, counted from either end."""
         return self.integer(-count, count - 1)
 
+    def order(self, count: int) -> list[int]:
+        """0 to `count` - 1."""
+        return [int(place) for place in self.rng.permutation(count)]
+
     def axes(self, count: int, fewest: int = 0) -> tuple[int, ...]:
         """Different axes, in any order."""
-        order = self.draw(permutations(count))
+        order = self.order(count)
         chosen = order[: self.integer(min(fewest, count), count)]
         return tuple(axis - count * self.flag() for axis in chosen)
 
@@ -144,16 +148,6 @@ class Draw:
         if kind == "whole":
             return (np.round(rng.uniform(low, high, shape) * 2) / 2).astype(dtype)
         return rng.uniform(low, high, shape).astype(dtype)
-
-
-# Strategies are dear to make, and few
-integers = cache(st.integers)
-FLAGS = st.booleans()
-
-
-@cache
-def permutations(count: int) -> Any:
-    return st.permutations(range(count))
 
 
 Space: TypeAlias = "Callable[[Draw], list[np.ndarray]]"
@@ -196,12 +190,20 @@ def choices(kind: str) -> list[Any] | None:
     return None
 
 
-@st.composite
-def cases(draw: Any, main: str) -> Case:
-    """A case of the operator whose main name is given."""
+def cases(main: str) -> st.SearchStrategy[Case]:
+    """Cases of the operator whose main name is given.
+
+    hypothesis draws one number for a case, and no choice in it: it repeats most of those that it
+    made before, and never tried `fix_gamma=False` in float32 among 200 cases of BatchNorm.
+    """
+    return st.integers(0, 2**64 - 1).map(lambda seed: case_of(main, seed))
+
+
+def case_of(main: str, seed: int) -> Case:
+    """The case of that number."""
     operator = OPERATORS[main]
     given: dict[str, Any] = {}
-    d = Draw(draw, given, "")
+    d = Draw(np.random.default_rng(seed), given, "")
     # not the second names that nets of mx.np use, but its own operators
     names = sorted(
         n
@@ -218,7 +220,7 @@ def cases(draw: Any, main: str) -> Case:
             left.append(key)
         elif "optional" not in kind or d.flag():
             given[key] = d.one(*values)
-    d.dtype = d.one(*DTYPES)
+    d.dtype = d.one(*DTYPES, "float32", "float64")  # of which nets are
     d.a["__name__"] = name
     inputs = SPACES[main](d)
     del d.a["__name__"]
@@ -773,7 +775,7 @@ def scatter_nd(d: Draw) -> list[np.ndarray]:
     shape = d.a["shape"] = d.shape(1, 3)
     depth = d.integer(1, len(shape))
     places = list(np.ndindex(*shape[:depth]))
-    order = d.draw(permutations(len(places)))[: d.integer(1, 4)]  # different places
+    order = d.order(len(places))[: d.integer(1, 4)]  # different places
     rows = np.array([places[place] for place in order]).T.reshape(depth, -1)
     kind = d.one(*FLOATS, "int32", "int64")
     return [d.array((rows.shape[1], *shape[depth:])), rows.astype(kind)]
@@ -895,7 +897,7 @@ def deconvolution(d: Draw) -> list[np.ndarray]:
     d.a |= {"adj": None, "target_shape": None}
     if stride is not None and d.flag():
         d.a["adj"] = tuple(d.integer(0, s - 1) for s in stride)
-    elif d.flag():
+    elif d.flag() and count < 3:  # of three axes oneDNN takes the padding of a call before it
         full = [
             (stride[i] if stride else 1) * (sizes[i] - 1)
             + (kernel[i] - 1) * (dilate[i] if dilate else 1)
@@ -940,7 +942,8 @@ def pooling(d: Draw) -> list[np.ndarray]:
     low = 0.1 if d.a.get("pool_type") == "lp" else -4  # roots of negative sums
     x = d.array(shape, low=low)
     if x.dtype.kind == "f":
-        x = np.where(np.isnan(x), 1, x).astype(x.dtype)  # MXNet's maximum skips some of them
+        # MXNet's maximum skips some of them, and of windows of -inf alone it is the lowest number
+        x = np.where(np.isnan(x) | np.isneginf(x), 1, x).astype(x.dtype)
     return [x]
 
 
