@@ -13,9 +13,10 @@ from torch import fx, nn
 from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
 from mxnet_files.codegen import make_readable
 from mxnet_files.errors import SymbolError
+from mxnet_files.functions import mx_dtype
 from mxnet_files.reading.attributes import Attributes, read_attributes
 from mxnet_files.reading.names import local_name
-from mxnet_files.reading.params_file import BFLOAT16, bfloat16_to_float32, strip_prefixes
+from mxnet_files.reading.params_file import BFLOAT16, DTYPES, bfloat16_to_float32, strip_prefixes
 from mxnet_files.reading.reader import Entry, Node, SymbolGraph
 from mxnet_files.registry import AUXILIARY, OPERATORS, PARAMETER_SLOTS, Operator, Wiring
 from mxnet_files.running import refusals
@@ -167,6 +168,29 @@ def choose_inputs(
     return [name for name in absent if name not in labels], labels
 
 
+def declared_dtypes(graph: SymbolGraph) -> dict[str, torch.dtype]:
+    """Variables that the file declares as integers or booleans; floating point comes in any width.
+
+    Raises `SymbolError`.
+    """
+    found: dict[str, torch.dtype] = {}
+    for node in graph.nodes:
+        text = node.attributes.get("__dtype__", "-1").strip()
+        if node.op != "null" or text == "-1":
+            continue
+        array = (
+            DTYPES.get(int(text)) if text.isascii() and text.isdigit() and len(text) < 4 else None
+        )
+        if array is None:
+            raise SymbolError(
+                f"{node.where}: __dtype__={text[:20]!r}, expected the number of one of MXNet's "
+                f"dtypes, such as 0 for float32"
+            )
+        if array.kind in "iub":
+            found[node.name] = torch.from_numpy(np.zeros(0, array)).dtype
+    return found
+
+
 class Builder:
     """Adds nodes to the fx graph one by one."""
 
@@ -179,6 +203,8 @@ class Builder:
         self.passed: set[tuple[int, int]] = set()  # outputs that are an input of their node
         self.inputs: dict[str, str] = {}  # name in forward -> MXNet's name
         self.paths: dict[str, str] = {}  # MXNet's name -> path in the module
+        self.declared = declared_dtypes(graph)
+        self.dtypes: dict[str, torch.dtype] = {}  # of inputs that are no floating point
 
     def placeholder(self, name: str, *, optional: bool) -> None:
         """An argument of forward."""
@@ -190,8 +216,14 @@ class Builder:
             "placeholder", safe, default, {}, name=safe, type_expr=kind
         )
         node.meta["mxnet"] = ("null", name, 0)
-        self.variables[name] = node
         self.inputs[safe] = name
+        dtype = self.declared.get(name)
+        if dtype is not None and not optional:
+            self.dtypes[name] = dtype
+            self.wiring.begin(name, f"input {name!r}", "null")
+            node = self.wiring.call(mx_dtype.expect, node, dtype, part="checked")
+            node.meta["mxnet"] = ("null", name, 0)
+        self.variables[name] = node
 
     def variable(self, name: str) -> fx.Node:
         """An input, or the fetch of a parameter."""
@@ -221,7 +253,8 @@ class Builder:
     def add(self, step: Step) -> None:
         """Build one node."""
         wiring = self.wiring
-        wiring.begin(step.node.name, step.node.where, step.operator.name)
+        wider = step.operator.gives_float32(step.node.attributes)
+        wiring.begin(step.node.name, step.node.where, step.operator.name, wider=wider)
         arguments = [self.fetch(source, step.node.where) for source in step.inputs]
         dtypes = step.operator.dtypes
         entered = dtypes.enter(wiring, arguments)
@@ -296,6 +329,7 @@ class Builder:
         for path, parameter in module.named_parameters():
             parameter.requires_grad_(path in fetched)  # fix_gamma leaves its gamma unused
         module.meta["mxnet_inputs"] = self.inputs
+        module.meta["mxnet_dtypes"] = self.dtypes
         module.meta["mxnet_passed"] = self.passed
         module.meta["mxnet_names"] = {path: name for name, path in self.paths.items()}
         return module.eval()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -16,12 +17,14 @@ from gluon_cnn_parity.cli import Parser, one_line, run_command
 from mxnet_files.budget import Budget, in_float32
 from mxnet_files.checking.apart import check_files
 from mxnet_files.checking.check import CheckReport
+from mxnet_files.checking.recorded import Recorded, replay
 from mxnet_files.errors import NotComparable, SymbolError, UsageError
-from mxnet_files.inputs import choose_shapes, chosen_inputs, example_inputs, input_shape
+from mxnet_files.inputs import INPUT, INPUT_HELP, asked_input, random_inputs, read_inputs
 from mxnet_files.load import load_symbol
 from mxnet_files.proving.certificate import UNVERIFIED
 from mxnet_files.proving.certificate import verify as verify_folder
 from mxnet_files.proving.folder import Source, write_folder
+from mxnet_files.reading.reader import read_symbol
 from mxnet_files.save import onnx_bytes, program_bytes, write_files
 
 __all__ = ["check", "main"]
@@ -46,8 +49,8 @@ def convert_parser() -> Parser:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="compare with MXNet; --out does where it is installed, and its files' names say it "
-        "where not",
+        help="compare with MXNet; --out does where it is installed, and with recorded results of "
+        "its operators where not",
     )
     parser.add_argument("--code", action="store_true", help="print the module's code")
     return parser
@@ -73,9 +76,9 @@ def file_parser(prog: str, description: str) -> Parser:
         "--input-shape",
         dest="input_shape",
         action="append",
-        type=input_shape,
-        metavar="[NAME=]N,C,H,W",
-        help="shape of an input, once for each; one input without it is 1,3,224,224",
+        type=asked_input,
+        metavar=INPUT,
+        help=INPUT_HELP,
     )
     parser.add_argument(
         "--heads",
@@ -140,20 +143,23 @@ def convert(options: argparse.Namespace) -> int:
     module = load_symbol(options.symbol, options.params, heads=options.heads)
     if whole:
         return convert_folder(module, options)
-    shapes = choose_shapes(module, options.input_shape or [])
-    examples = example_inputs(list(shapes.values()))
+    inputs = random_inputs(module, options.input_shape or [])
+    examples = [torch.from_numpy(x) for x in inputs.values()]
     told = in_float32(module, examples, options.budget) if options.out is not None else ""
     summary: dict[str, Any] = {
-        "inputs": {name: list(shape) for name, shape in shapes.items()},
+        "inputs": {name: list(x.shape) for name, x in inputs.items()},
         "parameters": sum(value.numel() for value in module.parameters()),
     }
     lines = [f"{options.symbol.name}: {summary['parameters']:,} parameters{told}"]
     if options.code:
         lines.append(module.code.strip())
-    report = compared(options, shapes)
+    report = compared(options, inputs)
     if isinstance(report, str):
         summary["not_compared"] = report
+    elif isinstance(report, Recorded):
+        summary["compared_with"] = report.sentence
     else:
+        summary["compared_with"] = "MXNet"
         if report.crashed:
             raise SymbolError(crash(report))
         summary["check"] = report.as_dict()
@@ -172,14 +178,14 @@ def convert(options: argparse.Namespace) -> int:
 
 
 def compared(
-    options: argparse.Namespace, shapes: Mapping[str, tuple[int, ...]]
-) -> CheckReport | str:
-    """The import beside MXNet; or why nothing is compared."""
+    options: argparse.Namespace, inputs: Mapping[str, np.ndarray]
+) -> CheckReport | Recorded | str:
+    """The import beside MXNet, or its operators beside recorded values; or why neither."""
     if not options.check and options.out is None:
         return "nothing is written"
     limits = {"budget": options.budget, "heads": options.heads}
     try:
-        return check_files(options.symbol, options.params, shapes, **limits)
+        return check_files(options.symbol, options.params, inputs, **limits)
     except NotComparable as error:
         if options.check:
             raise
@@ -187,12 +193,21 @@ def compared(
     except ModuleNotFoundError as error:
         if options.check or error.name != "mxnet":
             raise
-        return "MXNet is not installed"
+    graph = read_symbol(options.symbol)
+    recorded = replay(graph if options.heads is None else graph.with_heads(options.heads))
+    if recorded.missing:
+        left = ", ".join(recorded.missing)
+        return f"MXNet is not installed, and nothing is recorded of {left}"
+    return recorded
 
 
 def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
     """`--out FOLDER`: every form, proven."""
-    inputs, told = chosen_inputs(module, options)
+    asked, told = options.input_shape or [], "random"
+    if options.data is None:
+        inputs = random_inputs(module, asked)
+    else:
+        inputs, told = read_inputs(module, options.data, asked), options.data.name
     given = [torch.from_numpy(x) for x in inputs.values()]
     widened = in_float32(module, given, options.budget)
     source = Source(options.symbol, options.params, inputs, told, options.budget)
@@ -268,14 +283,14 @@ def save(
     summary: dict[str, Any],
     lines: list[str],
 ) -> None:
-    """Write the files asked for; their names say where they are not compared with MXNet."""
-    out, told = options.out, "compared with MXNet"
+    """Write the files asked for; their names say where nothing was compared."""
+    out, told = options.out, f"compared with {summary.get('compared_with')}"
     if "not_compared" in summary:
         told = f"not compared: {summary['not_compared']}"
         out = out.with_stem(out.stem + UNVERIFIED)
     data, shape = program_bytes(module, inputs, options.budget)
     files = {out: data}
-    summary["compared_with"] = "the import alone" if "not_compared" in summary else "MXNet"
+    summary.setdefault("compared_with", "the import alone")
     lines.append(f"{out}: torch.export program, input {shape}, equal to the import, {told}")
     summary["program"] = str(out)
     if options.onnx:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,21 +14,75 @@ from torch import Tensor, fx
 
 from mxnet_files.errors import SymbolError, UsageError
 
-__all__ = ["choose_shapes", "chosen_inputs", "example_inputs", "input_shape"]
+__all__ = ["INPUT", "INPUT_HELP", "Asked", "asked_input", "random_inputs", "read_inputs"]
 
+INPUT, INPUT_HELP = (
+    "[NAME=]N,C,H,W[:DTYPE]",
+    "shape of an input, once for each; one input without it is 1,3,224,224. The dtype is what the"
+    " file declares, float32 where it declares none; :uint8, :int32 and the like say another",
+)
 IMAGE = (1, 3, 224, 224)
+# From, and up to but not: bytes are images, and the others most often places in a table
+RANGES = {
+    torch.uint8: (0, 256),
+    torch.int8: (-128, 128),
+    torch.int32: (0, 10),
+    torch.int64: (0, 10),
+    torch.bool: (0, 2),
+}
 
 
-def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """`data=1,3,224,224` or `1,3,224,224`."""
-    name, _, sizes = text.rpartition("=")
+def name_of(dtype: torch.dtype | None) -> str:
+    """`uint8` of `torch.uint8`."""
+    return str(dtype).removeprefix("torch.")
+
+
+DTYPES = {name_of(dtype): dtype for dtype in (torch.float32, *RANGES)}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An input as a command line names it; without a dtype it is the one of the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None = None
+
+
+def asked_input(text: str) -> Asked:
+    """`data=1,3,224,224`, `1,3,224,224` or `data=1,3,224,224:uint8`."""
+    name, _, said = text.rpartition("=")
+    sizes, colon, kind = said.partition(":")
     try:
         shape = tuple(int(size) for size in sizes.split(","))
     except ValueError:
         shape = (0,)
     if not all(0 < size < 2**31 for size in shape):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected positive sizes as 1,3,224,224")
-    return name, shape
+    if colon and kind not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise argparse.ArgumentTypeError(f"got the dtype {kind!r}, expected one of {known}")
+    return Asked(name, shape, DTYPES.get(kind))
+
+
+def random_inputs(module: fx.GraphModule, given: Sequence[Asked]) -> dict[str, np.ndarray]:
+    """An array for every required input, by MXNet's name: the same ones in every run."""
+    names = required_inputs(module)
+    if not given and len(names) == 1:
+        given = [Asked(names[0], IMAGE)]
+    generator = torch.Generator().manual_seed(0)
+    return {
+        one.name: draw(one.shape, dtype_of(module, one), generator).numpy()
+        for one in by_name(names, given)
+    }
+
+
+def draw(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Normally distributed, or integers of a plain range."""
+    if dtype not in RANGES:
+        return torch.randn(shape, generator=generator)
+    low, high = RANGES[dtype]
+    return torch.randint(low, high, shape, generator=generator).to(dtype)
 
 
 def required_inputs(module: fx.GraphModule) -> list[str]:
@@ -35,49 +91,62 @@ def required_inputs(module: fx.GraphModule) -> list[str]:
     return [module.meta["mxnet_inputs"][node.target] for node in placeholders if not node.args]
 
 
-def choose_shapes(
-    module: fx.GraphModule, given: Sequence[tuple[str, tuple[int, ...]]]
-) -> dict[str, tuple[int, ...]]:
-    """A shape for every required input, by MXNet's name."""
-    names = required_inputs(module)
-    if not given and len(names) == 1:
-        return {names[0]: IMAGE}
-    if len(names) == 1 and len(given) == 1 and not given[0][0]:
-        return {names[0]: given[0][1]}
-    shapes = dict(given)
-    if set(shapes) != set(names) or len(shapes) != len(given):
+def by_name(names: Sequence[str], given: Sequence[Asked]) -> list[Asked]:
+    """What is asked for each of the names, in their order."""
+    if len(names) == 1 and len(given) == 1 and not given[0].name:
+        return [Asked(names[0], given[0].shape, given[0].dtype)]
+    found = {one.name: one for one in given}
+    if set(found) != set(names) or len(found) != len(given):
         wanted = " ".join(f"--input {name}=…" for name in names)
         raise UsageError(f"the graph's inputs are {', '.join(names)}; say {wanted}")
-    return {name: shapes[name] for name in names}
+    return [found[name] for name in names]
 
 
-def example_inputs(shapes: Sequence[Sequence[int]], seed: int = 0) -> tuple[Tensor, ...]:
-    """Random float32 inputs of the given shapes."""
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(tuple(shape), generator=generator) for shape in shapes)
+def dtype_of(module: fx.GraphModule, asked: Asked) -> torch.dtype:
+    """The file's, or the one that is asked for where the file declares none."""
+    declared: torch.dtype | None = module.meta["mxnet_dtypes"].get(asked.name)
+    if declared is not None and asked.dtype not in (None, declared):
+        found, wanted = name_of(asked.dtype), name_of(declared)
+        raise UsageError(f"--input {asked.name} is {found}, the file declares {wanted}")
+    return declared or asked.dtype or torch.float32
 
 
-def chosen_inputs(
-    module: fx.GraphModule, options: argparse.Namespace
-) -> tuple[dict[str, np.ndarray], str]:
-    """Inputs by MXNet's names in the order of the graph, and where they come from."""
-    if options.data is None:
-        shapes = choose_shapes(module, options.input_shape or [])
-        drawn = example_inputs(list(shapes.values()))
-        return {name: x.numpy() for name, x in zip(shapes, drawn, strict=True)}, "random"
-    if options.input_shape:
-        raise UsageError("--data and --input both say the inputs, expected one of them")
+def read_inputs(
+    module: fx.GraphModule, path: Path, given: Sequence[Asked]
+) -> dict[str, np.ndarray]:
+    """The arrays of an `*.npz` file, in the dtypes that the graph takes.
+
+    What is asked for may say the dtype of an input, and must have the array's shape.
+    """
     names = required_inputs(module)
+    arrays = read_arrays(path)
+    if set(arrays) != set(names):
+        raise UsageError(f"{path} holds {sorted(arrays)}, the graph's inputs are {names}")
+    asked = by_name(names, given or [Asked(name, arrays[name].shape) for name in names])
+    found = {}
+    for one in asked:
+        array = arrays[one.name]
+        if array.dtype.kind not in "fiub" or array.size == 0 or array.ndim == 0:
+            raise UsageError(
+                f"{one.name} is {array.dtype} of shape {array.shape}, expected numbers"
+            )
+        if array.shape != one.shape:
+            raise UsageError(f"{path} has {one.name} {array.shape}, --input says {one.shape}")
+        dtype = dtype_of(module, one)
+        kind = name_of(dtype)
+        with np.errstate(invalid="ignore"):
+            found[one.name] = array.astype(kind)
+        if dtype in RANGES and not np.array_equal(found[one.name], array):
+            raise UsageError(f"{path}: {one.name} holds {array.dtype} that are no {kind}")
+    return found
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an `*.npz` file."""
     try:
-        with np.load(options.data, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("one array without a name")
-            arrays = {name: file[name] for name in file.files}
+            return {name: file[name] for name in file.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SymbolError(f"{options.data}: expected arrays by name, *.npz ({error})") from None
-    if set(arrays) != set(names):
-        raise UsageError(f"{options.data} holds {sorted(arrays)}, the graph's inputs are {names}")
-    for name, array in arrays.items():
-        if array.dtype.kind not in "fiub" or array.size == 0 or array.ndim == 0:
-            raise UsageError(f"{name} is {array.dtype} of shape {array.shape}, expected numbers")
-    return {name: arrays[name].astype(np.float32) for name in names}, options.data.name
+        raise SymbolError(f"{path}: expected arrays by name, *.npz ({error})") from None

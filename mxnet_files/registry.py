@@ -22,6 +22,7 @@ Wired: TypeAlias = "fx.Node | tuple[fx.Node, ...]"
 
 # Inputs that hold learned numbers; a variable here that the .params file lacks is an error.
 AUXILIARY = ("moving_mean", "moving_var")
+FLOAT32 = "float32"
 MOST_CONSTANTS = 2**26  # elements
 MOST_STEPS = 100_000
 PARAMETER_SLOTS = ("weight", "bias", "gamma", "beta", *AUXILIARY)
@@ -44,6 +45,19 @@ class Operator:
     outputs: Callable[[SimpleNamespace], int]
     dtypes: Dtypes = Dtypes.UNKNOWN
     joins: bool = False  # it has a subgraph, whose steps its attributes hold as `inner`
+
+    def gives_float32(self, attributes: Mapping[str, str]) -> bool:
+        """A node's attribute `dtype`, or MXNet's default of it, asks for float32.
+
+        >>> OPERATORS["Cast"].gives_float32({"dtype": "float32"})
+        True
+        """
+        if "dtype" not in self.attributes:
+            return False
+        said = attributes.get("dtype", "None").strip()
+        if said != "None":
+            return said == FLOAT32
+        return self.dtypes is Dtypes.MADE or self.attributes["dtype"].default == FLOAT32
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -89,12 +103,14 @@ class Wiring:
         self.steps = 0  # a node with 4,096 outputs is as many operations
         self.where = ""  # the node being built, for errors
         self.operator = ""  # and its operator's main name
+        self.wider = False  # float32 in the node being built is float64 in a net in float64
         self.step = ""  # the part that unnamed calls are, where the result itself comes later
         self._name = ""
 
-    def begin(self, name: str, where: str, operator: str) -> None:
+    def begin(self, name: str, where: str, operator: str, *, wider: bool = False) -> None:
         """Start on the node called `name`."""
         self._name, self.where, self.operator = local_name(name), where, operator
+        self.wider = wider
 
     def call(self, function: Callable[..., Any], *arguments: Any, part: str = "") -> fx.Node:
         """A function call. `part` marks a step on the way to the node's own result."""
@@ -110,7 +126,10 @@ class Wiring:
         self.steps += 1
         if self.steps > MOST_STEPS:
             raise self.refuse(f"more than {MOST_STEPS:,} operations of torch in one graph")
-        return self.graph.create_node(kind, target, arguments, {}, name=name)
+        node = self.graph.create_node(kind, target, arguments, {}, name=name)
+        if self.wider and torch.float32 in arguments:
+            node.meta["mxnet_wider"] = True
+        return node
 
     def _part(self, part: str) -> str:
         step = part or self.step

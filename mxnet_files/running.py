@@ -6,17 +6,18 @@ range. What they raise then depends on their version, and is no bug of ours.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from mxnet_files.errors import SymbolError
 
-__all__ = ["distance", "refusals", "run"]
+__all__ = ["distance", "in_float64", "of_precision", "refusals", "run"]
 
 LONGEST = 300  # characters of a reason
 
@@ -55,6 +56,22 @@ def run(module: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         found = module.forward(*inputs)  # not __call__, which prints a traceback itself
     several = found if isinstance(found, tuple) else (found,)
     return tuple(y.detach() for y in several)  # a parameter may be an output
+
+
+def in_float64(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy in float64, where the graph itself asks for float32 too: as in `Cast` of an image."""
+    double = copy.deepcopy(module).double().eval()
+    wider = [node for node in double.graph.nodes if "mxnet_wider" in node.meta]
+    for node in wider:
+        node.args = tuple(torch.float64 if arg is torch.float32 else arg for arg in node.args)
+    if wider:
+        double.recompile()
+    return double
+
+
+def of_precision(arrays: Sequence[np.ndarray], dtype: str) -> list[np.ndarray]:
+    """Arrays of floating point in `dtype`; integers and booleans as they are."""
+    return [x.astype(dtype) if x.dtype.kind == "f" else x for x in arrays]
 
 
 def distance(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[float]:

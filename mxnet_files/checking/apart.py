@@ -26,7 +26,7 @@ from mxnet_files.errors import NotComparable, SymbolError
 from mxnet_files.load import load_symbol
 from mxnet_files.reading.params_file import read_params, strip_prefixes
 from mxnet_files.reading.reader import read_graph
-from mxnet_files.running import refusals
+from mxnet_files.running import of_precision, refusals
 
 __all__ = ["check_files", "compare_apart"]
 
@@ -36,19 +36,16 @@ MOST = 8  # stages that may crash before the graph counts as beyond help
 def check_files(
     symbol: str | os.PathLike[str],
     params: str | os.PathLike[str],
-    shapes: Mapping[str, Sequence[int]],
-    seed: int = 0,
+    inputs: Mapping[str, np.ndarray],
     *,
     budget: Budget | None = None,
     heads: Sequence[str] | None = None,
 ) -> CheckReport:
-    """Import the files and compare with MXNet on random inputs of the given shapes."""
+    """Import the files and compare with MXNet on inputs by MXNet's names."""
     module = load_symbol(symbol, params, heads=heads)
     arrays = strip_prefixes(read_params(params))[0]
-    rng = np.random.default_rng(seed)
-    inputs = {name: rng.normal(size=tuple(shape)) for name, shape in shapes.items()}
-    given = [torch.from_numpy(x.astype(np.float32)) for x in inputs.values()]
-    in_float32(module, given, budget)
+    given = of_precision(list(inputs.values()), "float32")
+    in_float32(module, [torch.from_numpy(x) for x in given], budget)
     text = Path(symbol).read_text("utf-8")
     text = text if heads is None else with_heads(text, heads)
     return compare_apart(Subject(module, text, arrays, inputs, budget))

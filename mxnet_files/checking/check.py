@@ -20,7 +20,7 @@ from mxnet_files.checking.oracle import SUBGRAPH_BACKEND, Oracle, import_mxnet
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.reader import SymbolGraph, read_graph
 from mxnet_files.registry import OPERATORS
-from mxnet_files.running import distance, run
+from mxnet_files.running import distance, in_float64, of_precision, run
 
 __all__ = ["CheckReport", "Crashes", "Subject", "compare_with_mxnet", "find_problems"]
 
@@ -246,18 +246,19 @@ def compare_with_mxnet(subject: Subject, crashes: Crashes | None = None) -> Chec
     if not inputs.keys() <= set(subject.names):
         raise SymbolError(f"inputs {sorted(inputs)}, the graph has {subject.names}")
     ordered = [inputs[name] for name in subject.names if name in inputs]
-    rehearse(module, [torch.from_numpy(x.astype(np.float32)) for x in ordered], subject.budget)
+    singles = [torch.from_numpy(x) for x in of_precision(ordered, "float32")]
+    rehearse(module, singles, subject.budget)
     dtype, expected = _by_node(subject, crashes)
-    double = copy.deepcopy(module).double().eval()
+    double = in_float64(module)
     judged = double if dtype == "float64" else copy.deepcopy(module).float().eval()
-    local = tuple(local_errors(judged, [x.astype(dtype) for x in ordered], expected))
+    local = tuple(local_errors(judged, of_precision(ordered, dtype), expected))
     del judged
     nodes = subject.count()
     if crashes.sentence:
         return CheckReport(nodes, local, 0.0, 0.0, dtype, crashed=crashes.sentence)
     ties = {error.tied: expected[error.tied] for error in local if error.tied is not None}
     choices = subject.choices(expected)
-    doubles = [torch.from_numpy(x.astype(np.float64)) for x in ordered]
+    doubles = [torch.from_numpy(x) for x in of_precision(ordered, "float64")]
     if dtype == "float64":
         theirs = subject.heads(expected)
     else:  # the import itself, node by node as MXNet computes
@@ -268,7 +269,6 @@ def compare_with_mxnet(subject: Subject, crashes: Crashes | None = None) -> Chec
     crashes.enter(OUTPUTS)
     single = subject.oracle("float32").forward()
     crashes.enter("")
-    singles = [torch.from_numpy(x.astype(np.float32)) for x in ordered]
     float32 = copy.deepcopy(module).float().eval()
     found = [y.numpy() for y in run(float32, singles)]
     mxnet_error, import_error = together(single, theirs), together(found, outputs)

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
 from mxnet_files.errors import SymbolError
+from mxnet_files.registry import OPERATORS
 
 __all__ = ["SUBGRAPH_BACKEND", "Oracle", "import_mxnet", "unfused"]
 
@@ -150,10 +152,6 @@ def shared(array: Any) -> np.ndarray:
     return torch.from_dlpack(array.to_dlpack_for_read()).numpy()
 
 
-OWN = "float32"  # what an array made by the file is, unless it says otherwise
-MADE_IN = {"Embedding", "_zeros", "_ones", "_full", "_arange", "_linspace", "_eye"}
-
-
 def name_apart(document: Any) -> dict[str, int]:
     """Give operator nodes names of their own, where a name repeats; each one's number by name.
 
@@ -176,12 +174,14 @@ def name_apart(document: Any) -> dict[str, int]:
 
 
 def in_dtype(text: str, dtype: str) -> Any:
-    """The parsed symbol without notes that pin a dtype; the float32 arrays it makes in `dtype`."""
+    """The parsed symbol without notes that pin a dtype; in `dtype` what it asks for in float32."""
     document = json.loads(text)
     for node in document["nodes"]:
         for key in ("attrs", "attr", "param"):
-            attributes = node.get(key, {})
-            attributes.pop("__dtype__", None)
-            if node["op"] in MADE_IN and key != "attr" and attributes.get("dtype", OWN) == OWN:
-                attributes["dtype"] = dtype
+            node.get(key, {}).pop("__dtype__", None)
+        written = next((key for key in ("param", "attrs", "attr") if key in node), "attrs")
+        attributes = node.setdefault(written, {})
+        operator = OPERATORS.get(node["op"])
+        if operator is not None and operator.gives_float32(attributes):
+            attributes["dtype"] = dtype
     return document

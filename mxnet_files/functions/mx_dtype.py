@@ -8,7 +8,7 @@ x86. A number beside an array is cast to the dtype of the array first.
 import torch
 from torch import Tensor
 
-__all__ = ["cast", "cut", "floating", "like", "number", "promote", "recast", "widen"]
+__all__ = ["cast", "cut", "expect", "floating", "like", "number", "promote", "recast", "widen"]
 
 
 def cut(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -53,6 +53,22 @@ def floating(x: Tensor, where: str) -> Tensor:
     """x itself; an error for integers, which MXNet refuses there."""
     if not x.is_floating_point():
         raise ValueError(where + ": got integers, MXNet computes this for floating point only")
+    return x
+
+
+def expect(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x itself; an error for another dtype: arithmetic of integers wraps round, of others not.
+
+    int32 and int64, in which places in a table come, are turned into each other.
+    """
+    wide = [torch.int32, torch.int64]
+    if x.dtype != dtype and x.dtype in wide and dtype in wide:
+        return x.to(dtype)
+    if x.dtype != dtype:
+        raise ValueError("an input is " + str(x.dtype) + ", the file declares " + str(dtype))
+    if not torch.jit.is_scripting():  # noqa: SIM102 (TorchScript compiles both sides of `and`)
+        if torch.compiler.is_exporting():  # else the program would take any dtype
+            torch._assert_tensor_metadata(x, dtype=dtype)
     return x
 
 

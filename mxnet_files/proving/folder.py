@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from gluon_cnn_parity.atomic import replacing_folder
 from mxnet_files.budget import Budget, rehearse
 from mxnet_files.checking.apart import compare_apart
 from mxnet_files.checking.check import CheckReport, Subject
+from mxnet_files.checking.recorded import Recorded, replay
 from mxnet_files.errors import NotComparable, SymbolError, UsageError
 from mxnet_files.proving import artefacts
 from mxnet_files.proving.certificate import (
@@ -33,7 +33,8 @@ from mxnet_files.proving.certificate import (
 )
 from mxnet_files.proving.page import page
 from mxnet_files.reading.params_file import read_params, strip_prefixes
-from mxnet_files.running import distance, refusals, run
+from mxnet_files.reading.reader import read_graph
+from mxnet_files.running import distance, in_float64, refusals, run
 from mxnet_files.save import onnx_bytes, program_bytes
 from mxnet_files.writing.model_file import write_model
 from mxnet_files.writing.shapes import record_shapes
@@ -47,7 +48,7 @@ class Source:
 
     symbol: Path
     params: Path
-    inputs: Mapping[str, np.ndarray]  # float32
+    inputs: Mapping[str, np.ndarray]  # float32, or the integers that the graph takes
     told: str  # where the inputs come from
     budget: Budget
 
@@ -66,6 +67,7 @@ class Reference:
     outputs: list[np.ndarray]  # in float64
     errors: list[float]  # of the reference's own float32, as parts of the largest value
     check: CheckReport | None = None
+    recorded: Recorded | None = None  # what stands in for MXNet's graph
 
 
 def write_folder(
@@ -111,14 +113,16 @@ def remove(folder: Path) -> None:
 
 
 def compare(module: fx.GraphModule, source: Source) -> Reference:
-    """Against MXNet where it is installed, else against the import in float64."""
+    """Against MXNet, or recorded results of its operators and the import in float64."""
     arrays = strip_prefixes(read_params(source.params))[0]
     text = source.symbol.read_text("utf-8")
     try:
         report = compare_apart(Subject(module, text, arrays, source.inputs, source.budget))
-    except (ModuleNotFoundError, NotComparable) as error:
-        absent = not isinstance(error, NotComparable)
-        return without_mxnet(module, source, "MXNet is not installed" if absent else str(error))
+    except NotComparable as error:
+        return without_mxnet(module, source, str(error))
+    except ModuleNotFoundError:
+        recorded = replay(read_graph(json.loads(text)))
+        return without_mxnet(module, source, "MXNet is not installed", recorded)
     del arrays
     if report.crashed and all(error.ok for error in report.local):
         return replace(without_mxnet(module, source, report.crashed), check=report)
@@ -132,15 +136,21 @@ def compare(module: fx.GraphModule, source: Source) -> Reference:
     return Reference(against, True, list(report.referee), list(report.mxnet_errors), report)
 
 
-def without_mxnet(module: fx.GraphModule, source: Source, reason: str) -> Reference:
-    """The import in float64, whose operators nobody has compared with MXNet here."""
+def without_mxnet(
+    module: fx.GraphModule, source: Source, reason: str, recorded: Recorded | None = None
+) -> Reference:
+    """The import in float64, its operators held against what MXNet computed once, or nothing."""
     given = [torch.from_numpy(x) for x in source.inputs.values()]
     rehearse(module, given, source.budget)
-    exact = run(copy.deepcopy(module).double(), [x.double() for x in given])
+    exact = run(in_float64(module), [x.double() if x.is_floating_point() else x for x in given])
     outputs = [y.numpy() for y in exact]
     errors = distance([y.numpy() for y in run(module, given)], outputs)
     if not all(np.isfinite(y).all() for y in outputs):
         raise SymbolError("the outputs are not finite, which proves nothing: give --data")
+    if recorded is not None and not recorded.missing:
+        return Reference(recorded.sentence, True, outputs, errors, recorded=recorded)
+    if recorded is not None:
+        reason += f", and nothing is recorded of {', '.join(recorded.missing)}"
     return Reference(f"nothing: {reason}", False, outputs, errors)
 
 
@@ -168,6 +178,7 @@ def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "verified_against": reference.against,
         "verified": reference.verified,
+        "recorded": None if reference.recorded is None else asdict(reference.recorded),
         "source": [describe(source.symbol), describe(source.params)],
         "inputs": [
             {"name": name, "shape": list(x.shape), "dtype": str(x.dtype), "values": source.told}

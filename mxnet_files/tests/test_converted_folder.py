@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from gluon_cnn_parity.atomic import sha256
 from mxnet_files.__main__ import main
-from mxnet_files.checking import apart
+from mxnet_files.checking import apart, recorded
 from mxnet_files.proving import artefacts
 from mxnet_files.proving.page import page
+from mxnet_files.registry import OPERATORS
 from mxnet_files.tests.test_symbol_command import SHAPE, small_net, write
 
 S = mx.sym
@@ -222,16 +224,65 @@ def test_the_users_own_inputs(
         assert error.count("\n") == 1
 
 
-def test_without_mxnet_the_names_say_so(
+@pytest.fixture
+def absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MXNet is not installed."""
+
+    def fails() -> Any:
+        raise ModuleNotFoundError("no MXNet", name="mxnet")
+
+    monkeypatch.setattr(apart, "import_mxnet", fails)
+
+
+@pytest.mark.usefixtures("absent")
+def test_without_mxnet_every_operator_is_held_against_recorded_values(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
+    out = tmp_path / "out"
+    assert main(["convert", *files, *SHAPE, "--out", str(out)]) == 0
+    assert "compared with what MXNet 1.9.1 computed for its" in capsys.readouterr().out
+    report = report_of(out)
+    assert report["verified"] is True
+    assert report["recorded"]["cases"] >= 3 * report["recorded"]["operators"] > 9
+    assert {"model.py", "model.pt2", "model.onnx"} < {path.name for path in out.iterdir()}
+    page = (out / "report.html").read_text()
+    assert "Every operator computes what MXNet 1.9.1 computed" in page
+    assert "not with MXNet's graph" in page.replace("&#x27;", "'")
+    assert main(["verify", str(out)]) == 0
+    assert "verified against what MXNet 1.9.1 computed" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("absent")
+def test_without_mxnet_an_operator_that_computes_something_else_is_named(
     made: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def absent() -> Any:
-        raise ModuleNotFoundError("no MXNet", name="mxnet")
+    """As another release of torch may."""
+    right = OPERATORS["Pooling"]
 
-    monkeypatch.setattr(apart, "import_mxnet", absent)
+    def wrong(w: Any, a: Any, x: Any) -> Any:
+        return w.call(torch.mul, right.build(w, a, x), 1.001)
+
+    monkeypatch.setitem(OPERATORS, "Pooling", replace(right, build=wrong))
+    files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
+    assert main(["convert", *files, *SHAPE, "--out", str(tmp_path / "out")]) == 1
+    assert "Pooling does not compute here" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("absent")
+def test_what_is_not_recorded_says_so_in_its_name(
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    version, cases = recorded.read()
+    monkeypatch.setattr(recorded, "FILE", tmp_path / "few.jsonl.gz")
+    recorded.write(version, [case for case in cases if case.operator != "Pooling"])
     files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
     out = tmp_path / "out"
     assert main(["convert", *files, *SHAPE, "--out", str(out)]) == 0
@@ -241,7 +292,9 @@ def test_without_mxnet_the_names_say_so(
     assert "Not verified." in (out / "report.html").read_text()
     capsys.readouterr()
     assert main(["verify", str(out)]) == 0
-    assert "not verified against nothing: MXNet is not installed" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "not verified against nothing: MXNet is not installed" in told
+    assert "nothing is recorded of Pooling" in told
 
 
 def test_bad_usage(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +305,6 @@ def test_bad_usage(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--out", str(file)], "is there and no folder"),
         (["--out", str(tmp_path / "x.onnx")], "ends in .pt2"),
         (["--data", "x.npz"], "--data goes with --out FOLDER"),
-        (["--data", "x.npz", "--input", "1,3", "--out", "d"], "expected one of them"),
     ):
         assert main(["convert", *files, *words]) == 2
         assert said in capsys.readouterr().err

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from mxnet_files import load_symbol
+from mxnet_files import convert, load_symbol
 from mxnet_files.__main__ import main
 from mxnet_files.checking import apart
 from mxnet_files.checking.local import Walker, units
+from mxnet_files.checking.recorded import Recorded
 from mxnet_files.reading.params_file import write_params
 
 S = mx.sym
@@ -154,6 +155,10 @@ def test_what_was_written_says_against_what_it_was_verified(
         raise ModuleNotFoundError("no MXNet", name="mxnet")
 
     monkeypatch.setattr(apart, "import_mxnet", absent)
+    assert main([*argv, "--json"]) == 0
+    assert "recorded cases" in json.loads(capsys.readouterr().out)["compared_with"]
+    nothing = Recorded("1.9.1", 0, 0, ("relu",))
+    monkeypatch.setattr(convert, "replay", lambda graph: nothing)
     assert main(argv) == 0
     assert capsys.readouterr().out.count("the import, not compared: MXNet is not installed") == 2
     assert main([*argv, "--json"]) == 0

@@ -14,8 +14,9 @@ from mxnet_files.writing.layout import literal
 from mxnet_files.writing.ops import Op
 from mxnet_files.writing.structure import Block, Item, entries_of, ops_of, out_of
 
-__all__ = ["Class", "Classes", "Parameter", "Slot", "common_tokens", "stem", "tokens"]
+__all__ = ["OF_INPUTS", "Class", "Classes", "Parameter", "Slot", "common_tokens", "stem", "tokens"]
 
+OF_INPUTS = ("input", "expect")  # kinds of operations that are no node of the file
 CHANNELS = ("channels", "features", "groups", "num_parameters")
 
 
@@ -596,7 +597,7 @@ def tokens(name: str) -> list[str]:
 
 def common_tokens(ops: Sequence[Op]) -> list[str]:
     """The words that all names begin with."""
-    lists = [tokens(op.name) for op in ops if op.kind != "input"]
+    lists = [tokens(op.name) for op in ops if op.kind not in OF_INPUTS]
     found: list[str] = []
     for pieces in zip(*lists, strict=False):
         if len(set(pieces)) > 1:

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from mxnet_files.reading.names import attribute_name, identifier, local_name
 from mxnet_files.writing.borrowed import IMPORTS, borrow
 from mxnet_files.writing.class_source import ClassSource
-from mxnet_files.writing.classes import Classes, common_tokens, stem, tokens
+from mxnet_files.writing.classes import OF_INPUTS, Classes, common_tokens, stem, tokens
 from mxnet_files.writing.fans import INDEX, Fan, find_fans
 from mxnet_files.writing.layout import Atom, Brackets, Expr, call, loop, statement
 from mxnet_files.writing.lowering import lower
@@ -199,7 +199,7 @@ class _Writer(ClassSource):
             taken.add(made)
             return made
 
-        every = [tokens(op.name)[prefix:] for op in self.order if op.kind != "input"]
+        every = [tokens(op.name)[prefix:] for op in self.order if op.kind not in OF_INPUTS]
 
         def own(ops: Sequence[Op]) -> list[str]:
             """The fewest words that begin the names of these operations, and of no others."""

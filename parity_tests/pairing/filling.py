@@ -20,7 +20,7 @@ from gluon_cnn_parity.cli import Parser, one_line, run_command
 from mxnet_files.budget import Budget, in_float32, rehearse
 from mxnet_files.convert import budget
 from mxnet_files.errors import SymbolError, UsageError
-from mxnet_files.inputs import choose_shapes, example_inputs, input_shape
+from mxnet_files.inputs import INPUT, INPUT_HELP, asked_input, random_inputs
 from mxnet_files.load import load_symbol
 from mxnet_files.reading.tensor_files import SUFFIXES, TensorFileError, write_tensors
 from mxnet_files.running import run
@@ -193,9 +193,9 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument(
         "--input",
         action="append",
-        type=input_shape,
-        metavar="[NAME=]N,C,H,W",
-        help="shape of an input, once for each; one input without it is 1,3,224,224",
+        type=asked_input,
+        metavar=INPUT,
+        help=INPUT_HELP,
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="the state dict, *.safetensors or *.pt"
@@ -208,7 +208,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if options.out.suffix not in SUFFIXES:
         raise UsageError(f"--out is {options.out}, expected a name in {' or '.join(SUFFIXES)}")
     module = load_symbol(options.symbol, options.params)
-    inputs = example_inputs(list(choose_shapes(module, options.input or []).values()))
+    inputs = [torch.from_numpy(x) for x in random_inputs(module, options.input or []).values()]
     in_float32(module, inputs, options.budget)
     rehearse(module, inputs, options.budget)
     net: Any = load_net(options.torch, "--torch", Path.cwd())

@@ -21,6 +21,7 @@ from mxnet.gluon import HybridBlock
 
 from mxnet_files import SymbolError, import_symbol
 from mxnet_files.checking.local import Walker
+from mxnet_files.running import in_float64
 from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.gluon.leaves import leaves
@@ -107,7 +108,7 @@ def find_truth(net: HybridBlock, space: Workspace) -> Truth:
     own = _of_leaves(graph, run)
     walker, unsupported = None, ""
     try:
-        module = import_symbol(graph.document, parameters).double()
+        module = in_float64(import_symbol(graph.document, parameters))
         walker = _Sizes(module, graph, space, double)
         _walk(walker, space)
     except (SymbolError, RuntimeError) as error:

@@ -32,6 +32,7 @@ from gluon_cnn_parity.stderr import without_lines
 from mxnet_files import load_symbol
 from mxnet_files.checking.local import Walker
 from mxnet_files.checking.oracle import Oracle, unfused
+from mxnet_files.running import in_float64
 from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.runs import Arrays
@@ -267,11 +268,11 @@ def open_torch(space: Workspace) -> Opened:
     state = module.state_dict()
     held = {n: state[path].numpy().copy() for path, n in module.meta["mxnet_names"].items()}
     labels = space.graph().names
-    alone, double = (Alone(module, labels, space.stand_ins) for _ in range(2))
+    alone = Alone(module, labels, space.stand_ins)
+    double = Alone(in_float64(module), labels, space.stand_ins)
     with torch.no_grad():
         outputs = module(*x)
         alone.run(*x)
-        module.double()
         double.run(*(value.double() if value.is_floating_point() else value for value in x))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     return Opened(
