@@ -19,11 +19,11 @@ from mxnet_files.checking.apart import check_files
 from mxnet_files.checking.check import CheckReport
 from mxnet_files.checking.recorded import Recorded, replay
 from mxnet_files.errors import NotComparable, SymbolError, UsageError
-from mxnet_files.inputs import INPUT, INPUT_HELP, asked_input, random_inputs, read_inputs
 from mxnet_files.load import load_symbol
 from mxnet_files.proving.certificate import UNVERIFIED
 from mxnet_files.proving.certificate import verify as verify_folder
 from mxnet_files.proving.folder import Source, write_folder
+from mxnet_files.reading.inputs import INPUT, INPUT_HELP, asked_input, random_inputs, read_inputs
 from mxnet_files.reading.reader import read_symbol
 from mxnet_files.save import onnx_bytes, program_bytes, write_files
 

@@ -14,11 +14,12 @@ import torch
 from mxnet_files import import_symbol, load_symbol
 from mxnet_files.__main__ import main
 from mxnet_files.errors import SymbolError
-from mxnet_files.inputs import asked_input, random_inputs
+from mxnet_files.reading.inputs import asked_input, random_inputs, read_inputs
 from mxnet_files.reading.params_file import write_params
 
 S = mx.sym
 WHOLE = ["uint8", "int8", "int32", "int64"]
+QUICK = [("uint8", "declared"), ("int32", "said")]
 
 
 def wrapping(declared: str | None) -> Any:
@@ -46,8 +47,14 @@ def of_mxnet(files: list[str], x: np.ndarray) -> np.ndarray:
     return symbol.bind(mx.cpu(), given).forward()[0].asnumpy()
 
 
-@pytest.mark.parametrize("dtype", WHOLE)
-@pytest.mark.parametrize("how", ["declared", "said"])
+@pytest.mark.parametrize(
+    ("dtype", "how"),
+    [
+        pytest.param(dtype, how, marks=() if (dtype, how) in QUICK else pytest.mark.slow)
+        for dtype in WHOLE
+        for how in ("declared", "said")
+    ],
+)
 def test_a_folder_computes_with_integers_as_mxnet_does(
     dtype: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,20 +97,16 @@ def test_a_module_refuses_another_dtype_than_the_declared_one(tmp_path: Path) ->
         scripted(torch.zeros(1, 6))
 
 
-@pytest.mark.parametrize("form", ["model.py", "model.pt2"])
-def test_so_does_what_is_written(form: str, tmp_path: Path) -> None:
+def test_so_does_what_is_written(tmp_path: Path) -> None:
     files = files_of(tmp_path, S.var("data", dtype="uint8") - 200)  # without a Cast behind it
     out = tmp_path / "out"
     assert main(["convert", *files, "--input", "4,6", "--out", str(out)]) == 0
-    if form == "model.pt2":
-        net = torch.export.load(out / form).module()
-    else:
-        scope: dict[str, Any] = {"__file__": str(out / form), "__name__": "model"}
-        exec((out / form).read_text(), scope)
-        net = scope["load"]()
-    with pytest.raises((ValueError, RuntimeError)):
-        net(torch.zeros(4, 6))
-    assert int(net(torch.zeros(4, 6, dtype=torch.uint8)).max()) == 56
+    scope: dict[str, Any] = {"__file__": str(out / "model.py"), "__name__": "model"}
+    exec((out / "model.py").read_text(), scope)
+    for net in (scope["load"](), torch.export.load(out / "model.pt2").module()):
+        with pytest.raises((ValueError, RuntimeError)):
+            net(torch.zeros(4, 6))
+        assert int(net(torch.zeros(4, 6, dtype=torch.uint8)).max()) == 56
 
 
 @pytest.mark.parametrize(
@@ -144,12 +147,11 @@ def test_whole_numbers_of_any_dtype_are_read_as_the_declared_one(tmp_path: Path)
     files = files_of(tmp_path, wrapping("uint8"))
     data = tmp_path / "x.npz"
     np.savez(data, data=np.arange(0, 240, 10).reshape(4, 6).astype(np.float32))
-    out = tmp_path / "out"
-    words = ["--data", str(data), "--input", "4,6:uint8", "--out", str(out)]
-    assert main(["convert", *files, *words]) == 0
-    with np.load(out / "samples.npz") as samples:
-        assert samples["input 0"].dtype == np.uint8
-        assert samples["input 0"].max() == 230
+    module = load_symbol(*files)
+    for asked in ([], [asked_input("4,6:uint8")], [asked_input("data=4,6")]):
+        (array,) = read_inputs(module, data, asked).values()
+        assert array.dtype == np.uint8
+        assert array.max() == 230
 
 
 def test_a_table_is_looked_up_by_integers(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from gluon_cnn_parity.cli import Parser, one_line, run_command
 from mxnet_files.budget import Budget, in_float32, rehearse
 from mxnet_files.convert import budget
 from mxnet_files.errors import SymbolError, UsageError
-from mxnet_files.inputs import INPUT, INPUT_HELP, asked_input, random_inputs
 from mxnet_files.load import load_symbol
+from mxnet_files.reading.inputs import INPUT, INPUT_HELP, asked_input, random_inputs
 from mxnet_files.reading.tensor_files import SUFFIXES, TensorFileError, write_tensors
 from mxnet_files.running import run
 from parity_tests.backends.leaves import ParityError
