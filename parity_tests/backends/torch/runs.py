@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,10 @@ def run_leaf(
         )
     return named(
         _numpy(outputs),
-        [_input_gradient(module, i, x) for i, x in enumerate(given)],
+        [
+            _input_gradient(module, i, None if x.grad is None else x.grad.numpy(), _zeros(x))
+            for i, x in enumerate(given)
+        ],
         {
             role: parameter.grad.numpy()
             for role, parameter in module.named_parameters(recurse=False)
@@ -254,10 +258,42 @@ def cross_entropy() -> Loss:
 
 
 class _Watched(Call):
-    """A call whose gradients are still in torch's hands."""
+    """A call whose gradients are still to come."""
 
-    passed: tuple[torch.Tensor, ...] = ()
-    made: tuple[torch.Tensor, ...] = ()
+    passed: tuple[_Awaited, ...] = ()
+    made: tuple[_Awaited, ...] = ()
+
+
+class _Awaited:
+    """The gradient of a tensor, once it comes.
+
+    `retain_grad` keeps a copy of each; this is torch's own array, to which nothing is added while
+    somebody else holds it.
+    """
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.zeros = _zeros(x)
+        self._noted: torch.Tensor | None = None
+        self._version = 0
+        if x.requires_grad:
+            x.register_hook(self._note)
+
+    def _note(self, gradient: torch.Tensor | None) -> None:
+        if gradient is not None:  # some part of what a leaf gives may lead nowhere
+            self._noted, self._version = gradient.detach(), gradient._version
+
+    @property
+    def gradient(self) -> np.ndarray | None:
+        """None where no gradient came."""
+        if self._noted is None:
+            return None
+        if self._noted._version != self._version:
+            # https://docs.pytorch.org/docs/stable/notes/extending.html
+            raise RuntimeError(
+                "a backward of the net changes the gradient that it is given in place, which torch "
+                "forbids: let it return another array"
+            )
+        return self._noted.numpy()
 
 
 class _Watch:
@@ -317,7 +353,7 @@ class _Watch:
             change = self._change_gradient
             passed = tuple(_entering(x, *where, i, change, executed) for i, x in enumerate(args))
             if change is None:
-                call.passed = tuple(x for x in passed if isinstance(x, torch.Tensor))
+                call.passed = tuple(_Awaited(x) for x in passed if isinstance(x, torch.Tensor))
             return passed
 
         def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
@@ -331,10 +367,8 @@ class _Watch:
                 for i, array in enumerate(outputs):
                     self._sink((*where, output_name(i)), array)
             else:
-                call.outputs, call.made = outputs, made
-                for y in made:
-                    if self._gradients and y.requires_grad:
-                        y.retain_grad()
+                call.outputs = outputs
+                call.made = tuple(map(_Awaited, made)) if self._gradients else ()
             left = [y if executed else y.clone() for y in made]
             if self._inputs_too:
                 self._known.update(
@@ -375,9 +409,7 @@ def _entering(
         return x
     own = x.view_as(x) if executed else x.clone()
     passed = own if x.requires_grad else own.detach().requires_grad_()
-    if change_gradient is None:
-        passed.retain_grad()
-    else:
+    if change_gradient is not None:
         passed.register_hook(lambda gradient: change_gradient(path, call, index, gradient))
     return passed
 
@@ -399,9 +431,10 @@ def _finish(
     for block, made in calls.items():
         for call in made:
             call.input_gradients = tuple(
-                _input_gradient(blocks[block], i, x) for i, x in enumerate(call.passed)
+                _input_gradient(blocks[block], i, x.gradient, x.zeros)
+                for i, x in enumerate(call.passed)
             )
-            call.upstream = tuple(_gradient(y) for y in call.made)
+            call.upstream = tuple(y.gradient for y in call.made)
             call.passed = call.made = ()
     run = NetRun(allot(watched, calls), _numpy(outputs) if outputs_too else ())
     for leaf in watched:
@@ -410,16 +443,17 @@ def _finish(
     return run
 
 
-def _gradient(value: torch.Tensor) -> np.ndarray | None:
-    return value.grad.numpy() if value.requires_grad and value.grad is not None else None
-
-
-def _input_gradient(module: nn.Module, index: int, x: torch.Tensor) -> np.ndarray | None:
+def _input_gradient(
+    module: nn.Module, index: int, gradient: np.ndarray | None, zeros: Callable[[], np.ndarray]
+) -> np.ndarray | None:
     """An input's gradient: 0 where only the other side of a segment reads it."""
-    gradient = x.grad.numpy() if x.requires_grad and x.grad is not None else None
-    if gradient is None and isinstance(module, ExecutedModule) and index in module.program.unused:
-        return np.zeros(tuple(x.shape), x.detach().numpy().dtype)
-    return gradient
+    unused = isinstance(module, ExecutedModule) and index in module.program.unused
+    return zeros() if gradient is None and unused else gradient
+
+
+def _zeros(x: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Makes zeros of the shape and dtype of x."""
+    return partial(np.zeros, tuple(x.shape), str(x.dtype).removeprefix("torch."))
 
 
 def _tensor(value: np.ndarray, dtype: str) -> torch.Tensor:

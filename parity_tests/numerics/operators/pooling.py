@@ -243,7 +243,7 @@ def _operator(pool: str, dimensions: int, form: str) -> Operator:
         linear=pool == "avg",
         tolerances={} if pool == "max" else _AVERAGE,
         pool=pool,
-        # MXNet's mean and sum add one by one, as a pool does
+        # MXNet's mean and sum, whose sums are compensated, are off by no more than a pool
         symbols=("mean", "sum") if (pool, dimensions, form) == ("avg", 2, "global_") else (),
         shape=lambda hyper, shapes: (2, 3, *(17, 15, 13)[:dimensions]),
         reference=partial(_adaptive, pool, dimensions) if form else partial(windows, dimensions),

@@ -1,0 +1,123 @@
+"""Gradients that are noted on their way back: of every call, of parts that lead nowhere, whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+from mxnet.gluon import nn as gluon_nn
+from torch import nn
+
+from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.runs import Objective
+from parity_tests.backends.torch import runs as torch_side
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(2, 4)).astype(np.float32)
+UPSTREAM = Objective((RNG.normal(size=(2, 2)).astype(np.float32),))
+
+
+class Parts(nn.Module):
+    """A leaf of two outputs."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x.chunk(2, 1)
+
+
+class FirstPart(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = Parts()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.parts(x)[0] * 3
+
+
+def test_a_part_that_leads_nowhere_has_no_gradient() -> None:
+    run = torch_side.run_net(FirstPart(), (X,), "float64", train=True, objective=UPSTREAM)
+    (call,) = run.calls["parts"]
+    assert call.upstream[1] is None
+    (gradient,) = call.input_gradients
+    np.testing.assert_array_equal(gradient[:, :2], 3 * UPSTREAM.upstream[0].astype(np.float64))
+    np.testing.assert_array_equal(gradient[:, 2:], 0)
+
+
+class _Rude(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x * 1
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient.mul_(2)
+
+
+class Rude(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _Rude.apply(x)
+
+
+def test_a_backward_that_changes_its_gradient_is_named() -> None:
+    net = nn.Sequential(nn.Linear(4, 2), Rude(), nn.Identity())
+    with pytest.raises(RuntimeError, match="changes the gradient that it is given in place"):
+        torch_side.run_net(net, (X,), "float64", train=True, objective=UPSTREAM)
+
+
+def chain(dtype: str) -> tuple[Any, Any]:
+    """One Dense layer that is called twice, in both frameworks, with the same weights."""
+    ours, theirs = gluon_nn.HybridSequential(), nn.Sequential()
+    dense, linear = gluon_nn.Dense(4, in_units=4, flatten=False), nn.Linear(4, 4)
+    dense.initialize()
+    linear.weight.data = torch.from_numpy(dense.weight.data().asnumpy())
+    for block in (dense, gluon_nn.Activation("tanh"), dense):
+        ours.add(block)
+    for module in (linear, nn.Tanh(), linear):
+        theirs.append(module)
+    last, head = gluon_nn.Dense(2, in_units=4), nn.Linear(4, 2)
+    last.initialize()
+    head.weight.data = torch.from_numpy(last.weight.data().asnumpy())
+    ours.add(last)
+    theirs.append(head)
+    nn.init.zeros_(linear.bias)
+    nn.init.zeros_(head.bias)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_call_has_its_own_gradient(dtype: str) -> None:
+    ours, theirs = chain(dtype)
+    how: dict[str, Any] = {"train": True, "objective": UPSTREAM}
+    a = gluon_side.run_net(ours, (X,), dtype, **how)
+    b = torch_side.run_net(theirs, (X,), dtype, **how)
+    calls = [call for found in a.calls.values() for call in found]
+    others = [call for found in b.calls.values() for call in found]
+    assert len(calls) == len(others) == 4
+    for one, other in zip(calls, others, strict=True):
+        for mine, yours in zip(one.input_gradients, other.input_gradients, strict=True):
+            assert mine is not None
+            assert mine.dtype == dtype
+            np.testing.assert_allclose(mine, yours, rtol=1e-5, atol=1e-7)
+        for mine, yours in zip(one.outputs, other.outputs, strict=True):
+            np.testing.assert_allclose(mine, yours, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(a.output_gradient, b.output_gradient, rtol=0, atol=0)
+
+
+def test_what_is_noted_stays_when_mxnet_takes_its_memory_back() -> None:
+    """MXNet's own memory of gradients, and of outputs once their graph is gone, is used again."""
+    ours, _ = chain("float64")
+    run = gluon_side.run_net(ours, (X,), "float64", train=True, objective=UPSTREAM)
+    noted = [
+        array
+        for found in run.calls.values()
+        for call in found
+        for array in (*call.input_gradients, *call.outputs)
+    ]
+    before = [np.array(array) for array in noted]
+    for _ in range(50):
+        mx.nd.random.normal(shape=(2, 4), dtype="float64").asnumpy()
+        gluon_side.run_net(ours, (X * 3,), "float64", train=True, objective=UPSTREAM)
+    for array, kept in zip(noted, before, strict=True):
+        np.testing.assert_array_equal(array, kept)
