@@ -76,8 +76,8 @@ class Recorded:
     def sentence(self) -> str:
         """As reports say it."""
         return (
-            f"what MXNet {self.version} computed for its {self.operators} operators "
-            f"({self.cases} recorded cases), not with MXNet's graph"
+            f"{self.cases} recorded results of MXNet {self.version} for its {self.operators} "
+            f"operators (MXNet itself did not run the graph)"
         )
 
 

@@ -73,8 +73,8 @@ def verdict(report: Mapping[str, Any]) -> str:
     against = escape(str(report["verified_against"]))
     if report["verified"] and report.get("recorded"):
         told = (
-            f"<b>Every operator computes {against}.</b> MXNet is not installed where this was "
-            "written."
+            "<b>Every operator computes what MXNet computed for it.</b> Compared with "
+            f"{against}, which is not installed where this was written."
         )
     elif report["verified"]:
         told = f"<b>Equal to {against} within rounding.</b>"

@@ -156,7 +156,7 @@ def test_what_was_written_says_against_what_it_was_verified(
 
     monkeypatch.setattr(apart, "import_mxnet", absent)
     assert main([*argv, "--json"]) == 0
-    assert "recorded cases" in json.loads(capsys.readouterr().out)["compared_with"]
+    assert "recorded results" in json.loads(capsys.readouterr().out)["compared_with"]
     nothing = Recorded("1.9.1", 0, 0, ("relu",))
     monkeypatch.setattr(convert, "replay", lambda graph: nothing)
     assert main(argv) == 0
