@@ -166,11 +166,12 @@ def _run_whole(
     inputs_too: bool,
 ) -> NetRun:
     watched = leaves(copied)
+    zeros = _Zeros()
     calls: dict[int, list[_Watched]] = {}
     for leaf in {id(leaf.block): leaf for leaf in watched}.values():
         mask = masks.get(leaf.path)
         noted = calls.setdefault(id(leaf.block), [])
-        _watch(leaf, noted, mask, inputs_too, gradients=objective is not None)
+        _watch(leaf, noted, zeros if objective is not None else None, mask, inputs_too)
     given = [ndarray(x, dtype) for x in inputs]
     if objective is None:
         with autograd.pause(train_mode=train):
@@ -178,24 +179,19 @@ def _run_whole(
         return _finish(watched, calls, outputs)
     with autograd.record(train_mode=train):
         outputs = flat(copied(*given))
-        ends = [_Awaited.of(y) for y in outputs]
-        outputs = [
-            y if end is None else end.pass_on(y) for y, end in zip(outputs, ends, strict=True)
-        ]
+        probes = [zeros.probe(y) for y in outputs]
+        outputs = [y + z for y, z in zip(outputs, probes, strict=True)]
         loss = _loss(objective, outputs[0], dtype)
     JOURNAL.at("the whole backward pass", "")
-    try:
-        if loss is None:
-            _check_gradients(outputs, objective.upstream)
-            heads = [ndarray(g, dtype) for g in objective.upstream]
-            autograd.backward(outputs, heads, train_mode=train)
-        else:
-            loss.backward(train_mode=train)
-    finally:
-        mx.nd.waitall()  # what is noted comes in other threads, and inputs' lead to no parameter
+    if loss is None:
+        _check_gradients(outputs, objective.upstream)
+        heads = [ndarray(g, dtype) for g in objective.upstream]
+        autograd.backward(outputs, heads, train_mode=train)
+    else:
+        loss.backward(train_mode=train)
     run = _finish(watched, calls, outputs)
     run.loss = None if loss is None else loss.asnumpy()
-    run.output_gradient = None if ends[0] is None else ends[0].take()
+    run.output_gradient = None if probes[0] is None else probes[0].grad.asnumpy()
     for leaf in watched:
         for role, parameter in roles(leaf, leaf.block):
             if parameter.grad_req != "null":
@@ -227,74 +223,39 @@ def cross_entropy() -> Loss:
 
 
 class _Watched(Call):
-    """A call whose gradients are still to come."""
+    """A call whose gradients are still in MXNet's hands."""
 
-    awaited: tuple[_Awaited | None, ...] = ()
-
-
-class _Awaited(autograd.Function):
-    """Passes an array on, and notes its gradient once it comes.
-
-    MXNet 1.9.1 has no gradient of intermediate arrays. Forwards nothing is computed or copied.
-    """
-
-    def __init__(self, x: mx.nd.NDArray) -> None:
-        super().__init__()
-        self._zeros = partial(np.zeros, x.shape, x.dtype)
-        self._noted: np.ndarray | None = None
-
-    @classmethod
-    def of(cls, x: Any) -> _Awaited | None:
-        """For an array that can have a gradient."""
-        known = isinstance(x, mx.nd.NDArray) and x.dtype in (np.float32, np.float64)
-        return cls(x) if known else None
-
-    def pass_on(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
-        """The same values in the same memory. Beside a variable even an input is differentiated."""
-        with autograd.pause():
-            variable = mx.nd.zeros((1,), dtype=x.dtype)
-            variable.attach_grad()
-        return self(x, variable)
-
-    def forward(self, x: mx.nd.NDArray, variable: mx.nd.NDArray) -> mx.nd.NDArray:
-        """As autograd calls it."""
-        return x.detach()
-
-    def backward(self, gradient: mx.nd.NDArray) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
-        """As autograd calls it, in a thread of its own, with memory that it takes back."""
-        self._noted = gradient.asnumpy()
-        return gradient, mx.nd.zeros((1,), dtype=gradient.dtype)
-
-    def take(self) -> np.ndarray:
-        """The gradient; zeros where none came."""
-        return self._zeros() if self._noted is None else self._noted
+    probes: tuple[mx.nd.NDArray | None, ...] = ()
 
 
 def _watch(
     leaf: Leaf,
     calls: list[_Watched],
+    zeros: _Zeros | None,
     mask: np.ndarray | None,
     inputs_too: bool,
-    *,
-    gradients: bool,
 ) -> None:
-    """Make a clone's leaf note its calls."""
+    """Make a clone's leaf note its calls.
+
+    MXNet 1.9.1 has no gradient of intermediate arrays: a variable of zeros is added to each input,
+    and its gradient is the input's. Adding 0 changes no value.
+    """
     block = leaf.block
-    awaits = gradients and not _looks_up(leaf)
+    probe = zeros.probe if zeros is not None and not _looks_up(leaf) else _no_probe
     forward: Callable[..., Any] = block.forward
     if leaf.kind == "dropout":
         forward = _dropout(float(block._rate), mask)
 
     def watched(*args: Any) -> Any:
-        awaited = tuple(_Awaited.of(x) if awaits else None for x in args)
-        passed = [x if a is None else a.pass_on(x) for x, a in zip(args, awaited, strict=True)]
+        probes = tuple(map(probe, args))
+        passed = [x if z is None else x + z for x, z in zip(args, probes, strict=True)]
         JOURNAL.at(leaf.kind, leaf.path)
         call = _Watched(_numpy(args) if inputs_too else ())
-        call.awaited = awaited
+        call.probes = probes
         calls.append(call)
         out = forward(*passed)
         if not call.outputs:  # else the leaf's own activation child has set them
-            call.outputs = _numpy(flat(out), partial(_kept, leaf) if gradients else _copied)
+            call.outputs = _numpy(flat(out), _copied if zeros is None else partial(_kept, leaf))
         return out
 
     block.__dict__["forward"] = watched
@@ -317,6 +278,10 @@ def _kept(leaf: Leaf, y: mx.nd.NDArray) -> np.ndarray:
     return array.copy() if own else array
 
 
+def _copied(array: mx.nd.NDArray) -> np.ndarray:
+    return array.asnumpy()
+
+
 def _end_before(activation: Block, calls: list[_Watched]) -> None:
     """What `Dense(activation=…)` itself computes is what its activation is given."""
 
@@ -332,22 +297,45 @@ def _dropout(rate: float, mask: np.ndarray | None) -> Callable[[Any], Any]:
     return lambda x: x * mx.nd.array(mask / (1.0 - rate), dtype=x.dtype)
 
 
+class _Zeros:
+    """Variables of zeros of any shape, which share their memory; a gradient each has of its own."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, mx.nd.NDArray] = {}  # by dtype: the longest so far, flat
+
+    def probe(self, x: Any) -> mx.nd.NDArray | None:
+        """A variable in the shape of x; None where x has no gradient."""
+        if not isinstance(x, mx.nd.NDArray) or x.dtype not in (np.float32, np.float64):
+            return None
+        size = max(1, x.size)
+        with autograd.pause():
+            known = self._known.get(x.dtype)
+            if known is None or known.size < size:
+                known = mx.nd.zeros((1 << (size - 1).bit_length(),), dtype=x.dtype)
+                self._known[x.dtype] = known
+            zeros = known[: x.size].reshape(x.shape)
+            zeros.attach_grad()
+        return zeros
+
+
+def _no_probe(x: Any) -> None:
+    return None
+
+
 def _finish(
     watched: list[Leaf], calls: Mapping[int, list[_Watched]], outputs: list[mx.nd.NDArray]
 ) -> NetRun:
     for made in calls.values():
         for call in made:
-            call.input_gradients = tuple(a and a.take() for a in call.awaited)
-            call.awaited = ()
+            call.input_gradients = tuple(
+                None if z is None else z.grad.asnumpy() for z in call.probes
+            )
+            call.probes = ()
     run = NetRun(allot(watched, calls), _numpy(outputs))
     for leaf in watched:
         for role, values in _buffers(leaf, leaf.block).items():
             run.buffers[leaf.path, role] = values
     return run
-
-
-def _copied(array: mx.nd.NDArray) -> np.ndarray:
-    return array.asnumpy()
 
 
 def flat(out: Any) -> list[mx.nd.NDArray]:
