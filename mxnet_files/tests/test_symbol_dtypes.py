@@ -31,7 +31,7 @@ def agrees(symbol: Any, x: np.ndarray, scripted: bool = True) -> None:
     for run in (module, torch.jit.script(module)) if scripted else (module,):
         got = run(torch.tensor(x)).numpy()
         assert got.dtype == expected.dtype
-        rounds = np.finfo(got.dtype).eps if got.dtype.kind == "f" else 0
+        rounds = float(np.finfo(got.dtype).eps) if got.dtype.kind == "f" else 0.0
         np.testing.assert_allclose(got, expected, rtol=rounds, atol=0)
 
 

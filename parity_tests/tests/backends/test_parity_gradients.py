@@ -41,6 +41,7 @@ def test_a_part_that_leads_nowhere_has_no_gradient() -> None:
     (call,) = run.calls["parts"]
     assert call.upstream[1] is None
     (gradient,) = call.input_gradients
+    assert gradient is not None
     np.testing.assert_array_equal(gradient[:, :2], 3 * UPSTREAM.upstream[0].astype(np.float64))
     np.testing.assert_array_equal(gradient[:, 2:], 0)
 
@@ -98,11 +99,14 @@ def test_every_call_has_its_own_gradient(dtype: str) -> None:
     for one, other in zip(calls, others, strict=True):
         for mine, yours in zip(one.input_gradients, other.input_gradients, strict=True):
             assert mine is not None
+            assert yours is not None
             assert mine.dtype == dtype
             np.testing.assert_allclose(mine, yours, rtol=1e-5, atol=1e-7)
-        for mine, yours in zip(one.outputs, other.outputs, strict=True):
-            np.testing.assert_allclose(mine, yours, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(a.output_gradient, b.output_gradient, rtol=0, atol=0)
+        for y, z in zip(one.outputs, other.outputs, strict=True):
+            np.testing.assert_allclose(y, z, rtol=1e-5, atol=1e-7)
+    assert a.output_gradient is not None
+    assert b.output_gradient is not None
+    np.testing.assert_array_equal(a.output_gradient, b.output_gradient)
 
 
 def test_what_is_noted_stays_when_mxnet_takes_its_memory_back() -> None:
@@ -114,6 +118,7 @@ def test_what_is_noted_stays_when_mxnet_takes_its_memory_back() -> None:
         for found in run.calls.values()
         for call in found
         for array in (*call.input_gradients, *call.outputs)
+        if array is not None
     ]
     before = [np.array(array) for array in noted]
     for _ in range(50):
