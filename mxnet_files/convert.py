@@ -195,10 +195,7 @@ def compared(
             raise
     graph = read_symbol(options.symbol)
     recorded = replay(graph if options.heads is None else graph.with_heads(options.heads))
-    if recorded.missing:
-        left = ", ".join(recorded.missing)
-        return f"MXNet is not installed, and nothing is recorded of {left}"
-    return recorded
+    return recorded.problem or recorded
 
 
 def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:

@@ -80,6 +80,12 @@ class Recorded:
             f"operators (MXNet itself did not run the graph)"
         )
 
+    @property
+    def problem(self) -> str:
+        """Why the records do not cover the graph; empty where they do."""
+        left = ", ".join(self.missing)
+        return f"MXNet is not installed, and nothing is recorded of {left}" if left else ""
+
 
 def replay(graph: SymbolGraph) -> Recorded:
     """Hold every operator of a graph against what MXNet computed for it.

@@ -34,7 +34,7 @@ from mxnet_files.proving.certificate import (
 from mxnet_files.proving.page import page
 from mxnet_files.reading.params_file import read_params, strip_prefixes
 from mxnet_files.reading.reader import read_graph
-from mxnet_files.running import distance, in_float64, refusals, run
+from mxnet_files.running import distance, in_float64, of_precision, refusals, run
 from mxnet_files.save import onnx_bytes, program_bytes
 from mxnet_files.writing.model_file import write_model
 from mxnet_files.writing.shapes import record_shapes
@@ -122,7 +122,10 @@ def compare(module: fx.GraphModule, source: Source) -> Reference:
         return without_mxnet(module, source, str(error))
     except ModuleNotFoundError:
         recorded = replay(read_graph(json.loads(text)))
-        return without_mxnet(module, source, "MXNet is not installed", recorded)
+        reference = without_mxnet(module, source, recorded.problem)
+        if recorded.problem:
+            return reference
+        return replace(reference, against=recorded.sentence, verified=True, recorded=recorded)
     del arrays
     if report.crashed and all(error.ok for error in report.local):
         return replace(without_mxnet(module, source, report.crashed), check=report)
@@ -136,21 +139,16 @@ def compare(module: fx.GraphModule, source: Source) -> Reference:
     return Reference(against, True, list(report.referee), list(report.mxnet_errors), report)
 
 
-def without_mxnet(
-    module: fx.GraphModule, source: Source, reason: str, recorded: Recorded | None = None
-) -> Reference:
-    """The import in float64, its operators held against what MXNet computed once, or nothing."""
+def without_mxnet(module: fx.GraphModule, source: Source, reason: str) -> Reference:
+    """The import in float64, and why nothing was compared with it."""
     given = [torch.from_numpy(x) for x in source.inputs.values()]
     rehearse(module, given, source.budget)
-    exact = run(in_float64(module), [x.double() if x.is_floating_point() else x for x in given])
+    doubles = of_precision(list(source.inputs.values()), "float64")
+    exact = run(in_float64(module), [torch.from_numpy(x) for x in doubles])
     outputs = [y.numpy() for y in exact]
     errors = distance([y.numpy() for y in run(module, given)], outputs)
     if not all(np.isfinite(y).all() for y in outputs):
         raise SymbolError("the outputs are not finite, which proves nothing: give --data")
-    if recorded is not None and not recorded.missing:
-        return Reference(recorded.sentence, True, outputs, errors, recorded=recorded)
-    if recorded is not None:
-        reason += f", and nothing is recorded of {', '.join(recorded.missing)}"
     return Reference(f"nothing: {reason}", False, outputs, errors)
 
 

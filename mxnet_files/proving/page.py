@@ -74,7 +74,7 @@ def verdict(report: Mapping[str, Any]) -> str:
     if report["verified"] and report.get("recorded"):
         told = (
             "<b>Every operator computes what MXNet computed for it.</b> Compared with "
-            f"{against}, which is not installed where this was written."
+            f"{against}: it is not installed where this was written."
         )
     elif report["verified"]:
         told = f"<b>Equal to {against} within rounding.</b>"
