@@ -36,43 +36,34 @@ from gluon_cnn.training.losses import loss_for
 from gluon_cnn.training.saved import SavedRun
 from gluon_cnn_parity.atomic import write_text
 
-__all__ = ["confusion", "evaluate_run", "main", "scores", "worst_mistakes"]
+__all__ = ["evaluate_run", "main", "scores", "worst_mistakes"]
 
 MOST_MISTAKES = 20  # in errors.png
 
 
-def confusion(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts[true, predicted], int64 (classes, classes), of two label arrays (N,)."""
-    pairs = true.astype(np.int64) * classes + predicted
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-
-
-def scores(counts: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Precision, recall and F1 of each class, from the counts[true, predicted].
-
-    They are scikit-learn's, which a test holds against these few lines. It is not used here since
-    it cannot be imported beside every numpy that MXNet takes (beside 1.23.5 it raises: pyarrow,
-    which comes with tensorflow-datasets, wants numpy 2), and takes longer to import than MXNet.
+def scores(
+    true: np.ndarray, predicted: np.ndarray, names: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Precision, recall and F1 of each class, by scikit-learn, from two label arrays (N,).
 
     None stands where there is nothing to divide by: a class never predicted, or without images.
 
-    >>> scores(np.array([[3, 1], [0, 0]]), ["cat", "dog"])["cat"]
+    >>> scores(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1]), ["cat", "dog"])["cat"]
     {'images': 4, 'precision': 1.0, 'recall': 0.75, 'f1': 0.8571428571428571}
     """
-    right, images, said = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    from sklearn.metrics import precision_recall_fscore_support  # takes as long as MXNet to import
 
-    def share(part: int, whole: int) -> float | None:
-        return float(part / whole) if whole else None
-
+    columns = precision_recall_fscore_support(
+        true, predicted, labels=range(len(names)), zero_division=np.nan
+    )
     return {
         name: {
-            "images": int(images[i]),
-            "precision": share(right[i], said[i]),
-            "recall": share(right[i], images[i]),
-            "f1": share(2 * right[i], images[i] + said[i]),
+            "images": int(images),
+            **{key: None if np.isnan(value) else float(value)
+               for key, value in zip(("precision", "recall", "f1"), shares, strict=True)},
         }
-        for i, name in enumerate(names)
-    }
+        for name, *shares, images in zip(names, *columns, strict=True)
+    }  # fmt: skip
 
 
 def worst_mistakes(
@@ -98,6 +89,8 @@ def evaluate_run(
     `engine` computes the outputs (default: MXNet, on the devices). Raises: CommandError where the
     data do not fit the net.
     """
+    from sklearn.metrics import confusion_matrix
+
     _check_fits(saved, dataset)
     batches = Batches(dataset.test, EVALUATION_BATCH, saved.pixels)
     if engine is None:
@@ -108,15 +101,14 @@ def evaluate_run(
             result = evaluate(objective, batches, devices)
     else:
         result = _evaluate_by(engine, saved.net, batches)
-    counts = confusion(dataset.test.labels, result.predicted, len(saved.class_names))
-    totals = counts.sum(axis=1)
-    per_class = scores(counts, saved.class_names)
+    true, labels = dataset.test.labels, range(len(saved.class_names))
+    per_class = scores(true, result.predicted, saved.class_names)
     return {
         "run": str(saved.path),
         "model": saved.model,
         "engine": "mxnet" if engine is None else engine.name,
         "dataset": dataset.name,
-        "images": int(totals.sum()),
+        "images": len(true),
         "loss": result.loss,
         "accuracy": result.accuracy,
         "top5_accuracy": result.top5,
@@ -126,7 +118,7 @@ def evaluate_run(
             name: float(np.mean([row[name] or 0.0 for row in per_class.values() if row["images"]]))
             for name in ("precision", "recall", "f1")
         },
-        "confusion": counts,
+        "confusion": confusion_matrix(true, result.predicted, labels=labels),
         "predicted": result.predicted,
     }
 

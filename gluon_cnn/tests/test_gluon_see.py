@@ -34,11 +34,11 @@ def digits(tmp_path_factory) -> Path:
     return folder
 
 
-def test_scores_are_those_of_scikit_learn() -> None:
+def test_scores_where_nothing_is_there_to_divide_by() -> None:
     rng = np.random.default_rng(0)
     true, said = rng.integers(0, 4, 200), rng.integers(0, 3, 200)
     names = list("abcde")  # d is never said, e has no image
-    ours = scores(evaluate.confusion(true, said, 5), names)
+    ours = scores(true, said, names)
     for label, name in enumerate(names):
         right, of, called = ((true == label) & (said == label)).sum(), true == label, said == label
         expected = (
@@ -48,13 +48,6 @@ def test_scores_are_those_of_scikit_learn() -> None:
         )
         assert (ours[name]["precision"], ours[name]["recall"], ours[name]["f1"]) == expected
         assert ours[name]["images"] == of.sum()
-    try:  # it cannot be imported beside every numpy that MXNet takes
-        from sklearn.metrics import precision_recall_fscore_support
-    except ImportError:
-        pytest.skip("scikit-learn cannot be imported here")
-    theirs = precision_recall_fscore_support(true, said, labels=range(5), zero_division=0)
-    for values, key in zip(theirs, ("precision", "recall", "f1", "images"), strict=True):
-        np.testing.assert_allclose([ours[name][key] or 0 for name in names], values)
 
 
 def test_evaluate_writes_scores_and_the_worst_mistakes(run: Path, capsys) -> None:
