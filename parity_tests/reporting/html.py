@@ -185,7 +185,10 @@ def _level(report: Results, level: Level) -> dict[str, Any]:
 
 
 def _layers(report: Results, drifts: Sequence[Drift]) -> list[_Layer]:
-    """Every path of the levels that go layer by layer, in the order of computation."""
+    """Every path of the levels that go layer by layer, in the order of computation.
+
+    None where no error was measured, as of the structure alone: the table would be empty cells.
+    """
     layers: dict[str, _Layer] = {}
     by_layer = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD, Level.BACKWARD)
     for row in report.rows:
@@ -205,4 +208,5 @@ def _layers(report: Results, drifts: Sequence[Drift]) -> list[_Layer]:
         output = drift.level == Level.FORWARD and drift.quantity == "output"
         if output and (layer.drift is None or drift.share > layer.drift.share):
             layer.drift = drift
-    return list(layers.values())
+    measured = any(layer.local or layer.drift for layer in layers.values())
+    return list(layers.values()) if measured else []

@@ -244,6 +244,14 @@ def test_without_its_script_nothing_sorts(show: Show, diverged: Report) -> None:
     assert column(browser, "table.layers", 6) == before
 
 
+def test_the_table_of_layers_is_there_where_errors_were_measured(clean: Report) -> None:
+    assert "Layer by layer" in page([clean])
+    case = project_case("lenet")
+    structure = check_parity(case.gluon_net, case.torch_net, case.inputs, None, LEVELS[:1])
+    assert structure.ok
+    assert "Layer by layer" not in page([structure])
+
+
 def test_200_layers_fit_and_can_be_told_apart(show: Show, deep: Report) -> None:
     assert deep.first_divergence is not None
     assert (deep.first_divergence.path, deep.first_divergence.level) == ("181", Level.FORWARD)
