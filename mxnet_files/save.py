@@ -8,13 +8,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx
+from torch.nn import functional
 
 from gluon_cnn_parity.atomic import replacing_file
 from mxnet_files.budget import Budget, rehearse
 from mxnet_files.errors import SymbolError
+from mxnet_files.functions import mx_nn
 from mxnet_files.running import refusals, run
 
 __all__ = [
@@ -146,7 +149,11 @@ def onnx_of_opset(
     outputs = [f"output{place}" for place in range(len(run(module, inputs)))]
     axes = {name: {0: "batch"} for name in [*names, *outputs]} if free else None
     buffer: Any = io.BytesIO()
-    with warnings.catch_warnings(), refusals("torch cannot write this graph as ONNX"):
+    with (
+        warnings.catch_warnings(),
+        refusals("torch cannot write this graph as ONNX"),
+        patch.object(mx_nn, "sum_pool", _sums_by_convolution),
+    ):
         warnings.simplefilter("ignore")  # the exporter announces its successor
         torch.onnx.export(
             module,
@@ -164,6 +171,23 @@ def onnx_of_opset(
     with refusals("the ONNX file that torch writes of this graph is wrong"):
         verified = verify_onnx(buffer.getvalue(), given, expected)
     return buffer.getvalue(), opset, verified
+
+
+def _sums_by_convolution(
+    x: Tensor, kernel: list[int], stride: list[int], pad: list[int], full: bool = False
+) -> Tensor:
+    """`mx_nn.sum_pool` without torch's `divisor_override`, which its exporter cannot write."""
+    sides: list[int] = []
+    for size, k, s, p in zip(x.shape[2:], kernel, stride, pad, strict=True):
+        padded = int(size) + 2 * p
+        steps = -(-(padded - k) // s) if full else (padded - k) // s
+        if steps * s >= int(size) + p:  # torch leaves out a window in the right padding
+            steps -= 1
+        sides = [p, max(p, p + steps * s + k - padded), *sides]
+    each = functional.pad(x, sides).flatten(0, 1).unsqueeze(1)  # every channel alone
+    convolution = functional.conv3d if len(kernel) == 3 else functional.conv2d
+    y = convolution(each, torch.ones(1, 1, *kernel, dtype=x.dtype), stride=stride)
+    return y.reshape(-1, int(x.shape[1]), *map(int, y.shape[2:]))
 
 
 def verify_onnx(data: bytes, inputs: dict[str, Tensor], expected: Sequence[Tensor]) -> str:

@@ -21,12 +21,14 @@ __all__ = [
     "pool_1d",
     "pool_v1",
     "selu",
+    "sum_pool",
 ]
 
 
-def _sum_pool(
-    x: Tensor, kernel: list[int], stride: list[int], pad: list[int], full: bool
+def sum_pool(
+    x: Tensor, kernel: list[int], stride: list[int], pad: list[int], full: bool = False
 ) -> Tensor:
+    """Sums of windows over 2 or 3 spatial axes; `full` as torch's ceil_mode."""
     if len(kernel) == 3:
         return F.avg_pool3d(x, kernel, stride, pad, full, True, 1)
     return F.avg_pool2d(x, kernel, stride, pad, full, True, 1)
@@ -111,12 +113,12 @@ def pool(
             y = torch.nan_to_num(y, float("nan"), float("inf"))  # -inf -> the lowest number
         return y
     if kind == "lp":
-        y = _root(_sum_pool(torch.pow(x, p), kernel, stride, none, full), p)
+        y = _root(sum_pool(torch.pow(x, p), kernel, stride, none, full), p)
     elif kind == "sum":
-        y = _sum_pool(x, kernel, stride, none, full)
+        y = sum_pool(x, kernel, stride, none, full)
     elif wide and not count_pad:
-        pixels = _sum_pool(ones, kernel, stride, none, full)
-        y = _sum_pool(x, kernel, stride, none, full) / pixels.clamp(min=1)
+        pixels = sum_pool(ones, kernel, stride, none, full)
+        y = sum_pool(x, kernel, stride, none, full) / pixels.clamp(min=1)
     else:
         y = _average_pool(x, kernel, stride, none, full, count_pad)
     return F.pad(y, empty)
@@ -166,7 +168,7 @@ def pool_v1(
     none = [0] * len(pad)
     if kind == "max":
         return _max_pool(x, kernel, stride, none, full)
-    y = _sum_pool(x, kernel, stride, none, full)
+    y = sum_pool(x, kernel, stride, none, full)
     if kind == "avg":
         area = 1
         for size in kernel:

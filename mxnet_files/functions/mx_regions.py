@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mxnet_files.functions import mx_math
+from mxnet_files.functions import mx_math, mx_nn
 
 # ruff: noqa: RUF005 (TorchScript has no [*a, b])
 
@@ -300,7 +300,7 @@ def correlation(
             y, z = displacement + i * step, displacement + j * step
             other = b[:, :, y : y + high, z : z + wide]
             each = window * other if multiply else (window - other).abs()
-            total = F.avg_pool2d(each, [kernel] * 2, [stride] * 2, divisor_override=1)
+            total = mx_nn.sum_pool(each, [kernel] * 2, [stride] * 2, [0, 0])
             out.append(total.sum(1))
     return torch.stack(out, 1) / (kernel * kernel * a.size(1))
 

@@ -132,6 +132,33 @@ def test_axes_counted_from_the_right_reach_onnx(
         assert told == (name == "Convolution" or bool(axes))  # its CPU has neither
 
 
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [
+        ("2,3,7,6", {"kernel": (3, 2), "stride": (2, 1), "pad": (1, 0)}),
+        ("2,3,6,6", {"kernel": (3, 3), "stride": (2, 2), "pad": (2, 2),
+                     "pooling_convention": "full"}),
+        ("2,3,5,5", {"kernel": (2, 2), "stride": (3, 3), "pad": (1, 1),
+                     "pooling_convention": "full"}),
+        ("2,3,8,6", {"kernel": (4, 3), "stride": (3, 2), "pool_type": "lp", "p_value": 3,
+                     "pooling_convention": "full"}),
+        ("1,2,5,4,4", {"kernel": (2, 2, 2), "stride": (2, 1, 2)}),
+        ("1,2,9", {"kernel": (5,), "stride": (2,), "pad": (3,)}),
+        ("2,3,6,6", {"kernel": (3, 3), "pad": (2, 2), "pool_type": "avg",
+                     "count_include_pad": False}),
+    ],
+)  # fmt: skip
+def test_sums_of_windows_reach_onnx(
+    size: str, window: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch's exporter has no average with a divisor of its own, of which a sum is made."""
+    symbol = S.Pooling(S.var("data"), **{"pool_type": "sum", **window})
+    files = write(tmp_path, symbol, data=tuple(map(int, size.split(","))))
+    assert main([*files, "--out", str(tmp_path / "x.pt2"), "--onnx", "--input", size]) == 0
+    said = "verified by onnx.checker and ONNX Runtime against the import, compared with MXNet"
+    assert said in capsys.readouterr().out
+
+
 def test_a_graph_that_fixes_its_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = write(tmp_path, S.reshape(S.var("data"), shape=(1, 6)) * 2, data=(1, 2, 3))
     out = tmp_path / "x.pt2"
