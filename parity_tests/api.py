@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import fnmatch
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import backend, is_recorded, side_of
+from parity_tests.backends.base import backend, is_recorded, referee, side_of
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.losses import Losses
@@ -177,7 +176,7 @@ def check_parity(
     if transfer and is_recorded(torch_net):
         gluon_net = backend(Side.GLUON).clone(gluon_net, None)
     elif transfer or saved is not None:
-        torch_net = copy.deepcopy(torch_net)
+        torch_net = referee().twin(torch_net)
     nets = {Side.GLUON: gluon_net, Side.TORCH: torch_net}
     with progress_line(report.name) if progress else nullcontext():
         for number, (values, known) in enumerate(every, 1):

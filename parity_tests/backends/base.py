@@ -205,6 +205,9 @@ class Backend(Source, Protocol):
 class Referee(Backend, Protocol):
     """The framework whose nets are the float64 witness."""
 
+    def twin(self, net: Any) -> Any:
+        """An independent copy with the same values, where they lie."""
+
     def run_clone(
         self,
         cloned: Any,

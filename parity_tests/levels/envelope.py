@@ -242,9 +242,12 @@ def _backward(subject: Subject, first: int, draws: int, known: Envelope | None) 
     sizes = _Sizes()
     for leaf in subject.torch_leaves():
         for index, call in enumerate(clean.calls[leaf.path]):
-            if not call.upstream or any(g is None for g in call.upstream):
+            if all(g is None for g in call.upstream):
                 continue
-            upstream = tuple(g for g in call.upstream if g is not None)
+            upstream = tuple(  # to an output that nobody reads nothing comes back
+                np.zeros(y.shape) if g is None else g
+                for g, y in zip(call.upstream, call.outputs, strict=True)
+            )
             scales = attempt("torch", call_scales, leaf, call, train=True, upstream=upstream)
             for name in scales.sizes:
                 if name.startswith("input"):

@@ -166,7 +166,7 @@ def _quantity_rows(local: _Local, name: str) -> list[Row]:
         check=Check.LOCAL,
         mode=local.mode,
     )
-    if name.startswith("input") and _is_nowhere(run.get(name) for run in local.runs.values()):
+    if name.endswith("gradient") and _is_nowhere(run.get(name) for run in local.runs.values()):
         detail = "one side has no such gradient, the other's is 0: no value passes"
         return [replace(blank, status=Status.NOTE, detail=detail)]
     for (side, dtype), run in local.runs.items():

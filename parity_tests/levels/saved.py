@@ -5,7 +5,6 @@ Framework specific (torch): what is written is a torch state dict.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from mxnet_files.reading.tensor_files import SUFFIXES, TensorFileError, read_tensors, write_tensors
+from parity_tests.backends.base import referee
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import NET, Arrays, rounded
 from parity_tests.backends.tracing import flatten
@@ -76,7 +76,7 @@ def _proven(
     written: Mapping[str, np.ndarray], torch_net: Any, subjects: Sequence[Subject], inputs: Arrays
 ) -> tuple[list[Row], dict[str, None]]:
     """The rows of what a file holds, and the names of the tensors that are Gluon's."""
-    fresh = copy.deepcopy(torch_net)
+    fresh = referee().twin(torch_net)
     with torch.no_grad():
         for tensor in fresh.state_dict().values():
             if tensor.is_floating_point():

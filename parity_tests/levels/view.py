@@ -6,7 +6,6 @@ nets are traced, aligned by dataflow and cut at the values they share; a segment
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import SIDES, Recorded, is_recorded, leaves_of, source_of
+from parity_tests.backends.base import SIDES, Recorded, is_recorded, leaves_of, referee, source_of
 from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.runs import Arrays, NetRun, Objective
@@ -170,8 +169,9 @@ def coincide(net: Any, inference: OperationGraph, training: OperationGraph) -> b
 def leaves_suffice(pairing: Pairing, traced_pairs: Sequence[TracedPair]) -> bool:
     """Whether two nets were written leaf for leaf, so that their own leaves can be compared.
 
-    They execute nothing outside their leaves; every leaf is of a known kind, ran once, and is
-    paired with the one that the alignment pairs it with. What differs inside of leaves is theirs.
+    They execute nothing outside their leaves, and change no gradient; every leaf is of a known
+    kind, ran once, and is paired with the one that the alignment pairs it with. What differs
+    inside of leaves is theirs.
     """
     if pairing.alone:
         return False
@@ -190,7 +190,8 @@ def _within_leaves(pairing: Pairing, partners: Mapping[str, str], traced: Traced
         leaves = {getattr(pair, side).path for pair in pairing.pairs}
         calls = Counter(path for path, _ in {(op.path, op.call) for op in graph})
         once = all(calls[path] == 1 for path in leaves)
-        if len(graph.outputs) != 1 or not once or computed - leaves:
+        own = any(op.own_gradient for op in graph)
+        if len(graph.outputs) != 1 or not once or own or computed - leaves:
             return False
     return all(partners[left.path] == right.path for left, right in traced.alignment.pairs)
 
@@ -265,7 +266,7 @@ def _mistaken(view: View, inputs: Arrays) -> tuple[set[int], set[Value] | None]:
 
     And what differs until the outputs, by what torch's segments give; none where they do not run.
     """
-    torch_net = copy.deepcopy(view.nets[Side.TORCH])
+    torch_net = referee().twin(view.nets[Side.TORCH])
     own = View({**view.nets, Side.TORCH: torch_net}, view.traced, view.segments)
     pairing = own.pairing
     copy_paired(pairing)

@@ -38,6 +38,7 @@ class TorchBackend:
 
     leaves = staticmethod(leaves)
     clone = staticmethod(clones.clone)
+    twin = staticmethod(clones.twin)
     release = staticmethod(clones.release)
     with_values = staticmethod(clones.with_values)
     set_values = staticmethod(clones.set_values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,16 @@ from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.numerics.operators.table import as_mxnet_holds, single_attributes
 
-__all__ = ["clone", "leaf_with_values", "release", "set_values", "share", "with_values"]
+__all__ = [
+    "clone",
+    "computed",
+    "leaf_with_values",
+    "release",
+    "set_values",
+    "share",
+    "twin",
+    "with_values",
+]
 
 
 def clone(net: nn.Module, dtype: str | None, *, gradients: bool = True) -> nn.Module:
@@ -26,7 +36,7 @@ def clone(net: nn.Module, dtype: str | None, *, gradients: bool = True) -> nn.Mo
     Some numbers are rounded as MXNet rounds them, whose operators hold their attributes in float32
     even in a float64 net: the table of operators says which.
     """
-    copied = duplicate(net, {})
+    copied = duplicate(net, computed(net))
     if any(value.device.type != "cpu" for value in (*copied.parameters(), *copied.buffers())):
         copied.cpu()
     for module in copied.modules():
@@ -51,7 +61,25 @@ def share(cloned: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {
         id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in cloned.parameters()
     }
-    return duplicate(cloned, memo)
+    return duplicate(cloned, memo | computed(cloned))
+
+
+def twin(net: nn.Module) -> nn.Module:
+    """An independent copy with the same values, where they lie."""
+    return copy.deepcopy(net, computed(net))
+
+
+def computed(net: nn.Module) -> dict[int, Any]:
+    """A memo of copying for what a run left in modules: it has a history, and torch copies none.
+
+    As the weight of `nn.utils.weight_norm`, which each run computes anew.
+    """
+    return {
+        id(value): value.detach().clone()
+        for module in net.modules()
+        for value in vars(module).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
 
 
 def with_values(net: nn.Module, values: Mapping[tuple[str, str], np.ndarray]) -> nn.Module:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 import mxnet as mx
 import numpy as np
@@ -21,13 +23,15 @@ from parity_tests.backends.files.gluon_script import (
 )
 from parity_tests.backends.files.tape import Tape
 from parity_tests.backends.gluon.tracing.replay import (
+    passes_no_gradient,
     replay_assignment,
     replay_block,
+    replay_function,
     replay_method,
     replay_operator,
 )
 from parity_tests.backends.journal import JOURNAL
-from parity_tests.backends.tracing import BACKENDS, digest, flatten, graph_of
+from parity_tests.backends.tracing import BACKENDS, digest, flatten, graph_of, replay_whole
 from parity_tests.pairing.graph import OperationGraph, Replay
 
 __all__ = ["trace_gluon"]
@@ -60,6 +64,7 @@ def trace_gluon(
         stack.enter_context(mx.autograd.pause(train_mode=train))
         recorder = _Recorder(tape, paths_of(net), values, _dtype_of(named.values(), inputs))
         stack.enter_context(recorder.patched())
+        stack.enter_context(_custom_functions(tape))
         for name, parameter in named.items():
             if parameter._data is not None:
                 tape.add_parameter(name, parameter.data(parameter.list_ctx()[0]))
@@ -72,6 +77,23 @@ def trace_gluon(
     random.setstate(state[0])
     np.random.set_state(state[1])
     return graph
+
+
+@contextmanager
+def _custom_functions(tape: Tape) -> Iterator[None]:
+    """What an `autograd.Function` returns is replayed by it, so that its own backward runs."""
+    original = mx.autograd.Function.__call__
+
+    def call(function: mx.autograd.Function, *inputs: NDArray) -> Any:
+        uncalled = copy.copy(function)
+        out = original(function, *inputs)
+        # one that gives back what it is given cannot be differentiated: MXNet raises
+        if isinstance(out, NDArray) and not any(out is x for x in inputs):
+            replay_whole(tape, out, inputs, replay_function(uncalled))
+        return out
+
+    with mock.patch.object(mx.autograd.Function, "__call__", call):
+        yield
 
 
 def _dtype_of(parameters: Iterable[Any], inputs: Sequence[NDArray]) -> str:
@@ -106,6 +128,8 @@ class _Recorder(Recorder):
         index = super().note(kind, attributes, operands, out, how)
         record = self.tape.operations[index]
         record["replay"] = self._replay(kind, how)
+        if self.paused:
+            record["stops_gradient"] = True
         outputs = list(flatten(out, NDArray))
         if self._values and outputs:
             record["digest"] = digest(outputs[0].asnumpy())
@@ -114,11 +138,8 @@ class _Recorder(Recorder):
     def _replay(self, kind: str, how: tuple[Any, ...]) -> Replay | None:
         way, *rest = how
         if way == "operator":
-            # MXNet 1.9.1 crashes on its way back from a BlockGrad into a convolution
-            if kind == "BlockGrad":
-                return replay_method(NDArray.detach, (), {})
             handle, attributes, flags = rest
-            paused = bool(self.paused)
+            paused = bool(self.paused) or passes_no_gradient(kind)
             return replay_operator(handle, attributes, self._dtype, bool(flags[1]), paused)
         if way == "method":
             return replay_method(*rest)

@@ -29,7 +29,7 @@ from parity_tests.backends.files.tape import Tape
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.torch.tracing.binding import SPELLINGS, bind, call_name
 from parity_tests.backends.torch.tracing.replay import ReplayCall, ReplayModule, ReplayViewWrite
-from parity_tests.backends.tracing import BACKENDS, digest, flatten, graph_of, pass_on
+from parity_tests.backends.tracing import BACKENDS, digest, flatten, graph_of, pass_on, replay_whole
 from parity_tests.pairing.graph import OperationGraph, Origin, Replay
 
 __all__ = ["trace_torch"]
@@ -154,21 +154,11 @@ def _custom_functions(tape: Tape) -> Iterator[None]:
             call = functools.partial(original.__func__, cls)
             kind = outputs[0].dtype
             replay = ReplayCall(call, cls.__name__, args, kwargs, tensors, outputs, kind, True)
-            _replay_whole(tape, outputs[0], tensors, replay)
+            replay_whole(tape, outputs[0], tensors, replay)
         return out
 
     with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)):
         yield
-
-
-def _replay_whole(
-    tape: Tape, tensor: torch.Tensor, reads: Sequence[torch.Tensor], replay: Replay
-) -> None:
-    """Let a function's result be replayed by the function itself, and not by what it ran."""
-    origin, index, _ = tape.producers.get(tensor, ("", 0, 0))
-    if origin == "operation" and len(tape.operations[index]["shapes"]) == 1:
-        record = tape.operations[index]
-        record["replayed"] = [tape.value(read) for read in reads], replay
 
 
 def _dtype_of(net: nn.Module, inputs: Sequence[Any]) -> torch.dtype:
