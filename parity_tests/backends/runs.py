@@ -10,6 +10,7 @@ import numpy as np
 
 from gluon_cnn_parity.factories import place_of, reason_of
 from parity_tests.backends.leaves import Leaf, ParityError
+from parity_tests.backends.spill import Spill
 from parity_tests.reporting.verdicts import Side
 
 __all__ = [
@@ -103,6 +104,26 @@ class NetRun:
         """Let go of what every leaf was given and gave, but not of gradients."""
         for call in (call for calls in self.calls.values() for call in calls):
             call.inputs = call.outputs = call.upstream = ()
+
+    def move(self, spill: Spill) -> None:
+        """Keep the arrays of all calls, and the gradients of parameters, on the disk."""
+        moved: dict[int, np.ndarray] = {}  # an input is mostly the output of another call
+
+        def away(array: np.ndarray) -> np.ndarray:
+            if id(array) not in moved:
+                moved[id(array)] = spill(array)
+            return moved[id(array)]
+
+        for call in (call for calls in self.calls.values() for call in calls):
+            call.inputs, call.outputs = (
+                tuple(map(away, call.inputs)),
+                tuple(map(away, call.outputs)),
+            )
+            call.upstream = tuple(None if g is None else away(g) for g in call.upstream)
+            call.input_gradients = tuple(
+                None if g is None else away(g) for g in call.input_gradients
+            )
+        self.gradients = {key: away(gradient) for key, gradient in self.gradients.items()}
 
     def named_outputs(self) -> dict[Key, np.ndarray]:
         """Every leaf's outputs in every call, then the net's own under the path NET."""

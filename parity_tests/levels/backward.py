@@ -165,6 +165,7 @@ def _inherited(subject: Subject, clean: bool) -> Iterator[Row]:
         after = in_common_terms(run.named_buffers(), {} if side == Side.GLUON else biased)
         rows += by_buffers(partial(judge, actual=after, expected=before))
         subject.forget_run(side, dtype, train=True, backward=True)
+        del run, outputs, gradients, judge  # before the next run needs the memory
     return with_other_side(rows, single)
 
 

@@ -95,6 +95,7 @@ def judged_keys(
             continue
         value = _in_torch_shape(actual[key], expected[key], kinds.get(path, ""), quantity)
         yield _judged(row, value, expected[key], envelope.limit(key, dtype))
+        subject.spill.release()
 
 
 def with_other_side(

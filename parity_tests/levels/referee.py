@@ -28,6 +28,7 @@ from parity_tests.backends.runs import (
     place_of,
     reason_of,
 )
+from parity_tests.backends.spill import Spill
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pairing
 from parity_tests.pairing.segments import SegmentPair
@@ -91,12 +92,16 @@ class Subject:
     _runs: dict[tuple[Side, str, bool, bool], NetRun] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)  # what levels share, such as envelopes
     clones: dict[str, Any] = field(default_factory=dict)  # by dtype
+    spill: Spill = field(default_factory=Spill)
 
     def run(self, side: Side, dtype: str, *, train: bool, backward: bool = False) -> NetRun:
         """One side's run of the whole net, made once. Raises DidNotRun."""
         key = (side, dtype, train, backward)
         if key not in self._runs:
-            self._runs[key] = attempt(side, self._run, side, dtype, train, backward)
+            run = attempt(side, self._run, side, dtype, train, backward)
+            if side == Side.TORCH and dtype == "float64" and backward:  # the largest that is kept
+                run.move(self.spill)
+            self._runs[key] = run
         return self._runs[key]
 
     def forget(self, *, train: bool) -> None:
@@ -111,6 +116,7 @@ class Subject:
         self._runs.pop((side, dtype, train, backward), None)
 
     def _run(self, side: Side, dtype: str, train: bool, backward: bool) -> NetRun:
+        self.spill.release()
         objective = self.objective if backward else None
         if self.recorded is not None and side == self.recorded.side and dtype == "float32":
             return self.recorded.run(train=train, backward=backward)
@@ -173,6 +179,7 @@ class Subject:
 
         See `Referee.run_clone` for `sink`. Raises DidNotRun.
         """
+        self.spill.release()
         cloned = attempt("torch", self._cloned, "float64")
         return attempt(
             "torch",
@@ -193,6 +200,7 @@ class Subject:
         self, addends: Iterable[Edit], sink: Callable[[Key, np.ndarray], None]
     ) -> None:
         """See `Referee.gradient_noise`. Raises DidNotRun."""
+        self.spill.release()
         cloned = attempt("torch", self._cloned, "float64")
         run = referee().gradient_noise
         attempt("torch", run, cloned, self.inputs, masks=self.masks, addends=addends, sink=sink)

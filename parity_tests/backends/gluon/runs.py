@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import mxnet as mx
@@ -11,7 +10,6 @@ import numpy as np
 from mxnet import autograd, gluon
 from mxnet.gluon import Block
 
-from mxnet_files.checking.oracle import shared
 from parity_tests.backends.gluon.clones import alone, as_is, clone, ndarray, release, roles
 from parity_tests.backends.gluon.executed import ExecutedBlock
 from parity_tests.backends.gluon.leaves import leaves
@@ -27,6 +25,7 @@ from parity_tests.backends.runs import (
     allot,
     named,
 )
+from parity_tests.backends.spill import Spill
 from parity_tests.numerics.operators.cases import Change
 from parity_tests.reporting.verdicts import Side
 
@@ -166,14 +165,15 @@ def _run_whole(
     inputs_too: bool,
 ) -> NetRun:
     watched = leaves(copied)
-    zeros = _Zeros()
+    zeros = None if objective is None else _Zeros()
+    spill = Spill()
     calls: dict[int, list[_Watched]] = {}
     for leaf in {id(leaf.block): leaf for leaf in watched}.values():
         mask = masks.get(leaf.path)
         noted = calls.setdefault(id(leaf.block), [])
-        _watch(leaf, noted, zeros if objective is not None else None, mask, inputs_too)
+        _watch(leaf, noted, zeros, spill, mask, inputs_too)
     given = [ndarray(x, dtype) for x in inputs]
-    if objective is None:
+    if objective is None or zeros is None:
         with autograd.pause(train_mode=train):
             outputs = flat(copied(*given))
         return _finish(watched, calls, outputs)
@@ -232,13 +232,15 @@ def _watch(
     leaf: Leaf,
     calls: list[_Watched],
     zeros: _Zeros | None,
+    spill: Spill,
     mask: np.ndarray | None,
     inputs_too: bool,
 ) -> None:
     """Make a clone's leaf note its calls.
 
     MXNet 1.9.1 has no gradient of intermediate arrays: a variable of zeros is added to each input,
-    and its gradient is the input's. Adding 0 changes no value.
+    and its gradient is the input's. Adding 0 changes no value. Outputs of a training step wait on
+    the disk, as MXNet holds what it will differentiate.
     """
     block = leaf.block
     probe = zeros.probe if zeros is not None and not _looks_up(leaf) else _no_probe
@@ -255,31 +257,14 @@ def _watch(
         calls.append(call)
         out = forward(*passed)
         if not call.outputs:  # else the leaf's own activation child has set them
-            call.outputs = _numpy(flat(out), _copied if zeros is None else partial(_kept, leaf))
+            outputs = _numpy(flat(out))
+            call.outputs = outputs if zeros is None else tuple(map(spill, outputs))
         return out
 
     block.__dict__["forward"] = watched
     activation = getattr(block, "act", None)
     if block._children and activation is not None and not leaf.composite:
         _end_before(activation, calls)
-
-
-def _kept(leaf: Leaf, y: mx.nd.NDArray) -> np.ndarray:
-    """An output in MXNet's own memory where that stays as it is, else a copy.
-
-    Operations of an executed net change nothing in place, but what is a parameter's, or a running
-    statistic's.
-    """
-    if not isinstance(leaf.block, ExecutedBlock) or y.dtype != np.float64:
-        return y.asnumpy()
-    array = shared(y.detach())  # else it would hold what autograd remembers
-    held = (p.data().detach() for _, p in roles(leaf, leaf.block))
-    own = any(np.may_share_memory(array, shared(p)) for p in held if p.dtype == y.dtype)
-    return array.copy() if own else array
-
-
-def _copied(array: mx.nd.NDArray) -> np.ndarray:
-    return array.asnumpy()
 
 
 def _end_before(activation: Block, calls: list[_Watched]) -> None:
@@ -344,5 +329,5 @@ def flat(out: Any) -> list[mx.nd.NDArray]:
     return [out]
 
 
-def _numpy(values: Any, take: Callable[[Any], np.ndarray] = _copied) -> Arrays:
-    return tuple(take(v) for v in values if isinstance(v, mx.nd.NDArray))
+def _numpy(values: Any) -> Arrays:
+    return tuple(v.asnumpy() for v in values if isinstance(v, mx.nd.NDArray))
