@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cnn_harness.plots.fonts import font_families, shaped
+from cnn_harness.plots.fonts import OWN, font_families, shaped
 from gluon_cnn_parity.atomic import replacing_file
 from gluon_cnn_parity.cli import one_line
 
@@ -204,7 +204,7 @@ def save_confusion(path: Path, counts: np.ndarray, names: Sequence[str], title: 
         axes.set_yticks(range(0, n, step), names[::step])
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        axes.set_title(title, fontsize=11)
+        axes.set_title(title, fontsize=11, wrap=True)
         if n <= 30:  # beyond that numbers would overlap
             size = 9 if counts.max() < 1000 else 7
             for i, j in np.argwhere(counts):
@@ -212,6 +212,7 @@ def save_confusion(path: Path, counts: np.ndarray, names: Sequence[str], title: 
                 axes.text(
                     j, i, counts[i, j], ha="center", va="center", fontsize=size,
                     color="white" if dark else "#222222", weight="normal" if i == j else "bold",
+                    family=OWN,  # others may have nothing bold, which matplotlib warns of
                 )  # fmt: skip
 
 

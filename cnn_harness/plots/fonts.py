@@ -13,11 +13,13 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["font_families", "shaped"]
+__all__ = ["OWN", "font_families", "shaped"]
 
 _LOG = logging.getLogger(__name__)
 
 OWN = "DejaVu Sans"  # comes with matplotlib
+# So does this from 3.11 on: it has every character there is, each drawn as the same box
+BOXES = "Last Resort High-Efficiency"
 # Package -> the files of its fonts that are used
 PACKAGES = {"mplfonts": "fonts/NotoSansCJKsc-Regular.otf", "manimgx_fonts": "Noto*[[]wght].ttf"}
 _PLAIN = 0x250  # characters below are Latin, which every font has
@@ -105,7 +107,7 @@ def _others() -> Iterable[str]:
         if spec is not None and spec.origin is not None:
             yield from map(str, sorted(Path(spec.origin).parent.glob(pattern)))
     for entry in font_manager.fontManager.ttflist:
-        if entry.style == "normal" and entry.name != OWN:
+        if entry.style == "normal" and entry.name not in (OWN, BOXES):
             yield entry.fname
 
 

@@ -119,6 +119,13 @@ def test_scripts_are_drawn_where_a_package_of_fonts_is(
     assert caplog.records == []
 
 
+def test_boxes_are_no_font_that_has_a_character(tmp_path: Path, caplog) -> None:
+    fonts._said.clear()
+    assert not [path for path in fonts._others() if "LastResort" in path]
+    save_confusion(tmp_path / "c.png", np.array([[3, 1], [2, 5]]), ["\u98de\u673a", "cat"], "t")
+    assert all("drawn as boxes" in record.getMessage() for record in caplog.records)
+
+
 def test_what_cannot_be_drawn_is_one_warning(monkeypatch, caplog) -> None:
     fonts._said.clear()
     monkeypatch.setattr(fonts, "_others", lambda: iter(()))
