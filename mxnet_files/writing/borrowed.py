@@ -6,15 +6,16 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 from mxnet_files.writing.layout import literal
 
-__all__ = ["borrow"]
+__all__ = ["IMPORTS", "Borrowed"]
 
 _NOTE = re.compile(r"\s*# (noqa|type: ignore).*$", re.MULTILINE)
+_LONG = re.compile(r"^(?=.{101})(def \w+)\((.+)\)( -> .+:)$", re.MULTILINE)
 IMPORTS = {
     "math": "import math",
     "np": "import numpy as np",
@@ -26,38 +27,127 @@ IMPORTS = {
 }
 
 
-def borrow(wanted: Iterable[Any]) -> tuple[dict[str, str], set[str]]:
-    """Sources by name of everything that `wanted` needs, what is used first; names to import."""
-    sources: dict[str, str] = {}
-    imports: set[str] = set()
+class Borrowed:
+    """What a written model brings along, under names that are unique in the file.
 
-    def visit(thing: Any) -> None:
-        if thing.__name__ in sources:
-            return
-        text = _NOTE.sub("", textwrap.dedent(inspect.getsource(thing))).rstrip()
-        sources[thing.__name__] = ""  # against recursion
-        scope = vars(inspect.getmodule(thing))
-        tree = list(ast.walk(ast.parse(text)))
-        names = {node.id for node in tree if isinstance(node, ast.Name)}
-        for node in tree:  # mx_dtype.cut(x) of a module of ours becomes cut(x)
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                owner = scope.get(node.value.id)
-                if isinstance(owner, ModuleType) and owner.__name__.startswith("mxnet_files"):
-                    text = re.sub(rf"\b{node.value.id}\.{node.attr}\b", node.attr, text)
-                    names.discard(node.value.id)
-                    visit(getattr(owner, node.attr))
-        for name in sorted(names & scope.keys() - {thing.__name__}):
+    A definition keeps its own name while it is the only one of that name; the next of the name is
+    called by its module too, `math_reduce_sum` beside `reduce_sum` of `mx_numpy`.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[tuple[str, str], str] = {}  # by module and name there
+        self.owners: dict[str, tuple[str, str]] = {}
+        self.constants: dict[tuple[str, str], str] = {}  # what each one is, as source
+
+    def name(self, thing: Any) -> str:
+        """What a function or class of this package is called in the file."""
+        return self.called(thing.__module__, thing.__qualname__)
+
+    def called(self, module: str, own: str, constant: str = "") -> str:
+        """The name of what `module` calls `own`; constants of one value share theirs."""
+        key = (module, own)
+        if key in self.names:
+            return self.names[key]
+        wanted, number = own, 1
+        while wanted in self.owners and not (
+            constant and self.constants.get(self.owners[wanted]) == constant
+        ):
+            wanted = longer(module, own) if number == 1 else f"{longer(module, own)}_{number}"
+            number += 1
+        self.owners.setdefault(wanted, key)
+        self.names[key] = wanted
+        if constant:
+            self.constants[key] = constant
+        return wanted
+
+    def sources(self, wanted: Iterable[Any]) -> tuple[dict[str, str], set[str]]:
+        """Sources by name of all that `wanted` needs, what is used first; names to import."""
+        found: dict[str, str] = {}
+        imports: set[str] = set()
+
+        def reference(scope: dict[str, Any], module: str, name: str) -> str:
+            """What a global name of a module is called in the file."""
             value = scope[name]
             if name in IMPORTS:
                 imports.add(name)
-            elif isinstance(value, ModuleType):
-                raise TypeError(f"{thing.__name__} needs the module {name}")
-            elif getattr(value, "__module__", "").startswith("mxnet_files"):
+                return name
+            if isinstance(value, ModuleType):
+                raise TypeError(f"{module} needs the module {name} for itself")
+            if getattr(value, "__module__", "").startswith("mxnet_files"):
                 visit(value)
-            else:
-                sources[name] = f"{name} = {literal(value).flat()}"
-        sources[thing.__name__] = sources.pop(thing.__name__) or text
+                return self.name(value)
+            text = literal(value).flat()
+            called = self.called(module, name, text)
+            found.setdefault(called, f"{called} = {text}")
+            return called
 
-    for thing in wanted:
-        visit(thing)
-    return sources, imports
+        def visit(thing: Any) -> None:
+            called = self.name(thing)
+            if called in found:
+                return
+            found[called] = ""  # against recursion
+            text = _NOTE.sub("", textwrap.dedent(inspect.getsource(thing))).rstrip()
+            module = thing.__module__
+            scope = vars(inspect.getmodule(thing))
+            edits: dict[ast.expr, str] = {}
+            for node in global_names(ast.parse(text)):
+                root = node if isinstance(node, ast.Name) else node.value
+                assert isinstance(root, ast.Name)
+                value = scope.get(root.id)
+                ours = isinstance(value, ModuleType) and value.__name__.startswith("mxnet_files")
+                if ours and isinstance(node, ast.Attribute):  # mx_dtype.cut(x) becomes cut(x)
+                    edits[node] = reference(vars(value), value.__name__, node.attr)
+                elif root.id in scope and not ours:
+                    edits[root] = reference(scope, module, root.id)
+            text = edited(text, edits)
+            text = re.sub(rf"^(def|class) {thing.__name__}\b", rf"\1 {called}", text, flags=re.M)
+            text = _LONG.sub(r"\1(\n    \2\n)\3", text)
+            del found[called]  # behind what it uses
+            found[called] = text
+
+        for thing in wanted:
+            visit(thing)
+        return found, imports
+
+
+def longer(module: str, name: str) -> str:
+    """A name that tells the module too."""
+    last = module.rpartition(".")[2].removeprefix("mx_")
+    if name[:1].isupper():  # one takes its weights as arguments, the other owns them
+        return f"Functional{name}" if last == "layers" else f"{name}Layer"
+    return f"_{last}{name}" if name.startswith("_") else f"{last}_{name}"
+
+
+def global_names(tree: ast.AST) -> Iterator[ast.Name | ast.Attribute]:
+    """Names, and attributes of names, that no function around them binds."""
+
+    def within(node: ast.AST, bound: frozenset[str]) -> Iterator[ast.Name | ast.Attribute]:
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            inner = list(ast.walk(node))
+            bound |= {each.arg for each in inner if isinstance(each, ast.arg)}
+            bound |= {
+                each.id
+                for each in inner
+                if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+            }
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id not in bound:
+                yield node
+            return
+        if isinstance(node, ast.Name) and node.id not in bound:
+            yield node
+        for child in ast.iter_child_nodes(node):
+            yield from within(child, bound)
+
+    return within(tree, frozenset())
+
+
+def edited(text: str, edits: Mapping[ast.expr, str]) -> str:
+    """Source with these expressions, each on one line, written otherwise."""
+    lines = text.encode().split(b"\n")  # ast counts bytes
+    for node in sorted(edits, key=lambda each: each.col_offset, reverse=True):
+        line = lines[node.lineno - 1]
+        assert node.end_lineno == node.lineno
+        after = line[node.end_col_offset :]
+        lines[node.lineno - 1] = line[: node.col_offset] + edits[node].encode() + after
+    return b"\n".join(lines).decode()

@@ -6,7 +6,7 @@ import inspect
 import operator
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.fx.node import _get_qualified_name
 
 from mxnet_files import layers
 from mxnet_files.writing import parts
+from mxnet_files.writing.borrowed import Borrowed
 from mxnet_files.writing.call_rules import CALLS
 from mxnet_files.writing.layer_rules import LAYERS, batch_norm, recurrent
 from mxnet_files.writing.layout import Atom, Brackets, Expr, Infix, call, literal
@@ -55,6 +56,7 @@ class Lowered:
     outputs: list[Op]
     module: fx.GraphModule
     computed: Mapping[str, torch.Tensor]
+    borrowed: Borrowed
 
     def tensor(self, path: str) -> torch.Tensor:
         """What an operation holds."""
@@ -74,6 +76,7 @@ class _Lowering:
         self.layers: dict[tuple[Any, ...], Layer] = {}
         self.readers: dict[str, set[fx.Node]] = defaultdict(set)  # by path of what they read
         self.computed: dict[str, torch.Tensor] = {}  # by a name that no path has
+        self.borrowed = Borrowed()
         for node in self.nodes:
             if node.op == "get_attr":
                 self.readers[str(node.target)].update(node.users)
@@ -102,7 +105,7 @@ class _Lowering:
             if node.op == "placeholder":
                 inputs.append(op)
         order = reached(order, inputs, outputs)
-        return Lowered(order, inputs, outputs, self.module, self.computed)
+        return Lowered(order, inputs, outputs, self.module, self.computed, self.borrowed)
 
     def value(self, node: fx.Node) -> Op:
         """The operation of a node; a parameter that is an output is one of its own."""
@@ -163,6 +166,8 @@ class _Lowering:
         wrap: Any = None,
     ) -> Op:
         """A call of a layer. The same layer with the same tensors is one layer."""
+        if made.kind is not None:
+            made = replace(made, cls=self.borrowed.name(made.kind))
         if made.state:
             key = (made.cls, tuple(made.args.items()), tuple(made.state.items()))
             made = self.layers.setdefault(key, made)
@@ -220,7 +225,7 @@ class _Lowering:
                 if argument.default is not inspect.Parameter.empty:
                     defaults[argument.name] = argument.default
         own = kind.__module__.startswith("mxnet_files")
-        cls = kind.__name__ if own else f"nn.{kind.__name__}"
+        cls = self.borrowed.name(kind) if own else f"nn.{kind.__name__}"
         made = Layer(cls, given, defaults, {}, kind if own else None, (cls,))
         if all(isinstance(arg, fx.Node) and not is_parameter(arg) for arg in arguments(node)):
             return self.layer(node, name, kind.__name__, made, arguments(node))
@@ -292,6 +297,7 @@ class _Lowering:
             given = _without_defaults(target, given)
         pieces = [template(argument) for argument in given]
         kind = str(getattr(target, "__name__", target))
+        callee = kind  # functions of one name in two modules are two
         function = ""
         if node.op == "call_method":
 
@@ -318,7 +324,8 @@ class _Lowering:
                 return Atom(f"{subject(first)}[{index.flat()}]")
 
         else:
-            text, needs = _callee(target)
+            text, needs = self.callee(target)
+            callee = text
             bare = len(given) == 1 and len(inputs) == 1 and given[0] is inputs[0]
             function = text if bare else ""
             names = _names(target, given)
@@ -330,9 +337,19 @@ class _Lowering:
                 return call(text, *plain, **shown)
 
         shapes = tuple(tuple(tensor_at(self.module, path).shape) for path in held)
-        key = (kind, len(inputs), _constants(node), shapes, *(layer.key if layer else ()))
+        key = (callee, len(inputs), _constants(node), shapes, *(layer.key if layer else ()))
         ops = [self.value(input) for input in inputs]
         return Op(name, kind, key, ops, build, layer, held, function, needs)
+
+    def callee(self, target: Any) -> tuple[str, tuple[Any, ...]]:
+        """How the file calls a function, and the function if the file has to bring it along."""
+        if getattr(target, "__module__", "").startswith("mxnet_files"):
+            return self.borrowed.name(target), (target,)
+        text = _get_qualified_name(target)
+        for long in ("torch._C._nn.", "torch.nn.functional."):
+            if text.startswith(long):
+                return "F." + text.removeprefix(long), ()
+        return text, ()
 
 
 def reached(order: Sequence[Op], inputs: Sequence[Op], outputs: Sequence[Op]) -> list[Op]:
@@ -360,17 +377,6 @@ def _constants(node: fx.Node) -> str:
         return f"#{arrays.index(array)}"
 
     return repr(fx.node.map_arg(node.args, number))
-
-
-def _callee(target: Any) -> tuple[str, tuple[Any, ...]]:
-    """How the file calls a function, and the function if the file has to bring it along."""
-    if getattr(target, "__module__", "").startswith("mxnet_files"):
-        return target.__name__, (target,)
-    text = _get_qualified_name(target)
-    for long in ("torch._C._nn.", "torch.nn.functional."):
-        if text.startswith(long):
-            return "F." + text.removeprefix(long), ()
-    return text, ()
 
 
 def _names(target: Any, given: Sequence[Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from mxnet_files.reading.names import attribute_name, identifier, local_name
-from mxnet_files.writing.borrowed import IMPORTS, borrow
+from mxnet_files.writing.borrowed import IMPORTS
 from mxnet_files.writing.class_source import ClassSource
 from mxnet_files.writing.classes import OF_INPUTS, Classes, common_tokens, stem, tokens
 from mxnet_files.writing.fans import INDEX, Fan, find_fans
@@ -71,7 +71,7 @@ class _Writer(ClassSource):
         self.prefix = len(common_tokens(self.order))  # words that begin every name
         needs = [need for op in self.order for need in op.needs]
         self.needs = list(dict.fromkeys(needs))
-        self.borrowed, self.imports = borrow(self.needs)
+        self.borrowed, self.imports = graph.borrowed.sources(self.needs)
         classes = Classes(find_blocks(self.order, self.outputs))
         super().__init__(graph, classes, RESERVED | set(self.borrowed))
         while self.class_name in self.reserved or local_name(self.class_name) != self.class_name:

@@ -1,0 +1,117 @@
+"""What `model.py` calls: functions brought along, and the short forms of others."""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import importlib
+import pkgutil
+import types
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+
+from mxnet_files import functions, layers
+from mxnet_files.functions import mx_math, mx_numpy
+from mxnet_files.tests.test_written_model import opened, outputs, written
+from mxnet_files.writing import parts
+from mxnet_files.writing.borrowed import IMPORTS, Borrowed
+
+S = mx.sym
+D = S.var("data")
+
+
+def agree(
+    folder: Path, symbol: Any, *inputs: np.ndarray, **arrays: np.ndarray
+) -> tuple[str, list[torch.Tensor]]:
+    """The file's text and results, which have the import's values, shapes and dtypes."""
+    given = [torch.from_numpy(x) for x in inputs]
+    made, module = written(symbol, arrays, *given)
+    alone = opened(made, folder)
+    found = outputs(alone, *given)
+    for a, b in zip(found, outputs(module, *given), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    return made.text, found
+
+
+def draw(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def brought(*wanted: Any) -> tuple[Borrowed, dict[str, Any]]:
+    """The names that definitions get, and a module of nothing but their sources."""
+    borrowed = Borrowed()
+    for each in wanted:
+        borrowed.name(each)
+    sources, _ = borrowed.sources(wanted)
+    scope: dict[str, Any] = {}
+    exec("\n".join(["from __future__ import annotations", *IMPORTS.values()]), scope)
+    exec("\n\n".join(sources.values()), scope)
+    return borrowed, scope
+
+
+def test_everything_of_ours_can_be_brought_along_at_once() -> None:
+    modules = [
+        importlib.import_module(f"{functions.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(functions.__path__)
+    ]
+    wanted = [getattr(module, name) for module in [*modules, parts] for name in module.__all__]
+    wanted = [each for each in wanted if isinstance(each, (types.FunctionType, type))]
+    wanted += [layers.BatchNorm, layers.Dropout, layers.LSTM, layers.GRU, layers.RNN]
+    borrowed, scope = brought(*wanted)
+    made = [borrowed.name(each) for each in wanted]
+    assert max(Counter(made).values()) == 1
+    known = scope.keys() | set(vars(builtins))
+    for name in made:
+        if isinstance(scope[name], types.FunctionType):
+            read = [each.argval for each in dis.get_instructions(scope[name])
+                    if each.opname == "LOAD_GLOBAL"]  # fmt: skip
+            assert set(read) <= known
+
+
+@pytest.mark.parametrize("first", [mx_numpy, mx_math])
+def test_functions_of_one_name_stay_two(first: Any) -> None:
+    second = mx_math if first is mx_numpy else mx_numpy
+    borrowed, scope = brought(first.reduce_sum, second.reduce_sum, first.argmax, second.argmax)
+    assert borrowed.name(first.reduce_sum) == "reduce_sum"
+    for module in (first, second):
+        x = torch.arange(4)
+        for own in (module.reduce_sum, module.argmax):
+            given = (x, [0], False) if own is module.reduce_sum else (x, 0, False)
+            alone = scope[borrowed.name(own)](*given)
+            assert (alone.shape, alone.dtype) == (own(*given).shape, own(*given).dtype)
+
+
+def test_a_name_that_stands_alone_is_kept() -> None:
+    borrowed, scope = brought(mx_math.smooth_l1, mx_math.square)
+    assert borrowed.name(mx_math.smooth_l1) == "smooth_l1"
+    x = torch.tensor([-2.0, 0.1])  # `square` is a variable there and a function elsewhere
+    torch.testing.assert_close(scope["smooth_l1"](x, 2.0), mx_math.smooth_l1(x, 2.0))
+
+
+NUMPY = D.as_np_ndarray()
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "prod", "argmax"])
+@pytest.mark.parametrize("numpy_first", [True, False])
+def test_numpy_beside_plain(name: str, numpy_first: bool, tmp_path: Path) -> None:
+    plain = getattr(S, name)(D, axis=1).as_np_ndarray()
+    other = getattr(mx.sym.np, name)(NUMPY, axis=1)
+    pair = [other, plain] if numpy_first else [plain, other]
+    agree(tmp_path, mx.sym.Group([each.as_nd_ndarray() for each in pair]), draw(3, 5))
+
+
+def test_batch_norm_of_shared_weights_beside_one_of_its_own(tmp_path: Path) -> None:
+    names = {"gamma": "g", "beta": "b", "moving_mean": "mm", "moving_var": "mv"}
+    shared = {key: S.var(name) for key, name in names.items()}
+    y = S.BatchNorm(D, name="p", fix_gamma=True, **shared)
+    y = y + S.BatchNorm(S.tanh(D), name="q", fix_gamma=False, **shared)
+    y = S.BatchNorm(y, name="r", fix_gamma=False)
+    arrays = {name: draw(3) ** 2 + 0.5 for name in names.values()}
+    arrays |= {f"r_{key}": draw(3) ** 2 + 0.5 for key in names}
+    agree(tmp_path, y, draw(2, 3, 4, 4), **arrays)
