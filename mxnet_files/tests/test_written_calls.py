@@ -115,3 +115,49 @@ def test_batch_norm_of_shared_weights_beside_one_of_its_own(tmp_path: Path) -> N
     arrays = {name: draw(3) ** 2 + 0.5 for name in names.values()}
     arrays |= {f"r_{key}": draw(3) ** 2 + 0.5 for key in names}
     agree(tmp_path, y, draw(2, 3, 4, 4), **arrays)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
+def test_reductions_of_integers_keep_their_dtype(dtype: str, tmp_path: Path) -> None:
+    x = S.Cast(D * 30, dtype=dtype)
+    both = S.Group([S.sum(x, axis=1), S.mean(x, axis=1), S.sum(x, axis=0, keepdims=True)])
+    _, found = agree(tmp_path, both, np.abs(draw(3, 5)))
+    assert {y.dtype for y in found} == {getattr(torch, dtype)}
+
+
+def test_blocks_of_two_dtypes_are_two(tmp_path: Path) -> None:
+    def block(x: Any, dtype: str) -> Any:
+        return S.sum(S.Cast(x, dtype=dtype), axis=1, keepdims=True) * 2
+
+    text, _ = agree(tmp_path, S.Group([block(D, "int32"), block(D + 1, "int64")]), draw(3, 5))
+    assert "dtype=torch.int32" in text
+
+
+def test_one_axis_is_reshaped_to_two(tmp_path: Path) -> None:
+    flat = S.reshape(S.mean(D, axis=(1, 2, 3)), shape=(0, -1))
+    _, (y,) = agree(tmp_path, flat, draw(2, 3, 4, 4))
+    assert y.shape == (2, 1)
+
+
+CUTS = {
+    "slice": lambda x: S.slice_axis(x, axis=-1, begin=1, end=5),
+    "reshape": lambda x: S.reshape(x, shape=(-2, 1)),
+    "sum": lambda x: S.sum(x, axis=1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_blocks_of_different_rank_are_two_classes(cut: str, tmp_path: Path) -> None:
+    shapes, sizes = {"data": (2, 5), "y": (2, 3, 5)}, {}
+
+    def block(name: str, start: str) -> Any:
+        x = S.FullyConnected(S.var(name), num_hidden=6, flatten=False, name=f"{start}_d")
+        x = CUTS[cut](S.relu(x))
+        x = S.FullyConnected(x, num_hidden=6, flatten=False, name=f"{start}_e")
+        return S.tanh(x)
+
+    symbol = S.Group([block("data", "a"), block("y", "b")])
+    found, _, _ = symbol.infer_shape(**shapes)
+    sizes = dict(zip(symbol.list_arguments(), found, strict=True))
+    arrays = {name: draw(*size) for name, size in sizes.items() if name not in shapes}
+    agree(tmp_path, symbol, draw(2, 5), draw(2, 3, 5), **arrays)

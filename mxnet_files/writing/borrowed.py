@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
@@ -88,7 +89,7 @@ class Borrowed:
             found[called] = ""  # against recursion
             text = _NOTE.sub("", textwrap.dedent(inspect.getsource(thing))).rstrip()
             module = thing.__module__
-            scope = vars(inspect.getmodule(thing))
+            scope = vars(sys.modules[module])
             edits: dict[ast.expr, str] = {}
             for node in global_names(ast.parse(text)):
                 root = node if isinstance(node, ast.Name) else node.value

@@ -82,7 +82,7 @@ def _reshape(self: Context, node: fx.Node) -> Written | None:
             axis += 1
     if sizes.count(-1) > 1:
         return None
-    if len(sizes) == 2 and sizes[0] == "size(0)" and sizes[1] == -1:
+    if len(source) > 1 and sizes == ["size(0)", -1]:
         return "flatten", [x], lambda args: call(f"{subject(args[0])}.flatten", literal(1)), ""
 
     def build(args: Sequence[Expr]) -> Expr:
@@ -139,6 +139,11 @@ def _reduction(name: str) -> Callable[[Context, fx.Node], Written | None]:
         if exclude or not axes or source is None or (not keepdims and len(axes) >= len(source)):
             return None
         named = {"keepdim": literal(True)} if keepdims else {}
+        kind = x.meta["dtype"]
+        if not kind.is_floating_point:  # torch sums in int64, and has no mean
+            if name == "mean" or kind == torch.bool:
+                return None
+            named["dtype"] = literal(kind)
         return (
             name,
             [x],

@@ -249,7 +249,9 @@ class _Lowering:
         if found is None:
             return None
         kind, inputs, build, function = found
-        key: tuple[Any, ...] = (kind, len(inputs), _constants(node))
+        # the same arguments are written otherwise beside arrays of other axes or dtypes
+        text = build([Atom(f"#{place}") for place in range(len(inputs))]).flat()
+        key: tuple[Any, ...] = (kind, len(inputs), _constants(node), text)
         parameters = [is_parameter(input) for input in inputs]
         held = [str(input.target) for input in inputs if is_parameter(input)]
         ops = [self.value(input) for input in inputs if not is_parameter(input)]
