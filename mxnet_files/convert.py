@@ -163,7 +163,7 @@ def convert(options: argparse.Namespace) -> int:
         if report.crashed:
             raise SymbolError(crash(report))
         summary["check"] = report.as_dict()
-        lines.append(sentence(report))
+        lines += [sentence(report), *map(remark, report.remarks)]
         if not report.ok:
             raise SymbolError("the import differs from MXNet: " + "; ".join(report.failures[:5]))
         if not report.default_ok:
@@ -226,6 +226,8 @@ def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
         )
     else:
         print(f"compared with {report['verified_against']}")
+    for told in report["remarks"]:
+        print(remark(told))
     for row in report["written"]:
         errors = [output["errors"][row["name"]] for output in report["outputs"]
                   if row["name"] in output["errors"]]  # fmt: skip
@@ -298,6 +300,11 @@ def save(
         lines.append(f"{path}: ONNX opset {opset}, {equal}")
         summary["onnx"] = str(path)
     write_files(files)
+
+
+def remark(told: str) -> str:
+    """What a comparison does not show, as a line."""
+    return f"note: {told}"
 
 
 def sentence(report: CheckReport) -> str:

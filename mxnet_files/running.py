@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from mxnet_files.errors import SymbolError
 
-__all__ = ["distance", "in_float64", "of_precision", "refusals", "run"]
+__all__ = ["distance", "in_float64", "largest", "of_precision", "refusals", "run"]
 
 LONGEST = 300  # characters of a reason
 
@@ -75,9 +75,10 @@ def of_precision(arrays: Sequence[np.ndarray], dtype: str) -> list[np.ndarray]:
 
 
 def distance(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[float]:
-    """The largest error of each output as a part of its largest value; infinite for other shapes.
+    """The largest error of each output as a part of its largest value.
 
-    NaN, and one output more or less, are infinitely far off.
+    Infinite for other shapes and one output more or less, and for other dtypes, where not both are
+    floating point. Infinity and NaN are near themselves alone.
     """
     if len(found) != len(wanted):
         return [float("inf")] * len(wanted)
@@ -85,9 +86,19 @@ def distance(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[
 
 
 def _distance(found: np.ndarray, wanted: np.ndarray) -> float:
-    if found.shape != wanted.shape:
+    reals = found.dtype.kind == wanted.dtype.kind == "f"
+    if found.shape != wanted.shape or (found.dtype != wanted.dtype and not reals):
         return float("inf")
-    exact = wanted.astype(np.float64)
-    size = float(np.abs(exact).max(initial=0.0)) or 1.0
-    error = np.abs(found.astype(np.float64) - exact).max(initial=0.0) / size
+    got, exact = found.astype(np.float64), wanted.astype(np.float64)
+    finite = np.isfinite(exact)
+    if not np.array_equal(got[~finite], exact[~finite], equal_nan=True):
+        return float("inf")
+    size = largest(exact) or 1.0
+    error = np.abs(got[finite] - exact[finite]).max(initial=0.0) / size
     return float(error) if np.isfinite(error) else float("inf")
+
+
+def largest(array: np.ndarray) -> float:
+    """The largest finite size."""
+    finite = np.abs(array[np.isfinite(array)].astype(np.float64))
+    return float(finite.max(initial=0.0))

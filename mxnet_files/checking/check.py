@@ -22,7 +22,7 @@ from mxnet_files.reading.reader import SymbolGraph, read_graph
 from mxnet_files.registry import OPERATORS
 from mxnet_files.running import distance, in_float64, of_precision, run
 
-__all__ = ["CheckReport", "Crashes", "Subject", "compare_with_mxnet", "find_problems"]
+__all__ = ["CheckReport", "Crashes", "Subject", "compare_with_mxnet", "find_remarks"]
 
 ALLOWED = 8.0  # times MXNet's own distance from the float64 referee
 ALLOWED_FUSED = 64.0  # the same, of MXNet's default backend: a folded BatchNorm rounds otherwise
@@ -104,7 +104,8 @@ class Subject:
         named = {**self.arrays, **self.given}
         nodes = self.graph.nodes
         return [
-            np.asarray(named[nodes[head.node].name], np.float64) if nodes[head.node].op == "null"
+            of_precision([named[nodes[head.node].name]], "float64")[0]
+            if nodes[head.node].op == "null"
             else by_node[head.node, head.index]
             for head in self.graph.heads
         ]  # fmt: skip
@@ -139,7 +140,7 @@ class CheckReport:
     nodes: operator nodes of the graph; local: the error of each one compared, in `dtype` (float64,
     or float32 where an operator of MXNet has no float64); mxnet_error, import_error: largest
     distance of the float32 outputs from the float64 referee, as parts of the referee's largest
-    output; problems: why the comparison proves nothing, if so; default_error: as mxnet_error, of
+    output; remarks: why the comparison shows little, if so; default_error: as mxnet_error, of
     MXNet with the backend that it chooses itself where nobody says otherwise, infinite where that
     cannot run the graph (mxnet_error is of the graph's operators one by one); referee: the outputs
     in float64, MXNet's own unless it computes only in float32 or `tied` nodes order equal elements
@@ -155,7 +156,7 @@ class CheckReport:
     mxnet_error: float
     import_error: float
     dtype: str = "float64"
-    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     default_error: float = 0.0
     referee: tuple[np.ndarray, ...] = ()
     mxnet_errors: tuple[float, ...] = ()
@@ -187,13 +188,14 @@ class CheckReport:
             "import_float32_error": self.import_error,
             "tied_nodes": self.tied,
             "mxnet_choices": self.steered,
+            "remarks": list(self.remarks),
             "ok": self.ok,
         }
 
     @property
     def failures(self) -> tuple[str, ...]:
         """What is wrong, in words; empty if the import computes what MXNet computes."""
-        found = [self.crashed] if self.crashed else list(self.problems)
+        found = [self.crashed] if self.crashed else []
         if len(self.local) < self.nodes:
             found.append(f"only {len(self.local)} of {self.nodes} nodes could be compared")
         found += [error.problem for error in self.local if not error.ok]
@@ -283,7 +285,7 @@ def compare_with_mxnet(subject: Subject, crashes: Crashes | None = None) -> Chec
         mxnet_error=mxnet_error,
         import_error=import_error,
         steered=steered,
-        problems=tuple(find_problems(_flat(theirs))),
+        remarks=tuple(find_remarks(_flat(theirs))),
         default_error=_default_error(subject, theirs, crashes),
         referee=tuple(outputs),
         mxnet_errors=tuple(distance(single, theirs)),
@@ -359,10 +361,15 @@ def _flat(outputs: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([y.reshape(-1).astype(np.float64) for y in outputs])
 
 
-def find_problems(referee: np.ndarray) -> list[str]:
-    """A comparison of constants or of NaN proves nothing."""
-    if not np.isfinite(referee).all():
-        return ["MXNet's float64 output is not finite"]
-    if referee.size > 1 and np.ptp(referee) == 0:
-        return ["MXNet's output is the same number everywhere"]
-    return []
+def find_remarks(referee: np.ndarray) -> list[str]:
+    """What a comparison shows little about: outputs that many a wrong import would have too."""
+    finite = referee[np.isfinite(referee)]
+    said = []
+    if finite.size < referee.size:
+        kind = "no output is finite" if not finite.size else "some outputs are infinite or NaN"
+        said.append(f"{kind}, in the same places as MXNet's")
+    if finite.size > 1 and np.ptp(finite) == 0:
+        said.append(f"MXNet's output is the same number everywhere ({finite[0]:g})")
+    if not said:
+        return []
+    return [f"{'; '.join(said)}: that shows little, other inputs (--out DIR --data FILE) show more"]

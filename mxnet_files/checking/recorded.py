@@ -24,6 +24,7 @@ from mxnet_files.load import import_symbol
 from mxnet_files.reading.attributes import IGNORED
 from mxnet_files.reading.reader import SymbolGraph, read_graph
 from mxnet_files.registry import OPERATORS
+from mxnet_files.running import largest
 
 __all__ = ["FILE", "Recorded", "RecordedCase", "computed", "difference", "replay", "said", "write"]
 
@@ -175,12 +176,6 @@ def difference(
     size = max([1.0, *(largest(array) for array in (*given, b) if array.dtype.kind == "f")])
     near = (np.abs(got[finite] - b[finite]) <= 64 * unit * (np.abs(b[finite]) + size)).all()
     return "" if near else shown
-
-
-def largest(array: np.ndarray) -> float:
-    """The largest finite size."""
-    finite = np.abs(array[np.isfinite(array)].astype(np.float64))
-    return float(finite.max(initial=0.0))
 
 
 def read(names: Collection[str] | None = None) -> tuple[str, Iterator[RecordedCase]]:

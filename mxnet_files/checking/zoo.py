@@ -153,7 +153,7 @@ def _main(argv: Sequence[str] | None) -> int:
             report, seconds = check_model(name, Path(folder))
         reports[name] = report
         say(row(name, report, seconds))
-        failures += [f"{name}: {failure}" for failure in report.failures]
+        failures += [f"{name}: {failure}" for failure in (*report.failures, *report.remarks)]
     say("\n" + "\n".join(family_table(reports)))
     if options.json:
         models = {name: report.as_dict() for name, report in reports.items()}

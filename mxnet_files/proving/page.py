@@ -82,6 +82,7 @@ def verdict(report: Mapping[str, Any]) -> str:
             told += f" {len(nodes)} nodes compared one by one, each within its bound."
     else:
         told = f"<b>Not verified.</b> Compared with {against}."
+    told += "".join(f" Note: {escape(said)}." for said in report["remarks"])
     given = ", ".join(
         f"{escape(row['name'])} {shape(row['shape'])} {escape(row['dtype'])} "
         f"({escape(row['values'])})"
