@@ -6,8 +6,9 @@ may pass. A parameter keeps MXNet's name verbatim in `state_dict` whenever it ca
 - `resnetv10_conv0_weight` is a parameter of the root module;
 - `features.0.weight` sits in nested containers, so its key is `features.0.weight` too;
 - other characters, Python keywords and names that `torch.nn.Module` uses itself (`forward`, `train`
-  …) are changed: the character becomes `_`, the word gets a trailing `_`. The map from such keys to
-  MXNet's names is `module.meta["mxnet_names"]`.
+  …), or `torch.export` (`self`), are changed: the character becomes `_`, the word gets a trailing
+  `_`. A name of nothing but digits gets a leading one: ONNX has no such names. The map from such
+  keys to MXNet's names is `module.meta["mxnet_names"]`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 # Functions and modules are globals of the generated code, under names that begin with these
 _MODULES = ("torch", "typing", "mxnet_files", "operator", "math")
 _USED = ("self", "inf", "nan", "NoneType", "device", "fx_pytree", "pytree")
+# torch.export calls locals as the parameters they hold, and sets the others on the module
+_EXPORT = ("self", "_guards_fn", "_in_spec", "_out_spec")
 _PROBE = fx.GraphModule(nn.Module(), fx.Graph())
 
 
@@ -50,7 +53,8 @@ def local_name(name: str) -> str:
 def _piece(text: str) -> str:
     """One dot-free part of a path, safe as an attribute of a module."""
     safe = _UNSAFE.sub("_", text) or "_"
-    return safe + "_" if keyword.iskeyword(safe) or hasattr(_PROBE, safe) else safe
+    used = keyword.iskeyword(safe) or safe in _EXPORT or hasattr(_PROBE, safe)
+    return safe + "_" if used else safe
 
 
 def attribute_name(name: str) -> str:
@@ -81,6 +85,7 @@ class PathNames:
         """The path of a parameter or buffer: `name` itself where torch allows it."""
         pieces = [_piece(text) for text in name.split(".")]
         nested = ".".join(pieces)
+        nested = f"_{nested}" if nested.isdigit() else nested
         fits = len(pieces) <= DEEPEST and self._free(nested)
         return self._take(nested) if fits else self.layer(name)
 
