@@ -28,6 +28,9 @@ __all__ = [
     "write_files",
 ]
 
+TOLERANCE = 1e-4  # of the largest value: of float32 more than most graphs lose
+HALVES = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}  # by their unit
+ROUNDINGS = 8  # units that two ways of computing a graph in half precision may lie apart
 OPSETS = (20, 17, 13)  # torch writes 20 at most; older runtimes and some graphs need less
 
 
@@ -66,7 +69,8 @@ def program_bytes(
         program = export_program(module, inputs, budget)
         torch.export.save(program, buffer)
         buffer.seek(0)
-        same(expected, run(torch.export.load(buffer).module(), inputs), "torch.export program")
+        found = run(torch.export.load(buffer).module(), inputs)
+        same(expected, found, "torch.export program", tolerance(module, inputs))
     first = next(node for node in program.graph.nodes if node.name in user_inputs(program))
     sizes = first.meta["val"].shape
     shape = "×".join(str(size) if isinstance(size, int) else "batch" for size in sizes)
@@ -102,7 +106,8 @@ def batch_is_free(
         rehearse(module, doubled(inputs), budget)
         pairs = list(zip(run(module, inputs), run(module, doubled(inputs)), strict=True))
         with refusals("batch"):
-            same([torch.cat([a, a]) for a, _ in pairs], [b for _, b in pairs], "batch")
+            twice = [torch.cat([a, a]) for a, _ in pairs]
+            same(twice, [b for _, b in pairs], "batch", tolerance(module, inputs))
     except SymbolError:
         return False
     return True
@@ -169,7 +174,7 @@ def onnx_of_opset(
     given = dict(zip(names, trial, strict=True))
     expected = run(module, trial)
     with refusals("the ONNX file that torch writes of this graph is wrong"):
-        verified = verify_onnx(buffer.getvalue(), given, expected)
+        verified = verify_onnx(buffer.getvalue(), given, expected, tolerance(module, inputs))
     return buffer.getvalue(), opset, verified
 
 
@@ -190,7 +195,9 @@ def _sums_by_convolution(
     return y.reshape(-1, int(x.shape[1]), *map(int, y.shape[2:]))
 
 
-def verify_onnx(data: bytes, inputs: dict[str, Tensor], expected: Sequence[Tensor]) -> str:
+def verify_onnx(
+    data: bytes, inputs: dict[str, Tensor], expected: Sequence[Tensor], near: float = TOLERANCE
+) -> str:
     """Check a model with whatever is installed; says what that was."""
     done = []
     try:
@@ -205,21 +212,33 @@ def verify_onnx(data: bytes, inputs: dict[str, Tensor], expected: Sequence[Tenso
 
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         found = session.run(None, {name: x.numpy() for name, x in inputs.items()})
-        same(expected, [torch.from_numpy(y) for y in found], "ONNX file")
+        same(expected, [torch.from_numpy(y) for y in found], "ONNX file", near)
         done.append("ONNX Runtime")
     except ImportError:
         pass
     return " and ".join(done)
 
 
-def same(expected: Sequence[Tensor], found: Sequence[Tensor], what: str) -> None:
-    """Refuse outputs further apart than float32 arithmetic explains."""
+def same(
+    expected: Sequence[Tensor], found: Sequence[Tensor], what: str, near: float = TOLERANCE
+) -> None:
+    """Refuse outputs further apart than `near` of the largest; NaN equals NaN."""
     for a, b in zip(expected, found, strict=True):
-        near = a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-4 * peak(a))
-        if not near:
+        alike = a.shape == b.shape and a.dtype == b.dtype
+        alike = alike and torch.allclose(a, b, rtol=near, atol=near * peak(a), equal_nan=True)
+        if not alike:
             raise SymbolError(f"the {what} does not compute what the module computes")
 
 
+def tolerance(module: fx.GraphModule, inputs: Sequence[Tensor]) -> float:
+    """What rounding explains in the coarsest dtype of a graph: of its tensors or its casts."""
+    found: set[Any] = {x.dtype for x in (*inputs, *module.state_dict().values())}
+    for node in module.graph.nodes:
+        fx.node.map_aggregate((node.args, node.kwargs), found.add)
+    return max([TOLERANCE, *(ROUNDINGS * HALVES[kind] for kind in found & HALVES.keys())])
+
+
 def peak(x: Tensor) -> float:
-    """The largest absolute value."""
-    return float(x.abs().max()) if x.numel() else 0.0
+    """The largest finite absolute value."""
+    finite = x[torch.isfinite(x)]
+    return float(finite.abs().max()) if finite.numel() else 0.0

@@ -221,7 +221,7 @@ def selu(x: Tensor) -> Tensor:
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, eps: float) -> Tensor:
     """Normalise along one axis, then scale and shift along the same."""
     if axis == -1 or axis == x.dim() - 1:
-        return F.layer_norm(x, [x.size(-1)], gamma, beta, eps)
+        return F.layer_norm(x, [int(gamma.size(0))], gamma, beta, eps)  # fixed in a trace, for ONNX
     return layer_norm_statistics(x, gamma, beta, axis, eps)[0]
 
 

@@ -47,6 +47,6 @@ def _resized(size: int, rule: str, scale: float) -> int:
 
 def _scaled(size: int, scale: float) -> int:
     """The whole part of size·scale, the product rounded to float32 as MXNet's is."""
-    product = size * scale
+    product = float(size) * scale  # of numbers: a trace would take arrays of float32
     wide = product * 536870913.0  # 2²⁹ + 1: Veltkamp's splitting leaves 24 bits
     return int(wide - (wide - product))

@@ -1,0 +1,81 @@
+"""ONNX of graphs whose sizes or dtypes its exporter has to be helped with."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+
+from mxnet_files import SymbolError, import_symbol
+from mxnet_files.save import TOLERANCE, onnx_bytes, program_bytes, same, tolerance
+
+S = mx.sym
+D = S.var("data")
+HALF = S.Cast(S.relu(S.Cast(S.FullyConnected(D, num_hidden=4, name="a"), dtype="float16") * 3 + 1),
+              dtype="float32")  # fmt: skip
+NETS = {
+    "layer_norm": (S.LayerNorm(D, name="a"), (2, 5)),
+    "resize_by_scale": (S.contrib.BilinearResize2D(D, scale_height=2, scale_width=1.5), (2, 3, 5, 6)),  # noqa: E501
+    "float16": (HALF, (2, 5)),
+    "infinite": (S.log(S.relu(D)), (2, 5)),
+}  # fmt: skip
+
+
+def opened(symbol: Any, shape: tuple[int, ...]) -> tuple[Any, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    sizes, _, _ = symbol.infer_shape(data=shape)
+    arrays = {
+        name: rng.normal(size=size).astype(np.float32)
+        for name, size in zip(symbol.list_arguments(), sizes, strict=True)
+        if name != "data"
+    }
+    module = import_symbol(json.loads(symbol.tojson()), arrays)
+    return module, torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", NETS)
+def test_it_is_written_and_computes_the_same(name: str) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    symbol, shape = NETS[name]
+    module, x = opened(symbol, shape)
+    assert program_bytes(module, [x])[1].startswith("batch")
+    data, _, verified = onnx_bytes(module, [x])
+    assert "ONNX Runtime" in verified
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    more = torch.cat([x, x, x])
+    (found,) = session.run(None, {"data": more.numpy()})
+    with torch.no_grad():
+        wanted = module(more)
+    near = tolerance(module, [x])
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=near, atol=near)
+
+
+def test_the_tolerance_is_that_of_the_dtypes_that_are_computed_in() -> None:
+    module, x = opened(*NETS["layer_norm"])
+    assert tolerance(module, [x]) == TOLERANCE == 1e-4
+    assert tolerance(module.half(), [x]) == 2.0**-8
+    module, x = opened(*NETS["float16"])
+    assert tolerance(module, [x]) == 2.0**-8
+
+
+def test_another_dtype_or_infinity_is_not_the_same() -> None:
+    x = torch.tensor([1.0, float("inf"), float("nan")])
+    same([x], [x.clone()], "copy")
+    for other in (x.double(), -x, x[:2], torch.tensor([2.0, float("inf"), float("nan")])):
+        with pytest.raises(SymbolError, match="does not compute what"):
+            same([x], [other], "copy")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["self", "_guards_fn", "_in_spec", "_out_spec", "0", "torch"])
+def test_a_parameter_may_have_any_name(name: str) -> None:
+    symbol = S.broadcast_add(D, S.var(name, shape=(5,)))
+    module, x = opened(symbol, (2, 5))
+    assert list(module.meta["mxnet_names"].values()) == [name]
+    assert program_bytes(module, [x])
+    assert onnx_bytes(module, [x])[0]
