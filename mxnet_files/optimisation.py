@@ -20,9 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from mxnet_files.budget import Budget, rehearse
+from mxnet_files.errors import SymbolError
 from mxnet_files.layers import BatchNorm, Dropout
 from mxnet_files.load import load_symbol
-from mxnet_files.running import refusals
+from mxnet_files.running import refusals, run
+from mxnet_files.save import same
 
 __all__ = ["array_function", "freeze", "optimise"]
 
@@ -40,12 +42,13 @@ def freeze(
 
     Args:
         module: what `load_symbol` returned; it is left alone.
-        inputs: examples, float32, such as (N, C, H, W). The copy answers any N, and no other C, H
-            and W.
+        inputs: examples, float32, such as (N, C, H, W). The copy answers any N, unless the graph's
+            own numbers depend on it, and no other C, H and W.
         budget: what running the graph may take; default `Budget()`.
 
     Returns:
-        A function of tensors of those shapes, with the module's outputs up to rounding.
+        A function of tensors of those shapes, with the module's outputs up to rounding; it raises
+        `SymbolError` for others.
 
     Raises:
         SymbolError: the graph cannot run on such inputs, or passes the budget.
@@ -55,11 +58,56 @@ def freeze(
     with refusals("torch cannot freeze this graph"), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        traced = torch.jit.freeze(torch.jit.trace(plain, inputs, check_trace=False).eval())
         # oneDNN's BatchNorm wants a scale and a shift, which fix_gamma does not have
-        if any(isinstance(layer, BatchNorm) for layer in plain.modules()):
-            return traced
-        return torch.jit.optimize_for_inference(traced)
+        norms = any(isinstance(layer, BatchNorm) for layer in plain.modules())
+        for finish in (() if norms else (torch.jit.optimize_for_inference,)) + (as_it_is,):
+            traced = torch.jit.trace(plain, inputs, check_trace=False).eval()
+            made = finish(torch.jit.freeze(traced))
+            if follows(made, plain, inputs):  # not every operation reads oneDNN's layouts
+                return Frozen(made, inputs, follows(made, plain, other_batch(inputs)))
+    raise SymbolError("torch cannot freeze this graph: it computes something else then")
+
+
+def as_it_is(made: Any) -> Any:
+    """The same."""
+    return made
+
+
+class Frozen:
+    """A frozen module, which answers the sizes that it was made for: a trace keeps them."""
+
+    def __init__(self, run: Callable[..., Any], examples: Sequence[Tensor], any_batch: bool):
+        self.run = run
+        self.shapes = [tuple(x.shape) for x in examples]
+        self.fixed = 0 if not any_batch else 1  # axes before it are free
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """The module's outputs. Raises `SymbolError` for other shapes."""
+        given = [tuple(x.shape) for x in inputs]
+        same_rank = list(map(len, given)) == list(map(len, self.shapes))
+        wanted = [shape[self.fixed :] for shape in self.shapes]
+        if not same_rank or [shape[self.fixed :] for shape in given] != wanted:
+            free = " (any batch)" if self.fixed else ""
+            raise SymbolError(f"frozen for inputs of shape {self.shapes}{free}, got {given}")
+        return self.run(*inputs)
+
+
+def other_batch(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The same inputs, one fewer, or twice where there are no three."""
+    return [x[:-1] if len(x) > 2 else torch.cat([x, x]) for x in inputs]
+
+
+def follows(made: Callable[..., Any], module: fx.GraphModule, inputs: Sequence[Tensor]) -> bool:
+    """A copy computes what the module computes."""
+    try:
+        with refusals("the copy"), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # dropout that is always on draws the same
+            found = made(*inputs)
+            torch.manual_seed(0)
+            same(run(module, inputs), found if isinstance(found, tuple) else (found,), "copy")
+    except SymbolError:
+        return False
+    return True
 
 
 def array_function(
@@ -77,11 +125,12 @@ def array_function(
     Raises:
         SymbolError: as `load_symbol` and `freeze`.
     """
-    run = freeze(load_symbol(symbol, params), torch.zeros(2, *shape))
+    example = torch.rand((2, *shape), generator=torch.Generator().manual_seed(0))
+    frozen = freeze(load_symbol(symbol, params), example)
 
     def function(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            outputs = run(torch.from_numpy(x))
+            outputs = frozen(torch.from_numpy(x))
         return (outputs[0] if isinstance(outputs, tuple) else outputs).numpy()
 
     return function

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mxnet_files import freeze, import_symbol, optimise
+from mxnet_files import SymbolError, freeze, import_symbol, optimise
 from mxnet_files.layers import BatchNorm
 
 S = mx.sym
@@ -171,3 +171,31 @@ def test_a_changed_weight_would_be_noticed() -> None:
         x = torch.randn(SHAPE)
         gap = (fast(x) - module(x)).abs().max() / module(x).abs().max()
     assert float(gap) > 256 * 2.0**-24
+
+
+def imported(symbol: Any, **arrays: np.ndarray) -> Any:
+    return import_symbol(json.loads(symbol.tojson()), arrays)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_frozen_refuses_the_sizes_that_it_would_answer_wrongly() -> None:
+    data = S.var("data")
+    batch = S.Cast(S.slice_axis(S.shape_array(data), axis=0, begin=0, end=1), dtype="float32")
+    frozen = freeze(imported(S.broadcast_div(S.sum(data, axis=0), batch)), torch.ones(2, 4))
+    torch.testing.assert_close(frozen(torch.ones(2, 4)), torch.ones(4))
+    with pytest.raises(SymbolError, match=r"shape \[\(2, 4\)\], got \[\(3, 4\)\]"):
+        frozen(torch.ones(3, 4))
+    frozen = freeze(imported(S.relu(data)), torch.ones(2, 3, 4, 4))
+    assert frozen(torch.ones(5, 3, 4, 4)).shape == (5, 3, 4, 4)
+    with pytest.raises(SymbolError, match=r"\(any batch\), got"):
+        frozen(torch.ones(2, 3, 8, 8))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_what_onednn_cannot_compute_is_frozen_without() -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    y = S.Convolution(S.var("data"), S.var("w"), kernel=(3, 3), num_filter=4, no_bias=True)
+    module = imported(S.contrib.AdaptiveAvgPooling2D(y, output_size=(2, 3)), w=weight)
+    x = torch.randn(1, 3, 9, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(freeze(module, x)(x), module(x), rtol=1e-5, atol=1e-5)
