@@ -94,7 +94,7 @@ class Borrowed:
             for node in global_names(ast.parse(text)):
                 root = node if isinstance(node, ast.Name) else node.value
                 assert isinstance(root, ast.Name)
-                value = scope.get(root.id)
+                value: Any = scope.get(root.id)
                 ours = isinstance(value, ModuleType) and value.__name__.startswith("mxnet_files")
                 if ours and isinstance(node, ast.Attribute):  # mx_dtype.cut(x) becomes cut(x)
                     edits[node] = reference(vars(value), value.__name__, node.attr)
