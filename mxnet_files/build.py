@@ -294,14 +294,28 @@ class Builder:
             return
         if name == "RNN" and {*arguments} & {*unsized} <= {*arguments[2:4]} and size[0] and size[2]:
             return
-        rows = len(size) == 2 and not size[0]
+        if name == "where" and arguments[0] not in unsized and len(sizes) == 1:
+            return  # the condition and the other array have the size
+        batch = not size[0] and all(size[1:])
+        rows = batch and len(size) == 2
         if name in SAME_SIZE or name in EACH_ELEMENT:
             unsized.update(dict.fromkeys(outputs, size))
         elif name == "FullyConnected" and rows and len(sizes) == 1 and arguments[0] in unsized:
             unsized.update(dict.fromkeys(outputs, (0, step.attributes.num_hidden)))
-        elif name == "SliceChannel" and rows and step.attributes.axis in (1, -1):
+        elif (
+            name == "Convolution"
+            and batch
+            and arguments[0] in unsized
+            and len(sizes) == 1
+            and step.attributes.layout in (None, "NCW", "NCHW", "NCDHW")
+        ):
+            with refusals(step.node.where):
+                unsized[outputs[0]] = (0, *convolved(step.attributes, size))
+        elif name == "SliceChannel" and (
+            (rows and step.attributes.axis == -1) or (batch and step.attributes.axis == 1)
+        ):
             width = size[1] // step.attributes.num_outputs
-            unsized.update(dict.fromkeys(outputs, (0, width)))
+            unsized.update(dict.fromkeys(outputs, (0, width, *size[2:])))
         else:
             raise self.wiring.refuse(f"reads an array of shape {size}, whose 0 it cannot infer")
 
@@ -333,6 +347,18 @@ class Builder:
         module.meta["mxnet_passed"] = self.passed
         module.meta["mxnet_names"] = {path: name for name, path in self.paths.items()}
         return module.eval()
+
+
+def convolved(attributes: Attributes, size: Sequence[int]) -> list[int]:
+    """Channels and spatial sizes of a convolution of channels at axis 1."""
+    axes = len(size) - 2
+    stride, dilate = attributes.stride or (1,) * axes, attributes.dilate or (1,) * axes
+    pad = attributes.pad or (0,) * axes
+    sizes = zip(size[2:], attributes.kernel, stride, dilate, pad, strict=True)
+    return [
+        attributes.num_filter,
+        *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, d, p in sizes),
+    ]
 
 
 def to_tensor(name: str, array: np.ndarray) -> torch.Tensor:

@@ -229,6 +229,31 @@ def test_cells_of_the_symbol_interface(fused: bool) -> None:
     compare(outputs, {name: array * 0.5 for name, array in draw(given, 1).items()})
 
 
+CONVOLUTIONAL = {
+    "lstm": lambda: mx.gluon.contrib.rnn.Conv2DLSTMCell((2, 6, 5), 4, 3, 3, i2h_pad=1, prefix="c_"),
+    "gru_1d": lambda: mx.gluon.contrib.rnn.Conv1DGRUCell((2, 7), 4, 3, 3, i2h_pad=1, prefix="c_"),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_unrolled_convolutional_cells(name: str) -> None:
+    size = (N, 3, *((2, 7) if name == "gru_1d" else (2, 6, 5)))
+    y, _ = CONVOLUTIONAL[name]().unroll(3, data, layout="NTC", merge_outputs=True)
+    shapes, _, _ = y.infer_shape(data=size)
+    compare(y, draw(dict(zip(y.list_arguments(), shapes, strict=True)), 1))
+
+
+def test_a_zoneout_cell() -> None:
+    cell = mx.gluon.rnn.ZoneoutCell(mx.gluon.rnn.LSTMCell(H, input_size=C), 0.1, 0.1)
+    y, _ = cell.unroll(T, data, layout="NTC", merge_outputs=True)
+    shapes, _, _ = y.infer_shape(data=(N, T, C))
+    arrays = draw(dict(zip(y.list_arguments(), shapes, strict=True)), 1)
+    x = np.asarray(arrays.pop("data"), np.float32)
+    (wanted,) = Oracle(y.tojson(), arrays, {"data": x}, "float32").forward()
+    found = import_symbol(json.loads(y.tojson()), arrays).float()(torch.from_numpy(x))
+    np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_zeros_of_unknown_shape_are_refused_where_the_shape_counts() -> None:
     zeros = S.zeros((0, 4))
     whole = S.broadcast_add(S.sum(zeros, axis=0), data)
