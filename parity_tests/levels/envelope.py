@@ -147,7 +147,8 @@ def sigma(scales: Scales, quantity: str, train: bool) -> np.ndarray:
         for side in ("gluon", "torch")
     )
     drift = scales.drift.get(quantity, 0.0)
-    return (factor * UNIT["float32"] * scales.sizes[quantity] + 2 * drift) / 4
+    size: np.ndarray = (factor * UNIT["float32"] * scales.sizes[quantity] + 2 * drift) / 4
+    return np.where(np.isfinite(size), size, 0.0)  # noise without a size would drown all behind it
 
 
 def _addends(

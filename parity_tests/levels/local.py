@@ -195,12 +195,17 @@ def _judged(local: _Local, row: Row) -> Row:
     adds = single if side == Side.GLUON else single and local.scales.both
     drift = local.scales.drift.get(name, 0.0) if adds else 0.0
     actual, expected = local.runs[side, dtype][name], local.runs[Side.TORCH, "float64"][name]
+    scale = local.scales.sizes.get(name, EXACT)  # a fixed buffer has no scale
+    finite = all(np.isfinite(values).all() for values in (actual, expected))
+    if finite and not (np.isfinite(scale).all() and np.isfinite(drift).all()):
+        detail = "numbers inside it overflow when they are moved: what it rounds has no size"
+        return replace(row, detail=detail)
 
     def judge(wanted: np.ndarray, content: str = content_of(name)) -> Verdict:
         return compare(
             actual,
             wanted,
-            scale=local.scales.sizes.get(name, EXACT),  # a fixed buffer has no scale
+            scale=scale,
             factor=entry.factor(local.scales.length),
             allowance=2 * drift,
             dtype=dtype,

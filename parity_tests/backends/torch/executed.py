@@ -67,11 +67,15 @@ class ExecutedModule(nn.Module):
 
 
 def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:
-    """The value with its numbers changed, and its gradient on the way back."""
+    """The value with its numbers changed, and its gradient on the way back.
+
+    What is infinite stays so: a mask of −∞ is rounded by nothing, and ∞ − ∞ is no number.
+    """
     if not value.is_floating_point():
         return value
     numbers = value.detach()
-    moved = value + (torch.from_numpy(change(numbers.numpy())) - numbers)
+    move = torch.from_numpy(change(numbers.numpy())) - numbers
+    moved = value + torch.where(numbers.isfinite(), move, 0.0)
     if moved.requires_grad:
         moved.register_hook(lambda g: torch.from_numpy(change(g.numpy())))
     return moved

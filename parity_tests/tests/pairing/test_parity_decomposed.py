@@ -159,6 +159,28 @@ def attention_by_hand() -> GluonNet:
     return GluonNet(forward, q=dense(8, 8), k=dense(8, 8), v=dense(8, 8))
 
 
+def masked_by_hand(fill: float) -> GluonNet:
+    """Causal attention, its mask a value in place of what may not be seen."""
+
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        scores = F.batch_dot(s.q(x), s.k(x), transpose_b=True)
+        steps = F.arange(6)
+        seen = F.broadcast_greater_equal(steps.expand_dims(1), steps.expand_dims(0))
+        seen = F.broadcast_axis(seen.expand_dims(0), axis=0, size=2)
+        scores = F.where(seen, scores, F.ones_like(scores) * fill)
+        return F.batch_dot(F.softmax(scores), s.v(x))
+
+    return GluonNet(forward, q=dense(8, 8), k=dense(8, 8), v=dense(8, 8))
+
+
+def masked(fill: float, scale: float = 1.0, diagonal: int = 1) -> Callable[[], TorchNet]:
+    def softmax(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        hidden = torch.ones(6, 6).triu(diagonal).bool()
+        return (q @ k.mT * scale).masked_fill(hidden, fill).softmax(-1) @ v
+
+    return attention(softmax)
+
+
 def skipping(again: bool) -> GluonNet:
     def forward(s: Any, F: Any, x: Any) -> Any:
         first = s.d(x)
@@ -300,6 +322,8 @@ EQUAL: dict[str, Pair] = {
     "attention in one call": (
         attention_by_hand, attention(F.scaled_dot_product_attention), SEQUENCES,
     ),
+    "a mask of −∞": (lambda: masked_by_hand(-1e9), masked(-math.inf), SEQUENCES),
+    "a mask of −∞ in Gluon": (lambda: masked_by_hand(-math.inf), masked(-1e9), SEQUENCES),
     "parts joined one by one in Gluon": (lambda: grown(True), lambda: grown_in_torch(False), IMAGE),
     "parts joined one by one in torch": (lambda: grown(False), lambda: grown_in_torch(True), IMAGE),
     "what is normalised made in two ways": (joined_and_normed, padded_and_normed, IMAGE),
@@ -323,6 +347,12 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
     "a term scaled": (sum_of_three, lambda: stacked(1 + 3e-6), IMAGE, "mul"),
     "not scaled": (
         attention_by_hand, attention(lambda q, k, v: (q @ k.mT).softmax(-1) @ v), SEQUENCES, "mul",
+    ),
+    "scaled before a mask of −∞": (
+        lambda: masked_by_hand(-1e9), masked(-math.inf, 1 + 3e-5), SEQUENCES, "softmax",
+    ),
+    "another mask of −∞": (
+        lambda: masked_by_hand(-1e9), masked(-math.inf, diagonal=2), SEQUENCES, "softmax",
     ),
     "two layers in another order": (
         lambda: GluonNet(
