@@ -7,7 +7,7 @@ import numpy as np
 from gluon_cnn_parity import did_you_mean
 from parity_tests.backends.base import SIDES, backend, referee
 from parity_tests.backends.leaves import ParityError
-from parity_tests.backends.runs import Arrays, LeafRun, Loss, Objective, rounded
+from parity_tests.backends.runs import Arrays, LeafRun, Loss, Objective, is_float, rounded
 from parity_tests.numerics.perturb import elementwise_moves, perturbed
 from parity_tests.reporting.verdicts import Side
 
@@ -73,11 +73,10 @@ def check_labels(output: np.ndarray, labels: np.ndarray, *, classes: bool) -> No
 
 
 def fixed_gradients(outputs: Arrays) -> Objective:
-    """Normal gradients for the net's outputs, always the same ones."""
+    """Normal gradients for the net's outputs, always the same ones; none for whole numbers."""
     generator = np.random.default_rng(7)
-    return Objective(
-        upstream=tuple(rounded(generator.standard_normal(y.shape), "float64") for y in outputs)
-    )
+    drawn = [generator.standard_normal(y.shape) * is_float(y) for y in outputs]
+    return Objective(upstream=tuple(rounded(gradient, "float64") for gradient in drawn))
 
 
 def loss_scales(

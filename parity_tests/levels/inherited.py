@@ -12,7 +12,7 @@ from parity_tests.levels.envelope import Envelope
 from parity_tests.levels.local import as_constant, content_of
 from parity_tests.levels.referee import Subject
 from parity_tests.numerics.chance import FIRST_DRAWS, MOST_DRAWS, beyond_chance
-from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, Verdict, compare
+from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, Verdict, as_numbers, compare
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
@@ -129,13 +129,17 @@ def _in_torch_shape(
 
 
 def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, limit: float) -> Row:
+    whole = actual, expected
+    actual, expected = as_numbers(*whole)
+    dtype = row.dtype if actual is whole[0] else "float64"
+
     def judge(content: str) -> Verdict:
         verdict = compare(
             actual,
             expected,
             scale=limit / UNIT[row.dtype],
             factor=ENVELOPE_FACTOR,
-            dtype=row.dtype,
+            dtype=dtype,
             unit=row.dtype,
             content=content,
         )

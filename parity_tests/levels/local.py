@@ -19,7 +19,13 @@ from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, LeafRun, NetRun, rounded
 from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, attempt
 from parity_tests.numerics import conventions
-from parity_tests.numerics.compare import EXACT, Verdict, compare
+from parity_tests.numerics.compare import (
+    EXACT,
+    Verdict,
+    compare,
+    holds_whole_numbers,
+    values_equal,
+)
 from parity_tests.numerics.operators.cases import Scales
 from parity_tests.numerics.operators.table import operator_of, tolerance
 from parity_tests.numerics.scales import scales_of
@@ -200,6 +206,9 @@ def _judged(local: _Local, row: Row) -> Row:
     if finite and not (np.isfinite(scale).all() and np.isfinite(drift).all()):
         detail = "numbers inside it overflow when they are moved: what it rounds has no size"
         return replace(row, detail=detail)
+
+    if any(holds_whole_numbers(values.dtype) for values in (actual, expected)):
+        return row.with_verdict(values_equal(actual, expected))  # indices, or a mask
 
     def judge(wanted: np.ndarray, content: str = content_of(name)) -> Verdict:
         return compare(

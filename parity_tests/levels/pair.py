@@ -183,6 +183,11 @@ class NetPair:
         if level == Level.BACKWARD:
             if True not in last[0].modes:
                 return [refusal(level, self._untrained)], Coverage()
+            objective = last[0].objective
+            if objective.upstream and not any(g.any() for g in objective.upstream):
+                detail = "every output holds whole numbers, which send no gradient back"
+                row = replace(refusal(level, detail), status=Status.OK, compared=1)
+                return [row], Coverage()
             return backward_rows(last[0])
         if level in (Level.OPTIMIZER, Level.TRAINING):
             return self._trained(level)

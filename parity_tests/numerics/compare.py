@@ -16,8 +16,8 @@ import numpy as np
 from parity_tests.reporting.window import ValueWindow, window_at
 
 __all__ = [
-    "ENVELOPE_FACTOR", "EXACT", "UNIT", "Mismatch", "Verdict", "bits_equal", "compare",
-    "holds_whole_numbers", "values_equal",
+    "ENVELOPE_FACTOR", "EXACT", "UNIT", "Mismatch", "Verdict", "as_numbers", "bits_equal",
+    "compare", "holds_whole_numbers", "values_equal",
 ]  # fmt: skip
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -264,6 +264,13 @@ def bits_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:
 def holds_whole_numbers(dtype: np.dtype | str) -> bool:
     """Whether a dtype has integers or booleans alone: indices, masks, counts."""
     return str(dtype).startswith(("int", "uint", "bool"))  # numpy has no bfloat16
+
+
+def as_numbers(actual: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in float64 where one of them holds whole numbers, so that these count by value."""
+    if not any(holds_whole_numbers(x.dtype) for x in (actual, expected)):
+        return actual, expected
+    return actual.astype(np.float64), expected.astype(np.float64)
 
 
 def values_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:

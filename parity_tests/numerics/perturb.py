@@ -50,6 +50,8 @@ def elementwise_moves(
     clean: Mapping[str, np.ndarray], runs: Iterable[Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """Each value's own largest move over several runs, in the shape of the values."""
+    # a change of whole numbers is a difference of floats: booleans have none, unsigned ones wrap
+    clean = {n: x.astype(np.result_type(x, np.float32), copy=False) for n, x in clean.items()}
     moves = {name: np.zeros_like(value) for name, value in clean.items()}
     for moved in runs:
         for name, most in moves.items():

@@ -34,7 +34,9 @@ def _adding(addends: Edit | None) -> runs.ChangeValue | None:
 
     def add(path: str, call: int, index: int, value: torch.Tensor) -> torch.Tensor:
         addend = addends(path, call, index)
-        return value if addend is None else value + torch.from_numpy(addend).to(value.dtype)
+        if addend is None or not value.is_floating_point():
+            return value
+        return value + torch.from_numpy(addend).to(value.dtype)
 
     return add
 
@@ -44,7 +46,8 @@ def _replacing(replacements: Edit) -> runs.ChangeValue:
         other = replacements(path, call, index)
         if other is None or other.shape != tuple(value.shape):
             return value
-        return _Replaced.apply(value, torch.from_numpy(other).to(value.dtype))
+        replaced = torch.from_numpy(other).to(value.dtype)
+        return _Replaced.apply(value, replaced) if value.is_floating_point() else replaced
 
     return put
 

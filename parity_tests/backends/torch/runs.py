@@ -176,12 +176,15 @@ def run_copy(
         if objective is None:
             return _finish(watched, watch.calls, outputs)
     outputs = [_ending(y) for y in outputs]
-    for y in outputs:
-        y.retain_grad()
+    live = [i for i, y in enumerate(outputs) if y.is_floating_point()]
+    for i in live:
+        outputs[i].retain_grad()
     loss = _loss(objective, outputs[0])
     if loss is None:
         JOURNAL.at("the whole backward pass", "")
-        torch.autograd.backward(outputs, [_tensor(g, dtype) for g in objective.upstream])
+        if live:
+            heads = [_tensor(objective.upstream[i], dtype) for i in live]
+            torch.autograd.backward([outputs[i] for i in live], heads)
     else:
         loss.sum().backward()
     run = _finish(watched, watch.calls, outputs, outputs_too=sink is None)
@@ -195,7 +198,9 @@ def run_copy(
 
 
 def _ending(y: torch.Tensor) -> torch.Tensor:
-    """A net may return what no gradient reaches, such as its input."""
+    """A net may return what no gradient reaches, such as its input; whole numbers have none."""
+    if not y.is_floating_point():
+        return y.clone()
     return y.clone() if y.requires_grad else y.clone().requires_grad_()
 
 
@@ -221,11 +226,13 @@ def noise_moves(
 
     watch = _Watch(True, None, False, lambda key, value: None, add)
     watched, given = watch.prepare(copied, inputs, dtype, True, masks)
-    outputs = [_ending(y) for y in _flat(copied(*given))]
-    for i, y in enumerate(outputs):
-        y.register_hook(lambda gradient, i=i: add(NET, 0, i, gradient))
+    outputs = []
+    for i, y in enumerate(map(_ending, _flat(copied(*given)))):
+        if y.is_floating_point():
+            y.register_hook(lambda gradient, i=i: add(NET, 0, i, gradient))
+            outputs.append(y)
     nothing = [torch.zeros_like(y) for y in outputs]
-    for edit in addends:
+    for edit in addends if outputs else ():
         draw[:] = [edit]
         torch.autograd.backward(outputs, nothing, retain_graph=True)
         for leaf in watched:

@@ -15,6 +15,7 @@ from torch import nn
 from parity_tests import check_parity
 from parity_tests.pairing.parameters import transfer_parameters
 from parity_tests.reporting.verdicts import Level
+from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised
 
 INDEX = [2, 0, 1, 5, 3, 4]
 MASK = [1, 0, 1, 1, 0, 1]
@@ -90,6 +91,39 @@ def test_whole_numbers_of_other_dtypes_are_compared_by_value(
     assert first.level == Level.WEIGHTS
     assert ("at (0,3,0,0)" if masked else "at (3)") in first.message
     assert first.diagnosis.startswith("other whole numbers: 2 of 6 differ")
+
+
+def _chosen(choose: Any) -> tuple[Any, nn.Module]:
+    """A net that gives its values and the place of the largest, and one with another choice."""
+    gluon = GluonNet(
+        lambda s, F, x: (lambda y: (y, F.argmax(y, axis=1)))(s.c(x)),
+        c=gnn.Conv2D(4, 1, in_channels=4),
+    )
+    torch_net = TorchNet(lambda s, x: (lambda y: (y, choose(y)))(s.c(x)), c=nn.Conv2d(4, 4, 1))
+    return initialised(gluon, X), torch_net
+
+
+@pytest.mark.parametrize(
+    "choose", [lambda y: y.argmax(1), lambda y: y.argmax(1).float()], ids=["whole", "float"]
+)
+def test_places_that_a_net_gives_are_compared_by_value(choose: Any) -> None:
+    report = check_parity(*_chosen(choose), X, transfer=True)
+    assert report.ok, str(report)
+
+
+def test_another_place_is_found() -> None:
+    """Among equal values, so that neither kind nor attributes tell."""
+    report = check_parity(*_chosen(lambda y: (y * 1.0001).argmax(1) + 0), X, transfer=True)
+    assert report.ok, str(report)
+    other = check_parity(*_chosen(lambda y: y.argmax(1).clamp(max=2)), X, transfer=True)
+    assert any(row.level == Level.FORWARD for row in other.failures), str(other)
+
+
+def test_places_alone_send_no_gradient_back() -> None:
+    gluon = initialised(GluonNet(lambda s, F, x: F.argmax(x, axis=1)), X)
+    report = check_parity(gluon, TorchNet(lambda s, x: x.argmax(1)), X)
+    assert report.ok, str(report)
+    assert any("send no gradient" in row.detail for row in report.rows)
 
 
 def test_a_fraction_is_no_index() -> None:

@@ -349,7 +349,7 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
         attention_by_hand, attention(lambda q, k, v: (q @ k.mT).softmax(-1) @ v), SEQUENCES, "mul",
     ),
     "scaled before a mask of −∞": (
-        lambda: masked_by_hand(-1e9), masked(-math.inf, 1 + 3e-5), SEQUENCES, "softmax",
+        lambda: masked_by_hand(-1e9), masked(-math.inf, 1 + 3e-4), SEQUENCES, "softmax",
     ),
     "another mask of −∞": (
         lambda: masked_by_hand(-1e9), masked(-math.inf, diagonal=2), SEQUENCES, "softmax",
