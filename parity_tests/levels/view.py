@@ -21,7 +21,12 @@ from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.runs import Arrays, NetRun, Objective
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.levels.weights import copy_paired
-from parity_tests.numerics.operators.executed import is_known, kind_of_executed
+from parity_tests.numerics.operators.executed import (
+    is_known,
+    kind_beside,
+    kind_of_executed,
+    kind_of_rounding,
+)
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.pairing.dataflow import Alignment, align
@@ -314,7 +319,7 @@ def _rounding(segments: Sequence[SegmentPair]) -> float:
     A fault's trace that fades on its way to the outputs is more than that.
     """
     operations = (op for segment in segments for op in segment.sides[Side.GLUON].normalised)
-    return 1e-8 if all(_is_double(op.kind) for op in operations) else 1e-5
+    return 1e-8 if all(map(_is_double, operations)) else 1e-5
 
 
 def _errors(pairing: Pairing, runs: Mapping[Side, NetRun]) -> dict[int, float]:
@@ -354,7 +359,12 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, pieces: Cut) -> View:
     executed = {side: traced.executed(side) for side in SIDES}
     segments = pieces.segments
     shapes = slot_shapes(segments, executed[Side.TORCH])
-    kinds = [kind_of_segment(segment, shapes) for segment in segments]
+    ran = executed[Side.GLUON].operations
+    kinds = []
+    for segment in segments:
+        names = {ran[i].kind for i in segment.sides[Side.GLUON].executed}
+        kind, hyper = kind_of_segment(segment, shapes)
+        kinds.append((kind_beside(kind, names), hyper))
     for segment in segments:
         segment.record = _record(segment, shapes)
     rebuilt, rebuild = {}, {}
@@ -416,7 +426,7 @@ def kind_of_segment(
     if ours is not None and theirs is not None and ours[0] == theirs[0]:
         return theirs[0], {Side.GLUON: ours[1], Side.TORCH: theirs[1]}
     names = [op.kind for op in operations[Side.TORCH]] or ["function"]
-    known = all(_is_double(op.kind) for ops in operations.values() for op in ops)
+    known = all(_is_double(op) for ops in operations.values() for op in ops)
     known = known and not any(operator_of(op.kind).single for op in operations[Side.GLUON])
     return f"{'custom' if known else 'single'}:{'+'.join(names)}", {side: {} for side in SIDES}
 
@@ -432,9 +442,10 @@ def _record(
     return None
 
 
-def _is_double(kind: str) -> bool:
+def _is_double(op: Operation) -> bool:
     """Whether MXNet is known to compute an operation in float64 in a float64 net."""
-    return is_known(kind) and not operator_of(kind).single_precision
+    kind = kind_of_rounding(op.kind, op.attributes)
+    return is_known(op.kind) and not operator_of(kind).single_precision
 
 
 # What the scale of an operation asks of no operand's shape

@@ -149,7 +149,12 @@ def _name_alone(side: Side, op: Operation) -> str:
 
 
 def _is_activation(kind: str) -> bool:
-    return operator_of(kind).activation or kind in ("hard_swish", "mish", "clip")
+    return operator_of(kind).activation or kind in (
+        "hard_swish",
+        "hard_swish_by_line",
+        "mish",
+        "clip",
+    )
 
 
 def _fault(

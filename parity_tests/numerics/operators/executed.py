@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from parity_tests.numerics.operators.record import (
     plus_root,
 )
 
-__all__ = ["OPERATORS", "is_known", "kind_of_executed"]
+__all__ = ["OPERATORS", "is_known", "kind_beside", "kind_of_executed", "kind_of_rounding"]
 
 Attributes = Mapping[str, Any]
 Shapes = Mapping[str, Sequence[int]]
@@ -119,6 +119,15 @@ _HARD_SWISH = {
     **MEASURED,
     ("train", "gluon", "float64"): Tolerance(constant(64 * 2.0**29), _SIXTH),
 }
+_LINE = (
+    "MXNet's hard_sigmoid holds 1/6 in float32, off by 2⁻²⁵ of it: x·(x/6 + ½) is off by "
+    "2⁻²⁵·x²/6; x²/6 is at most |y| + |x·dy/dx|, which the measured scale is no less than"
+)
+_HARD_SWISH_BY_LINE = {
+    **MEASURED,
+    ("inference", "gluon", "float64"): Tolerance(constant(64.0 + 2.0**29), _LINE),
+    ("train", "gluon", "float64"): Tolerance(constant(64 * 2.0**29), f"{_LINE}; {_SIXTH}"),
+}
 
 OPERATORS = (
     *(Operator(kind=kind, scale=_sum) for kind in ("add", "sub")),
@@ -134,6 +143,7 @@ OPERATORS = (
         )
     ),
     Operator(kind="hard_swish", scale=measured, tolerances=_HARD_SWISH),
+    Operator(kind="hard_swish_by_line", scale=measured, tolerances=_HARD_SWISH_BY_LINE),
     Operator(
         kind="clip", scale=measured, tolerances=_SINGLE, single_precision=True,
         single=("min", "max", "min_val", "max_val"), torch_names=("clamp", "hardtanh", "Hardtanh"),
@@ -160,12 +170,14 @@ OPERATORS = (
         Operator(kind=kind, scale=measured, tolerances=MEASURED)
         for kind in (
             "exp", "log", "erf", "sin", "cos", "log1p", "expm1", "pow", "rpow", "rdiv", "rsub",
-            "mish", "log_sigmoid", "celu", "lstm", "gru", "rnn", "lstmcell", "grucell", "rnncell",
+            "mish", "log_sigmoid", "celu", "lstm", "gru", "rnn_tanh", "lstmcell", "grucell",
+            "rnncell",
         )
     ),
     *(
         Operator(kind=kind, scale=measured, tolerances=_MEASURED_SINGLE, single_precision=True)
-        for kind in ("lrn", "single")
+        # of RNN's modes relu alone: tanh, LSTM and GRU are off by 2⁻⁵² there, relu by 2⁻²⁴
+        for kind in ("lrn", "rnn_relu", "single")
     ),
 )  # fmt: skip
 
@@ -249,6 +261,7 @@ _READ: dict[str, _Read] = {
         for pool in ("max_pool", "avg_pool")
     },
     **{operator.kind: _as_it_is(operator.kind) for operator in OPERATORS},
+    "rnn": lambda attributes, shapes: (str(attributes["mode"]), dict(attributes)),
 }
 
 
@@ -259,6 +272,17 @@ def kind_of_executed(kind: str, attributes: Attributes, shapes: Shapes) -> tuple
     """
     read = _READ.get(kind)
     return None if read is None else read(attributes, shapes)
+
+
+def kind_beside(kind: str, executed: Container[str]) -> str:
+    """The record of an operation of both sides, where MXNet executed operators of these names."""
+    by_line = kind == "hard_swish" and "hard_sigmoid" in executed
+    return "hard_swish_by_line" if by_line else kind
+
+
+def kind_of_rounding(kind: str, attributes: Attributes) -> str:
+    """The record that says how an operation of the common vocabulary rounds."""
+    return str(attributes["mode"]) if kind == "rnn" else kind
 
 
 def is_known(kind: str) -> bool:

@@ -641,6 +641,25 @@ def test_constants_are_compared_and_not_transferred() -> None:
     assert (first.level, first.quantity) == ("weights", "parameter")
 
 
+@pytest.mark.parametrize(("scale", "right"), [(1.0, True), (1 + 3e-4, False)])
+def test_what_mxnet_computes_in_float32_has_its_bound(scale: float, right: bool) -> None:
+    """RNN's mode relu, alone of its modes, and the slope of 1/6 of a hard swish in two steps."""
+    x = random_image(5, 2, 4)
+    layer = gluon.rnn.RNN(3, activation="relu", input_size=4)
+    torch_net = TorchNet(lambda s, x: s.r(x * scale)[0], r=nn.RNN(4, 3, nonlinearity="relu"))
+    gluon_net = initialised(GluonNet(lambda s, F, x: s.r(x), r=layer), x)
+    report = check_parity(gluon_net, torch_net, x, transfer=True)
+    assert report.ok == right, str(report)
+
+    x = random_image()
+    gluon_net = GluonNet(
+        lambda s, F, x: (lambda y: y * F.hard_sigmoid(y, alpha=1 / 6))(s.c(x)), c=conv()
+    )
+    torch_net = TorchNet(lambda s, x: F.hardswish(s.c(x)) * scale, c=tconv())
+    report = check_parity(initialised(gluon_net, x), torch_net, x, transfer=True)
+    assert report.ok == right, str(report)
+
+
 def test_an_imported_symbol_is_compared_with_layers(tmp_path: Path) -> None:
     x = random_image()
     net = gnn.HybridSequential()
