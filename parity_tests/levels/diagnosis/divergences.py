@@ -103,6 +103,13 @@ def _weights(row: Row, subject: Subject) -> str:
     if not name and whole and ours.shape == theirs.shape:
         different = int((ours != theirs).sum())
         return f"other whole numbers: {different} of {ours.size} differ (indices, a mask)"
+    if not name and all(tensor.constant for tensor in tensors):  # which no transfer copies
+        apart = np.abs(ours - theirs)
+        largest = float(np.abs(theirs).max())
+        return (
+            f"another constant {tensors[1].name}: {(apart > 0).sum()} of {ours.size} values "
+            f"differ, by up to {float(apart.max()):.2g}, where the largest is {largest:.2g}"
+        )
     if not name and _are_unrelated(subject):
         return (
             "separate initialisation: the weights are unrelated; transfer=True (--transfer) copies"

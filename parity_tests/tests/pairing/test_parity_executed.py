@@ -639,6 +639,7 @@ def test_constants_are_compared_and_not_transferred() -> None:
     first = other.first_divergence
     assert first is not None
     assert (first.level, first.quantity) == ("weights", "parameter")
+    assert first.diagnosis.startswith("another constant scale: 1 of 1 values differ, by up to 0.01")
 
 
 @pytest.mark.parametrize(("scale", "right"), [(1.0, True), (1 + 3e-4, False)])
