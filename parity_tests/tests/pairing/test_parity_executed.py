@@ -661,6 +661,24 @@ def test_what_mxnet_computes_in_float32_has_its_bound(scale: float, right: bool)
     assert report.ok == right, str(report)
 
 
+@pytest.mark.parametrize(
+    "cast",
+    [lambda y: y.float(), lambda y: y.to(torch.float32), lambda y: y.type(torch.float32)],
+    ids=["float", "to", "type"],
+)
+def test_a_cast_that_changes_nothing_in_float32_changes_nothing_in_float64(cast: Any) -> None:
+    x = random_image()
+    gluon_net = initialised(GluonNet(lambda s, F, x: s.d(s.c(x)), c=conv(), d=conv()), x)
+    for scale, right in ((1.0, True), (1 + 3e-6, False)):
+        torch_net = TorchNet(
+            lambda s, x, scale=scale: s.d(cast(s.c(x)) * scale), c=tconv(), d=tconv()
+        )
+        if right:
+            torch_net.function = lambda s, x: s.d(cast(s.c(x)))
+        report = check_parity(gluon_net, torch_net, x, transfer=True)
+        assert report.ok == right, str(report)
+
+
 def test_an_imported_symbol_is_compared_with_layers(tmp_path: Path) -> None:
     x = random_image()
     net = gnn.HybridSequential()

@@ -206,14 +206,22 @@ class _Recorder(TorchFunctionMode):
         if not outputs or name in ("grad", "grad_fn", "_base"):
             return result
         same = len(outputs) == 1 and any(outputs[0] is tensor for tensor, _ in operands)
-        if same and self._unmodified(func, name):
+        kept = same and self._unmodified(func, name)
+        single = kept and self._to_single(name, (*args, *kwargs.values()))
+        if kept and not single:
             return result
         arguments = bind(func, name, args, kwargs)
         tensors = _bound_tensors(arguments)
         replay = ReplayCall(func, name, args, kwargs, tensors, outputs, self._dtype, gradients)
         stops = name in ("detach", "detach_", "data") or not gradients
-        self._add(name, arguments, outputs, replay, stops=stops)
+        kind = "cast_to_itself" if single else name
+        self._add(kind, arguments, outputs, replay, stops=stops)
         return result
+
+    def _to_single(self, name: str, arguments: Sequence[Any]) -> bool:
+        """Whether a call that changes nothing in a float32 net would round in a float64 one."""
+        named = name == "float" or any(x is torch.float32 for x in arguments)
+        return named and self._dtype is torch.float32
 
     @staticmethod
     def _unmodified(func: Any, name: str) -> bool:

@@ -25,7 +25,7 @@ def read_torch(args: Arguments, emit: Emit) -> list[Operand]:
 _READERS: dict[str, Reader] = {
     **fill(
         ("contiguous", "clone", "detach", "data", "identity", "alpha_identity", "requires_grad",
-         "to_dense", "lift_fresh", "alias", "cpu"),
+         "to_dense", "lift_fresh", "alias", "cpu", "cast_to_itself"),
         identity,
     ),
     **fill(
