@@ -679,6 +679,19 @@ def test_a_cast_that_changes_nothing_in_float32_changes_nothing_in_float64(cast:
         assert report.ok == right, str(report)
 
 
+def test_a_projection_has_its_partner() -> None:
+    x = random_image(5, 2, 4)
+    layer = gluon.rnn.LSTM(5, projection_size=3, input_size=4)
+    gluon_net = initialised(GluonNet(lambda s, F, x: s.r(x), r=layer), x)
+    torch_net = TorchNet(lambda s, x: s.r(x)[0], r=nn.LSTM(4, 5, proj_size=3))
+    report = check_parity(gluon_net, torch_net, x, transfer=True)
+    assert not [row for row in report.rows if row.status == "diverged"], str(report)
+    # MXNet's CPU has no training of it, which is said
+    assert {row.detail.partition(":")[0] for row in report.failures} == {"gluon did not run"}
+    other = check_parity(gluon_net, torch_net, x, levels=("weights",))
+    assert "weight_hr_l0" in {row.quantity for row in other.failures}, str(other)
+
+
 def test_an_imported_symbol_is_compared_with_layers(tmp_path: Path) -> None:
     x = random_image()
     net = gnn.HybridSequential()

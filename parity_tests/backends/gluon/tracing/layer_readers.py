@@ -34,7 +34,7 @@ __all__ = [
 
 # MXNet's names of an RNN layer's or cell's parameters, by torch's
 _RNN_ROLES = {"i2h_weight": "weight_ih", "h2h_weight": "weight_hh",
-              "i2h_bias": "bias_ih", "h2h_bias": "bias_hh"}  # fmt: skip
+              "i2h_bias": "bias_ih", "h2h_bias": "bias_hh", "h2r_weight": "weight_hr"}  # fmt: skip
 
 
 def conv(args: Arguments, emit: Emit) -> Operand:
