@@ -68,5 +68,6 @@ def _kept(leaf: Leaf, inputs: Arrays) -> tuple[float, int] | None:
         size = math.prod(norms[0].inputs[0].shape) * x.size // math.prod(shape)  # another batch
         return float(norms[0].attributes["kept"]), size
     plain = type(module).forward is nn.modules.batchnorm._BatchNorm.forward
-    kept: Any = leaf.hyper["kept"] if plain and leaf.kind == "batchnorm" else None
+    updated = plain and leaf.kind == "batchnorm" and not leaf.hyper["global_stats"]
+    kept: Any = leaf.hyper["kept"] if updated else None
     return None if kept is None else (kept, inputs[0].size)

@@ -57,8 +57,21 @@ def _torch(m: Any) -> Hyper:
         "scale": bool(m.affine),
         "shift": bool(m.affine),
         "axis": 1,
-        "global_stats": not m.track_running_stats and m.running_mean is not None,
+        "global_stats": m.running_mean is not None
+        and (not m.track_running_stats or _stays_in_inference(m)),
     }
+
+
+def _stays_in_inference(m: Any) -> bool:
+    """Whether a class of the user's own keeps its modules out of training (frozen statistics)."""
+    if type(m).train.__module__.startswith("torch.nn"):
+        return False
+    mode = m.training
+    try:
+        m.train(True)
+        return not m.training
+    finally:
+        m.training = mode
 
 
 def _reference(c: ReferenceCase) -> Any:

@@ -692,6 +692,25 @@ def test_a_projection_has_its_partner() -> None:
     assert "weight_hr_l0" in {row.quantity for row in other.failures}, str(other)
 
 
+class Frozen(nn.BatchNorm2d):
+    """Its statistics are never those of a batch."""
+
+    def train(self, mode: bool = True) -> Frozen:
+        return super().train(False)
+
+
+@pytest.mark.parametrize(("frozen", "right"), [(True, True), (False, False)])
+def test_a_batch_norm_that_refuses_to_train_has_its_own_statistics(
+    frozen: bool, right: bool
+) -> None:
+    x = random_image()
+    norm = gnn.BatchNorm(in_channels=4, use_global_stats=frozen)
+    gluon_net = initialised(GluonNet(lambda s, F, x: s.m(s.c(x)), c=conv(), m=norm), x)
+    torch_net = TorchNet(lambda s, x: s.m(s.c(x)), c=tconv(), m=Frozen(4))
+    report = check_parity(gluon_net, torch_net, x, transfer=True)
+    assert report.ok == right, str(report)
+
+
 def test_an_imported_symbol_is_compared_with_layers(tmp_path: Path) -> None:
     x = random_image()
     net = gnn.HybridSequential()
