@@ -53,6 +53,11 @@ class ExecutedBlock(Block):
             self._reg_params[role] = parameters[name]
         self._constants = {key: constants[key] for key in program.constants}
 
+    @property
+    def held(self) -> list[np.ndarray]:
+        """Arrays that the net's code holds as no parameters."""
+        return list(self._constants.values())
+
     def forward(self, *arrays: NDArray) -> Any:
         kinds = (np.dtype(x.dtype).name for x in (*arrays, *self._reg_params.values()))
         kind = next((name for name in kinds if name.startswith("float")), "float32")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -52,6 +53,11 @@ class ExecutedModule(nn.Module):
             between=None if self.between is None else partial(_changed, self.between),
         )
         return made
+
+    @property
+    def held(self) -> list[np.ndarray]:
+        """Arrays that the net's code holds as neither parameters nor buffers."""
+        return [getattr(self, role).detach().cpu().numpy() for role in self._constants.values()]
 
     def _read(self, value: Value) -> torch.Tensor:
         key = str(value.key)

@@ -87,6 +87,8 @@ def _weights(row: Row, subject: Subject) -> str:
     pair = _pair(row, subject)
     if pair is None:
         return ""
+    if any(row.quantity not in leaf.tensors for leaf in pair):
+        return "another constant: one net has it as an attribute of its code"
     tensors = [leaf.tensors[row.quantity] for leaf in pair]
     others = {
         tensor.name: tensor.read()

@@ -711,6 +711,25 @@ def test_a_batch_norm_that_refuses_to_train_has_its_own_statistics(
     assert report.ok == right, str(report)
 
 
+class HeldNormalised(nn.Module):
+    """The scale as an attribute that is no buffer."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = torch.full((1, 1, 1, 1), scale)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / self.scale.to(x.dtype)
+
+
+@pytest.mark.parametrize(("scale", "right"), [(0.3, True), (0.31, False)])
+def test_a_constant_may_be_an_attribute_of_the_other_net(scale: float, right: bool) -> None:
+    x, gluon_net = random_image(), initialised(Normalised(), random_image())
+    report = check_parity(gluon_net, HeldNormalised(scale), x, transfer=True)
+    assert report.ok == right, str(report)
+    assert (Level.WEIGHTS in {row.level for row in report.failures}) != right, str(report)
+
+
 def test_an_imported_symbol_is_compared_with_layers(tmp_path: Path) -> None:
     x = random_image()
     net = gnn.HybridSequential()
