@@ -9,10 +9,11 @@ import weakref
 
 import numpy as np
 
-__all__ = ["Spill"]
+__all__ = ["Spill", "release"]
 
 _LEAST = 1 << 20  # bytes: smaller arrays stay in memory
 _FILE = 1 << 26  # bytes of a file, which holds many arrays
+_ALL: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 class Spill:
@@ -28,7 +29,6 @@ class Spill:
     def __init__(self) -> None:
         self._pages: mmap.mmap | None = None
         self._end = 0  # of what is written
-        self._all: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
         """The same values, shape and dtype."""
@@ -39,17 +39,18 @@ class Spill:
                 self._pages, self._end = _file(max(_FILE, array.nbytes)), 0
             except OSError:
                 return array
-            self._all.add(self._pages)
+            _ALL.add(self._pages)
         moved: np.ndarray = np.ndarray(array.shape, array.dtype, self._pages, self._end)
         moved[...] = array
         self._pages.madvise(mmap.MADV_DONTNEED)
         self._end += -(-array.nbytes // 64) * 64
         return moved
 
-    def release(self) -> None:
-        """Take what was read out of this process's memory again; it stays in the files."""
-        for pages in self._all:
-            pages.madvise(mmap.MADV_DONTNEED)
+
+def release() -> None:
+    """Take what was read of any files out of this process's memory again; it stays in them."""
+    for pages in _ALL:
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _file(size: int) -> mmap.mmap:

@@ -28,6 +28,7 @@ from parity_tests.backends.runs import (
     output_name,
     rounded,
 )
+from parity_tests.backends.spill import release
 from parity_tests.levels.local import Truth, mode_of, truth_of
 from parity_tests.levels.referee import Subject, attempt
 from parity_tests.numerics.compare import UNIT
@@ -255,6 +256,7 @@ def _backward(subject: Subject, first: int, draws: int, known: Envelope | None) 
                     sizes.add((leaf.path, index, name), scales, True, own=False)
                 elif name.endswith("gradient"):
                     sizes.add((leaf.path, 0, name), scales, True, own=True)
+        release()
     _add_loss(subject, clean, sizes)
     moves: dict[Key, float] = dict.fromkeys(clean.named_gradients(), 0.0)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from parity_tests.backends.runs import NET, Key
+from parity_tests.backends.spill import release
 from parity_tests.levels.envelope import Envelope
 from parity_tests.levels.local import as_constant, content_of
 from parity_tests.levels.referee import Subject
@@ -95,7 +96,7 @@ def judged_keys(
             continue
         value = _in_torch_shape(actual[key], expected[key], kinds.get(path, ""), quantity)
         yield _judged(row, value, expected[key], envelope.limit(key, dtype))
-        subject.spill.release()
+        release()
 
 
 def with_other_side(

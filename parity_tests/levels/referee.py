@@ -28,7 +28,7 @@ from parity_tests.backends.runs import (
     place_of,
     reason_of,
 )
-from parity_tests.backends.spill import Spill
+from parity_tests.backends.spill import Spill, release
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pairing
 from parity_tests.pairing.segments import SegmentPair
@@ -116,7 +116,7 @@ class Subject:
         self._runs.pop((side, dtype, train, backward), None)
 
     def _run(self, side: Side, dtype: str, train: bool, backward: bool) -> NetRun:
-        self.spill.release()
+        release()
         objective = self.objective if backward else None
         if self.recorded is not None and side == self.recorded.side and dtype == "float32":
             return self.recorded.run(train=train, backward=backward)
@@ -179,7 +179,7 @@ class Subject:
 
         See `Referee.run_clone` for `sink`. Raises DidNotRun.
         """
-        self.spill.release()
+        release()
         cloned = attempt("torch", self._cloned, "float64")
         return attempt(
             "torch",
@@ -200,7 +200,7 @@ class Subject:
         self, addends: Iterable[Edit], sink: Callable[[Key, np.ndarray], None]
     ) -> None:
         """See `Referee.gradient_noise`. Raises DidNotRun."""
-        self.spill.release()
+        release()
         cloned = attempt("torch", self._cloned, "float64")
         run = referee().gradient_noise
         attempt("torch", run, cloned, self.inputs, masks=self.masks, addends=addends, sink=sink)
@@ -246,6 +246,7 @@ def along(subject: Subject, outputs: Outputs) -> NetRun:
     """
 
     def replacement(path: str, call: int, index: int) -> np.ndarray | None:
+        release()
         return outputs.get((path, call, output_name(index)))
 
     return subject.referee_run(

@@ -49,7 +49,7 @@ def test_what_is_moved_is_in_memory_only_once_it_is_read() -> None:
     assert resident() - before < 100 * MB
     assert [int(array.max()) for array in moved] == list(range(40))
     assert resident() - before > 300 * MB
-    keep.release()
+    spill.release()
     assert resident() - before < 100 * MB
     assert [int(array[-1]) for array in moved] == list(range(40))
 
