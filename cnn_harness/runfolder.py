@@ -17,9 +17,9 @@ from typing import Any
 from gluon_cnn_parity import did_you_mean
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.sealed import read_sealed, seal
-from gluon_cnn_parity.atomic import replacing_file
+from gluon_cnn_parity.atomic import replacing_file, unfit
 
-__all__ = ["RunFolder", "default_name"]
+__all__ = ["RunFolder", "default_name", "require_utf8"]
 
 _TEMPORARY = re.compile(
     r"\.(?:best|config|metrics|curves|predictions|confusion|errors)\.(\d+)\.\w+"
@@ -37,6 +37,16 @@ def default_name(model: str, dataset: str) -> str:
     return f"{model}-{re.sub(r'[^A-Za-z0-9._]+', '-', dataset).strip('-')}"
 
 
+def require_utf8(place: str | Path, what: str) -> None:
+    """Raise UsageError for a folder whose name MXNet and safetensors could not write or open."""
+    try:
+        str(place).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{what} {place}: the name is not UTF-8, which MXNet's files need; name another folder"
+        ) from None
+
+
 class RunFolder:
     """One training run on disk; holds an exclusive lock, so two processes cannot mix their files.
 
@@ -51,18 +61,35 @@ class RunFolder:
         self.program = ""  # what to call to continue the run, for messages: python -m …
 
     @classmethod
+    def require_free(cls, out: str | None) -> None:
+        """Refuse a place where no new run can be written, before the data are read.
+
+        Raises: UsageError where `out` holds a run already, or has a name that is not UTF-8;
+        CommandError where it cannot be made.
+        """
+        if out is not None:
+            require_utf8(out, "--out")
+            if cls(Path(out)).holds_run():
+                raise UsageError(
+                    f"--out {out} already holds a run: continue it with --resume, "
+                    "or name another folder"
+                )
+        if why := unfit(Path(out or "runs")):
+            raise CommandError(
+                f"--out {out} {why}"
+                if out is not None
+                else f"runs, where runs are written without --out, {why} with --out"
+            )
+
+    @classmethod
     def new(cls, out: str | None, name: str) -> RunFolder:
         """The folder for a new run: `out`, or the next free of `runs/NAME`, `runs/NAME-2`, ….
 
         Raises: UsageError where `out` holds a run already; CommandError where it cannot be made.
         """
+        cls.require_free(out)
         if out is not None:
             folder = cls(Path(out))
-            if folder.holds_run():
-                raise UsageError(
-                    f"--out {out} already holds a run: continue it with --resume, "
-                    "or name another folder"
-                )
             folder._make(exist_ok=True)
             folder._new = True
             return folder
@@ -84,12 +111,14 @@ class RunFolder:
         None where it was stopped before it wrote anything. Raises: UsageError where there is none.
         """
         if out is not None:
+            require_utf8(out, "--out")
             folder = cls(Path(out))
             if not folder.holds_run() and not (folder.path / ".lock").exists():
-                runs = {str(path.parent) for path in folder.path.parent.glob("*/config.json")}
+                beside = folder.path.parent
+                runs = {path.parent.name for path in beside.glob("*/config.json")}
                 raise UsageError(
-                    f"--resume --out {out}: no run is there{did_you_mean(out, runs)}; leave out "
-                    "--resume to begin one"
+                    f"--resume --out {out}: no run is there: leave out --resume to begin one"
+                    f"{did_you_mean(folder.path.name, runs, f'{beside}/')}"
                 )
             return folder if folder.holds_run() else None
         if name is None:

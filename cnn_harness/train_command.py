@@ -94,6 +94,8 @@ def _train(
         if changes.get("init_from") and not options.recipe and "model" not in changes:
             taken = settings_of(changes["init_from"])
         config = _configured(framework, {**taken, **changes}, options.recipe)
+    if folder is None:  # before the data are read
+        RunFolder.require_free(options.out)
     data_dir, skip, pretrained = options.data_dir, options.skip_damaged, None
     if run is not None:  # the checkpoint has the weights; their names say what learns at which rate
         data_dir = run["data_dir"] if data_dir is None else data_dir

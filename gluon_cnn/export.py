@@ -24,6 +24,7 @@ from cnn_data import DataError, pixels
 from cnn_data.catalog import entry_for
 from cnn_harness.cli import Parser, natural, positive, print_json, run
 from cnn_harness.errors import CommandError, UsageError
+from cnn_harness.runfolder import require_utf8
 from gluon_cnn.exporting.exported import (
     add_to_manifest,
     describe,
@@ -41,7 +42,7 @@ from gluon_cnn.models import MODELS, ModelError, get_model
 from gluon_cnn.training.assembly import set_first_weights
 from gluon_cnn.training.recipes import DEFAULTS
 from gluon_cnn.training.saved import SavedRun, open_run
-from gluon_cnn_parity.atomic import flush
+from gluon_cnn_parity.atomic import flush, unfit
 
 __all__ = ["export_net", "fresh_net", "main"]
 
@@ -198,11 +199,14 @@ def check_files(
 
 
 def _require_free(out: Path) -> None:
+    require_utf8(out.resolve(), "--out")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file, expected a folder or a new name")
     if out.exists() and any(out.iterdir()):
         holds = "an export" if find_manifest(out) else "files"
         raise UsageError(f"--out {out} already holds {holds}: name another folder, or remove it")
+    if why := unfit(out):
+        raise CommandError(f"--out {out} {why}")
 
 
 def _rename(part: Path, out: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import mxnet as mx
@@ -15,12 +16,14 @@ from cnn_data import DataError, read_image
 from cnn_harness.cli import print_json, run
 from cnn_harness.errors import CommandError
 from cnn_harness.plots import save_rows
-from gluon_cnn.exporting.exported import saved_parser
-from gluon_cnn.models import ModelError
+from gluon_cnn.exporting.exported import open_saved, saved_parser
+from gluon_cnn.models import ClassicCNN, ModelError, get_model
 from gluon_cnn.models.base import leaves
 from gluon_cnn.models.lenet5 import TableConv2D
 from gluon_cnn.training.devices import find_devices
-from gluon_cnn.training.saved import SavedRun, open_run
+from gluon_cnn.training.pretrained import read_weights, set_weights
+from gluon_cnn.training.saved import SavedRun
+from gluon_cnn_parity.atomic import unfit
 
 __all__ = ["feature_maps", "filters", "main", "mosaic"]
 
@@ -87,14 +90,16 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument("image", metavar="IMAGE", help="an image file")
     parser.add_argument("--out", metavar="DIR", help="where to write them; unset: the run's folder")
     args = parser.parse_args(argv)
-    saved = open_run(args.run, find_devices(args.ctx)[:1])
+    place = Path(args.out or args.run)
+    if why := unfit(place):
+        raise CommandError(f"--out {place} {why}")
+    devices = find_devices(args.ctx)[:1]
+    saved = _with_layers(open_saved(args.run, devices), devices)
     channels, size, _ = saved.input_shape
     image = read_image(args.image, size, channels, saved.fit)
-    place = Path(args.out or args.run)
-    if not place.is_dir():
-        raise CommandError(f"--out {place} is not there, expected a folder")
     path, weights = filters(saved)
     maps = feature_maps(saved, image)
+    place.mkdir(parents=True, exist_ok=True)
     files = [place / "filters.png", place / "features.png"]
     save_rows(files[0], [_drawn_filters(path, weights)], f"{saved.model}, first convolution")
     rows = [(f"the image, {size}×{size}", mosaic(_picture(image), across=8))]
@@ -106,6 +111,21 @@ def _main(argv: Sequence[str] | None) -> int:
     else:
         print(f"filters in {files[0]}, feature maps in {files[1]}")
     return 0
+
+
+def _with_layers(saved: SavedRun, devices: list[mx.Context]) -> SavedRun:
+    """An export's net is one graph: its parameters in the model's own layers, which can be looked
+    at one by one. Raises: CommandError where they are not those of the model."""
+    if isinstance(saved.net, ClassicCNN):
+        return saved
+    channels, size, _ = saved.input_shape
+    net = get_model(saved.model, len(saved.class_names), channels, size)
+    net.initialize(ctx=devices)
+    weights = read_weights(str(saved.path / f"{saved.model}-0000.params"))
+    set_weights(net, weights)
+    if set(weights.loaded) != set(net._collect_params_with_prefix()):
+        raise CommandError(f"{saved.path} does not hold the parameters of {saved.model}")
+    return replace(saved, net=net)
 
 
 def _drawn_filters(path: str, weights: np.ndarray) -> tuple[str, np.ndarray]:

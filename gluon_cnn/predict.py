@@ -25,8 +25,8 @@ from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ModelError
 from gluon_cnn.training.devices import find_devices
 from gluon_cnn.training.saved import SavedRun
-from gluon_cnn_parity.atomic import write_text
-from gluon_cnn_parity.cli import one_line
+from gluon_cnn_parity.atomic import unfit, write_text
+from gluon_cnn_parity.cli import one_line, printable
 
 __all__ = ["find_images", "main", "predict", "predict_readable", "probabilities"]
 
@@ -188,6 +188,9 @@ def _ending(*endings: str) -> Callable[[str], Path]:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
+    for flag, place in (("--out", args.out), ("--grid", args.grid)):
+        if place is not None and (why := unfit(place, file=True)):
+            raise CommandError(f"{flag} {place} {why}")
     devices = find_devices(args.ctx)
     saved = open_saved(args.run, devices)
     paths = find_images(args.images)
@@ -217,7 +220,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return 0
     for answer in answers if args.out is None else ():
         ranked = ", ".join(f"{t['class']} {t['probability']:.4f}" for t in answer["top"])
-        print(f"{answer['image']}: {ranked}")
+        print(one_line(f"{answer['image']}: {ranked}"))
     if args.out is not None:
         print(f"{len(answers)} answers in {args.out}")
     if args.grid is not None:
@@ -234,7 +237,16 @@ def _csv(answers: Sequence[Mapping[str, Any]]) -> str:
                                 for name in ("class", "probability"))])  # fmt: skip
     for answer in answers:
         best = ((each["class"], each["probability"]) for each in answer["top"])
-        writer.writerow([answer["image"], *(value for pair in best for value in pair)])
+        writer.writerow(
+            [
+                printable(answer["image"]),
+                *(
+                    printable(value) if isinstance(value, str) else value
+                    for pair in best
+                    for value in pair
+                ),
+            ]
+        )
     return text.getvalue()
 
 

@@ -135,15 +135,17 @@ def program(default: str) -> str:
     return default if process is None else process.program
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], where: str = "") -> str:
     """The end of a message about an unknown name: the nearest known one, if any is near.
+
+    `where` is said before the name, such as the folder that it is in.
 
     >>> did_you_mean("lenett", ["alexnet", "lenet"])
     '; did you mean lenet?'
     """
     by_lower = {each.lower(): each for each in known}
     nearest = get_close_matches(name.lower(), list(by_lower), n=1)
-    return f"; did you mean {by_lower[nearest[0]]}?" if nearest else ""
+    return f"; did you mean {where}{by_lower[nearest[0]]}?" if nearest else ""
 
 
 def missing(package: str, extras: str = "") -> str:

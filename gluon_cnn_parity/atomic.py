@@ -10,8 +10,9 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "replacing_file",
     "replacing_folder",
     "sha256",
+    "unfit",
     "write_text",
     "write_together",
 ]
@@ -39,6 +41,34 @@ def sha256(path: Path) -> str:
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unfit(place: Path, *, file: bool = False) -> str | None:
+    """Why no folder, or no file, can be written at `place`; None where it can be.
+
+    To be asked before work whose result goes there. Nothing is left, and no folder made.
+
+    >>> unfit(Path(__file__))
+    'is a file, expected a folder or a new name'
+    >>> unfit(Path(__file__).parent, file=True)
+    'is a folder, expected the name of a file'
+    """
+    try:
+        if file and place.is_dir():
+            return "is a folder, expected the name of a file"
+        if not file and place.exists() and not place.is_dir():
+            return "is a file, expected a folder or a new name"
+        anchor = place.parent if file else place
+        if file and not anchor.exists():
+            return f"cannot be written: there is no folder {anchor}; make it, or name another place"
+        while not anchor.exists() and anchor != anchor.parent:
+            anchor = anchor.parent
+        if not anchor.is_dir():
+            return f"cannot be written: {anchor} is a file; name another place"
+        with tempfile.TemporaryFile(dir=anchor):  # what access() says is not all: a disk is full
+            return None
+    except OSError as error:
+        return f"cannot be written: {error.strerror}; name another place"
 
 
 @contextmanager
@@ -62,7 +92,8 @@ def replacing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         flush(part)
         os.replace(part, path)
     except BaseException as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made, it cannot be removed either
+            part.unlink(missing_ok=True)
         _name(error, path, part)
         raise
     flush(path.parent)

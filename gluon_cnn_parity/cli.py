@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from gluon_cnn_parity import DISTRIBUTION, EXTRAS, __version__, did_you_mean, missing, program
 from gluon_cnn_parity.terminal import coloured
 
-__all__ = ["ALIASES", "Parser", "one_line", "run_command", "spellings"]
+__all__ = ["ALIASES", "Parser", "one_line", "printable", "run_command", "spellings"]
 
 # What people type who come from other trainers -> wherever a command has the first, it has the rest
 ALIASES = {
@@ -102,6 +102,18 @@ class Parser(argparse.ArgumentParser):
     def flags(self) -> list[str]:
         """Every spelling of every flag."""
         return list(self._option_string_actions)
+
+
+def printable(name: object) -> str:
+    """A name as it can be written and drawn: bytes of a file's name that are not UTF-8 are escaped.
+
+    Python reads such bytes as lone surrogates, which no encoding takes. Streams and JSON write the
+    same escapes.
+
+    >>> printable("n\\udcff.jpg")
+    'n\\\\udcff.jpg'
+    """
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def one_line(message: object) -> str:

@@ -11,15 +11,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cnn_harness.plots.fonts import OWN, font_families, shaped
+from cnn_harness.plots import fonts
+from cnn_harness.plots.fonts import font_families
 from gluon_cnn_parity.atomic import replacing_file
-from gluon_cnn_parity.cli import one_line
+from gluon_cnn_parity.cli import one_line, printable
 
 __all__ = ["save_confusion", "save_curves", "save_errors", "save_grid", "save_rows"]
 
 TRAIN, TEST, RATE = "#4477aa", "#cc6644", "#228833"  # told apart by colour-blind readers too
 PLAIN, RIGHT, WRONG = "#444444", "#117733", "#cc2222"
 _PARTS = (("train", TRAIN), ("test", TEST))
+
+
+def shaped(text: str) -> str:
+    """The text as it is drawn: what is not UTF-8 escaped, letters as their script has them."""
+    return fonts.shaped(printable(text))
 
 
 @contextmanager
@@ -38,7 +44,9 @@ def _figure(
     from matplotlib.figure import Figure
 
     # Classes have the names of folders, and $ in one is no formula.
-    with rc_context({"text.parse_math": False, "font.family": font_families(texts)}):
+    with rc_context(
+        {"text.parse_math": False, "font.family": font_families([*map(printable, texts)])}
+    ):
         figure = Figure(figsize=(width, height), dpi=120, layout=layout)
         yield figure
         with replacing_file(path) as part, warnings.catch_warnings():
@@ -132,7 +140,7 @@ def save_rows(path: Path, rows: Sequence[tuple[str, np.ndarray]], title: str) ->
         axes.text(0.05, line - 0.08, shaped(title), fontsize=11)
         top = line
         for (text, picture), height in zip(rows, heights, strict=True):
-            axes.text(0.05, top + line - 0.08, text, fontsize=9, color=PLAIN)
+            axes.text(0.05, top + line - 0.08, shaped(text), fontsize=9, color=PLAIN)
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest",
                         extent=(0, width, top + height, top + line))  # fmt: skip
             top += height
@@ -161,7 +169,7 @@ def _draw_grid(
         # One pair of axes in inches: drawing one for each image takes ten times as long.
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
-        axes.text(0.08, 0.21, title, fontsize=10)
+        axes.text(0.08, 0.21, shaped(title), fontsize=10)
         for i, image in enumerate(images):
             left, top = i % columns * across, head + i // columns * down
             height, width = image.shape[:2]
@@ -212,7 +220,7 @@ def save_confusion(path: Path, counts: np.ndarray, names: Sequence[str], title: 
                 axes.text(
                     j, i, counts[i, j], ha="center", va="center", fontsize=size,
                     color="white" if dark else "#222222", weight="normal" if i == j else "bold",
-                    family=OWN,  # others may have nothing bold, which matplotlib warns of
+                    family=fonts.OWN,  # others may have nothing bold, which matplotlib warns of
                 )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CommandError, match="file"):
         RunFolder.new(str(tmp_path / "file"), "x")
-    with pytest.raises(CommandError, match="cannot write"):
+    with pytest.raises(CommandError, match="cannot be written"):
         RunFolder.new(str(tmp_path / "file" / "below"), "x")
 
 

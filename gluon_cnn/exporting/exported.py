@@ -19,6 +19,7 @@ from mxnet import gluon
 from cnn_data import Pixels
 from cnn_harness.cli import Parser
 from cnn_harness.errors import CommandError
+from cnn_harness.runfolder import require_utf8
 from cnn_harness.sealed import read_json
 from gluon_cnn.exporting.params_layout import read_layout
 from gluon_cnn.training.saved import SavedRun, open_run
@@ -52,6 +53,7 @@ def open_saved(path: str | Path, devices: list[mx.Context]) -> SavedRun:
 
     Raises: CommandError naming the file that is missing or damaged; ModelError.
     """
+    require_utf8(path, "the folder")
     manifest = find_manifest(Path(path))
     return open_run(path, devices) if manifest is None else open_exported(manifest, devices)
 
@@ -60,7 +62,7 @@ def saved_parser(prog: str, description: str) -> Parser:
     """The flags of every command that opens such a folder."""
     parser = Parser(prog=prog, description=description)
     parser.add_argument(
-        "run", metavar="RUN", help="folder of gluon_cnn.train or of gluon_cnn.export"
+        "run", metavar="RUN", help="folder of gluon-cnn train or of gluon-cnn export"
     )
     parser.add_argument("--ctx", default="auto", metavar="CTX", help="auto, cpu, gpu, gpu:1, …")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -101,7 +101,31 @@ def test_an_empty_folder_and_an_unreadable_image(capsys, tmp_path: Path) -> None
 def test_an_out_that_cannot_be_written(capsys, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     argv = ["--out", str(tmp_path / "file" / "run")]
-    _refused(capsys, train.main, argv, 1, "cannot write", "--out")
+    _refused(capsys, train.main, argv, 1, "cannot be written", "--out")
+
+
+def test_a_bad_out_is_found_before_the_data_are_read(capsys, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    bad_data = ["--dataset", f"folder:{tmp_path / 'none'}", "--epochs", "1"]
+    for out, code, word in (
+        (tmp_path / "file", 1, "is a file"),
+        (tmp_path / "p\udcff", 2, "p\\udcff: the name is not UTF-8"),
+        (tmp_path / "p\udcff" / "run", 2, "not UTF-8"),
+        ("/proc/run", 1, "cannot be written"),
+    ):
+        _refused(capsys, train.main, [*bad_data, "--out", str(out)], code, "--out", word)
+    _refused(capsys, train.main, ["--resume", "--out", str(tmp_path / "p\udcff")], 2, "UTF-8")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_a_resume_of_a_near_name(capsys, tmp_path: Path) -> None:
+    (tmp_path / "lenet-a").mkdir()
+    (tmp_path / "lenet-a" / "config.json").write_text("{}")
+    argv = ["--resume", "--out", str(tmp_path / "lenet-b")]
+    words = "to begin one; did you mean", str(tmp_path / "lenet-a")
+    _refused(capsys, train.main, argv, 2, *words)
+    assert train.main(["--resume", "--out", str(tmp_path / "TYPO")]) == 2
+    assert "did you mean" not in capsys.readouterr().err  # the folder is not part of the name
 
 
 def test_an_out_that_holds_a_run(capsys, tmp_path: Path) -> None:
@@ -188,11 +212,15 @@ RUN, IMAGE, OUT = "<the run>", "<an image>", "<a new name>"
         (predict.main, [RUN, RUN + "/last"], 1, ["holds no image"]),
         (predict.main, [RUN, IMAGE, "--out", "x.txt"], 2, ["--out", ".csv or .json"]),
         (predict.main, [RUN, IMAGE, "--grid", "x.jpg"], 2, ["--grid", ".png"]),
-        (predict.main, [RUN, IMAGE, "--out", "/no/such/x.csv"], 1, ["/no/such"]),
+        (predict.main, [RUN, IMAGE, "--out", "/no/such/x.csv"], 1, ["there is no folder /no/such"]),
         (predict.main, [RUN, IMAGE, "--top", "0"], 2, ["--top", "'0'"]),
         (predict.main, [RUN, "a\0b"], 1, ["cannot be read"]),
         (inspect.main, [RUN, "/no/such.png"], 1, ["/no/such.png: no such file"]),
-        (inspect.main, [RUN, IMAGE, "--out", "/no/such"], 1, ["--out /no/such is not there"]),
+        (inspect.main, [RUN, IMAGE, "--out", IMAGE], 1, ["is a file, expected a folder"]),
+        (export.main, ["--model", "lenet", "--out", "/proc/x"], 1, ["--out /proc/x cannot be"]),
+        (export.main, ["--model", "lenet", "--out", OUT + "\udcff"], 2, ["not UTF-8"]),
+        (predict.main, [RUN + "\udcff", IMAGE], 2, ["\\udcff", "not UTF-8"]),
+        (predict.main, [RUN, IMAGE, "--grid", IMAGE + "/x.png"], 1, ["is a file"]),
         (export.main, [RUN, "--out", RUN], 2, ["already holds files"]),
         (export.main, ["--model", "lenet9", "--out", OUT], 2, ["lenet9", "did you mean"]),
         (summary.main, ["lenet9"], 2, ["lenet9"]),

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from cnn_data import load_dataset
-from gluon_cnn import evaluate, inspect, predict, train
+from cnn_harness import plots
+from gluon_cnn import evaluate, export, inspect, predict, train
 from gluon_cnn.evaluate import scores
 
 
@@ -115,6 +116,36 @@ def test_predict_takes_folders_and_patterns(run: Path, digits: Path, tmp_path, c
     printed = json.loads(capsys.readouterr().out)
     assert predict.main([str(run), str(digits), "--out", str(tmp_path / "answers.json")]) == 0
     assert json.loads((tmp_path / "answers.json").read_text()) == printed
+
+
+def test_names_that_are_not_utf8(run: Path, digits: Path, tmp_path: Path, capsys) -> None:
+    image = tmp_path / os.fsdecode(b"n\xff.png")
+    image.write_bytes((digits / "0.png").read_bytes())
+    out, grid = tmp_path / "answers.csv", tmp_path / "grid.png"
+    argv = [str(run), str(image), "--out", str(out), "--grid", str(grid)]
+    assert predict.main(argv) == 0
+    assert f"{tmp_path}/n\\udcff.png," in out.read_text(encoding="utf-8")
+    assert predict.main([str(run), str(image)]) == 0
+    assert f"{tmp_path}/n\\udcff.png: " in capsys.readouterr().out
+    assert inspect.main([str(run), str(image), "--out", str(tmp_path / "new" / "folder")]) == 0
+    assert min(Image.open(tmp_path / "new" / "folder" / "features.png").size) > 100
+    pixels = np.zeros((1, 4, 4, 1), np.uint8)
+    plots.save_errors(grid, pixels, [("a", 1.0)], ["b"], [image.name], "of n\udcff")
+    assert min(Image.open(grid).size) > 50
+
+
+@pytest.mark.parametrize("model", ["lenet", "lenet5"])
+def test_inspect_draws_an_export_as_its_run(
+    model: str, run: Path, digits: Path, tmp_path: Path, capsys
+) -> None:
+    source = [str(run)] if model == "lenet" else ["--model", model]
+    out, image = tmp_path / "export", str(digits / "0.png")
+    assert export.main([*source, "--engine", "mxnet", "--out", str(out)]) == 0
+    assert inspect.main([str(out), image]) == 0
+    if model == "lenet":
+        assert inspect.main([str(run), image, "--out", str(tmp_path)]) == 0
+        for name in ("filters.png", "features.png"):
+            assert (out / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_predict_names_all_that_it_cannot_read(run: Path, tmp_path: Path, capsys) -> None:

@@ -95,3 +95,10 @@ def test_gluons_run_is_not_resumed(tmp_path: Path, capsys) -> None:
     capsys.readouterr()
     assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 2
     assert "a run of gluon" in capsys.readouterr().err
+
+
+def test_a_bad_out_is_found_before_the_data_are_read(capsys, tmp_path: Path) -> None:
+    data = ["--dataset", f"folder:{tmp_path / 'none'}"]
+    assert train.main([*data, "--out", str(tmp_path / "p\udcff")]) == 2
+    assert "p\\udcff: the name is not UTF-8" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
