@@ -147,32 +147,54 @@ def read_run(path: Path) -> dict[str, Any]:
     run = read_json(origin)
     if not isinstance(run, dict) or run.get("format") != RUN_FORMAT:
         raise CommandError(f"{origin} is not the configuration of a run (format {RUN_FORMAT})")
-    shape, names = run.get("input_shape"), run.get("class_names")
-    images = run.setdefault("images", {})
-    good = (
-        run.get("framework") in ("gluon", "torch")
-        and isinstance(run.get("data_dir"), str | None)
-        and isinstance(run.setdefault("skip_damaged", False), bool)
-        and isinstance(images, dict)
-        and isinstance(images.setdefault("content_sha256", None), str | None)
-        and isinstance(shape, list)
-        and len(shape) == 3
-        and all(type(n) is int and 0 < n <= 4096 for n in shape)
-        and isinstance(names, list)
-        and 0 < len(names) <= 100_000
-        and all(isinstance(name, str) for name in names)
-        and all(_is_pixels(run.get(name), shape[0]) for name in ("mean", "std"))
-    )
-    if not good:
-        raise CommandError(
-            f"{origin}: framework, data_dir, skip_damaged, images, input_shape, class_names, mean "
-            "or std is not valid"
-        )
+    _require_fields(run, origin)
     pretrained = run.get("pretrained")
     if pretrained is not None:
         pretrained = Pretrained.from_dict(pretrained, origin)
     config = TrainConfig.from_dict(run.get("config"), origin)
     return {**run, "config": config, "pretrained": pretrained}
+
+
+def _require_fields(run: dict[str, Any], origin: Path) -> None:
+    """Raise CommandError naming the first field that no run has written so, and what it holds.
+
+    Fields that came later, and are missing, get what an older run had.
+    """
+    shape: Any = run.get("input_shape")
+    images = run.setdefault("images", {})
+    run.setdefault("skip_damaged", False)
+    sizes = isinstance(shape, list) and len(shape) == 3
+    sizes = sizes and all(type(n) is int and 0 < n <= 4096 for n in shape)
+    names: Any = run.get("class_names")
+    named = isinstance(names, list) and 0 < len(names) <= 100_000
+    named = named and all(isinstance(name, str) for name in names)
+    channels = shape[0] if sizes else 0
+    for field, good, expected in (
+        ("framework", run.get("framework") in ("gluon", "torch"), '"gluon" or "torch"'),
+        ("data_dir", isinstance(run.get("data_dir"), str | None), "a folder or null"),
+        ("skip_damaged", isinstance(run["skip_damaged"], bool), "true or false"),
+        ("images", isinstance(images, dict), "an object"),
+        ("input_shape", sizes, "three whole numbers from 1 to 4096"),
+        ("class_names", named, "1 to 100,000 names"),
+        *(
+            (name, _is_pixels(run.get(name), channels), f"{channels} numbers between -1e6 and 1e6")
+            for name in ("mean", "std")
+        ),
+    ):
+        if not good:
+            raise CommandError(f"{origin}: {field} is {_held(run, field)}, expected {expected}")
+    if not isinstance(content := images.setdefault("content_sha256", None), str | None):
+        raise CommandError(
+            f"{origin}: images: content_sha256 is {content!r:.60}, expected a sum or null"
+        )
+
+
+def _held(run: Mapping[str, Any], field: str) -> str:
+    """What a field holds, in so many characters as a line can take."""
+    if field not in run:
+        return "missing"
+    text = json.dumps(run[field])
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def settings_of(source: str) -> dict[str, Any]:

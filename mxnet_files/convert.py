@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from gluon_cnn_parity.atomic import unfit
 from gluon_cnn_parity.cli import Parser, one_line, run_command
 from mxnet_files.budget import Budget, in_float32
 from mxnet_files.checking.apart import check_files
@@ -138,12 +139,12 @@ def convert(options: argparse.Namespace) -> int:
         raise UsageError("--data goes with --out FOLDER")
     if options.heads is not None and whole:
         raise UsageError("--heads goes with --check, --code and --out FILE.pt2, not with a folder")
-    if options.out is not None and not whole and not options.out.parent.is_dir():
-        raise SymbolError(f"{options.out.parent}: No such file or directory")  # before the work
+    if options.out is not None and (why := unfit(options.out, file=not whole)):  # before the work
+        raise SymbolError(f"--out {options.out} {why}")
     module = load_symbol(options.symbol, options.params, heads=options.heads)
     if whole:
         return convert_folder(module, options)
-    inputs = random_inputs(module, options.input_shape or [])
+    inputs = random_inputs(module, options.input_shape or [], options.budget)
     examples = [torch.from_numpy(x) for x in inputs.values()]
     told = in_float32(module, examples, options.budget) if options.out is not None else ""
     summary: dict[str, Any] = {
@@ -202,7 +203,7 @@ def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
     """`--out FOLDER`: every form, proven."""
     asked, told = options.input_shape or [], "random"
     if options.data is None:
-        inputs = random_inputs(module, asked)
+        inputs = random_inputs(module, asked, options.budget)
     else:
         inputs, told = read_inputs(module, options.data, asked), options.data.name
     given = [torch.from_numpy(x) for x in inputs.values()]

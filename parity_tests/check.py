@@ -11,6 +11,7 @@ import gluon_cnn  # noqa: F401  (settles MXNet's threads before it loads)
 from gluon_cnn_parity import did_you_mean
 from cnn_harness.cli import Parser, natural, positive, print_json, run
 from cnn_harness.errors import UsageError
+from gluon_cnn_parity.atomic import unfit
 from parity_tests.api import DEFAULT_LEVELS, check_parity
 from parity_tests.backends.heap import keep_freed_memory
 from parity_tests.backends.leaves import ParityError
@@ -61,6 +62,10 @@ def _main(argv: Sequence[str] | None) -> int:
         raise UsageError("--repro is for your own pair: name --gluon, --torch and --input too")
     if args.repro and Path(args.repro).exists():
         raise UsageError(f"--repro {args.repro} is there already; name a new folder")
+    if args.repro and (why := unfit(Path(args.repro))):
+        raise UsageError(f"--repro {args.repro} {why}")
+    if args.report and (why := unfit(Path(args.report))):
+        raise UsageError(f"--report {args.report} {why}")
     if args.full:
         keep_freed_memory()
     reports = []

@@ -1,6 +1,7 @@
 """Bad input through the commands: one line, exit 1 or 2, nothing left half-written."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -170,9 +171,23 @@ def test_damaged_runs(capsys, small_run: Path, tmp_path: Path) -> None:
 
     for name, damage, word in (
         ("config.json", lambda b: b[:50], "config.json"),
-        ("config.json", lambda b: b.replace(b'"lenet"', b'"lenet9"'), "lenet9"),
+        (
+            "config.json",
+            lambda b: b.replace(b'"lenet"', b'"lenet9"'),
+            "config.json: model is 'lenet9'",
+        ),
         ("config.json", lambda b: b.replace(b'"gluon"', b'"caffe"'), "framework"),
-        ("config.json", lambda b: b.replace(b"[\n    1,", b"[\n    -1,"), "input_shape"),
+        (
+            "config.json",
+            lambda b: b.replace(b"[\n    1,", b"[\n    -1,"),
+            "input_shape is [-1, 28, 28]",
+        ),
+        ("config.json", lambda b: b.replace(b"    28,", b"    %d," % 2**40), "[1, 1099511627776"),
+        (
+            "config.json",
+            lambda b: re.sub(rb'"mean": \[\s+[\d.]+', b'"mean": [NaN', b),
+            "mean is [NaN]",
+        ),
         ("config.json", lambda b: b.replace(b'size": null', b'size": 1000000000'), "image_size"),
         ("config.json", lambda b: b.replace(b'size": 500', b'size": 1' + b"0" * 30), "batch_size"),
         ("config.json", lambda b: b.replace(b'"lr": 0', b'"lr": Infinity, "x": 0'), "x"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from mxnet_files.budget import Budget
 from mxnet_files.errors import SymbolError, UsageError
 
 __all__ = ["INPUT", "INPUT_HELP", "Asked", "asked_input", "random_inputs", "read_inputs"]
@@ -65,16 +67,33 @@ def asked_input(text: str) -> Asked:
     return Asked(name, shape, DTYPES.get(kind))
 
 
-def random_inputs(module: fx.GraphModule, given: Sequence[Asked]) -> dict[str, np.ndarray]:
-    """An array for every required input, by MXNet's name: the same ones in every run."""
+def random_inputs(
+    module: fx.GraphModule, given: Sequence[Asked], budget: Budget | None = None
+) -> dict[str, np.ndarray]:
+    """An array for every required input, by MXNet's name: the same ones in every run.
+
+    Raises SymbolError where they alone take more than the budget, before they take any.
+    """
     names = required_inputs(module)
     if not given and len(names) == 1:
         given = [Asked(names[0], IMAGE)]
     generator = torch.Generator().manual_seed(0)
-    return {
-        one.name: draw(one.shape, dtype_of(module, one), generator).numpy()
-        for one in by_name(names, given)
-    }
+    wanted = by_name(names, given)
+    require_affordable([(one, dtype_of(module, one)) for one in wanted], budget or Budget())
+    return {one.name: draw(one.shape, dtype_of(module, one), generator).numpy() for one in wanted}
+
+
+def require_affordable(wanted: Sequence[tuple[Asked, torch.dtype]], budget: Budget) -> None:
+    """Hold inputs against the budget by their shapes."""
+    values = sum(math.prod(one.shape) for one, _ in wanted)
+    size = sum(math.prod(one.shape) * dtype.itemsize for one, dtype in wanted)
+    for what, total in (("values", values), ("bytes", size)):
+        if total > (most := getattr(budget, what)):
+            shapes = ", ".join(f"{one.name} {one.shape}" for one, _ in wanted)
+            raise SymbolError(
+                f"--input {shapes}: the inputs alone take {total:.3g} {what} and the budget is "
+                f"{most:.3g}: ask for a smaller shape, or raise it with --budget {what}={total}"
+            )
 
 
 def draw(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:

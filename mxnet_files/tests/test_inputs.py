@@ -13,6 +13,7 @@ import torch
 
 from mxnet_files import import_symbol, load_symbol
 from mxnet_files.__main__ import main
+from mxnet_files.budget import Budget
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.inputs import asked_input, random_inputs, read_inputs
 from mxnet_files.reading.params_file import write_params
@@ -182,3 +183,11 @@ def test_a_declaration_that_mxnet_does_not_know() -> None:
 def imported(document: Any) -> Any:
     arrays = {"fc_weight": np.ones((3, 6), np.float32), "fc_bias": np.zeros(3, np.float32)}
     return import_symbol(document, arrays)
+
+
+def test_inputs_are_held_against_the_budget_before_they_are_drawn(tmp_path: Path) -> None:
+    module = load_symbol(*files_of(tmp_path, wrapping("uint8")))
+    with pytest.raises(SymbolError, match=r"take 7.84e\+10 values and the budget is 1e\+09"):
+        random_inputs(module, [asked_input("100000000,784")])
+    with pytest.raises(SymbolError, match="--budget bytes=24"):
+        random_inputs(module, [asked_input("4,6")], Budget(bytes=23))

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cnn_harness.cli import Parser, positive, print_json, run
+from cnn_harness.errors import UsageError
+from gluon_cnn_parity.atomic import unfit
 from parity_tests.api import check_parity
 from parity_tests.backends.leaves import ParityError
 from parity_tests.cases.random_pairs import random_case
@@ -38,6 +40,8 @@ def faults_command(*, as_json: bool, folder: str | None = None) -> int:
 
     `folder` gets it as `report.html` and `report.json` too.
     """
+    if folder and (why := unfit(Path(folder))):  # before the work
+        raise UsageError(f"--report {folder} {why}")
     results = plant_all()
     if folder:
         write_report(Path(folder), [], results)

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from cnn_harness.errors import CommandError, UsageError
-from gluon_cnn_parity.atomic import replacing_folder
+from gluon_cnn_parity.atomic import replacing_folder, unfit
 from parity_tests.gate.agreement import Accord, PairAgreement
 from parity_tests.gate.record.operations import Operations
 from parity_tests.gate.record.quantities import Failure, QuantityRecord, SideRecord
@@ -115,10 +115,12 @@ def _previous(folder: Path) -> Path:
 
 
 def check_free(folder: Path) -> None:
-    """Raise UsageError where a folder is taken by something that is not a snapshot."""
+    """Raise UsageError where no snapshot can be written, or what is there is not one."""
+    if why := unfit(folder):
+        raise UsageError(f"{folder} {why}")
     if not folder.exists() or (folder / MANIFEST).exists():
         return
-    if not folder.is_dir() or any(folder.iterdir()):
+    if any(folder.iterdir()):
         raise UsageError(f"{folder} is not a snapshot and not empty; name a new folder")
 
 

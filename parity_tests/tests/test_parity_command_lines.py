@@ -47,3 +47,14 @@ def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_lines(command: str, examples: int, hostile_folder: Path) -> None:
     check_command_lines(*COMMANDS[command], examples, hostile_folder)
+
+
+@pytest.mark.parametrize("words", [["check", "--report"], ["faults", "--report"], ["snapshot"]])
+def test_a_place_that_cannot_be_written_is_found_first(
+    words: list[str], hostile_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("taken.md").write_text("mine")
+    for place, why in (("taken.md", "is a file"), ("/proc/x", "/proc/x cannot be written")):
+        assert main([*words, place]) == 2
+        assert why in capsys.readouterr().err
+    assert Path("taken.md").read_text() == "mine"
