@@ -11,7 +11,16 @@ from pathlib import Path
 from cnn_harness.errors import CommandError
 from gluon_cnn_parity.cli import Parser, run_command
 
-__all__ = ["Parser", "finite_float", "json_text", "natural", "positive", "print_json", "run"]
+__all__ = [
+    "Parser",
+    "above_zero",
+    "finite_float",
+    "json_text",
+    "natural",
+    "positive",
+    "print_json",
+    "run",
+]
 
 
 def positive(text: str) -> int:
@@ -44,6 +53,17 @@ def finite_float(text: str) -> float:
         value = -1.0
     if not 0.0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a finite number, 0 or more")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """argparse type: a finite number of more than 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a finite number above 0")
     return value
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_data import AUGMENTATIONS, FOLDER, NORMALISATIONS, DataError, augmentation
-from cnn_harness.cli import finite_float, natural, positive
+from cnn_harness.cli import above_zero, finite_float, natural, positive
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.initial import INITIALISERS
 from cnn_harness.schedule import SCHEDULES
@@ -84,7 +84,7 @@ class TrainConfig:
     optimizer: str = flag("adam", "update rule", OPTIMISATION, choices=OPTIMIZERS)
     lr: float = flag(
         0.002, "learning rate (its highest value, under a schedule)", OPTIMISATION,
-        type=finite_float,
+        type=above_zero,
     )  # fmt: skip
     momentum: float = flag(0.0, "momentum of sgd", OPTIMISATION, type=finite_float)
     nesterov: bool = flag(
@@ -308,7 +308,9 @@ def add_flags(parser: argparse.ArgumentParser, *defaults: Any) -> None:
         if default is not None and default is not False and default != "":
             text += f" (default: {default})"
         if "type" in options:
-            options.setdefault("metavar", "F" if options["type"] is finite_float else "N")
+            options.setdefault(
+                "metavar", "F" if options["type"] in (finite_float, above_zero) else "N"
+            )
         name = "--" + f.name.replace("_", "-")
         group.add_argument(*spellings(name), default=argparse.SUPPRESS, help=text,
                            dest=f.name, **options)  # fmt: skip

@@ -256,7 +256,7 @@ def _field(run: Mapping[str, Any], field: str) -> Any:
 
 def _shown(field: str, value: Any) -> str:
     if field == "class_names" and isinstance(value, list):
-        return f"{len(value)} classes ({', '.join(value[:3])}, …)"
+        return f"{len(value)} classes ({', '.join(value[:3])}{', …' if len(value) > 3 else ''})"
     return json.dumps(value)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gluon_cnn_parity import did_you_mean
+from gluon_cnn_parity import did_you_mean, program
 from cnn_data import FOLDER
 from cnn_harness.cli import print_json
 from cnn_harness.config import RESUMABLE, RunOptions, TrainConfig
@@ -121,7 +121,7 @@ def _train(
         print(remark, file=sys.stderr)
     if folder is None:
         folder = RunFolder.new(options.out, default_name(config.model, config.dataset))
-    folder.program = prog
+    folder.program = program(prog)
     title = f"{config.model} on {dataset.name}, {framework.name}"
     with folder:
         start = None

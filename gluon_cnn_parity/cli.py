@@ -40,10 +40,13 @@ def spellings(*flags: str) -> tuple[str, ...]:
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default where there is one: None and False say no more than that a flag is unset."""
+    """Shows a default that is a word, number or path: None, False and [] say that none is set."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
+        if (
+            not isinstance(action.default, str | int | float | os.PathLike)
+            or action.default is False
+        ):
             return action.help
         return super()._get_help_string(action)
 

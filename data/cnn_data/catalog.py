@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gluon_cnn_parity import did_you_mean
-from cnn_data.errors import DataError
+from cnn_data.errors import UnknownDataset
 
 __all__ = ["CATALOG", "DIGITS", "Entry", "Original", "dataset_names", "entry_for"]
 
@@ -182,7 +182,7 @@ def entry_for(name: str) -> Entry:
         nearest = did_you_mean(name, CATALOG)
         if Path(name).is_dir():
             nearest = f"; did you mean folder:{name}?"
-        raise DataError(
+        raise UnknownDataset(
             f"unknown dataset {name!r}; choose one of {', '.join(dataset_names())}{nearest}"
         )
     return CATALOG[name]

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["DataError"]
+__all__ = ["DataError", "UnknownDataset"]
 
 
 class DataError(ValueError):
     """Data that cannot be used: one line saying what arrived, what was expected, what to do."""
+
+
+class UnknownDataset(DataError):
+    """A name that no data set has: bad usage, so a command ends with 2."""
+
+    exit_code = 2

@@ -58,7 +58,8 @@ def load_folder(
         DataError: no such folder, no classes, a class without images, unreadable images.
     """
     if not path.is_dir():
-        raise DataError(f"folder:{path}: no such folder; expected one sub-folder a class")
+        found = "is a file" if path.exists() else "no such folder"
+        raise DataError(f"folder:{path}: {found}; expected a folder with one sub-folder a class")
     train_root, test_root = _roots(path)
     most = image_size if fit == "pad" else None
     roots = (train_root,) if test_root is None else (train_root, test_root)

@@ -33,8 +33,8 @@ def _refused(capsys, main, argv: list[str], code: int, *words: str) -> None:
         (["--dataset", "folder:"], ["--dataset", "'folder:'", "folder:PATH"]),
         (["--dataset", "folder: "], ["names no folder"]),
         (["--resume"], ["no run is there", "leave out --resume"]),
-        (["--lr", "0"], ["lr is 0"]),
-        (["--lr", "nan"], ["--lr", "nan"]),
+        (["--lr", "0"], ["--lr", "'0'", "above 0"]),
+        (["--lr", "nan"], ["--lr", "nan", "above 0"]),
         (["--momentum", "0.9"], ["momentum"]),
         (["--seed", "-1"], ["--seed"]),
         (["--ctx", "tpu"], ["tpu", "gpu:0,1"]),
@@ -59,7 +59,7 @@ def test_no_gpu_is_said(capsys, tmp_path: Path) -> None:
 
 def test_an_unknown_dataset_lists_the_known(capsys, tmp_path: Path) -> None:
     argv = ["--dataset", "mnist6k", "--out", str(tmp_path / "run")]
-    _refused(capsys, train.main, argv, 1, "mnist6k", "fashion_mnist", "folder:")
+    _refused(capsys, train.main, argv, 2, "mnist6k", "fashion_mnist", "folder:")
     assert not (tmp_path / "run").exists()
 
 
@@ -96,7 +96,9 @@ def test_an_empty_folder_and_an_unreadable_image(capsys, tmp_path: Path) -> None
     argv = ["--dataset", f"folder:{bad.parent}", "--out", str(tmp_path / "run")]
     _refused(capsys, train.main, argv, 1, "a.png")
     argv = ["--dataset", f"folder:{tmp_path / 'none'}", "--out", str(tmp_path / "run")]
-    _refused(capsys, train.main, argv, 1, "none")
+    _refused(capsys, train.main, argv, 1, "none: no such folder")
+    argv = ["--dataset", f"folder:{bad / 'a.png'}", "--out", str(tmp_path / "run")]
+    _refused(capsys, train.main, argv, 1, "a.png: is a file")
 
 
 def test_an_out_that_cannot_be_written(capsys, tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ RUN, IMAGE, OUT = "<the run>", "<an image>", "<a new name>"
     [
         (evaluate.main, [RUN, "--dataset", "folder:"], 2, ["names no folder"]),
         (evaluate.main, [RUN, "--dataset", "folder:/no/such"], 1, ["/no/such", "no such folder"]),
-        (evaluate.main, [RUN, "--dataset", "mnist6k"], 1, ["mnist6k", "did you mean"]),
+        (evaluate.main, [RUN, "--dataset", "mnist6k"], 2, ["mnist6k", "did you mean"]),
         (evaluate.main, [RUN, "--data-dir", "/no/such"], 1, ["/no/such"]),
         (evaluate.main, [RUN, "--ctx", "tpu"], 2, ["tpu"]),
         (evaluate.main, [RUN, "more"], 2, ["more"]),
