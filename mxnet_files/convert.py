@@ -140,7 +140,8 @@ def convert(options: argparse.Namespace) -> int:
     if options.heads is not None and whole:
         raise UsageError("--heads goes with --check, --code and --out FILE.pt2, not with a folder")
     if options.out is not None and (why := unfit(options.out, file=not whole)):  # before the work
-        raise SymbolError(f"--out {options.out} {why}")
+        wrong = UsageError if options.out.is_file() else SymbolError
+        raise wrong(f"--out {options.out} {why}")
     module = load_symbol(options.symbol, options.params, heads=options.heads)
     if whole:
         return convert_folder(module, options)

@@ -142,11 +142,11 @@ def test_no_command_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["summary", "lenett"], 2, "lenet"),
         (["summary", "LENET"], 2, "lenet"),
-        (["train", "--dataset", "docs"], 1, "folder:docs"),
+        (["train", "--dataset", "docs"], 2, "folder:docs"),
         (["train", "--model", "vgg166"], 2, "vgg16"),
         (["train", "--optimizer", "adm"], 2, "adam"),
         (["train", "--recipe", "doc2"], 2, "doc-2"),
-        (["train", "--dataset", "mnist5"], 1, "mnist5k"),
+        (["train", "--dataset", "mnist5"], 2, "mnist5k"),
         (["export", "--model", "alexnt", "--out", "x"], 2, "alexnet"),
         (["prepare", "cifar1"], 2, "cifar10"),
         (["train", "--modle", "lenet"], 2, "--model"),

@@ -715,7 +715,7 @@ def test_an_out_that_is_taken_is_2(capsys, run: Path, exported: Path, tmp_path: 
     (tmp_path / "file").touch()
     _refused(capsys, export.main, [str(run), "--out", str(tmp_path / "file")], 2, "is a file")
     argv = [str(run), "--out", str(tmp_path / "file" / "out")]
-    _refused(capsys, export.main, argv, 1, "Not a directory")
+    _refused(capsys, export.main, argv, 1, "file is a file; name another place")
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def test_resume_of_no_run_is_an_error(tmp_path: Path, monkeypatch, capsys) -> No
     (tmp_path / "runs" / "lenet-mnist5k" / "config.json").touch()
     (tmp_path / "runs" / "empty").mkdir()
     for argv, said in (
-        (["--out", "runs/lenet-mnist5"], "no run is there; did you mean runs/lenet-mnist5k?"),
+        (["--out", "runs/lenet-mnist5"], "begin one; did you mean runs/lenet-mnist5k?"),
         (["--out", "runs/empty"], "no run is there"),
         (["--model", "lenet5"], "no run is in runs/lenet5-mnist5k"),
     ):

@@ -302,7 +302,7 @@ def test_bad_usage(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     file = tmp_path / "file"
     file.write_text("")
     for words, said in (
-        (["--out", str(file)], "is there and no folder"),
+        (["--out", str(file)], "is a file, expected a folder or a new name"),
         (["--out", str(tmp_path / "x.onnx")], "ends in .pt2"),
         (["--data", "x.npz"], "--data goes with --out FOLDER"),
     ):

@@ -120,15 +120,19 @@ def test_loops_that_an_attribute_lengthens_end(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_budget_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["check", *files(tmp_path, one("relu")), "--input-shape", "1,3,40,40"]
+    document = graph(("relu", {}, [0]), ("relu", {}, [1]))
+    argv = ["check", *files(tmp_path, document), "--input-shape", "1,3,40,40"]
     assert main(argv) == 0
-    for name, most in (("values", 4799), ("bytes", 19199), ("operations", 100)):
+    for name, most in (("values", 4799), ("bytes", 19199)):
+        assert main([*argv, "--budget", f"{name}={most}"]) == 1
+        assert "--input data (1, 3, 40, 40): the inputs alone take" in capsys.readouterr().err
+    for name, most, node in (("values", 9599, 2), ("bytes", 38399, 2), ("operations", 100, 1)):
         assert main([*argv, "--budget", f"{name}={most}"]) == 1
         error = capsys.readouterr().err
-        assert f"node 'n1' (relu): the graph takes" in error  # noqa: F541
+        assert f"node 'n{node}' (relu): the graph takes" in error
         assert f"{name} up to here and the budget is" in error
         assert f"raise it with --budget {name}=" in error
-    assert main([*argv, "--budget", "values=4800,bytes=1M,operations=1G"]) == 0
+    assert main([*argv, "--budget", "values=9600,bytes=1M,operations=1G"]) == 0
     for text in ("bytes", "time=3", "bytes=1X", "values=-1", "bytes=٣"):
         assert main([*argv, "--budget", text]) == 2
         assert "expected such as bytes=16G" in capsys.readouterr().err

@@ -201,7 +201,9 @@ def test_what_is_wrong_is_named(
 
 def test_what_is_asked_for_must_make_sense(tmp_path: Path) -> None:
     makers.write_classes(tmp_path, {"a": 3})
-    with pytest.raises(DataError, match="no such folder; expected one sub-folder a class"):
+    with pytest.raises(
+        DataError, match="no such folder; expected a folder with one sub-folder a class"
+    ):
         load_dataset("folder:/no/such/folder", image_size=8)
     with pytest.raises(DataError, match="no image size of its own; give image_size"):
         load_dataset(f"folder:{tmp_path}")

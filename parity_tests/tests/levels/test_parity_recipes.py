@@ -99,7 +99,7 @@ def test_a_command_that_fails_is_no_parity(tmp_path: Path) -> None:
     first = report.first_divergence
     assert first is not None
     assert "ended with 2" in first.message
-    assert "lr is 0" in first.message
+    assert "got '0', expected a finite number above 0" in first.message
     assert not report.ok
 
 
