@@ -17,11 +17,11 @@ from cnn_harness.cli import print_json, run
 from cnn_harness.errors import CommandError
 from cnn_harness.plots import save_rows
 from gluon_cnn.exporting.exported import open_saved, saved_parser
-from gluon_cnn.models import ClassicCNN, ModelError, get_model
+from gluon_cnn.exporting.runners import rebuild
+from gluon_cnn.models import ModelError
 from gluon_cnn.models.base import leaves
 from gluon_cnn.models.lenet5 import TableConv2D
 from gluon_cnn.training.devices import find_devices
-from gluon_cnn.training.pretrained import read_weights, set_weights
 from gluon_cnn.training.saved import SavedRun
 from gluon_cnn_parity.atomic import unfit
 
@@ -94,7 +94,11 @@ def _main(argv: Sequence[str] | None) -> int:
     if why := unfit(place):
         raise CommandError(f"--out {place} {why}")
     devices = find_devices(args.ctx)[:1]
-    saved = _with_layers(open_saved(args.run, devices), devices)
+    saved = open_saved(args.run, devices)
+    net = rebuild(saved)  # of an export: its own net is one graph, without layers to look at
+    if net is None:
+        raise CommandError(f"{saved.path} holds another graph than this version's {saved.model}")
+    saved = replace(saved, net=net)
     channels, size, _ = saved.input_shape
     image = read_image(args.image, size, channels, saved.fit)
     path, weights = filters(saved)
@@ -111,21 +115,6 @@ def _main(argv: Sequence[str] | None) -> int:
     else:
         print(f"filters in {files[0]}, feature maps in {files[1]}")
     return 0
-
-
-def _with_layers(saved: SavedRun, devices: list[mx.Context]) -> SavedRun:
-    """An export's net is one graph: its parameters in the model's own layers, which can be looked
-    at one by one. Raises: CommandError where they are not those of the model."""
-    if isinstance(saved.net, ClassicCNN):
-        return saved
-    channels, size, _ = saved.input_shape
-    net = get_model(saved.model, len(saved.class_names), channels, size)
-    net.initialize(ctx=devices)
-    weights = read_weights(str(saved.path / f"{saved.model}-0000.params"))
-    set_weights(net, weights)
-    if set(weights.loaded) != set(net._collect_params_with_prefix()):
-        raise CommandError(f"{saved.path} does not hold the parameters of {saved.model}")
-    return replace(saved, net=net)
 
 
 def _drawn_filters(path: str, weights: np.ndarray) -> tuple[str, np.ndarray]:

@@ -64,13 +64,14 @@ def rebuild(saved: SavedRun) -> ClassicCNN | None:
     channels, side, _ = saved.input_shape
     net = get_model(saved.model, len(saved.class_names), channels, side)
     ours = net.collect_params()
-    theirs = {name: p.data(mx.cpu()) for name, p in saved.net.collect_params().items()}
+    held = saved.net.collect_params()
+    theirs = {name: p.list_data()[0] for name, p in held.items()}
     if {n: p.shape for n, p in ours.items()} != {n: a.shape for n, a in theirs.items()}:
         return None
     symbol = saved.path / f"{saved.model}{SYMBOL}"
     if _nodes(net(mx.sym.var(INPUT)).tojson()) != _nodes(symbol.read_text(encoding="utf-8")):
         return None
-    net.initialize(ctx=mx.cpu())
+    net.initialize(ctx=next(iter(held.values())).list_ctx())
     for name, parameter in ours.items():
         parameter.set_data(theirs[name])
     return net
