@@ -47,23 +47,21 @@ def _whole(text: str, least: int) -> int:
 
 def finite_float(text: str) -> float:
     """argparse type: a finite number of at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a finite number, 0 or more")
-    return value
+    return _finite(text, lambda value: value >= 0.0, ", 0 or more")
 
 
 def above_zero(text: str) -> float:
     """argparse type: a finite number of more than 0."""
+    return _finite(text, lambda value: value > 0.0, " above 0")
+
+
+def _finite(text: str, fits: Callable[[float], bool], which: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0.0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a finite number above 0")
+        value = float("nan")
+    if not (fits(value) and value < float("inf")):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a finite number{which}")
     return value
 
 

@@ -6,13 +6,14 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import cnn_data
+from gluon_cnn_parity import did_you_mean
 from cnn_data import FOLDER, DataError, Dataset, absolute_name
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError, UsageError
@@ -29,8 +30,10 @@ __all__ = [
     "load_for_net",
     "other_content",
     "read_run",
+    "require_model",
     "require_same_images",
     "settings_of",
+    "some",
     "versions",
 ]
 
@@ -189,6 +192,15 @@ def _require_fields(run: dict[str, Any], origin: Path) -> None:
         )
 
 
+def require_model(folder: Path, config: TrainConfig, models: Collection[str]) -> None:
+    """Raise CommandError where a run is of a model that this version has not."""
+    if config.model not in models:
+        raise CommandError(
+            f"{folder / 'config.json'}: model is {config.model!r}, expected one of "
+            f"{', '.join(models)}{did_you_mean(config.model, models)}"
+        )
+
+
 def _held(run: Mapping[str, Any], field: str) -> str:
     """What a field holds, in so many characters as a line can take."""
     if field not in run:
@@ -256,8 +268,13 @@ def _field(run: Mapping[str, Any], field: str) -> Any:
 
 def _shown(field: str, value: Any) -> str:
     if field == "class_names" and isinstance(value, list):
-        return f"{len(value)} classes ({', '.join(value[:3])}{', …' if len(value) > 3 else ''})"
+        return f"{len(value)} classes ({some(value, 3)})"
     return json.dumps(value)
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first of these names, and a sign where there are more."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def versions(packages: Iterable[str], threads: int) -> dict[str, Any]:

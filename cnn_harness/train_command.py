@@ -14,7 +14,7 @@ from cnn_data import FOLDER
 from cnn_harness.cli import print_json
 from cnn_harness.config import RESUMABLE, RunOptions, TrainConfig
 from cnn_harness.epochs import require_epochs
-from cnn_harness.errors import CommandError, UsageError
+from cnn_harness.errors import UsageError
 from cnn_harness.framework import Framework
 from cnn_harness.initial import Pretrained
 from cnn_harness.jobs.peers import Peers, require_same_data
@@ -28,6 +28,7 @@ from cnn_harness.run_description import (
     find_dataset,
     load_data,
     read_run,
+    require_model,
     require_same_images,
     settings_of,
 )
@@ -272,11 +273,7 @@ def _resumed(
     if run["framework"] != framework.name:
         raise UsageError(f"{folder.path} is a run of {run['framework']}, not of {framework.name}")
     config: TrainConfig = run["config"]
-    if config.model not in framework.models:
-        raise CommandError(
-            f"{folder.path / 'config.json'}: model is {config.model!r}, expected one of "
-            f"{', '.join(framework.models)}{did_you_mean(config.model, framework.models)}"
-        )
+    require_model(folder.path, config, framework.models)
     asked = asked_for.to_dict() if options.recipe else changes
     if "dataset" in asked:
         asked = {**asked, "dataset": asked_for.dataset}

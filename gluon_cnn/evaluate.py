@@ -22,6 +22,7 @@ from cnn_harness.run_description import (
     find_dataset,
     load_for_net,
     other_content,
+    some,
 )
 from gluon_cnn.engine import Loaded, add_flag, for_command
 from gluon_cnn.exporting.exported import open_saved, saved_parser
@@ -153,13 +154,9 @@ def _check_fits(saved: SavedRun, dataset: Dataset) -> None:
         )
     if dataset.class_names != saved.class_names[: len(dataset.class_names)]:
         raise CommandError(
-            f"{dataset.name} has the classes {_some(dataset.class_names)}, the net "
-            f"{_some(saved.class_names)}: their numbers do not mean the same"
+            f"{dataset.name} has the classes {some(dataset.class_names, 5)}, the net "
+            f"{some(saved.class_names, 5)}: their numbers do not mean the same"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def _load(saved: SavedRun, args: argparse.Namespace) -> Dataset:

@@ -236,17 +236,8 @@ def _csv(answers: Sequence[Mapping[str, Any]]) -> str:
     writer.writerow(["image", *(f"{name}_{n}" if n > 1 else name for n in ranks
                                 for name in ("class", "probability"))])  # fmt: skip
     for answer in answers:
-        best = ((each["class"], each["probability"]) for each in answer["top"])
-        writer.writerow(
-            [
-                printable(answer["image"]),
-                *(
-                    printable(value) if isinstance(value, str) else value
-                    for pair in best
-                    for value in pair
-                ),
-            ]
-        )
+        best = ((printable(each["class"]), each["probability"]) for each in answer["top"])
+        writer.writerow([printable(answer["image"]), *(value for pair in best for value in pair)])
     return text.getvalue()
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import mxnet as mx
 from mxnet.gluon import HybridBlock
 
-from gluon_cnn_parity import did_you_mean
 from cnn_data import Pixels, pixels
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError
-from cnn_harness.run_description import read_run
+from cnn_harness.run_description import read_run, require_model
 from gluon_cnn.models import MODELS, get_model
 from gluon_cnn.training.checkpoint import load_parameters
 
@@ -56,11 +55,7 @@ def open_run(path: str | Path, devices: list[mx.Context]) -> SavedRun:
     best = folder / "best.params"
     if not best.exists():
         raise CommandError(f"{best} is missing: has the run finished an epoch?")
-    if config.model not in MODELS:
-        raise CommandError(
-            f"{folder / 'config.json'}: model is {config.model!r}, expected one of "
-            f"{', '.join(MODELS)}{did_you_mean(config.model, MODELS)}"
-        )
+    require_model(folder, config, MODELS)
     net = get_model(config.model, len(run["class_names"]), channels, height)
     load_parameters(net, best, devices)
     mean, std = tuple(run["mean"]), tuple(run["std"])
