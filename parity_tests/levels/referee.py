@@ -92,7 +92,6 @@ class Subject:
     _runs: dict[tuple[Side, str, bool, bool], NetRun] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)  # what levels share, such as envelopes
     clones: dict[str, Any] = field(default_factory=dict)  # by dtype
-    spill: Spill = field(default_factory=Spill)
 
     def run(self, side: Side, dtype: str, *, train: bool, backward: bool = False) -> NetRun:
         """One side's run of the whole net, made once. Raises DidNotRun."""
@@ -100,7 +99,7 @@ class Subject:
         if key not in self._runs:
             run = attempt(side, self._run, side, dtype, train, backward)
             if side == Side.TORCH and dtype == "float64" and backward:  # the largest that is kept
-                run.move(self.spill)
+                run.move(Spill())
             self._runs[key] = run
         return self._runs[key]
 

@@ -195,11 +195,10 @@ def _within_leaves(pairing: Pairing, partners: Mapping[str, str], traced: Traced
         leaves = {getattr(pair, side).path for pair in pairing.pairs}
         calls = Counter(path for path, _ in {(op.path, op.call) for op in graph})
         once = all(calls[path] == 1 for path in leaves)
-        own = any(op.own_gradient for op in graph)
+        # in float64 the net's own code would round where it casts to float32
+        own = any(op.own_gradient or op.kind == "cast_to_itself" for op in graph)
         if len(graph.outputs) != 1 or not once or own or computed - leaves:
             return False
-        if any(op.kind == "cast_to_itself" for op in graph):
-            return False  # in float64 the net's own code would round to float32
     return all(partners[left.path] == right.path for left, right in traced.alignment.pairs)
 
 

@@ -165,15 +165,14 @@ def _run_whole(
     inputs_too: bool,
 ) -> NetRun:
     watched = leaves(copied)
-    zeros = None if objective is None else _Zeros()
-    spill = Spill()
+    zeros, spill = _Zeros(), Spill()
     calls: dict[int, list[_Watched]] = {}
     for leaf in {id(leaf.block): leaf for leaf in watched}.values():
         mask = masks.get(leaf.path)
         noted = calls.setdefault(id(leaf.block), [])
-        _watch(leaf, noted, zeros, spill, mask, inputs_too)
+        _watch(leaf, noted, zeros if objective is not None else None, spill, mask, inputs_too)
     given = [ndarray(x, dtype) for x in inputs]
-    if objective is None or zeros is None:
+    if objective is None:
         with autograd.pause(train_mode=train):
             outputs = flat(copied(*given))
         return _finish(watched, calls, outputs)
