@@ -54,7 +54,9 @@ def reason_of(error: BaseException) -> str:
     """What an exception says, in one line; MXNet's long ones end with the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = bool(lines) and lines[0].startswith("Traceback")
-    return f"{type(error).__name__}: {lines[-1 if last else 0] if lines else 'no reason given'}"
+    name = type(error).__name__
+    reason = lines[-1 if last else 0] if lines else "no reason given"
+    return f"{name}: {reason.removeprefix(f'{name}: ')}"  # MXNet says its own name, too
 
 
 PACKAGES = ("gluon_cnn", "gluon_cnn_parity", "parity_tests")  # whose lines are not the user's

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 from gluon_cnn import export, predict
+from gluon_cnn_parity.factories import reason_of
 
 NETS = """
 import mxnet as mx
@@ -179,3 +180,9 @@ def test_outputs_that_prove_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "would prove nothing" in capsys.readouterr().err
     assert export.main(["--model", "lenet", "--input", "1,3", "--out", str(tmp_path / "o")]) == 2
     assert "--input is for --gluon" in capsys.readouterr().err
+
+
+def test_a_reason_names_its_error_once() -> None:
+    with pytest.raises(mx.MXNetError) as caught:
+        mx.nd.broadcast_add(mx.nd.ones(2), mx.nd.ones(3))
+    assert reason_of(caught.value).count("MXNetError: ") == 1
