@@ -191,7 +191,9 @@ class Pretrained:
         return taken
 
     def note_frozen(self, names: Collection[str]) -> None:
-        """Note which parameters stay as they are and were not loaded."""
+        """Note which parameters stay as they are, and which of them were not loaded."""
+        if names and self.arrays:
+            self.remarks.append(f"frozen: {len(names)} arrays, {_some(names)}")
         drawn = [name for name in names if name not in self.loaded]
         if drawn and self.arrays:
             self.remarks.append(f"frozen as they were drawn, not loaded: {', '.join(drawn)}")

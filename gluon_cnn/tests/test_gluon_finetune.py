@@ -111,7 +111,9 @@ def test_what_is_frozen_and_was_not_loaded_is_said(digits: Path, tmp_path: Path,
     argv = [*QUICK, "--init-from", str(digits), "--model", "lenet_sigmoid", "--freeze"]
     argv += ["features,classifier.1.weight"]
     assert train.main([*argv, "--out", str(tmp_path / "run")]) == 0
-    assert "frozen as they were drawn, not loaded: classifier.1.weight\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "frozen: 5 arrays, classifier.1.weight, features.0.bias, features.0.weight, …\n" in said
+    assert "frozen as they were drawn, not loaded: classifier.1.weight\n" in said
 
 
 def test_what_was_loaded_learns_at_its_own_rate(digits: Path, tmp_path: Path) -> None:
