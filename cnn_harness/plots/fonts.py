@@ -24,6 +24,7 @@ BOXES = "Last Resort High-Efficiency"
 PACKAGES = {"mplfonts": "fonts/NotoSansCJKsc-Regular.otf", "manimgx_fonts": "Noto*[[]wght].ttf"}
 _PLAIN = 0x250  # characters below are Latin, which every font has
 _UNSEEN = dict.fromkeys(map(ord, "\u200d\ufe0e\ufe0f"))  # joiners, and choices between two forms
+_LEFTWARD = "\u200e"  # LEFT-TO-RIGHT MARK, https://unicode.org/reports/tr9
 _said: set[str] = set()  # what was warned of in this process
 
 
@@ -54,8 +55,10 @@ def shaped(text: str) -> str:
     'cat'
     """
     text = text.translate(_UNSEEN)
-    if not any(map(_is_rightward, text)) or _shapes_itself() or not _joins():
+    if not any(map(_is_rightward, text)) or not _joins():
         return text
+    if _shapes_itself():  # the whole line, in which a name must not turn what stands beside it
+        return f"{_LEFTWARD}{text}{_LEFTWARD}"
     from arabic_reshaper import reshape
     from bidi.algorithm import get_display
 
