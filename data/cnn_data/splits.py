@@ -88,7 +88,7 @@ class ArraySplit:
         return self._images[np.asarray(indices, dtype=np.intp)]
 
     def name(self, index: int) -> str:
-        return f"number {index}"
+        return f"image {index}"
 
 
 def mixed_order(count: int) -> np.ndarray:

@@ -55,7 +55,7 @@ def test_evaluate_writes_scores_and_the_worst_mistakes(run: Path, capsys) -> Non
     assert evaluate.main([str(run), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert json.loads((run / "evaluation.json").read_text()) == result
-    assert result["mistakes"][0]["image"].startswith("number ")  # digits come without files
+    assert result["mistakes"][0]["image"].startswith("image ")  # digits come without files
     assert result["mistakes"][0]["said"] != result["mistakes"][0]["true"]
     counts = np.array(result["confusion"])
     assert result["per_class"]["3"]["recall"] == counts[3, 3] / counts[3].sum()
