@@ -6,17 +6,25 @@ import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
+from gluon_cnn_parity.stderr import without_lines
 from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
 from mxnet_files.errors import SymbolError
 from mxnet_files.registry import OPERATORS
 
-__all__ = ["SUBGRAPH_BACKEND", "Oracle", "import_mxnet", "shared", "unfused"]
+__all__ = [
+    "SUBGRAPH_BACKEND",
+    "Oracle",
+    "import_mxnet",
+    "shared",
+    "unfused",
+    "without_subgraph_lines",
+]
 
 SUBGRAPH_BACKEND = "MXNET_SUBGRAPH_BACKEND"
 
@@ -55,6 +63,11 @@ def unfused() -> Iterator[None]:
             os.environ[SUBGRAPH_BACKEND] = kept
 
 
+def without_subgraph_lines() -> AbstractContextManager[None]:
+    """Keep MXNet's line about each graph that it binds from stderr; it has no switch for it."""
+    return without_lines(b"SUBGRAPH_BACKEND", b"Subgraph backend")
+
+
 class Oracle:
     """A symbol bound in MXNet on the CPU, every array in one dtype.
 
@@ -89,7 +102,7 @@ class Oracle:
         self._grads: dict[str, Any] = {}
         if backward:
             self._grads = {name: mxnet.nd.zeros_like(array) for name, array in self._args.items()}
-        with nullcontext() if fuse else unfused():
+        with nullcontext() if fuse else unfused(), without_subgraph_lines():
             self._executor = self.symbol.bind(
                 mxnet.cpu(),
                 self._args,

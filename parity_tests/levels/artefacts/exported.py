@@ -13,7 +13,6 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,6 @@ from mxnet.gluon import HybridBlock
 from cnn_harness.errors import CommandError
 from gluon_cnn.export import write_symbol
 from gluon_cnn.exporting.onnx_file import require_onnx, write_onnx
-from gluon_cnn_parity.stderr import without_lines
 from mxnet_files import load_symbol
 from mxnet_files.checking.local import Walker
 from mxnet_files.checking.oracle import Oracle, unfused
@@ -47,7 +45,6 @@ __all__ = [
     "Workspace",
     "bound",
     "mxnet_alone",
-    "without_subgraph_lines",
     "write_files",
 ]
 
@@ -137,11 +134,6 @@ def bound(
 ) -> list[np.ndarray]:
     """A graph's outputs by MXNet, operator by operator: oneDNN may not fuse."""
     return Oracle(json.dumps(graph.document), arrays, inputs, dtype).forward()
-
-
-def without_subgraph_lines() -> AbstractContextManager[None]:
-    """Keep MXNet's line about each graph that it binds from stderr; it has no switch for it."""
-    return without_lines(b"SUBGRAPH_BACKEND", b"Subgraph backend")
 
 
 def open_symbol_block(space: Workspace) -> Opened:

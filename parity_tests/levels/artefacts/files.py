@@ -32,6 +32,7 @@ import numpy as np
 
 from gluon_cnn_parity import is_installed, missing
 from mxnet_files.checking.local import FLOAT32_INSIDE
+from mxnet_files.checking.oracle import without_subgraph_lines
 from parity_tests.backends.runs import NET, output_name
 from parity_tests.levels.artefacts.expected import Truth, find_truth
 from parity_tests.levels.artefacts.exported import (
@@ -41,7 +42,6 @@ from parity_tests.levels.artefacts.exported import (
     Values,
     Workspace,
     mxnet_alone,
-    without_subgraph_lines,
     write_files,
 )
 from parity_tests.levels.artefacts.graphs import Entry
