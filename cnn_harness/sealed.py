@@ -11,7 +11,7 @@ from typing import Any
 from cnn_harness.errors import CommandError
 from gluon_cnn_parity.atomic import replacing_folder, sha256
 
-__all__ = ["read_json", "read_sealed", "seal"]
+__all__ = ["MANIFEST", "read_json", "read_sealed", "seal"]
 
 MANIFEST = "manifest.json"
 FORMAT = 2

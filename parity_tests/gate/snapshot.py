@@ -181,7 +181,9 @@ def add_options(parser: Parser) -> None:
         "--model", action="append", metavar="NAME", help="model, or several with commas; unset: all"
     )
     parser.add_argument("--full", action="store_true", help=f"also {' and '.join(FULL)} at 224×224")
-    parser.add_argument("--side", choices=SIDES, help="one framework alone; unset: all that work")
+    parser.add_argument(
+        "--side", choices=[*map(str, SIDES)], help="one framework alone; unset: all that work"
+    )
     parser.add_argument("--seed", type=natural, default=0, help="seed of weights and inputs")
 
 

@@ -49,6 +49,18 @@ def test_command_lines(command: str, examples: int, hostile_folder: Path) -> Non
     check_command_lines(*COMMANDS[command], examples, hostile_folder)
 
 
+def test_a_wrong_word_is_answered_with_plain_ones(
+    hostile_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["snapshot", "new", "--side", "tensorflow"]) == 2
+    assert "'tensorflow' (choose from" in (said := capsys.readouterr().err)
+    assert "gluon" in said
+    assert "<" not in said
+    argv = ["check", "--gluon-recorded", ".", "--torch", "torch.nn:ReLU", "--transfer"]
+    assert main(argv) == 2
+    assert "expected the folder that a recording script wrote" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["check", "--report"], ["faults", "--report"], ["snapshot"]])
 def test_a_place_that_cannot_be_written_is_found_first(
     words: list[str], hostile_folder: Path, capsys: pytest.CaptureFixture[str]

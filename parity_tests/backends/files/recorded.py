@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cnn_harness.errors import CommandError
-from cnn_harness.sealed import read_sealed
+from cnn_harness.sealed import MANIFEST, read_sealed
 from parity_tests.backends.executed import Layout, Traces, is_statistic, shaped
 from parity_tests.backends.leaves import Leaf, ParityError, Tensor
 from parity_tests.backends.runs import Arrays, Call, LeafRun, NetRun, named
@@ -102,8 +102,9 @@ def read_recording(folder: str | Path, side: Side) -> RecordedNet:
     """
     path = Path(folder)
     try:
-        if not path.is_dir():
-            raise ParityError(f"{path} is no folder; expected what a recording script wrote")
+        if not (path / MANIFEST).is_file():
+            what = f"has no {MANIFEST}" if path.is_dir() else "is no folder"
+            raise ParityError(f"{path} {what}, expected the folder that a recording script wrote")
         state = read_sealed(path)
         if not isinstance(state, dict) or state.get("recorder") != _RECORDER:
             raise ParityError(f"{path} holds no recording of version {_RECORDER}")
