@@ -47,6 +47,7 @@ from gluon_cnn.exporting.speeds import (
     proven,
     recall,
     remember,
+    settle,
 )
 from gluon_cnn.training.saved import SavedRun
 from gluon_cnn_parity.cli import one_line
@@ -186,16 +187,18 @@ def _choose(saved: SavedRun, own: Record | None, batch: int) -> tuple[str, _Obse
         if fits(record, names):
             return fastest(record, names, batch), None
     observed = _observe(saved)
-    speeds = {}
+    speeds: dict[str, dict[str, float]] = {}
     with _files(saved, observed, onnx=any(ENGINES[name].onnx for name in names)) as folder:
         for name in names:
             try:
                 run = _open(name, folder, saved.model, observed)
             except CommandError as error:
                 print(f"engine {name} is left out: {error}", file=sys.stderr)
-                speeds[name] = LEFT_OUT
+                speeds[name] = dict(LEFT_OUT)
             else:
                 speeds[name] = images_per_second(run, observed.inputs)
+                del run  # one engine at a time is in memory
+        settle(speeds, observed.inputs, lambda name: _open(name, folder, saved.model, None))
     record = make_record(speeds)
     remember(saved, record)
     return fastest(record, names, batch), observed

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -31,7 +32,7 @@ from gluon_cnn.exporting.exported import (
     read_manifest,
 )
 from gluon_cnn.exporting.runners import ENGINES, Runner
-from gluon_cnn.exporting.speeds import images_per_second
+from gluon_cnn.exporting.speeds import images_per_second, settle
 from gluon_cnn_parity.cli import one_line
 
 __all__ = [
@@ -169,7 +170,7 @@ def _examine(folder: Path, images: np.ndarray, into: Path, engines: Sequence[str
     name = manifest.stem
     has_onnx = (folder / f"{name}.onnx").exists()
     timed = {ENGINES[engine].label: ENGINES[engine].open for engine in engines}
-    by_loader = {}
+    by_loader: dict[str, dict[str, Any]] = {}
     for label in dict.fromkeys((*LOADERS, *timed)):
         if label == ONNX_RUNTIME and not has_onnx:
             continue
@@ -187,11 +188,14 @@ def _examine(folder: Path, images: np.ndarray, into: Path, engines: Sequence[str
                 batches.append(size)
             if label in timed:
                 speeds = images_per_second(forward, images)
+            del forward  # one engine at a time is in memory
         except Exception as caught:  # whatever a file provokes is what was to be found
             error = f"{type(caught).__name__}: {one_line(caught)[:500]}"
         by_loader[label] = {
             "batches": batches, "parameters": parameters, "error": error, "speeds": speeds,
         }  # fmt: skip
+    speeds_of = {label: each["speeds"] for label, each in by_loader.items() if each["speeds"]}
+    settle(speeds_of, images, lambda label: timed[label](folder, name))
     (into / "results.json").write_text(json.dumps(by_loader))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,14 @@ __all__ = [
     "proven",
     "recall",
     "remember",
+    "settle",
 ]
 
 SIZES = (1, 64)  # images at a time that are timed
 SECONDS = 0.25  # for each size, after the first call
 LEAST = 3  # calls that are timed, unless one takes longer than SECONDS
+CLOSE = 0.8  # of the fastest: a shared machine's own speed changes by a quarter between two turns
+TURNS = 5
 FORMAT = "gluon_cnn engines 1"
 LEFT_OUT = dict.fromkeys(map(str, SIZES), 0.0)  # of an engine that differs, or does not run
 
@@ -47,24 +50,48 @@ Record = Mapping[str, Any]
 
 
 def images_per_second(run: Runner, images: np.ndarray) -> dict[str, float]:
-    """Images a second by size, of float32 images (N, C, H, W) repeated to that size.
+    """Images a second by size, of float32 images (N, C, H, W) repeated to that size."""
+    return {str(size): _speed_of(run, _repeated(images, size)) for size in SIZES}
 
-    The lower quartile of the calls' times: what disturbs one makes it slower, never faster.
+
+def settle(
+    speeds: dict[str, dict[str, float]], images: np.ndarray, opened: Callable[[str], Runner]
+) -> None:
+    """Time those engines again, in turns, that are close to the fastest of a size.
+
+    `speeds` are what `images_per_second` gave one engine after the other, while the machine may
+    have changed its own; they are replaced by the medians of the turns. All of these engines are in
+    memory at once, so a net stays as it is whose calls are so long that it may be a large one.
     """
-    speeds = {}
     for size in SIZES:
-        x = np.ascontiguousarray(images[np.arange(size) % len(images)])
-        run(x)  # lays weights out, and finds the memory
-        times: list[float] = []
-        deadline = time.perf_counter() + SECONDS
-        while not times or (time.perf_counter() < deadline) or len(times) < LEAST:
-            began = time.perf_counter()
-            run(x)
-            times.append(time.perf_counter() - began)
-            if times[-1] > SECONDS:
-                break
-        speeds[str(size)] = size / float(np.quantile(times, 0.25, method="lower"))
-    return speeds
+        of_size = {name: of_engine[str(size)] for name, of_engine in speeds.items()}
+        best = max(of_size.values(), default=0.0)
+        close = [name for name, speed in of_size.items() if speed > CLOSE * best]
+        if len(close) < 2 or size / best > SECONDS:
+            continue
+        runs, x = {name: opened(name) for name in close}, _repeated(images, size)
+        turns = [[_speed_of(run, x) for run in runs.values()] for _ in range(TURNS)]
+        for name, median in zip(runs, np.median(turns, axis=0), strict=True):
+            speeds[name][str(size)] = float(median)
+
+
+def _repeated(images: np.ndarray, size: int) -> np.ndarray:
+    return np.ascontiguousarray(images[np.arange(size) % len(images)])
+
+
+def _speed_of(run: Runner, x: np.ndarray) -> float:
+    """Images a second, by the lower quartile of the calls' times: what disturbs one makes it
+    slower, never faster."""
+    run(x)  # lays weights out, and finds the memory
+    times: list[float] = []
+    deadline = time.perf_counter() + SECONDS
+    while not times or (time.perf_counter() < deadline) or len(times) < LEAST:
+        began = time.perf_counter()
+        run(x)
+        times.append(time.perf_counter() - began)
+        if times[-1] > SECONDS:
+            break
+    return len(x) / float(np.quantile(times, 0.25, method="lower"))
 
 
 def make_record(speeds: Mapping[str, Mapping[str, float]]) -> Record:

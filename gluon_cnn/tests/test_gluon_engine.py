@@ -136,6 +136,29 @@ def test_another_machine_measures_again_and_remembers(
         assert len(measured) == len(names)
 
 
+def test_what_is_close_to_the_fastest_is_timed_again_in_turns(monkeypatch) -> None:
+    def opened(name: str) -> runners.Runner:
+        return lambda x: np.array([name, len(x)])
+
+    now = {"a": 900.0, "b": 1000.0}
+    slow = iter([0.5] * 4 + [1.0] * 100)  # the machine, in the first two turns
+    order = []
+
+    def speed_of(run: runners.Runner, x: np.ndarray) -> float:
+        name, size = run(x)
+        order.append((str(name), int(size)))
+        return now[str(name)] * next(slow)
+
+    monkeypatch.setattr(speeds, "_speed_of", speed_of)
+    measured = {"a": {"1": 1100.0, "64": 1.0}, "b": {"1": 950.0, "64": 9.0}, "c": {"1": 500.0,
+                "64": 8.0}, "d": dict(speeds.LEFT_OUT)}  # fmt: skip
+    speeds.settle(measured, np.zeros((3, 1, 2, 2), np.float32), opened)
+    assert measured["a"]["1"] == 900.0
+    assert measured["b"]["1"] == 1000.0
+    assert measured["c"] == {"1": 500.0, "64": 8.0}  # far off; and its 64 images take seconds
+    assert order == [("a", 1), ("b", 1)] * speeds.TURNS
+
+
 def _off(engine_: runners.Engine, by: float) -> runners.Engine:
     """The engine with one output of the last image moved."""
 
