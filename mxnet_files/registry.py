@@ -53,7 +53,7 @@ class Operator:
         True
         """
         if "dtype" not in self.attributes:
-            return False
+            return self.dtypes is Dtypes.MADE
         said = attributes.get("dtype", "None").strip()
         if said != "None":
             return said == FLOAT32

@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor
 
-from mxnet_files.functions import mx_math
+from mxnet_files.functions import mx_dtype, mx_math
 
 __all__ = [
     "argmax",
@@ -14,6 +14,8 @@ __all__ = [
     "concatenate",
     "deviation",
     "dot",
+    "joined",
+    "pad",
     "reduce_all",
     "reduce_any",
     "reduce_max",
@@ -24,6 +26,8 @@ __all__ = [
     "squeeze",
     "variance",
     "where",
+    "where_number",
+    "where_numbers",
 ]
 
 
@@ -121,3 +125,64 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     right = b.movedim(-2, 0)
     out = a.reshape([-1, inner]) @ right.reshape([inner, -1])
     return out.reshape(list(a.shape[:-1]) + list(right.shape[1:]))
+
+
+def where_number(condition: Tensor, x: Tensor, value: float, last: bool) -> Tensor:
+    """x beside a number of x's dtype, which is the choice for zeros if it comes `last`."""
+    chosen = condition != 0
+    return torch.where(chosen if last else ~chosen, x, mx_dtype.number(value, x))
+
+
+def where_numbers(condition: Tensor, x: float, y: float, dtype: torch.dtype) -> Tensor:
+    """The number x where the condition is not zero, else y."""
+    like = torch.zeros([], dtype=dtype, device=condition.device)
+    return torch.where(condition != 0, mx_dtype.number(x, like), mx_dtype.number(y, like))
+
+
+def joined(arrays: list[Tensor], kind: str) -> Tensor:
+    """vstack, hstack, dstack or column_stack."""
+    if kind == "vstack":
+        return torch.vstack(arrays)
+    if kind == "hstack":
+        return torch.hstack(arrays)
+    if kind == "dstack":
+        return torch.cat([torch.atleast_3d(x) for x in arrays], 2)  # ONNX has no dstack
+    return torch.column_stack(arrays)
+
+
+def pad(x: Tensor, widths: list[int], mode: str, value: float) -> Tensor:
+    """Elements before and after each axis in turn: `widths` has two numbers an axis."""
+    if len(widths) != 2 * x.dim():
+        raise ValueError("pad: pad_width needs two numbers for each axis")
+    for axis in range(x.dim()):
+        before, after, size = widths[2 * axis], widths[2 * axis + 1], x.size(axis)
+        if before + after == 0:
+            continue
+        if mode in ["constant", "maximum", "minimum"]:
+            if mode == "constant":
+                edge = torch.zeros_like(x.narrow(axis, 0, 1)) + mx_dtype.number(value, x)
+            elif mode == "maximum":
+                edge = x.amax(axis, True)
+            else:
+                edge = x.amin(axis, True)
+            parts = [x]
+            size_of = list(x.shape)
+            if before > 0:  # ONNX expands to no empty arrays
+                size_of[axis] = before
+                parts.insert(0, edge.expand(size_of))
+            if after > 0:
+                size_of[axis] = after
+                parts.append(edge.expand(size_of))
+            x = torch.cat(parts, axis)
+            continue
+        place = torch.arange(-before, size + after, device=x.device)
+        if mode == "edge" or size == 1:
+            place = place.clamp(0, size - 1)
+        elif mode == "reflect":  # there and back again, the ends once
+            place = torch.remainder(place, 2 * size - 2)
+            place = torch.minimum(place, 2 * size - 2 - place)
+        else:  # symmetric: the ends twice
+            place = torch.remainder(place, 2 * size)
+            place = torch.minimum(place, 2 * size - 1 - place)
+        x = x.index_select(axis, place)
+    return x

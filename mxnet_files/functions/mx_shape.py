@@ -34,7 +34,10 @@ __all__ = [
 
 
 def _reshaped(size: list[int], codes: list[int]) -> list[int]:
-    """MXNet's special codes: 0 copy, -1 infer, -2 copy the rest, -3 merge two, -4 split in two."""
+    """MXNet's special codes: 0 copy, -1 infer, -2 copy the rest, -3 merge two, -4 split in two.
+
+    -5, which is not among them, leaves out an axis of size 1, as -3 does in `mx.npx.reshape`.
+    """
     out: list[int] = []
     source = 0
     unknown = -1
@@ -72,6 +75,10 @@ def _reshaped(size: list[int], codes: list[int]) -> list[int]:
                 raise ValueError("reshape: at most one -1")
             unknown = len(out)
             out.append(1)
+            source += 1
+        elif code == -5:
+            if source >= len(size) or size[source] != 1:
+                raise ValueError("reshape: only an axis of size 1 is left out")
             source += 1
         elif code == 0:
             if source >= len(size):

@@ -7,6 +7,7 @@ numpy would convert integers. What MXNet enters under two names is the same oper
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import fx
 
 from mxnet_files.dtypes import Dtypes
-from mxnet_files.functions import mx_math, mx_numpy
+from mxnet_files.functions import mx_math, mx_numpy, mx_shape
 from mxnet_files.operators import (  # noqa: F401 (what has a second name)
     loss,
     neural,
@@ -37,6 +38,7 @@ from mxnet_files.reading.attributes import (
     double,
     dtype,
     integer,
+    one_of,
     optional,
     shape,
 )
@@ -217,13 +219,33 @@ def reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
 
 
 def order(text: str) -> str:
-    """How elements are read; only C's is known."""
+    """A word that is told apart later."""
     return text.strip()
 
 
 RESHAPE = {"newshape": Attribute(shape), "order": Attribute(order, "C")}
 register("_np_reshape", reshape, "a", RESHAPE, dtypes=Dtypes.FIRST)
+# npx's codes, which slices of mx.np arrays are reshaped by, as mx.nd's; its -3 is none of those
+CODES = {-2: 0, -3: -5, -4: -2, -5: -3, -6: -4}
 
+
+def coded_reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+    codes = integers(w, a, "newshape")
+    if a.order != "C" or min(codes, default=1) < -6 or 0 in codes:
+        raise w.refuse(f"newshape={codes}, order={a.order}, expected sizes and codes from -6")
+    if all(code > 0 or code == -1 for code in codes):
+        a.have_no_effect("reverse")
+        return w.call(torch.reshape, x, codes)
+    return w.call(mx_shape.reshape, x, [CODES.get(code, code) for code in codes], a.reverse)
+
+
+register(
+    "_npx_reshape",
+    coded_reshape,
+    "a",
+    {**RESHAPE, "reverse": Attribute(boolean, False)},
+    dtypes=Dtypes.FIRST,
+)
 
 register("_np_transpose", transpose, "a", {"axes": Attribute(shape, ())}, dtypes=Dtypes.FIRST)
 register(
@@ -281,6 +303,67 @@ register(
     lambda w, a, c, x, y: w.call(mx_numpy.where, c, x, y),
     "condition x y",
     dtypes=Dtypes.LAST,
+)
+NUMBER = {"scalar": Attribute(double, 0.0)}
+register(
+    "_npi_where_lscalar",
+    lambda w, a, c, x: w.call(mx_numpy.where_number, c, x, a.scalar, False),
+    "condition x",
+    NUMBER,
+    dtypes=Dtypes.LAST,
+)
+register(
+    "_npi_where_rscalar",
+    lambda w, a, c, y: w.call(mx_numpy.where_number, c, y, a.scalar, True),
+    "condition y",
+    NUMBER,
+    dtypes=Dtypes.LAST,
+)
+register(
+    "_npi_where_scalar2",
+    lambda w, a, c: w.call(mx_numpy.where_numbers, c, a.x, a.y, torch.float32),
+    "condition",
+    {"x": Attribute(double, 0.0), "y": Attribute(double, 0.0)},
+    dtypes=Dtypes.MADE,
+)
+
+
+def joining(kind: str) -> Callable[..., Wired]:
+    return lambda w, a, *inputs: w.call(mx_numpy.joined, list(inputs), kind)
+
+
+JOINED = {"num_args": Attribute(integer)}
+for _name in ("vstack", "column_stack"):
+    register(f"_npi_{_name}", joining(_name), None, JOINED, dtypes=Dtypes.SAME)
+for _name in ("hstack", "dstack"):  # MXNet describes a `dim` of these, and does not heed it
+    register(f"_npi_{_name}", joining(_name), None, {**JOINED, "dim": IGNORED}, dtypes=Dtypes.SAME)
+
+
+def pairs(text: str) -> tuple[int, ...]:
+    """`((1, 2), (0, 0))`: two numbers an axis, in a row."""
+    if not re.fullmatch(r"[(\[](\s*[(\[]\s*\d+\s*,\s*\d+\s*[)\]]\s*,?)+\s*[)\]]", text.strip()):
+        raise ValueError("two numbers from 0 for each axis such as ((0, 0), (1, 1))")
+    return tuple(map(integer, re.findall(r"\d+", text)))
+
+
+def pad(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+    a.have_no_effect("reflect_type")  # MXNet does not heed it
+    return w.call(mx_numpy.pad, x, a.pad_width, a.mode, a.constant_value)
+
+
+register(
+    "_npi_pad",
+    pad,
+    "data",
+    {
+        "pad_width": Attribute(pairs),
+        "mode": Attribute(
+            one_of("constant", "edge", "maximum", "minimum", "reflect", "symmetric"), "constant"
+        ),
+        "constant_value": Attribute(double, 0.0),
+        "reflect_type": Attribute(order, "even"),
+    },
+    dtypes=Dtypes.FIRST,
 )
 register("_npi_matmul", binary(torch.matmul), "a b", dtypes=Dtypes.FLOATING)
 register("_np_dot", binary(mx_numpy.dot), "a b", dtypes=Dtypes.FLOATING)

@@ -217,3 +217,54 @@ def arange(d: Draw) -> list[np.ndarray]:
 def eye(d: Draw) -> list[np.ndarray]:
     d.a |= {"N": d.integer(1, 4), "M": d.one(None, "None", d.integer(1, 4)), "k": d.integer(-3, 3)}
     return []
+
+
+@space("_npx_reshape")
+def coded_reshape(d: Draw) -> list[np.ndarray]:
+    shape = tuple(d.one(1, size) for size in d.shape(2, 4))
+    last = shape[-1]
+    d.a["order"] = d.one("C", None)
+    if d.a.get("reverse"):
+        coded = [(-4, -5), (-4, 1, last, -6), (-4, -1, -2)]
+        d.a["newshape"] = d.one((-1,), (-4,), (-1, -2), *coded, (-4, -1, 1, -6), (-2, -1, -5))
+    else:
+        coded = [(-5, -4), (-6, 1, shape[0], -4), (-6, shape[0], -1, -4), (-2, -5, -4), (-2, -1)]
+        d.a["newshape"] = d.one((-1,), shape, (*shape, 1), (-4,), (-4, -1), (-2, -4, 1), *coded)
+    if 1 in shape and d.flag():
+        d.a["newshape"] = tuple(-3 if size == 1 else d.one(-2, size) for size in shape)
+    return [d.array(shape)]
+
+
+@space("_npi_where_lscalar _npi_where_rscalar _npi_where_scalar2")
+def where_number(d: Draw) -> list[np.ndarray]:
+    numbers = (*NUMBERS, 300.0, -200.7, 2.7, "inf", "nan")
+    shape = d.shape(0, 3)
+    condition = d.array(broadcast(d, shape), d.one(*DTYPES))
+    if d.a["__name__"] == "_npi_where_scalar2":
+        d.a |= {"x": d.one(*numbers), "y": d.one(None, *numbers)}
+        return [condition]
+    d.a["scalar"] = d.one(None, *numbers)
+    return [condition, d.array(shape)]
+
+
+@space("_npi_vstack _npi_hstack _npi_dstack _npi_column_stack")
+def joined(d: Draw) -> list[np.ndarray]:
+    kind = d.a["__name__"].removeprefix("_npi_")
+    shape, count = list(d.shape(1, 4)), d.integer(1, 3)
+    d.a |= {"num_args": count, "dim": None}
+    axis = {"vstack": 0, "dstack": 2}.get(kind, min(1, len(shape) - 1))
+    shapes = [list(shape) for _ in range(count)]
+    for each in shapes:
+        if axis < len(each) and not (len(each) == 1 and kind != "hstack"):
+            each[axis] = d.integer(1, 3)
+    return [d.array(each) for each in shapes]
+
+
+@space("_npi_pad")
+def pad(d: Draw) -> list[np.ndarray]:
+    shape = d.shape(2, 4)  # MXNet refuses one axis
+    d.a["pad_width"] = tuple((d.integer(0, 3), d.integer(0, 3)) for _ in shape)
+    d.a["constant_value"] = d.one(None, *NUMBERS, 300.0, -200.7, "inf")
+    d.a["reflect_type"] = d.one(None, "even", "odd")
+    extreme = d.a.get("mode") in ("maximum", "minimum")  # of which NaN is one by its place
+    return [d.array(shape, edges=not extreme)]

@@ -77,6 +77,25 @@ def test_arccosh_relu_sigmoid() -> None:
     run(lambda n, npx, d: [npx.relu(d), npx.sigmoid(d)], draw(3, 4))
 
 
+def test_slices_and_codes_of_reshape() -> None:
+    x = draw(2, 4, 6)
+    ops = run(lambda n, npx, d: [d[:, 1:3], d[1], d[0, 1:, ::2], d[:, 2], n.ravel(d)], x)
+    assert ops >= {"_npx_reshape", "slice"}
+    codes = [(-2, -5), (-5, -4), (-6, 1, 2, -4), (-2, -6, -1, 2, -4), (-4,), (-1, -2)]
+    run(lambda n, npx, d: [npx.reshape(d, code) for code in codes], x, exact=True)
+    run(lambda n, npx, d: npx.reshape(d, (-4, 2, -1, -6), reverse=True), x, exact=True)
+    run(lambda n, npx, d: npx.reshape(d, (-3, -2, -3, -2)), draw(1, 4, 1, 6), exact=True)
+
+
+def test_padding_stacks_and_numbers_of_where() -> None:
+    x = draw(2, 3)
+    for mode in ("constant", "edge", "reflect", "symmetric", "maximum", "minimum"):
+        run(lambda n, npx, d, mode=mode: n.pad(d, ((1, 2), (2, 0)), mode=mode), x, exact=True)
+    run(lambda n, npx, d: [n.vstack([d, d]), n.column_stack([d, d])], x, exact=True)
+    run(lambda n, npx, d: [n.where(d > 0, d, 0.1), n.where(d > 0, -1.0, d)], x, exact=True)
+    run(lambda n, npx, d: n.where(d > 0, 1.0, 0.1) * d, x, exact=True)
+
+
 BINARY = "add subtract multiply true_divide power mod maximum minimum hypot arctan2"
 COMPARE = "equal not_equal greater greater_equal less less_equal"
 

@@ -75,6 +75,8 @@ def _reshape(self: Context, node: fx.Node) -> Written | None:
         elif code == -3:
             sizes.append(-1)
             axis += 2
+        elif code == -5:
+            axis += 1
         else:
             if code == 0 and axis >= len(source):
                 return None
