@@ -1,10 +1,11 @@
-"""Operators that change height and width: padding, cropping, enlarging."""
+"""Operators that change height and width: padding, cropping, enlarging; images as tensors."""
 
 from __future__ import annotations
 
 import math
 from types import SimpleNamespace
 
+import torch
 import torch.nn.functional as F
 from torch import fx
 
@@ -21,6 +22,7 @@ from mxnet_files.reading.attributes import (
     one_of,
     optional,
     real,
+    reals,
     shape,
 )
 from mxnet_files.registry import Wired, Wiring, register
@@ -157,3 +159,40 @@ register(
     },
     dtypes=Dtypes.FLOATING,
 )
+
+IMAGES = "_image_{0} _npx__image_{0}"
+register(
+    IMAGES.format("to_tensor"),
+    lambda w, a, x: w.call(mx_resize.image_to_tensor, x, torch.float32),
+    "data",
+    dtypes=Dtypes.MADE,
+)
+register(
+    IMAGES.format("normalize"),
+    lambda w, a, x: w.call(mx_resize.image_normalize, x, a.mean, a.std),
+    "data",
+    {"mean": Attribute(reals, (0.0,) * 4), "std": Attribute(reals, (1.0,) * 4)},
+    dtypes=Dtypes.FIRST,
+)
+
+
+def image_crop(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    if min(a.x, a.y) < 0 or min(a.width, a.height) < 1:
+        raise w.refuse(f"x={a.x}, y={a.y}, size {a.width}×{a.height}, expected a part of the image")
+    return w.call(mx_resize.image_crop, x, a.x, a.y, a.width, a.height)
+
+
+register(
+    IMAGES.format("crop"),
+    image_crop,
+    "data",
+    dict.fromkeys(("x", "y", "width", "height"), Attribute(integer)),
+    dtypes=Dtypes.FIRST,
+)
+for _name, _axis in (("flip_top_bottom", 0), ("flip_left_right", 1)):
+    register(
+        IMAGES.format(_name),
+        lambda w, a, x, axis=_axis: w.call(mx_resize.image_flip, x, axis),
+        "data",
+        dtypes=Dtypes.FIRST,
+    )

@@ -729,6 +729,38 @@ def crop(d: Draw) -> list[np.ndarray]:
     return [d.array((n, c, h, w)), d.array((n, c, *size))]
 
 
+# ---- images
+
+
+@space("_image_to_tensor _image_crop")
+def image(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*FLOATS, *WHOLE)  # MXNet's process dies of bool
+    height, width = d.shape(2, 2, largest=5)
+    shape = (height, width, d.one(1, 3))
+    if d.a["__name__"] == "_image_crop":
+        left, top = d.integer(0, width - 1), d.integer(0, height - 1)
+        d.a |= {"x": left, "width": d.integer(1, width - left)}
+        d.a |= {"y": top, "height": d.integer(1, height - top)}
+    return [d.array(shape if d.flag() else (2, *shape), high=255)]
+
+
+@space("_image_flip_top_bottom _image_flip_left_right")
+def flipped_image(d: Draw) -> list[np.ndarray]:
+    height, width = d.shape(2, 2, largest=3)  # MXNet leaves the middle of odd ones unwritten
+    return [d.array((2 * height, 2 * width, d.one(1, 3)))]
+
+
+@space("_image_normalize")
+def normalized_image(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*FLOATS, *WHOLE)
+    _, height, width = d.shape(3, 3)
+    channels = d.one(1, 3)
+    for key, numbers in (("mean", (0.485, 0.25, -3.0, 0.0)), ("std", (0.229, 0.5, 2.0, 1.0))):
+        d.a[key] = tuple(d.one(*numbers) for _ in range(d.one(1, channels)))
+    shape = (channels, height, width)
+    return [d.array(shape if d.flag() else (2, *shape), high=255)]
+
+
 # ---- indices
 
 

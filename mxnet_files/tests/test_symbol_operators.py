@@ -127,6 +127,10 @@ CASES: dict[str, tuple[Any, Shapes]] = {
         S.FullyConnected(d, w, num_hidden=4, flatten=False, no_bias=True),
         {"data": (2, 3, 5), "weight": (4, 5)},
     ),
+    "image_normalize": (
+        S.image.normalize(d, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)),
+        {"data": (2, 3, 4, 5)},
+    ),
     "batch_norm_defaults": (
         S.BatchNorm(d, g, beta, m, v),
         {**X, "gamma": (3,), "beta": (3,), "moving_mean": (3,), "moving_var": (3,)},
