@@ -29,7 +29,7 @@ STRUCTURAL = (*PARAMETER_SLOTS, "running_mean", "running_var")  # of a block wit
 
 # Operators whose result has as many axes as their first input; keeps generated code short.
 # Layers whose label only a gradient needs: it comes last, and may be left out.
-OUTPUT_LAYERS = ("Softmax", "LinearRegression", "LogisticRegression", "MAERegression")
+OUTPUT_LAYERS = ("Softmax", "LinearRegression", "LogisticRegression", "MAERegression", "SVM")
 # What an array may meet whose sizes MXNet infers (states that begin as zeros of shape (0, H)).
 SAME_SIZE = ("elemwise_add", "elemwise_sub", "elemwise_mul", "elemwise_div")
 EACH_ELEMENT = ("Activation", "LeakyReLU", "sigmoid", "tanh", "relu", "Cast", "Dropout")

@@ -7,18 +7,23 @@ more than 16 elements to `std::sort`, whose order is that of its pivots.
 import torch
 from torch import Tensor
 
-from mxnet_files.functions import mx_dtype
+from mxnet_files.functions import mx_dtype, mx_shape
 
 __all__ = [
     "arange_like",
     "argsort",
+    "batch_take",
+    "boolean_mask",
     "diagonal",
     "gather_nd",
+    "index_array",
+    "ravel_multi_index",
     "scatter_nd",
     "sort",
     "topk",
     "topk_indices",
     "topk_mask",
+    "unravel_index",
 ]
 
 
@@ -120,3 +125,52 @@ def arange_like(x: Tensor, start: float, step: float, repeat: int, axis: int | N
     first = mx_dtype.number(start, x).reshape([1])
     out = first + places.to(x.dtype) * mx_dtype.number(step, x)
     return out.reshape(x.shape) if axis is None else out
+
+
+def batch_take(x: Tensor, indices: Tensor) -> Tensor:
+    """One element of each row of x (N, K), the nearest for an index outside; indices' shape."""
+    if x.dim() != 2:
+        raise ValueError("batch_take: expected rows (N, K)")
+    return mx_shape.pick(x, indices.reshape([-1]), 1, False, False).reshape(indices.shape)
+
+
+def unravel_index(x: Tensor, shape: list[int]) -> Tensor:
+    """Places (N,) in an array of `shape` -> coordinates (axes, N); fractions go."""
+    if x.dim() != 1:
+        raise ValueError("unravel_index: expected places (N,)")
+    place = mx_dtype.cast(x, torch.int32)
+    rows: list[Tensor] = []
+    for size in shape[1:][::-1]:
+        above = torch.div(place, size, rounding_mode="trunc")
+        rows = [place - above * size] + rows  # noqa: RUF005
+        place = above
+    return torch.stack([place] + rows).to(x.dtype)  # noqa: RUF005
+
+
+def ravel_multi_index(x: Tensor, shape: list[int]) -> Tensor:
+    """Coordinates (axes, N) -> places (N,) in an array of `shape`; fractions go after each axis."""
+    if x.dim() != 2 or x.size(0) != len(shape):
+        raise ValueError("ravel_multi_index: expected a row of coordinates for each axis")
+    wide = x.to(torch.float32) if x.dtype == torch.float16 else x
+    place = mx_dtype.cast(wide[0], torch.int32)
+    for axis in range(1, len(shape)):
+        place = mx_dtype.cast((place * shape[axis]).to(wide.dtype) + wide[axis], torch.int32)
+    return place.to(x.dtype)
+
+
+def index_array(x: Tensor, axes: list[int] | None) -> Tensor:
+    """The coordinates of each element of x, those of `axes` or all, along a last axis."""
+    rows: list[Tensor] = []
+    for axis in list(range(x.dim())) if axes is None else axes:
+        size = [1] * x.dim()
+        size[axis % x.dim()] = -1
+        places = torch.arange(x.size(axis % x.dim()), device=x.device)
+        rows.append(places.reshape(size).expand(x.shape))
+    return torch.stack(rows, -1)
+
+
+def boolean_mask(x: Tensor, mask: Tensor) -> Tensor:
+    """The rows of x where mask (N,) is not zero."""
+    if mask.dim() != 1 or mask.size(0) != x.size(0):
+        raise ValueError("boolean_mask: expected a number for each row")
+    return x[mask != 0]

@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["make_loss", "regression_output", "softmax_output"]
+__all__ = [
+    "make_loss",
+    "regression_output",
+    "softmax_cross_entropy",
+    "softmax_output",
+    "svm_output",
+]
 
 
 class _OwnGradient(torch.autograd.Function):
@@ -136,3 +142,38 @@ def make_loss(
     elif normalization == "valid":
         gradient = gradient / (value > threshold).sum().clamp(min=1)
     return _OwnGradient.apply(x, value, gradient, False)
+
+
+def svm_output(
+    x: Tensor, label: Tensor | None, margin: float, regularization: float, linear: bool
+) -> Tensor:
+    """x (N, K) itself; backward is that of the squared hinge loss against label (N,), or `linear`.
+
+    The label's score shall be above the margin, every other one below its negative.
+    """
+    if torch.jit.is_scripting() or label is None or not x.requires_grad:
+        return x
+    value = x.detach()
+    if value.dim() != 2:
+        raise ValueError("SVMOutput: expected scores (N, K)")
+    classes = torch.arange(value.size(1), device=x.device)
+    sign = torch.where(classes == label.to(torch.int64).reshape([-1, 1]), -1.0, 1.0).to(x.dtype)
+    short = margin + sign * value  # by how much a score fails
+    slope = torch.ones_like(short) if linear else 2 * short
+    gradient = torch.where(short > 0, sign * slope, torch.zeros_like(short)) * regularization
+    return _OwnGradient.apply(x, value, gradient, False)
+
+
+def softmax_cross_entropy(x: Tensor, label: Tensor) -> Tensor:
+    """Sum over the batch of -log of the label's share, of at least 1e-8; x (N, K), label (N,)."""
+    if x.dim() != 2 or label.dim() != 1:
+        raise ValueError("softmax_cross_entropy: expected scores (N, K) and labels (N,)")
+    place = label.to(torch.int64).unsqueeze(1)
+    p = torch.softmax(x, 1)
+    least = 9.99999993922529e-09  # 1e-8 as MXNet holds it
+    value = -torch.log(p.gather(1, place).clamp(min=least)).sum().reshape([1])
+    if torch.jit.is_scripting() or not x.requires_grad:
+        return value
+    p = p.detach()
+    gradient = p.scatter_add(1, place, torch.full_like(p, -1.0))
+    return _OwnGradient.apply(x, value.detach(), gradient, True)

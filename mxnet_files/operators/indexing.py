@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_dtype, mx_index, mx_shape
@@ -15,6 +15,7 @@ from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import (
     IGNORED,
     Attribute,
+    Attributes,
     boolean,
     double,
     dtype,
@@ -142,3 +143,70 @@ CONSTANT = {
 register("_zeros", constant(0.0), "", CONSTANT, dtypes=Dtypes.MADE)
 register("_ones", constant(1.0), "", CONSTANT, dtypes=Dtypes.MADE)
 register("_full", constant(None), "", {**CONSTANT, "value": Attribute(double)}, dtypes=Dtypes.MADE)
+
+
+def cast_storage(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+    a.have_no_effect("stype")  # how elements are kept is not what they are
+    return x
+
+
+register(
+    "cast_storage _sparse_cast_storage",
+    cast_storage,
+    "data",
+    {"stype": Attribute(one_of("default", "csr", "row_sparse"))},
+    dtypes=Dtypes.FIRST,
+)
+register(
+    "batch_take",
+    lambda w, a, x, indices: w.call(mx_index.batch_take, x, indices),
+    "a indices",
+    dtypes=Dtypes.FIRST,
+)
+
+
+def multi_index(function: Callable[..., Tensor]) -> Callable[..., Wired]:
+    def build(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+        size = integers(w, a, "shape")
+        if not size or min(size[1:], default=1) < 1:  # the first size is not looked at
+            raise w.refuse(f"shape={size}, expected positive sizes")
+        return w.call(function, x, size)
+
+    return build
+
+
+SHAPE = {"shape": Attribute(shape, ())}
+for _names, _function in (
+    ("_unravel_index unravel_index", mx_index.unravel_index),
+    ("_ravel_multi_index ravel_multi_index", mx_index.ravel_multi_index),
+):
+    register(_names, multi_index(_function), "data", SHAPE, dtypes=Dtypes.FIRST)
+
+
+def index_array(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    if a.axes is not None and (not a.axes or None in a.axes):
+        raise w.refuse(f"axes={a.axes}, expected numbers")
+    return w.call(mx_index.index_array, x, a.axes)
+
+
+register(
+    "_contrib_index_array _npx_index_array",
+    index_array,
+    "data",
+    {"axes": Attribute(optional(shape), None)},
+)
+
+
+def boolean_mask(w: Wiring, a: SimpleNamespace, x: fx.Node, mask: fx.Node) -> Wired:
+    if a.axis != 0:
+        raise w.refuse(f"axis={a.axis}, expected 0, as MXNet does")
+    return w.call(mx_index.boolean_mask, x, mask)
+
+
+register(
+    "_contrib_boolean_mask",
+    boolean_mask,
+    "data index",
+    {"axis": Attribute(integer, 0)},
+    dtypes=Dtypes.FIRST,
+)

@@ -163,3 +163,27 @@ register(
     },
     dtypes=Dtypes.FIRST,
 )
+
+
+def svm_output(w: Wiring, a: SimpleNamespace, x: fx.Node, label: fx.Node) -> Wired:
+    options = (a.margin, a.regularization_coefficient, a.use_linear)
+    return w.call(mx_loss.svm_output, x, label, *options)
+
+
+register(
+    "SVMOutput",
+    svm_output,
+    "data label",
+    {
+        "margin": Attribute(real, 1.0),
+        "regularization_coefficient": Attribute(real, 1.0),
+        "use_linear": Attribute(boolean, False),
+    },
+    dtypes=Dtypes.FLOATING,
+)
+register(
+    "softmax_cross_entropy",
+    lambda w, a, x, label: w.call(mx_loss.softmax_cross_entropy, x, label),
+    "data label",
+    dtypes=Dtypes.FLOATING,
+)

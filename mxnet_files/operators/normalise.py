@@ -21,7 +21,7 @@ from mxnet_files.reading.attributes import (
     one_of,
     real,
 )
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import OPERATORS, Wired, Wiring, register
 
 __all__ = ["outputs_of"]
 
@@ -71,6 +71,23 @@ register(
         "axis": Attribute(integer, 1),
         **dict.fromkeys(("cudnn_off", "min_calib_range", "max_calib_range"), IGNORED),
     },
+    count,
+    dtypes=Dtypes.FLOATING,
+)
+
+
+def batch_norm_with_relu(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+    y = batch_norm(w, a, *inputs)
+    if isinstance(y, tuple):
+        return (w.call(torch.relu, y[0], part="relu"), *y[1:])
+    return w.call(torch.relu, y, part="relu")
+
+
+register(
+    "_contrib_BatchNormWithReLU",
+    batch_norm_with_relu,
+    INPUTS,
+    OPERATORS["BatchNorm"].attributes,
     count,
     dtypes=Dtypes.FLOATING,
 )

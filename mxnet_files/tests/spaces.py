@@ -1038,17 +1038,19 @@ def same_dtype(arrays: list[np.ndarray], d: Draw) -> list[np.ndarray]:
     return [array.astype(kind) for array in arrays]
 
 
-@space("BatchNorm BatchNorm_v1 _contrib_SyncBatchNorm")
+@space("BatchNorm BatchNorm_v1 _contrib_SyncBatchNorm _contrib_BatchNormWithReLU")
 def batch_norm(d: Draw) -> list[np.ndarray]:
     shape = d.shape(2, 5)
     axis = d.axis(len(shape)) if d.a["__name__"] == "BatchNorm" else 1
     if "axis" in described(d.a["__name__"]):
         d.a["axis"] = axis if axis != 1 else d.one(None, 1)
+    if d.a["__name__"] == "_contrib_BatchNormWithReLU" and d.integer(0, 4):
+        shape, d.dtype = d.shape(4, 4), "float32"  # of what there is in oneDNN alone
     d.a["eps"] = d.one(None, 1e-5, 0.1)
     d.a |= dict.fromkeys({"min_calib_range", "max_calib_range"} & d.a.keys())
     if d.a["__name__"] == "_contrib_SyncBatchNorm":
         d.a |= {"ndev": 1, "key": "one"}
-    if d.a["__name__"] != "BatchNorm":
+    if d.a["__name__"] in ("BatchNorm_v1", "_contrib_SyncBatchNorm"):
         d.a["output_mean_var"] = None  # MXNet does not fill them in
     return [d.array(shape), *same_dtype(statistics(d, shape[axis]), d)]
 
@@ -1291,3 +1293,53 @@ def target(d: Draw) -> list[np.ndarray]:
         row[d.integer(0, labels) :] = -1  # no box from here on
     prediction = d.array((batch, classes, count), edges=False)
     return [boxes(d, (1, count)), rows, prediction]
+
+
+# ---- labels, storage and coordinates
+
+
+@space("SVMOutput softmax_cross_entropy")
+def scores_and_labels(d: Draw) -> list[np.ndarray]:
+    rows, classes = d.integer(1, 4), d.integer(1, 5)
+    d.a |= {"margin": d.one(None, 0.5), "regularization_coefficient": d.one(None, 2.0)}
+    label = np.random.default_rng(d.integer(0, 99)).integers(0, classes, rows).astype(d.dtype)
+    x = d.array((rows, classes), high=d.one(4, 40))
+    return [x, label]
+
+
+@space("cast_storage")
+def stored(d: Draw) -> list[np.ndarray]:
+    return [d.array(d.shape(2, 2))]
+
+
+@space("batch_take")
+def batch_take(d: Draw) -> list[np.ndarray]:
+    rows, columns, other = d.integer(1, 4), d.integer(1, 4), d.integer(1, 2)
+    index = d.array(d.one((rows,), (rows, 1), (1, rows)), "int32", -3, 6, edges=False)
+    if d.flag():
+        rows, index = rows * other, np.concatenate([index] * other)
+    return [d.array((rows, columns)), index]
+
+
+@space("_unravel_index _ravel_multi_index")
+def coordinates(d: Draw) -> list[np.ndarray]:
+    size = d.a["shape"] = (d.one(-1, 3), *d.shape(0, 3, largest=5))
+    shape = d.shape(1, 1)
+    ravel = d.a["__name__"].endswith("ravel_multi_index")
+    return [d.array((len(size), *shape) if ravel else shape, low=-9, high=90, edges=False)]
+
+
+@space("_contrib_index_array")
+def index_array(d: Draw) -> list[np.ndarray]:
+    shape = d.shape()
+    d.a["axes"] = d.one(None, "None", d.axes(len(shape), fewest=1))
+    return [d.array(shape)]
+
+
+@space("_contrib_boolean_mask")
+def boolean_mask(d: Draw) -> list[np.ndarray]:
+    shape = d.shape()
+    d.a["axis"] = d.one(None, 0)
+    mask = d.array(shape[:1], d.one(*DTYPES))
+    mask[0] = 1  # what follows cannot take an array without elements in MXNet
+    return [d.array(shape), mask]

@@ -34,7 +34,7 @@ COMPUTED_HERE = {
     r"ndim|Volume convolution|1D convolution|Only 1D or 2D"
     r"|Invalid Input: 'N.?W'|Dilate is not supported"
     r"|Too many reduction axes": "Numbers of axes that it lacks.",
-    r"primitive": "What oneDNN cannot do.",
+    r"primitive|only supports MKL-DNN": "What oneDNN cannot do.",
     r"transpose_a": "Transposed vectors in `dot`.",
     r"Shape inconsistent": "Labels of `SoftmaxOutput` without the axes of size 1.",
 }

@@ -285,6 +285,16 @@ CASES: dict[str, tuple[Any, Shapes]] = {
         {**FLAT, "label": (3, 7)},
     ),
     "logistic_regression": (S.LogisticRegressionOutput(d, label), {**FLAT, "label": (3, 7)}),
+    "svm": (
+        S.SVMOutput(d, label * 0 + 1, margin=0.7, regularization_coefficient=2),
+        {**FLAT, "label": (3,)},
+    ),
+    "svm_linear": (S.SVMOutput(d, label * 0 + 1, use_linear=True), {**FLAT, "label": (3,)}),
+    "softmax_cross_entropy": (
+        S.softmax_cross_entropy(d, S.BlockGrad(label * 0 + 2)),
+        {**FLAT, "label": (3,)},
+    ),
+    "boolean_mask": (S.contrib.boolean_mask(d, S.BlockGrad(b > -9)), {**FLAT, "b": (3,)}),
     "mae_regression": (S.MAERegressionOutput(d, label), {**FLAT, "label": (3, 7)}),
     "make_loss": (S.MakeLoss(S.square(d), grad_scale=3, normalization="batch"), FLAT),
     "make_loss_valid": (S.MakeLoss(d, normalization="valid"), FLAT),
