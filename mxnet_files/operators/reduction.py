@@ -25,7 +25,7 @@ from mxnet_files.reading.attributes import (
     optional,
     shape,
 )
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import OPERATORS, Wired, Wiring, register
 
 __all__: list[str] = []
 
@@ -170,5 +170,46 @@ register(
     gemm2,
     "A B",
     {**TRANSPOSES, "alpha": Attribute(double, 1.0), "axis": Attribute(integer, -2)},
+    dtypes=Dtypes.FLOATING,
+)
+
+
+def gemm(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node, z: fx.Node) -> Wired:
+    product = gemm2(w, a, x, y)
+    if a.beta == 0:  # nor is C read then
+        return product
+    if a.beta != 1:
+        z = w.call(operator.mul, z, a.beta, part="added")
+    return w.call(operator.add, product, z, part="sum")
+
+
+register(
+    "_linalg_gemm linalg_gemm",
+    gemm,
+    "A B C",
+    {**OPERATORS["_linalg_gemm2"].attributes, "beta": Attribute(double, 1.0)},
+    dtypes=Dtypes.FLOATING,
+)
+
+
+def syrk(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    other = w.call(torch.transpose, x, -2, -1, part="transposed")
+    product = w.call(torch.matmul, *((other, x) if a.transpose else (x, other)))
+    if a.alpha == 0:
+        return w.call(torch.zeros_like, product, part="scaled")
+    return product if a.alpha == 1 else w.call(operator.mul, product, a.alpha, part="scaled")
+
+
+register(
+    "_linalg_syrk linalg_syrk",
+    syrk,
+    "A",
+    {"transpose": Attribute(boolean, False), "alpha": Attribute(double, 1.0)},
+    dtypes=Dtypes.FLOATING,
+)
+register(
+    "_linalg_potrf linalg_potrf",
+    lambda w, a, x: w.call(torch.linalg.cholesky, x),
+    "A",
     dtypes=Dtypes.FLOATING,
 )

@@ -1343,3 +1343,32 @@ def boolean_mask(d: Draw) -> list[np.ndarray]:
     mask = d.array(shape[:1], d.one(*DTYPES))
     mask[0] = 1  # what follows cannot take an array without elements in MXNet
     return [d.array(shape), mask]
+
+
+# ---- linear algebra
+
+
+@space("_linalg_gemm")
+def gemm(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*FLOATS)
+    batch, rows, inner, columns = d.shape(0, 2), *(d.integer(1, 4) for _ in range(3))
+    left = (inner, rows) if d.a.get("transpose_a") else (rows, inner)
+    right = (columns, inner) if d.a.get("transpose_b") else (inner, columns)
+    d.a["axis"] = d.one(None, -2)
+    return [d.array((*batch, *shape)) for shape in (left, right, (rows, columns))]
+
+
+@space("_linalg_syrk")
+def syrk(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*FLOATS)
+    return [d.array(d.shape(2, 4))]
+
+
+@space("_linalg_potrf")
+def potrf(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    size = d.integer(1, 4)
+    x = d.array((*d.shape(0, 2), size, size), edges=False).astype("float64")
+    whole = x @ np.swapaxes(x, -1, -2) + d.one(1.0, 30.0) * np.eye(size)
+    other = d.one(whole, d.array(whole.shape, "float64"))  # MXNet reads the lower half
+    return [np.where(np.tri(size, dtype=bool), whole, other).astype(d.dtype)]

@@ -285,6 +285,12 @@ CASES: dict[str, tuple[Any, Shapes]] = {
         {**FLAT, "label": (3, 7)},
     ),
     "logistic_regression": (S.LogisticRegressionOutput(d, label), {**FLAT, "label": (3, 7)}),
+    "gemm": (
+        S.linalg.gemm(d, b, w, transpose_b=True, alpha=2, beta=0.5),
+        {"data": (2, 3, 4), "b": (2, 5, 4), "weight": (2, 3, 5)},
+    ),
+    "syrk": (S.linalg.syrk(d, transpose=True, alpha=0.5), {"data": (2, 3, 4)}),
+    "potrf": (S.linalg.potrf(S.linalg.syrk(d) + S.eye(3) * 2), FLAT),
     "svm": (
         S.SVMOutput(d, label * 0 + 1, margin=0.7, regularization_coefficient=2),
         {**FLAT, "label": (3,)},
