@@ -17,6 +17,7 @@ __all__ = [
     "deformable_convolution",
     "grid_generator",
     "grid_of_flow",
+    "psroi_pooling",
     "roi_align",
     "roi_pooling",
     "spatial_transformer",
@@ -338,3 +339,33 @@ def bilinear_sampler(x: Tensor, grid: Tensor) -> Tensor:
 def spatial_transformer(x: Tensor, theta: Tensor, size: list[int]) -> Tensor:
     """x moved by an affine map (N, 6)."""
     return bilinear_sampler(x, grid_generator(theta, size))
+
+
+def psroi_pooling(
+    x: Tensor, rois: Tensor, scale: float, dim: int, pooled: int, group: int
+) -> Tensor:
+    """Means over pooled × pooled bins of each region, each of its own map: (R, dim, rows, columns).
+
+    x (N, dim·group², H, W) holds group × group maps for each of `dim`; empty bins give 0.
+    """
+    n, h, w = x.size(0), x.size(2), x.size(3)
+    image = rois[:, 0].to(torch.int64).clamp(0, n - 1)
+    corner = mx_math.round_half_away(rois[:, 1:])  # (R, 4) left, top, right, bottom
+    start, end = corner[:, :2] * scale, (corner[:, 2:] + 1) * scale
+    step = (end - start).clamp(min=0.1) / pooled
+    bins = torch.arange(pooled, device=x.device)
+    inside: list[Tensor] = []  # (R, pooled, W), then (R, pooled, H): 1 where a bin has the pixel
+    for axis, size in enumerate([w, h]):
+        width, begin = step[:, axis : axis + 1], start[:, axis : axis + 1]
+        first = torch.floor(bins.to(x.dtype) * width + begin).clamp(0, size).unsqueeze(2)
+        last = torch.ceil((bins + 1).to(x.dtype) * width + begin).clamp(0, size).unsqueeze(2)
+        place = torch.arange(size, device=x.device)
+        inside.append(((place >= first) & (place < last)).to(x.dtype))
+    cell = torch.div(bins * group, pooled, rounding_mode="floor")
+    maps = x.narrow(1, 0, dim * group * group).reshape([n, dim, group, group, h, w])
+    maps = maps.index_select(2, cell).index_select(3, cell)
+    strips = torch.einsum("ndijhw,rjw->ndijhr", maps, inside[0])
+    sums = torch.einsum("ndijhr,rih->nrdij", strips, inside[1])
+    chosen = sums[image, torch.arange(rois.size(0), device=x.device)]
+    count = inside[1].sum(2).unsqueeze(2) * inside[0].sum(2).unsqueeze(1)
+    return chosen / count.clamp(min=1).unsqueeze(1)

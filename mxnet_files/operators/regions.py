@@ -68,6 +68,31 @@ register(
 )
 
 
+def psroi_pooling(w: Wiring, a: SimpleNamespace, x: fx.Node, rois: fx.Node) -> Wired:
+    group = a.group_size or a.pooled_size
+    if min(group, a.pooled_size, a.output_dim) < 1 or max(group, a.pooled_size) ** 2 > MOST_BINS:
+        raise w.refuse(
+            f"output_dim={a.output_dim}, pooled_size={a.pooled_size}, group_size={a.group_size}, "
+            f"expected positive numbers and at most {MOST_BINS} bins"
+        )
+    sizes = (a.output_dim, a.pooled_size, group)
+    return w.call(mx_regions.psroi_pooling, x, rois, a.spatial_scale, *sizes)
+
+
+register(
+    "_contrib_PSROIPooling",
+    psroi_pooling,
+    "data rois",
+    {
+        "spatial_scale": Attribute(real),
+        "output_dim": Attribute(integer),
+        "pooled_size": Attribute(integer),
+        "group_size": Attribute(integer, 0),
+    },
+    dtypes=Dtypes.FLOATING,
+)
+
+
 def deformable(w: Wiring, a: Attributes, x: fx.Node, offset: fx.Node, *rest: fx.Node) -> Wired:
     masked = w.operator.startswith("_contrib_Modulated")
     mask = rest[0] if masked else None

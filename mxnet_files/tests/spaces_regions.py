@@ -112,6 +112,17 @@ def roi_align(d: Draw) -> list[np.ndarray]:
     return [d.array(shape, edges=False), regions(d, shape[0], max(shape[2:]) / scale)]
 
 
+@space("_contrib_PSROIPooling")
+def psroi_pooling(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    pooled, group = d.integer(1, 4), d.one(None, 0, d.integer(1, 4))
+    dim, scale = d.integer(1, 3), d.one(1.0, 0.5, 0.25)
+    d.a |= {"pooled_size": pooled, "group_size": group, "output_dim": dim, "spatial_scale": scale}
+    shape = list(image(d))
+    shape[1] = dim * (group or pooled) ** 2
+    return [d.array(shape, edges=False), regions(d, shape[0], max(shape[2:]) / scale)]
+
+
 def filters(d: Draw, *, second: bool) -> list[np.ndarray]:
     """A deformable convolution: data, offsets, masks of the second version, weight, bias."""
     d.dtype = "float32"
