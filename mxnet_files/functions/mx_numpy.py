@@ -23,7 +23,9 @@ __all__ = [
     "reduce_min",
     "reduce_prod",
     "reduce_sum",
+    "roll",
     "squeeze",
+    "tril",
     "variance",
     "where",
     "where_number",
@@ -113,6 +115,20 @@ def concatenate(inputs: list[Tensor], axis: int | None) -> Tensor:
 def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """x where the condition is not zero."""
     return torch.where(condition != 0, x, y)
+
+
+def roll(x: Tensor, shifts: list[int], axes: list[int]) -> Tensor:
+    """Elements moved on along `axes`, or in the flattened array without any."""
+    if len(axes) == 0:
+        return torch.roll(x.reshape([-1]), shifts, [0]).reshape(x.shape)
+    return torch.roll(x, shifts, axes)
+
+
+def tril(x: Tensor, k: int) -> Tensor:
+    """Zeros above the k-th diagonal of the last two axes; a vector is every row of a square."""
+    if x.dim() == 1:
+        x = x.expand([x.size(0), x.size(0)])
+    return torch.tril(x, k)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

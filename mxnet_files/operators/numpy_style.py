@@ -365,6 +365,38 @@ register(
     },
     dtypes=Dtypes.FIRST,
 )
+register(
+    "_npi_tril",
+    lambda w, a, x: w.call(mx_numpy.tril, x, a.k),
+    "data",
+    {"k": Attribute(integer, 0)},
+    dtypes=Dtypes.FIRST,
+)
+
+
+def roll(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    shift, axes = a.shift or (), a.axis or ()
+    if len(shift) == 1:
+        shift = shift * max(1, len(axes))
+    if not shift or None in (*shift, *axes) or len(shift) != max(1, len(axes)):
+        raise w.refuse(f"shift={a.shift}, axis={a.axis}, expected a number for each axis")
+    return w.call(mx_numpy.roll, x, shift, axis_list(w, axes, "axis"))
+
+
+register(
+    "_np_roll",
+    roll,
+    "data",
+    dict.fromkeys(("shift", "axis"), Attribute(optional(shape), None)),
+    dtypes=Dtypes.FIRST,
+)
+register(
+    "_npi_einsum",
+    lambda w, a, *inputs: w.call(torch.einsum, a.subscripts, list(inputs)),
+    None,
+    {"num_args": Attribute(integer), "subscripts": Attribute(order, ""), "optimize": IGNORED},
+    dtypes=Dtypes.FLOATING,
+)
 register("_npi_matmul", binary(torch.matmul), "a b", dtypes=Dtypes.FLOATING)
 register("_np_dot", binary(mx_numpy.dot), "a b", dtypes=Dtypes.FLOATING)
 

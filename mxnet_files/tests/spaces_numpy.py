@@ -268,3 +268,37 @@ def pad(d: Draw) -> list[np.ndarray]:
     d.a["reflect_type"] = d.one(None, "even", "odd")
     extreme = d.a.get("mode") in ("maximum", "minimum")  # of which NaN is one by its place
     return [d.array(shape, edges=not extreme)]
+
+
+@space("_npi_tril")
+def tril(d: Draw) -> list[np.ndarray]:
+    d.a["k"] = d.one(None, d.integer(-3, 3))
+    return [d.array(d.shape())]
+
+
+@space("_np_roll")
+def roll(d: Draw) -> list[np.ndarray]:
+    shape = d.shape()
+    axes = d.a["axis"] = d.one(None, "None", d.axes(len(shape), fewest=1))
+    count = d.one(1, len(axes)) if isinstance(axes, tuple) else 1
+    d.a["shift"] = tuple(d.integer(-5, 5) for _ in range(count))
+    return [d.array(shape)]
+
+
+EINSUMS = """
+ij,jk->ik ij,ik->jk ij,kj ij,ij ij->j ij->ji ij->i bij,bjk->bik bhqd,bhkd->bhqk ...j,kj->...k
+i,j->ij ii->i ij,jk,kl->il b...,b...->...
+"""
+
+
+@space("_npi_einsum")
+def einsum(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    terms = d.a["subscripts"] = d.one(*EINSUMS.split())
+    sizes = {letter: d.integer(1, 4) for letter in terms if letter.isalpha()}
+    inputs = [
+        [size for letter in term for size in ([3, 2] if letter == "." else [sizes[letter]])]
+        for term in terms.split("->")[0].replace("...", ".").split(",")
+    ]
+    d.a |= {"num_args": len(inputs), "optimize": d.one(None, 0, 1)}
+    return [d.array(shape, edges=False) for shape in inputs]

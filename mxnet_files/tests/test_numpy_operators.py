@@ -96,6 +96,12 @@ def test_padding_stacks_and_numbers_of_where() -> None:
     run(lambda n, npx, d: n.where(d > 0, 1.0, 0.1) * d, x, exact=True)
 
 
+def test_rolled_triangles_and_einsum() -> None:
+    x = draw(2, 3, 3)
+    run(lambda n, npx, d: [n.roll(d, 1), n.roll(d, (1, -2), axis=(1, 2)), n.tril(d)], x)
+    run(lambda n, npx, d: n.einsum("bij,bkj->bik", d, d), x)
+
+
 BINARY = "add subtract multiply true_divide power mod maximum minimum hypot arctan2"
 COMPARE = "equal not_equal greater greater_equal less less_equal"
 
