@@ -190,7 +190,7 @@ def index_array(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
 
 
 register(
-    "_contrib_index_array _npx_index_array",
+    "_contrib_index_array",
     index_array,
     "data",
     {"axes": Attribute(optional(shape), None)},
