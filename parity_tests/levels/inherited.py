@@ -10,7 +10,7 @@ import numpy as np
 from parity_tests.backends.runs import NET, Key
 from parity_tests.backends.spill import release
 from parity_tests.levels.envelope import Envelope
-from parity_tests.levels.local import as_constant, content_of
+from parity_tests.levels.local import as_constant, between_masks, content_of, mask_gradients
 from parity_tests.levels.referee import Subject
 from parity_tests.numerics.chance import FIRST_DRAWS, MOST_DRAWS, beyond_chance
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, Verdict, as_numbers, compare
@@ -73,6 +73,7 @@ def judged_keys(
     order = {path: i for i, path in enumerate([*dict.fromkeys(paths), NET])}
     kinds = {pair.torch.path: pair.torch.kind for pair in subject.pairing.pairs}
     keys = {key: None for key in (*expected, *actual) if key[0] in order}
+    masks = {path: mask_gradients(segment) for path, segment in subject.segments.items()}
     for path, call, quantity in sorted(keys, key=lambda key: order[key[0]]):
         key = (path, call, quantity)
         row = Row(
@@ -86,16 +87,17 @@ def judged_keys(
             mode=mode,
             compared=1,
         )
+        judged = between_masks if quantity in masks.get(path, ()) else (lambda row: row)
         known = [values[key] for values in (actual, expected) if key in values]
         if len(known) < 2 and quantity.endswith("gradient") and not known[0].any():
             continue  # no gradient, on one side as an array of zeros
         if len(known) < 2:
             absent, present = (side, "the referee") if key not in actual else ("the referee", side)
             which = f"call {call + 1}: " if call else ""
-            yield replace(row, detail=f"{which}{absent} has no {quantity}, {present} has")
+            yield judged(replace(row, detail=f"{which}{absent} has no {quantity}, {present} has"))
             continue
         value = _in_torch_shape(actual[key], expected[key], kinds.get(path, ""), quantity)
-        yield _judged(row, value, expected[key], envelope.limit(key, dtype))
+        yield judged(_judged(row, value, expected[key], envelope.limit(key, dtype)))
         release()
 
 

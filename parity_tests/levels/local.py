@@ -7,7 +7,7 @@ function; in float32 each is compared with the referee.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from parity_tests.backends.base import backend
 from parity_tests.backends.leaves import Leaf
-from parity_tests.backends.runs import Arrays, LeafRun, NetRun, rounded
+from parity_tests.backends.runs import Arrays, LeafRun, NetRun, input_name, rounded
 from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, attempt
 from parity_tests.numerics import conventions
 from parity_tests.numerics.compare import (
@@ -30,6 +30,7 @@ from parity_tests.numerics.operators.cases import Scales
 from parity_tests.numerics.operators.table import operator_of, tolerance
 from parity_tests.numerics.scales import scales_of
 from parity_tests.pairing.align import Pair
+from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.progress import show
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
@@ -37,10 +38,13 @@ from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 __all__ = [
     "LocalCall",
     "Truth",
+    "agrees",
     "as_constant",
+    "between_masks",
     "content_of",
     "local_calls",
     "local_rows",
+    "mask_gradients",
     "mode_of",
     "truth_of",
     "upstream_for",
@@ -155,12 +159,49 @@ def local_rows(
         ]
     local = _Local(level, pair, inputs, train, strict, runs, scales, judged)
     names = {name: None for run in known.values() or runs.values() for name in run}
+    segment = _segment_of(pair)
+    masks = mask_gradients(segment) if segment is not None and segment.unlike else ()
     return [
-        row
+        between_masks(row) if name in masks else row
         for name in names
         if name.startswith("output") == (level == Level.FORWARD)
         for row in _quantity_rows(local, name)
     ]
+
+
+def _segment_of(pair: Pair) -> SegmentPair | None:
+    """What a pair of leaves is made of, where it is made of executed operations."""
+    program = getattr(pair.torch.block, "program", None)
+    return None if program is None else program.layout.pair
+
+
+def mask_gradients(segment: SegmentPair) -> set[str]:
+    """The gradients of a segment's masks, by their names."""
+    return {input_name(i) for i in segment.masks}
+
+
+def between_masks(row: Row) -> Row:
+    """The row of a mask's gradient: it tells of values between 0 and 1, which no mask has."""
+    if row.status != Status.DIVERGED:
+        return row
+    detail = f"{row.detail}; the net's input holds 0 and 1 alone, a mask, and this trains nothing"
+    return replace(row, status=Status.NOTE, compared=0, detail=detail, window=None)
+
+
+def agrees(subject: Subject, pair: Pair, modes: Sequence[bool]) -> bool:
+    """Whether both sides of a pair compute the same in these modes."""
+    try:
+        for train in modes:
+            run = subject.run(Side.TORCH, "float64", train=train)
+            for call in local_calls(subject, pair, run, train=train, backward=train):
+                rows = local_rows(Level.FORWARD, pair, replace(call, upstream=None), train=train)
+                if train:  # statistics, and gradients
+                    rows += local_rows(Level.BACKWARD, pair, call, train=train)
+                if any(row.status in (Status.DIVERGED, Status.NOT_COMPARED) for row in rows):
+                    return False
+    except DidNotRun:
+        return False
+    return True
 
 
 def _quantity_rows(local: _Local, name: str) -> list[Row]:

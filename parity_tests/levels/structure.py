@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET
-from parity_tests.levels.local import local_calls, local_rows
-from parity_tests.levels.referee import DidNotRun, Subject
+from parity_tests.levels.local import agrees
+from parity_tests.levels.referee import Subject
 from parity_tests.levels.view import View
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair, Pairing, differences
@@ -87,11 +87,11 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
             compared = 1 + len(pair.torch.hyper) + 3 * len(pair.torch.tensors)
             rows.append(_row(pair.path, "operation", "", Status.OK, compared=compared))
             continue
-        agrees = not segment.trains_otherwise and _agrees(subject, pair, view.traced.modes)
-        if agrees:
+        same = not segment.trains_otherwise and agrees(subject, pair, view.traced.modes)
+        if same:
             rows.append(_row(pair.path, "operation", "", Status.OK))
         for row in different:
-            if agrees:
+            if same:
                 detail = f"{row.detail}; both give the same values"
                 row = replace(row, status=Status.NOTE, compared=0, detail=detail)
             rows.append(row)
@@ -134,22 +134,6 @@ def _alone(segment: SegmentPair) -> Iterator[Row]:
 
 def _only(side: Side, op: Operation) -> str:
     return f"{op} is in {side.framework} only"
-
-
-def _agrees(subject: Subject, pair: Pair, modes: Sequence[bool]) -> bool:
-    """Whether both sides of a segment compute the same in these modes."""
-    try:
-        for train in modes:
-            run = subject.run(Side.TORCH, "float64", train=train)
-            for call in local_calls(subject, pair, run, train=train, backward=train):
-                rows = local_rows(Level.FORWARD, pair, replace(call, upstream=None), train=train)
-                if train:  # statistics, and gradients
-                    rows += local_rows(Level.BACKWARD, pair, call, train=train)
-                if any(row.status in (Status.DIVERGED, Status.NOT_COMPARED) for row in rows):
-                    return False
-    except DidNotRun:
-        return False
-    return True
 
 
 def _row(

@@ -19,6 +19,7 @@ from parity_tests.backends.base import SIDES, Recorded, is_recorded, leaves_of, 
 from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.runs import Arrays, NetRun, Objective
+from parity_tests.levels.local import agrees
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.levels.weights import copy_paired
 from parity_tests.numerics.operators.executed import (
@@ -211,7 +212,7 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
     another, or none.
     """
     if traced.alignment.equal:
-        return _view(nets, traced, _cut(traced, set(), set()))
+        return _view(nets, traced, inputs, _cut(traced, set(), set()))
     unlike = {
         pair.right.index
         for pair in traced.alignment.pairs
@@ -219,14 +220,51 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
     }
     # what follows cannot run on the unlike, unless nothing but they is paired wrongly
     for removed in (unlike, set()) if unlike else (set(),):
-        view = _view(nets, traced, _cut(traced, removed))
+        view = _view(nets, traced, inputs, _cut(traced, removed))
         mistaken, lasting = _mistaken(view, inputs)
         if lasting is None or (lasting and removed):
             continue
-        pieces = _cut(traced, removed | mistaken, lasting)
+        removed |= mistaken
+        pieces = _cut(traced, removed, lasting)
         alike = [s.slots for s in pieces.segments] == [s.slots for s in view.segments.values()]
-        return view if alike else _view(nets, traced, pieces)
+        view = view if alike else _view(nets, traced, inputs, pieces)
+        return _joined(nets, view, inputs, removed, lasting or set())
     return view
+
+
+def _joined(
+    nets: Mapping[Side, Any], view: View, inputs: Arrays, removed: set[int], lasting: set[Value]
+) -> View:
+    """Without cuts behind what both sides compute otherwise, where what follows makes it one.
+
+    Such as two ways of masking: what is masked counts for nothing behind a softmax.
+    """
+    traced = view.traced
+    asked = [
+        (segment, segment.pair.right.index)
+        for segment in view.segments.values()
+        if segment.pair is not None and segment.unlike and _given(segment) not in lasting
+    ]
+    subject = _subject(view, inputs) if asked else None
+    for index in [i for segment, i in asked if subject and not _agree(subject, [segment])]:
+        joined = _view(nets, traced, inputs, _cut(traced, removed | {index}, lasting))
+        known = [_executed(s) for s in view.segments.values()]
+        changed = [s for s in joined.segments.values() if _executed(s) not in known]
+        if _agree(_subject(joined, inputs), changed):
+            view, removed = joined, removed | {index}
+    return view
+
+
+def _executed(segment: SegmentPair) -> list[list[int]]:
+    return [segment.sides[side].executed for side in SIDES]
+
+
+def _agree(subject: Subject, segments: Sequence[SegmentPair]) -> bool:
+    """Whether both sides of these segments, alone, give the same values and gradients."""
+    paths = {segment.path for segment in segments}
+    return all(
+        agrees(subject, pair, subject.modes) for pair in subject.pairing.pairs if pair.path in paths
+    )
 
 
 def _cut(traced: TracedPair, removed: set[int], lasting: set[Value] | None = None) -> Cut:
@@ -272,20 +310,8 @@ def _mistaken(view: View, inputs: Arrays) -> tuple[set[int], set[Value] | None]:
 
     And what differs until the outputs, by what torch's segments give; none where they do not run.
     """
-    torch_net = referee().twin(view.nets[Side.TORCH])
-    own = View({**view.nets, Side.TORCH: torch_net}, view.traced, view.segments)
-    pairing = own.pairing
-    copy_paired(pairing)
-    modes = view.traced.modes
-    subject = Subject(
-        own.nets[Side.GLUON],
-        torch_net,
-        pairing,
-        inputs,
-        Objective(),
-        modes=modes,
-        recorded=view.recorded,
-    )
+    subject = _subject(view, inputs)
+    pairing, modes = subject.pairing, view.traced.modes
     recorded = None if view.recorded is None else view.recorded.side
     dtypes = {side: "float32" if side == recorded else "float64" for side in SIDES}
     segments = list(view.segments.values())
@@ -308,6 +334,22 @@ def _mistaken(view: View, inputs: Arrays) -> tuple[set[int], set[Value] | None]:
     pairs = [segments[number].pair for number in wrong - lasting]
     mistaken = {pair.right.index for pair in pairs if pair is not None}
     return mistaken, {_given(segments[number]) for number in lasting}
+
+
+def _subject(view: View, inputs: Arrays) -> Subject:
+    """The nets of segments, a twin of torch's with Gluon's weights."""
+    torch_net = referee().twin(view.nets[Side.TORCH])
+    pairing = View({**view.nets, Side.TORCH: torch_net}, view.traced, view.segments).pairing
+    copy_paired(pairing)
+    return Subject(
+        view.nets[Side.GLUON],
+        torch_net,
+        pairing,
+        inputs,
+        Objective(),
+        modes=view.traced.modes,
+        recorded=view.recorded,
+    )
 
 
 # Of its largest value: what nobody takes for a value's rounding
@@ -356,7 +398,7 @@ def _error(one: np.ndarray, other: np.ndarray) -> float:
     return difference / largest if largest and math.isfinite(difference) else math.inf
 
 
-def _view(nets: Mapping[Side, Any], traced: TracedPair, pieces: Cut) -> View:
+def _view(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays, pieces: Cut) -> View:
     executed = {side: traced.executed(side) for side in SIDES}
     segments = pieces.segments
     shapes = slot_shapes(segments, executed[Side.TORCH])
@@ -368,6 +410,7 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, pieces: Cut) -> View:
         kinds.append((kind_beside(kind, names), hyper))
     for segment in segments:
         segment.record = _record(segment, shapes)
+    _note_masks(segments, inputs)
     rebuilt, rebuild = {}, {}
     recorded = None
     for side in SIDES:
@@ -388,6 +431,15 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, pieces: Cut) -> View:
     unused, outputs = _unused(nets, traced), pieces.outputs[Side.TORCH]
     by_path = {s.path: s for s in segments}
     return View(rebuilt, traced, by_path, unused, outputs, recorded, rebuild)
+
+
+def _note_masks(segments: Sequence[SegmentPair], inputs: Arrays) -> None:
+    """Note in each segment which of its slots are made of masks, inputs of 0 and 1, alone."""
+    masks = {Slot(-1, i) for i, x in enumerate(inputs) if np.isin(x, (0, 1)).all()}
+    for number, segment in enumerate(segments):
+        segment.masks = frozenset(i for i, slot in enumerate(segment.slots) if slot in masks)
+        if len(segment.masks) == len(segment.slots) and not segment.parameter_shapes:
+            masks |= {Slot(number, i) for i in range(len(segment.shapes))}
 
 
 def _unused(nets: Mapping[Side, Any], traced: TracedPair) -> list[Leaf]:

@@ -59,7 +59,8 @@ class SegmentPair:
     `given` are the shapes in which its operation sees what goes in: a value that is reshaped on its
     way has another one where it is made. Of two sides that compute one function in two ways,
     `record` is the operator that one of them is alone, with its hyper-parameters, and `gluon`
-    MXNet's leaf: either side's rounding counts.
+    MXNet's leaf: either side's rounding counts. `masks` are the places of slots that are made of
+    inputs of 0 and 1 alone: two ways of masking need not agree in between.
     """
 
     path: str
@@ -72,6 +73,13 @@ class SegmentPair:
     parameter_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by role
     record: tuple[str, dict[str, object]] | None = None
     gluon: Any = None
+    masks: frozenset[int] = frozenset()  # slots that only say what counts
+
+    @property
+    def unlike(self) -> bool:
+        """Whether the sides may compute one function in two ways: not one operation of one kind."""
+        several = any(len(segment.normalised) > 1 for segment in self.sides.values())
+        return several or bool(self.alone) or any(d.what == "kind" for d in self.differences)
 
     @property
     def differences(self) -> Sequence[Difference]:

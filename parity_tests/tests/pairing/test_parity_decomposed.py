@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from mxnet.gluon import nn as gnn
 from torch import nn
 
 from parity_tests import check_parity
+from parity_tests.reporting.verdicts import Status
 from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised, random_image
 
 RNG = np.random.default_rng(5)
@@ -389,6 +391,58 @@ def test_a_fault_in_one_of_two_ways_is_found(name: str) -> None:
     assert not report.ok
     said = " ".join(f"{row.path} {row.detail} {row.diagnosis}" for row in report.failures)
     assert words in said, said
+
+
+MASK = (np.random.default_rng(3).random((2, 6, 6)) > 0.4).astype(np.float32)
+MASK[..., 0] = 1
+
+# Ways of masking scores s by m, which is 1 where they count; the framework's `where` is given
+MASKED: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "chosen": lambda where, s, m: where(m, s, s * 0 - 1e9),
+    "added": lambda where, s, m: s + (1 - m) * -1e9,
+    "gated": lambda where, s, m: s * m + (1 - m) * -3e38,
+}
+UNMASKED: dict[str, Callable[[Any, Any], Any]] = {
+    "the other way round": lambda s, m: s + m * -1e9,
+    "too little": lambda s, m: s + (1 - m) * -3,
+    "transposed": lambda s, m: s + (1 - m.mT) * -1e9,
+    "stopped": lambda s, m: s.detach() + (1 - m) * -1e9,
+}
+
+
+def masked_as(way: str) -> Any:
+    def forward(s: Any, F: Any, x: Any, mask: Any) -> Any:
+        scores = F.batch_dot(s.q(x), s.k(x), transpose_b=True)
+        return F.batch_dot(F.softmax(MASKED[way](F.where, scores, mask)), x)
+
+    return initialised(GluonNet(forward, q=dense(8, 8), k=dense(8, 8)), SEQUENCES, MASK)
+
+
+def masked_in_torch(mask_scores: Callable[[Any, Any], Any]) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor, mask: torch.Tensor) -> Any:
+        return mask_scores(s.q(x) @ s.k(x).mT, mask).softmax(-1) @ x
+
+    return TorchNet(forward, q=nn.Linear(8, 8), k=nn.Linear(8, 8))
+
+
+def where(mask: torch.Tensor, scores: torch.Tensor, fill: torch.Tensor) -> torch.Tensor:
+    return torch.where(mask != 0, scores, fill)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), list(itertools.permutations(MASKED, 2)))
+def test_two_ways_of_masking_are_in_parity(ours: str, theirs: str) -> None:
+    torch_net = masked_in_torch(lambda s, m: MASKED[theirs](where, s, m))
+    report = check_parity(masked_as(ours), torch_net, (SEQUENCES, MASK), transfer=True)
+    assert report.ok, str(report)
+    notes = [row.detail for row in report.rows if row.status == Status.NOTE]
+    assert any("both give the same values" in detail for detail in notes)
+
+
+@pytest.mark.parametrize("ours", MASKED)
+@pytest.mark.parametrize("fault", UNMASKED)
+def test_a_wrong_mask_is_found(ours: str, fault: str) -> None:
+    torch_net = masked_in_torch(UNMASKED[fault])
+    assert not check_parity(masked_as(ours), torch_net, (SEQUENCES, MASK), transfer=True).ok
 
 
 class Block(nn.Module):
