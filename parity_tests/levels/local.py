@@ -7,7 +7,7 @@ function; in float32 each is compared with the referee.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from parity_tests.backends.base import backend
-from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.leaves import Leaf, Tensor
 from parity_tests.backends.runs import Arrays, LeafRun, NetRun, input_name, rounded
 from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, attempt
 from parity_tests.numerics import conventions
@@ -46,6 +46,7 @@ __all__ = [
     "local_rows",
     "mask_gradients",
     "mode_of",
+    "trained_by_one",
     "truth_of",
     "upstream_for",
 ]
@@ -189,7 +190,11 @@ def between_masks(row: Row) -> Row:
 
 
 def agrees(subject: Subject, pair: Pair, modes: Sequence[bool]) -> bool:
-    """Whether both sides of a pair compute the same in these modes."""
+    """Whether both sides of a pair compute the same in these modes.
+
+    What one side alone trains has no gradient on the other.
+    """
+    frozen = {f"{role} gradient" for role, _, _ in trained_by_one(pair)}
     try:
         for train in modes:
             run = subject.run(Side.TORCH, "float64", train=train)
@@ -197,11 +202,20 @@ def agrees(subject: Subject, pair: Pair, modes: Sequence[bool]) -> bool:
                 rows = local_rows(Level.FORWARD, pair, replace(call, upstream=None), train=train)
                 if train:  # statistics, and gradients
                     rows += local_rows(Level.BACKWARD, pair, call, train=train)
-                if any(row.status in (Status.DIVERGED, Status.NOT_COMPARED) for row in rows):
+                failed = [r for r in rows if r.status in (Status.DIVERGED, Status.NOT_COMPARED)]
+                if any(row.quantity not in frozen for row in failed):
                     return False
     except DidNotRun:
         return False
     return True
+
+
+def trained_by_one(pair: Pair) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """The role of each tensor that one side trains and the other does not, and both tensors."""
+    for role, theirs in pair.torch.tensors.items():
+        ours = pair.gluon.tensors.get(role)
+        if ours is not None and ours.trainable != theirs.trainable:
+            yield role, ours, theirs
 
 
 def _quantity_rows(local: _Local, name: str) -> list[Row]:

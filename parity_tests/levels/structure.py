@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET
-from parity_tests.levels.local import agrees
+from parity_tests.levels.local import agrees, trained_by_one
 from parity_tests.levels.referee import Subject
 from parity_tests.levels.view import View
 from parity_tests.numerics.operators.table import operator_of
@@ -83,6 +83,10 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
         coverage.expect("operations", pair.path)
         coverage.done("operations", pair.path)
         different = [*_differing(segment, pair), *_alone(segment)]
+        for role, ours, theirs in trained_by_one(pair) if segment.unlike else ():
+            names = (ours, theirs) if ours.trainable else (theirs, ours)
+            detail = f"{names[0].name} is trained, and its partner {names[1].name} is not"
+            rows.append(_row(pair.path, f"{role} trainable", detail))
         if not different:
             compared = 1 + len(pair.torch.hyper) + 3 * len(pair.torch.tensors)
             rows.append(_row(pair.path, "operation", "", Status.OK, compared=compared))

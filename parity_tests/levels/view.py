@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.pairing.dataflow import Alignment, align
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
+from parity_tests.pairing.guessed import settled
 from parity_tests.pairing.pinned import known_names, pinned_pairs, unknown_name
 from parity_tests.pairing.segments import Cut, SegmentPair, Slot, cut
 from parity_tests.pairing.statistics import running_statistics, with_own_statistics, without_updates
@@ -218,6 +219,7 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
         for pair in traced.alignment.pairs
         if [math.prod(s) for s in pair.left.shapes] != [math.prod(s) for s in pair.right.shapes]
     }
+    traced = _settled(nets, traced, inputs)
     # what follows cannot run on the unlike, unless nothing but they is paired wrongly
     for removed in (unlike, set()) if unlike else (set(),):
         view = _view(nets, traced, inputs, _cut(traced, removed))
@@ -230,6 +232,29 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
         view = view if alike else _view(nets, traced, inputs, pieces)
         return _joined(nets, view, inputs, removed, lasting or set())
     return view
+
+
+def _settled(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> TracedPair:
+    """Parameters that were paired by their shape alone, paired by what is computed of them."""
+    alignment = traced.alignment
+    guessed = {name: alignment.parameters[name] for name in alignment.guessed}
+    if len(guessed) < 2 or any(map(is_recorded, nets.values())):
+        return traced
+    view = _view(nets, traced, inputs, _cut(traced, set()))
+    subject, train = _subject(view, inputs), traced.modes[0]
+    found: dict[str, str] = {}
+    way: Sequence[int] = ()
+    try:
+        calls = attempt(Side.GLUON, subject.run_gluon, "float64", train=train).calls
+    except DidNotRun:
+        return traced
+    for pair in subject.pairing.pairs:
+        if pair.gluon.path in calls and view.segments[pair.path].unlike:
+            names, way = settled(pair, guessed, calls[pair.gluon.path][0].inputs, train, way)
+            found.update(names)
+    return replace(
+        traced, alignment=replace(alignment, parameters={**alignment.parameters, **found})
+    )
 
 
 def _joined(

@@ -44,7 +44,7 @@ class Alignment:
 
     `parameters` maps the right net's names to the left net's; `conflicts` are those that would
     need two partners, and `unmapped` those of each side that an executed operation reads and
-    that have no partner.
+    that have no partner. Those `guessed` have partners by their shape alone.
     """
 
     pairs: list[OperationPair] = field(default_factory=list)
@@ -52,6 +52,7 @@ class Alignment:
     parameters: dict[str, str] = field(default_factory=dict)
     conflicts: list[tuple[str, str]] = field(default_factory=list)
     unmapped: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
+    guessed: list[str] = field(default_factory=list)
     outputs: list[Difference] = field(default_factory=list)
 
     @property
@@ -228,6 +229,7 @@ def _map_by_shape(result: Alignment, back: dict[str, str]) -> None:
         partner = next((other for other, size in free.items() if size == shape), None)
         if partner is not None:
             result.parameters[name] = partner
+            result.guessed.append(name)
             back[partner] = name
             del free[partner]
 

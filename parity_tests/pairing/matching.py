@@ -249,9 +249,17 @@ class Matching:
                 self._pair(index, best)
                 self._grow(l_labels, r_labels)
 
-    def _agreement(self, left: int, right: int) -> int:
-        """How many neighbours of two operations are paired with each other."""
+    def _agreement(self, left: int, right: int, steps: bool = False) -> int:
+        """How many neighbours of two operations are paired with each other.
+
+        With `steps` what has no partner on the right side is on the way to a neighbour before it.
+        """
         before = {i for i, _ in self.right.producers(right)}
+        pending = [i for i in before if steps and i not in self.back]
+        while pending:
+            more = {i for i, _ in self.right.producers(pending.pop())} - before
+            before |= more
+            pending += [i for i in more if i not in self.back]
         after = {i for i, _ in self.right.consumers[right]}
         ends = self.left.operations[left], self.right.operations[right]
         inputs = [{x.value for x in op.inputs if x.value.origin is Origin.INPUT} for op in ends]
@@ -279,7 +287,10 @@ class Matching:
             }
             free = sorted(i for i in near if i not in self.back)
             needed = min(2, 1 + bool(self.left.consumers[index]))
-            fitting = [i for i in free if self._agreement(index, i) >= needed]
+            for steps in (False, True):  # one side may do in several what the other does at once
+                fitting = [i for i in free if self._agreement(index, i, steps) >= needed]
+                if fitting:
+                    break
             if fitting:
                 self._pair(index, max(fitting, key=lambda i: self._agreement(index, i)))
         self._queue.clear()

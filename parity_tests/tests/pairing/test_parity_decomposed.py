@@ -312,7 +312,39 @@ def pooled_by_hand() -> GluonNet:
     return GluonNet(forward, d=dense(5, 8))
 
 
+class FrozenNorm(nn.Module):
+    """A batch norm of four buffers: as torchvision writes it, or as its definition has it."""
+
+    def __init__(self, folded: bool, eps: float) -> None:
+        super().__init__()
+        self.folded, self.eps = folded, eps
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        weight, bias, mean, var = (buffer.reshape(1, -1, 1, 1) for buffer in self.buffers())
+        if self.folded:
+            scale = weight * (var + self.eps).rsqrt()
+            return x * scale + (bias - mean * scale)
+        return bias + weight * ((x - mean) / (self.eps + var).sqrt())
+
+
+def frozen_by_hand(folded: bool, eps: float = 1e-5) -> TorchNet:
+    layers = {"c": nn.Conv2d(4, 4, 1), "n": FrozenNorm(folded, eps), "o": nn.Conv2d(4, 4, 1)}
+    return TorchNet(lambda s, x: s.o(s.n(s.c(x))), **layers)
+
+
+def frozen(trained: str = "null") -> GluonNet:
+    norm = gnn.BatchNorm(in_channels=4, use_global_stats=True, epsilon=1e-5)
+    for parameter in (norm.gamma, norm.beta):
+        parameter.grad_req = trained
+    layers = {name: gnn.Conv2D(4, 1, in_channels=4) for name in "co"}
+    return GluonNet(lambda s, F, x: s.o(s.n(s.c(x))), n=norm, **layers)
+
+
 EQUAL: dict[str, Pair] = {
+    "a frozen batch norm, folded": (frozen, lambda: frozen_by_hand(True), IMAGE),
+    "a frozen batch norm, step by step": (frozen, lambda: frozen_by_hand(False), IMAGE),
     "attention in one module": (Attention, multihead, SEQUENCES),
     "formulas": (by_formulas, by_functions, IMAGE),
     "a mean that one side goes on with": (pooled_by_hand, pooled, SEQUENCES),
@@ -341,6 +373,13 @@ EQUAL: dict[str, Pair] = {
 
 # Faults in one of the two ways, and a word of what is said of it
 FAULTS: dict[str, tuple[*Pair, str]] = {
+    "eps of a frozen batch norm": (
+        frozen, lambda: frozen_by_hand(True, 1e-3), IMAGE, "Gluon has batch_norm in n",
+    ),
+    "trained in Gluon alone": (
+        lambda: frozen("write"), lambda: frozen_by_hand(True), IMAGE,
+        "n.gamma is trained, and its partner n.weight is not",
+    ),
     "another eps": (layer_norm, lambda: norm_by_hand(eps=1e-3), SEQUENCES, "layer_norm"),
     "not the root": (layer_norm, lambda: norm_by_hand(power=0.51), SEQUENCES, "layer_norm"),
     "an input scaled": (unrolled, lambda: lstm(1 + 3e-6), SEQUENCES, "lstm"),
