@@ -115,7 +115,8 @@ def trace_pair(
 
     Raises:
         DidNotRun: a net does not run in inference.
-        ParityError: the mapping has a name that a net does not run.
+        ParityError: the mapping has a name that a net does not run, or one net holds in one
+            parameter what the other holds in several.
     """
     traces: dict[Side, dict[bool, OperationGraph]] = {side: {} for side in SIDES}
     refused = ""
@@ -159,6 +160,11 @@ def _aligned(
     if unknown := unknown_name(mapping, *map(known_names, sides)):
         raise ParityError(f"mapping: {unknown}")
     alignment = align(*sides, pinned=pinned_pairs(*sides, mapping))
+    if alignment.packed:
+        raise ParityError(
+            f"{alignment.packed}, and parameters are compared and moved one to one: "
+            "write both nets with one array, or both with several"
+        )
     return TracedPair(dict(traces), normalised, alignment, modes)
 
 

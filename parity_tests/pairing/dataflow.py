@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from parity_tests.numerics.operators.batch_norm import OWN
-from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Value
+from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
 from parity_tests.pairing.matching import GraphSide, Matching
 from parity_tests.pairing.vocabulary import COMMUTATIVE
 
@@ -44,7 +44,8 @@ class Alignment:
 
     `parameters` maps the right net's names to the left net's; `conflicts` are those that would
     need two partners, and `unmapped` those of each side that an executed operation reads and
-    that have no partner. Those `guessed` have partners by their shape alone.
+    that have no partner. Those `guessed` have partners by their shape alone. `packed` says which
+    one parameter is several of the other net.
     """
 
     pairs: list[OperationPair] = field(default_factory=list)
@@ -53,6 +54,7 @@ class Alignment:
     conflicts: list[tuple[str, str]] = field(default_factory=list)
     unmapped: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
     guessed: list[str] = field(default_factory=list)
+    packed: str = ""
     outputs: list[Difference] = field(default_factory=list)
 
     @property
@@ -234,6 +236,35 @@ def _map_by_shape(result: Alignment, back: dict[str, str]) -> None:
             del free[partner]
 
 
+def _packed(result: Alignment) -> str:
+    """What one side holds in one array, and the other in one for each of several operations.
+
+    These have the same input, as the projections of attention to itself have, and no partners.
+    """
+    unlike = [pair for pair in result.pairs if pair.left.kind != pair.right.kind]
+    ours = [*result.alone[0], *(pair.left for pair in unlike)]
+    theirs = [*result.alone[1], *(pair.right for pair in unlike)]
+    for parts, wholes, sides in (
+        (ours, theirs, ("Gluon", "torch")),
+        (theirs, ours, ("torch", "Gluon")),
+    ):
+        alike: dict[object, list[Parameter]] = {}
+        for op in sorted(parts, key=lambda op: op.index):
+            for role, part in op.parameters.items():
+                key = (op.kind, role, part.shape, tuple(x.value for x in op.inputs))
+                alike.setdefault(key, []).append(part)
+        for group in alike.values():
+            (rows, *rest), count = group[0].shape or (0,), len(group)
+            for whole in (p for op in wholes for p in op.parameters.values()):
+                if count > 1 and whole.shape == (count * rows, *rest):
+                    names = ", ".join(part.name for part in group)
+                    return (
+                        f"{sides[1]}'s {whole.name} {whole.shape} has the place of {sides[0]}'s "
+                        f"{names} of {group[0].shape}"
+                    )
+    return ""
+
+
 def _map_parameters(result: Alignment, left: GraphSide, right: GraphSide) -> None:
     back: dict[str, str] = {}
     for pair in result.pairs:
@@ -247,6 +278,7 @@ def _map_parameters(result: Alignment, left: GraphSide, right: GraphSide) -> Non
                 continue
             result.parameters[theirs.name] = mine.name
             back[mine.name] = theirs.name
+    result.packed = _packed(result)
     _map_by_shape(result, back)
     for side, names, mapped in (
         (left, result.unmapped[0], back),
