@@ -115,7 +115,7 @@ class _Translation:
     """Whether a value of the left graph is, by the matching, a value of the right one.
 
     An operation that one side has alone is a difference of its own, and none of its readers: they
-    are looked at as if it passed its input on.
+    are looked at as if it passed its input on, as a reshape does.
     """
 
     def __init__(self, left: GraphSide, right: GraphSide, matching: Matching) -> None:
@@ -155,8 +155,10 @@ def _through_alone(value: Value, side: GraphSide, paired: Mapping[int, int]) -> 
         if value in values:
             continue
         values.append(value)
-        if value.origin is Origin.OPERATION and value.key not in paired:
-            pending += [x.value for x in side.operations[int(value.key)].inputs]
+        if value.origin is Origin.OPERATION:
+            op = side.operations[int(value.key)]
+            if op.index not in paired or op.kind == "reshape":
+                pending += [x.value for x in op.inputs]
     return values
 
 

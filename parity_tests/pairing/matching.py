@@ -21,16 +21,21 @@ __all__ = ["GraphSide", "Matching"]
 
 
 class GraphSide:
-    """One graph with its labels, consumers and hashes."""
+    """One graph with its labels, consumers and hashes.
+
+    A reshape moves no number: what reads it is taken to read what it is made of, since one net may
+    hold (N·heads, …) where the other holds (N, heads, …).
+    """
 
     def __init__(self, graph: OperationGraph) -> None:
         self.graph = graph
         self.operations = graph.operations
         self.consumers: list[list[tuple[int, str]]] = [[] for _ in self.operations]
         for op in self.operations:
-            for x in op.inputs:
-                if x.value.origin is Origin.OPERATION:
-                    self.consumers[int(x.value.key)].append((op.index, slot_of(op, x)))
+            for x in op.inputs if op.kind != "reshape" else ():
+                value = self.source(x.value)
+                if value.origin is Origin.OPERATION:
+                    self.consumers[int(value.key)].append((op.index, slot_of(op, x)))
         self.weak = [_weak(op) for op in self.operations]
         self.loose = [_loose(op) for op in self.operations]
         self.strong = [
@@ -40,6 +45,15 @@ class GraphSide:
         self.future = self._futures()
         self.both = list(zip(self.past, self.future, strict=True))
 
+    def source(self, value: Value) -> Value:
+        """A value without the reshapes on its way."""
+        while value.origin is Origin.OPERATION:
+            op = self.operations[int(value.key)]
+            if op.kind != "reshape" or not op.inputs:
+                break
+            value = op.inputs[0].value
+        return value
+
     def _pasts(self) -> list[int]:
         hashes: list[int] = []
         for op, label in zip(self.operations, self.strong, strict=True):
@@ -47,8 +61,8 @@ class GraphSide:
             hashes.append(hash((label, tuple(sorted(inputs)))))
         return hashes
 
-    @staticmethod
-    def _value_hash(value: Value, hashes: Sequence[int]) -> int:
+    def _value_hash(self, value: Value, hashes: Sequence[int]) -> int:
+        value = self.source(value)
         if value.origin is Origin.OPERATION:
             return hash((hashes[int(value.key)], value.output))
         return hash((value.origin.value, value.key if value.origin is Origin.INPUT else ""))
@@ -56,7 +70,7 @@ class GraphSide:
     def _futures(self) -> list[int]:
         hashes = [0] * len(self.operations)
         outputs: dict[int, list[int]] = defaultdict(list)
-        for position, value in enumerate(self.graph.outputs):
+        for position, value in enumerate(map(self.source, self.graph.outputs)):
             if value.origin is Origin.OPERATION:
                 outputs[int(value.key)].append(position)
         for op in reversed(self.operations):
@@ -88,8 +102,9 @@ class GraphSide:
     def producers(self, index: int) -> Iterator[tuple[int, str]]:
         op = self.operations[index]
         for x in op.inputs:
-            if x.value.origin is Origin.OPERATION:
-                yield int(x.value.key), slot_of(op, x)
+            value = self.source(x.value)
+            if value.origin is Origin.OPERATION:
+                yield int(value.key), slot_of(op, x)
 
 
 def slot_of(op: Operation, operand: Operand) -> str:
@@ -111,7 +126,10 @@ def _loose(op: Operation) -> tuple[Hashable, ...]:
 
 
 def _attributes(op: Operation) -> Hashable:
-    return tuple(sorted((k, repr(v)) for k, v in op.attributes.items())), len(op.inputs)
+    attributes = dict(op.attributes)
+    if isinstance(attributes.get("axis"), int):  # of the last ones, where the others are merged
+        attributes["axis"] -= len(op.shape)
+    return tuple(sorted((k, repr(v)) for k, v in attributes.items())), len(op.inputs)
 
 
 class Matching:
@@ -208,6 +226,8 @@ class Matching:
         """Pair neighbours of pairs that are alike, where there is one choice."""
         while self._queue:
             left, right = self._queue.popleft()
+            if self.left.operations[left].kind == "reshape":
+                continue  # any of one value is as good as another
             neighbours: tuple[tuple[list[tuple[int, str]], list[tuple[int, str]]], ...] = (
                 (list(self.left.producers(left)), list(self.right.producers(right))),
                 (self.left.consumers[left], self.right.consumers[right]),

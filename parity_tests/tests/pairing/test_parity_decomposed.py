@@ -493,6 +493,56 @@ def test_projections_in_one_array_are_refused_in_words() -> None:
         check_parity(initialised(attention_by_hand(), SEQUENCES), torch_net, SEQUENCES)
 
 
+def heads_apart(product: str) -> GluonNet:
+    """Attention of two heads, which are samples of their own for `batch_dot`."""
+
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        def split(y: Any) -> Any:
+            y = F.transpose(F.reshape(y, (0, 0, 2, -1)), (0, 2, 1, 3))
+            return F.reshape(y, (-3, -2)) if product == "batch_dot" else y
+
+        multiply = F.linalg_gemm2 if product == "linalg_gemm2" else F.batch_dot
+        scores = multiply(split(s.q(x)), split(s.k(x)), transpose_b=True) * 0.5
+        mixed = F.reshape(multiply(F.softmax(scores), split(s.v(x))), (2, 2, 6, 4))
+        return s.o(F.reshape(F.transpose(mixed, (0, 2, 1, 3)), (0, 0, -1)))
+
+    return GluonNet(forward, **{name: dense(8, 8) for name in "qkvo"})
+
+
+def heads(fault: str) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> Any:
+        def split(y: torch.Tensor) -> torch.Tensor:
+            return y.reshape(2, 6, 2, 4).transpose(1, 2)
+
+        q, k, v = (
+            layer(x) * (2 if name == fault else 1)
+            for name, layer in zip("qkv", (s.q, s.k, s.v), strict=True)
+        )
+        scores = split(q) @ split(k).mT * (0.4 if fault == "scale" else 0.5)
+        mixed = scores.softmax(-2 if fault == "axis" else -1) @ split(v)
+        return s.o(mixed.transpose(1, 2).reshape(2, 6, 8))
+
+    return TorchNet(forward, **{name: nn.Linear(8, 8) for name in "qkvo"})
+
+
+# A fault in attention of several heads, and a word of each way in which it may be named
+HEADS = {
+    "": [""],
+    **{name: ["mul", "constant factor: torch's are 2 times Gluon's"] for name in "qkv"},
+    "scale": ["mul"],
+    "axis": ["softmax"],
+}
+
+
+@pytest.mark.parametrize("product", ["batch_dot", "linalg_gemm2"])
+@pytest.mark.parametrize("fault", HEADS)
+def test_a_fault_among_heads_is_named_at_its_operation(fault: str, product: str) -> None:
+    net = initialised(heads_apart(product), SEQUENCES)
+    first = check_parity(net, heads(fault), SEQUENCES, transfer=True).first_divergence
+    assert (first is None) == (not fault), str(first)
+    assert any(words in str(first) for words in HEADS[fault]), str(first)
+
+
 class Block(nn.Module):
     """A residual block with a convolution in its shortcut, as it is and with a fault."""
 

@@ -167,12 +167,15 @@ def constant(value: float | None = None) -> Reader:
 
 
 def matmul(args: Arguments, emit: Emit) -> Operand:
-    first, second = args["lhs"], args["rhs"]
+    """`batch_dot` and `dot`, and `linalg_gemm2`, which names its matrices otherwise."""
+    first, second = list(args.arrays.values())[:2]
     if flag(args, "transpose_a"):
         first = swapped(emit, first)
     if flag(args, "transpose_b"):
         second = swapped(emit, second)
-    return emit("matmul", [("input", first), ("other", second)], args.shape)
+    out = emit("matmul", [("input", first), ("other", second)], args.shape)
+    alpha = real(attribute(args, "alpha", 1.0))
+    return emit("mul", [("input", out)], args.shape, scalar=alpha)
 
 
 def swapped(emit: Emit, x: Operand) -> Operand:
