@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,15 +98,21 @@ def pass_on(arrays: Sequence[Any], dtype: str) -> list[Any]:
     return [arrays[0]]
 
 
-def replay_whole(tape: Tape, array: Any, reads: Sequence[Any], replay: Replay) -> None:
+def replay_whole(tape: Tape, outputs: Sequence[Any], reads: Sequence[Any], replay: Replay) -> None:
     """Let what a function with a gradient of its own gives be replayed by the function itself.
 
-    Not by what it ran: that has another gradient.
+    Not by what it ran: that has another gradient. Of several outputs each is replayed by a run of
+    its own, and the others send nothing back.
     """
-    origin, index, _ = tape.producers.get(array, ("", 0, 0))
-    if origin == "operation" and len(tape.operations[index]["shapes"]) == 1:
-        record = tape.operations[index]
-        record["replayed"] = [tape.value(read) for read in reads], replay
+    for position, array in enumerate(outputs):
+        origin, index, _ = tape.producers.get(array, ("", 0, 0))
+        if origin == "operation" and len(tape.operations[index]["shapes"]) == 1:
+            record = tape.operations[index]
+            record["replayed"] = [tape.value(r) for r in reads], partial(_one, replay, position)
+
+
+def _one(replay: Replay, position: int, arrays: Sequence[Any], dtype: str) -> list[Any]:
+    return [replay(arrays, dtype)[position]]
 
 
 def digest(array: np.ndarray) -> tuple[float, ...]:

@@ -49,6 +49,31 @@ class _Passes(torch.autograd.Function):
         return gradients[0] * ctx.factor, None, None
 
 
+class _Split(autograd.Function):
+    """Twice and three times a value, of which the second sends back a factor of its own."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self._factor = factor
+
+    def forward(self, x: mx.nd.NDArray) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+        return x * 2, x * 3
+
+    def backward(self, one: mx.nd.NDArray, other: mx.nd.NDArray) -> mx.nd.NDArray:
+        return one * 2 + other * self._factor
+
+
+class _Splits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.factor = factor
+        return x * 2, x * 3
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        return gradients[0] * 2 + gradients[1] * ctx.factor, None
+
+
 class _Imperative(gluon.Block):
     """Two convolutions by the same forward as torch's, which may call functions of its own."""
 
@@ -68,6 +93,22 @@ def _pair(gluon_forward: Forward, torch_forward: Forward) -> tuple[Any, nn.Modul
 
 def plain(s: Any, x: Any) -> Any:
     return s.b(s.a(x))
+
+
+def _split(factor: float) -> Forward:
+    def forward(s: Any, x: Any) -> Any:
+        one, other = _Split(factor)(s.a(x))
+        return s.b(mx.nd.tanh(one) + mx.nd.sigmoid(other))
+
+    return forward
+
+
+def _splits(factor: float) -> Forward:
+    def forward(s: Any, x: Any) -> Any:
+        one, other = _Splits.apply(s.a(x), factor)
+        return s.b(one.tanh() + other.sigmoid())
+
+    return forward
 
 
 def _paused(s: Any, x: Any) -> Any:
@@ -91,6 +132,7 @@ EQUAL: dict[str, tuple[Forward, Forward]] = {
         lambda s, x: s.b(_Passed(-1.0)(s.a(x))), lambda s, x: s.b(_Passes.apply(s.a(x), -1.0)),
     ),
     "a function with the right gradient": (lambda s, x: s.b(_Passed(1.0)(s.a(x))), plain),
+    "one function of two outputs on both sides": (_split(-3.0), _splits(-3.0)),
     "a prefix that is detached": (_detached, _detached),
     "a prefix without recording": (_paused, _no_grad),
     "a prefix that is blocked": (lambda s, x: s.b(mx.nd.BlockGrad(s.a(x))), _detached),
@@ -114,6 +156,12 @@ DIFFERENT: dict[str, tuple[Forward, Forward, str, str]] = {
     ),
     "torch's function reverses": (
         plain, lambda s, x: s.b(_Passes.apply(s.a(x), -1.0)), "b", "negated",
+    ),
+    "Gluon's function of two outputs reverses one": (
+        _split(-3.0), _splits(3.0), "mul (2)", "negated",
+    ),
+    "torch's function of two outputs halves one": (
+        _split(3.0), _splits(1.5), "mul (2)", "torch's are 0.5 times Gluon's",
     ),
     "torch detaches": (plain, _detached, "b", "stopped gradient"),
     "Gluon detaches": (_detached, plain, "b", "stopped gradient"),

@@ -87,9 +87,10 @@ def _custom_functions(tape: Tape) -> Iterator[None]:
     def call(function: mx.autograd.Function, *inputs: NDArray) -> Any:
         uncalled = copy.copy(function)
         out = original(function, *inputs)
+        outputs = list(flatten(out, NDArray))
         # one that gives back what it is given cannot be differentiated: MXNet raises
-        if isinstance(out, NDArray) and not any(out is x for x in inputs):
-            replay_whole(tape, out, inputs, replay_function(uncalled))
+        if not any(y is x for y in outputs for x in inputs):
+            replay_whole(tape, outputs, inputs, replay_function(uncalled))
         return out
 
     with mock.patch.object(mx.autograd.Function, "__call__", call):

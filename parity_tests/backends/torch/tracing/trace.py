@@ -149,12 +149,12 @@ def _custom_functions(tape: Tape) -> Iterator[None]:
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         out = original.__func__(cls, *args, **kwargs)
         outputs = list(flatten(out, torch.Tensor))
-        if len(outputs) == 1:
+        if outputs:
             tensors = _tensors(args, kwargs)
             call = functools.partial(original.__func__, cls)
             kind = outputs[0].dtype
             replay = ReplayCall(call, cls.__name__, args, kwargs, tensors, outputs, kind, True)
-            replay_whole(tape, outputs[0], tensors, replay)
+            replay_whole(tape, outputs, tensors, replay)
         return out
 
     with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)):
