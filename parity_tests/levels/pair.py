@@ -185,8 +185,8 @@ class NetPair:
                 return [refusal(level, self._untrained)], Coverage()
             objective = last[0].objective
             if objective.upstream and not any(g.any() for g in objective.upstream):
-                detail = "every output holds whole numbers, which send no gradient back"
-                row = replace(refusal(level, detail), status=Status.OK, compared=1)
+                detail = "nothing to differentiate: every output holds whole numbers"
+                row = replace(refusal(level, detail), status=Status.NOTE, compared=1)
                 return [row], Coverage()
             return backward_rows(last[0])
         if level in (Level.OPTIMIZER, Level.TRAINING):
