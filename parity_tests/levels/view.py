@@ -116,7 +116,7 @@ def trace_pair(
     Raises:
         DidNotRun: a net does not run in inference.
         ParityError: the mapping has a name that a net does not run, or one net holds in one
-            parameter what the other holds in several.
+            parameter what the other holds in several, or computes in bfloat16.
     """
     traces: dict[Side, dict[bool, OperationGraph]] = {side: {} for side in SIDES}
     refused = ""
@@ -125,6 +125,7 @@ def trace_pair(
             try:
                 graph = attempt(side, source_of(nets[side]).trace, nets[side], inputs, train=train)
                 traces[side][train] = graph.live()
+                _refuse_bfloat16(side, traces[side][train])
             except DidNotRun as error:
                 if not train:
                     raise
@@ -138,6 +139,15 @@ def trace_pair(
     inference = aligned(by_mode[0])
     roles = {side: running_statistics(inference.normalised[side]) for side in SIDES}
     return [inference, aligned(by_mode[1], roles)], ""
+
+
+def _refuse_bfloat16(side: Side, graph: OperationGraph) -> None:
+    for op in graph:
+        if "bfloat16" in op.dtypes:
+            raise ParityError(
+                f"{side.framework} gives bfloat16 in {op}, which is not compared: "
+                "neither numpy nor MXNet has it; let the net compute in float32"
+            )
 
 
 def _aligned(

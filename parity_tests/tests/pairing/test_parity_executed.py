@@ -589,6 +589,21 @@ def test_values_that_numpy_cannot_hold_are_refused(change: Any, words: str) -> N
         check_parity(gluon_net, change(TorchNet(lambda s, x: s.c(x), c=tconv())), x)
 
 
+@pytest.mark.parametrize("cast", [True, False], ids=["cast", "autocast"])
+def test_bfloat16_inside_a_forward_is_refused_in_words(cast: bool) -> None:
+    def forward(s: Any, x: torch.Tensor) -> Any:
+        if cast:
+            return s.c(x).bfloat16().relu().float()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return s.c(x).relu().float()
+
+    x = random_image()
+    gluon_net = GluonNet(lambda s, F, x: F.relu(s.c(x)), c=gnn.Conv2D(4, 1, in_channels=4))
+    torch_net = TorchNet(forward, c=nn.Conv2d(4, 4, 1))
+    with pytest.raises(ParityError, match=r"torch gives bfloat16 in .* is not compared"):
+        check_parity(initialised(gluon_net, x), torch_net, x)
+
+
 def test_compiled_code_is_compared_by_the_module_it_was_made_of() -> None:
     x = random_image()
     gluon_net = initialised(GluonNet(lambda s, F, x: s.c(x), c=conv()), x)
