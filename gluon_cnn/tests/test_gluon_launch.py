@@ -356,7 +356,7 @@ def test_ssh_gets_one_word_that_no_shell_reads(tmp_path: Path, monkeypatch) -> N
     hosts.write_text("127.0.0.1\n127.0.0.2\n")
     note = tmp_path / "note"
     script = (
-        "import os, mxnet as mx; kv = mx.kv.create('dist_sync')\n"
+        "import os, mxnet_compat, mxnet as mx; kv = mx.kv.create('dist_sync')\n"
         f"with open('{note}' + str(kv.rank), 'w') as file:\n"
         "    print(\"it's \" + '$HOME', kv.num_workers, file=file)"
     )
