@@ -13,6 +13,7 @@ from mxnet.gluon import HybridBlock
 
 from cnn_harness.errors import UsageError
 from gluon_cnn.exporting.exported import INPUT, OWN_FORMAT
+from gluon_cnn.exporting.params_layout import read_layout
 from gluon_cnn.exporting.reload import BATCHES
 from gluon_cnn_parity.factories import FactoryError, load_net, place_of, reason_of
 
@@ -76,6 +77,7 @@ def load(net: HybridBlock, params: Path) -> None:
     if not params.is_file():
         raise UsageError(f"--params {params}: no such file")
     try:
+        read_layout(params)  # MXNet allocates whatever a header says
         net.load_parameters(str(params), ctx=mx.cpu())
     except (mx.MXNetError, AssertionError, ValueError, KeyError, OSError) as error:
         raise UsageError(f"--params {params} does not fit the net: {reason_of(error)}") from error

@@ -51,6 +51,8 @@ class _Walker:
             raise LayoutError(f"{self._left()} bytes after its end")
         if len(names) != len(shapes):
             raise LayoutError(f"{len(shapes)} arrays, {len(names)} names")
+        if not names:  # MXNet gives a list for it, and expects a dict of itself
+            raise LayoutError("it holds no arrays")
         if len(set(names)) < len(names):
             raise LayoutError("a name stands there twice")
         return dict(zip(names, shapes, strict=True))

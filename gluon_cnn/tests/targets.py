@@ -55,7 +55,9 @@ def params_seeds() -> Sequence[bytes]:
     for dtype in ("float64", "float16", "uint8", "int64"):
         mx.nd.save(str(path), {"arg:a": mx.nd.ones((2, 3), dtype=dtype), "b": mx.nd.ones((1,))})
         seeds.append(path.read_bytes())
-    mx.nd.save(str(path), [mx.nd.ones((2,))])
+    for nameless in ([mx.nd.ones((2,))], []):
+        mx.nd.save(str(path), nameless)
+        seeds.append(path.read_bytes())
     return seeds
 
 

@@ -77,7 +77,7 @@ def _load_params(path: Path) -> dict[str, np.ndarray]:
     try:
         read_layout(path)  # MXNet allocates whatever a header says
         return {name: value.asnumpy() for name, value in mx.nd.load(str(path)).items()}
-    except (LayoutError, mx.MXNetError, AttributeError) as error:
+    except (LayoutError, mx.MXNetError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CommandError(f"{path} cannot be loaded: {reason}") from error
 
