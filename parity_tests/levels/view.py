@@ -192,8 +192,8 @@ def coincide(net: Any, inference: OperationGraph, training: OperationGraph) -> b
 def leaves_suffice(pairing: Pairing, traced_pairs: Sequence[TracedPair]) -> bool:
     """Whether two nets were written leaf for leaf, so that their own leaves can be compared.
 
-    They execute nothing outside their leaves, and change no gradient; every leaf is of a known
-    kind, ran once, and is paired with the one that the alignment pairs it with. What differs
+    They execute nothing outside their leaves, and change no gradient there; every leaf is of a
+    known kind, ran once, and is paired with the one that the alignment pairs it with. What differs
     inside of leaves is theirs.
     """
     if pairing.alone:
@@ -213,8 +213,13 @@ def _within_leaves(pairing: Pairing, partners: Mapping[str, str], traced: Traced
         leaves = {getattr(pair, side).path for pair in pairing.pairs}
         calls = Counter(path for path, _ in {(op.path, op.call) for op in graph})
         once = all(calls[path] == 1 for path in leaves)
-        # in float64 the net's own code would round where it casts to float32
-        own = any(op.own_gradient or op.kind == "cast_to_itself" for op in graph)
+        # A leaf is run as a whole, its own gradients too, unless what calls it stops all of them.
+        # In float64 the net's own code would round where it casts to float32.
+        whole = leaves & {op.path for op in graph if op.own_gradient != "detach"}
+        own = any(
+            op.kind == "cast_to_itself" or (op.own_gradient and op.path not in whole)
+            for op in graph
+        )
         if len(graph.outputs) != 1 or not once or own or computed - leaves:
             return False
     return all(partners[left.path] == right.path for left, right in traced.alignment.pairs)
