@@ -17,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from gluon_cnn_parity.interrupts import stay_fatal
+
 __all__ = [
     "DISTRIBUTION",
     "EXTRAS",
@@ -208,4 +210,6 @@ def _version() -> str:
 
 
 _require_python()
+if started() is not None:
+    stay_fatal()  # this is imported before everything else
 __version__ = _version()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from gluon_cnn_parity import DISTRIBUTION, EXTRAS, __version__, did_you_mean, missing, program
+from gluon_cnn_parity.interrupts import raised
 from gluon_cnn_parity.terminal import coloured
 
 __all__ = ["ALIASES", "Parser", "one_line", "printable", "run_command", "spellings"]
@@ -148,7 +149,8 @@ def run_command(
     prog = program(prog)
     _prepare_streams()
     try:
-        return body()
+        with raised():
+            return body()
     except SystemExit as stop:  # argparse: --help, or bad usage
         return stop.code if isinstance(stop.code, int) else 1
     except BrokenPipeError:

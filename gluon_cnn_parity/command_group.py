@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gluon_cnn_parity import did_you_mean, started
 from gluon_cnn_parity.cli import Parser, run_command
+from gluon_cnn_parity.interrupts import fatal
 
 __all__ = ["Command", "CommandGroup"]
 
@@ -83,5 +84,7 @@ class CommandGroup:
 
 def _call(command: Command, arguments: list[str]) -> int:
     module, _, function = command.target.partition(":")
-    code: int = getattr(importlib.import_module(module), function or "main")(arguments)
+    with fatal():
+        loaded = importlib.import_module(module)
+    code: int = getattr(loaded, function or "main")(arguments)
     return code

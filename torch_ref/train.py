@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from dataclasses import dataclass
 from gluon_cnn_parity import require
 
 if __name__ == "__main__":
-    # KeyboardInterrupt inside the imports below may abort the process or become another error
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     require("torch", extras="torch", program="python -m torch_ref.train")
 
 from cnn_data import DataError
@@ -66,5 +63,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -1,4 +1,8 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -69,3 +73,43 @@ def test_json_takes_numpy_and_refuses_nan(capsys) -> None:
     assert json.loads(capsys.readouterr().out) == {"a": 0.5, "b": [0, 1]}
     with pytest.raises(ValueError, match="JSON"):
         print_json({"a": float("nan")})
+
+
+INTERRUPTED = """
+import os, signal, sys
+sys.orig_argv = ["python", *sys.argv[1:]]
+import gluon_cnn_parity
+if "load" in os.environ["WHERE"]:
+    os.kill(os.getpid(), signal.SIGINT)
+from gluon_cnn_parity import command_group
+from gluon_cnn_parity.cli import run_command
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    return 0
+command_group.importlib.import_module = interrupt
+if "import" in os.environ["WHERE"]:
+    run = lambda: command_group._call(command_group.Command("nothing", ""), [])
+else:
+    run = interrupt
+sys.exit(run_command(run, prog="prog", errors=()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "words", "code", "last"),
+    [
+        ("load", "-m gluon_cnn.train", -signal.SIGINT, ""),
+        ("import", "-m gluon_cnn train", -signal.SIGINT, ""),
+        ("body", "-m gluon_cnn train", 130, "interrupted"),
+        ("load", "somebody.py", -signal.SIGINT, "KeyboardInterrupt"),  # his program is as it was
+    ],
+)
+def test_an_interrupt_gets_lost_nowhere(where: str, words: str, code: int, last: str) -> None:
+    """While modules load it ends the process; an exception may get lost in an extension module."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *words.split()], env={**os.environ, "WHERE": where},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert done.stderr.strip().rpartition("\n")[2] == last
+    assert ("Traceback" in done.stderr) == (last == "KeyboardInterrupt")
