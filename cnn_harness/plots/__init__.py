@@ -106,7 +106,10 @@ def save_grid(
             text, colour = f"{shaped(predicted[i])} ≠ {text}", WRONG
         lines.append([(text + (f" {notes[i]}" if notes is not None else ""), colour)])
     widest = max(map(len, true))
-    _draw_grid(path, images, lines, cell=1.0 if widest <= 3 else 1.35, columns=columns)
+    _draw_grid(
+        path, images, lines, cell=1.0 if widest <= 3 else 1.35, columns=columns,
+        title="" if predicted is None else "grey: right; red: predicted ≠ true",
+    )  # fmt: skip
 
 
 def save_errors(
