@@ -116,6 +116,7 @@ BLOCKS: list[tuple[str, str, str]] = [
 
 # A user's own repository, in which the pages' commands are given
 _MYPACKAGE = """
+import gluon_cnn
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 from torch.nn import functional
