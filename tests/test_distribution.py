@@ -101,3 +101,17 @@ def test_the_shared_package_needs_the_standard_library_alone(path: Path) -> None
         elif isinstance(node, ast.ImportFrom):
             imported.add(str(node.module).partition(".")[0])
     assert imported <= sys.stdlib_module_names | {"gluon_cnn_parity"}
+
+
+def test_the_importer_takes_mxnet_from_one_place() -> None:
+    """`import_mxnet` mends MXNet beside a current numpy; the export of nets by others is a process
+    without the rest of the importer, and does it itself."""
+    importing = set()
+    for path in (ROOT / "mxnet_files").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            if "tests" not in path.parts and any(n.partition(".")[0] == "mxnet" for n in names):
+                importing.add(path.name)
+    assert importing == {"oracle.py", "third_party_export.py"}

@@ -26,6 +26,7 @@ from gluon_cnn_parity import did_you_mean
 from gluon_cnn_parity.cli import Parser, run_command
 from mxnet_files.checking import third_party
 from mxnet_files.checking.check import CheckReport, Subject, compare_with_mxnet
+from mxnet_files.checking.oracle import import_mxnet
 from mxnet_files.checking.third_party import NETS
 from mxnet_files.errors import SymbolError
 from mxnet_files.layers import BatchNorm
@@ -50,11 +51,11 @@ INPUT_SIDES = {"inceptionv3": 299}  # pixels; all others 224
 
 def export_model(name: str, folder: Path, side: int = 0, seed: int = 0) -> tuple[Path, Path]:
     """Write `NAME-symbol.json` and `NAME-0000.params` with random weights; needs MXNet."""
-    import mxnet
-    from mxnet.gluon.model_zoo import vision
-
+    mxnet = import_mxnet()
     side = side or INPUT_SIDES.get(name, 224)
-    symbol = vision.get_model(name, prefix=name.replace(".", "_") + "_")(mxnet.sym.var("data"))
+    symbol = mxnet.gluon.model_zoo.vision.get_model(name, prefix=name.replace(".", "_") + "_")(
+        mxnet.sym.var("data")
+    )
     arrays = random_parameters(symbol, (1, 3, side, side), seed)
     text = symbol.tojson()
     calibrate(text, arrays, side, seed)
