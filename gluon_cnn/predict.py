@@ -6,6 +6,7 @@ import argparse
 import csv
 import glob
 import io
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -188,12 +189,16 @@ def _ending(*endings: str) -> Callable[[str], Path]:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
-    for flag, place in (("--out", args.out), ("--grid", args.grid)):
-        if place is not None and (why := unfit(place, file=True)):
+    places = {f: p for f, p in (("--out", args.out), ("--grid", args.grid)) if p is not None}
+    for flag, place in places.items():
+        if why := unfit(place, file=True):
             raise CommandError(f"{flag} {place} {why}")
     devices = find_devices(args.ctx)
     saved = open_saved(args.run, devices)
     paths = find_images(args.images)
+    for flag, place in places.items():
+        if why := _needed(place, saved.path, paths):
+            raise CommandError(f"{flag} {place} {why}: name another place")
     engine = for_command(saved, args.engine, devices, min(BATCH, len(paths)))
     readable, shares = predict_readable(
         saved, paths, invert=args.invert, engine=engine, skip_damaged=args.skip_damaged
@@ -226,6 +231,15 @@ def _main(argv: Sequence[str] | None) -> int:
     if args.grid is not None:
         print(f"{min(len(answers), MOST_DRAWN)} images with their answers in {args.grid}")
     return 0
+
+
+def _needed(place: Path, run: Path, images: Sequence[str]) -> str | None:
+    """What would be lost if a file that is there were replaced; None where it is no input."""
+    if not place.exists():
+        return None
+    if any(os.path.realpath(image) == os.path.realpath(place) for image in images):
+        return "is one of the images"
+    return "is a file of the run" if place.resolve().is_relative_to(run.resolve()) else None
 
 
 def _csv(answers: Sequence[Mapping[str, Any]]) -> str:

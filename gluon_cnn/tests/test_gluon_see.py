@@ -118,6 +118,18 @@ def test_predict_takes_folders_and_patterns(run: Path, digits: Path, tmp_path, c
     assert json.loads((tmp_path / "answers.json").read_text()) == printed
 
 
+def test_predict_replaces_nothing_that_it_reads(run: Path, digits: Path, capsys) -> None:
+    image, config = digits / "0.png", run / "config.json"
+    before = image.read_bytes(), config.read_bytes()
+    for flags, why in (
+        (["--grid", f"{digits}/below/../0.png"], "is one of the images: name another place"),
+        (["--out", str(config)], "is a file of the run: name another place"),
+    ):
+        assert predict.main([str(run), str(digits), *flags]) == 1
+        assert why in capsys.readouterr().err
+    assert (image.read_bytes(), config.read_bytes()) == before
+
+
 def test_names_that_are_not_utf8(run: Path, digits: Path, tmp_path: Path, capsys) -> None:
     image = tmp_path / os.fsdecode(b"n\xff.png")
     image.write_bytes((digits / "0.png").read_bytes())
