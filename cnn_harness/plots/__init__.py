@@ -184,7 +184,7 @@ def _draw_grid(
             sides = (middle - width * inch / 2, middle + width * inch / 2)
             foot = top + above + height * inch
             axes.imshow(
-                image.squeeze(), cmap="gray_r", vmin=0, vmax=255, extent=(*sides, foot, top + above)
+                image.squeeze(), cmap="gray", vmin=0, vmax=255, extent=(*sides, foot, top + above)
             )
             for n, (text, colour) in enumerate(lines[i]):
                 y = top + above - 0.05 - line * (len(lines[i]) - 1 - n)
