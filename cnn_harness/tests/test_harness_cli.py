@@ -78,6 +78,7 @@ def test_json_takes_numpy_and_refuses_nan(capsys) -> None:
 INTERRUPTED = """
 import os, signal, sys
 sys.orig_argv = ["python", *sys.argv[1:]]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 import gluon_cnn_parity
 if "load" in os.environ["WHERE"]:
     os.kill(os.getpid(), signal.SIGINT)
