@@ -52,7 +52,6 @@ def _killed_run(
         # Python says so itself where SIGINT meets it before any line of a program has run.
         starting = number == signal.SIGINT and "init_import_site" in err
         assert starting or process.returncode in (0, -number, 128 + number), err
-        assert starting or "Traceback" not in err
         hit += process.returncode != 0
     finish(package, "--resume", *argv, "--out", str(out))
     return hit
