@@ -305,20 +305,14 @@ register(
     dtypes=Dtypes.LAST,
 )
 NUMBER = {"scalar": Attribute(double, 0.0)}
-register(
-    "_npi_where_lscalar",
-    lambda w, a, c, x: w.call(mx_numpy.where_number, c, x, a.scalar, False),
-    "condition x",
-    NUMBER,
-    dtypes=Dtypes.LAST,
-)
-register(
-    "_npi_where_rscalar",
-    lambda w, a, c, y: w.call(mx_numpy.where_number, c, y, a.scalar, True),
-    "condition y",
-    NUMBER,
-    dtypes=Dtypes.LAST,
-)
+for _side, _array in (("l", "x"), ("r", "y")):  # the number is the left or the right choice
+    register(
+        f"_npi_where_{_side}scalar",
+        lambda w, a, c, x, last=_side == "r": w.call(mx_numpy.where_number, c, x, a.scalar, last),
+        f"condition {_array}",
+        NUMBER,
+        dtypes=Dtypes.LAST,
+    )
 register(
     "_npi_where_scalar2",
     lambda w, a, c: w.call(mx_numpy.where_numbers, c, a.x, a.y, torch.float32),
