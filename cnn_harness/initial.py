@@ -30,6 +30,7 @@ __all__ = [
     "frozen",
     "generator",
     "initial_arrays",
+    "some",
     "weights_file",
 ]
 
@@ -164,8 +165,8 @@ class Pretrained:
         if not taken:
             raise UsageError(
                 f"nothing in {self.source} fits this net: it has "
-                f"{_some(f'{name} {array.shape}' for name, array in self.arrays.items())}, the net "
-                f"{_some(f'{name} {shape}' for name, shape in shapes.items())}"
+                f"{some(f'{name} {array.shape}' for name, array in self.arrays.items())}, the net "
+                f"{some(f'{name} {shape}' for name, shape in shapes.items())}"
             )
         self.loaded = tuple(taken)
         self.remarks = [f"{len(taken)} of {len(shapes)} arrays are from {self.source}"]
@@ -193,7 +194,7 @@ class Pretrained:
     def note_frozen(self, names: Collection[str]) -> None:
         """Note which parameters stay as they are, and which of them were not loaded."""
         if names and self.arrays:
-            self.remarks.append(f"frozen: {len(names)} arrays, {_some(names)}")
+            self.remarks.append(f"frozen: {len(names)} arrays, {some(names)}")
         drawn = [name for name in names if name not in self.loaded]
         if drawn and self.arrays:
             self.remarks.append(f"frozen as they were drawn, not loaded: {', '.join(drawn)}")
@@ -204,9 +205,14 @@ def _head(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return next((name for name in reversed(list(shapes)) if name.endswith(".weight")), "")
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first of these names, and a sign where there are more.
+
+    >>> some(["a", "b", "c", "d"]), some(["a"])
+    ('a, b, c, …', 'a')
+    """
     first = list(names)
-    return ", ".join(first[:3]) + (", …" if len(first) > 3 else "")
+    return ", ".join(first[:most]) + (", …" if len(first) > most else "")
 
 
 def weights_file(path: Path) -> Path:
@@ -264,7 +270,7 @@ def frozen(names: Collection[str], patterns: str) -> set[str]:
             paths = {n.rsplit(".", k)[0] for n in names for k in range(n.count(".") + 1)}
             raise UsageError(
                 f"--freeze {pattern!r} names no parameter, expected a path or pattern such as "
-                f"{_some(names)}{did_you_mean(pattern, paths)}"
+                f"{some(names)}{did_you_mean(pattern, paths)}"
             )
         kept |= named
     if names and kept >= set(names):

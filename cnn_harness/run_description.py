@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from cnn_data import FOLDER, DataError, Dataset, absolute_name
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.framework import Framework
-from cnn_harness.initial import Pretrained
+from cnn_harness.initial import Pretrained, some
 from cnn_harness.sealed import read_json
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "require_model",
     "require_same_images",
     "settings_of",
-    "some",
     "versions",
 ]
 
@@ -268,13 +267,8 @@ def _field(run: Mapping[str, Any], field: str) -> Any:
 
 def _shown(field: str, value: Any) -> str:
     if field == "class_names" and isinstance(value, list):
-        return f"{len(value)} classes ({some(value, 3)})"
+        return f"{len(value)} classes ({some(value)})"
     return json.dumps(value)
-
-
-def some(names: Sequence[str], most: int) -> str:
-    """The first of these names, and a sign where there are more."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def versions(packages: Iterable[str], threads: int) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from cnn_data import Batches, DataError, Dataset
 from cnn_harness.cli import json_text, print_json, run
 from cnn_harness.epochs import Evaluation
 from cnn_harness.errors import CommandError, UsageError
+from cnn_harness.initial import some
 from cnn_harness.plots import save_confusion, save_errors
 from cnn_harness.run_description import (
     absolute_dataset,
     find_dataset,
     load_for_net,
     other_content,
-    some,
 )
 from gluon_cnn.engine import Loaded, add_flag, for_command
 from gluon_cnn.exporting.exported import open_saved, saved_parser
