@@ -237,9 +237,10 @@ def _needed(place: Path, run: Path, images: Sequence[str]) -> str | None:
     """What would be lost if a file that is there were replaced; None where it is no input."""
     if not place.exists():
         return None
-    if any(os.path.realpath(image) == os.path.realpath(place) for image in images):
+    place = place.resolve()
+    if any(os.path.realpath(image) == str(place) for image in images):
         return "is one of the images"
-    return "is a file of the run" if place.resolve().is_relative_to(run.resolve()) else None
+    return "is a file of the run" if place.is_relative_to(run.resolve()) else None
 
 
 def _csv(answers: Sequence[Mapping[str, Any]]) -> str:
