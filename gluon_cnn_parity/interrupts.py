@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 __all__ = ["fatal", "raised", "stay_fatal"]
@@ -21,18 +21,14 @@ def stay_fatal() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@contextmanager
-def fatal() -> Iterator[None]:
+def fatal() -> AbstractContextManager[None]:
     """Around imports inside a command's body: SIGINT ends the process."""
-    with _instead(signal.default_int_handler, signal.SIG_DFL):
-        yield
+    return _instead(signal.default_int_handler, signal.SIG_DFL)
 
 
-@contextmanager
-def raised() -> Iterator[None]:
+def raised() -> AbstractContextManager[None]:
     """Around a command's body: SIGINT raises KeyboardInterrupt, as Python's own handler does."""
-    with _instead(signal.SIG_DFL, signal.default_int_handler):
-        yield
+    return _instead(signal.SIG_DFL, signal.default_int_handler)
 
 
 @contextmanager
