@@ -200,10 +200,12 @@ def variances(subject: Subject, referee: NetRun) -> dict[Key, Convention]:
     conventions: dict[Key, Convention] = {}
     for pair in () if subject.strict else subject.pairing.pairs:
         calls = referee.calls[pair.torch.path]
-        if len(calls) == 1 and (pair.torch.path, "running_var") in referee.buffers:
-            convention = variance(pair.torch, "running_var", calls[0].inputs, train=True)
+        for path, name in referee.buffers if len(calls) == 1 else ():
+            if path != pair.torch.path:
+                continue
+            convention = variance(pair.torch, name, calls[0].inputs, train=True)
             if convention is not None:
-                conventions[pair.torch.path, 0, "running_var"] = convention
+                conventions[path, 0, name] = convention
     return conventions
 
 

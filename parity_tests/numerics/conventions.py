@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +25,15 @@ class Convention:
     convert: Callable[[np.ndarray], np.ndarray]
 
 
-def unbiased(leaf: Leaf, inputs: Arrays) -> tuple[float, int] | None:
-    """What a step of a torch BatchNorm keeps of its unbiased variance, and the n of its batch."""
-    kept, tensor = _kept(leaf, inputs), leaf.tensors.get("running_var")
-    if kept is None or tensor is None:
-        return None
-    part, size = kept
-    n = size // tensor.size
-    return (float(np.float32(part)), n) if n > 1 else None
+def unbiased(leaf: Leaf, inputs: Arrays) -> dict[str, tuple[float, int]]:
+    """What a step of each torch BatchNorm of a leaf keeps of its unbiased variance, and the n of
+    its batch, by the variance's name."""
+    found = {}
+    for name, kept, size in _norms(leaf, inputs):
+        n = size // leaf.tensors[name].size if name in leaf.tensors else 0
+        if n > 1:
+            found[name] = (float(np.float32(kept)), n)
+    return found
 
 
 def variance(leaf: Leaf, quantity: str, inputs: Arrays, train: bool) -> Convention | None:
@@ -41,7 +42,7 @@ def variance(leaf: Leaf, quantity: str, inputs: Arrays, train: bool) -> Conventi
     Both normalise with the biased one, so only the stored value differs. None where that is not
     the question, or the class has an update of its own.
     """
-    found = unbiased(leaf, inputs) if quantity == "running_var" and train else None
+    found = unbiased(leaf, inputs).get(quantity) if train else None
     if found is None:
         return None
     kept, n = found
@@ -52,22 +53,24 @@ def variance(leaf: Leaf, quantity: str, inputs: Arrays, train: bool) -> Conventi
     )
 
 
-def _kept(leaf: Leaf, inputs: Arrays) -> tuple[float, int] | None:
-    """The part of the running variance that a step of torch's own BatchNorm keeps, and the size of
-    what it normalises, which an executed leaf may make of its inputs."""
+def _norms(leaf: Leaf, inputs: Arrays) -> Iterator[tuple[str, float, int]]:
+    """torch's own BatchNorms in a leaf: the name of the variance, the part of it that a step keeps,
+    and the size of what it normalises, which an executed leaf may make of its inputs."""
     module: Any = leaf.block
     if isinstance(module, ExecutedModule):
         layout = module.program.layout
         if any(segment.writes for segment in layout.pair.sides.values()):
-            return None
-        norms = [op for op in layout.segment.normalised if op.kind == "batch_norm"]
-        if len(norms) != 1:
-            return None
+            return
         given = zip(inputs, layout.segment.uses, strict=True)
         x, shape = next((x, uses[0][1]) for x, uses in given if uses)
-        size = math.prod(norms[0].inputs[0].shape) * x.size // math.prod(shape)  # another batch
-        return float(norms[0].attributes["kept"]), size
+        for norm in layout.segment.normalised:
+            if norm.kind == "batch_norm" and "running_var" in norm.parameters:
+                name = layout.segment.parameters[norm.parameters["running_var"].name]
+                size = math.prod(norm.inputs[0].shape) * x.size // math.prod(shape)  # another batch
+                yield name, float(norm.attributes["kept"]), size
+        return
     plain = type(module).forward is nn.modules.batchnorm._BatchNorm.forward
     updated = plain and leaf.kind == "batchnorm" and not leaf.hyper["global_stats"]
     kept: Any = leaf.hyper["kept"] if updated else None
-    return None if kept is None else (kept, inputs[0].size)
+    if kept is not None:
+        yield "running_var", kept, inputs[0].size

@@ -103,9 +103,8 @@ class _Variances:
         self._of: dict[Key, tuple[float, int]] = {}
         for pair in trial.pairing.pairs:
             calls = run.calls[pair.torch.path]
-            found = unbiased(pair.torch, calls[0].inputs) if len(calls) == 1 else None
-            if found is not None:
-                self._of[pair.torch.path, "running_var"] = found
+            found = unbiased(pair.torch, calls[0].inputs) if len(calls) == 1 else {}
+            self._of |= {(pair.torch.path, name): norm for name, norm in found.items()}
         self._theirs = dict(start.buffers)
         self._ours = dict(start.buffers)
 
