@@ -328,22 +328,30 @@ def _cut(traced: TracedPair, removed: set[int], lasting: set[Value] | None = Non
         segments = pieces.segments
         more = set()
         for segment in segments:
-            sides = [segment.sides[side].uses for side in SIDES]
-            alone = [
-                segments[slot.segment]
-                for slot, *uses in zip(segment.slots, *sides, strict=True)
-                if slot.segment >= 0 and not all(uses)
-            ]
+            alone = [segments[slot.segment] for slot in _one_sided(segment) if slot.segment >= 0]
             ends = [
                 made.pair.right.index
                 for made in alone
-                if made.pair is not None and _given(made) not in lasting
+                if made.pair is not None
+                and _given(made) not in lasting
+                and not made.parameter_shapes
             ]
             if ends and _given(segment) not in lasting:
                 more.add(max(ends))
         if not more:
             return pieces
         removed = removed | more
+
+
+def _one_sided(segment: SegmentPair) -> list[Slot]:
+    """The values that one side of a segment computes with, and the other is not even given."""
+    of_side = [segment.sides[side] for side in SIDES]
+    uses = zip(segment.slots, *(side.uses for side in of_side), strict=True)
+    return [
+        slot
+        for slot, *used in uses
+        if not all(used) and any(slot in side.reads for side in of_side)
+    ]
 
 
 def _given(segment: SegmentPair) -> Value:

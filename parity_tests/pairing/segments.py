@@ -40,13 +40,15 @@ class Segment:
 
     `executed` are indices of executed operations in order; `uses` has, for each slot of the pair,
     the executed values that it stands for with their shapes; `outputs` the executed values that
-    come out; `normalised` the operations of the common vocabulary that this is.
+    come out; `normalised` the operations of the common vocabulary that this is, and `reads` the
+    slots whose numbers those read: `zeros_like` takes a value for its shape alone.
     """
 
     executed: list[int]
     uses: list[list[tuple[Value, tuple[int, ...]]]]
     outputs: list[Value]
     normalised: list[Operation]
+    reads: set[Slot]
     parameters: dict[str, str] = field(default_factory=dict)  # the role of each, by its name
     hidden: list[str] = field(default_factory=list)  # read, and of no consequence
     writes: dict[str, Value] = field(default_factory=dict)  # what its own code makes of parameters
@@ -305,6 +307,12 @@ def _segment(
             [used.get(slot, []) for slot in slots],
             list(values[side]),
             normalised[side],
+            {
+                slot
+                for op in normalised[side]
+                for x in op.inputs
+                if (slot := known[side].get(graphs[side]._root(x.value))) is not None
+            },
             writes=writes[side],
         )
         for side, (executed, used) in closures.items()

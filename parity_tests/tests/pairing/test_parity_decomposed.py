@@ -19,6 +19,8 @@ from torch import nn
 
 from parity_tests import check_parity
 from parity_tests.backends.leaves import ParityError
+from parity_tests.levels import view
+from parity_tests.pairing import segments
 from parity_tests.reporting.verdicts import Status
 from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised, random_image
 
@@ -313,6 +315,27 @@ def pooled_by_hand() -> GluonNet:
     return GluonNet(forward, d=dense(5, 8))
 
 
+def widened(zeros: Callable[[Any, Any], Any]) -> GluonNet:
+    """A shortcut widened by zeros of a shape that the other way has, in whatever way."""
+
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        y = s.m(s.d(F.relu(s.n(s.c(x)))))
+        return y + F.concat(x, zeros(F, F.slice_axis(y, axis=1, begin=0, end=2)), dim=1)
+
+    convolutions = {"c": gnn.Conv2D(6, 1, in_channels=4), "d": gnn.Conv2D(6, 1, in_channels=6)}
+    return GluonNet(forward, **convolutions, n=gnn.BatchNorm(), m=gnn.BatchNorm())
+
+
+def widened_in_torch(momentum: float = 0.1) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = s.m(s.d(F.relu(s.n(s.c(x)))))
+        return y + F.pad(x, (0, 0, 0, 0, 0, 2))
+
+    convolutions = {"c": nn.Conv2d(4, 6, 1), "d": nn.Conv2d(6, 6, 1)}
+    norms = {"n": nn.BatchNorm2d(6), "m": nn.BatchNorm2d(6, momentum=momentum)}
+    return TorchNet(forward, **convolutions, **norms)
+
+
 class FrozenNorm(nn.Module):
     """A batch norm of four buffers: as torchvision writes it, or as its definition has it."""
 
@@ -362,6 +385,10 @@ EQUAL: dict[str, Pair] = {
     "parts joined one by one in Gluon": (lambda: grown(True), lambda: grown_in_torch(False), IMAGE),
     "parts joined one by one in torch": (lambda: grown(False), lambda: grown_in_torch(True), IMAGE),
     "what is normalised made in two ways": (joined_and_normed, padded_and_normed, IMAGE),
+    "zeros like another value": (
+        lambda: widened(lambda F, z: F.zeros_like(z)), widened_in_torch, IMAGE,
+    ),
+    "zeros of another value": (lambda: widened(lambda F, z: z * 0), widened_in_torch, IMAGE),
     "joined and split again": (joined_and_split, never_joined, IMAGE),
     "computed twice": (lambda: skipping(True), skipped, IMAGE),
     "dropout behind a reshape": (dropping, lambda: dropped(False), IMAGE),
@@ -380,6 +407,11 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
     "trained in Gluon alone": (
         lambda: frozen("write"), lambda: frozen_by_hand(True), IMAGE,
         "n.gamma is trained, and its partner n.weight is not",
+    ),
+    "another momentum of a norm whose shape zeros have": (
+        lambda: widened(lambda F, z: F.zeros_like(z)),
+        lambda: widened_in_torch(momentum=0.2), IMAGE,
+        "m Gluon has 0.9, torch has 0.8 momentum",
     ),
     "another eps": (layer_norm, lambda: norm_by_hand(eps=1e-3), SEQUENCES, "layer_norm"),
     "not the root": (layer_norm, lambda: norm_by_hand(power=0.51), SEQUENCES, "layer_norm"),
@@ -431,6 +463,33 @@ def test_a_fault_in_one_of_two_ways_is_found(name: str) -> None:
     assert not report.ok
     said = " ".join(f"{row.path} {row.detail} {row.diagnosis}" for row in report.failures)
     assert words in said, said
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.2])
+def test_norms_in_one_segment_keep_variances_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, momentum: float
+) -> None:
+    """torch's n/(n−1) is known of each, by its own n, as it is where a norm is a segment."""
+
+    def whole(alignment: Any, executed: Any, normalised: Any, _: Any, lasting: Any) -> segments.Cut:
+        inner = {pair.right.index for pair in alignment.pairs if pair.right.kind != "linear"}
+        return segments.cut(alignment, executed, normalised, inner, lasting)
+
+    monkeypatch.setattr(view, "cut", whole)
+    gluon_net = GluonNet(
+        lambda s, F, x: s.d(s.m(F.Pooling(s.n(x), kernel=(2, 2), stride=(2, 2)))),
+        n=gnn.BatchNorm(), m=gnn.BatchNorm(), d=gnn.Dense(3),
+    )  # fmt: skip
+    torch_net = TorchNet(
+        lambda s, x: s.d(s.m(F.max_pool2d(s.n(x), 2)).flatten(1)),
+        n=nn.BatchNorm2d(4), m=nn.BatchNorm2d(4, momentum=momentum), d=nn.Linear(64, 3),
+    )  # fmt: skip
+    report = check_parity(initialised(gluon_net, IMAGE), torch_net, IMAGE, transfer=True)
+    assert report.ok is (momentum == 0.1), str(report)
+    notes = [f"{row.quantity} {row.diagnosis}" for row in report.rows if row.status == Status.NOTE]
+    assert any("running_var variance" in note and "128/127" in note for note in notes)
+    same = any("running_var_2 variance" in note and "32/31" in note for note in notes)
+    assert same is (momentum == 0.1)
 
 
 MASK = (np.random.default_rng(3).random((2, 6, 6)) > 0.4).astype(np.float32)
