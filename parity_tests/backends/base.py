@@ -60,6 +60,12 @@ class Source(Protocol):
     def with_values(self, net: Any, values: Tensors) -> Any:
         """A copy of the net with other values; what is not named keeps its own."""
 
+    def fixed(self, net: Any) -> Mapping[str, Any]:
+        """The net's arrays that no gradient changes, by name; None known of a recorded net."""
+
+    def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
+        """An array of one number, of the framework, dtype and device of another one."""
+
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
         """The operations that the net executes on these inputs; it is left as it was."""
 

@@ -18,6 +18,7 @@ import numpy as np
 from parity_tests.backends.base import SIDES, Recorded, is_recorded, leaves_of, referee, source_of
 from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf, ParityError
+from parity_tests.backends.numbers import beside_numbers, with_numbers
 from parity_tests.backends.runs import Arrays, NetRun, Objective
 from parity_tests.levels.local import agrees
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
@@ -159,6 +160,25 @@ def _aligned(
 ) -> TracedPair:
     """The traces in one vocabulary, aligned; `statistics` are roles by parameters' names."""
     modes = tuple(traces[Side.TORCH])
+    found = _one_vocabulary(nets, traces, modes, statistics, mapping)
+    executed = {side: traces[side][modes[-1]] for side in SIDES}
+    numbers = beside_numbers(found.alignment, nets, executed)
+    if not numbers:
+        return found
+    read = dict(traces)
+    for side, of_side in numbers.items():
+        full = source_of(nets[side]).full
+        read[side] = {m: with_numbers(g, of_side, full) for m, g in traces[side].items()}
+    return _one_vocabulary(nets, read, modes, statistics, mapping)
+
+
+def _one_vocabulary(
+    nets: Mapping[Side, Any],
+    traces: Mapping[Side, Traces],
+    modes: tuple[bool, ...],
+    statistics: Mapping[Side, Mapping[str, str]] | None,
+    mapping: Mapping[str, str],
+) -> TracedPair:
     normalised = {side: source_of(nets[side]).normalise(traces[side][modes[-1]]) for side in SIDES}
     for side, graph in normalised.items():
         if modes == (False,):

@@ -14,6 +14,7 @@ __all__ = [
     "COMMUTATIVE",
     "ELEMENTWISE",
     "POINTWISE",
+    "REVERSED",
     "Arguments",
     "Emit",
     "axes",
@@ -31,7 +32,8 @@ __all__ = [
 # a ∘ b = b ∘ a
 COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum"})
 # Operators on two arrays of broadcast shapes, or on one array and a scalar
-ELEMENTWISE = COMMUTATIVE | {"sub", "rsub", "div", "rdiv", "pow", "rpow"}
+REVERSED = {"sub": "rsub", "div": "rdiv", "pow": "rpow"}
+ELEMENTWISE = COMMUTATIVE | {*REVERSED, *REVERSED.values()}
 
 # Functions of one value each, whatever the array's shape
 POINTWISE = frozenset(

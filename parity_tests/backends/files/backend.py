@@ -32,6 +32,12 @@ class RecordedSource:
     def with_values(self, net: Any, values: Mapping[tuple[str, str], np.ndarray]) -> Any:
         return net.with_values(values)
 
+    def fixed(self, net: Any) -> dict[str, Any]:
+        return {}
+
+    def full(self, like: np.ndarray, shape: tuple[int, ...], number: float) -> np.ndarray:
+        return np.full(shape, number, like.dtype)
+
     def trace(self, net: RecordedNet, inputs: Arrays, *, train: bool) -> OperationGraph:
         """The graph that was recorded. Raises ParityError for a mode in which it did not run."""
         if train not in net.graphs:

@@ -56,6 +56,14 @@ class GluonBackend:
         right = isinstance(optimizer, mx.gluon.Trainer)
         return "" if right else f"{type(optimizer).__name__}, expected a gluon.Trainer"
 
+    def fixed(self, net: Any) -> dict[str, Any]:
+        parameters = net._collect_params_with_prefix()
+        return {n: p.data() for n, p in parameters.items() if p.grad_req == "null"}
+
+    def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
+        made = mx.nd.full(shape, number, ctx=like.ctx, dtype=like.dtype)
+        return made.as_np_ndarray() if isinstance(like, mx.np.ndarray) else made
+
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
         kinds = {np.dtype(p.dtype).name for p in net.collect_params().values()}
         if kinds & {"float16", "float64"}:

@@ -56,6 +56,13 @@ class TorchBackend:
     artefacts = staticmethod(artefacts)
     rebuild = staticmethod(executed.rebuild)
 
+    def fixed(self, net: Any) -> dict[str, Any]:
+        named = (*net.named_buffers(), *net.named_parameters())
+        return {name: tensor for name, tensor in named if not tensor.requires_grad}
+
+    def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
+        return like.new_full(shape, number)
+
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
         if any(x.is_floating_point() and x.dtype != torch.float32 for x in net.parameters()):
             net = clones.clone(net, "float32")

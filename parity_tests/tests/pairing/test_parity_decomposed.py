@@ -315,6 +315,42 @@ def pooled_by_hand() -> GluonNet:
     return GluonNet(forward, d=dense(5, 8))
 
 
+class Held(gluon.HybridBlock):
+    """Numbers in constants, where the other way writes them."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.c = gnn.Conv2D(4, 1, in_channels=4)
+        for name, number in (("gain", gain), ("base", 0.3)):
+            setattr(self, name, self.params.get_constant(name, np.array([number], np.float32)))
+
+    def hybrid_forward(self, F: Any, x: Any, gain: Any, base: Any) -> Any:
+        y = F.broadcast_mul(self.c(x), gain)
+        return F.broadcast_div(base, 1 + F.square(y)), F.broadcast_sub(y, gain)
+
+
+def written(gain: float) -> GluonNet:
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        y = s.c(x) * gain
+        return 0.3 / (1 + F.square(y)), y - gain
+
+    return GluonNet(forward, c=gnn.Conv2D(4, 1, in_channels=4))
+
+
+def held(gain: float | torch.Tensor, base: float | torch.Tensor = 0.3) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> Any:
+        y = s.c(x) * s.gain
+        return s.base / (1 + y * y), y - s.gain
+
+    net = TorchNet(forward, c=nn.Conv2d(4, 4, 1))
+    for name, number in {"gain": gain, "base": base}.items():
+        if isinstance(number, torch.Tensor):
+            net.register_buffer(name, number)
+        else:
+            setattr(net, name, number)
+    return net
+
+
 def widened(zeros: Callable[[Any, Any], Any]) -> GluonNet:
     """A shortcut widened by zeros of a shape that the other way has, in whatever way."""
 
@@ -385,6 +421,19 @@ EQUAL: dict[str, Pair] = {
     "parts joined one by one in Gluon": (lambda: grown(True), lambda: grown_in_torch(False), IMAGE),
     "parts joined one by one in torch": (lambda: grown(False), lambda: grown_in_torch(True), IMAGE),
     "what is normalised made in two ways": (joined_and_normed, padded_and_normed, IMAGE),
+    "numbers in buffers": (
+        lambda: written(0.1), lambda: held(torch.tensor(0.1), torch.full((1, 1, 1, 1), 0.3)), IMAGE,
+    ),
+    "numbers in buffers that float32 does not hold": (
+        lambda: written(1 / 255), lambda: held(torch.tensor(1 / 255)), IMAGE,
+    ),
+    "numbers in constants": (lambda: Held(0.1), lambda: held(0.1), IMAGE),
+    "numbers in arrays on both sides": (
+        lambda: Held(0.1), lambda: held(torch.tensor([0.1]), torch.tensor([0.3])), IMAGE,
+    ),
+    "a number in a constant, another in a buffer": (
+        lambda: Held(0.1), lambda: held(torch.tensor([0.1])), IMAGE,
+    ),
     "zeros like another value": (
         lambda: widened(lambda F, z: F.zeros_like(z)), widened_in_torch, IMAGE,
     ),
@@ -407,6 +456,13 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
     "trained in Gluon alone": (
         lambda: frozen("write"), lambda: frozen_by_hand(True), IMAGE,
         "n.gamma is trained, and its partner n.weight is not",
+    ),
+    "another number in a buffer": (
+        lambda: written(0.1), lambda: held(torch.tensor(0.1 + 1e-6)), IMAGE,
+        "Gluon has 0.1, torch has 0.100001",
+    ),
+    "another number in a constant": (
+        lambda: Held(0.1 + 1e-6), lambda: held(0.1), IMAGE, "Gluon has 0.100001, torch has 0.1",
     ),
     "another momentum of a norm whose shape zeros have": (
         lambda: widened(lambda F, z: F.zeros_like(z)),

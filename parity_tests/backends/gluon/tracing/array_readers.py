@@ -5,6 +5,7 @@ from __future__ import annotations
 from parity_tests.backends.gluon.tracing.reading import Reader, attribute, flag, parse
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import (
+    REVERSED,
     Arguments,
     Emit,
     axes,
@@ -41,6 +42,11 @@ __all__ = [
 
 def binary(kind: str) -> Reader:
     def read(args: Arguments, emit: Emit) -> Operand:
+        if len(args.arrays) == 1:  # the other is read as the number that it holds
+            side = "rhs" if "lhs" in args.arrays else "lhs"
+            form = kind if side == "rhs" else REVERSED.get(kind, kind)
+            number = args.attribute(side)
+            return emit(form, [("input", args.first)], args.shape, scalar=number)
         first, second = list(args.arrays.values())[:2]
         return emit(kind, [("input", first), ("other", second)], args.shape)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from parity_tests.backends.torch.tracing.reading import Reader, dim, unknown
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import (
+    REVERSED,
     Arguments,
     Emit,
     axes,
@@ -48,8 +49,7 @@ def binary(kind: str) -> Reader:
         name = "input" if reverse else "other"
         number = args.attribute(name, args.attribute("exponent", args.attribute("value", 0)))
         number = real(number) * (1 if kind not in ("add", "sub") else (scale or 1))
-        swapped = {"sub": "rsub", "div": "rdiv", "pow": "rpow"}
-        form = swapped.get(kind, kind) if reverse else kind
+        form = REVERSED.get(kind, kind) if reverse else kind
         return emit(form, [("input", arrays[0])], args.shape, scalar=number)
 
     return read
