@@ -49,9 +49,14 @@ def _sum(case: ScaleCase) -> Scales:
 
 
 def _resized(case: ScaleCase) -> Scales:
-    """A weight that is 0 may become u·n, so that what lies next to a pixel counts as it does."""
+    """A weight that is 0 may become u·n, so that what lies next to a pixel counts as it does.
+
+    A coordinate s = i·r has two roundings, of r and of the product: 2u·s, where s goes up to the
+    longer of both sides. Along each axis that counts as often as neighbours differ, which is by
+    twice the larger of them at most.
+    """
     scales = linear(case)
-    scales.length = max(case.y.shape[2:], default=1)
+    scales.length = 4 * len(case.y.shape[2:]) * max(*case.x.shape[2:], *case.y.shape[2:], 1)
     beside = case.rerun(lambda array: _largest_beside(np.abs(array)), False)
     for name, size in scales.sizes.items():
         values = beside[name] if name.startswith("output") else _largest_beside(size)
@@ -83,7 +88,10 @@ def _along_axis(case: ScaleCase) -> Scales:
 
 _IN_SINGLE = "MXNet's operator computes in float32 even in a float64 net"
 _SINGLE = {("*", "gluon", "float64"): Tolerance(constant(16 * 2.0**29), _IN_SINGLE)}
-_COORDINATES = "a source coordinate up to n is rounded to u·n, and moves the weights by as much"
+_COORDINATES = (
+    "a source coordinate up to s is off by 2u·s along each of k axes, and moves the weights by as "
+    "much: n is 4·k·s"
+)
 _RESIZE = {
     ("*", "*", "*"): Tolerance(plus_length, _COORDINATES),
     ("*", "gluon", "float64"): Tolerance(

@@ -331,6 +331,30 @@ def test_equal_nets_align_completely(name: str) -> None:
     np.testing.assert_allclose(_torch(torch_net, x), _gluon(gluon_net, x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize(
+    ("size", "smaller"), [((97, 131), (48, 65)), ((300, 200), (37, 29)), ((13, 17), (300, 111))]
+)
+def test_resizing_rounds_with_the_longer_side(
+    size: tuple[int, int], smaller: tuple[int, int], corners: bool
+) -> None:
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        height, width = smaller
+        options = {"height": height, "width": width, "align_corners": corners}
+        return F.contrib.BilinearResize2D(s.c(x), **options)
+
+    x = random_image(1, 2, *size)
+    gluon_net = initialised(GluonNet(forward, c=gnn.Conv2D(2, 1, in_channels=2)), x)
+    for align in (corners, not corners):
+        torch_net = TorchNet(
+            lambda s, x, align=align: F.interpolate(
+                s.c(x), smaller, mode="bilinear", align_corners=align
+            ),
+            c=nn.Conv2d(2, 2, 1),
+        )
+        assert check_parity(gluon_net, torch_net, x, transfer=True).ok is (align == corners)
+
+
 def _explain(alignment: Alignment) -> str:
     lines = [f"alone: {op}" for side in alignment.alone for op in side]
     lines += [f"{p.left} | {p.right}: {d}" for p in alignment.differing for d in p.differences]
