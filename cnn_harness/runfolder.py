@@ -22,7 +22,7 @@ from gluon_cnn_parity.atomic import replacing_file, unfit
 __all__ = ["RunFolder", "default_name", "require_utf8"]
 
 _TEMPORARY = re.compile(
-    r"\.(?:best|config|metrics|curves|predictions|confusion|errors)\.(\d+)\.\w+"
+    r"\.(?:best|config|metrics|curves|predictions|(?:confusion|errors|evaluation)[^/]*)\.\d+\.\w+"
 )
 
 

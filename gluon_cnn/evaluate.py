@@ -12,7 +12,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from cnn_data import Batches, DataError, Dataset
+from cnn_data import FOLDER, Batches, DataError, Dataset
 from cnn_harness.cli import json_text, print_json, run
 from cnn_harness.epochs import Evaluation
 from cnn_harness.errors import CommandError, UsageError
@@ -24,6 +24,7 @@ from cnn_harness.run_description import (
     load_for_net,
     other_content,
 )
+from cnn_harness.runfolder import default_name
 from gluon_cnn.engine import Loaded, add_flag, for_command
 from gluon_cnn.exporting.exported import open_saved, saved_parser
 from gluon_cnn.fast.fused import fused
@@ -110,6 +111,7 @@ def evaluate_run(
         "engine": "mxnet" if engine is None else engine.name,
         "dataset": dataset.name,
         "images": len(true),
+        "measured": _measured(dataset),
         "loss": result.loss,
         "accuracy": result.accuracy,
         "top5_accuracy": result.top5,
@@ -159,8 +161,12 @@ def _check_fits(saved: SavedRun, dataset: Dataset) -> None:
         )
 
 
-def _load(saved: SavedRun, args: argparse.Namespace) -> Dataset:
-    """The data set that `--dataset` names, or the run's own, which must hold the same images."""
+def _load(saved: SavedRun, args: argparse.Namespace) -> tuple[Dataset, str]:
+    """The data set that `--dataset` names, or the run's own, which must hold the same images.
+
+    With it comes what the names of the files end with that say how the net does on it: nothing for
+    the run's own data, wherever they lie now.
+    """
     if saved.dataset is None and args.dataset is None:
         raise UsageError(f"{args.run} was trained on nothing: name a data set with --dataset")
     if args.dataset is None:
@@ -184,7 +190,22 @@ def _load(saved: SavedRun, args: argparse.Namespace) -> Dataset:
             )
         if own:
             print(f"{name} has changed since {args.run} was trained on it", file=sys.stderr)
-    return dataset
+    elif own or None not in (saved.content, dataset.content):
+        return dataset, ""
+    if dataset.held_out and not own:
+        dataset = dataset.undivided()
+    ending = default_name("", dataset.name)
+    if name.startswith(FOLDER):  # whose name, without the path, another may have too
+        ending += f"-{dataset.content or '':.8}"
+    return dataset, ending
+
+
+def _measured(dataset: Dataset) -> str:
+    """Which images of a data set were measured."""
+    n = len(dataset.test)
+    if dataset.held_out:
+        return f"the {n} held-out of {len(dataset.train) + n} images"
+    return f"all {n} images" if not len(dataset.train) else f"the {n} test images"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -196,9 +217,12 @@ def _main(argv: Sequence[str] | None) -> int:
     parser = saved_parser(
         "python -m gluon_cnn.evaluate",
         "Evaluate a run's best parameters on test images; writes evaluation.json, confusion.png "
-        "and errors.png, the worst mistakes.",
+        "and errors.png, the worst mistakes; evaluation-NAME.json and so on for another data set.",
     )
-    parser.add_argument("--dataset", default=None, help="unset: the run's own")
+    parser.add_argument(
+        "--dataset", default=None, help="unset: the run's own; another folder without a test "
+        "folder is measured whole",
+    )  # fmt: skip
     parser.add_argument("--data-dir", default=None, metavar="DIR", help="unset: the run's own")
     parser.add_argument(
         "--skip-damaged", action="store_true", help="leave out image files that cannot be read"
@@ -207,25 +231,27 @@ def _main(argv: Sequence[str] | None) -> int:
     args = parser.parse_args(argv)
     devices = find_devices(args.ctx)
     saved = open_saved(args.run, devices)
-    dataset = _load(saved, args)
+    dataset, ending = _load(saved, args)
     engine = for_command(saved, args.engine, devices, EVALUATION_BATCH)
     result = evaluate_run(saved, dataset, devices, engine)
     predicted = result.pop("predicted")
-    picture = saved.path / "confusion.png"
+    picture = saved.path / f"confusion{ending}.png"
     title = f"{saved.model} on {dataset.name}: {result['accuracy']:.4f} of {result['images']}"
     save_confusion(picture, result["confusion"], saved.class_names, title)
-    errors, mistakes = _save_errors(saved, dataset, predicted, engine)
-    result = {**result, "picture": picture, "errors": errors, "mistakes": mistakes}
-    write_text(saved.path / "evaluation.json", json_text(result))
+    errors = saved.path / f"errors{ending}.png"
+    mistakes = _save_errors(errors, saved, dataset, predicted, engine)
+    drawn = errors if mistakes else None
+    result = {**result, "picture": picture, "errors": drawn, "mistakes": mistakes}
+    write_text(saved.path / f"evaluation{ending}.json", json_text(result))
     if args.json:
         print_json(result)
         return 0
     print(
-        f"accuracy {result['accuracy']:.4f} on {result['images']} images, "
+        f"accuracy {result['accuracy']:.4f} on {result['measured']} of {dataset.name}, "
         f"loss {result['loss']:.4f}, engine {result['engine']}"
     )
     print("\n".join(_table(result)))
-    print(f"confusion matrix in {picture}" + (f", worst mistakes in {errors}" if errors else ""))
+    print(f"confusion matrix in {picture}" + (f", worst mistakes in {drawn}" if drawn else ""))
     return 0
 
 
@@ -240,17 +266,13 @@ def _table(result: Mapping[str, Any]) -> list[str]:
 
 
 def _save_errors(
-    saved: SavedRun, dataset: Dataset, predicted: np.ndarray, engine: Loaded | None
-) -> tuple[Path | None, list[dict[str, Any]]]:
-    """Draw errors.png; where there is no mistake, that of an earlier evaluation goes.
-
-    Returns its path and what it shows.
-    """
-    picture = saved.path / "errors.png"
+    picture: Path, saved: SavedRun, dataset: Dataset, predicted: np.ndarray, engine: Loaded | None
+) -> list[dict[str, Any]]:
+    """Draw the mistakes and return what is shown; without one, an earlier picture goes."""
     wrong, sure = worst_mistakes(saved, dataset, predicted, engine)
     if not len(wrong):
         picture.unlink(missing_ok=True)
-        return None, []
+        return []
     shown = wrong[:MOST_MISTAKES]
     names, test = saved.class_names, dataset.test
     mistakes = [
@@ -266,7 +288,7 @@ def _save_errors(
         [Path(each["image"]).name for each in mistakes],
         f"the {len(shown)} surest of {len(wrong)} mistakes, of {len(test)} test images",
     )
-    return picture, mistakes
+    return mistakes
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ def load_folder(
         train_split,
         _split(held, test, image_size, channels, fit),
         content=content_of(tree, *others),
+        held_out=not others,
         skipped=tuple(str(each) for part in (tree, *others) for each in part.skipped),
     )
 

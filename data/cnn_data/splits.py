@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -47,6 +47,12 @@ class Dataset:
     _: KW_ONLY
     content: str | None = None  # a sha256 of the images and labels as they came; None: not known
     skipped: tuple[str, ...] = ()  # damaged files that were left out
+    held_out: bool = False  # `test` is a part of the images that `train` has the rest of
+
+    def undivided(self) -> Dataset:
+        """This with every image for testing, for a net that was trained on none of them."""
+        none = ArraySplit(np.zeros((0, *self.shape), np.uint8), np.zeros(0))
+        return replace(self, train=none, test=_Joined(self.train, self.test), held_out=False)
 
 
 class ArraySplit:
@@ -89,6 +95,34 @@ class ArraySplit:
 
     def name(self, index: int) -> str:
         return f"image {index}"
+
+
+class _Joined:
+    """Two splits, one after the other."""
+
+    def __init__(self, first: Split, second: Split) -> None:
+        self._first, self._second = first, second
+        self._labels = np.concatenate([first.labels, second.labels])
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        indices = np.asarray(indices, dtype=np.intp)
+        early = indices < len(self._first)
+        first = self._first.images(indices[early])
+        out = np.empty((len(indices), *first.shape[1:]), np.uint8)
+        out[early] = first
+        out[~early] = self._second.images(indices[~early] - len(self._first))
+        return out
+
+    def name(self, index: int) -> str:
+        n = len(self._first)
+        return self._first.name(index) if index < n else self._second.name(index - n)
 
 
 def mixed_order(count: int) -> np.ndarray:

@@ -52,6 +52,26 @@ def test_a_run_finds_its_data_from_anywhere(trained: Path, monkeypatch, capsys) 
     assert train.main(["--resume", "--epochs", "3", "--out", str(trained / "parts")]) == 0
 
 
+def test_another_folder_is_measured_whole_and_replaces_nothing(trained: Path, capsys) -> None:
+    assert evaluate.main(["run"]) == 0
+    out = capsys.readouterr().out
+    assert f"on the 6 held-out of 48 images of folder:{trained}/photos, loss" in out
+    before = {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
+    for folder in ("some/new", "other/new"):  # of one name, as two folders called test
+        shutil.copytree("photos", folder)
+        Image.fromarray(np.full((28, 28, 3), len(folder), np.uint8)).save(f"{folder}/class1/99.png")
+        assert evaluate.main(["run", "--dataset", f"folder:{folder}"]) == 0
+        assert f"on all 49 images of folder:{trained}/{folder}, loss" in capsys.readouterr().out
+    files = {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
+    assert {path: files[path] for path in before} == before
+    others = sorted(path for path in files if path.name.startswith("evaluation-folder-new-"))
+    assert len(others) == 2
+    result = json.loads(others[0].read_text())
+    assert (result["images"], result["measured"]) == (49, "all 49 images")
+    assert np.sum(result["confusion"]) == 49
+    assert Path(result["picture"]) in files
+
+
 def test_other_content_is_refused(trained: Path, capsys) -> None:
     Image.fromarray(np.zeros((28, 28, 3), np.uint8)).save("photos/class1/3.png")
     before = Path("run/config.json").read_bytes()
