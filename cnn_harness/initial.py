@@ -139,7 +139,12 @@ class Pretrained:
             or set(values) != {"source", "sha256", "shapes", "loaded"}
             or not isinstance(values["shapes"], dict)
             or not isinstance(values["loaded"], list)
+            or not all(isinstance(values[name], str) for name in ("source", "sha256"))
             or not all(isinstance(name, str) for name in values["loaded"])
+            or not all(
+                isinstance(shape, list) and all(type(n) is int and 0 < n < 2**31 for n in shape)
+                for shape in values["shapes"].values()
+            )
         ):
             raise CommandError(f"{origin}: pretrained is not what a run has written")
         arrays = {

@@ -23,6 +23,7 @@ __all__ = [
     "progress_from",
     "progress_of",
     "read_progress",
+    "require_fitting",
     "save_arrays",
     "state_of",
     "step_seed",
@@ -96,6 +97,25 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     except (SafetensorError, ValueError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())
         raise CommandError(f"{path} cannot be loaded: {reason}") from error
+
+
+def require_fitting(
+    path: Path,
+    held: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    model: str,
+) -> None:
+    """Raise CommandError naming the first array of a run's file that its net does not take so.
+
+    The net is made of what `config.json` says, which somebody may have edited.
+    """
+    for name in [*expected, *(name for name in held if name not in expected)]:
+        has, takes = (str(each.get(name, "none")) for each in (held, expected))
+        if has != takes:
+            raise CommandError(
+                f"{path} does not fit the run's config.json: of {name} it has {has}, {model} as "
+                f"described there takes {takes}; put back the config.json that the run wrote"
+            )
 
 
 def step_seed(seed: int, epoch: int, step: int) -> int:

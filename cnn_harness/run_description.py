@@ -6,6 +6,8 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,13 @@ __all__ = [
 ]
 
 RUN_FORMAT = 1
+FIELDS = frozenset(
+    {
+        "format", "framework", "config", "data_dir", "skip_damaged", "skipped", "input_shape",
+        "class_names", "mean", "std", "images", "versions", "pretrained",
+    }
+)  # fmt: skip
+IMAGES = frozenset({"train", "test", "labels_sha256", "content_sha256"})
 
 
 def absolute_dataset(name: str) -> str:
@@ -150,6 +159,11 @@ def read_run(path: Path) -> dict[str, Any]:
     if not isinstance(run, dict) or run.get("format") != RUN_FORMAT:
         raise CommandError(f"{origin} is not the configuration of a run (format {RUN_FORMAT})")
     _require_fields(run, origin)
+    if unknown := sorted(set(run) - FIELDS):
+        raise CommandError(
+            f"{origin}: {some(unknown)} is no field of a run's configuration"
+            f"{did_you_mean(unknown[0], FIELDS)}; take it out"
+        )
     pretrained = run.get("pretrained")
     if pretrained is not None:
         pretrained = Pretrained.from_dict(pretrained, origin)
@@ -163,32 +177,47 @@ def _require_fields(run: dict[str, Any], origin: Path) -> None:
     Fields that came later, and are missing, get what an older run had.
     """
     shape: Any = run.get("input_shape")
-    images = run.setdefault("images", {})
+    images = run.setdefault("images", None)
     run.setdefault("skip_damaged", False)
     sizes = isinstance(shape, list) and len(shape) == 3
     sizes = sizes and all(type(n) is int and 0 < n <= 4096 for n in shape)
     names: Any = run.get("class_names")
-    named = isinstance(names, list) and 0 < len(names) <= 100_000
-    named = named and all(isinstance(name, str) for name in names)
+    named = _are_texts(names) and 0 < len(names) <= 100_000
+    twice = [name for name, count in Counter(names).items() if count > 1] if named else []
     channels = shape[0] if sizes else 0
     for field, good, expected in (
         ("framework", run.get("framework") in ("gluon", "torch"), '"gluon" or "torch"'),
         ("data_dir", isinstance(run.get("data_dir"), str | None), "a folder or null"),
         ("skip_damaged", isinstance(run["skip_damaged"], bool), "true or false"),
-        ("images", isinstance(images, dict), "an object"),
+        ("skipped", _are_texts(run.get("skipped", [])), "a list of files"),
+        ("versions", isinstance(run.get("versions", {}), dict), "an object"),
+        ("images", isinstance(images, dict | None), "an object"),
         ("input_shape", sizes, "three whole numbers from 1 to 4096"),
         ("class_names", named, "1 to 100,000 names"),
         *(
-            (name, _is_pixels(run.get(name), channels), f"{channels} numbers between -1e6 and 1e6")
-            for name in ("mean", "std")
+            (name, _are_shares(run.get(name), channels, least), f"{channels} numbers {which} to 1")
+            for name, least, which in (("mean", 0, "from 0"), ("std", 1e-6, "from 1e-6"))
         ),
     ):
         if not good:
             raise CommandError(f"{origin}: {field} is {_held(run, field)}, expected {expected}")
-    if not isinstance(content := images.setdefault("content_sha256", None), str | None):
-        raise CommandError(
-            f"{origin}: images: content_sha256 is {content!r:.60}, expected a sum or null"
-        )
+    if twice:
+        raise CommandError(f"{origin}: class_names has {some(twice)} twice, expected each once")
+    if images is None:
+        run["images"] = {"content_sha256": None}
+        return
+    images.setdefault("content_sha256", None)
+    for field, good, expected in (
+        *((part, type(images.get(part)) is int and images[part] > 0, "a whole number above 0")
+          for part in ("train", "test")),
+        ("labels_sha256", _is_sum(images.get("labels_sha256")), "64 digits from 0 to f"),
+        ("content_sha256", images["content_sha256"] is None or _is_sum(images["content_sha256"]),
+         "64 digits from 0 to f, or null"),
+        *((other, False, "no such field") for other in sorted(set(images) - IMAGES)),
+    ):  # fmt: skip
+        if not good:
+            held = _held(images, field)
+            raise CommandError(f"{origin}: images: {field} is {held}, expected {expected}")
 
 
 def require_model(folder: Path, config: TrainConfig, models: Collection[str]) -> None:
@@ -227,12 +256,21 @@ def settings_of(source: str) -> dict[str, Any]:
     return {"model": model} if isinstance(model, str) else {}
 
 
-def _is_pixels(values: object, channels: int) -> bool:
+def _are_shares(values: object, channels: int, least: float) -> bool:
+    """Whether these can be statistics of pixels from 0 to 1; pixels are divided by their std."""
     return (
         isinstance(values, list)
         and len(values) == channels
-        and all(type(v) in (int, float) and abs(v) < 1e6 for v in values)
+        and all(type(v) in (int, float) and least <= v <= 1 for v in values)
     )
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(each, str) for each in values)
+
+
+def _is_sum(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def require_same_images(run: Mapping[str, Any], now: Mapping[str, Any]) -> None:

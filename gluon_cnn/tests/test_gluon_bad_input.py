@@ -196,6 +196,41 @@ def test_damaged_runs(capsys, small_run: Path, tmp_path: Path) -> None:
         ("config.json", lambda b: b.replace(b'"lr": 0.003', b'"lr": Infinity'), "lr is inf"),
         ("config.json", lambda b: b.replace(b'maged": false', b'maged": 7'), "skip_damaged"),
         ("config.json", lambda b: b.replace(b'"images": {', b'"images": [], "y": {'), "images"),
+        (
+            "config.json",
+            lambda b: re.sub(rb'"mean": \[\s+[\d.]+', b'"mean": [50', b),
+            "mean is [50], expected 1 numbers from 0 to 1",
+        ),
+        ("config.json", lambda b: re.sub(rb'"std": \[\s+[\d.]+', b'"std": [0', b), "std is [0]"),
+        ("config.json", lambda b: b.replace(b'"8"', b'"7"'), "class_names has 7 twice"),
+        (
+            "config.json",
+            lambda b: re.sub(rb'"images": {[^}]*}', b'"images": {}', b),
+            "images: train is missing, expected a whole number above 0",
+        ),
+        (
+            "config.json",
+            lambda b: re.sub(rb'y_sha256": "..|t_sha256": "..', b't_sha256": "Z', b),
+            "content_sha256 is",
+        ),
+        ("config.json", lambda b: b.replace(b'"images": {', b'"images": {"x": 1,'), "images: x is"),
+        (
+            "config.json",
+            lambda b: b.replace(b'"mean"', b'"means": [], "mean"'),
+            "means is no field of a run's configuration; did you mean mean?",
+        ),
+        ("config.json", lambda b: b.replace(b'"skipped": []', b'"skipped": 3'), "skipped is 3"),
+        (
+            "config.json",
+            lambda b: b.replace(b'"9"', b'"9", "ten"'),
+            "(10, 84), lenet as described there takes (11, 84); put back the config.json",
+        ),
+        (
+            "config.json",
+            lambda b: b.replace(b'"lenet"', b'"lenet5"'),
+            "config.json: lenet5: an inp",
+        ),
+        ("config.json", lambda b: b.replace(b'"lenet"', b'"lenet_linear"'), "as described there"),
         ("best.params", lambda b: b[:100], "best.params"),
         ("best.params", lambda b: b"", "best.params"),
     ):

@@ -16,7 +16,7 @@ import numpy as np
 from mxnet import gluon
 
 from cnn_harness.errors import CommandError
-from cnn_harness.progress import load_arrays, save_arrays
+from cnn_harness.progress import load_arrays, require_fitting, save_arrays
 from cnn_harness.run_description import versions
 from cnn_harness.runfolder import RunFolder
 from gluon_cnn.exporting.params_layout import LayoutError, read_layout
@@ -136,7 +136,9 @@ def load_parameters(net: gluon.HybridBlock, path: Path, devices: list[mx.Context
     Raises: CommandError.
     """
     try:
-        read_layout(path)
+        held = read_layout(path)
+        expected = {name: p.shape for name, p in net._collect_params_with_prefix().items()}
+        require_fitting(path, held, expected, net.model_name)
         net.load_parameters(str(path), ctx=devices)
     except (LayoutError, mx.MXNetError, AssertionError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]

@@ -12,7 +12,7 @@ from cnn_data import Pixels, pixels
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError
 from cnn_harness.run_description import read_run, require_model
-from gluon_cnn.models import MODELS, get_model
+from gluon_cnn.models import MODELS, ModelError, get_model
 from gluon_cnn.training.checkpoint import load_parameters
 
 __all__ = ["SavedRun", "open_run"]
@@ -42,7 +42,7 @@ class SavedRun:
 def open_run(path: str | Path, devices: list[mx.Context]) -> SavedRun:
     """Load the best parameters of the run in a folder.
 
-    Raises: CommandError naming the file that is missing or damaged; ModelError.
+    Raises: CommandError naming the file that is missing or damaged.
     """
     folder = Path(path)
     run = read_run(folder)
@@ -56,7 +56,10 @@ def open_run(path: str | Path, devices: list[mx.Context]) -> SavedRun:
     if not best.exists():
         raise CommandError(f"{best} is missing: has the run finished an epoch?")
     require_model(folder, config, MODELS)
-    net = get_model(config.model, len(run["class_names"]), channels, height)
+    try:
+        net = get_model(config.model, len(run["class_names"]), channels, height)
+    except ModelError as error:
+        raise CommandError(f"{folder / 'config.json'}: {error}") from error
     load_parameters(net, best, devices)
     mean, std = tuple(run["mean"]), tuple(run["std"])
     return SavedRun(

@@ -88,6 +88,18 @@ def test_bad_input_is_one_line(
     assert error.count("\n") == 1
 
 
+def test_weights_that_do_not_fit_the_config_are_named(tmp_path: Path) -> None:
+    from cnn_harness.errors import CommandError
+    from cnn_harness.progress import save_arrays
+    from torch_ref.models import get_model
+    from torch_ref.training.checkpoint import load_parameters
+
+    state = get_model("lenet").state_dict()
+    save_arrays({name: value.numpy() for name, value in state.items()}, tmp_path / "x.safetensors")
+    with pytest.raises(CommandError, match=r"of features.*lenet5 as described there takes .*; put"):
+        load_parameters(get_model("lenet5"), tmp_path / "x.safetensors")
+
+
 def test_gluons_run_is_not_resumed(tmp_path: Path, capsys) -> None:
     assert train.main([*QUICK, "--out", str(tmp_path / "run")]) == 0
     config = tmp_path / "run" / "config.json"

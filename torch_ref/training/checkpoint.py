@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cnn_harness.errors import CommandError
-from cnn_harness.progress import load_arrays, save_arrays
+from cnn_harness.progress import load_arrays, require_fitting, save_arrays
 from cnn_harness.run_description import versions
 from cnn_harness.runfolder import RunFolder
 from torch_ref.training.average import Average
@@ -125,6 +125,9 @@ def set_optimizer_state(
 def load_parameters(net: nn.Module, path: Path) -> None:
     """Load a `.safetensors` state dict with errors of one line. Raises: CommandError."""
     arrays = load_arrays(path)
+    held = {name: array.shape for name, array in arrays.items()}
+    expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    require_fitting(path, held, expected, str(net.model_name))
     try:
         net.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in arrays.items()})
     except (RuntimeError, TypeError) as error:
