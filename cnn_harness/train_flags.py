@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gluon_cnn_parity import did_you_mean
+from gluon_cnn_parity import nearest
 from cnn_harness.cli import Parser
 from cnn_harness.config import RunOptions, TrainConfig, add_flags
 from cnn_harness.errors import CommandError, UsageError
@@ -95,12 +95,19 @@ def config_words(path: Path, flags: Collection[str]) -> list[str]:
         run, values = values, values["config"]
         for name in ("data_dir", "skip_damaged"):
             values = {name: run.get(name), **values}
+    known = {
+        flag.removeprefix("--").replace("-", "_"): flag for flag in flags
+        if flag not in ("-h", "--help", "--version", "--config")
+    }  # fmt: skip
+    if unknown := [str(key) for key in values if str(key).replace("-", "_") not in known]:
+        found = list(filter(None, (nearest(key.replace("-", "_"), known) for key in unknown)))
+        raise UsageError(
+            f"{path}: {', '.join(map(repr, unknown))}: no such flag of train"
+            + (f"; did you mean {', '.join(found)}?" if found else "")
+        )
     words = []
     for key, value in values.items():
         name = "--" + str(key).replace("_", "-")
-        known = [flag for flag in flags if flag not in ("-h", "--help", "--version", "--config")]
-        if name not in known:
-            raise UsageError(f"{path}: {key!r} is no flag of train{did_you_mean(name, known)}")
         items = value if isinstance(value, list) else [value]
         if not all(isinstance(item, str | int | float | None) for item in items):
             raise UsageError(f"{path}: {key} is {_short(value)}, expected one value or a list")

@@ -29,6 +29,7 @@ __all__ = [
     "is_installed",
     "lists_commands",
     "missing",
+    "nearest",
     "needs",
     "program",
     "refuse",
@@ -145,9 +146,21 @@ def did_you_mean(name: str, known: Iterable[str], where: str = "") -> str:
     >>> did_you_mean("lenett", ["alexnet", "lenet"])
     '; did you mean lenet?'
     """
-    by_lower = {each.lower(): each for each in known}
-    nearest = get_close_matches(name.lower(), list(by_lower), n=1)
-    return f"; did you mean {where}{by_lower[nearest[0]]}?" if nearest else ""
+    found = nearest(name, known)
+    return f"; did you mean {where}{found}?" if found else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like another; empty where none is near.
+
+    >>> nearest("--epoch", ["--epochs", "--lr"]), nearest("--shuffle", ["--schedule"])
+    ('--epochs', '')
+    """
+    by_lower = {each.lower().lstrip("-"): each for each in known}  # dashes make all flags alike
+    name = name.lower().lstrip("-")
+    cutoff = 0.6 if len(name) <= 4 else 0.7  # a short one is another by one letter in three
+    found = get_close_matches(name, list(by_lower), n=1, cutoff=cutoff)
+    return by_lower[found[0]] if found else ""
 
 
 def missing(package: str, extras: str = "") -> str:

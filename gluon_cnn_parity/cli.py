@@ -10,7 +10,15 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from gluon_cnn_parity import DISTRIBUTION, EXTRAS, __version__, did_you_mean, missing, program
+from gluon_cnn_parity import (
+    DISTRIBUTION,
+    EXTRAS,
+    __version__,
+    did_you_mean,
+    missing,
+    nearest,
+    program,
+)
 from gluon_cnn_parity.interrupts import raised
 from gluon_cnn_parity.terminal import coloured
 
@@ -21,6 +29,7 @@ ALIASES = {
     "--ctx": ("--device",),
     "--image-size": ("--img-size",),
     "--initialiser": ("--initializer",),
+    "--lr": ("--learning-rate",),
     "--mixup": ("--mixup-alpha",),
     "--normalise": ("--normalize",),
     "--optimizer": ("--opt",),
@@ -97,9 +106,10 @@ class Parser(argparse.ArgumentParser):
         return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith("unrecognized arguments: --"):
-            flag = message.split()[2].partition("=")[0]
-            message += did_you_mean(flag, self.flags())
+        if message.startswith("unrecognized arguments: "):
+            flags = (word.partition("=")[0] for word in message.split() if word[:2] == "--")
+            if found := list(filter(None, (nearest(flag, self.flags()) for flag in flags))):
+                message += f"; did you mean {', '.join(found)}?"
         line = f"{self.prog}: error: {one_line(self.origin + message)} (see --help)"
         self.exit(2, _in_colour(line) + "\n")
 

@@ -59,6 +59,15 @@ def test_abbreviated_flags_are_refused(capsys) -> None:
     assert "unrecognized arguments" in capsys.readouterr().err
 
 
+def test_every_wrong_flag_gets_its_suggestion(capsys) -> None:
+    parser = Parser(prog="prog")
+    for flag in ("--epochs", "--batch-size", "--schedule"):
+        parser.add_argument(flag)
+    words = ["x", "--epoch=3", "--batchsize", "5", "--shuffle", "1"]
+    assert run(lambda: 1 if parser.parse_args(words) else 0) == 2
+    assert "5 --shuffle 1; did you mean --epochs, --batch-size? (see" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["-1", "x", "nan", "inf", ""])
 def test_numbers_that_are_none(text: str) -> None:
     import argparse

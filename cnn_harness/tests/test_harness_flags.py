@@ -81,13 +81,19 @@ def test_a_runs_own_configuration_is_one(nested: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("lr: fast", "argument --lr: got 'fast', expected a finite number"),
-        ("model: lenet\nepoch: 3", "'epoch' is no flag of train; did you mean --epochs?"),
-        ("config: x.yaml", "'config' is no flag of train"),
+        ("lr: fast", "--learning-rate: got 'fast', expected a finite number"),
+        ("model: lenet\nepoch: 3", "'epoch': no such flag of train; did you mean epochs?"),
+        (
+            "Batch-size: 3\nlearnin-rate: 1",
+            "'Batch-size', 'learnin-rate': no such flag of train; did "
+            "you mean batch_size, learning_rate?",
+        ),
+        ("shuffle: true", "'shuffle': no such flag of train"),
+        ("config: x.yaml", "'config': no such flag of train"),
         ("lr: {a: 1}", "lr is {'a': 1}, expected one value"),
         ("- lr", "['lr'], expected an object"),
         ("[", "neither JSON nor YAML"),
-        ("help: true", "'help' is no flag"),
+        ("help: true", "'help': no such flag"),
         ("optimizer: sdg", "did you mean sgd?"),
     ],
 )
