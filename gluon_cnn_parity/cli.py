@@ -113,6 +113,13 @@ class Parser(argparse.ArgumentParser):
         line = f"{self.prog}: error: {one_line(self.origin + message)} (see --help)"
         self.exit(2, _in_colour(line) + "\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Without argparse's silence where --help or --version cannot be written."""
+        if message and file is not None and file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
     def flags(self) -> list[str]:
         """Every spelling of every flag."""
         return list(self._option_string_actions)
@@ -160,12 +167,11 @@ def run_command(
     _prepare_streams()
     try:
         with raised():
-            return body()
-    except SystemExit as stop:  # argparse: --help, or bad usage
-        return stop.code if isinstance(stop.code, int) else 1
-    except BrokenPipeError:
-        # The reader of our stdout left (`… | head`); Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = _ended(body)
+            sys.stdout.flush()  # what fails while Python exits, it says in two lines of its own
+            return code
+    except BrokenPipeError:  # the reader of our stdout left (`… | head`)
+        _give_up_stdout()
         return 1
     except KeyboardInterrupt as interrupt:
         return _say(str(interrupt) or "interrupted", getattr(interrupt, "exit_code", 130))
@@ -186,8 +192,40 @@ def run_command(
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not error.filename:  # of os.getcwd
             return _say("error: the folder that this was started in is gone; change to another", 1)
+        if not error.filename and _stdout_fails():
+            _give_up_stdout()
+            reason = error.strerror or error
+            return _say(
+                f"error: what this prints cannot be written: {reason}; make room there, or send it "
+                "to another place", 1,
+            )  # fmt: skip
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"error: {where}{error.strerror or error}", 1)
+
+
+def _ended(body: Callable[[], int]) -> int:
+    """The exit code of the body, whether it returns or exits."""
+    try:
+        return body()
+    except SystemExit as stop:  # argparse: --help, or bad usage
+        return stop.code if isinstance(stop.code, int) else 1
+
+
+def _stdout_fails() -> bool:
+    """Whether nothing can be written on stdout: a buffer keeps what failed, and fails again."""
+    try:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b"")  # without a buffer; a device is full for no byte too
+    except io.UnsupportedOperation:  # a test's or notebook's, that is no file
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _give_up_stdout() -> None:
+    """Send what is left to nowhere: Python would complain again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _prepare_streams() -> None:

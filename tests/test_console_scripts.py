@@ -248,6 +248,20 @@ def test_help_imports_no_framework(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("words", ["--help", "--version", "train --help"])
+@pytest.mark.parametrize("variable", ["", "PYTHONUNBUFFERED=1"])
+def test_help_that_cannot_be_written_is_one_line(words: str, variable: str, tmp_path: Path) -> None:
+    code = "import sys; from gluon_cnn.__main__ import main; sys.exit(main())"
+    command = f"env -u PYTHONUNBUFFERED {variable} {sys.executable} -c '{code}' {words}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} > /dev/full"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    said = "error: what this prints cannot be written: No space left on device; make room there, "
+    assert (done.returncode, done.stderr) == (1, f"{said}or send it to another place\n")
+
+
 def test_a_package_that_is_missing_is_one_line_that_names_its_extra(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ SURROUNDINGS = {
     "{} 0<&- 1>&- 2>&-": {0},
     "{} | true": {0, 1},
     "{} > /dev/full": {1},
+    "env -u PYTHONUNBUFFERED {} > /dev/full": {1},
 }
 
 
@@ -42,6 +43,7 @@ def end_in_a_line(command: str, surroundings: str, folder: Path) -> None:
     assert not any("Traceback" in line or "Exception" in line for line in said), done.stderr
     full = "/dev/full" in surroundings
     assert sum(line.startswith("error: ") for line in said) == full, done.stderr
+    assert ("what this prints cannot be written: No space left" in done.stderr) == full
 
 
 def photographs(folder: Path, classes: int = 3, each: int = 16, size: int = 68) -> Path:
