@@ -30,6 +30,16 @@ class RecordError(Exception):
     """What cannot be recorded: one line with what came, what was expected, what to do."""
 
 
+def _frames(skipped: int) -> List[Any]:
+    """The frames of this thread, the innermost first, without those of so many callees."""
+    frame: Any = sys._getframe(1 + skipped)
+    found = []
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    return found
+
+
 class Tape:
     """The operations of one forward pass, in order, as plain records that JSON can hold.
 
@@ -60,6 +70,7 @@ class Tape:
         self.constants: Dict[str, Any] = {}
         self._libraries = tuple(libraries)
         self._models = tuple(models)
+        self._callers = len(_frames(1))  # whoever made this runs the net, and is not of it
         self._held: List[Tuple[str, Any]] = []  # the net's own arrays, by name
         self._stack = [("", 0)]
         self._calls: Dict[str, int] = {}
@@ -144,13 +155,12 @@ class Tape:
         return known
 
     def _source(self) -> str:
-        frame: Any = sys._getframe(1)
-        while frame is not None:
+        frames = _frames(1)
+        for frame in frames[: len(frames) - self._callers]:
             name = frame.f_code.co_filename
             theirs = name == THIS_FILE or name.startswith(self._libraries) or name[:1] == "<"
             if not theirs or (self._models and name.startswith(self._models)):
                 return f"{name}:{frame.f_lineno}"
-            frame = frame.f_back
         return ""
 
     def graph(self, outputs: Sequence[Any], train: bool) -> Dict[str, Any]:

@@ -822,6 +822,16 @@ def test_a_fault_is_named_at_its_operation_and_nowhere_else(name: str) -> None:
     assert alignment.total
 
 
+def test_an_operation_that_only_libraries_call_says_its_path_and_not_who_checks() -> None:
+    ours = gnn.HybridSequential()
+    ours.add(gnn.Conv2D(4, 3), gnn.Activation("relu"), gnn.Conv2D(2, 3))
+    x = random_image()
+    theirs = nn.Sequential(nn.Conv2d(x.shape[1], 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 3))
+    alignment = align_nets(initialised(ours, x), theirs, [x])
+    (pair,) = alignment.differing
+    assert [(op.kind, op.path, op.source) for op in pair] == [("relu", "1", ""), ("tanh", "1", "")]
+
+
 def test_an_operation_says_where_it_was_called() -> None:
     x = random_image()
     build_gluon, build_torch, _ = FAULTS["another function"]
