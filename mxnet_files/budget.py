@@ -149,7 +149,7 @@ class _Rehearsal(fx.Interpreter):
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
 
         def where() -> str:
-            on = f"inputs of shape {shapes} (--input says others)"
+            on = f"inputs of shape {shapes} (give the shapes it takes with --input)"
             return f"{self.where}: the graph cannot run on {on}"
 
         with ExitStack() as modes, refusals(where, *DEPENDS_ON_VALUES), quiet():

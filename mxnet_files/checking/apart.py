@@ -73,7 +73,8 @@ def compare_apart(subject: Subject) -> CheckReport:
         except mxnet.MXNetError as error:
             reason = str(error).strip().splitlines()[-1]
             raise NotComparable(
-                f"MXNet cannot run the graph on {asked} (--input says others): {reason}"
+                f"MXNet cannot run the graph on {asked} (give the shapes it takes with --input): "
+                f"{reason}"
             ) from None
 
     crashes = Crashes()

@@ -221,6 +221,10 @@ class _Reader:
 
 def _read_file(reader: _Reader) -> dict[str, np.ndarray]:
     magic, reserved, count = reader.numbers("QQQ", "the file header")
+    if magic & 0xFF in b"{[":  # JSON
+        raise reader.error(
+            "this is no .params file, but JSON: are it and the *-symbol.json exchanged?"
+        )
     if magic != FILE_MAGIC or reserved:
         raise reader.error("this is no .params file: expected it to start with 0x112 and 0")
     if count > reader.left // MIN_ARRAY_BYTES:

@@ -20,6 +20,7 @@ from typing import Any
 
 from gluon_cnn_parity import did_you_mean
 from mxnet_files.errors import SymbolError
+from mxnet_files.reading.params_file import FILE_MAGIC
 
 __all__ = ["Entry", "Node", "SymbolGraph", "read_graph", "read_symbol"]
 
@@ -109,6 +110,10 @@ def read_symbol(path: str | os.PathLike[str]) -> SymbolGraph:
         raise SymbolError(f"{path}: expected a regular file")
     with open(path, "rb") as file:
         data = file.read(LARGEST_FILE + 1)
+    if data.startswith(FILE_MAGIC.to_bytes(16, "little")):
+        raise SymbolError(
+            f"{path}: this is a .params file, expected a *-symbol.json: are the two exchanged?"
+        )
     if len(data) > LARGEST_FILE:
         raise SymbolError(f"{path}: more than {LARGEST_FILE >> 20} MiB, no symbol file is so large")
     if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:  # all but the first value follow one

@@ -226,8 +226,8 @@ def test_failures_are_one_line(
     out = tmp_path / "out.pt2"
     cases = {
         (files[0], str(tmp_path / "none.params")): "none.params",
-        (files[1], files[1]): "not the JSON of a symbol file",
-        (files[0], files[0]): "x-symbol.json",
+        (files[1], files[0]): "this is a .params file, expected a *-symbol.json: are the two exch",
+        (files[0], files[0]): "x-symbol.json: this is no .params file, but JSON: are it and",
         (*files, "--out", str(out), "--input-shape", "1,4,10,8"): "cannot run on inputs of shape",
         (*files, "--out", str(tmp_path / "no" / "x.pt2"), *SHAPE): "there is no folder",
     }
@@ -499,7 +499,7 @@ def test_an_input_that_does_not_fit_is_one_line(
 ) -> None:
     assert main([*files, "--check"]) == 1  # 1×3×224×224 unless told
     error = capsys.readouterr().err
-    assert "(--input says others)" in error
+    assert "(give the shapes it takes with --input)" in error
     assert error.count("\n") == 1
 
 
