@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import re
@@ -200,7 +201,23 @@ def run_command(
                 "to another place", 1,
             )  # fmt: skip
         where = f"{error.filename}: " if error.filename else ""
-        return _say(f"error: {where}{error.strerror or error}", 1)
+        remedy = _REMEDIES.get(error.errno or 0, "check that place, or name another")
+        return _say(f"error: {where}{error.strerror or error}; {remedy}", 1)
+
+
+_REMEDIES = {
+    errno.ENOENT: "check the name",
+    errno.EACCES: "change its permissions, or name another",
+    errno.EPERM: "change its permissions, or name another",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name a folder",
+    errno.ENOSPC: "make room there, or name another place",
+    errno.EDQUOT: "make room there, or name another place",
+    errno.EFBIG: "allow larger files there, or name another place",
+    errno.EROFS: "name another place",
+    errno.ENAMETOOLONG: "name a shorter one",
+    errno.EMFILE: "allow more open files with ulimit -n",
+}
 
 
 def _ended(body: Callable[[], int]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -268,13 +267,15 @@ def _verify(argv: Sequence[str] | None) -> int:
         return 0 if found.ok else 1
     for line in found.lines:
         print(line)
-    for problem in found.problems:
-        print(one_line(f"error: {problem}"), file=sys.stderr)
-    if found.ok:
-        against = found.report["verified_against"]
-        word = "verified" if found.report["verified"] else "not verified"
-        print(one_line(f"the folder is what its report says: {word} against {against}"))
-    return 0 if found.ok else 1
+    if not found.ok:
+        raise SymbolError(
+            f"{options.folder} is not what convert wrote: {'; '.join(found.problems)}; put the "
+            "files back, or convert again"
+        )
+    against = found.report["verified_against"]
+    word = "verified" if found.report["verified"] else "not verified"
+    print(one_line(f"the folder is what its report says: {word} against {against}"))
+    return 0
 
 
 def save(

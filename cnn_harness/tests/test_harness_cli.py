@@ -37,6 +37,14 @@ def test_exit_codes_and_one_line(error: BaseException, code: int, capsys) -> Non
     assert captured.err.count("\n") == (0 if isinstance(error, SystemExit) else 1)
 
 
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(2, "check the name"), (28, "make room there, or"), (5, "check that pl")]
+)
+def test_what_the_system_refuses_ends_with_what_to_do(number: int, remedy: str, capsys) -> None:
+    assert run(_raise(OSError(number, "it says why", "/x"))) == 1
+    assert capsys.readouterr().err.startswith(f"error: /x: it says why; {remedy}")
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run(_raise(ZeroDivisionError()), errors=(ValueError,))

@@ -65,7 +65,10 @@ def read_report(folder: Path) -> dict[str, Any]:
     """A folder's report.json. Raises `SymbolError` if it is not one that `convert` wrote."""
     path = folder / "report.json"
     if not path.is_file():
-        raise SymbolError(f"{folder}: no report.json, expected a folder that convert wrote")
+        raise SymbolError(
+            f"{folder}: no report.json, expected a folder that convert wrote; "
+            "name what its --out was"
+        )
     if path.stat().st_size > LARGEST_REPORT:
         raise SymbolError(f"{path}: more than {LARGEST_REPORT >> 20} MiB")
     try:

@@ -148,7 +148,12 @@ def test_verify_notices(kind: str, out: Path, capsys: pytest.CaptureFixture[str]
     damage, said = DAMAGE[kind]
     damage(out)
     assert main(["verify", str(out)]) == 1
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    if "report.json" not in error:
+        assert f"{out} is not what convert wrote: " in error
+        assert "; put the files back, or convert again" in error
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gluon_cnn_parity.atomic import unfit
 from gluon_cnn_parity.cli import Parser, one_line, run_command
 from mxnet_files.budget import Budget, in_float32, rehearse
 from mxnet_files.convert import budget
@@ -207,6 +208,8 @@ def _main(argv: Sequence[str] | None) -> int:
     options = parser.parse_args(argv)
     if options.out.suffix not in SUFFIXES:
         raise UsageError(f"--out is {options.out}, expected a name in {' or '.join(SUFFIXES)}")
+    if why := unfit(options.out, file=True):  # before the work
+        raise SymbolError(f"--out {options.out} {why}")
     module = load_symbol(options.symbol, options.params)
     inputs = [torch.from_numpy(x) for x in random_inputs(module, options.input or []).values()]
     in_float32(module, inputs, options.budget)

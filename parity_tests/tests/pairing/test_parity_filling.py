@@ -150,6 +150,13 @@ def test_what_does_not_fit_is_one_line_and_no_file(
     assert not out.exists()
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_class_is_run(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(files, "Raises", tmp_path / "none/state.pt")) == 1
+    assert "none; make it, or name another place" in capsys.readouterr().err
+
+
 WITHOUT_MXNET = """
 import sys
 from importlib.machinery import PathFinder
