@@ -248,7 +248,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return 0
     print(
         f"accuracy {result['accuracy']:.4f} on {result['measured']} of {dataset.name}, "
-        f"loss {result['loss']:.4f}, engine {result['engine']}"
+        f"loss {result['loss']:z.4f}, engine {result['engine']}"
     )
     print("\n".join(_table(result)))
     print(f"confusion matrix in {picture}" + (f", worst mistakes in {drawn}" if drawn else ""))

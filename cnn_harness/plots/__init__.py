@@ -72,7 +72,7 @@ def save_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
             for part, colour in drawn:
                 name = {"loss": f"{part}_loss", "accuracy": f"{part}_acc"}.get(quantity, "lr")
                 values = [row.get(name, math.nan) for row in rows]
-                last = f"{part} ({values[-1]:.4f})" if part else None
+                last = f"{part} ({values[-1]:z.4f})" if part else None
                 axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=last)
             label = f"best ({best})" if quantity == "accuracy" else None
             axes.axvline(best, color="#888888", linestyle=":", label=label)

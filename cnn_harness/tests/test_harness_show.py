@@ -61,6 +61,17 @@ def test_long_silence_is_broken_by_a_plain_line(tmp_path: Path, monkeypatch) -> 
     assert stream.getvalue() == "epoch 1: 50/100 images, loss 0.1234, accuracy 0.800\n"
 
 
+def test_a_loss_that_rounds_to_zero_has_no_sign(tmp_path: Path, monkeypatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(RunMonitor, "SILENCE", 0.0)
+    with RunMonitor(RunFolder(tmp_path), "t", stream=stream) as monitor:
+        monitor.start_epoch(1, 2, 100)
+        monitor.progress(50, -1.4e-6, 1.0)  # MXNet's of a single class
+        monitor.end_epoch({**_row(1), "train_loss": -1.4e-6})
+    assert "loss 0.0000," in stream.getvalue()
+    assert "train_loss:0.0000," in stream.getvalue()
+
+
 def test_a_resumed_run_begins_with_the_checkpoints_rows(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_metrics([_row(1), _row(2), _row(3)])
