@@ -71,6 +71,18 @@ def test_evaluate_writes_scores_and_the_worst_mistakes(run: Path, capsys) -> Non
     assert len({len(line) for line in lines[1:12]}) == 1
 
 
+def test_one_class_alone_is_evaluated_in_silence(tmp_path: Path, recwarn) -> None:
+    (tmp_path / "data/only").mkdir(parents=True)
+    for i in range(10):
+        Image.fromarray(np.full((28, 28), i, np.uint8)).save(tmp_path / f"data/only/{i}.png")
+    argv = ["--dataset", f"folder:{tmp_path}/data", "--image-size", "28", "--epochs", "1"]
+    assert train.main([*argv, "--out", str(tmp_path / "run")]) == 0
+    recwarn.clear()
+    assert evaluate.main([str(tmp_path / "run")]) == 0
+    assert [str(each.message) for each in recwarn] == []
+    assert json.loads((tmp_path / "run/evaluation.json").read_text())["confusion"] == [[1]]
+
+
 def test_the_worst_mistakes_come_first(run: Path) -> None:
     import mxnet as mx
 
