@@ -121,10 +121,15 @@ def _drawn_filters(path: str, weights: np.ndarray) -> tuple[str, np.ndarray]:
     count, channels, height, width = weights.shape
     what = f"{path}: {count} filters of {channels}×{height}×{width}"
     if channels == 3:
-        return f"{what}, in colour", mosaic(weights.transpose(0, 2, 3, 1))
+        return f"{what}, in colour", mosaic(weights.transpose(0, 2, 3, 1), _across(count))
     flat = weights.reshape(-1, height, width)
     each = "" if channels == 1 else ", a channel each"
-    return f"{what}{each}{_cut(len(flat))}", mosaic(flat[:MOST_MAPS])
+    return f"{what}{each}{_cut(len(flat))}", mosaic(flat[:MOST_MAPS], _across(len(flat)))
+
+
+def _across(count: int) -> int:
+    """How many filters stand side by side: few are drawn larger, to fill the line."""
+    return min(ACROSS, max(count, ACROSS // 3))
 
 
 def _drawn_maps(path: str, maps: np.ndarray) -> tuple[str, np.ndarray]:

@@ -261,7 +261,8 @@ def _draw(path: Path, saved: SavedRun, answers: Sequence[Mapping[str, Any]]) -> 
     images = [read_image(answer["image"], size, channels, saved.fit) for answer in answers]
     said = [answer["class"] for answer in answers]
     sure = [f"({answer['probability']:.0%})" for answer in answers]
-    save_grid(path, np.stack(images), said, notes=sure)
+    files = [Path(answer["image"]).name for answer in answers]
+    save_grid(path, np.stack(images), said, notes=sure, files=files)
 
 
 if __name__ == "__main__":

@@ -59,13 +59,13 @@ def save_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
 
     A dotted line marks the epoch of the best test accuracy. Rows of older versions have no rate.
     """
-    title = shaped(title)
+    title = shaped(_fitting(title, 11.5, 12))
     with _figure(path, 11.5, 3.6, [title]) as figure:
         figure.suptitle(title)
         epochs = [row["epoch"] for row in rows]
         marker = "o" if len(rows) <= 30 else None
         best = max(rows, key=lambda row: row["test_acc"])["epoch"]
-        space = {"left": 0.06, "right": 0.985, "top": 0.83, "bottom": 0.14, "wspace": 0.2}
+        space = {"left": 0.06, "right": 0.985, "top": 0.83, "bottom": 0.14, "wspace": 0.26}
         panels = figure.subplots(1, 3, width_ratios=(1, 1, 0.6), gridspec_kw=space)
         for axes, quantity in zip(panels, ("loss", "accuracy", "learning rate"), strict=True):
             drawn = {"loss": _PARTS, "accuracy": _PARTS, "learning rate": (("", RATE),)}[quantity]
@@ -82,6 +82,8 @@ def save_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
             axes.grid(alpha=0.25)
             if quantity != "learning rate":
                 axes.legend(frameon=False)
+            else:  # in few characters, however low it is: the panel beside it is near
+                axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:.3g}")
             for side in ("top", "right"):
                 axes.spines[side].set_visible(False)
 
@@ -93,9 +95,11 @@ def save_grid(
     predicted: Sequence[str] | None = None,
     *,
     notes: Sequence[str] | None = None,
+    files: Sequence[str] | None = None,
     columns: int = 10,
 ) -> None:
-    """A grid of images (uint8, (n, H, W, C)) under their labels, each with its note, if there are.
+    """A grid of images (uint8, (n, H, W, C)) under their labels, each with its note, and under
+    the names of their files, if there are.
 
     With `predicted`, a right answer stands in grey and a wrong one in red as `predicted ≠ true`.
     """
@@ -105,9 +109,12 @@ def save_grid(
         if predicted is not None and predicted[i] != name:
             text, colour = f"{shaped(predicted[i])} ≠ {text}", WRONG
         lines.append([(text + (f" {notes[i]}" if notes is not None else ""), colour)])
+        if files is not None:
+            lines[-1].insert(0, (shaped(_fitting(one_line(files[i]), 1.35, 7)), PLAIN))
     widest = max(map(len, true))
     _draw_grid(
-        path, images, lines, cell=1.0 if widest <= 3 else 1.35, columns=columns,
+        path, images, lines, columns=columns,
+        cell=1.0 if widest <= 3 and files is None else 1.35,
         title="" if predicted is None else "grey: right; red: predicted ≠ true",
     )  # fmt: skip
 
@@ -124,7 +131,7 @@ def save_errors(
     is in truth."""
     lines = [
         [
-            (shaped(_short(one_line(file), 26)), PLAIN),
+            (shaped(_fitting(one_line(file), 1.75, 7)), PLAIN),
             (f"said: {shaped(_short(name, 13))} ({share:.0%})", WRONG),
             (f"true: {shaped(_short(right, 18))}", RIGHT),
         ]
@@ -135,22 +142,23 @@ def save_errors(
 
 def save_rows(path: Path, rows: Sequence[tuple[str, np.ndarray]], title: str) -> None:
     """Pictures (floats of 0 to 1, (H, W) or (H, W, 3)) of one width, each under its own text."""
-    width, line = 10.0, 0.3  # inches
+    width, line, margin = 10.0, 0.3, 0.12  # inches
     heights = [line + width * picture.shape[0] / picture.shape[1] for _, picture in rows]
-    with _figure(path, width, line + sum(heights), [title]) as figure:
+    title = shaped(_fitting(title, width, 11))
+    with _figure(path, width + 2 * margin, line + sum(heights) + margin, [title]) as figure:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
-        axes.text(0.05, line - 0.08, shaped(title), fontsize=11)
+        axes.text(0, line - 0.08, title, fontsize=11)
         top = line
         for (text, picture), height in zip(rows, heights, strict=True):
-            axes.text(0.05, top + line - 0.08, shaped(text), fontsize=9, color=PLAIN)
+            axes.text(0, top + line - 0.08, shaped(text), fontsize=9, color=PLAIN)
             # Larger than it is drawn, then averaged: frames one pixel wide stay equally wide.
             times = math.ceil(2400 / picture.shape[1])
             large = picture.repeat(times, axis=0).repeat(times, axis=1)
             axes.imshow(large, cmap="gray", vmin=0, vmax=1, interpolation="antialiased",
                         extent=(0, width, top + height, top + line))  # fmt: skip
             top += height
-        axes.set(xlim=(0, width), ylim=(top, 0))
+        axes.set(xlim=(-margin, width + margin), ylim=(top + margin, 0))
 
 
 def _draw_grid(
@@ -196,21 +204,25 @@ def save_confusion(path: Path, counts: np.ndarray, names: Sequence[str], title: 
     """The confusion matrix `counts[true, predicted]`: right answers in blue, mistakes in red.
 
     Each is shaded by its share of the true class; mistakes up to the largest share of them, so
-    that they are seen where there are few.
+    that they are seen where there are few. Where there are none there is no scale of them either.
     """
     n = len(names)
     side = min(max(4.5, 0.52 * n + 1.6), 24.0)
-    names, title = [shaped(_short(name, 40)) for name in names], shaped(title)
+    names = [shaped(_short(name, 40)) for name in names]
+    title = shaped(_fitting(title, side, 11))
     with _figure(path, side + 0.6, side, [*names, title], "constrained") as figure:
         axes = figure.subplots()
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         diagonal = np.eye(n, dtype=bool)
         mistakes = np.where(diagonal, np.nan, shares)
-        most = float(np.max(shares, where=~diagonal, initial=0)) or 1.0
+        most = float(np.max(shares, where=~diagonal, initial=0))
         axes.imshow(np.where(diagonal, shares, np.nan), cmap="Blues", vmin=0, vmax=1.2)
-        shown = axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=most * 1.2)
-        bar = figure.colorbar(shown, ax=axes, shrink=0.8, label="mistakes: share of the true class")
-        bar.ax.yaxis.set_major_formatter(lambda share, _: f"{share:.3g}")
+        shown = axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=most * 1.2 or 1)
+        if most:
+            label = "mistakes: share of the true class"
+            bar = figure.colorbar(shown, ax=axes, shrink=0.8, label=label)
+            bar.ax.set_ylim(0, most)  # no share is larger, and no cell as dark as the map's end
+            bar.ax.yaxis.set_major_formatter(lambda share, _: f"{share:.3g}")
         step = math.ceil(n / 60)  # names and ticks that would overlap are left out
         turned = max(map(len, names)) > 3 or n > 30
         axes.set_xticks(range(0, n, step), names[::step], rotation=45 if turned else 0,
@@ -218,7 +230,7 @@ def save_confusion(path: Path, counts: np.ndarray, names: Sequence[str], title: 
         axes.set_yticks(range(0, n, step), names[::step])
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        axes.set_title(title, fontsize=11, wrap=True)
+        figure.suptitle(title, fontsize=11)  # over all: names may push the axes aside
         if n <= 30:  # beyond that numbers would overlap
             size = 9 if counts.max() < 1000 else 7
             for i, j in np.argwhere(counts):
@@ -228,6 +240,17 @@ def save_confusion(path: Path, counts: np.ndarray, names: Sequence[str], title: 
                     color="white" if dark else "#222222", weight="normal" if i == j else "bold",
                     family=fonts.OWN,  # others may have nothing bold, which matplotlib warns of
                 )  # fmt: skip
+
+
+def _fitting(text: str, inches: float, size: float) -> str:
+    """A line as it fits into so many inches, in letters of so many points: cut in its middle.
+
+    A path begins with what is common to many, and ends with what tells it from others.
+    """
+    most = int(inches * 72 / (0.62 * size))  # a letter is some 0.62 times as wide as it is high
+    if len(text) <= most:
+        return text
+    return text[: most // 2 - 1] + "…" + text[len(text) - (most - most // 2) :]
 
 
 def _short(text: str, most: int) -> str:

@@ -60,6 +60,7 @@ def test_curves_mark_the_best_epoch_and_draw_the_rate(tmp_path: Path) -> None:
 
 def test_few_mistakes_are_seen(tmp_path: Path) -> None:
     counts = np.eye(10) * 99
+    counts[7, 2] = 1  # so that both have a scale of mistakes beside them
     shown = []
     for mistakes in (0, 1):
         counts[3, 5] = mistakes
@@ -68,6 +69,49 @@ def test_few_mistakes_are_seen(tmp_path: Path) -> None:
             shown.append(np.asarray(picture.convert("RGB")).astype(int))
     changed = np.abs(shown[0] - shown[1]).max(axis=2)
     assert (changed > 60).sum() > 1000  # a whole cell, and not only its number
+
+
+def _gray(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("L"))
+
+
+def test_without_mistakes_there_is_no_scale_of_them(tmp_path: Path) -> None:
+    for mistakes in (0, 1):
+        counts = np.array([[4, mistakes], [0, 4]])
+        save_confusion(tmp_path / "c.png", counts, ["a", "b"], "t")
+        right = _gray(tmp_path / "c.png")[:, -30:]  # its label
+        assert (right < 128).any() == bool(mistakes)
+
+
+@pytest.mark.parametrize("drawn", ["confusion", "curves"])
+def test_a_long_title_stays_in_the_picture(drawn: str, tmp_path: Path) -> None:
+    DRAWN[drawn](tmp_path / "c.png", "lenet on folder:/" + "a-long-name/" * 20 + ": 1.0000 of 6")
+    top = _gray(tmp_path / "c.png")[:30]
+    assert (top < 128).any()
+    assert (top[:, :8] > 200).all()
+    assert (top[:, -8:] > 200).all()
+
+
+def test_the_rates_stand_apart_from_the_accuracies(tmp_path: Path) -> None:
+    rows = [{**ROW, "epoch": n, "lr": 0.003 - n * 0.00025} for n in range(1, 13)]
+    save_curves(tmp_path / "c.png", rows, "t")
+    shown = _gray(tmp_path / "c.png")
+    foot = np.argmax((shown < 100).sum(axis=1))  # where the three panels end below
+    ends = np.flatnonzero(np.diff((shown[foot] < 100).astype(int)) < 0)
+    labels = np.flatnonzero((shown[len(shown) // 4 : foot] < 150).any(axis=0))
+    assert labels[labels > ends[1]][0] - ends[1] > 12
+
+
+def test_a_grid_shows_the_names_of_files(tmp_path: Path) -> None:
+    shown = []
+    for files in (None, ["of-an-image.png", "b.png"], ["of-an-image.png", "x" * 300]):
+        save_grid(tmp_path / "g.png", IMAGES, ["a", "b"], files=files)
+        shown.append(_gray(tmp_path / "g.png"))
+    assert len(shown[1]) > len(shown[0])
+    second = shown[1].shape[1] // 3  # of three columns
+    assert (shown[1][:, :second] == shown[2][:, :second]).all()  # the long name stays in its own
+    assert (shown[1][:, second:] != shown[2][:, second:]).any()
 
 
 def test_a_thousand_classes_make_a_picture_of_bounded_size(tmp_path: Path) -> None:

@@ -209,6 +209,10 @@ def test_inspect_draws_filters_and_maps(model: str, run: Path, tmp_path: Path, c
     assert len(result["maps"]) >= 2
     for name in ("filters.png", "features.png"):
         assert min(Image.open(tmp_path / "out" / name).size) > 100
+    drawn = np.asarray(Image.open(tmp_path / "out/filters.png").convert("L"))
+    half = drawn[len(drawn) // 2]
+    assert (half[-len(half) // 10 : -20] < 255).all()  # few filters fill the line
+    assert (half[:8] == 255).all()
     assert inspect.main([str(tmp_path), str(tmp_path / "a.png")]) == 1  # no run
     assert capsys.readouterr().err.count("\n") == 1
 
