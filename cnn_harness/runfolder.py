@@ -18,6 +18,7 @@ from gluon_cnn_parity import did_you_mean
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.sealed import read_sealed, seal
 from gluon_cnn_parity.atomic import replacing_file, unfit
+from gluon_cnn_parity.cli import not_utf8
 
 __all__ = ["RunFolder", "default_name", "require_utf8"]
 
@@ -39,12 +40,8 @@ def default_name(model: str, dataset: str) -> str:
 
 def require_utf8(place: str | Path, what: str) -> None:
     """Raise UsageError for a folder whose name MXNet and safetensors could not write or open."""
-    try:
-        str(place).encode("utf-8")
-    except UnicodeEncodeError:
-        raise UsageError(
-            f"{what} {place}: the name is not UTF-8, which MXNet's files need; name another folder"
-        ) from None
+    if why := not_utf8(place):
+        raise UsageError(f"{what} {place}: {why}")
 
 
 class RunFolder:

@@ -145,7 +145,7 @@ def read_hosts(path: Path) -> list[str]:
     Raises: CommandError for a file that cannot be read, has no host, or a line that is none.
     """
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"-H {path} cannot be read: {error}") from None
     hosts = [line for line in lines if line]

@@ -23,7 +23,7 @@ from gluon_cnn_parity import (
 from gluon_cnn_parity.interrupts import raised
 from gluon_cnn_parity.terminal import coloured
 
-__all__ = ["ALIASES", "Parser", "one_line", "printable", "run_command", "spellings"]
+__all__ = ["ALIASES", "Parser", "not_utf8", "one_line", "printable", "run_command", "spellings"]
 
 # What people type who come from other trainers -> wherever a command has the first, it has the rest
 ALIASES = {
@@ -136,6 +136,26 @@ def printable(name: object) -> str:
     'n\\\\udcff.jpg'
     """
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def not_utf8(name: str | os.PathLike[str]) -> str:
+    """Why a name is no text, and what to do; empty where it is.
+
+    >>> not_utf8("k\\u00e4se"), not_utf8("k\\udce4se")
+    ('', 'the name is not UTF-8; rename it, or name another')
+    """
+    try:
+        os.fspath(name).encode("utf-8")
+        return ""
+    except UnicodeEncodeError:
+        pass
+    try:
+        os.fsencode(name).decode("utf-8")
+    except UnicodeError:
+        return "the name is not UTF-8; rename it, or name another"
+    # LC_ALL=C and the like, where Python's own way out of it is turned off
+    here = sys.getfilesystemencoding()
+    return f"this Python reads names as {here}, and the name is UTF-8: run it with PYTHONUTF8=1"
 
 
 def one_line(message: object) -> str:

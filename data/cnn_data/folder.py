@@ -15,6 +15,7 @@ from cnn_data.encoded import EncodedSplit, Files
 from cnn_data.errors import DataError
 from cnn_data.inspection import Finding, ImageFile, inspect_images
 from cnn_data.splits import SPLIT_SEED, Dataset, Split, mixed_order, stratified_split
+from gluon_cnn_parity.cli import not_utf8
 
 __all__ = ["content_of", "load_folder", "measure_pixels", "read_trees"]
 
@@ -179,11 +180,8 @@ def _list_classes(
         raise DataError(f"{root}: no class folders; expected one sub-folder a class")
     names = tuple(folder.name for folder in folders)
     for name in names:
-        if not _is_utf8(name):
-            raise DataError(
-                f"{root}: the class folder {os.fsencode(name)!r} has a name that is not UTF-8; "
-                "rename it"
-            )
+        if why := not_utf8(name):
+            raise DataError(f"{root}: the class folder {os.fsencode(name)!r}: {why}")
     if class_names is not None and set(names) != set(class_names):
         extra = sorted(set(names) - set(class_names)) or "none"
         missing = sorted(set(class_names) - set(names)) or "none"
@@ -241,14 +239,6 @@ def _report(
         return f"{file}: {reason}{remedy.replace('them', 'it')}"
     named = "; ".join(f"{file.relative_to(path)}: {reason}" for file, reason in damaged.items())
     return f"{path}: {len(damaged)} of {total} files cannot be used: {named}{remedy}"
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def measure_pixels(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -471,5 +473,17 @@ def test_weak_data_are_said(
 def test_a_class_whose_name_is_not_utf8_is_named_at_once(tmp_path: Path) -> None:
     makers.write_classes(tmp_path, {"a": 3})
     os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
-    with pytest.raises(DataError, match=r"class folder b'caf\\xe9' has a name that is not UTF-8"):
+    with pytest.raises(DataError, match=r"class folder b'caf\\xe9': the name is not UTF-8; "):
         load_dataset(f"folder:{tmp_path}", image_size=8)
+
+
+def test_a_class_whose_name_this_python_cannot_read_is_not_called_wrong(tmp_path: Path) -> None:
+    makers.write_classes(tmp_path, {"a": 3, "b\u00e4r": 3})
+    code = "import sys; from cnn_data import load_dataset; load_dataset(sys.argv[1], image_size=8)"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"folder:{tmp_path}"],
+        env={**os.environ, **plain, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert "reads names as ascii, and the name is UTF-8: run it with PYTHONUTF8=1" in done.stderr
