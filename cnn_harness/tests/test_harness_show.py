@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from cnn_harness.monitor import METRICS, RunMonitor
 from cnn_harness.plots import save_confusion, save_grid
@@ -36,7 +38,9 @@ def test_the_epoch_line_is_doc_2s(tmp_path: Path) -> None:
     )
 
 
-def test_a_terminal_gets_a_bar_with_loss_and_speed(tmp_path: Path) -> None:
+def test_a_terminal_gets_a_bar_with_loss_and_speed(tmp_path: Path, monkeypatch) -> None:
+    # tqdm draws every 0.1 s at most, and these epochs may be over before
+    monkeypatch.setattr("cnn_harness.monitor.tqdm", partial(tqdm, mininterval=0))
     stream = Terminal()
     with RunMonitor(RunFolder(tmp_path), "t", stream=stream) as monitor:
         monitor.start_epoch(1, 2, 100)
