@@ -91,6 +91,8 @@ def evaluate_run(
     `engine` computes the outputs (default: MXNet, on the devices). Raises: CommandError where the
     data do not fit the net.
     """
+    from sklearn.metrics import confusion_matrix
+
     _check_fits(saved, dataset)
     batches = Batches(dataset.test, EVALUATION_BATCH, saved.pixels)
     if engine is None:
@@ -101,8 +103,10 @@ def evaluate_run(
             result = evaluate(objective, batches, devices)
     else:
         result = _evaluate_by(engine, saved.net, batches)
-    true, n = dataset.test.labels, len(saved.class_names)
-    pairs = n * true.astype(np.int64) + result.predicted
+    true, labels = dataset.test.labels, range(len(saved.class_names))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a single class, which it counts all right
+        confusion = confusion_matrix(true, result.predicted, labels=labels)
     per_class = scores(true, result.predicted, saved.class_names)
     return {
         "run": str(saved.path),
@@ -120,7 +124,7 @@ def evaluate_run(
             name: float(np.mean([row[name] or 0.0 for row in per_class.values() if row["images"]]))
             for name in ("precision", "recall", "f1")
         },
-        "confusion": np.bincount(pairs, minlength=n * n).reshape(n, n),
+        "confusion": confusion,
         "predicted": result.predicted,
     }
 
