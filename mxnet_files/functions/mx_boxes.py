@@ -17,6 +17,7 @@ __all__ = [
     "multibox_detection",
     "multibox_prior",
     "multibox_target",
+    "proposal",
 ]
 
 # ruff: noqa: RUF005 (TorchScript has no [*a, b])
@@ -356,3 +357,80 @@ def multibox_target(
     mask = matched.unsqueeze(-1).expand(n, count, 4)
     offsets = torch.where(mask, offsets, torch.zeros_like(offsets)).to(labels.dtype)
     return offsets.reshape([n, -1]), mask.to(labels.dtype).reshape([n, -1]), kind
+
+
+def _anchors(scales: list[float], ratios: list[float], stride: int) -> Tensor:
+    """Corners (ratios·scales, 4) of the boxes around the first cell, whole sizes as MXNet's are."""
+    side = float(stride)
+    ratio = torch.tensor(ratios, dtype=torch.float32).reshape([-1, 1])
+    scale = torch.tensor(scales, dtype=torch.float32).reshape([1, -1])
+    root = torch.sqrt(torch.floor(torch.full_like(ratio, side * side) / ratio))
+    width = torch.floor(root + 0.5) * scale
+    height = torch.floor(width / scale * ratio + 0.5) * scale
+    middle = 0.5 * (side - 1.0)
+    half, tall = 0.5 * (width - 1.0), 0.5 * (height - 1.0)
+    corners = [middle - half, middle - tall, middle + half, middle + tall]
+    return torch.stack(corners, -1).reshape([-1, 4])
+
+
+def proposal(
+    scores: Tensor,
+    offsets: Tensor,
+    info: Tensor,
+    before: int,
+    after: int,
+    overlap: float,
+    smallest: int,
+    scales: list[float],
+    ratios: list[float],
+    stride: int,
+    corners: bool,
+    several: bool,
+) -> tuple[Tensor, Tensor]:
+    """Regions (N·after, 5), the image's number first, and their scores (N·after, 1).
+
+    From scores (N, 2·A, H, W), of which the second half is of the foreground, and offsets
+    (N, 4·A, H, W) beside anchors, or of `corners`; info (N, 3) is height, width and scale. Where
+    fewer regions survive the suppression, they come again from the first one on.
+    """
+    n, count, high, wide = scores.size(0), scores.size(1) // 2, scores.size(2), scores.size(3)
+    if n != 1 and not several:
+        raise ValueError("Proposal: expected one image")
+    if count != len(scales) * len(ratios):
+        raise ValueError("Proposal: expected two scores for each scale and ratio")
+    anchors = _anchors(scales, ratios, stride).to(scores)
+    row = torch.arange(high, device=scores.device).reshape([-1, 1]).expand(high, wide)
+    column = torch.arange(wide, device=scores.device).reshape([1, -1]).expand(high, wide)
+    moved = (torch.stack([column, row, column, row], -1) * stride).to(scores.dtype)
+    box = (moved.unsqueeze(2) + anchors).reshape([1, -1, 4])  # by row, column and anchor
+    delta = offsets.reshape([n, count, 4, high, wide]).permute(0, 3, 4, 1, 2).reshape([n, -1, 4])
+    if corners:
+        made = box + delta
+    else:
+        size = box[..., 2:] - box[..., :2] + 1.0
+        middle = delta[..., :2] * size + (box[..., :2] + 0.5 * (size - 1.0))
+        half = 0.5 * (torch.exp(delta[..., 2:]) * size - 1.0)
+        made = torch.cat([middle - half, middle + half], -1)
+    border = info[:, [1, 0, 1, 0]].unsqueeze(1) - 1.0
+    made = torch.minimum(made, border).clamp(min=0.0)
+    cells = torch.floor(info[:, :2] / stride).reshape([n, 2, 1, 1])
+    padded = (row >= cells[:, 0]) | (column >= cells[:, 1])  # (N, H, W)
+    least = (smallest * info[:, 2]).reshape([n, 1, 1])
+    small = (made[..., 2:] - made[..., :2] + 1.0 < least).any(-1)
+    grown = torch.cat([made[..., :2] - least / 2, made[..., 2:] + least / 2], -1)
+    made = torch.where(small.unsqueeze(-1), grown, made)
+    score = scores[:, count:].permute(0, 2, 3, 1)
+    score = score.masked_fill(padded.unsqueeze(-1), -1.0).reshape([n, -1]).masked_fill(small, -1.0)
+    order = torch.sort(score, stable=True, dim=1, descending=True)[1]
+    if before > 0:
+        order = order[:, :before]
+    made, score = _rows(made, order), score.gather(1, order)
+    whole = torch.cat([made[..., :2], made[..., 2:] + 1.0], -1)  # the last pixel counts
+    alive = torch.ones_like(order, dtype=torch.bool)
+    alive = _survivors(whole, torch.zeros_like(order), alive, overlap, False, False)
+    first = torch.sort((~alive).to(torch.int64), stable=True, dim=1)[1]
+    found = alive.sum(1, keepdim=True).clamp(max=after)
+    chosen = first.gather(1, torch.remainder(torch.arange(after, device=scores.device), found))
+    image = torch.arange(n, device=scores.device).to(scores.dtype).reshape([-1, 1, 1])
+    regions = torch.cat([image.expand(n, after, 1), _rows(made, chosen)], -1)
+    return regions.reshape([-1, 5]), score.gather(1, chosen).reshape([-1, 1])

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from torch import fx
 
+from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_boxes
 from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.reading.attributes import (
@@ -202,3 +203,52 @@ register(
     },
     3,
 )
+
+MOST_REGIONS = 2**16
+
+
+def proposal(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+    scales, ratios = numbers(w, a, "scales"), numbers(w, a, "ratios")
+    if not 1 <= a.rpn_post_nms_top_n <= MOST_REGIONS or a.feature_stride < 1:
+        raise w.refuse(
+            f"rpn_post_nms_top_n={a.rpn_post_nms_top_n}, feature_stride={a.feature_stride}, "
+            f"expected positive numbers and at most {MOST_REGIONS} regions"
+        )
+    if min(*scales, *ratios) <= 0:
+        raise w.refuse(f"scales={a.scales}, ratios={a.ratios}, expected positive numbers")
+    both = w.call(
+        mx_boxes.proposal,
+        *inputs,
+        a.rpn_pre_nms_top_n,
+        a.rpn_post_nms_top_n,
+        a.threshold,
+        a.rpn_min_size,
+        scales,
+        ratios,
+        a.feature_stride,
+        a.iou_loss,
+        w.operator == "_contrib_MultiProposal",
+        part="both",
+    )
+    return outputs_of(w, both, 2 if a.output_score else 1)
+
+
+for _name in ("_contrib_Proposal", "_contrib_MultiProposal"):
+    register(
+        _name,
+        proposal,
+        "cls_prob bbox_pred im_info",
+        {
+            "rpn_pre_nms_top_n": Attribute(integer, 6000),
+            "rpn_post_nms_top_n": Attribute(integer, 300),
+            "threshold": Attribute(real, 0.699999988079071),
+            "rpn_min_size": Attribute(integer, 16),
+            "scales": Attribute(reals, (4.0, 8.0, 16.0, 32.0)),
+            "ratios": Attribute(reals, (0.5, 1.0, 2.0)),
+            "feature_stride": Attribute(integer, 16),
+            "output_score": Attribute(boolean, False),
+            "iou_loss": Attribute(boolean, False),
+        },
+        lambda a: 2 if a.output_score else 1,
+        dtypes=Dtypes.FLOATING,
+    )

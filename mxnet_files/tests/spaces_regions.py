@@ -195,3 +195,31 @@ def transformer(d: Draw) -> list[np.ndarray]:
     d.a |= {"target_shape": (d.integer(2, 5), d.integer(2, 5)), "sampler_type": "bilinear"}
     d.a["transform_type"] = "affine"
     return [d.array(shape, edges=False), d.array((shape[0], 6), low=-1, high=1, edges=False)]
+
+
+@space("_contrib_Proposal _contrib_MultiProposal")
+def proposal(d: Draw) -> list[np.ndarray]:
+    d.dtype = "float32"
+    n = 1 if d.a["__name__"] == "_contrib_Proposal" else d.integer(1, 3)
+    scales = d.a["scales"] = d.one((2.0,), (1.0, 2.5), (0.5, 1.0, 4.0))
+    ratios = d.a["ratios"] = d.one((1.0,), (0.5, 2.0), (0.7, 1.0, 1.3))
+    stride = d.a["feature_stride"] = d.one(4, 8, 16, 5)
+    count = len(scales) * len(ratios)
+    few = d.flag()  # MXNet's sort of up to 16 is stable: there scores may be equal
+    high, wide = (1, 1) if few else (d.integer(1, 5), d.integer(1, 5))
+    d.a |= {"rpn_pre_nms_top_n": d.one(None, 0, -1, 5, 12), "threshold": d.one(None, 0.0, 0.3, 0.9)}
+    d.a |= {"rpn_post_nms_top_n": d.one(1, 4, 20), "rpn_min_size": d.one(0, 1, 3)}
+    size = np.array([high * stride, wide * stride], "float32")
+    info = np.empty((n, 3), "float32")
+    for row in info:
+        row[:2] = size - d.one(0, stride // 2) * few
+        row[2] = d.one(1.0, 0.5, 1.3)
+    rng = np.random.default_rng(d.integer(0, 2**16))
+    scores = (rng.permutation(n * count * high * wide * 2) + 1) / (2 * n * count * high * wide + 1)
+    if few:
+        scores = np.round(scores * 4) / 4
+    else:  # nothing is so small that its score is -1, as that of others
+        d.a["rpn_min_size"] = 0
+    low, top = (-0.5, 0.5) if not d.a.get("iou_loss") else (-2.0, 3.0)
+    offsets = d.array((n, 4 * count, high, wide), low=low, high=top, edges=False)
+    return [scores.reshape(n, 2 * count, high, wide).astype("float32"), offsets, info]

@@ -213,3 +213,32 @@ def test_multibox_target(options: dict[str, Any]) -> None:
 def test_what_has_no_meaning_is_refused(node: Any, message: str) -> None:
     with pytest.raises(SymbolError, match=message):
         import_symbol(json.loads(node.tojson()), {})
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("several", [False, True])
+def test_proposals_of_regions(several: bool, corners: bool) -> None:
+    """A feature map as Faster R-CNN's, that its images do not fill."""
+    rng, images = np.random.default_rng(3), 2 if several else 1
+    shape = (images, 24, 14, 11)
+    arrays = {
+        "cls_prob": (rng.permutation(np.prod(shape)) / np.prod(shape)).reshape(shape),
+        "bbox_pred": rng.normal(size=(images, 48, 14, 11)) * (9 if corners else 0.2),
+        "im_info": np.array([[224, 170, 1.5], [200, 176, 0.7]][:images]),
+    }
+    operator = S.contrib.MultiProposal if several else S.contrib.Proposal
+    node = operator(*map(S.var, arrays), rpn_post_nms_top_n=40, output_score=True, iou_loss=corners)
+    near(node, {name: array.astype(np.float32) for name, array in arrays.items()})
+
+
+def test_what_is_no_region_is_refused() -> None:
+    for options in ({"rpn_post_nms_top_n": 0}, {"feature_stride": 0}, {"scales": (0.0,)}):
+        node = S.contrib.Proposal(d, x, y, **options)
+        with pytest.raises(SymbolError, match="expected positive"):
+            import_symbol(json.loads(node.tojson()), {}, inputs=["data", "x", "y"])
+    node = S.contrib.Proposal(d, x, y)
+    module = import_symbol(json.loads(node.tojson()), {}, inputs=["data", "x", "y"])
+    for size in ((2, 24, 1, 1), (1, 4, 1, 1)):
+        given = (torch.ones(size), torch.ones(size[0], 2 * size[1], 1, 1), torch.ones(size[0], 3))
+        with pytest.raises(ValueError, match="Proposal: expected"):
+            module(*given)
