@@ -196,3 +196,27 @@ for _name, _axis in (("flip_top_bottom", 0), ("flip_left_right", 1)):
         "data",
         dtypes=Dtypes.FIRST,
     )
+
+
+def image_resize(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+    size = integers(w, a, "size")
+    if len(size) not in (1, 2) or min(size) < 1:
+        raise w.refuse(f"size={size}, expected width and height, or one number")
+    if a.interp not in (0, 1):
+        raise w.refuse(f"interp={a.interp}, expected 0 (nearest) or 1 (bilinear)")
+    if len(size) == 2:
+        a.have_no_effect("keep_ratio")
+    return w.call(mx_resize.image_resize, x, size, a.keep_ratio, a.interp == 1)
+
+
+register(
+    IMAGES.format("resize"),
+    image_resize,
+    "data",
+    {
+        "size": Attribute(shape, ()),
+        "keep_ratio": Attribute(boolean, False),
+        "interp": Attribute(integer, 1),
+    },
+    dtypes=Dtypes.FIRST,
+)

@@ -157,7 +157,6 @@ SPACES: dict[str, Space] = {}
 # them, or they pass on the gradient of operators that have a case here
 DRAWN_ALONE = {
     *("_contrib_BatchNormWithReLU", "_contrib_PSROIPooling", "_contrib_index_array"),
-    *("_image_crop", "_image_flip_left_right", "_image_flip_top_bottom", "_image_to_tensor"),
     *("_npi_dstack", "_npi_hstack"),
     *("_npi_where_lscalar", "_npi_where_rscalar", "_npi_where_scalar2"),
     *("_ravel_multi_index", "_unravel_index", "batch_take", "cast_storage"),
@@ -758,6 +757,23 @@ def image(d: Draw) -> list[np.ndarray]:
 def flipped_image(d: Draw) -> list[np.ndarray]:
     height, width = d.shape(2, 2, largest=3)  # MXNet leaves the middle of odd ones unwritten
     return [d.array((2 * height, 2 * width, d.one(1, 3)))]
+
+
+@space("_image_resize")
+def resized_image(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("uint8", "uint8", "float32", "float64", "int32")
+    height, width = d.shape(2, 2, largest=d.one(3, 6, 12))
+    size = (d.integer(1, 2 * width), d.integer(1, 2 * height))
+    if d.integer(0, 5) == 0:
+        size, height, width = (width, height), 2 * height, 2 * width  # half as large
+    d.a |= {"size": d.one(size, size, size[:1]), "interp": d.one(None, 0, 1)}
+    if d.dtype == "int32":
+        d.a["interp"] = 0
+    channels = d.one(1, 3, 2, 4)
+    if d.dtype != "uint8" or d.a["interp"] != 0:  # where MXNet leaves the last one unwritten
+        channels = d.one(channels, 5)
+    shape = (height, width, channels)
+    return [d.array(shape if d.flag() else (2, *shape), low=0, high=255, edges=False)]
 
 
 @space("_image_normalize")

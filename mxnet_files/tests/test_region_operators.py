@@ -1,4 +1,4 @@
-"""Regions, deformable convolutions, warps and correlation, against MXNet."""
+"""Regions, deformable convolutions, warps, correlation and images, against MXNet."""
 
 from __future__ import annotations
 
@@ -166,6 +166,43 @@ def test_grids_and_samplers() -> None:
 def test_bilinear_sampler(size: tuple[int, int]) -> None:
     arrays = draw({"data": (2, 3, 6, 5), "x": (2, 2, *size)}, 1)
     compare(S.BilinearSampler(d, x), {**arrays, "x": arrays["x"] * 0.8}, "float32")
+
+
+IMAGES: dict[str, dict[str, int]] = {
+    "image_crop": {"x": 1, "y": 2, "width": 4, "height": 2},
+    "image_flip_left_right": {},
+    "image_flip_top_bottom": {},
+    "image_to_tensor": {},
+}
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+@pytest.mark.parametrize("name", IMAGES)
+def test_images(name: str, kind: str) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 6, 3)).astype(kind)
+    node = getattr(S.image, name.removeprefix("image_"))(d, **IMAGES[name])
+    near(node, {"data": pixels})
+    if "flip" not in name:
+        near(node, {"data": np.stack([pixels, pixels[::-1]])})
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_image_resize(channels: int) -> None:
+    """`image_resize` of uint8 bit for bit, in OpenCV's fixed point; of reals as rounded."""
+    rng = np.random.default_rng(1)
+    for shape in ((64, 48, channels), (2, 37, 51, channels)):
+        pixels = rng.integers(0, 256, shape)
+        for options in ({"size": (24, 32)}, {"size": 50, "keep_ratio": True}, {"size": 91}):
+            for interp in (0, 1):
+                node = S.image.resize(d, interp=interp, **options)
+                alike(node, {"data": pixels.astype(np.uint8)})
+                near(node, {"data": pixels.astype(np.float32)})
+
+
+@pytest.mark.parametrize("options", [{"size": (4, 4), "interp": 2}, {"size": (0, 4)}, {}], ids=str)
+def test_what_no_image_is_resized_to_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(SymbolError, match="expected"):
+        import_symbol(json.loads(S.image.resize(d, **options).tojson()), {}, inputs=["data"])
 
 
 @pytest.mark.parametrize(
