@@ -6,15 +6,21 @@
 import torch
 from torch import Tensor
 
-from mxnet_files.functions import mx_dtype, mx_math
+from mxnet_files.functions import mx_dtype, mx_math, mx_shape
 
 __all__ = [
     "argmax",
     "argmin",
+    "around",
     "concatenate",
     "deviation",
+    "diag",
+    "diagflat",
+    "diagonal",
     "dot",
     "joined",
+    "matrix_norm",
+    "norm",
     "pad",
     "reduce_all",
     "reduce_any",
@@ -24,13 +30,19 @@ __all__ = [
     "reduce_prod",
     "reduce_sum",
     "roll",
+    "split",
     "squeeze",
+    "tensordot",
+    "tensordot_last",
+    "trace",
     "tril",
     "variance",
     "where",
     "where_number",
     "where_numbers",
 ]
+
+# ruff: noqa: RUF005 (TorchScript has no [*a, b])
 
 
 def _scalar(y: Tensor, axes: list[int], keepdims: bool, dims: int) -> Tensor:
@@ -202,3 +214,118 @@ def pad(x: Tensor, widths: list[int], mode: str, value: float) -> Tensor:
             place = torch.minimum(place, 2 * size - 1 - place)
         x = x.index_select(axis, place)
     return x
+
+
+def around(x: Tensor, decimals: int) -> Tensor:
+    """x to that many decimals, halves to even; ten by ten, as MXNet's rounding errors are."""
+    for _ in range(abs(decimals)):
+        x = x * 10.0 if decimals > 0 else x / 10.0
+    x = torch.round(x)
+    for _ in range(abs(decimals)):
+        x = x / 10.0 if decimals > 0 else x * 10.0
+    return x
+
+
+def norm(x: Tensor, order: float, axes: list[int], keepdims: bool) -> Tensor:
+    """Root of the sum of powers over `axes`, all of them without any; order 0 counts.
+
+    Zeros take no part beside a negative order.
+    """
+    if order < 0:
+        x = torch.where(x == 0, torch.full_like(x, float("inf")), x)
+    dims = axes if len(axes) > 0 else list(range(x.dim()))
+    if len(dims) == 0:
+        return x.abs()
+    return torch.linalg.vector_norm(x, order, dims, keepdims)
+
+
+def matrix_norm(x: Tensor, kind: str, axes: list[int], keepdims: bool) -> Tensor:
+    """Of the matrices in two axes: largest or smallest singular value, or their sum."""
+    places = [axis % x.dim() for axis in axes]
+    values = torch.linalg.svdvals(x.movedim(places, [x.dim() - 2, x.dim() - 1]))
+    if kind == "sum":
+        out = values.sum(-1)
+    else:
+        out = values.amax(-1) if kind == "largest" else values.amin(-1)
+    if not keepdims:
+        return out
+    shape = list(x.shape)
+    for axis in axes:
+        shape[axis] = 1
+    return out.reshape(shape)
+
+
+def split(x: Tensor, parts: int, starts: list[int], axis: int) -> list[Tensor]:
+    """`parts` equal parts along `axis`, or with 0 those that start at `starts`.
+
+    A vector has its first axis in the place of the second.
+    """
+    if x.dim() == 1 and axis == 1:
+        axis = 0
+    if parts == 1:  # which ONNX does not split
+        return [x]
+    if parts > 0:
+        return mx_shape.split_even(x, parts, axis)
+    return mx_shape.split_at(x, starts, axis, False)
+
+
+def _rest(count: int, axes: list[int]) -> list[int]:
+    """The other axes."""
+    rest: list[int] = []
+    for axis in range(count):
+        if axis not in axes:
+            rest.append(axis)
+    return rest
+
+
+def tensordot(a: Tensor, b: Tensor, left: list[int], right: list[int]) -> Tensor:
+    """Sums of products over the axes `left` of a and `right` of b."""
+    first, second = [axis % a.dim() for axis in left], [axis % b.dim() for axis in right]
+    rest, other = _rest(a.dim(), first), _rest(b.dim(), second)
+    shape = [a.size(axis) for axis in rest] + [b.size(axis) for axis in other]
+    inner = 1
+    for axis in first:
+        inner = inner * a.size(axis)
+    rows = a.permute(rest + first).reshape([-1, inner])
+    columns = b.permute(second + other).reshape([inner, -1])
+    return torch.matmul(rows, columns).reshape(shape)
+
+
+def tensordot_last(a: Tensor, b: Tensor, count: int) -> Tensor:
+    """Sums of products over a's last and b's first axes."""
+    left = list(range(a.dim() - count, a.dim()))
+    return tensordot(a, b, left, list(range(count)))
+
+
+def diagflat(x: Tensor, k: int) -> Tensor:
+    """x flattened as the k-th diagonal of a square of zeros."""
+    x = x.reshape([-1])
+    place = torch.arange(x.size(0) + abs(k), device=x.device)
+    row = place.unsqueeze(1)
+    index = (place - max(-k, 0)).clamp(0, x.size(0) - 1)
+    value = x.index_select(0, index).unsqueeze(1)
+    return torch.where(place.unsqueeze(0) - row == k, value, torch.zeros_like(value))
+
+
+def diag(x: Tensor, k: int) -> Tensor:
+    """The k-th diagonal of a matrix, or a square with this one."""
+    if x.dim() == 1:
+        return diagflat(x, k)
+    if x.dim() != 2:
+        raise ValueError("diag: expected one axis or two")
+    return diagonal(x, k, 0, 1)
+
+
+def diagonal(x: Tensor, offset: int, first: int, second: int) -> Tensor:
+    """A diagonal of the matrices in two axes, as the last axis."""
+    flat = x.movedim([first % x.dim(), second % x.dim()], [x.dim() - 2, x.dim() - 1])
+    rows, columns = flat.size(-2), flat.size(-1)
+    count = max(0, min(rows - max(-offset, 0), columns - max(offset, 0)))
+    step = torch.arange(count, device=x.device)
+    place = (step + max(-offset, 0)) * columns + step + max(offset, 0)
+    return flat.reshape(list(flat.shape[:-2]) + [rows * columns]).index_select(-1, place)
+
+
+def trace(x: Tensor, offset: int, first: int, second: int) -> Tensor:
+    """Sum of a diagonal, in x's dtype."""
+    return diagonal(x, offset, first, second).sum(-1).to(x.dtype)

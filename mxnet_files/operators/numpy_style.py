@@ -6,6 +6,7 @@ numpy would convert integers. What MXNet enters under two names is the same oper
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable
@@ -28,8 +29,9 @@ from mxnet_files.operators import (  # noqa: F401 (what has a second name)
 )
 from mxnet_files.operators.arithmetic import PLAIN, same
 from mxnet_files.operators.indexing import torch_dtype
+from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.operators.ordering import constant, counted
-from mxnet_files.operators.shape import axis_list, integers, transpose
+from mxnet_files.operators.shape import MOST_OUTPUTS, axis_list, integers, transpose
 from mxnet_files.reading.attributes import (
     IGNORED,
     Attribute,
@@ -456,4 +458,137 @@ register(
         **MADE,
     },
     dtypes=Dtypes.MADE,
+)
+
+
+def around(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    if abs(a.decimals) > 64:
+        raise w.refuse(f"decimals={a.decimals}, expected -64 to 64")
+    return w.call(mx_numpy.around, x, a.decimals)
+
+
+register("_npi_around", around, "x", {"decimals": Attribute(integer, 0)}, dtypes=Dtypes.FLOATING)
+
+
+def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    """The flags of `np.linalg.norm`: -2 everything, -1 by order, 0 singular values, 1 L2, 2 sum."""
+    axes = axis_list(w, a.axis, "axis")
+    told = f"flag={a.flag}, ord={a.ord}, axis={a.axis}"
+    if len(axes) == (0 if a.flag == -2 else 1) and a.flag in (-2, -1, 1):
+        if not math.isfinite(a.ord) or (a.flag != -1 and a.ord != 2):
+            raise w.refuse(f"{told}, expected a finite order, and 2 beside this flag")
+        return w.call(mx_numpy.norm, x, a.ord, axes, a.keepdims)
+    if len(axes) != 2 or a.flag not in (-1, 0, 1, 2) or abs(a.ord) != 2:
+        raise w.refuse(f"{told}, expected the norms of np.linalg.norm")
+    if a.flag == 1:
+        return w.call(mx_numpy.norm, x, 2.0, axes, a.keepdims)
+    kind = "sum" if a.flag == 2 else "largest" if a.ord > 0 else "smallest"
+    return w.call(mx_numpy.matrix_norm, x, kind, axes, a.keepdims)
+
+
+register(
+    "_npi_norm",
+    norm,
+    "data",
+    {
+        "ord": Attribute(double, 2.0),
+        "axis": Attribute(shape, ()),
+        "keepdims": Attribute(boolean, False),
+        "flag": Attribute(integer, -1),
+    },
+    dtypes=Dtypes.FLOATING,
+)
+
+
+def splitting(only: int) -> Callable[..., Wired]:
+    """hsplit or dsplit, along their one axis."""
+
+    def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+        if a.axis != only or a.squeeze_axis:
+            raise w.refuse(f"axis={a.axis}, squeeze_axis={a.squeeze_axis}, expected axis {only}")
+        starts = integers(w, a, "indices")
+        if a.sections < 1 and (not starts or starts[0] != 0 or list(starts) != sorted(starts)):
+            raise w.refuse(f"indices={starts}, expected increasing numbers from 0")
+        count = a.sections if a.sections > 0 else len(starts)
+        if count > MOST_OUTPUTS:
+            raise w.refuse(f"{count} parts, expected at most {MOST_OUTPUTS}")
+        parts = w.call(mx_numpy.split, x, max(a.sections, 0), starts, only, part="parts")
+        return outputs_of(w, parts, count)
+
+    return build
+
+
+SPLIT = OPERATORS["_split_v2"]
+for _name, _axis in (("hsplit", 1), ("dsplit", 2)):
+    register(
+        f"_npi_{_name}",
+        splitting(_axis),
+        "data",
+        SPLIT.attributes,
+        SPLIT.outputs,
+        dtypes=Dtypes.FIRST,
+    )
+
+
+def tensordot(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
+    left, right = integers(w, a, "a_axes_summed"), integers(w, a, "b_axes_summed")
+    if len(left) != len(right):
+        raise w.refuse(f"a_axes_summed={left}, b_axes_summed={right}, expected as many")
+    return w.call(mx_numpy.tensordot, x, y, left, right)
+
+
+register(
+    "_npi_tensordot",
+    tensordot,
+    "a b",
+    {"a_axes_summed": Attribute(shape), "b_axes_summed": Attribute(shape)},
+    dtypes=Dtypes.FLOATING,
+)
+
+
+def tensordot_last(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
+    if a.axes < 0:
+        raise w.refuse(f"axes={a.axes}, expected a number of axes")
+    return w.call(mx_numpy.tensordot_last, x, y, a.axes)
+
+
+register(
+    "_npi_tensordot_int_axes",
+    tensordot_last,
+    "a b",
+    {"axes": Attribute(integer)},
+    dtypes=Dtypes.FLOATING,
+)
+register(
+    "_np_diag",
+    lambda w, a, x: w.call(mx_numpy.diag, x, a.k),
+    "data",
+    {"k": Attribute(integer, 0)},
+    dtypes=Dtypes.FIRST,
+)
+register(
+    "_np_diagflat",
+    lambda w, a, x: w.call(mx_numpy.diagflat, x, a.k),
+    "data",
+    {"k": Attribute(integer, 0)},
+    dtypes=Dtypes.FIRST,
+)
+PLANE = {
+    "offset": Attribute(integer, 0),
+    "axis1": Attribute(integer, 0),
+    "axis2": Attribute(integer, 1),
+}
+register(
+    "_np_diagonal",
+    lambda w, a, x: w.call(mx_numpy.diagonal, x, a.offset, a.axis1, a.axis2),
+    "data",
+    PLANE,
+    dtypes=Dtypes.FIRST,
+)
+register(
+    "_np_trace",
+    lambda w, a, x: w.call(mx_numpy.trace, x, a.offset, a.axis1, a.axis2),
+    "data",
+    PLANE,
+    dtypes=Dtypes.FIRST,
 )

@@ -157,7 +157,6 @@ SPACES: dict[str, Space] = {}
 # them, or they pass on the gradient of operators that have a case here
 DRAWN_ALONE = {
     *("_contrib_BatchNormWithReLU", "_contrib_PSROIPooling", "_contrib_index_array"),
-    *("_npi_dstack", "_npi_hstack"),
     *("_npi_where_lscalar", "_npi_where_rscalar", "_npi_where_scalar2"),
     *("_ravel_multi_index", "_unravel_index", "batch_take", "cast_storage"),
 }

@@ -302,3 +302,84 @@ def einsum(d: Draw) -> list[np.ndarray]:
     ]
     d.a |= {"num_args": len(inputs), "optimize": d.one(None, 0, 1)}
     return [d.array(shape, edges=False) for shape in inputs]
+
+
+@space("_npi_around")
+def around(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    d.a["decimals"] = d.one(None, 0, 1, 2, -1, -3)
+    return [d.array(d.shape(0, 3), high=d.one(4, 4000))]
+
+
+@space("_npi_norm")
+def norm(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    shape = d.shape(2, 4)
+    d.a["keepdims"] = d.one(None, True, False)
+    x = d.array(shape, edges=False)
+    kind = d.one("all", "order", "matrix", "frobenius", "sum")
+    if kind == "all":
+        d.a |= {"flag": -2, "ord": d.one(None, 2), "axis": d.one(None, "None")}
+    elif kind == "order":
+        order = d.one(None, 2, 1, 3, 0.5, 0, -1, -2.5)
+        d.a |= {"flag": d.one(None, -1), "ord": order, "axis": (d.axis(len(shape)),)}
+    elif kind == "frobenius":
+        d.a |= {"flag": 1, "ord": d.one(None, 2), "axis": d.axes(len(shape), 1)[:2]}
+    else:
+        pair = d.axes(len(shape), 9)[:2]  # MXNet refuses more rows than columns
+        d.a |= {"flag": 2 if kind == "sum" else d.one(-1, 0)}
+        d.a["axis"] = tuple(sorted(pair, key=lambda axis: shape[axis]))
+        d.a["ord"] = d.one(None, 2) if kind == "sum" else d.one(2, -2)
+    return [x]
+
+
+@space("_npi_hsplit _npi_dsplit")
+def split(d: Draw) -> list[np.ndarray]:
+    deep = d.a["__name__"] == "_npi_dsplit"
+    shape = list(d.shape(3 if deep else 1, 4))
+    axis = 2 if deep else min(1, len(shape) - 1)
+    sections = d.one(None, 0, 1, 2, 3)
+    shape[axis] = d.integer(1, 2) * sections if sections else d.integer(3, 5)
+    starts = [0, *sorted(d.order(2)[: d.integer(0, 2)])]
+    d.a["indices"] = (0,) if sections else tuple(dict.fromkeys(starts))
+    d.a |= {"sections": sections, "axis": 2 if deep else d.one(None, 1), "squeeze_axis": None}
+    return [d.array(shape)]
+
+
+@space("_npi_tensordot _npi_tensordot_int_axes")
+def tensordot(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    inner, left, right = d.shape(0, 2), d.shape(0, 2), d.shape(0, 2)
+    if d.a["__name__"] == "_npi_tensordot_int_axes":
+        d.a["axes"] = len(inner)
+        return [d.array(shape, edges=False) for shape in ((*left, *inner), (*inner, *right))]
+    arrays = []
+    for key, rest in (("a_axes_summed", left), ("b_axes_summed", right)):
+        order = d.order(len(rest) + len(inner))
+        places = order[: len(inner)]
+        sizes = dict(zip([*places, *order[len(inner) :]], [*inner, *rest], strict=True))
+        d.a[key] = tuple(place - len(order) * d.flag() for place in places)
+        arrays.append(d.array([sizes[place] for place in range(len(order))], edges=False))
+    return arrays
+
+
+@space("_np_diag _np_diagflat _np_diagonal _np_trace")
+def diagonal(d: Draw) -> list[np.ndarray]:
+    name = d.a["__name__"]
+    if name in ("_np_diag", "_np_diagflat"):
+        shape = d.shape(1, 2) if name == "_np_diag" else d.shape(1, 3, largest=3)
+        within = (
+            (-3, 3) if len(shape) == 1 or name == "_np_diagflat" else (1 - shape[0], shape[1] - 1)
+        )
+        d.a["k"] = d.one(None, d.integer(*within))
+        return [d.array(shape)]
+    shape = d.shape(2, 4)
+    first, second, *_ = d.axes(len(shape), fewest=9)
+    d.a |= {
+        "axis1": first,
+        "axis2": second,
+        "offset": d.integer(1 - shape[first], shape[second] - 1),
+    }
+    if len(shape) == 2 and d.flag():
+        d.a |= {"axis1": None, "axis2": None, "offset": d.one(None, 0)}
+    return [d.array(shape)]

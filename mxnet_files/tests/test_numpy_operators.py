@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mxnet_files import import_symbol, load_symbol
+from mxnet_files import SymbolError, import_symbol, load_symbol
 
 
 def run(build: Callable[..., Any], *arrays: np.ndarray, exact: bool = False) -> set[str]:
@@ -92,6 +92,8 @@ def test_padding_stacks_and_numbers_of_where() -> None:
     for mode in ("constant", "edge", "reflect", "symmetric", "maximum", "minimum"):
         run(lambda n, npx, d, mode=mode: n.pad(d, ((1, 2), (2, 0)), mode=mode), x, exact=True)
     run(lambda n, npx, d: [n.vstack([d, d]), n.column_stack([d, d])], x, exact=True)
+    run(lambda n, npx, d: n.hstack([d, d]), x, exact=True)
+    run(lambda n, npx, d: n.dstack([d, d]), x, exact=True)
     run(lambda n, npx, d: [n.where(d > 0, d, 0.1), n.where(d > 0, -1.0, d)], x, exact=True)
     run(lambda n, npx, d: n.where(d > 0, 1.0, 0.1) * d, x, exact=True)
 
@@ -100,6 +102,44 @@ def test_rolled_triangles_and_einsum() -> None:
     x = draw(2, 3, 3)
     run(lambda n, npx, d: [n.roll(d, 1), n.roll(d, (1, -2), axis=(1, 2)), n.tril(d)], x)
     run(lambda n, npx, d: n.einsum("bij,bkj->bik", d, d), x)
+
+
+def test_rounding_norms_and_products() -> None:
+    x = draw(3, 2, 4)
+    run(lambda n, npx, d: [n.around(d), n.around(d, 2), n.around(d * 100, -1)], x)
+    norm: Callable[..., Any] = lambda n: n.linalg.norm  # noqa: E731
+    run(lambda n, npx, d: [norm(n)(d), norm(n)(d, axis=1), norm(n)(d, ord=3, axis=-1)], x)
+    run(lambda n, npx, d: [norm(n)(d, axis=(0, 2)), norm(n)(d, "nuc", axis=(1, 2))], x)
+    run(lambda n, npx, d: [norm(n)(d, 2, axis=(1, 2), keepdims=True)], x)
+    run(lambda n, npx, d: n.tensordot(d, d, ((0, 2), (0, 2))), x)
+    assert "_npi_tensordot_int_axes" in run(lambda n, npx, d: n.tensordot(d, d, 3), x)
+
+
+def test_parts_and_diagonals() -> None:
+    x = draw(4, 2, 6)
+    run(lambda n, npx, d: n.hsplit(d, 2), x, exact=True)
+    run(lambda n, npx, d: [*n.dsplit(d, (1, 4)), *n.dsplit(d, 3), *n.vsplit(d, 2)], x, exact=True)
+    run(lambda n, npx, d: n.hsplit(d, (1, 4)), draw(6), exact=True)
+    run(lambda n, npx, d: [n.diag(d), n.diag(d, k=-1), n.diagflat(d, k=2)], draw(4, 3), exact=True)
+    run(lambda n, npx, d: [n.diag(d, k=1), n.diagflat(d)], draw(4), exact=True)
+    run(lambda n, npx, d: [n.diagonal(d, 1, 1, 2), n.diagonal(d), n.trace(d, -1, 0, 2)], x)
+
+
+def test_what_np_does_not_split_or_measure_is_refused() -> None:
+    for name, attributes in (
+        ("_npi_hsplit", {"indices": "(0, 1)", "axis": "0"}),
+        ("_npi_dsplit", {"indices": "(1, 2)", "axis": "2"}),
+        ("_npi_norm", {"flag": "1", "axis": "None"}),
+        ("_npi_norm", {"flag": "-1", "axis": "(0,)", "ord": "inf"}),
+        ("_npi_around", {"decimals": "1000"}),
+    ):
+        nodes = [
+            {"op": "null", "name": "x", "inputs": []},
+            {"op": name, "name": "y", "attrs": attributes, "inputs": [[0, 0, 0]]},
+        ]
+        document = {"nodes": nodes, "arg_nodes": [0], "heads": [[1, 0, 0]]}
+        with pytest.raises(SymbolError, match="expected"):
+            import_symbol(document, {}, inputs=["x"])
 
 
 BINARY = "add subtract multiply true_divide power mod maximum minimum hypot arctan2"
