@@ -20,6 +20,7 @@ __all__ = [
     "dot",
     "joined",
     "matrix_norm",
+    "moveaxis",
     "norm",
     "pad",
     "reduce_all",
@@ -115,6 +116,12 @@ def argmin(x: Tensor, axis: int | None, keepdims: bool) -> Tensor:
 def squeeze(x: Tensor, axes: list[int]) -> Tensor:
     """Drop axes of size 1, all of them if none is given."""
     return x.squeeze() if len(axes) == 0 else x.squeeze([axis for axis in axes])  # noqa: C416
+
+
+def moveaxis(x: Tensor, source: list[int], destination: list[int]) -> Tensor:
+    """Axes in other places; ONNX wants none of them counted from the end."""
+    count = x.dim()
+    return x.movedim([axis % count for axis in source], [axis % count for axis in destination])
 
 
 def concatenate(inputs: list[Tensor], axis: int | None) -> Tensor:

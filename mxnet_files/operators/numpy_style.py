@@ -257,11 +257,16 @@ register(
     {"axis": Attribute(shape, ())},
     dtypes=Dtypes.FIRST,
 )
+
+
+def moveaxis(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    axes = integers(w, a, "source"), integers(w, a, "destination")
+    return w.call(torch.movedim if min(*axes[0], *axes[1], 0) == 0 else mx_numpy.moveaxis, x, *axes)
+
+
 register(
     "_np_moveaxis",
-    lambda w, a, x: w.call(
-        torch.movedim, x, integers(w, a, "source"), integers(w, a, "destination")
-    ),
+    moveaxis,
     "a",
     {"source": Attribute(shape), "destination": Attribute(shape)},
     dtypes=Dtypes.FIRST,

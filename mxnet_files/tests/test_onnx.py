@@ -21,6 +21,7 @@ NETS = {
     "layer_norm": (S.LayerNorm(D, name="a"), (2, 5)),
     "resize_by_scale": (S.contrib.BilinearResize2D(D, scale_height=2, scale_width=1.5), (2, 3, 5, 6)),  # noqa: E501
     "float16": (HALF, (2, 5)),
+    "from_the_end": (S.np.moveaxis(D.as_np_ndarray(), (-1, 1), (1, -1)), (2, 3, 4)),
     "infinite": (S.log(S.relu(D)), (2, 5)),
 }  # fmt: skip
 
