@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from mxnet_files.dtypes import Dtypes
-from mxnet_files.functions import mx_math
+from mxnet_files.functions import mx_linalg, mx_math, mx_numpy
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.operators.shape import axis_list, integers
@@ -213,3 +213,96 @@ register(
     "A",
     dtypes=Dtypes.FLOATING,
 )
+
+
+def scaled(function: Callable[..., Any]) -> Callable[..., Wired]:
+    """The product with a triangle, or what it is the product with, times alpha."""
+
+    def build(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
+        out = w.call(function, x, y, a.transpose, a.rightside, a.lower)
+        return out if a.alpha == 1 else w.call(operator.mul, out, a.alpha, part="scaled")
+
+    return build
+
+
+TRIANGULAR = {
+    "transpose": Attribute(boolean, False),
+    "rightside": Attribute(boolean, False),
+    "lower": Attribute(boolean, True),
+    "alpha": Attribute(double, 1.0),
+}
+for _name, _function in (
+    ("trmm", mx_linalg.triangular_product),
+    ("trsm", mx_linalg.triangular_solve),
+):
+    register(
+        f"_linalg_{_name} linalg_{_name}",
+        scaled(_function),
+        "A B",
+        TRIANGULAR,
+        dtypes=Dtypes.FLOATING,
+    )
+
+
+def of_matrix(function: Callable[..., Any]) -> Callable[..., Wired]:
+    return lambda w, a, x: w.call(function, x)
+
+
+MATRIX: tuple[tuple[str, Callable[..., Any]], ...] = (
+    ("_linalg_det linalg_det _npi_det", mx_linalg.det),
+    ("_linalg_inverse linalg_inverse _npi_inv", torch.linalg.inv),
+    ("_linalg_potri linalg_potri", mx_linalg.inverse_of_factored),
+    ("_linalg_sumlogdiag linalg_sumlogdiag", mx_linalg.sum_log_diagonal),
+    ("_npi_cholesky", torch.linalg.cholesky),
+)
+for _names, _of in MATRIX:
+    register(_names, of_matrix(_of), "A", dtypes=Dtypes.FLOATING)
+register(
+    "_linalg_slogdet linalg_slogdet _npi_slogdet",
+    lambda w, a, x: outputs_of(w, w.call(mx_linalg.slogdet, x, part="both"), 2),
+    "A",
+    outputs=2,
+    dtypes=Dtypes.FLOATING,
+)
+register(
+    "_npi_solve",
+    lambda w, a, x, y: w.call(torch.linalg.solve, x, y),
+    "A B",
+    dtypes=Dtypes.FLOATING,
+)
+OFFSET = {"offset": Attribute(integer, 0)}
+MOST_OFFSET = 4_096
+
+
+def moderate(w: Wiring, offset: int) -> int:
+    """A diagonal, refused so far out that the square would be too large."""
+    if abs(offset) > MOST_OFFSET:
+        raise w.refuse(f"offset={offset}, expected at most {MOST_OFFSET}")
+    return offset
+
+
+register(
+    "_linalg_extractdiag linalg_extractdiag",
+    lambda w, a, x: w.call(mx_numpy.diagonal, x, a.offset, -2, -1),
+    "A",
+    OFFSET,
+    dtypes=Dtypes.FLOATING,
+)
+register(
+    "_linalg_makediag linalg_makediag",
+    lambda w, a, x: w.call(mx_linalg.make_diagonal, x, moderate(w, a.offset)),
+    "A",
+    OFFSET,
+    dtypes=Dtypes.FLOATING,
+)
+for _name, _of in (
+    ("extracttrian", mx_linalg.extract_triangle),
+    ("maketrian", mx_linalg.make_triangle),
+):
+    register(
+        f"_linalg_{_name} linalg_{_name}",
+        lambda w, a, x, of=_of: w.call(of, x, moderate(w, a.offset), a.lower),
+        "A",
+        {**OFFSET, "lower": Attribute(boolean, True)},
+        dtypes=Dtypes.FLOATING,
+    )

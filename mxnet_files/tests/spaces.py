@@ -1397,3 +1397,52 @@ def potrf(d: Draw) -> list[np.ndarray]:
     whole = x @ np.swapaxes(x, -1, -2) + d.one(1.0, 30.0) * np.eye(size)
     other = d.one(whole, d.array(whole.shape, "float64"))  # MXNet reads the lower half
     return [np.where(np.tri(size, dtype=bool), whole, other).astype(d.dtype)]
+
+
+def well_conditioned(d: Draw, batch: Sequence[int], size: int) -> np.ndarray:
+    """Matrices whose diagonal outweighs the rest, with either sign."""
+    d.dtype = d.one("float32", "float64")
+    x = d.array((*batch, size, size), low=-1, high=1, edges=False)
+    sign = np.where(d.array((size,), low=-1, high=1, edges=False) < 0, -1, 1)
+    return (x + 2 * size * np.diag(sign)).astype(d.dtype)
+
+
+@space("_linalg_det _linalg_slogdet")
+def determinants(d: Draw) -> list[np.ndarray]:
+    return [well_conditioned(d, d.shape(1, 2), d.integer(1, 4))]  # () or (1,) of one matrix
+
+
+@space("_linalg_inverse")
+def inverse(d: Draw) -> list[np.ndarray]:
+    return [well_conditioned(d, d.shape(0, 2), d.integer(1, 4))]
+
+
+@space("_linalg_potri _linalg_sumlogdiag")
+def of_factor(d: Draw) -> list[np.ndarray]:
+    size = d.integer(1, 4)
+    x = well_conditioned(d, d.shape(0, 2), size)
+    return [np.where(np.eye(size, dtype=bool), np.abs(x), x)]
+
+
+@space("_linalg_trmm _linalg_trsm")
+def triangular(d: Draw) -> list[np.ndarray]:
+    batch, size, other = d.shape(0, 2), d.integer(1, 4), d.integer(1, 4)
+    x = well_conditioned(d, batch, size)
+    shape = (other, size) if d.a.get("rightside") else (size, other)
+    return [x, d.array((*batch, *shape), edges=False)]
+
+
+@space("_linalg_extractdiag _linalg_extracttrian")
+def of_square(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    size = d.integer(1, 4)
+    d.a["offset"] = d.one(None, d.integer(1 - size, size - 1))
+    return [d.array((*d.shape(0, 2), size, size))]
+
+
+@space("_linalg_makediag _linalg_maketrian")
+def to_square(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    d.a["offset"] = d.one(None, d.integer(-3, 3))
+    count = d.integer(1, 4) if d.a["__name__"].endswith("makediag") else d.one(1, 3, 6, 10)
+    return [d.array((*d.shape(0, 2), count))]

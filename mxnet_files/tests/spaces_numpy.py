@@ -13,6 +13,7 @@ from mxnet_files.tests.spaces import (
     Draw,
     different,
     space,
+    well_conditioned,
     without_infinities,
 )
 
@@ -383,3 +384,17 @@ def diagonal(d: Draw) -> list[np.ndarray]:
     if len(shape) == 2 and d.flag():
         d.a |= {"axis1": None, "axis2": None, "offset": d.one(None, 0)}
     return [d.array(shape)]
+
+
+@space("_npi_cholesky")
+def cholesky(d: Draw) -> list[np.ndarray]:
+    size = d.integer(1, 4)
+    x = well_conditioned(d, d.shape(0, 2), size)
+    return [x @ np.swapaxes(x, -1, -2)]
+
+
+@space("_npi_solve")
+def solve(d: Draw) -> list[np.ndarray]:
+    batch, size = d.shape(0, 2), d.integer(1, 4)
+    x = well_conditioned(d, batch, size)
+    return [x, d.array((*batch, size, *d.one((), (d.integer(1, 3),))), edges=False)]

@@ -115,6 +115,13 @@ def test_rounding_norms_and_products() -> None:
     assert "_npi_tensordot_int_axes" in run(lambda n, npx, d: n.tensordot(d, d, 3), x)
 
 
+def test_solved_equations() -> None:
+    x = draw(2, 3, 3) + 5 * np.eye(3, dtype=np.float32)
+    run(lambda n, npx, d: [n.linalg.inv(d), n.linalg.det(d), n.linalg.slogdet(d)[1]], x)
+    run(lambda n, npx, d: n.linalg.solve(d, d[:, 0]), x)
+    run(lambda n, npx, d: n.linalg.cholesky(n.matmul(d, n.swapaxes(d, 1, 2))), x)
+
+
 def test_parts_and_diagonals() -> None:
     x = draw(4, 2, 6)
     run(lambda n, npx, d: n.hsplit(d, 2), x, exact=True)
@@ -140,6 +147,13 @@ def test_what_np_does_not_split_or_measure_is_refused() -> None:
         document = {"nodes": nodes, "arg_nodes": [0], "heads": [[1, 0, 0]]}
         with pytest.raises(SymbolError, match="expected"):
             import_symbol(document, {}, inputs=["x"])
+
+
+def test_the_determinant_of_one_matrix_is_refused() -> None:
+    """Its shape is () in files of mx.np, and (1,) in others."""
+    module = import_symbol(json.loads(mx.sym.linalg.det(mx.sym.var("x")).tojson()), {})
+    with pytest.raises(ValueError, match="several matrices"):
+        module(torch.eye(2))
 
 
 BINARY = "add subtract multiply true_divide power mod maximum minimum hypot arctan2"

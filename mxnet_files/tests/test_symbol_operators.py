@@ -89,6 +89,7 @@ def var(*names: str) -> list[Any]:
 d, b, g, m, v, w = var("data", "b", "gamma", "moving_mean", "moving_var", "weight")
 bias, beta, label = var("bias", "beta", "label")
 
+SQUARES = S.broadcast_add(d * 0.3, S.eye(3) * 2)
 CASES: dict[str, tuple[Any, Shapes]] = {
     "conv": (
         S.Convolution(d, w, bias, kernel=(3, 2), num_filter=4, stride=(2, 1), pad=(1, 0)),
@@ -292,6 +293,25 @@ CASES: dict[str, tuple[Any, Shapes]] = {
     ),
     "syrk": (S.linalg.syrk(d, transpose=True, alpha=0.5), {"data": (2, 3, 4)}),
     "potrf": (S.linalg.potrf(S.linalg.syrk(d) + S.eye(3) * 2), FLAT),
+    "det_and_slogdet": (
+        S.Group([S.linalg.det(SQUARES), *S.linalg.slogdet(SQUARES)]),
+        {"data": (2, 3, 3)},
+    ),
+    "inverse": (S.linalg.inverse(SQUARES), {"data": (2, 3, 3)}),
+    "potri": (S.linalg.potri(SQUARES), {"data": (2, 3, 3)}),
+    "sumlogdiag": (S.linalg.sumlogdiag(SQUARES), {"data": (3, 3)}),
+    "trmm": (
+        S.linalg.trmm(SQUARES, b, lower=False, rightside=True, alpha=2),
+        {"data": (2, 3, 3), "b": (2, 4, 3)},
+    ),
+    "trsm": (
+        S.linalg.trsm(SQUARES, b, transpose=True, alpha=0.5),
+        {"data": (2, 3, 3), "b": (2, 3, 4)},
+    ),
+    "extractdiag": (S.linalg.extractdiag(d, offset=-1), {"data": (2, 4, 4)}),
+    "makediag": (S.linalg.makediag(d, offset=1), {"data": (2, 3)}),
+    "extracttrian": (S.linalg.extracttrian(d, lower=False), {"data": (2, 4, 4)}),
+    "maketrian": (S.linalg.maketrian(d, offset=-1), {"data": (2, 6)}),
     "svm": (
         S.SVMOutput(d, label * 0 + 1, margin=0.7, regularization_coefficient=2),
         {**FLAT, "label": (3,)},

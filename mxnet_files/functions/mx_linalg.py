@@ -1,0 +1,108 @@
+"""MXNet's `linalg` on the last two axes, in code that TorchScript reads."""
+
+import torch
+from torch import Tensor
+
+from mxnet_files.functions import mx_numpy
+
+__all__ = [
+    "det",
+    "extract_triangle",
+    "inverse_of_factored",
+    "make_diagonal",
+    "make_triangle",
+    "slogdet",
+    "sum_log_diagonal",
+    "triangular_product",
+    "triangular_solve",
+]
+
+# ruff: noqa: RUF005 (TorchScript has no [*a, b])
+
+
+def _several(x: Tensor, where: str) -> Tensor:
+    """x; an error for one matrix, whose result is () in files of mx.np and (1,) in others."""
+    if x.dim() < 3:
+        raise ValueError(where + ": expected several matrices (N, n, n)")
+    return x
+
+
+def det(x: Tensor) -> Tensor:
+    """Determinants (N) of (N, n, n)."""
+    return torch.linalg.det(_several(x, "det"))
+
+
+def slogdet(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Signs, and logarithms of the absolute values, of the determinants."""
+    sign, value = torch.linalg.slogdet(_several(x, "slogdet"))
+    return sign, value
+
+
+def sum_log_diagonal(x: Tensor) -> Tensor:
+    """Sum of the logarithms of the diagonal; (1,) of one matrix."""
+    total = torch.log(mx_numpy.diagonal(x, 0, -2, -1)).sum(-1)
+    return total.reshape([1]) if x.dim() == 2 else total
+
+
+def _oriented(a: Tensor, transpose: bool) -> Tensor:
+    return a.transpose(-2, -1) if transpose else a
+
+
+def triangular_product(a: Tensor, b: Tensor, transpose: bool, right: bool, lower: bool) -> Tensor:
+    """Product of the triangle of a with b, from the left or the `right`."""
+    triangle = _oriented(torch.tril(a) if lower else torch.triu(a), transpose)
+    return torch.matmul(b, triangle) if right else torch.matmul(triangle, b)
+
+
+def triangular_solve(a: Tensor, b: Tensor, transpose: bool, right: bool, lower: bool) -> Tensor:
+    """What the product of the triangle of a with makes b."""
+    upper = lower == transpose
+    return torch.linalg.solve_triangular(_oriented(a, transpose), b, upper=upper, left=not right)
+
+
+def inverse_of_factored(x: Tensor) -> Tensor:
+    """Inverse of the product of the lower triangle of x with its transpose."""
+    one = torch.eye(x.size(-1), dtype=x.dtype, device=x.device).expand(x.shape)
+    inverse = torch.linalg.solve_triangular(x, one, upper=False)
+    return torch.matmul(inverse.transpose(-2, -1), inverse)
+
+
+def make_diagonal(x: Tensor, offset: int) -> Tensor:
+    """Squares of zeros with x (…, n) as a diagonal."""
+    place = torch.arange(x.size(-1) + abs(offset), device=x.device)
+    index = (place - max(-offset, 0)).clamp(0, x.size(-1) - 1)
+    value = x.index_select(-1, index).unsqueeze(-1)
+    return torch.where(place - place.unsqueeze(1) == offset, value, torch.zeros_like(value))
+
+
+def _triangle(size: int, offset: int, lower: bool, x: Tensor) -> Tensor:
+    """Places of a triangle in a flattened square: a lower one row by row, an upper one by columns.
+
+    `lower` tells the side at the offset 0 only.
+    """
+    row = torch.arange(size, device=x.device).unsqueeze(1)
+    column = torch.arange(size, device=x.device).unsqueeze(0)
+    inside = (column - row <= -abs(offset)).reshape([-1])
+    turned = offset > 0 or (offset == 0 and not lower)
+    place = column * size + row if turned else row * size + column
+    return place.reshape([-1])[inside]
+
+
+def extract_triangle(x: Tensor, offset: int, lower: bool) -> Tensor:
+    """A triangle of (…, n, n) in a row: (…, n·(n + 1)/2) for the offset 0."""
+    flat = x.reshape(list(x.shape[:-2]) + [x.size(-2) * x.size(-1)])
+    return flat.index_select(-1, _triangle(x.size(-1), offset, lower, x))
+
+
+def make_triangle(x: Tensor, offset: int, lower: bool) -> Tensor:
+    """Squares of zeros with x (…, count) in a triangle."""
+    side = 0
+    while side * (side + 1) < 2 * x.size(-1):
+        side += 1
+    if side * (side + 1) != 2 * x.size(-1):
+        raise ValueError("maketrian: expected as many numbers as a triangle has")
+    size = side + abs(offset)
+    batch = list(x.shape[:-1])
+    empty = torch.zeros(batch + [size * size], dtype=x.dtype, device=x.device)
+    filled = empty.index_copy(-1, _triangle(size, offset, lower, x), x)
+    return filled.reshape(batch + [size, size])
