@@ -12,13 +12,19 @@ __all__ = [
     "argmax",
     "argmin",
     "around",
+    "atleast",
+    "average",
     "concatenate",
+    "copysign",
     "deviation",
     "diag",
     "diagflat",
     "diagonal",
+    "diff",
     "dot",
+    "infinite",
     "joined",
+    "ldexp",
     "matrix_norm",
     "moveaxis",
     "norm",
@@ -31,6 +37,7 @@ __all__ = [
     "reduce_prod",
     "reduce_sum",
     "roll",
+    "rot90",
     "split",
     "squeeze",
     "tensordot",
@@ -336,3 +343,61 @@ def diagonal(x: Tensor, offset: int, first: int, second: int) -> Tensor:
 def trace(x: Tensor, offset: int, first: int, second: int) -> Tensor:
     """Sum of a diagonal, in x's dtype."""
     return diagonal(x, offset, first, second).sum(-1).to(x.dtype)
+
+
+def copysign(x: Tensor, y: Tensor) -> Tensor:
+    """x with y's sign, as MXNet takes it: both zeros are positive, and NaN is of neither sign."""
+    same = ((x >= 0) & (y >= 0)) | ((x < 0) & (y < 0))
+    return torch.where(same, x, -x)
+
+
+def ldexp(x: Tensor, y: Tensor) -> Tensor:
+    """x · 2^y, of any real y; the power of float16 is one of float32."""
+    wide = y.to(torch.float32) if y.dtype == torch.float16 else y
+    return (x.to(wide.dtype) * torch.pow(torch.full_like(wide, 2.0), wide)).to(x.dtype)
+
+
+def atleast(arrays: list[Tensor], count: int) -> list[Tensor]:
+    """Arrays of at least 1, 2 or 3 axes; a vector is a row."""
+    out: list[Tensor] = []
+    for x in arrays:
+        if count >= 1 and x.dim() == 0:
+            x = x.reshape([1])
+        if count >= 2 and x.dim() == 1:
+            x = x.unsqueeze(0)
+        if count >= 3 and x.dim() == 2:
+            x = x.unsqueeze(2)
+        out.append(x)
+    return out
+
+
+def diff(x: Tensor, times: int, axis: int) -> Tensor:
+    """Differences of neighbours along `axis`, `times` over."""
+    for _ in range(times):
+        count = max(x.size(axis) - 1, 0)
+        x = x.narrow(axis, x.size(axis) - count, count) - x.narrow(axis, 0, count)
+    return x
+
+
+def rot90(x: Tensor, times: int, first: int, second: int) -> Tensor:
+    """x turned from the first axis to the second, by so many right angles."""
+    quarter = times % 4
+    if quarter == 2:
+        return x.flip([first, second])
+    if quarter == 1:
+        return x.flip([second]).transpose(first, second)
+    return x.transpose(first, second).flip([second]) if quarter == 3 else x
+
+
+def average(x: Tensor, weights: Tensor, axes: list[int]) -> Tensor:
+    """Mean over `axes` with weights of x's shape, or one for each place along the one axis."""
+    if weights.dim() == 1 and x.dim() > 1 and len(axes) == 1:
+        shape = [1] * x.dim()
+        shape[axes[0]] = weights.size(0)
+        weights = weights.reshape(shape).expand(x.shape)
+    return reduce_sum(x * weights, axes, False) / reduce_sum(weights, axes, False)
+
+
+def infinite(x: Tensor, sign: float) -> Tensor:
+    """Where x is infinite and of this sign."""
+    return x.to(torch.float64) == sign * float("inf")

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from mxnet_files.dtypes import Dtypes
-from mxnet_files.functions import mx_math, mx_numpy, mx_shape
+from mxnet_files.functions import mx_dtype, mx_math, mx_numpy, mx_shape
 from mxnet_files.operators import (  # noqa: F401 (what has a second name)
     loss,
     neural,
@@ -596,4 +596,158 @@ register(
     "data",
     PLANE,
     dtypes=Dtypes.FIRST,
+)
+
+
+def beside_number(function: Callable[..., Any], swapped: bool = False) -> Callable[..., Wired]:
+    """An array beside a number of its own dtype."""
+
+    def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+        a.have_no_effect("is_int")
+        other = w.call(mx_dtype.number, a.scalar, x, part="scalar")
+        return w.call(function, *((other, x) if swapped else (x, other)))
+
+    return build
+
+
+for _name in ("and", "or", "xor"):
+    _function = getattr(torch, f"bitwise_{_name}")
+    register(f"_npi_bitwise_{_name}", binary(_function), "lhs rhs", dtypes=Dtypes.SAME)
+    register(
+        f"_npi_bitwise_{_name}_scalar",
+        beside_number(_function),
+        "data",
+        SCALAR,
+        dtypes=Dtypes.SAME,
+    )
+register("_npi_bitwise_not", unary(torch.bitwise_not), "x", dtypes=Dtypes.SAME)
+SIGNS: dict[str, Callable[..., Any]] = {
+    "copysign": mx_numpy.copysign,
+    "ldexp": mx_numpy.ldexp,
+    "arctan2": torch.atan2,
+}
+for _name, _function in SIGNS.items():
+    if _name != "arctan2":  # which is above
+        _inputs = "x1 x2" if _name == "copysign" else "lhs rhs"
+        register(f"_npi_{_name}", binary(_function), _inputs, dtypes=Dtypes.FLOATING)
+    for _letter in ("", "r"):
+        register(
+            f"_npi_{_letter}{_name}_scalar",
+            filled(_function, swapped=_letter == "r"),
+            "data",
+            SCALAR,
+            dtypes=Dtypes.FLOATING,
+        )
+register("_npi_isposinf", lambda w, a, x: w.call(mx_numpy.infinite, x, 1.0), "x")
+register("_npi_isneginf", lambda w, a, x: w.call(mx_numpy.infinite, x, -1.0), "x")
+register(
+    "_npi_nan_to_num",
+    lambda w, a, x: w.call(torch.nan_to_num, x, a.nan, a.posinf, a.neginf),
+    "data",
+    {
+        "copy": IGNORED,
+        "nan": Attribute(double, 0.0),
+        "posinf": Attribute(optional(double), None),
+        "neginf": Attribute(optional(double), None),
+    },
+    dtypes=Dtypes.FIRST,
+)
+
+
+def atleast(count: int) -> Callable[..., Wired]:
+    def build(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+        parts = w.call(mx_numpy.atleast, list(inputs), count, part="all")
+        return outputs_of(w, parts, len(inputs))
+
+    return build
+
+
+for _count in (1, 2, 3):
+    register(
+        f"_np_atleast_{_count}d",
+        atleast(_count),
+        None,
+        JOINED,
+        lambda a: a.num_args,
+        dtypes=Dtypes.SAME,
+    )
+
+
+def diff(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    if not 0 <= a.n <= MOST_OUTPUTS:
+        raise w.refuse(f"n={a.n}, expected 0 to {MOST_OUTPUTS}")
+    return w.call(mx_numpy.diff, x, a.n, a.axis)
+
+
+register(
+    "_npi_diff",
+    diff,
+    "a",
+    {"n": Attribute(integer, 1), "axis": Attribute(integer, -1)},
+    dtypes=Dtypes.FIRST,
+)
+
+
+def rot90(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    axes = axis_list(w, a.axes, "axes")
+    if len(axes) != 2:
+        raise w.refuse(f"axes={a.axes}, expected two")
+    return w.call(mx_numpy.rot90, x, a.k, *axes)
+
+
+register(
+    "_npi_rot90",
+    rot90,
+    "data",
+    {"k": Attribute(integer, 1), "axes": Attribute(shape, ())},
+    dtypes=Dtypes.FIRST,
+)
+
+
+def average(w: Wiring, a: SimpleNamespace, x: fx.Node, weights: fx.Node | None = None) -> Wired:
+    axes = axis_list(w, a.axis, "axis")
+    if a.returned:
+        raise w.refuse("returned=True, expected the averages alone")
+    if weights is None:
+        return w.call(mx_numpy.reduce_mean, x, axes, False)
+    return w.call(mx_numpy.average, x, weights, axes)
+
+
+register(
+    "_npi_average",
+    average,
+    lambda a: ("a", "weights") if a.weighted else ("a",),
+    {
+        "axis": Attribute(shape, ()),
+        "returned": Attribute(boolean, False),
+        "weighted": Attribute(boolean, True),
+    },
+    dtypes=Dtypes.FLOATING,
+)
+
+
+def identity(w: Wiring, a: SimpleNamespace) -> Wired:
+    size = integers(w, a, "shape")
+    if len(size) != 2 or size[0] != size[1] or size[0] < 0:
+        raise w.refuse(f"shape={size}, expected a square")  # MXNet's others are none
+    counted(w, float(size[0]) * size[0])
+    return constant(w, np.eye(size[0]), a.dtype)
+
+
+register("_npi_identity", identity, "", SHAPED, dtypes=Dtypes.MADE)
+
+
+def indices(w: Wiring, a: SimpleNamespace) -> Wired:
+    size = integers(w, a, "dimensions")
+    if not 1 <= len(size) <= 32 or min(size) < 1:
+        raise w.refuse(f"dimensions={size}, expected sizes")
+    counted(w, len(size) * math.prod(map(float, size)))
+    return constant(w, np.indices(size), a.dtype)
+
+
+register(
+    "_npi_indices",
+    indices,
+    "",
+    {"dimensions": Attribute(shape), "dtype": Attribute(dtype, "int32"), "ctx": IGNORED},
 )

@@ -10,6 +10,7 @@ from mxnet_files.tests.spaces import (
     DTYPES,
     FLOATS,
     NUMBERS,
+    WHOLE,
     Draw,
     different,
     space,
@@ -398,3 +399,91 @@ def solve(d: Draw) -> list[np.ndarray]:
     batch, size = d.shape(0, 2), d.integer(1, 4)
     x = well_conditioned(d, batch, size)
     return [x, d.array((*batch, size, *d.one((), (d.integer(1, 3),))), edges=False)]
+
+
+@space("_npi_bitwise_and _npi_bitwise_or _npi_bitwise_xor")
+def bits(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*WHOLE, "bool")
+    shape = d.shape(0, 3)
+    return [d.array(x) for x in d.one((shape, broadcast(d, shape)), (broadcast(d, shape), shape))]
+
+
+@space("_npi_bitwise_not _npi_bitwise_and_scalar _npi_bitwise_or_scalar _npi_bitwise_xor_scalar")
+def bits_and_number(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*WHOLE, "bool")
+    if "scalar" in d.a["__name__"]:
+        d.a |= {"scalar": d.one(None, 0, 1, 2, 5, -3, 300, 2.7), "is_int": None}
+    return [d.array(d.shape(0, 3))]
+
+
+@space("_npi_copysign _npi_ldexp")
+def two_floats(d: Draw) -> list[np.ndarray]:
+    return two_reals(d)
+
+
+@space("""
+_npi_copysign_scalar _npi_rcopysign_scalar _npi_ldexp_scalar _npi_rldexp_scalar
+_npi_arctan2_scalar _npi_rarctan2_scalar
+""")
+def float_and_number(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*FLOATS)
+    d.a |= {"scalar": d.one(None, *NUMBERS[:8], 7.5), "is_int": None}
+    return [d.array(d.shape(0, 3))]
+
+
+@space("_npi_isposinf _npi_isneginf")
+def infinite(d: Draw) -> list[np.ndarray]:
+    return [d.array(d.shape(0, 3))]
+
+
+@space("_npi_nan_to_num")
+def finite(d: Draw) -> list[np.ndarray]:
+    d.a |= {key: d.one(None, 0.5, -2.0, 30.0) for key in ("nan", "posinf", "neginf")}
+    return [d.array(d.shape(0, 3))]
+
+
+@space("_np_atleast_1d _np_atleast_2d _np_atleast_3d")
+def atleast(d: Draw) -> list[np.ndarray]:
+    count = d.a["num_args"] = d.integer(1, 3)
+    return [d.array(d.shape(0, 4)) for _ in range(count)]
+
+
+@space("_npi_diff")
+def differences(d: Draw) -> list[np.ndarray]:
+    shape = list(d.shape(1, 3))
+    axis = d.axis(len(shape))
+    times = d.a["n"] = d.one(None, 0, 1, 2, 3)
+    shape[axis] = (1 if times is None else times) + d.integer(1, 3)
+    d.a["axis"] = axis if axis not in (-1, len(shape) - 1) else d.one(axis, None)
+    return [d.array(shape)]
+
+
+@space("_npi_rot90")
+def turned(d: Draw) -> list[np.ndarray]:
+    shape = d.shape(2, 4)
+    d.a |= {"k": d.one(None, *range(-5, 6)), "axes": d.axes(len(shape), fewest=9)[:2]}
+    return [d.array(shape)]
+
+
+@space("_npi_average")
+def average(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    d.a["returned"] = d.one(None, False)
+    shape = d.shape(1, 3)
+    axes = d.axes(len(shape), fewest=1)
+    d.a["axis"] = d.one(None, "None", axes, axes[:1])
+    x = d.array(shape, edges=False)
+    if d.a.get("weighted") is False:
+        return [x]
+    one = isinstance(d.a["axis"], tuple) and len(d.a["axis"]) == 1 and d.flag()
+    size = (shape[axes[0]],) if one else shape
+    return [x, d.array(size, low=0.5, high=2, edges=False)]
+
+
+@space("_npi_identity _npi_indices")
+def described(d: Draw) -> list[np.ndarray]:
+    if d.a["__name__"] == "_npi_indices":
+        d.a["dimensions"] = d.shape(1, 3)
+    else:
+        d.a["shape"] = d.shape(1, 1, largest=6) * 2
+    return []

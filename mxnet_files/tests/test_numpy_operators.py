@@ -115,6 +115,38 @@ def test_rounding_norms_and_products() -> None:
     assert "_npi_tensordot_int_axes" in run(lambda n, npx, d: n.tensordot(d, d, 3), x)
 
 
+@pytest.mark.parametrize("name", ["bitwise_and", "bitwise_or", "bitwise_xor"])
+def test_bits(name: str) -> None:
+    x, y = np.array([[5, -3, 0]], np.int32), np.array([[7], [2]], np.int32)
+    run(lambda n, npx, a, b: getattr(n, name)(a, b), x, y, exact=True)
+    run(lambda n, npx, a: [getattr(n, name)(a, 6), n.bitwise_not(a)], x, exact=True)
+
+
+def test_signs_and_powers() -> None:
+    x, y = draw(2, 3), draw(3, seed=1)
+    for name in ("copysign", "ldexp"):
+        run(lambda n, npx, a, b, name=name: getattr(n, name)(a, b), x, y)
+    run(lambda n, npx, a: n.ldexp(a, -1.5), x)
+    run(lambda n, npx, a: n.ldexp(2.5, a), x)
+    run(lambda n, npx, a: [n.arctan2(a, 2.5), n.arctan2(2.5, a)], x)
+
+
+def test_numbers_that_are_not_finite() -> None:
+    x = np.array([np.nan, np.inf, -np.inf, 1.5], np.float32)
+    run(lambda n, npx, d: [n.isposinf(d), n.isneginf(d)], x, exact=True)
+    run(lambda n, npx, d: [n.nan_to_num(d), n.nan_to_num(d, nan=2, posinf=7)], x, exact=True)
+
+
+def test_axes_turns_and_differences() -> None:
+    x = draw(3, 4)
+    for name in ("atleast_1d", "atleast_2d", "atleast_3d"):
+        run(lambda n, npx, d, name=name: getattr(n, name)(d), x, exact=True)
+    run(lambda n, npx, d: [n.diff(d), n.diff(d, 2, axis=0), n.rot90(d, -1)], x)
+    run(lambda n, npx, d: [n.average(d), n.average(d, axis=1)], x)
+    run(lambda n, npx, d: n.average(d, axis=0, weights=d * d), x)
+    run(lambda n, npx, d: n.matmul(d, n.identity(4)) + n.indices((3, 4))[1], x)
+
+
 def test_solved_equations() -> None:
     x = draw(2, 3, 3) + 5 * np.eye(3, dtype=np.float32)
     run(lambda n, npx, d: [n.linalg.inv(d), n.linalg.det(d), n.linalg.slogdet(d)[1]], x)
@@ -139,6 +171,8 @@ def test_what_np_does_not_split_or_measure_is_refused() -> None:
         ("_npi_norm", {"flag": "1", "axis": "None"}),
         ("_npi_norm", {"flag": "-1", "axis": "(0,)", "ord": "inf"}),
         ("_npi_around", {"decimals": "1000"}),
+        ("_npi_diff", {"n": "-1"}),
+        ("_npi_rot90", {"axes": "(1,)"}),
     ):
         nodes = [
             {"op": "null", "name": "x", "inputs": []},
