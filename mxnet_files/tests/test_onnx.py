@@ -64,6 +64,18 @@ def test_the_tolerance_is_that_of_the_dtypes_that_are_computed_in() -> None:
     assert tolerance(module, [x]) == 2.0**-8
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("shape", [(2, 3), ()])
+def test_truths_and_single_numbers_are_written(shape: tuple[int, ...]) -> None:
+    symbol = S.np.isnan(S.np.sqrt(D.as_np_ndarray()))
+    module = import_symbol(json.loads(symbol.tojson()), {})
+    x = torch.full(shape, -1.0)
+    assert program_bytes(module, [x])
+    assert onnx_bytes(module, [x])[0]
+    with pytest.raises(SymbolError, match="does not compute what"):
+        same([torch.tensor([True, False])], [torch.tensor([True, True])], "copy")
+
+
 def test_another_dtype_or_infinity_is_not_the_same() -> None:
     x = torch.tensor([1.0, float("inf"), float("nan")])
     same([x], [x.clone()], "copy")
