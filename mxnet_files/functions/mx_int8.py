@@ -18,6 +18,7 @@ __all__ = [
     "elementwise_add",
     "product_range",
     "quantize",
+    "quantize_between",
     "rectify",
     "requantize",
     "rounded",
@@ -110,6 +111,17 @@ def quantize(
     out = _scaled(y, _over(_limit(dtype), real), dtype)
     if dtype == torch.uint8:
         return out, first, last
+    return out, -real, real
+
+
+def quantize_between(
+    x: Tensor, low: Tensor, high: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x in 8 bits by the range that other nodes found, and this range."""
+    real = _largest(low, high)
+    out = _scaled(x, _over(255.0 if dtype == torch.uint8 else 127.0, real), dtype)
+    if dtype == torch.uint8:
+        return out, _single(low), _single(high)
     return out, -real, real
 
 

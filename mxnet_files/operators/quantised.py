@@ -58,6 +58,15 @@ def requantize(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
 
 OUT_TYPE = {"out_type": Attribute(one_of("auto", "int8", "uint8"), "int8"), **CALIBRATED}
 register("_contrib_quantize_v2", quantize, "data", OUT_TYPE, 3)
+register(
+    "_contrib_quantize",
+    lambda w, a, *xs: outputs_of(
+        w, w.call(mx_int8.quantize_between, *xs, getattr(torch, a.out_type), part="all"), 3
+    ),
+    "data min_range max_range",
+    {"out_type": Attribute(one_of("int8", "uint8"), "uint8")},
+    3,
+)
 register("_contrib_requantize", requantize, "data min_range max_range", OUT_TYPE, 3)
 register(
     "_contrib_dequantize",

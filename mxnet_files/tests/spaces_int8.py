@@ -42,6 +42,14 @@ def quantize(d: Draw) -> list[np.ndarray]:
     return [np.abs(x) if unsigned else x]
 
 
+@space("_contrib_quantize")
+def quantize_between(d: Draw) -> list[np.ndarray]:
+    d.dtype = "float32"
+    x = d.array(d.shape(), low=-2, high=2, edges=False)
+    low = d.one(-1.5, -0.2, -3.0, 0.0)
+    return [x, *(np.array([end], np.float32) for end in (low, d.one(1.2, 0.4, 2.0)))]
+
+
 @space("_contrib_requantize")
 def requantize(d: Draw) -> list[np.ndarray]:
     calibrated(d, positive=d.a.get("out_type") == "uint8")

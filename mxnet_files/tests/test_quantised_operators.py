@@ -83,6 +83,16 @@ def test_quantize_and_requantize(kind: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_quantize_by_the_range_of_other_nodes(kind: str) -> None:
+    """As int8 files of MXNet 1.2 to 1.4 do it."""
+    x = S.var("data")
+    node = S.contrib.quantize(x, S.min(x), S.max(x), out_type=kind)
+    for shape in ((2, 3, 5, 5), (4, 7)):
+        data = np.random.default_rng(1).uniform(-1, 2, shape).astype(np.float32)
+        same(S.Group(list(node)), {"data": data})
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
 def test_dequantize_and_what_keeps_the_range(kind: str) -> None:
     arrays = {"data": eight(kind, 2, 3, 5, 6), **ends(data=(-1.5 if kind == "int8" else 0, 1.2))}
     inputs = var("data", "min_data", "max_data")
