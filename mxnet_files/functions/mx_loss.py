@@ -10,9 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mxnet_files.functions import mx_math
+
 __all__ = [
     "make_loss",
+    "multiply_gradient",
     "regression_output",
+    "round_straight",
+    "sign_straight",
     "softmax_cross_entropy",
     "softmax_output",
     "svm_output",
@@ -142,6 +147,31 @@ def make_loss(
     elif normalization == "valid":
         gradient = gradient / (value > threshold).sum().clamp(min=1)
     return _OwnGradient.apply(x, value, gradient, False)
+
+
+def multiply_gradient(x: Tensor, factor: float) -> Tensor:
+    """x itself; the gradient is multiplied by a number, below 0 to learn against it."""
+    if torch.jit.is_scripting() or not x.requires_grad:
+        return x
+    value = x.detach()
+    return _OwnGradient.apply(x, value, torch.full_like(value, factor), True)
+
+
+def _straight(x: Tensor, value: Tensor) -> Tensor:
+    """The value; its gradient goes on to x as it comes."""
+    if torch.jit.is_scripting() or not x.requires_grad:
+        return value
+    return _OwnGradient.apply(x, value.detach(), torch.ones_like(value), True)
+
+
+def round_straight(x: Tensor) -> Tensor:
+    """The nearest integer, halves away from zero, with the gradient of x."""
+    return _straight(x, mx_math.round_half_away(x))
+
+
+def sign_straight(x: Tensor) -> Tensor:
+    """The sign with the gradient of x."""
+    return _straight(x, torch.sign(x))
 
 
 def svm_output(

@@ -137,6 +137,32 @@ register(
     dtypes=Dtypes.FLOATING,
 )
 register("make_loss", lambda w, a, x: w.call(mx_loss.make_loss, x), "data", dtypes=Dtypes.SAME)
+register(
+    "_contrib_round_ste",
+    lambda w, a, x: w.call(mx_loss.round_straight, x),
+    "data",
+    dtypes=Dtypes.REAL,
+)
+register(
+    "_contrib_sign_ste",
+    lambda w, a, x: w.call(mx_loss.sign_straight, x),
+    "data",
+    dtypes=Dtypes.SAME,
+)
+
+
+def multiply_gradient(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+    a.have_no_effect("is_int")
+    return w.call(mx_loss.multiply_gradient, x, a.scalar)
+
+
+register(
+    "_contrib_gradientmultiplier",
+    multiply_gradient,
+    "data",
+    {"scalar": Attribute(double, 1.0), "is_int": Attribute(boolean, True)},
+    dtypes=Dtypes.SAME,
+)
 
 
 def ctc_loss(w: Wiring, a: Attributes, x: fx.Node, label: fx.Node, *sizes: fx.Node) -> Wired:

@@ -330,3 +330,39 @@ register(
     "data",
     dtypes=Dtypes.FLOATING,
 )
+
+
+def windows(w: Wiring, a: SimpleNamespace) -> tuple[tuple[int, ...], ...]:
+    """Kernel, dilation, padding and stride as torch's fold and unfold take them."""
+    if len(a.kernel) != 2:
+        raise w.refuse(f"kernel={a.kernel}, expected two numbers")
+    check_kernel(w, a)
+    rest = (("dilate", 1), ("pad", 0), ("stride", 1))
+    return (a.kernel, *(spatial(w, a, key, default) for key, default in rest))
+
+
+def col2im(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    size = a.output_size
+    if len(size) != 2 or not all(side and side > 0 for side in size):
+        raise w.refuse(f"output_size={size}, expected two positive numbers")
+    return w.call(F.fold, x, size, *windows(w, a))
+
+
+WINDOWS = {
+    "kernel": Attribute(shape),
+    **dict.fromkeys(("stride", "dilate", "pad"), Attribute(shape, ())),
+}
+register(
+    "im2col",
+    lambda w, a, x: w.call(F.unfold, x, *windows(w, a)),
+    "data",
+    WINDOWS,
+    dtypes=Dtypes.FLOATING,
+)
+register(
+    "col2im",
+    col2im,
+    "data",
+    {"output_size": Attribute(shape), **WINDOWS},
+    dtypes=Dtypes.FLOATING,
+)

@@ -268,7 +268,7 @@ BlockGrad _copy abs arccos arccosh arcsin arcsinh arctan arctanh cbrt ceil cos c
 erfinv exp expm1 fix floor gammaln log log10 log1p log2 logical_not make_loss negative
 ones_like radians rcbrt reciprocal relu rint round rsqrt shape_array sigmoid sign sin sinh
 size_array softsign sqrt square tan tanh trunc zeros_like hard_sigmoid MakeLoss Cast
-amp_cast
+amp_cast _contrib_round_ste _contrib_sign_ste _contrib_gradientmultiplier
 """
 
 
@@ -1446,3 +1446,25 @@ def to_square(d: Draw) -> list[np.ndarray]:
     d.a["offset"] = d.one(None, d.integer(-3, 3))
     count = d.integer(1, 4) if d.a["__name__"].endswith("makediag") else d.one(1, 3, 6, 10)
     return [d.array((*d.shape(0, 2), count))]
+
+
+# ---- windows as columns
+
+
+@space("im2col col2im")
+def columns(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one(*FLOATS)
+    kernel = d.a["kernel"] = (d.integer(1, 3), d.integer(1, 3))
+    stride = d.a["stride"] = d.one(None, (1, 2), (2, 1))
+    dilate = d.a["dilate"] = d.one(None, (1, 1), (2, 1))
+    pad = d.a["pad"] = d.one(None, (0, 1), (1, 1))
+    size, count = (d.integer(5, 7), d.integer(5, 7)), 1
+    for side, width, step, far, more in zip(
+        size, kernel, stride or (1, 1), dilate or (1, 1), pad or (0, 0), strict=True
+    ):
+        count *= (side + 2 * more - far * (width - 1) - 1) // step + 1
+    n, channels = d.integer(1, 2), d.integer(1, 3)
+    if d.a["__name__"] == "im2col":
+        return [d.array((n, channels, *size))]
+    d.a["output_size"] = size
+    return [d.array((n, channels * kernel[0] * kernel[1], count), edges=False)]

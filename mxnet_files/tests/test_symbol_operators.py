@@ -293,6 +293,17 @@ CASES: dict[str, tuple[Any, Shapes]] = {
     ),
     "syrk": (S.linalg.syrk(d, transpose=True, alpha=0.5), {"data": (2, 3, 4)}),
     "potrf": (S.linalg.potrf(S.linalg.syrk(d) + S.eye(3) * 2), FLAT),
+    "im2col": (
+        S.im2col(d, kernel=(3, 2), stride=(2, 1), dilate=(1, 2), pad=(1, 0)),
+        {"data": (2, 3, 6, 5)},
+    ),
+    "col2im": (
+        S.col2im(d, output_size=(6, 5), kernel=(3, 2), stride=(1, 2), pad=(1, 1)),
+        {"data": (2, 18, 18)},
+    ),
+    "round_ste": (S.contrib.round_ste(d * 3), FLAT),
+    "sign_ste": (S.contrib.sign_ste(d), FLAT),
+    "gradientmultiplier": (S.contrib.gradientmultiplier(d, scalar=-0.5) * d, FLAT),
     "det_and_slogdet": (
         S.Group([S.linalg.det(SQUARES), *S.linalg.slogdet(SQUARES)]),
         {"data": (2, 3, 3)},
