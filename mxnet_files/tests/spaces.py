@@ -23,7 +23,7 @@ from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
 from mxnet_files.reading.attributes import IGNORED, Attributes
 from mxnet_files.registry import OPERATORS
 
-__all__ = ["DRAWN_ALONE", "SPACES", "Case", "cases"]
+__all__ = ["SPACES", "Case", "cases"]
 
 FLOATS = ("float32", "float64", "float16")
 WHOLE = ("uint8", "int8", "int32", "int64")
@@ -152,14 +152,6 @@ class Draw:
 
 Space: TypeAlias = "Callable[[Draw], list[np.ndarray]]"
 SPACES: dict[str, Space] = {}
-
-# Held against MXNet by drawn cases alone (test_symbol_differential.py): nothing is learned before
-# them, or they pass on the gradient of operators that have a case here
-DRAWN_ALONE = {
-    *("_contrib_BatchNormWithReLU", "_contrib_PSROIPooling", "_contrib_index_array"),
-    *("_npi_where_lscalar", "_npi_where_rscalar", "_npi_where_scalar2"),
-    *("_ravel_multi_index", "_unravel_index", "batch_take", "cast_storage"),
-}
 
 
 def space(names: str) -> Callable[[Space], Space]:

@@ -276,3 +276,19 @@ def test_check_of_choices_among_numbers_that_nearly_tie() -> None:
     off = {"table": arrays["table"] * np.float32(1.01)}  # steered, and wrong all the same
     module = import_symbol(json.loads(net.tojson()), off)
     assert not compare_with_mxnet(Subject(module, net.tojson(), arrays, {"data": data})).ok
+
+
+def test_places_in_an_array_and_their_numbers() -> None:
+    flat = np.array([0, 7, 23, 11], np.int32)
+    alike(S.unravel_index(d, shape=(2, 3, 4)), {"data": flat})
+    places = np.stack(np.unravel_index(flat, (2, 3, 4))).astype(np.int32)
+    alike(S.ravel_multi_index(d, shape=(2, 3, 4)), {"data": places})
+    alike(S.contrib.index_array(d), {"data": np.zeros((2, 3), np.float32)})
+    alike(S.contrib.index_array(d, axes=(1, 0)), {"data": np.zeros((2, 3, 4), np.float32)})
+
+
+def test_batch_take_and_cast_storage() -> None:
+    rows = shuffled((4, 3), "float32")
+    places = np.array([0, 2, -1, 5], np.int32)
+    alike(S.batch_take(d, S.var("x")), {"data": rows, "x": places})
+    alike(S.cast_storage(d, stype="default") * 2, {"data": rows})

@@ -94,8 +94,12 @@ def test_padding_stacks_and_numbers_of_where() -> None:
     run(lambda n, npx, d: [n.vstack([d, d]), n.column_stack([d, d])], x, exact=True)
     run(lambda n, npx, d: n.hstack([d, d]), x, exact=True)
     run(lambda n, npx, d: n.dstack([d, d]), x, exact=True)
-    run(lambda n, npx, d: [n.where(d > 0, d, 0.1), n.where(d > 0, -1.0, d)], x, exact=True)
-    run(lambda n, npx, d: n.where(d > 0, 1.0, 0.1) * d, x, exact=True)
+    for build, name in (
+        (lambda n, npx, d: n.where(d > 0, d, 0.1), "_npi_where_rscalar"),
+        (lambda n, npx, d: n.where(d > 0, -1.0, d), "_npi_where_lscalar"),
+        (lambda n, npx, d: n.where(d > 0, 1.0, 0.1) * d, "_npi_where_scalar2"),
+    ):
+        assert name in run(build, x, exact=True)
 
 
 def test_rolled_triangles_and_einsum() -> None:

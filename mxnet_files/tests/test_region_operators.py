@@ -41,6 +41,15 @@ def test_roi_pooling(size: tuple[int, int], scale: float) -> None:
         alike(S.ROIPooling(d, x, pooled_size=size, spatial_scale=scale), {"data": data, "x": rois})
 
 
+@pytest.mark.parametrize(("pooled", "group"), [(3, 0), (2, 4), (7, 7)])
+def test_psroi_pooling(pooled: int, group: int) -> None:
+    rng = np.random.default_rng(1)
+    data = rng.normal(size=(2, 2 * (group or pooled) ** 2, 9, 7)).astype(np.float32)
+    options = {"output_dim": 2, "pooled_size": pooled, "group_size": group}
+    node = S.contrib.PSROIPooling(d, x, spatial_scale=0.5, **options)
+    near(node, {"data": data, "x": regions(rng, 12, 2, 18.0)})
+
+
 def test_a_region_beyond_the_last_image_is_empty() -> None:
     data = np.ones((1, 1, 1, 1), np.float32)
     rois = np.array([[0, 1, 1, 2, 2], [0, 0, 0, 0, 0], [0, 5, 5, 4, 4]], np.float32)
