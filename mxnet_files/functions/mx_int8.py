@@ -8,6 +8,8 @@ without VNNI oneDNN adds pairs of products in 16 bits, which saturates near the 
 import torch
 from torch import Tensor
 
+from mxnet_files.functions import mx_dtype
+
 __all__ = [
     "batch_norm",
     "biased",
@@ -16,6 +18,7 @@ __all__ = [
     "dense_range",
     "dequantize",
     "elementwise_add",
+    "elementwise_multiply",
     "product_range",
     "quantize",
     "quantize_between",
@@ -158,6 +161,35 @@ def product_range(
     step = _largest(low, high) / (255.0 if unsigned else 127.0)
     end = step * (_largest(weight_low, weight_high) / 127.0) * 2147483648.0
     return -end, end
+
+
+def elementwise_multiply(
+    x: Tensor,
+    y: Tensor,
+    low: Tensor,
+    high: Tensor,
+    other_low: Tensor,
+    other_high: Tensor,
+    ends: list[float],
+    floats: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Products of int8 arrays and their range: in int32, in int8 of the range `ends`, in float32.
+
+    Fractions are cut off, as C does it.
+    """
+    if x.dtype != torch.int8 or y.dtype != torch.int8:
+        raise ValueError("quantized_elemwise_mul: expected int8")
+    product = x.to(torch.int32) * y.to(torch.int32)
+    first, last = product_range(low, high, other_low, other_high, False)
+    a, b = _over(127.5, _largest(low, high)), _over(127.5, _largest(other_low, other_high))
+    if floats:
+        one = torch.ones_like(a).to(torch.float64)
+        return _single(product) * _single(one / a / b), first, last
+    if len(ends) == 0:
+        return product, first, last
+    first, last = torch.full_like(first, ends[0]), torch.full_like(last, ends[1])
+    scale = _over(127.5, _largest(first, last)) / a / b
+    return mx_dtype.cut(_single(product) * scale, torch.int8), first, last
 
 
 def dense_range(

@@ -220,6 +220,32 @@ register(
 )
 
 
+def quantized_multiply(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
+    ends: tuple[float, ...] = ()
+    if None not in (a.min_calib_range, a.max_calib_range):
+        ends = (a.min_calib_range, a.max_calib_range)
+    both = (ends, a.enable_float_output)
+    every = w.call(mx_int8.elementwise_multiply, *inputs, *both, part="all")
+    return outputs_of(w, every, 1 if a.enable_float_output else 3)
+
+
+register(
+    "_contrib_quantized_elemwise_mul",
+    quantized_multiply,
+    "lhs rhs lhs_min lhs_max rhs_min rhs_max",
+    {**CALIBRATED, "enable_float_output": Attribute(boolean, False)},
+    lambda a: 1 if a.enable_float_output else 3,
+)
+EMBEDDING = OPERATORS["Embedding"]
+register(
+    "_contrib_quantized_embedding",
+    lambda w, a, x, weight, *limits: (EMBEDDING.build(w, a, x, weight), *limits),
+    "data weight min_weight max_weight",
+    EMBEDDING.attributes,
+    3,
+)
+
+
 def part(a: SimpleNamespace, *names: str) -> Any:
     """The attributes of the only joined step of these operators; None without one."""
     found = [step for step in a.inner if step.operator.name in names]

@@ -132,3 +132,18 @@ def add(d: Draw) -> list[np.ndarray]:
     kinds = [d.one("int8", "uint8") for _ in range(2)]
     arrays = [eight(d, shape, kind) for kind in kinds]
     return arrays + [end for kind in kinds for end in ends(d, kind)]
+
+
+@space("_contrib_quantized_elemwise_mul")
+def elementwise_multiply(d: Draw) -> list[np.ndarray]:
+    calibrated(d)
+    shape = d.shape()
+    return [*(eight(d, shape, "int8") for _ in range(2)), *ends(d), *ends(d)]
+
+
+@space("_contrib_quantized_embedding")
+def embedding(d: Draw) -> list[np.ndarray]:
+    rows, width = d.integer(1, 5), d.integer(1, 4)
+    d.a |= {"input_dim": rows, "output_dim": width, "dtype": d.one(None, "int8")}
+    places = d.array(d.shape(1, 3), d.one("float32", "int32", "uint8", "int64"), -2, 7, edges=False)
+    return [places, eight(d, (rows, width), "int8"), *ends(d)]

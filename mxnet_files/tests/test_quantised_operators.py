@@ -92,6 +92,21 @@ def test_quantize_by_the_range_of_other_nodes(kind: str) -> None:
         same(S.Group(list(node)), {"data": data})
 
 
+@pytest.mark.parametrize("options", [*CALIBRATED, {"enable_float_output": True}], ids=str)
+def test_quantized_elemwise_mul(options: dict[str, Any]) -> None:
+    arrays = {"x": eight("int8", 2, 3, 4), "y": eight("int8", 2, 3, 4, seed=1)}
+    arrays |= ends(x=(-1.5, 1.2), y=(-0.3, 0.7))
+    node = S.contrib.quantized_elemwise_mul(*var(*arrays), **options)
+    same(S.Group(list(node)), arrays)
+
+
+def test_quantized_embedding() -> None:
+    arrays = {"data": np.array([[0, 4, 9], [-1, 2, 2]], np.float32), "weight": eight("int8", 5, 3)}
+    arrays |= ends(weight=(-0.4, 0.6))
+    node = S.contrib.quantized_embedding(*var(*arrays), input_dim=5, output_dim=3)
+    same(S.Group(list(node)), arrays)
+
+
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
 def test_dequantize_and_what_keeps_the_range(kind: str) -> None:
     arrays = {"data": eight(kind, 2, 3, 5, 6), **ends(data=(-1.5 if kind == "int8" else 0, 1.2))}
