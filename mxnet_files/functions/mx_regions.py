@@ -3,6 +3,8 @@
 Feature maps are (N, C, H, W); regions (R, 5) of image number and corners in pixels of the image.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +22,7 @@ __all__ = [
     "psroi_pooling",
     "roi_align",
     "roi_pooling",
+    "rotated_roi_align",
     "spatial_transformer",
 ]
 
@@ -369,3 +372,63 @@ def psroi_pooling(
     chosen = sums[image, torch.arange(rois.size(0), device=x.device)]
     count = inside[1].sum(2).unsqueeze(2) * inside[0].sum(2).unsqueeze(1)
     return chosen / count.clamp(min=1).unsqueeze(1)
+
+
+def rotated_roi_align(
+    x: Tensor, rois: Tensor, size: list[int], scale: float, samples: int
+) -> Tensor:
+    """Means of bilinear samples in the bins of turned regions: (R, C, size[0], size[1]).
+
+    A region is (image, x, y, width, height, degrees), of which x and y are the middle. `samples` in
+    each direction of a bin, below 1 as many as the bin has pixels.
+    """
+    h, w = x.size(2), x.size(3)
+    base = rois[:, 0].to(torch.int64).reshape([-1, 1, 1]) * (h * w)
+    place = rois[:, 1:] * scale
+    middle_x, middle_y = place[:, 0].reshape([-1, 1, 1]), place[:, 1].reshape([-1, 1, 1])
+    wide, tall = place[:, 2].clamp(min=1.0), place[:, 3].clamp(min=1.0)
+    angle = (rois[:, 5].to(torch.float64) * math.pi / 180.0).to(x.dtype).reshape([-1, 1, 1])
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    down, right = tall / size[0], wide / size[1]
+    rows, columns = torch.ceil(down), torch.ceil(right)
+    most, across = samples, samples
+    if samples > 0:
+        rows, columns = torch.full_like(rows, samples), torch.full_like(rows, samples)
+    else:
+        most = int(rows.max()) if rows.numel() > 0 else 0
+        across = int(columns.max()) if columns.numel() > 0 else 0
+    top = torch.arange(size[0], device=x.device).to(x.dtype) * down.unsqueeze(1)
+    left = torch.arange(size[1], device=x.device).to(x.dtype) * right.unsqueeze(1)
+    top, left = top - (tall / 2.0).unsqueeze(1), left - (wide / 2.0).unsqueeze(1)
+    places: list[Tensor] = []
+    weights: list[Tensor] = []
+    for i in range(most):
+        b = (top + ((i + 0.5) * down / rows).unsqueeze(1)).unsqueeze(2)
+        for j in range(across):
+            a = (left + ((j + 0.5) * right / columns).unsqueeze(1)).unsqueeze(1)
+            z = a * cos + b * sin + middle_x
+            y = b * cos - a * sin + middle_y
+            inside = (y >= -1.0) & (y <= h) & (z >= -1.0) & (z <= w)
+            inside = inside & (i < rows).reshape([-1, 1, 1]) & (j < columns).reshape([-1, 1, 1])
+            y, z = y.clamp(0.0, h - 1.0), z.clamp(0.0, w - 1.0)
+            low, near = torch.floor(y), torch.floor(z)
+            for row in range(2):
+                for column in range(2):
+                    high = (low + row).clamp(max=h - 1.0).to(torch.int64)
+                    far = (near + column).clamp(max=w - 1.0).to(torch.int64)
+                    weight = (y - low) if row == 1 else (1.0 - (y - low))
+                    weight = weight * ((z - near) if column == 1 else (1.0 - (z - near)))
+                    places.append(base + high * w + far)
+                    weights.append(weight * inside.to(x.dtype))
+    shape = [rois.size(0), size[0], size[1], x.size(1)]
+    if len(places) == 0:
+        return x.new_zeros(shape).permute(0, 3, 1, 2)
+    index, share = torch.stack(places, -1), torch.stack(weights, -1)
+    total = F.embedding_bag(
+        index.reshape([-1, index.size(-1)]),
+        _pixels(x),
+        per_sample_weights=share.reshape([-1, index.size(-1)]),
+        mode="sum",
+    )
+    mean = total.reshape(shape) / (rows * columns).reshape([-1, 1, 1, 1])
+    return mean.permute(0, 3, 1, 2)

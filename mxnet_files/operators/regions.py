@@ -68,6 +68,22 @@ register(
 )
 
 
+def rotated_roi_align(w: Wiring, a: SimpleNamespace, x: fx.Node, rois: fx.Node) -> Wired:
+    size = pair(w, a, "pooled_size")
+    if a.sampling_ratio > MOST_MOVES:
+        raise w.refuse(f"sampling_ratio={a.sampling_ratio}, expected at most {MOST_MOVES}")
+    return w.call(mx_regions.rotated_roi_align, x, rois, size, a.spatial_scale, a.sampling_ratio)
+
+
+register(
+    "_contrib_RROIAlign",
+    rotated_roi_align,
+    "data rois",
+    {**POOLED, "sampling_ratio": Attribute(integer, -1)},
+    dtypes=Dtypes.FLOATING,
+)
+
+
 def psroi_pooling(w: Wiring, a: SimpleNamespace, x: fx.Node, rois: fx.Node) -> Wired:
     group = a.group_size or a.pooled_size
     if min(group, a.pooled_size, a.output_dim) < 1 or max(group, a.pooled_size) ** 2 > MOST_BINS:

@@ -223,3 +223,16 @@ def proposal(d: Draw) -> list[np.ndarray]:
     low, top = (-0.5, 0.5) if not d.a.get("iou_loss") else (-2.0, 3.0)
     offsets = d.array((n, 4 * count, high, wide), low=low, high=top, edges=False)
     return [scores.reshape(n, 2 * count, high, wide).astype("float32"), offsets, info]
+
+
+@space("_contrib_RROIAlign")
+def rotated_roi_align(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    shape, scale = image(d), d.one(1.0, 0.5, 0.25)
+    d.a |= {"pooled_size": (d.integer(1, 3), d.integer(1, 3)), "spatial_scale": scale}
+    d.a["sampling_ratio"] = d.one(None, -1, 0, 1, 2, 3)
+    rows = regions(d, shape[0], max(shape[2:]) / scale)
+    angle = np.random.default_rng(d.integer(0, 99)).uniform(-180, 180, (len(rows), 1))
+    rois = np.concatenate([rows, angle if d.flag() else angle * 0], 1)
+    rois[:, 1:5] += 0.123  # away from the border of what is inside
+    return [d.array(shape, edges=False), rois.astype(d.dtype)]

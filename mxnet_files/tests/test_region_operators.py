@@ -41,6 +41,16 @@ def test_roi_pooling(size: tuple[int, int], scale: float) -> None:
         alike(S.ROIPooling(d, x, pooled_size=size, spatial_scale=scale), {"data": data, "x": rois})
 
 
+@pytest.mark.parametrize("samples", [-1, 2])
+def test_rotated_regions(samples: int) -> None:
+    """`RROIAlign`, of which MXNet computes no gradients."""
+    rng = np.random.default_rng(1)
+    data = rng.normal(size=(2, 3, 9, 7)).astype(np.float32)
+    rois = np.concatenate([regions(rng, 12, 2, 18.0), rng.uniform(-180, 180, (12, 1))], 1)
+    options = {"pooled_size": (3, 2), "spatial_scale": 0.5, "sampling_ratio": samples}
+    near(S.contrib.RROIAlign(d, x, **options), {"data": data, "x": rois.astype(np.float32)})
+
+
 @pytest.mark.parametrize(("pooled", "group"), [(3, 0), (2, 4), (7, 7)])
 def test_psroi_pooling(pooled: int, group: int) -> None:
     rng = np.random.default_rng(1)
