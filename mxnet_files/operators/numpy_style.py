@@ -628,8 +628,7 @@ SIGNS: dict[str, Callable[..., Any]] = {
 }
 for _name, _function in SIGNS.items():
     if _name != "arctan2":  # which is above
-        _inputs = "x1 x2" if _name == "copysign" else "lhs rhs"
-        register(f"_npi_{_name}", binary(_function), _inputs, dtypes=Dtypes.FLOATING)
+        register(f"_npi_{_name}", binary(_function), "lhs rhs", dtypes=Dtypes.FLOATING)
     for _letter in ("", "r"):
         register(
             f"_npi_{_letter}{_name}_scalar",

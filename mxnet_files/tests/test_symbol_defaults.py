@@ -25,6 +25,7 @@ OLDER = {
 MISLISTED = {  # MXNet lists _arange's attributes, and Concat's, there
     **dict.fromkeys(("_linspace", "_npi_linspace"), "start stop num endpoint dtype ctx"),
     "_npi_concatenate": "num_args axis",
+    "_npi_norm": "ord axis keepdims flag",
     # of what oneDNN's passes write it lists nothing
     "_sg_mkldnn_conv": "quantized min_calib_range max_calib_range with_bn with_act with_sum"
     " with_postsum_act",
