@@ -243,14 +243,17 @@ def around(x: Tensor, decimals: int) -> Tensor:
 def norm(x: Tensor, order: float, axes: list[int], keepdims: bool) -> Tensor:
     """Root of the sum of powers over `axes`, all of them without any; order 0 counts.
 
-    Zeros take no part beside a negative order.
+    Zeros take no part beside a negative order, and are 0 by themselves.
     """
-    if order < 0:
-        x = torch.where(x == 0, torch.full_like(x, float("inf")), x)
     dims = axes if len(axes) > 0 else list(range(x.dim()))
     if len(dims) == 0:
         return x.abs()
-    return torch.linalg.vector_norm(x, order, dims, keepdims)
+    if order >= 0:
+        return torch.linalg.vector_norm(x, order, dims, keepdims)
+    some = torch.where(x == 0, torch.full_like(x, float("inf")), x)
+    out = torch.linalg.vector_norm(some, order, dims, keepdims)
+    empty = torch.amax(x.abs(), dims, keepdims) == 0
+    return torch.where(empty, torch.zeros_like(out), out)
 
 
 def matrix_norm(x: Tensor, kind: str, axes: list[int], keepdims: bool) -> Tensor:

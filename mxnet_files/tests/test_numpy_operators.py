@@ -113,6 +113,8 @@ def test_rounding_norms_and_products() -> None:
     run(lambda n, npx, d: [n.around(d), n.around(d, 2), n.around(d * 100, -1)], x)
     norm: Callable[..., Any] = lambda n: n.linalg.norm  # noqa: E731
     run(lambda n, npx, d: [norm(n)(d), norm(n)(d, axis=1), norm(n)(d, ord=3, axis=-1)], x)
+    zeros = np.array([[0.0, 0.0], [0.0, 2.0], [1.0, -2.0]], np.float32)
+    run(lambda n, npx, d: [norm(n)(d, ord=-2, axis=1), norm(n)(d, ord=-1, axis=0)], zeros)
     run(lambda n, npx, d: [norm(n)(d, axis=(0, 2)), norm(n)(d, "nuc", axis=(1, 2))], x)
     run(lambda n, npx, d: [norm(n)(d, 2, axis=(1, 2), keepdims=True)], x)
     run(lambda n, npx, d: n.tensordot(d, d, ((0, 2), (0, 2))), x)
