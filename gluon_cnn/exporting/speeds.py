@@ -40,7 +40,9 @@ SIZES = (1, 64)  # images at a time that are timed
 SECONDS = 0.25  # for each size, after the first call
 LEAST = 3  # calls that are timed, unless one takes longer than SECONDS
 CLOSE = 0.8  # of the fastest: a shared machine's own speed changes by a quarter between two turns
+SHORT = 0.02  # seconds of a call: a small net, which every engine may hold at once
 TURNS = 5
+TURN = 0.1  # seconds
 FORMAT = "gluon_cnn engines 1"
 LEFT_OUT = dict.fromkeys(map(str, SIZES), 0.0)  # of an engine that differs, or does not run
 
@@ -57,20 +59,22 @@ def images_per_second(run: Runner, images: np.ndarray) -> dict[str, float]:
 def settle(
     speeds: dict[str, dict[str, float]], images: np.ndarray, opened: Callable[[str], Runner]
 ) -> None:
-    """Time those engines again, in turns, that are close to the fastest of a size.
+    """Time engines again, in turns: all of a small net's, else those close to the fastest.
 
     `speeds` are what `images_per_second` gave one engine after the other, while the machine may
-    have changed its own; they are replaced by the medians of the turns. All of these engines are in
-    memory at once, so a net stays as it is whose calls are so long that it may be a large one.
+    have changed its own, or had other work (what ran beside one of them made it seem half as fast);
+    they are replaced by the medians of the turns. All of these engines are in memory at once, so a
+    net stays as it is whose calls are so long that it may be a large one.
     """
     for size in SIZES:
         of_size = {name: of_engine[str(size)] for name, of_engine in speeds.items()}
         best = max(of_size.values(), default=0.0)
-        close = [name for name, speed in of_size.items() if speed > CLOSE * best]
+        least = CLOSE * best if best < size / SHORT else 0.0
+        close = [name for name, speed in of_size.items() if speed > least]
         if len(close) < 2 or size / best > SECONDS:
             continue
         runs, x = {name: opened(name) for name in close}, _repeated(images, size)
-        turns = [[_speed_of(run, x) for run in runs.values()] for _ in range(TURNS)]
+        turns = [[_speed_of(run, x, TURN) for run in runs.values()] for _ in range(TURNS)]
         for name, median in zip(runs, np.median(turns, axis=0), strict=True):
             speeds[name][str(size)] = float(median)
 
@@ -79,17 +83,17 @@ def _repeated(images: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(images[np.arange(size) % len(images)])
 
 
-def _speed_of(run: Runner, x: np.ndarray) -> float:
+def _speed_of(run: Runner, x: np.ndarray, seconds: float = SECONDS) -> float:
     """Images a second, by the lower quartile of the calls' times: what disturbs one makes it
     slower, never faster."""
     run(x)  # lays weights out, and finds the memory
     times: list[float] = []
-    deadline = time.perf_counter() + SECONDS
+    deadline = time.perf_counter() + seconds
     while not times or (time.perf_counter() < deadline) or len(times) < LEAST:
         began = time.perf_counter()
         run(x)
         times.append(time.perf_counter() - began)
-        if times[-1] > SECONDS:
+        if times[-1] > seconds:
             break
     return len(x) / float(np.quantile(times, 0.25, method="lower"))
 

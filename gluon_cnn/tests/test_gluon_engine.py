@@ -136,27 +136,32 @@ def test_another_machine_measures_again_and_remembers(
         assert len(measured) == len(names)
 
 
-def test_what_is_close_to_the_fastest_is_timed_again_in_turns(monkeypatch) -> None:
+@pytest.mark.parametrize("unit", [1000.0, 10.0], ids=["small", "large"])
+def test_engines_are_timed_again_in_turns(monkeypatch, unit: float) -> None:
+    """All of a small net's, else those close to the fastest: the others would be in memory too."""
+
     def opened(name: str) -> runners.Runner:
         return lambda x: np.array([name, len(x)])
 
-    now = {"a": 900.0, "b": 1000.0}
-    slow = iter([0.5] * 4 + [1.0] * 100)  # the machine, in the first two turns
+    now = {"a": 0.9 * unit, "b": 1.0 * unit, "c": 2.0 * unit}
+    slow = iter([0.5] * 4 + [1.0] * 100)  # the machine, in the first turns
     order = []
 
-    def speed_of(run: runners.Runner, x: np.ndarray) -> float:
+    def speed_of(run: runners.Runner, x: np.ndarray, seconds: float) -> float:
         name, size = run(x)
         order.append((str(name), int(size)))
         return now[str(name)] * next(slow)
 
     monkeypatch.setattr(speeds, "_speed_of", speed_of)
-    measured = {"a": {"1": 1100.0, "64": 1.0}, "b": {"1": 950.0, "64": 9.0}, "c": {"1": 500.0,
-                "64": 8.0}, "d": dict(speeds.LEFT_OUT)}  # fmt: skip
+    measured = {"a": {"1": 1.1 * unit, "64": 1.0}, "b": {"1": 0.95 * unit, "64": 9.0},
+                "c": {"1": 0.5 * unit, "64": 8.0}, "d": dict(speeds.LEFT_OUT)}  # fmt: skip
     speeds.settle(measured, np.zeros((3, 1, 2, 2), np.float32), opened)
-    assert measured["a"]["1"] == 900.0
-    assert measured["b"]["1"] == 1000.0
-    assert measured["c"] == {"1": 500.0, "64": 8.0}  # far off; and its 64 images take seconds
-    assert order == [("a", 1), ("b", 1)] * speeds.TURNS
+    assert measured["a"]["1"] == now["a"]
+    assert measured["b"]["1"] == now["b"]
+    among = ["a", "b", "c"] if unit == 1000.0 else ["a", "b"]
+    assert order == [(name, 1) for name in among] * speeds.TURNS  # 64 images take seconds
+    # whatever ran beside it when it was alone, the small net's fastest is found
+    assert measured["c"] == {"1": now["c"] if unit == 1000.0 else 0.5 * unit, "64": 8.0}
 
 
 def _off(engine_: runners.Engine, by: float) -> runners.Engine:
