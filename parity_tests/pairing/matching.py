@@ -111,6 +111,11 @@ def slot_of(op: Operation, operand: Operand) -> str:
     return "" if op.kind in COMMUTATIVE else operand.role
 
 
+def _inputs(op: Operation) -> set[Value]:
+    """What an operation reads of the net's own inputs."""
+    return {x.value for x in op.inputs if x.value.origin is Origin.INPUT}
+
+
 def _weak(op: Operation) -> tuple[Hashable, ...]:
     """What two operations must share to be paired as the same thing."""
     shapes = tuple(
@@ -281,12 +286,11 @@ class Matching:
             before |= more
             pending += [i for i in more if i not in self.back]
         after = {i for i, _ in self.right.consumers[right]}
-        ends = self.left.operations[left], self.right.operations[right]
-        inputs = [{x.value for x in op.inputs if x.value.origin is Origin.INPUT} for op in ends]
+        read = _inputs(self.left.operations[left]) & _inputs(self.right.operations[right])
         return (
             sum(self.forth.get(i) in before for i, _ in self.left.producers(left))
             + sum(self.forth.get(i) in after for i, _ in self.left.consumers[left])
-            + len(inputs[0] & inputs[1])
+            + len(read)
         )
 
     def _substitute(self) -> None:
@@ -305,6 +309,8 @@ class Matching:
                 if consumer in self.forth
                 for producer, _ in self.right.producers(self.forth[consumer])
             }
+            read = _inputs(self.left.operations[index])
+            near |= {op.index for op in self.right.operations if read & _inputs(op)}
             free = sorted(i for i in near if i not in self.back)
             needed = min(2, 1 + bool(self.left.consumers[index]))
             for steps in (False, True):  # one side may do in several what the other does at once

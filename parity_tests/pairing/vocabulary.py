@@ -126,11 +126,11 @@ def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
 
 
 def emit_reduction(
-    emit: Emit, kind: str, x: Operand, over: tuple[int, ...], shape: Sequence[int]
+    emit: Emit, kind: str, x: Operand, over: tuple[int, ...], shape: Sequence[int], **more: object
 ) -> Operand:
     """A reduction that keeps its axes, then the reshape that drops them."""
     kept = tuple(1 if i in over else size for i, size in enumerate(x.shape))
-    out = emit(kind, [("input", x)], kept, axes=over)
+    out = emit(kind, [("input", x)], kept, axes=over, **more)
     return emit("reshape", [("input", out)], shape)
 
 

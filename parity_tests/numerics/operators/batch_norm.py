@@ -4,6 +4,8 @@ given values.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,13 @@ import numpy as np
 from parity_tests.numerics.operators.cases import ScaleCase, Scales
 from parity_tests.numerics.operators.formulas import measured, off_one_by_one
 
-__all__ = ["OWN", "batch_norm_scales", "instance_norm_scales"]
+__all__ = [
+    "OWN",
+    "batch_norm_scales",
+    "beside_channels",
+    "instance_norm_scales",
+    "normalised_rows",
+]
 
 # How much of the running statistics a step keeps where the net's own code keeps them
 OWN = "as its own code says"
@@ -56,9 +64,8 @@ def batch_norm_scales(case: ScaleCase) -> Scales:
     size = np.abs(x) + norm.spread(centre)
     normal = size / norm.spread(norm.deviation)
     through = g
-    if norm.batch:  # the statistics depend on the input, and send a gradient of their own back
-        both = norm.average(g), norm.average(g * normal)
-        through = g + norm.spread(both[0]) + normal * norm.spread(both[1])
+    if norm.batch:
+        through = _sent_back(g, normal, lambda values: norm.spread(norm.average(values)))
     sizes = {
         "output": (norm.spread(norm.gain) * size + norm.spread(norm.offset)).reshape(case.y.shape),
         "input gradient": norm.spread(norm.gain) * through,
@@ -83,9 +90,46 @@ def batch_norm_scales(case: ScaleCase) -> Scales:
     return Scales(family, sizes, norm.count, drift)
 
 
+def _sent_back(
+    g: np.ndarray, normal: np.ndarray, mean: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """What the gradient of a normalisation adds up, however much of it cancels.
+
+    The statistics depend on the input, and send a gradient of their own back.
+    """
+    return g + mean(g) + normal * mean(g * normal)
+
+
+def normalised_rows(case: ScaleCase, rows: int, gamma: np.ndarray | None) -> Scales:
+    """Measured; the gradient of rows that are normalised at least by its formula.
+
+    In a row of one spike the gradient there is next to nothing, whatever is sent back: noise in
+    what goes in does not show what cancels. `gamma` is given as it stands beside the input.
+    """
+    scales = measured(case)
+    if case.upstream is not None and "input gradient" in scales.sizes:
+        x = case.x.reshape(rows, -1)
+        g = (case.g.reshape(case.x.shape) * (1 if gamma is None else np.abs(gamma))).reshape(
+            x.shape
+        )
+        deviation = np.sqrt(x.var(axis=1, keepdims=True) + case.hyper["eps"])
+        size = np.abs(x) + np.abs(x).mean(axis=1, keepdims=True)
+        through = _sent_back(g, size / deviation, lambda values: values.mean(axis=1, keepdims=True))
+        measured_size = scales.sizes["input gradient"]
+        formula = (through / deviation).reshape(measured_size.shape)
+        scales.sizes["input gradient"] = np.maximum(measured_size, formula)
+    return scales
+
+
+def beside_channels(case: ScaleCase) -> np.ndarray | None:
+    """The weights of channels (C,) as they stand beside an input (N, C, …)."""
+    gamma = case.parameter("weight")
+    return None if gamma is None else gamma.reshape(1, -1, *(1,) * (case.x.ndim - 2))
+
+
 def instance_norm_scales(case: ScaleCase) -> Scales:
     """Measured, where MXNet adds each map's values up as it does a batch's channel."""
-    scales = measured(case)
+    scales = normalised_rows(case, math.prod(case.x.shape[:2]), beside_channels(case))
     images, channels = case.x.shape[:2]
     x = case.x.reshape(1, images * channels, -1)
     deviation = np.sqrt(x.var(axis=(0, 2)) + case.hyper["eps"])

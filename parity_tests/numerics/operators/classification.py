@@ -36,7 +36,7 @@ _ONE_BY_ONE = {
 }
 # Of log_softmax, and of a loss, which ends in it
 LOG_SOFTMAX = {
-    ("*", "*", "*"): _CLASSES,
+    **_ONE_BY_ONE,
     ("*", "gluon", "float32"): Tolerance(
         lambda length: 64.0 + plus_root(length),
         "oneDNN's vectorised log interpolates in a table and is off by up to 2⁻¹⁸, 64 u of 1, "
@@ -62,7 +62,16 @@ def _log_softmax_scale(case: ScaleCase) -> Scales:
     size = 1 + np.abs(case.y) + np.abs(case.x)  # the sum of exponentials is 1 or more
     total = case.g.sum(axis=case.axis, keepdims=True)
     gradient = case.g + np.exp(case.y) * total * size
-    return elementwise(case, size, gradient, case.x.shape[case.axis])
+    scales = elementwise(case, size, gradient, case.x.shape[case.axis])
+    powers = np.exp(case.x - case.x.max(axis=case.axis, keepdims=True))
+    part = off_one_by_one(powers, [case.axis % case.y.ndim])
+    part = part / powers.sum(axis=case.axis, keepdims=True)
+    scales.drift = {
+        "output": np.broadcast_to(part, case.y.shape),
+        "input gradient": np.exp(case.y) * total * part,
+    }
+    scales.both = case.axis % case.y.ndim < case.y.ndim - 1
+    return scales
 
 
 def _rbf_scale(case: ScaleCase) -> Scales:

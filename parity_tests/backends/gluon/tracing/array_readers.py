@@ -153,7 +153,8 @@ def reduce(kind: str) -> Reader:
         over = axes(attribute(args, "axis", None), rank)
         if flag(args, "exclude"):
             over = tuple(i for i in range(rank) if i not in over)
-        return emit_reduction(emit, kind, args.first, over, args.shape)
+        order = {"ord": real(attribute(args, "ord", 2))} if kind == "norm" else {}
+        return emit_reduction(emit, kind, args.first, over, args.shape, **order)
 
     return read
 

@@ -80,6 +80,8 @@ _READERS: dict[str, Reader] = {
     "Pad": arrays.pad,
     "mean": arrays.reduce("mean"),
     "sum": arrays.reduce("sum"),
+    "prod": arrays.reduce("prod"),
+    "norm": arrays.reduce("norm"),
     "max": arrays.reduce("max"),
     "min": arrays.reduce("min"),
     "argmax": arrays.reduce("argmax"),

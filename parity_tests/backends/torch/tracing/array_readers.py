@@ -26,6 +26,7 @@ __all__ = [
     "getitem",
     "matmul",
     "narrow",
+    "norm",
     "pad",
     "permute",
     "reduce",
@@ -142,6 +143,14 @@ def reduce(kind: str) -> Reader:
         return emit_reduction(emit, kind, args.first, over, args.shape)
 
     return read
+
+
+def norm(args: Arguments, emit: Emit) -> Operand:
+    """`x.norm(p, dim)`, `linalg.vector_norm(x, ord, dim)`."""
+    order = args.attribute("ord", args.attribute("p", 2))
+    over = axes(dim(args, None), len(args.first.shape))
+    number = 2.0 if order in (None, "fro") else real(order)
+    return emit_reduction(emit, "norm", args.first, over, args.shape, ord=number)
 
 
 def extreme(kind: str) -> Reader:

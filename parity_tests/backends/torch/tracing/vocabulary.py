@@ -97,6 +97,8 @@ _READERS: dict[str, Reader] = {
     "pad": arrays.pad,
     "mean": arrays.reduce("mean"),
     "sum": arrays.reduce("sum"),
+    "prod": arrays.reduce("prod"),
+    **fill(("norm", "vector_norm", "linalg_vector_norm"), arrays.norm),
     "amax": arrays.reduce("max"),
     "amin": arrays.reduce("min"),
     "max": arrays.extreme("max"),

@@ -1,0 +1,122 @@
+"""Equal pairs stay in parity over an operator's whole range, and not only where N(0, 1) falls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as functional
+from mxnet.gluon import nn as gnn
+from torch import nn
+
+from parity_tests import check_parity
+from parity_tests.reporting.verdicts import Status
+from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised
+
+ROWS, MAPS = (2, 300), (1, 16, 7, 7)
+
+
+def normal(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(13).standard_normal(shape)
+
+
+RANGES: dict[str, Callable[[tuple[int, ...]], np.ndarray]] = {
+    "normal": normal,
+    "wide": lambda shape: 300 * normal(shape),
+    "far from 0": lambda shape: 100 + normal(shape),
+    "tiny": lambda shape: 1e-4 * normal(shape),
+    "sparse": lambda shape: normal(shape) * (np.random.default_rng(5).random(shape) < 0.1),
+}
+
+Function = Callable[..., Any]
+FUNCTIONS: dict[str, tuple[Function, Function, tuple[int, ...]]] = {
+    "erf": (lambda F, x: F.erf(x), torch.erf, ROWS),
+    "soft ReLU": (lambda F, x: F.Activation(x, act_type="softrelu"), functional.softplus, ROWS),
+    "softsign": (lambda F, x: F.softsign(x), functional.softsign, ROWS),
+    "log softmax": (lambda F, x: F.log_softmax(x), lambda x: x.log_softmax(-1), (2, 3000)),
+    "product": (lambda F, x: F.prod(x, axis=-1), lambda x: x.prod(-1), (4, 10)),
+    "norm": (lambda F, x: F.norm(x, axis=-1), lambda x: x.norm(dim=-1), ROWS),
+    "vector norm": (
+        lambda F, x: F.norm(x, axis=1, keepdims=True),
+        lambda x: torch.linalg.vector_norm(x, dim=1, keepdim=True),
+        MAPS,
+    ),
+    "resized": (
+        lambda F, x: F.contrib.BilinearResize2D(x, height=3, width=20),
+        lambda x: functional.interpolate(x, (3, 20), mode="bilinear", align_corners=True),
+        MAPS,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("erf", "normal"), ("erf", "wide"), ("soft ReLU", "normal"), ("soft ReLU", "wide"),
+        ("softsign", "wide"), ("softsign", "far from 0"),
+        ("log softmax", "sparse"), ("log softmax", "wide"), ("product", "tiny"),
+        ("norm", "normal"), ("norm", "far from 0"), ("vector norm", "wide"), ("resized", "sparse"),
+    ],
+)  # fmt: skip
+def test_a_function_is_in_parity_over_its_range(name: str, values: str) -> None:
+    ours, theirs, shape = FUNCTIONS[name]
+    x = RANGES[values](shape).astype(np.float32)
+    net = initialised(GluonNet(lambda s, F, x: ours(F, x)), x)
+    report = check_parity(net, TorchNet(lambda s, x: theirs(x)), x)
+    assert report.ok, str(report)
+    assert not any(row.status == Status.NOTE and row.level == "structure" for row in report.rows)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda F, x: F.erf(x), lambda x: torch.erf(x * (1 + 1e-6))),
+        (lambda F, x: F.Activation(x, act_type="softrelu"),
+         lambda x: functional.softplus(x, beta=1 + 1e-6)),
+        (lambda F, x: F.softsign(x), lambda x: x / (1 + 1e-6 + x.abs())),
+    ],
+)  # fmt: skip
+def test_another_function_is_found_by_its_float64(ours: Function, theirs: Function) -> None:
+    x = RANGES["wide"](ROWS).astype(np.float32)
+    net = initialised(GluonNet(lambda s, F, x: ours(F, x)), x)
+    assert not check_parity(net, TorchNet(lambda s, x: theirs(x)), x).ok
+
+
+LAYERS: dict[str, tuple[Callable[[], Any], nn.Module, tuple[int, ...]]] = {
+    "layer norm": (lambda: gnn.LayerNorm(in_channels=10), nn.LayerNorm(10), (4, 10)),
+    "layer norm of 64": (lambda: gnn.LayerNorm(in_channels=64), nn.LayerNorm(64), (100, 64)),
+    "instance norm": (
+        lambda: gnn.InstanceNorm(scale=True, in_channels=16),
+        nn.InstanceNorm2d(16, affine=True),
+        MAPS,
+    ),
+    "group norm": (
+        lambda: gnn.GroupNorm(16), nn.GroupNorm(16, 16), MAPS,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("values", ["sparse", "far from 0"])
+def test_a_norm_is_in_parity_where_its_gradient_cancels(name: str, values: str) -> None:
+    """Of a row with one spike the gradient there is next to nothing, whatever is sent back."""
+    build, torch_net, shape = LAYERS[name]
+    x = RANGES[values](shape).astype(np.float32)
+    net = build()
+    net.initialize(mx.init.Normal(0.3))
+    net(mx.nd.array(x))
+    report = check_parity(net, torch_net, x, transfer=True)
+    assert report.ok, str(report)
+
+
+def test_what_overflows_in_float32_is_not_compared_and_said() -> None:
+    x = RANGES["wide"](ROWS).astype(np.float32)
+    net = initialised(GluonNet(lambda s, F, x: F.exp(0.1 * x)), x)
+    report = check_parity(net, TorchNet(lambda s, x: (0.1 * x).exp()), x)
+    assert not report.ok
+    assert not [row for row in report.rows if row.status == Status.DIVERGED]
+    assert any("float32 overflows" in row.detail for row in report.rows)
