@@ -46,8 +46,9 @@ LOG_SOFTMAX = {
 
 
 def _softmax_scale(case: ScaleCase) -> Scales:
+    x = -case.x if case.kind == "softmin" else case.x
     # exp turns an absolute error of its argument into a relative one of its result
-    spread = 1 + np.abs(case.x - case.x.max(axis=case.axis, keepdims=True))
+    spread = 1 + np.abs(x - x.max(axis=case.axis, keepdims=True))
     g, y = case.g, case.y
     total = (g * y).sum(axis=case.axis, keepdims=True)
     scales = elementwise(case, y * spread, y * (g + total) * spread, case.x.shape[case.axis])
@@ -102,6 +103,7 @@ OPERATORS = (
         reference=_along("softmax"),
         faults=(("softmax axis", "softmax axis"),),
     ),
+    Operator(kind="softmin", scale=_softmax_scale, tolerances=_ONE_BY_ONE),
     Operator(
         kind="log_softmax",
         gluon=(gluon_function("log_softmax", axis=-1),),

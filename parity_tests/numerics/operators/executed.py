@@ -286,6 +286,7 @@ _READ: dict[str, _Read] = {
     "hard_sigmoid": _renamed("hard_sigmoid", alpha="alpha", beta="beta"),
     "prelu": _renamed("prelu"),
     "softmax": _renamed("softmax", axis="axis"),
+    "softmin": _renamed("softmin", axis="axis"),
     "log_softmax": _renamed("log_softmax", axis="axis"),
     "dropout": _renamed("dropout", p="p", axes="axes"),
     **{kind: _renamed(kind) for kind in ("relu", "sigmoid", "tanh", "selu", "softsign")},

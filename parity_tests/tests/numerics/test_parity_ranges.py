@@ -38,6 +38,7 @@ FUNCTIONS: dict[str, tuple[Function, Function, tuple[int, ...]]] = {
     "soft ReLU": (lambda F, x: F.Activation(x, act_type="softrelu"), functional.softplus, ROWS),
     "softsign": (lambda F, x: F.softsign(x), functional.softsign, ROWS),
     "log softmax": (lambda F, x: F.log_softmax(x), lambda x: x.log_softmax(-1), (2, 3000)),
+    "softmin": (lambda F, x: F.softmin(x), lambda x: functional.softmin(x, -1), (2, 3000)),
     "product": (lambda F, x: F.prod(x, axis=-1), lambda x: x.prod(-1), (4, 10)),
     "norm": (lambda F, x: F.norm(x, axis=-1), lambda x: x.norm(dim=-1), ROWS),
     "vector norm": (
@@ -58,7 +59,8 @@ FUNCTIONS: dict[str, tuple[Function, Function, tuple[int, ...]]] = {
     [
         ("erf", "normal"), ("erf", "wide"), ("soft ReLU", "normal"), ("soft ReLU", "wide"),
         ("softsign", "wide"), ("softsign", "far from 0"),
-        ("log softmax", "sparse"), ("log softmax", "wide"), ("product", "tiny"),
+        ("log softmax", "sparse"), ("log softmax", "wide"), ("softmin", "sparse"),
+        ("product", "tiny"),
         ("norm", "normal"), ("norm", "far from 0"), ("vector norm", "wide"), ("resized", "sparse"),
     ],
 )  # fmt: skip

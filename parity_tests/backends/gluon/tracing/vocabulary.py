@@ -87,6 +87,7 @@ _READERS: dict[str, Reader] = {
     "argmax": arrays.reduce("argmax"),
     "argmin": arrays.reduce("argmin"),
     "softmax": layers.softmax("softmax"),
+    "softmin": layers.softmax("softmin"),
     "log_softmax": layers.softmax("log_softmax"),
     "_contrib_BilinearResize2D": layers.bilinear,
     "UpSampling": layers.upsample,

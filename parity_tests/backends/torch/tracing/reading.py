@@ -17,7 +17,9 @@ def unknown(name: str, args: Arguments, emit: Emit) -> list[Operand]:
     attributes = {
         key: value
         for key, value in args.operation.attributes.items()
-        if isinstance(value, (bool, int, float, str, tuple, list)) and key != "inplace"
+        if isinstance(value, (bool, int, float, str, tuple, list))
+        and key != "inplace"
+        and not key.startswith("_")
     }
     out = emit(name, list(args.arrays.items()), args.shape, **attributes)
     return [emit.output(out, i, s) for i, s in enumerate(args.operation.shapes)]
