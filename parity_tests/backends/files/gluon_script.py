@@ -539,6 +539,7 @@ def record(args: Any, inputs: Sequence[Any], folder: str) -> Dict[str, Any]:
     try:
         with mx.autograd.pause():
             net(*arrays)  # settles the shapes that wait for an input
+        mx.nd.waitall()  # oneDNN lays weights out anew in inference, while `asnumpy` reads them
     except Exception as error:  # a user's net may raise anything
         raise RecordError(f"the net does not run on these inputs: {reason_of(error)}") from error
     named = named_parameters(net)

@@ -17,7 +17,7 @@ from mxnet.gluon import Block, HybridBlock, Parameter
 from mxnet.gluon.block import _BlockScope
 
 from parity_tests.backends.cloning import duplicate
-from parity_tests.backends.gluon.leaves import leaves, role_of
+from parity_tests.backends.gluon.leaves import leaves, role_of, values_of
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import rounded
 
@@ -69,7 +69,7 @@ def _parameter(source: Parameter, dtype: str | None, gradients: bool) -> Paramet
     elif own.dtype == np.float32:  # as nearly all are: one copy
         values = own.as_in_context(mx.cpu()).astype(dtype)
     else:
-        values = as_is(rounded(own.asnumpy(), dtype))
+        values = as_is(rounded(values_of(source), dtype))
     differentiable = source._differentiable and not isinstance(source, mx.gluon.Constant)
     twin = Parameter(
         source.name,

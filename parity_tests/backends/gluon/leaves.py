@@ -17,7 +17,7 @@ from parity_tests.backends.leaves import Leaf, ParityError, Tensor
 from parity_tests.numerics.operators import table as operators
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["describe", "leaves", "role_of"]
+__all__ = ["describe", "leaves", "role_of", "values_of"]
 
 
 def leaves(net: Block) -> list[Leaf]:
@@ -82,7 +82,19 @@ def _unused(block: Any, name: str, parameter: Parameter) -> bool:
     if name == "gamma":
         return bool(block._kwargs["fix_gamma"])
     untrained = name == "beta" and parameter.grad_req == "null" and parameter._data is not None
-    return untrained and not parameter.data(parameter.list_ctx()[0]).asnumpy().any()
+    return untrained and not values_of(parameter).any()
+
+
+def values_of(parameter: Parameter) -> np.ndarray:
+    """A copy of a parameter's values, once nothing runs that may lay them out anew.
+
+    In inference oneDNN's convolutions change the layout of their weights in place. MXNet 1.9.1's
+    `asnumpy` waits for what writes an array by then, and holds nothing up while it copies: beside
+    a forward that nobody waited for, it gives weights that are half in one layout, half in another.
+    """
+    mx.nd.waitall()
+    values: np.ndarray = parameter.data(parameter.list_ctx()[0]).asnumpy()
+    return values
 
 
 def _tensor(parameter: Parameter, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
@@ -93,7 +105,7 @@ def _tensor(parameter: Parameter, name: str, shape: tuple[int, ...] | None = Non
         )
 
     def read() -> np.ndarray:
-        return parameter.data(parameter.list_ctx()[0]).asnumpy().reshape(shape)
+        return values_of(parameter).reshape(shape or ())
 
     own = tuple(parameter.data(parameter.list_ctx()[0]).shape)  # an imported symbol's are not told
     if shape is None or math.prod(shape) != math.prod(own):

@@ -1,6 +1,9 @@
 """Copies share nothing that can change, whatever a module holds."""
 
 import copy
+import os
+import subprocess
+import sys
 from typing import Any
 
 import mxnet as mx
@@ -146,3 +149,34 @@ def test_both_dtypes_start_from_the_same_numbers() -> None:
     single: Any = torch_clones.clone(net, "float32")
     assert torch.equal(double.weight, single.weight.double())
     assert not torch.equal(double.weight, net.weight)
+
+
+READ_BESIDE_A_FORWARD = """
+import mxnet_compat, mxnet as mx, numpy as np
+from mxnet.gluon import nn
+from parity_tests.backends.base import leaves_of
+
+weight = np.random.default_rng(0).standard_normal((256, 256, 3, 3)).astype(np.float32)
+x = mx.nd.ones((1, 256, 8, 8))
+torn = 0
+for _ in range(25):
+    net = nn.HybridSequential()
+    net.add(*[nn.Conv2D(256, 3, padding=1, in_channels=256) for _ in range(6)])
+    net.initialize()
+    for layer in net:
+        layer.weight.set_data(mx.nd.array(weight))
+    mx.nd.waitall()
+    tensors = [leaf.tensors["weight"] for leaf in leaves_of(net)]
+    net(x)  # nobody waits for it
+    torn += sum((tensor.read() != weight).any() for tensor in 3 * tensors)
+print(torn)
+"""
+
+
+def test_weights_are_read_whole_while_a_forward_runs() -> None:
+    """With MXNet's engine as it comes one read in eighty was torn."""
+    settled = ("MXNET_", "OMP_", "KMP_", "GOMP_")  # by whoever imported gluon_cnn here
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(settled)}
+    command = [sys.executable, "-c", READ_BESIDE_A_FORWARD]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["0"]
