@@ -88,6 +88,21 @@ def test_bad_input_is_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["lenet5", "mnist_bn_cnn"])
+def test_best_parameters_load_into_a_net_of_the_same_model(tmp_path: Path, name: str) -> None:
+    import torch
+
+    from cnn_harness.runfolder import RunFolder
+    from torch_ref.models import get_model
+    from torch_ref.training.checkpoint import load_parameters, save_best
+
+    net, again = get_model(name), get_model(name)
+    save_best(RunFolder(tmp_path), net)
+    load_parameters(again, tmp_path / "best.safetensors")
+    for key, value in net.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
 def test_weights_that_do_not_fit_the_config_are_named(tmp_path: Path) -> None:
     from cnn_harness.errors import CommandError
     from cnn_harness.progress import save_arrays

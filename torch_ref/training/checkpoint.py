@@ -125,8 +125,9 @@ def set_optimizer_state(
 def load_parameters(net: nn.Module, path: Path) -> None:
     """Load a `.safetensors` state dict with errors of one line. Raises: CommandError."""
     arrays = load_arrays(path)
-    held = {name: array.shape for name, array in arrays.items()}
-    expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    # `save_best` writes a number, as a batch norm's count of batches is, as an array of one
+    held = {name: array.shape or (1,) for name, array in arrays.items()}
+    expected = {name: tuple(value.shape) or (1,) for name, value in net.state_dict().items()}
     require_fitting(path, held, expected, str(net.model_name))
     try:
         net.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in arrays.items()})
