@@ -53,6 +53,8 @@ class _Walker:
             raise LayoutError(f"{len(shapes)} arrays, {len(names)} names")
         if not names:  # MXNet gives a list for it, and expects a dict of itself
             raise LayoutError("it holds no arrays")
+        if any("\0" in name for name in names):  # MXNet takes a name up to there
+            raise LayoutError("a name with a zero byte in it")
         if len(set(names)) < len(names):
             raise LayoutError("a name stands there twice")
         return dict(zip(names, shapes, strict=True))

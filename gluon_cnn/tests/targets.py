@@ -65,7 +65,7 @@ def _config_text() -> bytes:
     run = {
         "format": 1, "framework": "gluon", "config": TrainConfig().to_dict(), "data_dir": None,
         "input_shape": [1, 28, 28], "class_names": ["a", "b"], "mean": [0.5], "std": [0.25],
-        "images": {"train": 1, "test": 1, "labels_sha256": ""}, "versions": {},
+        "images": {"train": 1, "test": 1, "labels_sha256": 64 * "0"}, "versions": {},
     }  # fmt: skip
     return json.dumps(run).encode()
 

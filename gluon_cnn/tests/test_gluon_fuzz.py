@@ -8,13 +8,22 @@ from cnn_data import prepare
 from cnn_data.tests.command_lines import AMOUNTS, check_command_lines, lay_out
 from cnn_data.tests.fuzzing import fuzz
 from gluon_cnn import evaluate, export, launch, predict, summary, train
+from gluon_cnn.exporting.params_layout import LayoutError, read_layout
 from gluon_cnn.runtime import command as runtime_command
-from gluon_cnn.tests.targets import TARGETS
+from gluon_cnn.tests.targets import TARGETS, check_params, params_seeds
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_damaged_files_are_read_or_refused(name: str) -> None:
     fuzz(TARGETS[name], 60)
+
+
+def test_a_name_that_mxnet_cuts_short_is_refused(tmp_path: Path) -> None:
+    seed = next(content for content in params_seeds() if b"arg:a" in content)
+    check_params(seed.replace(b"arg:a", b"\0rg:a"))  # MXNet reads it as the name ""
+    (tmp_path / "x.params").write_bytes(seed.replace(b"arg:a", b"ar\0:a"))
+    with pytest.raises(LayoutError, match="zero byte"):
+        read_layout(tmp_path / "x.params")
 
 
 @pytest.mark.slow
