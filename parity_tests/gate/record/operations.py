@@ -272,11 +272,13 @@ def _beside(source: str, root: Path) -> str:
 
     Nothing for an operation that no code of the user's called, but a container's.
     """
+    if not source:
+        return ""
     file, _, line = source.rpartition(":")
     path = Path(file).resolve()
     if path.is_relative_to(root.resolve()):
         return f"{path.relative_to(root.resolve()).as_posix()}:{line}"
-    if not source or path.is_relative_to(_OURS):
+    if path.is_relative_to(_OURS):
         return ""
     return f"{Path(*path.parts[-2:]).as_posix()}:{line}"
 
