@@ -57,8 +57,11 @@ class GluonBackend:
         return "" if right else f"{type(optimizer).__name__}, expected a gluon.Trainer"
 
     def fixed(self, net: Any) -> dict[str, Any]:
-        parameters = net._collect_params_with_prefix()
-        return {n: p.data() for n, p in parameters.items() if p.grad_req == "null"}
+        return {
+            name: parameter.data(parameter.list_ctx()[0])
+            for name, parameter in net._collect_params_with_prefix().items()
+            if parameter.grad_req == "null" and parameter._data is not None
+        }
 
     def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
         made = mx.nd.full(shape, number, ctx=like.ctx, dtype=like.dtype)
