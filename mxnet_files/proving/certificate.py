@@ -31,6 +31,7 @@ __all__ = [
 FORMAT = "mxnet-files certificate 1"
 UNVERIFIED = "-unverified"  # in the name of a file that nothing was compared with
 LARGEST_REPORT = 64 * 2**20  # bytes
+_ANEW = "convert the net anew, or put back the file that convert wrote"
 # times the distance of MXNet's own float32 outputs from float64: an engine that folds BatchNorm
 # into convolutions, as ONNX Runtime does, rounds otherwise than the graph's operators one by one
 ALLOWED = 64.0
@@ -70,13 +71,13 @@ def read_report(folder: Path) -> dict[str, Any]:
             "name what its --out was"
         )
     if path.stat().st_size > LARGEST_REPORT:
-        raise SymbolError(f"{path}: more than {LARGEST_REPORT >> 20} MiB")
+        raise SymbolError(f"{path}: more than {LARGEST_REPORT >> 20} MiB; {_ANEW}")
     try:
         report = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise SymbolError(f"{path}: not JSON ({error})") from None
+        raise SymbolError(f"{path}: not JSON ({error}); {_ANEW}") from None
     if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise SymbolError(f"{path}: expected a report of the format {FORMAT!r}")
+        raise SymbolError(f"{path}: expected a report of the format {FORMAT!r}; {_ANEW}")
     return report
 
 
@@ -111,7 +112,7 @@ def verify(folder: Path) -> Verified:
         bounds = [float(output["bound"]) for output in report["outputs"]]
         names = [str(row["name"]) for row in report["inputs"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise SymbolError(f"{folder}: report.json is damaged ({error!r})") from None
+        raise SymbolError(f"{folder}: report.json is damaged ({error!r}); {_ANEW}") from None
     for name, digest in files.items():
         problem = _file_problem(folder, name, digest)
         if problem:
@@ -177,4 +178,4 @@ def read_samples(
             count = sum(key.startswith("output ") for key in file.files)
             return inputs, [file[f"output {place}"] for place in range(count)]
     except (OSError, ValueError, KeyError) as error:
-        raise SymbolError(f"{path}: not the samples of a report ({error})") from None
+        raise SymbolError(f"{path}: not the samples of a report ({error}); {_ANEW}") from None

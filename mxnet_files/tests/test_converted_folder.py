@@ -132,7 +132,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "link": (link, "model.py is missing"),
     "outside": (rename_in_report, "which is no file of the folder"),
     "no report": (lambda out: (out / "report.json").unlink(), "no report.json"),
-    "cut off": (lambda out: (out / "report.json").write_text("{"), "not JSON"),
+    "cut off": (lambda out: (out / "report.json").write_text("{"), "convert the net anew"),
     "another format": (lambda out: (out / "report.json").write_text("{}"), "expected a report"),
     "damaged": (
         lambda out: (out / "report.json").write_text(
