@@ -40,7 +40,7 @@ def beside_numbers(
 
 def _written(op: Operation, graph: OperationGraph) -> Iterator[float]:
     """The numbers of the net's code behind an operation, which float32 may not hold: 1/255."""
-    for index in op.merged or (op.index,):
+    for index in op.merged:
         for value in graph.operations[index].attributes.values():
             try:
                 number = float(value)
