@@ -219,8 +219,11 @@ def _of_torch(net: nn.Module, inputs: np.ndarray) -> dict[str, np.ndarray]:
         made |= {f"output {train} {i}": y.detach().numpy() for i, y in enumerate(outputs)}
     upstream = torch.from_numpy(np.random.default_rng(0).standard_normal(outputs[0].shape))
     outputs[0].backward(upstream)
-    gradients = {"x": x.grad, **{n: p.grad for n, p in net.named_parameters()}}
-    made |= {f"gradient {n}": np.zeros(1) if g is None else g.numpy() for n, g in gradients.items()}
+    learnt = {"x": x, **dict(net.named_parameters())}
+    made |= {  # one that is stopped is as good as one of zeros, behind a ReLU that is dead
+        f"gradient {name}": np.zeros(p.shape) if p.grad is None else p.grad.numpy()
+        for name, p in learnt.items()
+    }
     return made | {n: b.numpy() for n, b in net.named_buffers()}
 
 
