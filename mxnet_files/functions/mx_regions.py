@@ -129,6 +129,14 @@ def _samples(
     return low, high, weight, inside
 
 
+def _sampled(extent: Tensor, samples: int) -> tuple[Tensor, int]:
+    """Samples along bins of these extents, `samples` or as many as they have pixels; the most."""
+    count = torch.ceil(extent)
+    if samples > 0:
+        return torch.full_like(count, samples), samples
+    return count, int(count.max()) if count.numel() > 0 else 0
+
+
 def roi_align(
     x: Tensor,
     rois: Tensor,
@@ -153,13 +161,8 @@ def roi_align(
     if not aligned:
         wide, tall = wide.clamp(min=1.0), tall.clamp(min=1.0)
     down, right = tall / size[0], wide / size[1]
-    rows, columns = torch.ceil(down), torch.ceil(right)
-    most, across = samples, samples
-    if samples > 0:
-        rows, columns = torch.full_like(rows, samples), torch.full_like(rows, samples)
-    else:
-        most = int(rows.max()) if rows.numel() > 0 else 0
-        across = int(columns.max()) if columns.numel() > 0 else 0
+    rows, most = _sampled(down, samples)
+    columns, across = _sampled(right, samples)
     real = image >= 0
     bins = size[0] * size[1]
     channels = x.size(1)
@@ -390,13 +393,8 @@ def rotated_roi_align(
     angle = (rois[:, 5].to(torch.float64) * math.pi / 180.0).to(x.dtype).reshape([-1, 1, 1])
     cos, sin = torch.cos(angle), torch.sin(angle)
     down, right = tall / size[0], wide / size[1]
-    rows, columns = torch.ceil(down), torch.ceil(right)
-    most, across = samples, samples
-    if samples > 0:
-        rows, columns = torch.full_like(rows, samples), torch.full_like(rows, samples)
-    else:
-        most = int(rows.max()) if rows.numel() > 0 else 0
-        across = int(columns.max()) if columns.numel() > 0 else 0
+    rows, most = _sampled(down, samples)
+    columns, across = _sampled(right, samples)
     top = torch.arange(size[0], device=x.device).to(x.dtype) * down.unsqueeze(1)
     left = torch.arange(size[1], device=x.device).to(x.dtype) * right.unsqueeze(1)
     top, left = top - (tall / 2.0).unsqueeze(1), left - (wide / 2.0).unsqueeze(1)
