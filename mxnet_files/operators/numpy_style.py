@@ -27,7 +27,7 @@ from mxnet_files.operators import (  # noqa: F401 (what has a second name)
     recurrent,
     reduction,
 )
-from mxnet_files.operators.arithmetic import PLAIN, same
+from mxnet_files.operators.arithmetic import PLAIN, same, unary
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.operators.ordering import constant, counted
@@ -72,10 +72,6 @@ SAME_FUNCTION = """
 arccos arccosh arcsin arcsinh arctan arctanh cbrt cos cosh degrees exp expm1 log log10 log1p log2
 radians reciprocal sin sinh sqrt square tan tanh ceil fix floor negative rint sign trunc
 """
-
-
-def unary(function: Callable[..., Any]) -> Callable[..., Wired]:
-    return lambda w, a, x: w.call(function, x)
 
 
 for _name in SAME_FUNCTION.split():
@@ -366,13 +362,24 @@ register(
     },
     dtypes=Dtypes.FIRST,
 )
-register(
-    "_npi_tril",
-    lambda w, a, x: w.call(mx_numpy.tril, x, a.k),
-    "data",
-    {"k": Attribute(integer, 0)},
-    dtypes=Dtypes.FIRST,
-)
+
+
+def beside_diagonal(function: Callable[..., Any]) -> Callable[..., Wired]:
+    return lambda w, a, x: w.call(function, x, a.k)
+
+
+for _name, _moved in (
+    ("_npi_tril", mx_numpy.tril),
+    ("_np_diag", mx_numpy.diag),
+    ("_np_diagflat", mx_numpy.diagflat),
+):
+    register(
+        _name,
+        beside_diagonal(_moved),
+        "data",
+        {"k": Attribute(integer, 0)},
+        dtypes=Dtypes.FIRST,
+    )
 
 
 def roll(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
@@ -564,20 +571,6 @@ register(
     {"axes": Attribute(integer)},
     dtypes=Dtypes.FLOATING,
 )
-register(
-    "_np_diag",
-    lambda w, a, x: w.call(mx_numpy.diag, x, a.k),
-    "data",
-    {"k": Attribute(integer, 0)},
-    dtypes=Dtypes.FIRST,
-)
-register(
-    "_np_diagflat",
-    lambda w, a, x: w.call(mx_numpy.diagflat, x, a.k),
-    "data",
-    {"k": Attribute(integer, 0)},
-    dtypes=Dtypes.FIRST,
-)
 PLANE = {
     "offset": Attribute(integer, 0),
     "axis1": Attribute(integer, 0),
@@ -599,13 +592,12 @@ register(
 )
 
 
-def beside_number(function: Callable[..., Any], swapped: bool = False) -> Callable[..., Wired]:
+def beside_number(function: Callable[..., Any]) -> Callable[..., Wired]:
     """An array beside a number of its own dtype."""
 
     def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
         a.have_no_effect("is_int")
-        other = w.call(mx_dtype.number, a.scalar, x, part="scalar")
-        return w.call(function, *((other, x) if swapped else (x, other)))
+        return w.call(function, x, w.call(mx_dtype.number, a.scalar, x, part="scalar"))
 
     return build
 

@@ -12,6 +12,7 @@ from torch import fx
 
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_linalg, mx_math, mx_numpy
+from mxnet_files.operators.arithmetic import unary
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.operators.shape import axis_list, integers
@@ -244,10 +245,6 @@ for _name, _function in (
     )
 
 
-def of_matrix(function: Callable[..., Any]) -> Callable[..., Wired]:
-    return lambda w, a, x: w.call(function, x)
-
-
 MATRIX: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("_linalg_det linalg_det _npi_det", mx_linalg.det),
     ("_linalg_inverse linalg_inverse _npi_inv", torch.linalg.inv),
@@ -256,7 +253,7 @@ MATRIX: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("_npi_cholesky", torch.linalg.cholesky),
 )
 for _names, _of in MATRIX:
-    register(_names, of_matrix(_of), "A", dtypes=Dtypes.FLOATING)
+    register(_names, unary(_of), "A", dtypes=Dtypes.FLOATING)
 register(
     "_linalg_slogdet linalg_slogdet _npi_slogdet",
     lambda w, a, x: outputs_of(w, w.call(mx_linalg.slogdet, x, part="both"), 2),
