@@ -102,14 +102,10 @@ class _Joined:
 
     def __init__(self, first: Split, second: Split) -> None:
         self._first, self._second = first, second
-        self._labels = np.concatenate([first.labels, second.labels])
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self._labels
+        self.labels = np.concatenate([first.labels, second.labels])
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         indices = np.asarray(indices, dtype=np.intp)
