@@ -200,12 +200,10 @@ def variances(subject: Subject, referee: NetRun) -> dict[Key, Convention]:
     conventions: dict[Key, Convention] = {}
     for pair in () if subject.strict else subject.pairing.pairs:
         calls = referee.calls[pair.torch.path]
-        for path, name in referee.buffers if len(calls) == 1 else ():
-            if path != pair.torch.path:
-                continue
+        for name in pair.torch.tensors if len(calls) == 1 else ():
             convention = variance(pair.torch, name, calls[0].inputs, train=True)
-            if convention is not None:
-                conventions[path, 0, name] = convention
+            if convention is not None and (pair.torch.path, name) in referee.buffers:
+                conventions[pair.torch.path, 0, name] = convention
     return conventions
 
 
