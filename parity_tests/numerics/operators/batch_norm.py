@@ -115,9 +115,7 @@ def normalised_rows(case: ScaleCase, rows: int, gamma: np.ndarray | None) -> Sca
         deviation = np.sqrt(x.var(axis=1, keepdims=True) + case.hyper["eps"])
         size = np.abs(x) + np.abs(x).mean(axis=1, keepdims=True)
         through = _sent_back(g, size / deviation, lambda values: values.mean(axis=1, keepdims=True))
-        measured_size = scales.sizes["input gradient"]
-        formula = (through / deviation).reshape(measured_size.shape)
-        scales.sizes["input gradient"] = np.maximum(measured_size, formula)
+        scales.raise_to("input gradient", through / deviation)
     return scales
 
 

@@ -35,6 +35,11 @@ class Scales:
     drift: dict[str, np.ndarray] = field(default_factory=dict)
     both: bool = False
 
+    def raise_to(self, name: str, size: np.ndarray) -> None:
+        """Let a result's s be no less than this, of as many values."""
+        known = self.sizes[name]
+        self.sizes[name] = np.maximum(known, size.reshape(known.shape))
+
 
 @dataclass(frozen=True)
 class ScaleCase:

@@ -52,11 +52,17 @@ def _softmax_scale(case: ScaleCase) -> Scales:
     g, y = case.g, case.y
     total = (g * y).sum(axis=case.axis, keepdims=True)
     scales = elementwise(case, y * spread, y * (g + total) * spread, case.x.shape[case.axis])
-    powers = np.exp(1 - spread)
-    part = off_one_by_one(powers, [case.axis % y.ndim]) / powers.sum(axis=case.axis, keepdims=True)
+    part = _note_sum(scales, case, np.exp(1 - spread))
     scales.drift = {"output": y * part, "input gradient": 2 * y * (g + total) * part}
-    scales.both = case.axis % y.ndim < y.ndim - 1  # along the last one torch adds in lanes
     return scales
+
+
+def _note_sum(scales: Scales, case: ScaleCase, powers: np.ndarray) -> np.ndarray:
+    """The part of itself that the sum of these exponentials is off by, and which sides add so."""
+    axis = case.axis % powers.ndim
+    scales.both = axis < powers.ndim - 1  # along the last one torch adds in lanes
+    part: np.ndarray = off_one_by_one(powers, [axis]) / powers.sum(axis=axis, keepdims=True)
+    return part
 
 
 def _log_softmax_scale(case: ScaleCase) -> Scales:
@@ -65,13 +71,11 @@ def _log_softmax_scale(case: ScaleCase) -> Scales:
     gradient = case.g + np.exp(case.y) * total * size
     scales = elementwise(case, size, gradient, case.x.shape[case.axis])
     powers = np.exp(case.x - case.x.max(axis=case.axis, keepdims=True))
-    part = off_one_by_one(powers, [case.axis % case.y.ndim])
-    part = part / powers.sum(axis=case.axis, keepdims=True)
+    part = _note_sum(scales, case, powers)
     scales.drift = {
         "output": np.broadcast_to(part, case.y.shape),
         "input gradient": np.exp(case.y) * total * part,
     }
-    scales.both = case.axis % case.y.ndim < case.y.ndim - 1
     return scales
 
 

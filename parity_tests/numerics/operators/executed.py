@@ -98,9 +98,8 @@ def _l2_normalize(case: ScaleCase) -> Scales:
         square = (case.x**2).sum(axis=case.axis, keepdims=True)
         length = np.where(square > 0, np.sqrt(square), np.inf)
         y = np.abs(case.x) / length
-        formula = (case.g + y * (case.g * y).sum(axis=case.axis, keepdims=True)) / length
-        size = scales.sizes["input gradient"]
-        scales.sizes["input gradient"] = np.maximum(size, formula)
+        along = y * (case.g * y).sum(axis=case.axis, keepdims=True)
+        scales.raise_to("input gradient", (case.g + along) / length)
     return scales
 
 
