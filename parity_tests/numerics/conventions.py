@@ -59,15 +59,16 @@ def _norms(leaf: Leaf, inputs: Arrays) -> Iterator[tuple[str, float, int]]:
     module: Any = leaf.block
     if isinstance(module, ExecutedModule):
         layout = module.program.layout
-        if any(segment.writes for segment in layout.pair.sides.values()):
+        norms = [op for op in layout.segment.normalised if op.kind == "batch_norm"]
+        norms = [op for op in norms if "running_var" in op.parameters]
+        if not norms or any(segment.writes for segment in layout.pair.sides.values()):
             return
         given = zip(inputs, layout.segment.uses, strict=True)
         x, shape = next((x, uses[0][1]) for x, uses in given if uses)
-        for norm in layout.segment.normalised:
-            if norm.kind == "batch_norm" and "running_var" in norm.parameters:
-                name = layout.segment.parameters[norm.parameters["running_var"].name]
-                size = math.prod(norm.inputs[0].shape) * x.size // math.prod(shape)  # another batch
-                yield name, float(norm.attributes["kept"]), size
+        for norm in norms:
+            name = layout.segment.parameters[norm.parameters["running_var"].name]
+            size = math.prod(norm.inputs[0].shape) * x.size // math.prod(shape)  # another batch
+            yield name, float(norm.attributes["kept"]), size
         return
     plain = type(module).forward is nn.modules.batchnorm._BatchNorm.forward
     updated = plain and leaf.kind == "batchnorm" and not leaf.hyper["global_stats"]
