@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from gluon_cnn_parity import memory
 from gluon_cnn_parity.interrupts import stay_fatal
 
 __all__ = [
@@ -223,6 +224,7 @@ def _version() -> str:
 
 
 _require_python()
-if started() is not None:
-    stay_fatal()  # this is imported before everything else
+if (_command := started()) is not None:  # this is imported before everything else
+    memory.watch(_command.program)
+    stay_fatal()
 __version__ = _version()

@@ -16,10 +16,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from gluon_cnn_parity.memory import die_by_signal
+
 __all__ = ["Tell", "follow", "how_it_ended"]
 
 Tell = Callable[[str, Any], None]  # what, and its value
-_DEADLY = (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL)
 
 
 def follow(work: Callable[[Tell], Any], note: Tell) -> int:
@@ -75,8 +76,7 @@ def _serve(work: Callable[[Tell], Any], send: Callable[[Any], None]) -> None:
     status = 1
     try:
         faulthandler.disable()  # its parent will say what happened
-        for number in _DEADLY:  # MXNet's own handler ends with a status instead
-            signal.signal(number, signal.SIG_DFL)
+        die_by_signal()
         lock = threading.Lock()
 
         def tell(what: str, value: Any) -> None:

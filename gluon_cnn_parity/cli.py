@@ -6,7 +6,6 @@ import argparse
 import errno
 import io
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ from gluon_cnn_parity import (
     EXTRAS,
     __version__,
     did_you_mean,
+    memory,
     missing,
     nearest,
     program,
@@ -201,28 +201,34 @@ def run_command(
             raise
         return _say(f"{prog}: error: {missing(error.name, extras)}", 2)
     except errors as error:
+        if memory.refused(error) is not None:
+            memory.end_quietly()
         hint = getattr(error, "hint", None)
         line = f"error: {error}" if hint is None else f"{prog}: error: {error}{hint}"
         return _say(line, getattr(error, "exit_code", 1))
-    except MemoryError as error:
-        return _say(f"error: not enough memory: {error or 'the system refused it'}", 1)
-    except RuntimeError as error:  # MXNet's and torch's own, when the system refuses memory
-        if not _NO_MEMORY.search(str(error)):
+    except Exception as error:
+        if (reason := memory.refused(error)) is not None:
+            memory.end_quietly()
+            return _say(f"error: not enough memory: {reason}; {memory.REMEDY}", 1)
+        if not isinstance(error, OSError):
             raise
-        return _say(f"error: not enough memory: {str(error).strip().splitlines()[-1]}", 1)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and not error.filename:  # of os.getcwd
-            return _say("error: the folder that this was started in is gone; change to another", 1)
-        if not error.filename and _stdout_fails():
-            _give_up_stdout()
-            reason = error.strerror or error
-            return _say(
-                f"error: what this prints cannot be written: {reason}; make room there, or send it "
-                "to another place", 1,
-            )  # fmt: skip
-        where = f"{error.filename}: " if error.filename else ""
-        remedy = _REMEDIES.get(error.errno or 0, "check that place, or name another")
-        return _say(f"error: {where}{error.strerror or error}; {remedy}", 1)
+        return _say(_of_the_system(error), 1)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the system refused, and what to do."""
+    if isinstance(error, FileNotFoundError) and not error.filename:  # of os.getcwd
+        return "error: the folder that this was started in is gone; change to another"
+    reason = error.strerror or error
+    if not error.filename and _stdout_fails():
+        _give_up_stdout()
+        return (
+            f"error: what this prints cannot be written: {reason}; make room there, or send it "
+            "to another place"
+        )
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = _REMEDIES.get(error.errno or 0, "check that place, or name another")
+    return f"error: {where}{reason}; {remedy}"
 
 
 _REMEDIES = {
@@ -274,9 +280,6 @@ def _prepare_streams() -> None:
             setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8"))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-_NO_MEMORY = re.compile("bad_alloc|alloc[^.]* memory|out of memory|memory allocation fail", re.I)
 
 
 def _say(line: str, exit_code: int) -> int:

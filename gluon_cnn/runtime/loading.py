@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from gluon_cnn_parity import needs
+from gluon_cnn_parity import memory, needs
 from gluon_cnn_parity.stderr import without_lines
 
 __all__ = ["load_quietly"]
@@ -25,6 +25,7 @@ def load_quietly() -> None:
         mxnet_compat.install()  # before MXNet is looked for: MXNet beside a current numpy
         import mxnet
 
+        memory.after_mxnet()
         mxnet.nd.waitall()  # starts the engine, which is when it writes
 
 

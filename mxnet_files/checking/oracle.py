@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gluon_cnn_parity import memory
 from gluon_cnn_parity.stderr import without_lines
 from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
 from mxnet_files.errors import SymbolError
@@ -41,6 +42,7 @@ def import_mxnet() -> Any:
         raise ModuleNotFoundError(message, name="mxnet") from None
     except ImportError as error:
         raise SymbolError(str(error)) from None
+    memory.after_mxnet()
     return mxnet
 
 
