@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -57,12 +58,13 @@ __all__ = ["Loaded", "add_flag", "for_command", "load", "load_saved"]
 
 class Loaded:
     """Outputs, float32 (N, classes), of prepared images, float32 (N, C, H, W); `name` is the
-    engine's."""
+    engine's. Threads that call it take turns: engines keep arrays from one call to the next."""
 
     def __init__(self, name: str, run: Runner, input_shape: tuple[int, int, int]) -> None:
         self.name = name
         self.input_shape = input_shape
         self._run = run
+        self._turn = threading.Lock()
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Raises: ValueError for another shape or dtype."""
@@ -76,7 +78,8 @@ class Loaded:
             raise ValueError(f"got {found}, expected a float32 array (N, {wanted})")
         if not len(x):
             raise ValueError(f"got no images, expected at least one in {x.shape}")
-        return self._run(np.ascontiguousarray(x))
+        with self._turn:
+            return self._run(np.ascontiguousarray(x))
 
 
 def load(path: str | Path, engine: str = AUTO, *, batch: int = 64) -> Loaded:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,20 @@ def test_every_engine_computes_what_the_net_computes(
     first = outputs.copy()
     net(x[::-1])
     assert np.array_equal(outputs, first)  # an array of its own
+
+
+@pytest.mark.parametrize("name", runners.ENGINES)
+def test_an_engine_answers_several_threads_and_batches_of_any_size(
+    name: str, exported: Path
+) -> None:
+    _needs(name)
+    net = engine.load(exported, name)
+    batches = [np.repeat(_images()[:1] * k, n, axis=0) for k, n in enumerate((1, 1, 3, 1, 100))]
+    alone = [net(x) for x in batches]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(net, batches * 50))
+    for number, answer in enumerate(answers):
+        np.testing.assert_array_equal(answer, alone[number % len(batches)])
 
 
 def test_an_export_says_how_fast_each_engine_is_here(exported: Path) -> None:
