@@ -403,11 +403,16 @@ def test_quick_is_small_and_the_whole_covers_every_model() -> None:
     assert {case.model for group in quick for case in group.cases} == {"lenet", *photographs}
     whole = cases.groups(2, "/mnist", quick=False, repeats=5, compiler=True)
     names = {group.name for group in whole}
-    for part, batches in (("train", (64, 500)), ("infer", (1, 64, 500))):
-        assert {f"{part} lenet {batch}" for batch in batches} < names
+    assert {"train lenet 64", "train lenet 500"} < names
+    six = ("lenet", "lenet5", "mnist_bn_cnn", "cifar_cnn", "alexnet", "vgg16")
+    assert {f"infer {model} {batch}" for model in six for batch in (1, 64, 500)} < names
+    (longest,) = (group for group in whole if group.name == "infer vgg16 500")
+    assert {case.side for case in longest.cases} == {"frozen", "onnxruntime", "openvino", "auto"}
+    assert longest.repeats == 3
     sides = {c.side for group in whole for c in group.cases}
     assert sides == set(cases.SIDES)
     assert not sides - {c.side for g in quick for c in g.cases} - {*cases.COMPILED, "source"}
     assert {"accuracy", "peak", "memory of a full MNIST run"} < names
     assert len(names) == len(whole)
+    whole.remove(longest)
     assert all(g.repeats >= 5 for g in whole if g.name.startswith(("train", "infer", "accuracy")))
