@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,15 @@ class Step:
     slots: list[str]
 
 
+@dataclass
+class Part:
+    """A subgraph, read: its variables by name, in MXNet's order, and what each one feeds."""
+
+    graph: SymbolGraph
+    steps: list[Step]
+    slots: dict[str, set[str]]
+
+
 def build_module(
     graph: SymbolGraph, arrays: Mapping[str, np.ndarray], inputs: Sequence[str] | None = None
 ) -> fx.GraphModule:
@@ -84,16 +93,33 @@ def structural(names: Collection[str]) -> bool:
 
 def plan(graph: SymbolGraph) -> list[Step]:
     """The operator nodes that the heads need, attributes read. Raises one error for all unknown."""
-    numbers = [number for number in graph.reachable() if graph.nodes[number].op != "null"]
     unknown: dict[str, list[str]] = {}
-    for number in numbers:
-        node = graph.nodes[number]
+    for node in graph.operations():
         if node.op not in OPERATORS:
             unknown.setdefault(node.op, []).append(node.name)
     if unknown:
         listed = "; ".join(f"{op} ({', '.join(names)})" for op, names in unknown.items())
         raise SymbolError(f"unsupported operators ({len(unknown)}), with their nodes: {listed}")
-    return [read_step(graph, number) for number in numbers]
+    numbers = graph.reachable()
+    return [read_step(graph, number) for number in numbers if graph.nodes[number].op != "null"]
+
+
+def every_step(steps: Sequence[Step]) -> Iterator[Step]:
+    """The steps, and those of their subgraphs."""
+    for step in steps:
+        yield step
+        for part in getattr(step.attributes, "inner", ()):
+            yield from every_step(part.steps)
+
+
+def read_part(node: Node, graph: SymbolGraph) -> Part:
+    """A subgraph of a node. Raises `SymbolError`."""
+    steps = plan(graph)
+    slots = variables(graph, steps)
+    names = [graph.nodes[number].name for number in graph.variables()]
+    if len(names) != len(slots):
+        raise SymbolError(f"{node.where}: variables of its subgraph share a name, or are implied")
+    return Part(graph, steps, {name: slots[name] for name in names})
 
 
 def read_step(graph: SymbolGraph, number: int) -> Step:
@@ -101,14 +127,16 @@ def read_step(graph: SymbolGraph, number: int) -> Step:
     node = graph.nodes[number]
     operator = OPERATORS[node.op]
     read = read_attributes(node.where, node.attributes, operator.attributes, strict=node.strict)
-    if (node.inner is not None) != operator.joins:
-        said = "joins no others" if node.inner is not None else "has no subgraph"
+    if len(node.inner) != operator.graphs:
+        said = f"has {len(node.inner)} subgraphs" if node.inner else "has no subgraph"
+        said = said if operator.graphs else "joins no others"
         raise SymbolError(f"{node.where}: {said}, expected otherwise")
-    if node.inner is not None:
-        read["inner"] = plan(node.inner)
+    if node.inner:
+        read["inner"] = [read_part(node, graph) for graph in node.inner]
     attributes = Attributes(read)
     inputs: list[Entry | str] = list(node.inputs)
-    slots = operator.inputs(attributes)
+    with refusals(node.where):
+        slots = operator.inputs(attributes)
     if slots is None:
         if "num_args" in node.attributes and getattr(attributes, "num_args", None) != len(inputs):
             raise SymbolError(
@@ -205,6 +233,7 @@ class Builder:
         self.paths: dict[str, str] = {}  # MXNet's name -> path in the module
         self.declared = declared_dtypes(graph)
         self.dtypes: dict[str, torch.dtype] = {}  # of inputs that are no floating point
+        self.wiring.body = self.body
 
     def placeholder(self, name: str, *, optional: bool) -> None:
         """An argument of forward."""
@@ -260,8 +289,8 @@ class Builder:
         entered = dtypes.enter(wiring, arguments)
         with refusals(step.node.where):
             built = step.operator.build(wiring, step.attributes, *entered)
-        for part in (step, *getattr(step.attributes, "inner", ())):
-            if unread := part.attributes.unread(part.operator.attributes):
+        for each in every_step([step]):
+            if unread := each.attributes.unread(each.operator.attributes):
                 raise wiring.refuse(f"{', '.join(unread)} is not supported: it would be left out")
         built = built if isinstance(built, tuple) else (built,)
         outputs = tuple(dtypes.leave(wiring, arguments, output) for output in built)
@@ -281,6 +310,27 @@ class Builder:
         if dtypes.gives_floats(wiring, step.attributes, arguments):
             wiring.floating.update(outputs)
 
+    def body(self, part: Part, given: Mapping[str, fx.Node]) -> tuple[fx.GraphModule, list[bool]]:
+        """A subgraph as a module of the variables that `given` has, in its order.
+
+        Beside it, which of the outputs are sure to be floating point where those nodes go in.
+        """
+        outer, builder = self.wiring, Builder(part.graph, {})
+        wiring = builder.wiring
+        wiring.constants, wiring.steps = outer.constants, outer.steps
+        for name, source in given.items():
+            builder.placeholder(name, optional=False)
+            if source in outer.floating:
+                wiring.floating.add(builder.variables[name])
+            if source in outer.unsized:
+                wiring.unsized[builder.variables[name]] = outer.unsized[source]
+        for step in part.steps:
+            builder.add(step)
+        heads = [builder.fetch(head, "heads") for head in part.graph.heads]
+        module = builder.finish(set())
+        outer.constants, outer.steps = wiring.constants, wiring.steps
+        return module, [head in wiring.floating for head in heads]
+
     def infer_size(
         self, step: Step, arguments: Sequence[fx.Node], outputs: Sequence[fx.Node]
     ) -> None:
@@ -290,6 +340,10 @@ class Builder:
         if not sizes:
             return
         name, size = step.operator.name, sizes[0]
+        if name == "_foreach":  # its body has followed them
+            data, states = step.attributes.in_data_locs, step.attributes.in_state_locs
+            if {*arguments} & {*unsized} <= {*arguments[len(data) :][: len(states)]}:
+                return
         if name in SAME_SIZE and len(sizes) < len(arguments):
             return
         if name == "RNN" and {*arguments} & {*unsized} <= {*arguments[2:4]} and size[0] and size[2]:

@@ -5,12 +5,26 @@ Their parameters arrive as arguments: the root module holds them, under MXNet's 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["GRU", "LSTM", "RNN", "BatchNorm", "BatchNormWithStatistics", "Dropout"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "BatchNorm",
+    "BatchNormWithStatistics",
+    "Branch",
+    "Control",
+    "Dropout",
+    "Foreach",
+    "While",
+]
 
 
 def _channels(axis: int, x: Tensor) -> int:
@@ -288,3 +302,162 @@ class RNN(_Recurrent):
             y, h = torch.rnn_tanh(rows, sizes, h, weights, True, n, drop, self.training, both)
         y = _unpacked(data, y, sizes.to(data.device), order)
         return y, h.index_select(1, torch.argsort(order))
+
+
+class Control(nn.Module):
+    """A loop or a branch: what it runs are its children, modules that give one array or several.
+
+    `steps` is the layer written out: it calls the children, and torch's functions through `call`
+    alone, so that the inputs may be nodes of a graph as well as arrays.
+    """
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        shapes = [tuple(x.shape) for x in inputs]
+        bodies = [body.forward for body in self.children()]  # __call__ prints tracebacks
+        return tuple(self.steps(bodies, inputs, shapes, lambda function, *given: function(*given)))
+
+    def steps(
+        self,
+        bodies: Sequence[Callable[..., Any]],
+        inputs: Sequence[Any],
+        shapes: Sequence[tuple[int, ...]],
+        call: Callable[..., Any],
+    ) -> list[Any]:
+        """What the layer gives for inputs of these shapes."""
+        raise NotImplementedError
+
+    def turns(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        """How often the body runs."""
+        return 1
+
+
+def _several(found: Any) -> tuple[Any, ...]:
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _chosen(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """a where the condition, one element, is not 0, else b."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise ValueError(f"{a.dtype}{tuple(a.shape)} beside {b.dtype}{tuple(b.shape)}")
+    return torch.where(condition.reshape([]) != 0, a, b)
+
+
+class Foreach(Control):
+    """`body(*slices, *states, *others)` for each slice of the first `data` inputs.
+
+    The body gives `outputs` arrays, which are stacked, and the states of the next turn.
+    """
+
+    def __init__(self, body: nn.Module, data: int, states: int, outputs: int) -> None:
+        super().__init__()
+        self.body = body
+        self.data, self.states, self.outputs = data, states, outputs
+
+    def turns(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        return int(shapes[0][0])
+
+    def steps(
+        self,
+        bodies: Sequence[Callable[..., Any]],
+        inputs: Sequence[Any],
+        shapes: Sequence[tuple[int, ...]],
+        call: Callable[..., Any],
+    ) -> list[Any]:
+        count = self.turns(shapes)
+        if any(shape[0] != count for shape in shapes[: self.data]):
+            raise ValueError(f"its data has {[shape[0] for shape in shapes[: self.data]]} slices")
+        end = self.data + self.states
+        states, others = list(inputs[self.data : end]), inputs[end:]
+        rows: list[tuple[Any, ...]] = []
+        for turn in range(count):
+            slices = [
+                call(torch.select, x, 0, turn) if len(shape) > 1  # a number is (1,) in MXNet
+                else call(torch.narrow, x, 0, turn, 1)
+                for x, shape in zip(inputs[: self.data], shapes, strict=False)
+            ]  # fmt: skip
+            found = _several(bodies[0](*slices, *states, *others))
+            rows.append(found[: self.outputs])
+            states = list(found[self.outputs :])
+        return [*(call(torch.stack, list(row)) for row in zip(*rows, strict=True)), *states]
+
+
+class While(Control):
+    """At most `most` turns of a body, as long as a condition holds.
+
+    `variables`, `reads` and `tests` are places among the inputs: of what changes, and of what body
+    and condition take. Turns after the last change nothing and their rows are 0, so that nothing
+    depends on a value: the layer exports. The last output is the number of turns.
+    """
+
+    def __init__(
+        self,
+        condition: nn.Module,
+        body: nn.Module,
+        tests: Sequence[int],
+        reads: Sequence[int],
+        variables: Sequence[int],
+        outputs: int,
+        most: int,
+    ) -> None:
+        super().__init__()
+        self.condition, self.body = condition, body
+        self.tests, self.reads, self.variables = list(tests), list(reads), list(variables)
+        self.outputs, self.most = outputs, most
+
+    def turns(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        return self.most
+
+    def steps(
+        self,
+        bodies: Sequence[Callable[..., Any]],
+        inputs: Sequence[Any],
+        shapes: Sequence[tuple[int, ...]],
+        call: Callable[..., Any],
+    ) -> list[Any]:
+        values = list(inputs)
+        active: Any = None
+        turns: list[Any] = []
+        rows: list[list[Any]] = []
+        for _ in range(self.most):
+            (holds,) = _several(bodies[0](*(values[place] for place in self.tests)))
+            holds = call(torch.ne, call(torch.reshape, holds, []), 0)
+            active = holds if active is None else call(torch.logical_and, active, holds)
+            turns.append(active)
+            found = _several(bodies[1](*(values[place] for place in self.reads)))
+            rows.append([call(_chosen, active, y, call(torch.zeros_like, y))
+                         for y in found[: self.outputs]])  # fmt: skip
+            for place, y in zip(self.variables, found[self.outputs :], strict=True):
+                values[place] = call(_chosen, active, y, values[place])
+        stacked = [call(torch.stack, list(row)) for row in zip(*rows, strict=True)]
+        count = call(torch.sum, call(torch.stack, turns))  # MXNet leaves the rows after it as is
+        return [*stacked, *(values[place] for place in self.variables), count]
+
+
+class Branch(Control):
+    """Both branches, and of their results those that the condition takes: so it exports."""
+
+    def __init__(
+        self,
+        condition: nn.Module,
+        then: nn.Module,
+        other: nn.Module,
+        tests: Sequence[int],
+        reads: Sequence[Sequence[int]],
+    ) -> None:
+        super().__init__()
+        self.condition, self.then, self.other = condition, then, other
+        self.tests, self.reads = list(tests), [list(places) for places in reads]
+
+    def steps(
+        self,
+        bodies: Sequence[Callable[..., Any]],
+        inputs: Sequence[Any],
+        shapes: Sequence[tuple[int, ...]],
+        call: Callable[..., Any],
+    ) -> list[Any]:
+        (holds,) = _several(bodies[0](*(inputs[place] for place in self.tests)))
+        sides = [
+            _several(body(*(inputs[place] for place in places)))
+            for body, places in zip(bodies[1:], self.reads, strict=True)
+        ]
+        return [call(_chosen, holds, a, b) for a, b in zip(*sides, strict=True)]

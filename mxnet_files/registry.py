@@ -44,7 +44,7 @@ class Operator:
     inputs: InputNames
     outputs: Callable[[SimpleNamespace], int]
     dtypes: Dtypes = Dtypes.UNKNOWN
-    joins: bool = False  # it has a subgraph, whose steps its attributes hold as `inner`
+    graphs: int = 0  # its subgraphs, which its attributes hold as `inner`
 
     def gives_float32(self, attributes: Mapping[str, str]) -> bool:
         """A node's attribute `dtype`, or MXNet's default of it, asks for float32.
@@ -71,7 +71,7 @@ def register(
     outputs: int | Callable[[SimpleNamespace], int] = 1,
     dtypes: Dtypes = Dtypes.UNKNOWN,
     *,
-    joins: bool = False,
+    graphs: int = 0,
 ) -> None:
     """Enter an operator under its names, separated by spaces; the first is MXNet's main one.
 
@@ -81,7 +81,7 @@ def register(
     fixed = tuple(inputs.split()) if isinstance(inputs, str) else None
     named: InputNames = inputs if callable(inputs) else (lambda a: fixed)
     counted = outputs if callable(outputs) else (lambda a: outputs)
-    operator = Operator(main, build, attributes or {}, named, counted, dtypes, joins)
+    operator = Operator(main, build, attributes or {}, named, counted, dtypes, graphs)
     for name in every:
         if name in OPERATORS:
             raise ValueError(f"operator {name} is registered twice")
@@ -105,6 +105,7 @@ class Wiring:
         self.operator = ""  # and its operator's main name
         self.wider = False  # float32 in the node being built is float64 in a net in float64
         self.step = ""  # the part that unnamed calls are, where the result itself comes later
+        self.body: Callable[..., Any] = self.call  # what makes a module of a subgraph
         self._name = ""
 
     def begin(self, name: str, where: str, operator: str, *, wider: bool = False) -> None:

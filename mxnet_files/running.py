@@ -61,11 +61,14 @@ def run(module: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 def in_float64(module: fx.GraphModule) -> fx.GraphModule:
     """A copy in float64, where the graph itself asks for float32 too: as in `Cast` of an image."""
     double = copy.deepcopy(module).double().eval()
-    wider = [node for node in double.graph.nodes if "mxnet_wider" in node.meta]
-    for node in wider:
-        node.args = tuple(torch.float64 if arg is torch.float32 else arg for arg in node.args)
-    if wider:
-        double.recompile()
+    for part in double.modules():  # it, and the bodies of its loops
+        if not isinstance(part, fx.GraphModule):
+            continue
+        wider = [node for node in part.graph.nodes if "mxnet_wider" in node.meta]
+        for node in wider:
+            node.args = tuple(torch.float64 if arg is torch.float32 else arg for arg in node.args)
+        if wider:
+            part.recompile()
     return double
 
 

@@ -73,8 +73,7 @@ def look(folder: Path, symbol: Path) -> Model:
     }
     try:
         graph = read_symbol(symbol)
-        kinds = Counter(graph.nodes[number].op for number in graph.reachable())
-        del kinds["null"]
+        kinds = Counter(node.op for node in graph.operations())
         named |= {"nodes": kinds.total(), "operators": len(kinds)}
         lacking = {name: count for name, count in kinds.items() if name not in OPERATORS}
         if lacking:

@@ -191,6 +191,12 @@ def name_apart(document: Any) -> dict[str, int]:
 def in_dtype(text: str, dtype: str) -> Any:
     """The parsed symbol without notes that pin a dtype; in `dtype` what it asks for in float32."""
     document = json.loads(text)
+    set_dtype(document, dtype)
+    return document
+
+
+def set_dtype(document: Any, dtype: str) -> None:
+    """Change a parsed symbol so, and those within it."""
     for node in document["nodes"]:
         for key in ("attrs", "attr", "param"):
             node.get(key, {}).pop("__dtype__", None)
@@ -199,4 +205,5 @@ def in_dtype(text: str, dtype: str) -> Any:
         operator = OPERATORS.get(node["op"])
         if operator is not None and operator.gives_float32(attributes):
             attributes["dtype"] = dtype
-    return document
+        for graph in node.get("subgraphs", ()):
+            set_dtype(graph, dtype)

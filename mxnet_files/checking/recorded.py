@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mxnet_files.build import Step, plan
+from mxnet_files.build import Step, every_step, plan
 from mxnet_files.errors import SymbolError
 from mxnet_files.load import import_symbol
 from mxnet_files.reading.attributes import IGNORED
@@ -96,7 +96,7 @@ def replay(graph: SymbolGraph) -> Recorded:
     release of torch may bring about.
     """
     wanted: dict[str, set[tuple[str, Any]]] = {}
-    for step in plan(graph):
+    for step in every_step(plan(graph)):
         wanted.setdefault(step.operator.name, set()).update(said(step))
     version, cases = read(wanted)
     seen: list[str] = []  # the operator of each case

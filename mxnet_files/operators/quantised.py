@@ -248,7 +248,7 @@ register(
 
 def part(a: SimpleNamespace, *names: str) -> Any:
     """The attributes of the only joined step of these operators; None without one."""
-    found = [step for step in a.inner if step.operator.name in names]
+    found = [step for step in a.inner[0].steps if step.operator.name in names]
     return found[0] if len(found) == 1 else None
 
 
@@ -257,27 +257,27 @@ AFTER = ("Activation", "LeakyReLU", "clip", "abs", "square", "sqrt", "exp")
 
 def checked(w: Wiring, a: SimpleNamespace, *kinds: str) -> None:
     """Refuse what oneDNN's passes would not have joined: other operators, or one of them twice."""
-    names = [step.operator.name for step in a.inner]
+    names = [step.operator.name for step in a.inner[0].steps]
     if len(set(names)) != len(names) or not {kinds[0]} <= {*names} <= {*kinds}:
         raise w.refuse(f"joins {', '.join(names)}, expected {kinds[0]} and at most one of the rest")
 
 
 def joined(w: Wiring, a: SimpleNamespace, inputs: Sequence[fx.Node]) -> Wired:
     """What the joined operators give, one after the other, as they would stand alone."""
-    order = [entry for step in a.inner for entry in step.inputs]
-    known = {step.number for step in a.inner}
+    order = [entry for step in a.inner[0].steps for entry in step.inputs]
+    known = {step.number for step in a.inner[0].steps}
     variables = sorted({entry.node for entry in order if entry.node not in known})
     if len(variables) != len(inputs):
         raise w.refuse(f"{len(inputs)} inputs, its subgraph has {len(variables)}")
     values = dict(zip(variables, inputs, strict=True))
-    for place, step in enumerate(a.inner):
-        last = place == len(a.inner) - 1
+    for place, step in enumerate(a.inner[0].steps):
+        last = place == len(a.inner[0].steps) - 1
         w.step = "" if last else step.operator.name.lower()
         values[step.number] = step.operator.build(
             w, step.attributes, *(values[entry.node] for entry in step.inputs)
         )
     w.step = ""
-    return values[a.inner[-1].number]
+    return values[a.inner[0].steps[-1].number]
 
 
 def leaky_slope(w: Wiring, step: Any) -> float | None:
@@ -372,7 +372,7 @@ register(
         "with_postsum_act": Attribute(boolean, False),
     },
     lambda a: 3 if a.quantized else 1,
-    joins=True,
+    graphs=1,
 )
 
 
@@ -453,5 +453,5 @@ register(
         "channel_wise_quantize": Attribute(optional(boolean), None),
     },
     lambda a: 3 if a.quantized and not a.enable_float_output else 1,
-    joins=True,
+    graphs=1,
 )

@@ -37,7 +37,7 @@ from mxnet_files.reading.reader import read_graph
 from mxnet_files.running import distance, in_float64, largest, of_precision, refusals, run
 from mxnet_files.save import onnx_bytes, program_bytes
 from mxnet_files.writing.model_file import write_model
-from mxnet_files.writing.shapes import record_shapes
+from mxnet_files.writing.shapes import record_shapes, unrolled
 
 __all__ = ["Source", "write_folder"]
 
@@ -156,9 +156,10 @@ def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path
     """Every file of the folder; returns the report."""
     inputs = [torch.from_numpy(x) for x in source.inputs.values()]
     ending = "" if reference.verified else UNVERIFIED
-    free = record_shapes(module, inputs, source.budget)
+    plain = unrolled(module, inputs)
+    free = record_shapes(plain, inputs, source.budget)
     with refusals("model.py cannot be written for this graph"):
-        written = write_model(module, source.name)
+        written = write_model(plain, source.name)
     (new / f"model{ending}.py").write_text(written.text, "utf-8")
     state = {key: value.clone().contiguous() for key, value in written.state.items()}
     save_file(state, new / "model.safetensors", {"mxnet_names": json.dumps(dict(written.names))})

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ __all__ = ["Entry", "Node", "SymbolGraph", "read_graph", "read_symbol"]
 
 LARGEST_FILE = 64 * 2**20  # bytes; the largest file of the model zoo has 0.7 MB
 JOINED = "_sg_"  # begins the names of what MXNet's backends make of several operators
+DEEPEST = 4  # loops and branches within one another
 MOST_NODES = 50_000  # a cell unrolled over a thousand steps has 20,000
 MOST_VALUES = 4_000_000  # of JSON, each of which takes some 100 bytes
 LONGEST_NAME = 1_024  # characters
@@ -49,7 +50,7 @@ class Node:
     inputs: tuple[Entry, ...]
     attributes: Mapping[str, str] = field(default_factory=dict)
     strict: bool = True  # False in 0.8 files, whose attributes mix the user's with the operator's
-    inner: SymbolGraph | None = None  # what a fused operator joins; its variables are the inputs
+    inner: tuple[SymbolGraph, ...] = ()  # what is fused, or what a loop or a branch runs
 
     @property
     def where(self) -> str:
@@ -75,6 +76,26 @@ class SymbolGraph:
                 needed.add(number)
                 stack.extend(entry.node for entry in self.nodes[number].inputs)
         return sorted(needed)
+
+    def operations(self) -> Iterator[Node]:
+        """The nodes that the heads need, variables apart, and those of their subgraphs."""
+        for number in self.reachable():
+            node = self.nodes[number]
+            if node.op != "null":
+                yield node
+                for graph in node.inner:
+                    yield from graph.operations()
+
+    def variables(self) -> list[int]:
+        """Numbers of the variables in the order in which MXNet meets them from the heads."""
+        seen: dict[int, None] = {}
+        stack = [head.node for head in reversed(self.heads)]
+        while stack:
+            number = stack.pop()
+            if number not in seen:
+                seen[number] = None
+                stack.extend(entry.node for entry in reversed(self.nodes[number].inputs))
+        return [number for number in seen if self.nodes[number].op == "null"]
 
     def with_heads(self, names: Sequence[str]) -> SymbolGraph:
         """The graph with other outputs: nodes by name, `split0:1` for a node's second output.
@@ -127,12 +148,14 @@ def read_symbol(path: str | os.PathLike[str]) -> SymbolGraph:
 
 
 def read_graph(
-    document: Any, where: str = "symbol", outer_version: int | None = None
+    document: Any, where: str = "symbol", outer_version: int | None = None, depth: int = 0
 ) -> SymbolGraph:
     """Check a parsed symbol file. Raises `SymbolError`.
 
-    `outer_version` is that of the file, for a graph inside a node of it.
+    `outer_version` is that of the file, for a graph inside `depth` nodes of it.
     """
+    if depth > DEEPEST:
+        raise SymbolError(f"{where}: more than {DEEPEST} subgraphs within one another")
     if not isinstance(document, dict) or not {"nodes", "heads"} <= document.keys():
         raise SymbolError(f"{where}: expected an object with 'nodes' and 'heads' (a symbol file)")
     rows = _list(document["nodes"], f"{where}: nodes", MOST_NODES)
@@ -140,8 +163,7 @@ def read_graph(
         raise SymbolError(f"{where}: no nodes; an exported symbol has at least one")
     version = outer_version or _version(document.get("attrs", {}), where)
     counts = len(rows)
-    inside = outer_version is not None
-    nodes = tuple(_node(row, number, version, where, inside) for number, row in enumerate(rows))
+    nodes = tuple(_node(row, number, version, where, depth) for number, row in enumerate(rows))
     heads = tuple(
         _entry(head, counts, f"{where}: head {number}")
         for number, head in enumerate(_list(document["heads"], f"{where}: heads", MOST_NODES))
@@ -197,7 +219,7 @@ def _strings(row: Mapping[str, Any], key: str, where: str) -> dict[str, str]:
     return value
 
 
-def _node(row: Any, number: int, version: int, where: str, inside: bool) -> Node:
+def _node(row: Any, number: int, version: int, where: str, depth: int) -> Node:
     where = f"{where}: node {number}"
     if not isinstance(row, dict):
         raise SymbolError(f"{where}: {row!r:.60}, expected an object with op, name and inputs")
@@ -217,9 +239,7 @@ def _node(row: Any, number: int, version: int, where: str, inside: bool) -> Node
     if version < 905 and op in ("argmax", "argmin") and attributes.get("axis") == "-1":
         del attributes["axis"]
     graphs = _list(row.get("subgraphs", []), f"{where}: subgraphs", MOST_NODES)
-    alone = len(graphs) == 1 and not inside
-    if graphs and not alone and op.startswith(JOINED):
+    if op.startswith(JOINED) and graphs and (len(graphs) > 1 or depth):
         raise SymbolError(f"{where}: {len(graphs)} subgraphs, expected one, without others inside")
-    # loops and branches, which are not supported, are refused with all that is not
-    inner = read_graph(graphs[0], f"{where}: subgraph", version) if alone else None
+    inner = tuple(read_graph(each, f"{where}: subgraph", version, depth + 1) for each in graphs)
     return Node(op, name, inputs, attributes, strict="param" not in row, inner=inner)

@@ -19,7 +19,12 @@ from hypothesis import given, settings
 from mxnet_files.checking.oracle import import_mxnet
 from mxnet_files.checking.recorded import FILE, RecordedCase, read, said, write
 from mxnet_files.registry import OPERATORS
-from mxnet_files.tests import spaces_int8, spaces_numpy, spaces_regions  # noqa: F401 (fill SPACES)
+from mxnet_files.tests import (  # noqa: F401 (fill SPACES)
+    spaces_control,
+    spaces_int8,
+    spaces_numpy,
+    spaces_regions,
+)
 from mxnet_files.tests.mxnet_server import Refusal, Server
 from mxnet_files.tests.spaces import SPACES, Case, cases
 from mxnet_files.tests.test_symbol_differential import ONE_BY_ONE

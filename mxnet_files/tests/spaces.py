@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -43,6 +43,7 @@ class Case:
     outputs: int
     stored: bool  # the arrays are parameters, not inputs
     halved: bool  # the first output goes on, and is divided by 2
+    graphs: list[Any] = field(default_factory=list)  # its subgraphs, as the file has them
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -60,6 +61,7 @@ class Case:
                 "name": "node",
                 "attrs": self.attributes,
                 "inputs": [[place, 0, 0] for place in range(count)],
+                **({"subgraphs": self.graphs} if self.graphs else {}),
             }
         )
         heads = [[count, place, 0] for place in range(self.outputs)]
@@ -224,6 +226,7 @@ def case_of(main: str, seed: int) -> Case:
     d.a["__name__"] = name
     inputs = SPACES[main](d)
     del d.a["__name__"]
+    graphs = d.a.pop("__graphs__", [])
     # a space sets an attribute to None where it leaves it out on purpose
     missing = [key for key in left if key not in given]
     assert not missing, f"{name}: no values described for {', '.join(missing)}"
@@ -234,7 +237,8 @@ def case_of(main: str, seed: int) -> Case:
             for key, attribute in operator.attributes.items()
         }
     )
-    slots = list(operator.inputs(attributes) or [f"data{i}" for i in range(len(inputs))])
+    named = None if graphs else operator.inputs(attributes)
+    slots = list(named or [f"data{i}" for i in range(len(inputs))])
     return Case(
         name,
         written,
@@ -243,6 +247,7 @@ def case_of(main: str, seed: int) -> Case:
         operator.outputs(attributes),
         stored=d.flag(),
         halved=d.flag(),
+        graphs=graphs,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -11,6 +13,8 @@ import pytest
 import torch
 
 from mxnet_files import import_symbol
+from mxnet_files.__main__ import main
+from mxnet_files.budget import Budget, rehearse
 from mxnet_files.checking.oracle import Oracle
 from mxnet_files.errors import SymbolError
 from mxnet_files.tests.test_symbol_operators import compare, draw
@@ -302,3 +306,153 @@ def test_sequences_of_other_dtypes(op: str, dtype: str) -> None:
         found = module(torch.from_numpy(x), torch.from_numpy(lengths)).numpy()
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted)
+
+
+def gated(x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+    """A cell with weights of its own, two states and a layer that the file casts."""
+    h, c = states
+    gates = S.FullyConnected(x, num_hidden=8, name="i2h") + S.FullyConnected(
+        h, num_hidden=8, name="h2h"
+    )
+    i, o = S.split(gates, num_outputs=2, axis=1)
+    c = c * S.sigmoid(i) + S.tanh(i)
+    h = S.sigmoid(o) * S.tanh(c)
+    return S.Cast(h, dtype="float32"), [h, c]
+
+
+def foreach_cell() -> Any:
+    out, states = S.contrib.foreach(gated, S.var("data"), [S.var("h"), S.var("c")])
+    return S.Group([out, *states])
+
+
+CELL = {"data": (5, 2, 3), "h": (2, 4), "c": (2, 4), "i2h_weight": (8, 3), "i2h_bias": (8,),
+        "h2h_weight": (8, 4), "h2h_bias": (8,)}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_foreach(dtype: str) -> None:
+    out, states = S.contrib.foreach(
+        lambda x, s: (x * s[0], [S.tanh(x + s[0])]), S.var("data"), [S.var("h")]
+    )
+    compare(S.Group([out, *states]), draw({"data": (5, 2, 3), "h": (2, 3)}, 1), dtype)
+    compare(foreach_cell(), draw(CELL, 1), "float32")
+
+
+def test_a_loop_of_known_length() -> None:
+    """_while_loop, whose rows MXNet fills in all turns alone."""
+    rows, states = S.contrib.while_loop(
+        lambda n, x: n < 3, lambda n, x: (S.tanh(x), [n + 1, x * 0.5 + 1]),
+        [S.var("n"), S.var("data")], max_iterations=3,
+    )  # fmt: skip
+    arrays = {"n": np.zeros(1), **draw({"data": (2, 3)}, 1)}
+    compare(S.Group([rows, states[1]]), arrays, gradients=False)
+    module = compare(states[1], arrays, gradients=False)
+    x = torch.tensor(arrays["data"], requires_grad=True)
+    module(torch.zeros(1).double(), x).sum().backward()
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.grad, np.full((2, 3), 0.125))
+
+
+@pytest.mark.parametrize("number", [1.0, 5.0])
+def test_a_branch(number: float) -> None:
+    """_cond: the gradient of the branch that is not taken is 0."""
+    out = S.contrib.cond(S.var("n") < 3, lambda: S.var("x") * 2, lambda: S.var("y") * S.var("x"))
+    arrays = {"n": np.array([number]), **draw({"x": (2, 3), "y": (2, 3)}, 1)}
+    compare(out, arrays, "float32", gradients=False)
+    x, y = (torch.tensor(arrays[name], requires_grad=True) for name in "xy")
+    module = import_symbol(json.loads(out.tojson()), {}, inputs=list(arrays))
+    module(torch.tensor(arrays["n"]), x, y).sum().backward()
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.grad, np.full((2, 3), 2.0) if number < 3 else arrays["y"])
+    assert y.grad is not None
+    np.testing.assert_array_equal(y.grad, np.zeros((2, 3)) if number < 3 else arrays["x"])
+
+
+def test_a_state_whose_batch_is_unknown() -> None:
+    zeros = [S.zeros(shape=(0, 4)), S.zeros(shape=(0, 4))]
+    out, _ = S.contrib.foreach(gated, S.var("data"), zeros)
+    arrays = draw({name: shape for name, shape in CELL.items() if name not in ("h", "c")}, 1)
+    compare(out, arrays, "float32", gradients=False)
+    wrong, _ = S.contrib.foreach(lambda x, s: (x, [s[0]]), S.var("data"), zeros[:1])
+    with pytest.raises(SymbolError, match="whose 0 it cannot infer"):
+        import_symbol(json.loads(wrong.tojson()), {})
+
+
+def test_a_loop_as_every_file(tmp_path: Path) -> None:
+    """model.py has as many turns as the input has slices; a file that lacks a weight says so."""
+    arrays = draw(CELL, 1)
+    weights = {f"arg:{n}": mx.nd.array(x) for n, x in arrays.items() if n.endswith(("t", "s"))}
+    files = [str(tmp_path / "cell-symbol.json"), str(tmp_path / "cell-0000.params")]
+    foreach_cell().save(files[0])
+    mx.nd.save(files[1], weights)
+    shapes = [f"--input={name}={','.join(map(str, CELL[name]))}" for name in ("data", "h", "c")]
+    assert main(["convert", *files, *shapes, "--out", str(tmp_path / "out")]) == 0
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"model.py", "model.pt2", "model.onnx"} <= written
+    assert (tmp_path / "out" / "model.py").read_text().count("torch.select") == 5
+    with pytest.raises(SymbolError, match=r"missing parameters .*: i2h_weight, i2h_bias"):
+        import_symbol(json.loads(foreach_cell().tojson()), {})
+
+
+def loop_in(document: Any) -> dict[str, Any]:
+    return next(node for node in document["nodes"] if "subgraphs" in node)
+
+
+def relu_of(node: dict[str, Any]) -> None:
+    node["subgraphs"][0]["nodes"][-1] |= {"op": "evil", "attrs": {}}
+
+
+def nest(node: dict[str, Any]) -> None:
+    for _ in range(5):
+        graph = json.loads(json.dumps(node["subgraphs"][0]))
+        node["subgraphs"][0]["nodes"][-1]["subgraphs"] = [graph]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda n: n["attrs"].update(in_data_locs="[9]"), "its body has 7 inputs"),
+        (lambda n: n["attrs"].update(in_data_locs="[None]"), "_foreach"),
+        (lambda n: n["attrs"].update(remain_locs="[1]"), "its body has 7 inputs"),
+        (lambda n: n["attrs"].update(num_outputs="9"), "num_outputs=9"),
+        (lambda n: n["attrs"].update(num_out_data="2", num_outputs="4"), "its subgraph has 3"),
+        (lambda n: n["attrs"].update(num_args="3"), "its body has 7 inputs"),
+        (lambda n: n["attrs"].update(more="3"), "unknown attribute more"),
+        (lambda n: n["inputs"].pop(), "6 inputs, expected 7"),
+        (lambda n: n.update(subgraphs=[]), "has no subgraph"),
+        (lambda n: n.update(subgraphs=n["subgraphs"] * 2), "has 2 subgraphs"),
+        (lambda n: n["subgraphs"][0]["nodes"][3]["attrs"].update(flatten="3"), "flatten='3'"),
+        (lambda n: n["subgraphs"][0]["nodes"][2].update(name="i2h_weight"), "share a name"),
+        (relu_of, "unsupported operators .1., with their nodes: evil"),
+        (nest, "more than 4 subgraphs within one another"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_loop_that_mxnet_would_not_write_is_refused(
+    change: Callable[[dict[str, Any]], Any], said: str
+) -> None:
+    document = json.loads(foreach_cell().tojson())
+    change(loop_in(document))
+    with pytest.raises(SymbolError, match=said) as error:
+        import_symbol(document, {}, inputs=list(CELL))
+    assert "\n" not in str(error.value)
+
+
+def test_names_in_a_loop_are_no_code() -> None:
+    document = json.loads(foreach_cell().tojson())
+    for graph in (document, loop_in(document)["subgraphs"][0]):
+        for node in graph["nodes"]:
+            node["name"] = f"x = __import__('os').abort() #{node['name']}"
+    given = [node["name"] for node in document["nodes"] if node["op"] == "null"]
+    module = import_symbol(document, {}, inputs=given)
+    shapes = [CELL[name.split("#")[1]] for name in given]
+    assert module(*map(torch.ones, shapes))[0].shape == (5, 2, 4)
+
+
+def test_the_budget_counts_every_turn() -> None:
+    states = S.contrib.while_loop(
+        lambda x: S.sum(x) < 9, lambda x: ([], [S.dot(x, x)]), [S.var("x")], 10**9
+    )[1]
+    module = import_symbol(json.loads(states[0].tojson()), {})
+    with pytest.raises(SymbolError, match=r"_while_loop.* operations up to here"):
+        rehearse(module, [torch.ones(10, 10)], Budget(operations=10**6))

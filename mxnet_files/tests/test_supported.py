@@ -13,7 +13,12 @@ from mxnet_files.__main__ import main
 from mxnet_files.checking.supported import IN_ZOO, is_drawn, supported_operators
 from mxnet_files.checking.zoo import MODELS
 from mxnet_files.registry import OPERATORS
-from mxnet_files.tests import spaces_int8, spaces_numpy, spaces_regions  # noqa: F401 (fill SPACES)
+from mxnet_files.tests import (  # noqa: F401 (fill SPACES)
+    spaces_control,
+    spaces_int8,
+    spaces_numpy,
+    spaces_regions,
+)
 from mxnet_files.tests.spaces import SPACES
 
 PAGE = Path(__file__).parents[2] / "docs" / "operators.md"

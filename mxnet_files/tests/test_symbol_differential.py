@@ -21,7 +21,12 @@ from mxnet_files.checking.recorded import computed, difference
 from mxnet_files.checking.supported import is_drawn
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.registry import OPERATORS
-from mxnet_files.tests import spaces_int8, spaces_numpy, spaces_regions  # noqa: F401 (fill SPACES)
+from mxnet_files.tests import (  # noqa: F401 (fill SPACES)
+    spaces_control,
+    spaces_int8,
+    spaces_numpy,
+    spaces_regions,
+)
 from mxnet_files.tests.mxnet_server import Crash, Refusal, Server
 from mxnet_files.tests.spaces import SPACES, Case, cases
 
@@ -31,6 +36,7 @@ COMPUTED_HERE = {
     r"Unknown type enum 7|boolean type|MKLDNN :7": "Arrays of bool.",
     r"do not match specified type|in_type->at|floating.point|float16|FP16|kFloat32|kFloat16"
     r"|unknown type for MKLDNN|Other DTypes": "Dtypes that MXNet's operator lacks on the CPU.",
+    r"attr in node identity": "Dtypes that MXNet's operator lacks on the CPU.",
     r"ndim|Volume convolution|1D convolution|Only 1D or 2D"
     r"|Invalid Input: 'N.?W'|Dilate is not supported"
     r"|Too many reduction axes": "Numbers of axes that it lacks.",

@@ -10,6 +10,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -262,10 +263,11 @@ def hostile(draw: st.DrawFn) -> tuple[Document, dict[str, tuple[int, ...]]]:
                 attributes[key] = next((t for t in texts if reads(attribute.kind, t)), texts[0])
         try:
             read = read_attributes(op, attributes, OPERATORS[op].attributes)
-            # a fused operator without its subgraph: what is refused when the graph is read
-            inner: dict[str, Any] = {"inner": []} if OPERATORS[op].joins else {}
+            # without its subgraphs: what is refused when the graph is read
+            empty = SimpleNamespace(steps=[], slots={})
+            inner = {"inner": [empty] * OPERATORS[op].graphs}
             slots = OPERATORS[op].inputs(Attributes({**read, **inner}))
-        except SymbolError:
+        except (SymbolError, ValueError):
             slots = ("data",)
         count = draw(st.integers(1, 3)) if slots is None else len(slots)
         inputs = []

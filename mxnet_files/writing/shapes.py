@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from mxnet_files.budget import Budget
-from mxnet_files.running import refusals
+from mxnet_files.layers import Control
+from mxnet_files.running import refusals, run
 from mxnet_files.save import batch_is_free, doubled
 
-__all__ = ["record_shapes"]
+__all__ = ["record_shapes", "unrolled"]
 
 
 class _Recorder(fx.Interpreter):
@@ -63,3 +66,64 @@ def _shapes(
     with refusals("the graph cannot run on the inputs"), torch.no_grad():
         recorder.run(*inputs)
     return recorder.shapes
+
+
+def unrolled(module: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
+    """The module with its loops written out, as often as they run on inputs of these shapes."""
+    loops = {path: x for path, x in module.named_modules() if isinstance(x, Control)}
+    if not loops:
+        return module
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+
+    def keep(path: str, _: Any, given: Sequence[Tensor]) -> None:
+        shapes[path] = [tuple(x.shape) for x in given]
+
+    hooks = [x.register_forward_pre_hook(partial(keep, path)) for path, x in loops.items()]
+    run(module, inputs)
+    for hook in hooks:
+        hook.remove()
+    graph = fx.Graph()
+    given = [graph.node_copy(node) for node in module.graph.nodes if node.op == "placeholder"]
+    graph.output(_written_out(module, graph, shapes, "", *given))
+    flat = fx.GraphModule(module, graph, class_name="Symbol")
+    flat.meta = dict(module.meta)
+    return flat.eval()
+
+
+def _written_out(
+    module: fx.GraphModule,
+    graph: fx.Graph,
+    shapes: Mapping[str, Sequence[tuple[int, ...]]],
+    path: str,
+    *given: fx.Node,
+) -> Any:
+    """What the module at `path`, which begins every name in it, gives as nodes of the graph."""
+    values: dict[fx.Node, Any] = {}
+    left = iter(given)
+
+    def call(function: Callable[..., Any], *arguments: Any) -> fx.Node:
+        return graph.call_function(function, arguments)
+
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = next(left)
+            continue
+        arguments = fx.node.map_arg(node.args, values.__getitem__)
+        if node.op == "output":
+            return arguments[0]
+        layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(layer, Control):
+            own = f"{path}{node.target}"
+            bodies = [
+                partial(_written_out, body, graph, shapes, f"{own}.{name}.")
+                for name, body in layer.named_children()
+                if isinstance(body, fx.GraphModule)
+            ]
+            values[node] = layer.steps(bodies, arguments, shapes[own], call)
+        elif node.target is operator.getitem and isinstance(arguments[0], list):
+            values[node] = arguments[0][arguments[1]]
+        else:
+            values[node] = made = graph.node_copy(node, values.__getitem__)
+            if node.op in ("get_attr", "call_module"):
+                made.target = f"{path}{node.target}"
+    raise AssertionError("a graph without an output")
