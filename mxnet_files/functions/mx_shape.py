@@ -170,6 +170,8 @@ def split_even(x: Tensor, parts: int, axis: int) -> list[Tensor]:
     """`parts` equal parts along `axis`."""
     if x.size(axis) % parts != 0:
         raise ValueError("split: num_outputs does not divide the axis")
+    if parts == 1:
+        return [x]  # ONNX would keep the size of the example's axis
     return x.split(x.size(axis) // parts, axis)
 
 

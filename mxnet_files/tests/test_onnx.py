@@ -22,6 +22,7 @@ NETS = {
     "resize_by_scale": (S.contrib.BilinearResize2D(D, scale_height=2, scale_width=1.5), (2, 3, 5, 6)),  # noqa: E501
     "float16": (HALF, (2, 5)),
     "from_the_end": (S.np.moveaxis(D.as_np_ndarray(), (-1, 1), (1, -1)), (2, 3, 4)),
+    "split_in_one": (S.split(D, num_outputs=1, axis=0), (2, 3)),
     "infinite": (S.log(S.relu(D)), (2, 5)),
 }  # fmt: skip
 
