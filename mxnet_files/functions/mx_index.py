@@ -12,11 +12,15 @@ from mxnet_files.functions import mx_dtype, mx_shape
 __all__ = [
     "arange_like",
     "argsort",
+    "assign",
+    "assign_number",
     "batch_take",
     "boolean_mask",
     "diagonal",
     "gather_nd",
     "index_array",
+    "index_copy",
+    "places",
     "ravel_multi_index",
     "scatter_nd",
     "sort",
@@ -174,3 +178,27 @@ def boolean_mask(x: Tensor, mask: Tensor) -> Tensor:
     if mask.dim() != 1 or mask.size(0) != x.size(0):
         raise ValueError("boolean_mask: expected a number for each row")
     return x[mask != 0]
+
+
+def places(x: Tensor) -> Tensor:
+    """The place of each element of x in x flattened; x's shape."""
+    return torch.arange(x.numel(), device=x.device).reshape(x.shape)
+
+
+def assign(x: Tensor, y: Tensor, where: Tensor) -> Tensor:
+    """x with y's elements at these places of the flattened x."""
+    if y.shape != where.shape:
+        raise ValueError("slice_assign: the two sides have different shapes")
+    flat = x.reshape([-1]).index_copy(0, where.reshape([-1]), y.reshape([-1]))
+    return flat.reshape(x.shape)
+
+
+def assign_number(x: Tensor, where: Tensor, value: float) -> Tensor:
+    """x with a number at these places of the flattened x."""
+    y = mx_dtype.number(value, x).expand(where.shape)
+    return assign(x, y, where)
+
+
+def index_copy(x: Tensor, index: Tensor, y: Tensor) -> Tensor:
+    """x with y's rows in the places of `index`."""
+    return x.index_copy(0, index.reshape([-1]).to(torch.int64), y)

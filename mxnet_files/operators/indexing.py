@@ -112,6 +112,16 @@ register(
     {"shape": Attribute(shape)},
     dtypes=Dtypes.FIRST,
 )
+
+
+register(
+    "_contrib_index_copy",
+    lambda w, a, x, index, y: w.call(mx_index.index_copy, x, index, y),
+    "old_tensor index_vector new_tensor",
+    dtypes=Dtypes.FIRST,
+)
+
+
 register("shape_array", lambda w, a, x: w.call(mx_shape.shape_array, x), "data")
 register("size_array", lambda w, a, x: w.call(mx_shape.size_array, x), "data")
 register("zeros_like", lambda w, a, x: w.call(torch.zeros_like, x), "data", dtypes=Dtypes.FIRST)
@@ -204,7 +214,7 @@ def boolean_mask(w: Wiring, a: SimpleNamespace, x: fx.Node, mask: fx.Node) -> Wi
 
 
 register(
-    "_contrib_boolean_mask",
+    "_contrib_boolean_mask _npi_boolean_mask",
     boolean_mask,
     "data index",
     {"axis": Attribute(integer, 0)},

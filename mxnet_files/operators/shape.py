@@ -14,11 +14,12 @@ from mxnet_files.reading.attributes import (
     Attribute,
     Attributes,
     boolean,
+    double,
     integer,
     optional,
     shape,
 )
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import OPERATORS, Wired, Wiring, register
 
 __all__: list[str] = []
 
@@ -235,6 +236,32 @@ register(
     slice_axes,
     "data",
     {"begin": Attribute(shape), "end": Attribute(shape), "step": Attribute(shape, ())},
+    dtypes=Dtypes.FIRST,
+)
+
+
+def slice_assign(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node | None = None) -> Wired:
+    w.step = "places"
+    where = slice_axes(w, a, w.call(mx_index.places, x, part="all"))
+    w.step = ""
+    if y is None:
+        return w.call(mx_index.assign_number, x, where, a.scalar)
+    return w.call(mx_index.assign, x, y, where)
+
+
+SLICE = OPERATORS["slice"].attributes
+register(
+    "_slice_assign _crop_assign _npi_slice_assign",
+    slice_assign,
+    "lhs rhs",
+    SLICE,
+    dtypes=Dtypes.FIRST,
+)
+register(
+    "_slice_assign_scalar _crop_assign_scalar _npi_slice_assign_scalar",
+    slice_assign,
+    "data",
+    {**SLICE, "scalar": Attribute(double, 0.0)},
     dtypes=Dtypes.FIRST,
 )
 register(

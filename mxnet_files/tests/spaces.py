@@ -603,6 +603,23 @@ def slice_ends(d: Draw, size: int) -> tuple[Any, Any]:
 
 @space("slice")
 def slices(d: Draw) -> list[np.ndarray]:
+    return [sliced(d)[0]]
+
+
+@space("_slice_assign")
+def slice_assign(d: Draw) -> list[np.ndarray]:
+    x, part = sliced(d)
+    return [x, d.array(part)]
+
+
+@space("_slice_assign_scalar")
+def slice_assign_number(d: Draw) -> list[np.ndarray]:
+    d.a["scalar"] = d.one(*NUMBERS)
+    return [sliced(d)[0]]
+
+
+def sliced(d: Draw) -> tuple[np.ndarray, tuple[int, ...]]:
+    """An array, and the shape of the slice that the attributes say."""
     shape = d.shape()
     begin, end, step = [], [], []
     for size in shape[: d.integer(1, len(shape))]:
@@ -618,7 +635,8 @@ def slices(d: Draw) -> list[np.ndarray]:
     d.a |= {"begin": tuple(begin), "end": tuple(end), "step": tuple(step)}
     if set(step) <= {1, None}:
         d.a["step"] = d.one(None, tuple(step), ())
-    return [d.array(shape)]
+    taken = tuple(map(slice, begin, end, d.a["step"] or [1] * len(begin)))
+    return d.array(shape), np.zeros(shape)[taken].shape
 
 
 @space("slice_axis")
@@ -833,6 +851,13 @@ def scatter_nd(d: Draw) -> list[np.ndarray]:
     rows = np.array([places[place] for place in order]).T.reshape(depth, -1)
     kind = d.one(*FLOATS, "int32", "int64")
     return [d.array((rows.shape[1], *shape[depth:])), rows.astype(kind)]
+
+
+@space("_contrib_index_copy")
+def index_copy(d: Draw) -> list[np.ndarray]:
+    shape = d.shape()
+    order = np.array(d.order(shape[0])[: d.integer(1, shape[0])])
+    return [d.array(shape), order.astype(d.one(*FLOATS, *WHOLE)), d.array((len(order), *shape[1:]))]
 
 
 @space("Embedding _contrib_SparseEmbedding")

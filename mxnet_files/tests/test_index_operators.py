@@ -292,3 +292,42 @@ def test_batch_take_and_cast_storage() -> None:
     places = np.array([0, 2, -1, 5], np.int32)
     alike(S.batch_take(d, S.var("x")), {"data": rows, "x": places})
     alike(S.cast_storage(d, stype="default") * 2, {"data": rows})
+
+
+@pytest.mark.parametrize(
+    ("ends", "part"),
+    [
+        ({"begin": (1,), "end": (3,)}, (2, 5)),
+        ({"begin": (None, 1), "end": (None, None), "step": (1, 2)}, (4, 2)),
+        ({"begin": (3, 4), "end": (0, 1), "step": (-2, -1)}, (2, 3)),
+    ],
+)
+def test_assigning_a_slice(ends: dict[str, Any], part: tuple[int, ...]) -> None:
+    arrays = draw({"data": (4, 5), "part": part}, 3)
+    node = S._internal._slice_assign(d, S.var("part"), **ends)
+    module = compare(node, arrays, gradients=False)  # of which MXNet has none
+    x, y = (torch.tensor(arrays[name], requires_grad=True) for name in arrays)
+    module(x, y).sum().backward()
+    assert x.grad is not None
+    assert y.grad is not None
+    assert (int(x.grad.sum()), int(y.grad.sum())) == (20 - y.numel(), y.numel())
+    number = S._internal._slice_assign_scalar(d, scalar=2.5, **ends)
+    compare(number, {"data": arrays["data"]}, gradients=False)
+
+
+def test_assigning_a_slice_of_another_shape_is_refused() -> None:
+    node = S._internal._slice_assign(d, S.var("part"), begin=(0,), end=(1,))
+    module = import_symbol(json.loads(node.tojson()), {})
+    with pytest.raises(ValueError, match="different shapes"):
+        module(torch.zeros(4, 5), torch.zeros(3, 5))
+
+
+def test_index_copy() -> None:
+    node = S.contrib.index_copy(d, i, S.var("rows"))
+    given = {"data": shuffled((4, 3), "float32"), "indices": np.array([2, 0], "int32")}
+    alike(node, {**given, "rows": shuffled((2, 3), "float32", 1)})
+    module = import_symbol(json.loads(node.tojson()), {}, inputs=["data", "indices", "rows"])
+    x, rows = torch.ones(4, 3, requires_grad=True), torch.ones(2, 3, requires_grad=True)
+    module(x, torch.tensor([2, 0]), rows).sum().backward()
+    np.testing.assert_array_equal(x.grad.sum(1), [0, 3, 0, 3])  # type: ignore[union-attr]
+    assert bool((rows.grad == 1).all())  # type: ignore[union-attr]
