@@ -7,8 +7,11 @@ from mxnet_files.functions import mx_numpy
 
 __all__ = [
     "det",
+    "eigenvectors",
     "extract_triangle",
     "inverse_of_factored",
+    "khatri_rao",
+    "lower_factor",
     "make_diagonal",
     "make_triangle",
     "slogdet",
@@ -106,3 +109,28 @@ def make_triangle(x: Tensor, offset: int, lower: bool) -> Tensor:
     empty = torch.zeros(batch + [size * size], dtype=x.dtype, device=x.device)
     filled = empty.index_copy(-1, _triangle(size, offset, lower, x), x)
     return filled.reshape(batch + [size, size])
+
+
+def khatri_rao(arrays: list[Tensor]) -> Tensor:
+    """Kronecker's product of the matrices, column by column."""
+    y = arrays[0]
+    for x in arrays[1:]:
+        y = (y.unsqueeze(1) * x.unsqueeze(0)).reshape([-1, y.size(1)])
+    return y
+
+
+def lower_factor(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(Q, L): x is a lower triangle L times rows Q that are orthonormal."""
+    q, r = torch.linalg.qr(x.transpose(-2, -1))
+    return q.transpose(-2, -1), r.transpose(-2, -1)
+
+
+def eigenvectors(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(U, L): rows of U are eigenvectors of the symmetric x, the largest element of each positive,
+    by their eigenvalues L, which grow. The lower triangle of x is read.
+    """
+    values, vectors = torch.linalg.eigh(x)
+    rows = vectors.transpose(-2, -1)
+    largest = rows.abs().argmax(-1, keepdim=True)
+    negative = rows.gather(-1, largest) < 0
+    return torch.where(negative, -rows, rows), values

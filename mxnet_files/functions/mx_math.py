@@ -32,6 +32,7 @@ __all__ = [
     "moments",
     "norm",
     "power",
+    "quadratic",
     "radians",
     "rcbrt",
     "reduce_max",
@@ -417,3 +418,8 @@ def softmax_length(x: Tensor, length: Tensor, axis: int, temperature: float, log
     inside = places.reshape(shape) < length.to(torch.int64).unsqueeze(axis)
     masked = (x / temperature).masked_fill(~inside, -float("inf"))
     return torch.log_softmax(masked, axis) if log else torch.softmax(masked, axis)
+
+
+def quadratic(x: Tensor, a: float, b: float, c: float) -> Tensor:
+    """a·x² + b·x + c."""
+    return (a * x + b) * x + c

@@ -20,7 +20,9 @@ __all__ = [
     "diag",
     "diagflat",
     "diagonal",
+    "diagonal_places",
     "diff",
+    "differences",
     "dot",
     "infinite",
     "joined",
@@ -29,6 +31,8 @@ __all__ = [
     "moveaxis",
     "norm",
     "pad",
+    "percentile",
+    "polynomial",
     "reduce_all",
     "reduce_any",
     "reduce_max",
@@ -380,6 +384,64 @@ def diff(x: Tensor, times: int, axis: int) -> Tensor:
         count = max(x.size(axis) - 1, 0)
         x = x.narrow(axis, x.size(axis) - count, count) - x.narrow(axis, 0, count)
     return x
+
+
+def differences(x: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+    """Differences of neighbours in x flattened, between two arrays flattened."""
+    parts = [diff(x.reshape([-1]), 1, 0)]
+    if before is not None:
+        parts = [before.reshape([-1])] + parts
+    if after is not None:
+        parts = parts + [after.reshape([-1])]
+    return torch.cat(parts)
+
+
+def polynomial(p: Tensor, x: Tensor) -> Tensor:
+    """p[0]·xⁿ⁻¹ + … + p[n − 1] for each x."""
+    y = torch.zeros_like(x)
+    for i in range(p.size(0)):
+        y = y * x + p[i]
+    return y
+
+
+def diagonal_places(x: Tensor) -> Tensor:
+    """The coordinates of a cube's diagonal: (axes, n)."""
+    if x.dim() < 2 or any([size != x.size(0) for size in x.shape]):  # noqa: C419 (TorchScript)
+        raise ValueError("diag_indices_from: expected two axes or more, all of one size")
+    return torch.arange(x.size(0), device=x.device).expand([x.dim(), x.size(0)])
+
+
+def percentile(x: Tensor, q: Tensor, axes: list[int], between: str, keepdims: bool) -> Tensor:
+    """The q-th percentiles along the axes; the shape of q comes first.
+
+    Where one lies between two elements, float32 says where.
+    """
+    over = [axis % x.dim() for axis in axes] if len(axes) > 0 else list(range(x.dim()))
+    rest: list[int] = []
+    kept = list(x.shape)
+    for axis in range(x.dim()):
+        if axis in over:
+            kept[axis] = 1
+        else:
+            rest.append(axis)
+    left = [x.size(axis) for axis in rest]
+    y = x if x.is_floating_point() else x.to(torch.float32)
+    ordered = y.permute(rest + over).reshape(left + [-1]).sort(-1).values
+    place = (q.reshape([-1]) * float(ordered.size(-1) - 1) / 100.0).to(torch.float32)
+    low, high = place.floor().to(torch.int64), place.ceil().to(torch.int64)
+    part = place - low.to(torch.float32)
+    if between == "lower":
+        high = low
+    if between == "higher":
+        low = high
+    if between == "nearest":
+        low = (place + 0.5).floor().to(torch.int64)
+        high = low
+    if between != "linear":
+        part = torch.full_like(part, 0.5 if between == "midpoint" else 0.0)
+    a, b = ordered.index_select(-1, low), ordered.index_select(-1, high)
+    found = (a * (1.0 - part).to(y.dtype) + b * part.to(y.dtype)).movedim(-1, 0)
+    return found.reshape(list(q.shape) + (kept if keepdims else left))
 
 
 def rot90(x: Tensor, times: int, first: int, second: int) -> Tensor:

@@ -447,6 +447,59 @@ register(
     "a",
     {"fill_value": Attribute(double), "dtype": Attribute(optional(dtype), None), "ctx": IGNORED},
 )
+WINDOWS = {  # of a cosine
+    "hanning": (0.5, 0.5, 0.0),
+    "hamming": (0.54, 0.46, 0.0),
+    "blackman": (0.42, 0.5, 0.08),
+}
+
+
+def window(level: float, first: float, second: float) -> Callable[..., Wired]:
+    def build(w: Wiring, a: SimpleNamespace) -> Wired:
+        if a.M is None:
+            raise w.refuse("M is missing, expected a length")
+        places = np.arange(counted(w, a.M), dtype=np.float32)
+        angles = np.float32(2 * np.pi) * places / np.float32(max(a.M - 1, 1))  # as MXNet rounds
+        turn = angles.astype(np.float64)
+        values = level - first * np.cos(turn) + second * np.cos(2 * turn)
+        return constant(w, values if a.M > 1 else np.ones(a.M), a.dtype)
+
+    return build
+
+
+FLOATS = {"dtype": Attribute(one_of("float16", "float32", "float64"), "float32"), "ctx": IGNORED}
+for _name, _parts in WINDOWS.items():
+    register(
+        f"_npi_{_name}",
+        window(*_parts),
+        "",
+        {"M": Attribute(optional(integer), None), **FLOATS},
+        dtypes=Dtypes.MADE,
+    )
+
+
+def logspace(w: Wiring, a: Attributes) -> Wired:
+    parts = a.num - 1 if a.endpoint else a.num
+    a.have_no_effect("stop")  # beside num=1
+    step = (a.stop - a.start) / parts if parts > 0 else 0.0
+    with np.errstate(all="ignore"):
+        values = np.float64(a.base) ** (a.start + step * np.arange(counted(w, a.num)))
+    return constant(w, values, a.dtype)
+
+
+register(
+    "_npi_logspace",
+    logspace,
+    "",
+    {
+        **{name: Attribute(double) for name in ("start", "stop")},
+        "num": Attribute(integer),
+        "endpoint": Attribute(boolean, True),
+        "base": Attribute(double, 10.0),
+        **FLOATS,
+    },
+    dtypes=Dtypes.MADE,
+)
 RANGE = OPERATORS["_arange"]
 register("_npi_arange", RANGE.build, "", RANGE.attributes, dtypes=Dtypes.MADE)
 
@@ -677,6 +730,65 @@ register(
     {"n": Attribute(integer, 1), "axis": Attribute(integer, -1)},
     dtypes=Dtypes.FIRST,
 )
+
+
+def ediff1d(w: Wiring, a: Attributes, x: fx.Node, *arrays: fx.Node) -> Wired:
+    given = list(arrays)
+    ends = [
+        given.pop(0)
+        if named
+        else None
+        if number is None
+        else w.call(mx_dtype.number, number, x, part=f"end{place}")
+        for place, (named, number) in enumerate(
+            ((a.to_begin_arr_given, a.to_begin_scalar), (a.to_end_arr_given, a.to_end_scalar))
+        )
+    ]
+    return w.call(mx_numpy.differences, x, *ends)
+
+
+register(
+    "_npi_ediff1d",
+    ediff1d,
+    lambda a: (
+        "input1",
+        *(("input2",) if a.to_begin_arr_given else ()),
+        *(("input3",) if a.to_end_arr_given else ()),
+    ),
+    {
+        "to_begin_arr_given": Attribute(boolean, False),
+        "to_end_arr_given": Attribute(boolean, False),
+        "to_begin_scalar": Attribute(optional(double), None),
+        "to_end_scalar": Attribute(optional(double), None),
+    },
+    dtypes=Dtypes.FIRST,
+)
+register("_npi_polyval", binary(mx_numpy.polynomial), "p x", dtypes=Dtypes.SAME)
+register("_npi_diag_indices_from", unary(mx_numpy.diagonal_places), "data")
+
+
+def percentile(w: Wiring, a: SimpleNamespace, x: fx.Node, q: fx.Node | None = None) -> Wired:
+    axes = axis_list(w, a.axis or (), "axis")
+    if q is None:
+        q = w.call(torch.full, [], a.q_scalar, part="q")
+    return w.call(mx_numpy.percentile, x, q, axes, a.interpolation, a.keepdims)
+
+
+register(
+    "_npi_percentile",
+    percentile,
+    lambda a: ("a",) if a.q_scalar is not None else ("a", "q"),
+    {
+        "axis": Attribute(optional(shape), None),
+        "interpolation": Attribute(
+            one_of("linear", "lower", "higher", "midpoint", "nearest"), "linear"
+        ),
+        "keepdims": Attribute(boolean, False),
+        "q_scalar": Attribute(optional(double), None),
+    },
+)
+register("_npi_lcm", binary(torch.lcm), "lhs rhs", dtypes=Dtypes.SAME)
+register("_npi_lcm_scalar", beside_number(torch.lcm), "data", SCALAR, dtypes=Dtypes.SAME)
 
 
 def rot90(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:

@@ -24,6 +24,7 @@ from mxnet_files.reading.attributes import (
     dtype,
     integer,
     optional,
+    real,
     shape,
 )
 from mxnet_files.registry import OPERATORS, Wired, Wiring, register
@@ -259,6 +260,31 @@ register(
     lambda w, a, x: outputs_of(w, w.call(mx_linalg.slogdet, x, part="both"), 2),
     "A",
     outputs=2,
+    dtypes=Dtypes.FLOATING,
+)
+for _names, _of in (
+    ("_linalg_gelqf linalg_gelqf", mx_linalg.lower_factor),
+    ("_linalg_syevd", mx_linalg.eigenvectors),
+):
+    register(
+        _names,
+        lambda w, a, x, of=_of: outputs_of(w, w.call(of, x, part="both"), 2),
+        "A",
+        outputs=2,
+        dtypes=Dtypes.FLOATING,
+    )
+register(
+    "khatri_rao",
+    lambda w, a, *xs: w.call(mx_linalg.khatri_rao, list(xs)),
+    None,
+    {"num_args": Attribute(integer)},
+    dtypes=Dtypes.FLOATING,
+)
+register(
+    "_contrib_quadratic",
+    lambda w, a, x: w.call(mx_math.quadratic, x, a.a, a.b, a.c),
+    "data",
+    {name: Attribute(real, 0.0) for name in "abc"},
     dtypes=Dtypes.FLOATING,
 )
 register(

@@ -487,3 +487,90 @@ def described(d: Draw) -> list[np.ndarray]:
     else:
         d.a["shape"] = d.shape(1, 1, largest=6) * 2
     return []
+
+
+@space("_npi_hanning _npi_hamming _npi_blackman")
+def window(d: Draw) -> list[np.ndarray]:
+    d.a |= {"M": d.integer(1, 9), "dtype": d.one(*FLOATS, None)}
+    return []
+
+
+@space("_npi_logspace")
+def logspace(d: Draw) -> list[np.ndarray]:
+    d.a |= {"start": d.one(0.0, -1.0, 0.5), "stop": d.one(2.0, 1.0, -1.5), "num": d.integer(1, 6)}
+    d.a |= {"base": d.one(None, 2.0, 10.0, 0.5), "dtype": d.one(*FLOATS, None)}
+    return []
+
+
+@space("_npi_ediff1d")
+def ediff1d(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64", "int32", "int64")
+    for end in ("to_begin", "to_end"):
+        d.a[f"{end}_scalar"] = None if d.a.get(f"{end}_arr_given") else d.one(None, 2.0, -1.0)
+    count = sum(d.a.get(f"{end}_arr_given", False) for end in ("to_begin", "to_end"))
+    more = [d.array(d.shape(1, 1), edges=False) for _ in range(count)]
+    shape = d.one(d.shape(1, 3), (3, 2))
+    return [d.array(shape if math.prod(shape) > 1 else (2,), edges=False), *more]
+
+
+@space("_npi_polyval")
+def polyval(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64", "int32", "int64")
+    return [d.array(d.shape(1, 1), edges=False), d.array(d.shape(1, 3), edges=False)]
+
+
+@space("_npi_percentile")
+def percentile(d: Draw) -> list[np.ndarray]:
+    shape = d.shape(1, 3)
+    d.dtype = d.one("float32", "float64", "int32", "int64", "uint8")
+    d.a["axis"] = d.one(None, d.axes(len(shape), fewest=1))
+    x = d.array(shape, edges=False)
+    if d.flag():
+        d.a["q_scalar"] = d.one(0.0, 50.0, 30.0, 100.0, 12.5)
+        return [x]
+    d.a["q_scalar"] = None
+    return [x, d.array(d.shape(1, 2), d.one("float32", "float64"), 0, 100, edges=False)]
+
+
+@space("_npi_diag_indices_from")
+def diagonal_places(d: Draw) -> list[np.ndarray]:
+    return [d.array([d.integer(1, 4)] * d.integer(2, 4))]
+
+
+@space("_npi_lcm _npi_lcm_scalar")
+def lcm(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("int32", "int64")
+    shape = d.shape(0, 3)
+    if "scalar" in d.a["__name__"]:
+        d.a |= {"scalar": d.one(None, 1, 6, 4, -3), "is_int": None}
+        return [d.array(shape, edges=False)]
+    return [d.array(shape, edges=False), d.array(broadcast(d, shape), edges=False)]
+
+
+@space("khatri_rao")
+def khatri_rao(d: Draw) -> list[np.ndarray]:
+    d.dtype, columns = d.one("float32", "float64"), d.integer(1, 4)
+    count = d.a["num_args"] = d.integer(1, 3)
+    return [d.array((d.integer(1, 4), columns)) for _ in range(count)]
+
+
+@space("_contrib_quadratic")
+def quadratic(d: Draw) -> list[np.ndarray]:
+    d.dtype = d.one("float32", "float64")
+    return [d.array(d.shape())]
+
+
+@space("_linalg_gelqf")
+def gelqf(d: Draw) -> list[np.ndarray]:
+    d.dtype, rows = d.one("float32", "float64"), d.integer(1, 4)
+    x = d.array((*d.shape(0, 1), rows, rows + d.integer(0, 2)), edges=False)
+    return [x + (4 * np.eye(rows, x.shape[-1])).astype(x.dtype)]
+
+
+@space("_linalg_syevd")
+def syevd(d: Draw) -> list[np.ndarray]:
+    """Eigenvalues that lie apart: where two are equal any basis will do."""
+    d.dtype, rows = d.one("float32", "float64"), d.integer(1, 4)
+    x = d.array((*d.shape(0, 1), rows, rows), low=-1, high=1, edges=False)
+    apart = 20 * np.diag(np.arange(rows)).astype(x.dtype)
+    return [x + x.swapaxes(-2, -1) + apart]

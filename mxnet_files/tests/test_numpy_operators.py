@@ -290,3 +290,27 @@ def test_a_residual_net(tmp_path: Path) -> None:
     module = load_symbol(tmp_path / "net-symbol.json", tmp_path / "net-0000.params")
     found = module(torch.from_numpy(data)).detach().numpy()
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_ranges_and_polynomials() -> None:
+    ops = run(lambda n, npx, d: [n.hanning(5) + d, n.hamming(5), n.blackman(5)], draw(5))
+    assert ops >= {"_npi_hanning", "_npi_hamming", "_npi_blackman"}
+    run(lambda n, npx, d: n.logspace(0, 2, 5, endpoint=False, base=3.0) + d, draw(5))
+    run(lambda n, npx, d, p: n.polyval(p, d), draw(2, 3), draw(4))
+    run(lambda n, npx, d, e: n.ediff1d(d, to_begin=e, to_end=1.5), draw(2, 3), draw(2))
+    run(lambda n, npx, d: n.ediff1d(d), draw(2, 3), exact=True)
+    run(lambda n, npx, d: n.diag_indices_from(d), draw(3, 3), exact=True)
+
+
+@pytest.mark.parametrize("between", ["linear", "lower", "higher", "midpoint", "nearest"])
+def test_percentiles(between: str) -> None:
+    run(lambda n, npx, d: n.percentile(d, 30, interpolation=between), draw(4, 5))
+    run(
+        lambda n, npx, d, q: n.percentile(d, q, axis=1, interpolation=between, keepdims=True),
+        draw(4, 5), np.array([0, 33, 100], np.float32),
+    )  # fmt: skip
+
+
+def test_common_multiples() -> None:
+    x, y = np.array([[4, 6, -9]], np.int32), np.array([6, 4, 0], np.int32)
+    run(lambda n, npx, a, b: [n.lcm(a, b), n.lcm(a, 6)], x, y, exact=True)

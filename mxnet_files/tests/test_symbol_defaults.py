@@ -81,7 +81,8 @@ def test_inputs(name: str) -> None:
         **{key: attribute.default for key, attribute in operator.attributes.items()}
         | {"no_bias": False, "act_type": "prelu", "use_length": True, "num_args": 2,
            "sample_type": "nearest", "use_sequence_length": True, "mode": "lstm",
-           "use_data_lengths": True, "use_label_lengths": True}
+           "use_data_lengths": True, "use_label_lengths": True,
+           "to_begin_arr_given": True, "to_end_arr_given": True}
     )  # fmt: skip
     slots = operator.inputs(every)
     one_or_two = ("Crop", "_contrib_BilinearResize2D", "_contrib_quantized_concat")

@@ -747,6 +747,17 @@ def test_softmax_output_without_a_label_is_softmax() -> None:
     torch.testing.assert_close(x.grad, expected)
 
 
+def test_factors_of_matrices() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 3))
+    data = mx.sym.var("data")
+    compare(mx.sym.Group(list(mx.sym.linalg.gelqf(data))), {"data": x})
+    both = x + x.transpose(0, 2, 1) + np.diag([0.0, 20, 40])
+    compare(mx.sym.Group(list(mx.sym.linalg.syevd(data))), {"data": both}, gradients=False)
+    arrays = draw({"a": (2, 3), "b": (4, 3), "c": (1, 3)}, 1)
+    compare(mx.sym.khatri_rao(*map(mx.sym.var, "abc")), arrays, gradients=False)
+    compare(mx.sym.contrib.quadratic(data, a=1.5, b=-2, c=3), draw({"data": (2, 3)}, 1))
+
+
 def test_every_operator_is_compared() -> None:
     """Each registered operator, or an alias of it, is named in a test of operators."""
     here = Path(__file__).parent
