@@ -153,6 +153,7 @@ class NodeError:
     bound: float = BOUND
     differs: str = ""  # another shape or dtype than MXNet's, in words
     tied: tuple[int, int] | None = None  # equal elements stand in another order: node, output
+    unwritten: bool = False  # MXNet left rows as they were: its loop ended before its last turn
 
     @property
     def ok(self) -> bool:
@@ -353,7 +354,8 @@ class _Judge(Walker):
         sides = 2 if wanted.dtype == torch.float32 else 1
         bound = sides * BOUND + (0 if (length := self.length(n, wanted)) == 1 else length)
         error = units(result, written, scale)
-        self.errors.append(NodeError(name, op, error, scale is None, bound))
+        left = written is not wanted
+        self.errors.append(NodeError(name, op, error, scale is None, bound, unwritten=left))
         return wanted
 
     def written(self, n: fx.Node, theirs: Tensor) -> Tensor:
@@ -363,8 +365,11 @@ class _Judge(Walker):
         layer: Any = self.fetch_attr(str(source.target)) if source.op == "call_module" else None
         if not isinstance(layer, While) or n.meta["mxnet"][2] >= layer.outputs:
             return theirs
+        turns = int(self.env[source][-1])
+        if turns == len(theirs):
+            return theirs
         rows = theirs.clone()
-        rows[int(self.env[source][-1]) :] = 0
+        rows[turns:] = 0
         return rows
 
     def draws(self, n: fx.Node) -> bool:

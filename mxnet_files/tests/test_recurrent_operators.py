@@ -15,9 +15,13 @@ import torch
 from mxnet_files import import_symbol
 from mxnet_files.__main__ import main
 from mxnet_files.budget import Budget, rehearse
+from mxnet_files.checking import check
+from mxnet_files.checking.check import Subject, compare_with_mxnet
+from mxnet_files.checking.local import local_errors
 from mxnet_files.checking.oracle import Oracle
-from mxnet_files.errors import SymbolError
+from mxnet_files.errors import NotComparable, SymbolError
 from mxnet_files.tests.test_symbol_operators import compare, draw
+from mxnet_files.writing import shapes
 
 S = mx.sym
 GATES = {"lstm": 4, "gru": 3, "rnn_relu": 1, "rnn_tanh": 1}
@@ -353,6 +357,36 @@ def test_a_loop_of_known_length() -> None:
     np.testing.assert_array_equal(x.grad, np.full((2, 3), 0.125))
 
 
+def test_a_loop_that_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows after its last turn are memory that MXNet has not written."""
+    rows, _ = S.contrib.while_loop(
+        lambda x: S.sum(x) < 1e4, lambda x: (x + 1, [x * x + 2]), [S.var("data")], max_iterations=9
+    )
+    text = rows.tojson()
+    module = import_symbol(json.loads(text), {})
+    x = np.full((2, 3), 0.5)
+    found = module(torch.from_numpy(x)).numpy()
+    theirs = np.where(found == 0, 7.0, found)
+    assert (found[-1] == 0).all()
+    (error,) = local_errors(module, [x], {(1, 0): theirs})
+    assert error.ok
+    assert error.unwritten
+    theirs[0, 0, 0] += 1
+    assert not local_errors(module, [x], {(1, 0): theirs})[0].ok
+    subject = Subject(module, text, {}, {"data": x.astype(np.float32)})
+    errors = iter([0.0, 1.0, 0.0, 0.0])  # as where such memory holds other numbers
+    monkeypatch.setattr(check, "together", lambda *given: next(errors))
+    with pytest.raises(NotComparable, match="after its last turn as its memory was"):
+        compare_with_mxnet(subject)
+
+
+def test_a_loop_that_is_too_long_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "MOST_WRITTEN", 20)
+    module = import_symbol(json.loads(foreach_cell().tojson()), {}, inputs=list(CELL))
+    with pytest.raises(SymbolError, match="more than 20 operations written out"):
+        shapes.unrolled(module, [torch.ones(size) for size in CELL.values()])
+
+
 @pytest.mark.parametrize("number", [1.0, 5.0])
 def test_a_branch(number: float) -> None:
     """_cond: the gradient of the branch that is not taken is 0."""
@@ -385,8 +419,8 @@ def test_a_loop_as_every_file(tmp_path: Path) -> None:
     files = [str(tmp_path / "cell-symbol.json"), str(tmp_path / "cell-0000.params")]
     foreach_cell().save(files[0])
     mx.nd.save(files[1], weights)
-    shapes = [f"--input={name}={','.join(map(str, CELL[name]))}" for name in ("data", "h", "c")]
-    assert main(["convert", *files, *shapes, "--out", str(tmp_path / "out")]) == 0
+    sizes = [f"--input={name}={','.join(map(str, CELL[name]))}" for name in ("data", "h", "c")]
+    assert main(["convert", *files, *sizes, "--out", str(tmp_path / "out")]) == 0
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"model.py", "model.pt2", "model.onnx"} <= written
     assert (tmp_path / "out" / "model.py").read_text().count("torch.select") == 5
@@ -445,8 +479,8 @@ def test_names_in_a_loop_are_no_code() -> None:
             node["name"] = f"x = __import__('os').abort() #{node['name']}"
     given = [node["name"] for node in document["nodes"] if node["op"] == "null"]
     module = import_symbol(document, {}, inputs=given)
-    shapes = [CELL[name.split("#")[1]] for name in given]
-    assert module(*map(torch.ones, shapes))[0].shape == (5, 2, 4)
+    sizes = [CELL[name.split("#")[1]] for name in given]
+    assert module(*map(torch.ones, sizes))[0].shape == (5, 2, 4)
 
 
 def test_the_budget_counts_every_turn() -> None:

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, fx
 
 from mxnet_files.budget import Budget
+from mxnet_files.errors import SymbolError
 from mxnet_files.layers import Control
 from mxnet_files.running import refusals, run
 from mxnet_files.save import batch_is_free, doubled
 
 __all__ = ["record_shapes", "unrolled"]
+
+MOST_WRITTEN = 20_000  # operations of loops in model.py
 
 
 class _Recorder(fx.Interpreter):
@@ -123,6 +126,12 @@ def _written_out(
         elif node.target is operator.getitem and isinstance(arguments[0], list):
             values[node] = arguments[0][arguments[1]]
         else:
+            if len(graph.nodes) > MOST_WRITTEN:
+                loop = path.partition(".")[0]
+                raise SymbolError(
+                    f"loop {loop!r} takes more than {MOST_WRITTEN:,} operations written out, which "
+                    "no model.py can hold: give shapes of fewer turns"
+                )
             values[node] = made = graph.node_copy(node, values.__getitem__)
             if node.op in ("get_attr", "call_module"):
                 made.target = f"{path}{node.target}"
