@@ -233,7 +233,7 @@ class Builder:
         self.paths: dict[str, str] = {}  # MXNet's name -> path in the module
         self.declared = declared_dtypes(graph)
         self.dtypes: dict[str, torch.dtype] = {}  # of inputs that are no floating point
-        self.wiring.body = self.body
+        self.wiring.body, self.wiring.np_shape = self.body, graph.np_shape
 
     def placeholder(self, name: str, *, optional: bool) -> None:
         """An argument of forward."""
@@ -318,6 +318,7 @@ class Builder:
         outer, builder = self.wiring, Builder(part.graph, {})
         wiring = builder.wiring
         wiring.constants, wiring.steps = outer.constants, outer.steps
+        wiring.np_shape = outer.np_shape
         for name, source in given.items():
             builder.placeholder(name, optional=False)
             if source in outer.floating:

@@ -105,6 +105,7 @@ class Wiring:
         self.operator = ""  # and its operator's main name
         self.wider = False  # float32 in the node being built is float64 in a net in float64
         self.step = ""  # the part that unnamed calls are, where the result itself comes later
+        self.np_shape = False  # () is a shape in the file
         self.body: Callable[..., Any] = self.call  # what makes a module of a subgraph
         self._name = ""
 

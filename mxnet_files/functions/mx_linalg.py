@@ -23,22 +23,20 @@ __all__ = [
 # ruff: noqa: RUF005 (TorchScript has no [*a, b])
 
 
-def _several(x: Tensor, where: str) -> Tensor:
-    """x; an error for one matrix, whose result is () in files of mx.np and (1,) in others."""
-    if x.dim() < 3:
-        raise ValueError(where + ": expected several matrices (N, n, n)")
-    return x
+def _each(y: Tensor, np_shape: bool) -> Tensor:
+    """A number for each matrix: of one matrix () in files of mx.np, and (1,) in others."""
+    return y if np_shape or y.dim() > 0 else y.reshape([1])
 
 
-def det(x: Tensor) -> Tensor:
+def det(x: Tensor, np_shape: bool) -> Tensor:
     """Determinants (N) of (N, n, n)."""
-    return torch.linalg.det(_several(x, "det"))
+    return _each(torch.linalg.det(x), np_shape)
 
 
-def slogdet(x: Tensor) -> tuple[Tensor, Tensor]:
+def slogdet(x: Tensor, np_shape: bool) -> tuple[Tensor, Tensor]:
     """Signs, and logarithms of the absolute values, of the determinants."""
-    sign, value = torch.linalg.slogdet(_several(x, "slogdet"))
-    return sign, value
+    sign, value = torch.linalg.slogdet(x)
+    return _each(sign, np_shape), _each(value, np_shape)
 
 
 def sum_log_diagonal(x: Tensor) -> Tensor:

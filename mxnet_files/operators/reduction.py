@@ -247,7 +247,6 @@ for _name, _function in (
 
 
 MATRIX: tuple[tuple[str, Callable[..., Any]], ...] = (
-    ("_linalg_det linalg_det _npi_det", mx_linalg.det),
     ("_linalg_inverse linalg_inverse _npi_inv", torch.linalg.inv),
     ("_linalg_potri linalg_potri", mx_linalg.inverse_of_factored),
     ("_linalg_sumlogdiag linalg_sumlogdiag", mx_linalg.sum_log_diagonal),
@@ -256,8 +255,14 @@ MATRIX: tuple[tuple[str, Callable[..., Any]], ...] = (
 for _names, _of in MATRIX:
     register(_names, unary(_of), "A", dtypes=Dtypes.FLOATING)
 register(
+    "_linalg_det linalg_det _npi_det",
+    lambda w, a, x: w.call(mx_linalg.det, x, w.np_shape),
+    "A",
+    dtypes=Dtypes.FLOATING,
+)
+register(
     "_linalg_slogdet linalg_slogdet _npi_slogdet",
-    lambda w, a, x: outputs_of(w, w.call(mx_linalg.slogdet, x, part="both"), 2),
+    lambda w, a, x: outputs_of(w, w.call(mx_linalg.slogdet, x, w.np_shape, part="both"), 2),
     "A",
     outputs=2,
     dtypes=Dtypes.FLOATING,

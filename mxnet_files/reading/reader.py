@@ -60,11 +60,15 @@ class Node:
 
 @dataclass(frozen=True)
 class SymbolGraph:
-    """All nodes, inputs before users; `heads` are the outputs; `version` e.g. 10901 for 1.9.1."""
+    """All nodes, inputs before users; `heads` are the outputs; `version` e.g. 10901 for 1.9.1.
+
+    `np_shape`: written where `mx.np`'s shapes were on, among which () is one.
+    """
 
     nodes: tuple[Node, ...]
     heads: tuple[Entry, ...]
     version: int = OLDEST
+    np_shape: bool = False
 
     def reachable(self) -> list[int]:
         """Numbers of the nodes that the heads need, in file order."""
@@ -161,7 +165,8 @@ def read_graph(
     rows = _list(document["nodes"], f"{where}: nodes", MOST_NODES)
     if not rows:
         raise SymbolError(f"{where}: no nodes; an exported symbol has at least one")
-    version = outer_version or _version(document.get("attrs", {}), where)
+    attrs = document.get("attrs", {})
+    version = outer_version or _version(attrs, where)
     counts = len(rows)
     nodes = tuple(_node(row, number, version, where, depth) for number, row in enumerate(rows))
     heads = tuple(
@@ -173,7 +178,8 @@ def read_graph(
     for number in _list(document.get("arg_nodes", []), f"{where}: arg_nodes", MOST_NODES):
         if not _is_count(number) or number >= counts or nodes[number].op != "null":
             raise SymbolError(f"{where}: arg_nodes names {number!r:.40}, which is no variable")
-    return SymbolGraph(nodes, heads, version)
+    np_shape = isinstance(attrs, dict) and attrs.get("is_np_shape") == ["int", 1]
+    return SymbolGraph(nodes, heads, version, np_shape)
 
 
 def _is_count(value: Any) -> bool:

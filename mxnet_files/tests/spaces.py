@@ -1431,7 +1431,7 @@ def well_conditioned(d: Draw, batch: Sequence[int], size: int) -> np.ndarray:
 
 @space("_linalg_det _linalg_slogdet")
 def determinants(d: Draw) -> list[np.ndarray]:
-    return [well_conditioned(d, d.shape(1, 2), d.integer(1, 4))]  # () or (1,) of one matrix
+    return [well_conditioned(d, d.shape(0, 2), d.integer(1, 4))]
 
 
 @space("_linalg_inverse")

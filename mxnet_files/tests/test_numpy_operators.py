@@ -156,6 +156,8 @@ def test_axes_turns_and_differences() -> None:
 def test_solved_equations() -> None:
     x = draw(2, 3, 3) + 5 * np.eye(3, dtype=np.float32)
     run(lambda n, npx, d: [n.linalg.inv(d), n.linalg.det(d), n.linalg.slogdet(d)[1]], x)
+    one = x.reshape(-1, *x.shape[-2:])[0]
+    run(lambda n, npx, d: [n.linalg.det(d), n.linalg.slogdet(d)[1]], one)  # ()
     run(lambda n, npx, d: n.linalg.solve(d, d[:, 0]), x)
     run(lambda n, npx, d: n.linalg.cholesky(n.matmul(d, n.swapaxes(d, 1, 2))), x)
 
@@ -187,13 +189,6 @@ def test_what_np_does_not_split_or_measure_is_refused() -> None:
         document = {"nodes": nodes, "arg_nodes": [0], "heads": [[1, 0, 0]]}
         with pytest.raises(SymbolError, match="expected"):
             import_symbol(document, {}, inputs=["x"])
-
-
-def test_the_determinant_of_one_matrix_is_refused() -> None:
-    """Its shape is () in files of mx.np, and (1,) in others."""
-    module = import_symbol(json.loads(mx.sym.linalg.det(mx.sym.var("x")).tojson()), {})
-    with pytest.raises(ValueError, match="several matrices"):
-        module(torch.eye(2))
 
 
 BINARY = "add subtract multiply true_divide power mod maximum minimum hypot arctan2"

@@ -751,6 +751,7 @@ def test_factors_of_matrices() -> None:
     x = np.random.default_rng(0).normal(size=(2, 3, 3))
     data = mx.sym.var("data")
     compare(mx.sym.Group(list(mx.sym.linalg.gelqf(data))), {"data": x})
+    compare(mx.sym.linalg.det(data), {"data": x[0]})  # (1,)
     both = x + x.transpose(0, 2, 1) + np.diag([0.0, 20, 40])
     compare(mx.sym.Group(list(mx.sym.linalg.syevd(data))), {"data": both}, gradients=False)
     arrays = draw({"a": (2, 3), "b": (4, 3), "c": (1, 3)}, 1)
