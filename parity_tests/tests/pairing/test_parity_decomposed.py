@@ -521,6 +521,13 @@ def test_a_fault_in_one_of_two_ways_is_found(name: str) -> None:
     assert words in said, said
 
 
+def test_other_weights_of_two_ways_are_other_weights() -> None:
+    """What is computed otherwise is judged with equal weights: no difference of structure."""
+    first = check_parity(initialised(unrolled(), SEQUENCES), lstm(), SEQUENCES).first_divergence
+    assert first is not None
+    assert first.level == "weights"
+
+
 @pytest.mark.parametrize("momentum", [0.1, 0.2])
 def test_norms_in_one_segment_keep_variances_of_their_own(
     monkeypatch: pytest.MonkeyPatch, momentum: float
