@@ -21,7 +21,7 @@ from parity_tests.backends.runs import Arrays, Edit, Key, LeafRun, Loss, NetRun,
 from parity_tests.backends.training import Owned, Trainee
 from parity_tests.numerics.operators.cases import Change
 from parity_tests.numerics.update_rules import Rule
-from parity_tests.pairing.graph import OperationGraph
+from parity_tests.pairing.graph import OperationGraph, Replay
 from parity_tests.pairing.segments import Slot
 from parity_tests.reporting.verdicts import Side
 
@@ -88,6 +88,10 @@ class Backend(Source, Protocol):
     @property
     def array_type(self) -> type[Any]:
         """The framework's own arrays."""
+
+    @property
+    def join(self) -> tuple[str, Replay]:
+        """The kind of the operation that joins arrays along their first axis, and its replay."""
 
     @property
     def optimizers(self) -> Mapping[str, Callable[..., Any]]:

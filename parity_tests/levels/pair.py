@@ -64,6 +64,7 @@ class NetPair:
         self._steps = 0
         self._transfer_map = project_map(nets[Side.GLUON], nets[Side.TORCH])
         self._untrained = ""  # why the nets do not run in training
+        self._undriven = ""  # why their optimizers are not compared
         own = pair_leaves(*(leaves_of(net) for net in nets.values()))
         strict = self._transfer_map is not None if strict is None else strict
 
@@ -161,6 +162,9 @@ class NetPair:
         self._steps = steps
         if True not in subject.modes:
             return
+        if view is not None and view.traced.packed:
+            self._undriven = f"{view.traced.packed[0]}, which an optimizer updates as one"
+            return
         if self._transfer_map is not None and loss is None:
             loss = self._own_losses(subject)
         self._trial = own_trial(self._nets, subject, view, batches, loss, makers, steps)
@@ -217,7 +221,7 @@ class NetPair:
         from parity_tests.levels.training.own import rows_of_level
 
         if self._trial is None:
-            return [refusal(level, self._untrained)], Coverage()
+            return [refusal(level, self._undriven or self._untrained)], Coverage()
         try:
             return rows_of_level(level, self._trial, self._steps)
         except DidNotRun as error:

@@ -16,6 +16,7 @@ import torch
 from mxnet_files.reading.tensor_files import SUFFIXES, TensorFileError, read_tensors, write_tensors
 from parity_tests.backends.base import referee
 from parity_tests.backends.leaves import ParityError
+from parity_tests.backends.parts import part_of
 from parity_tests.backends.runs import NET, Arrays, rounded
 from parity_tests.backends.tracing import flatten
 from parity_tests.levels.referee import Subject, attempt
@@ -84,12 +85,15 @@ def _proven(
     fresh.load_state_dict({name: torch.from_numpy(value) for name, value in written.items()})
     rows = []
     sources: dict[str, None] = {}
+    proven: set[str] = set()
     for subject in subjects:
         for pair in subject.pairing.pairs:
             for role, tensor in pair.torch.tensors.items():
-                if role in pair.gluon.tensors and tensor.name not in sources:
-                    sources[tensor.name] = None
-                    actual = written[tensor.name]
+                if role in pair.gluon.tensors and tensor.name not in proven:
+                    proven.add(tensor.name)
+                    name, rows_of = part_of(tensor.name, written) or (tensor.name, ...)
+                    sources[name] = None
+                    actual = written[name][rows_of]
                     expected = pair.gluon.tensors[role].read().reshape(actual.shape)
                     verdict = bits_equal(actual, expected.astype(actual.dtype))
                     rows.append(_row(verdict, pair.path, role))

@@ -15,10 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import SIDES, Recorded, is_recorded, leaves_of, referee, source_of
+from parity_tests.backends.base import (
+    SIDES,
+    Recorded,
+    backend,
+    is_recorded,
+    leaves_of,
+    referee,
+    source_of,
+)
 from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.numbers import beside_numbers, with_numbers
+from parity_tests.backends.parts import left_joined, part_of, with_parts
 from parity_tests.backends.runs import Arrays, NetRun, Objective
 from parity_tests.levels.local import agrees
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
@@ -53,12 +62,16 @@ __all__ = [
 
 @dataclass
 class TracedPair:
-    """What both nets execute, and how it aligns; `modes` are those in which they execute it."""
+    """What both nets execute, and how it aligns; `modes` are those in which they execute it.
+
+    `packed` says which parameters are read as parts, since the other net has several.
+    """
 
     traces: dict[Side, Traces]
     normalised: dict[Side, OperationGraph]
     alignment: Alignment
     modes: tuple[bool, ...]
+    packed: Sequence[str] = ()
 
     def executed(self, side: Side) -> OperationGraph:
         return self.traces[side][self.modes[-1]]
@@ -161,15 +174,15 @@ def _aligned(
     """The traces in one vocabulary, aligned; `statistics` are roles by parameters' names."""
     modes = tuple(traces[Side.TORCH])
     found = _one_vocabulary(nets, traces, modes, statistics, mapping)
-    executed = {side: traces[side][modes[-1]] for side in SIDES}
+    executed = {side: found.executed(side) for side in SIDES}
     numbers = beside_numbers(found.alignment, nets, executed)
     if not numbers:
         return found
-    read = dict(traces)
+    read = dict(found.traces)
     for side, of_side in numbers.items():
         full = source_of(nets[side]).full
-        read[side] = {m: with_numbers(g, of_side, full) for m, g in traces[side].items()}
-    return _one_vocabulary(nets, read, modes, statistics, mapping)
+        read[side] = {m: with_numbers(g, of_side, full) for m, g in found.traces[side].items()}
+    return _one_vocabulary(nets, read, modes, statistics, mapping, found.packed)
 
 
 def _one_vocabulary(
@@ -178,6 +191,7 @@ def _one_vocabulary(
     modes: tuple[bool, ...],
     statistics: Mapping[Side, Mapping[str, str]] | None,
     mapping: Mapping[str, str],
+    packed: Sequence[str] = (),
 ) -> TracedPair:
     normalised = {side: source_of(nets[side]).normalise(traces[side][modes[-1]]) for side in SIDES}
     for side, graph in normalised.items():
@@ -190,12 +204,32 @@ def _one_vocabulary(
     if unknown := unknown_name(mapping, *map(known_names, sides)):
         raise ParityError(f"mapping: {unknown}")
     alignment = align(*sides, pinned=pinned_pairs(*sides, mapping))
-    if alignment.packed:
-        raise ParityError(
-            f"{alignment.packed}, and parameters are compared and moved one to one: "
-            "write both nets with one array, or both with several"
-        )
-    return TracedPair(dict(traces), normalised, alignment, modes)
+    found = TracedPair(dict(traces), normalised, alignment, modes, packed)
+    if not alignment.packed or packed:
+        return found
+    apart: dict[Side, Traces] = dict(traces)
+    for number, side in enumerate(SIDES):
+        of_side = [one for one in alignment.packed if one.side == number]
+        lengths = {one.whole.name: [p.shape[0] for p in one.parts] for one in of_side}
+        if lengths and is_recorded(nets[side]):
+            raise ParityError(
+                f"{of_side[0]}, and a record has one gradient for all: compare it live"
+            )
+        if lengths:
+            join = backend(side).join
+            apart[side] = {m: with_parts(g, lengths, join) for m, g in traces[side].items()}
+    words = [str(one) for one in alignment.packed]
+    divided = _one_vocabulary(nets, apart, modes, statistics, mapping, words)
+    joined = any(left_joined(divided.executed(s), divided.normalised[s]) for s in SIDES)
+    if not joined and not divided.alignment.packed:
+        return divided
+    for one in alignment.packed:
+        if one.alone:
+            raise ParityError(
+                f"{one}, and not as its rows one after the other: "
+                "write both nets with one array, or both with several"
+            )
+    return found
 
 
 def coincide(net: Any, inference: OperationGraph, training: OperationGraph) -> bool:
@@ -522,6 +556,7 @@ def _unused(nets: Mapping[Side, Any], traced: TracedPair) -> list[Leaf]:
         graph = traced.executed(side)
         paths = {op.path for op in graph}
         read = {str(v.key) for op in graph for v in op.reads if v.origin is Origin.PARAMETER}
+        read |= {part[0] for name in read if (part := part_of(name, graph.aliases)) is not None}
         for leaf in leaves_of(nets[side]):
             names = {tensor.name for tensor in leaf.tensors.values()}
             below = any(path == leaf.path or path.startswith(f"{leaf.path}.") for path in paths)

@@ -10,7 +10,7 @@ from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origi
 from parity_tests.pairing.matching import GraphSide, Matching
 from parity_tests.pairing.vocabulary import COMMUTATIVE
 
-__all__ = ["Alignment", "Difference", "OperationPair", "align"]
+__all__ = ["Alignment", "Difference", "OperationPair", "Packed", "align"]
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,35 @@ class OperationPair:
         return iter((self.left, self.right))
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A parameter of one side, the left one's being 0, in the place of several of the other.
+
+    `alone`: all of these are of what reads the same value.
+    """
+
+    side: int
+    whole: Parameter
+    parts: tuple[Parameter, ...]
+    alone: bool
+
+    def __str__(self) -> str:
+        owner, other = ("Gluon", "torch") if not self.side else ("torch", "Gluon")
+        names = ", ".join(part.name for part in self.parts)
+        return (
+            f"{owner}'s {self.whole.name} {self.whole.shape} has the place of {other}'s {names} of "
+            f"{self.parts[0].shape}"
+        )
+
+
 @dataclass
 class Alignment:
     """Two aligned graphs.
 
     `parameters` maps the right net's names to the left net's; `conflicts` are those that would
     need two partners, and `unmapped` those of each side that an executed operation reads and
-    that have no partner. Those `guessed` have partners by their shape alone. `packed` says which
-    one parameter is several of the other net.
+    that have no partner. Those `guessed` have partners by their shape alone. `packed` has
+    those that are several of the other net.
     """
 
     pairs: list[OperationPair] = field(default_factory=list)
@@ -54,7 +75,7 @@ class Alignment:
     conflicts: list[tuple[str, str]] = field(default_factory=list)
     unmapped: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
     guessed: list[str] = field(default_factory=list)
-    packed: str = ""
+    packed: list[Packed] = field(default_factory=list)
     outputs: list[Difference] = field(default_factory=list)
 
     @property
@@ -238,33 +259,37 @@ def _map_by_shape(result: Alignment, back: dict[str, str]) -> None:
             del free[partner]
 
 
-def _packed(result: Alignment) -> str:
+def _packed(result: Alignment) -> Iterator[Packed]:
     """What one side holds in one array, and the other in one for each of several operations.
 
-    These have the same input, as the projections of attention to itself have, and no partners.
+    Such as the projections of attention: operations of one kind without partners, one after the
+    other.
     """
-    unlike = [pair for pair in result.pairs if pair.left.kind != pair.right.kind]
+    unlike = [
+        pair
+        for pair in result.pairs
+        if pair.left.kind != pair.right.kind or any("shape" in d.what for d in pair.differences)
+    ]
     ours = [*result.alone[0], *(pair.left for pair in unlike)]
     theirs = [*result.alone[1], *(pair.right for pair in unlike)]
-    for parts, wholes, sides in (
-        (ours, theirs, ("Gluon", "torch")),
-        (theirs, ours, ("torch", "Gluon")),
-    ):
-        alike: dict[object, list[Parameter]] = {}
+    for side, (wholes, parts) in enumerate(((ours, theirs), (theirs, ours))):
+        alike: dict[object, dict[str, tuple[Parameter, object]]] = {}
         for op in sorted(parts, key=lambda op: op.index):
             for role, part in op.parameters.items():
-                key = (op.kind, role, part.shape, tuple(x.value for x in op.inputs))
-                alike.setdefault(key, []).append(part)
+                key = (op.kind, role, part.shape)
+                read = tuple(x.value for x in op.inputs)
+                alike.setdefault(key, {})[part.name] = part, read
+        ordered = sorted(wholes, key=lambda op: op.index)
+        held = {p.name: p for op in ordered for p in op.parameters.values() if p.shape}
         for group in alike.values():
-            (rows, *rest), count = group[0].shape or (0,), len(group)
-            for whole in (p for op in wholes for p in op.parameters.values()):
-                if count > 1 and whole.shape == (count * rows, *rest):
-                    names = ", ".join(part.name for part in group)
-                    return (
-                        f"{sides[1]}'s {whole.name} {whole.shape} has the place of {sides[0]}'s "
-                        f"{names} of {group[0].shape}"
-                    )
-    return ""
+            free = list(group.values())
+            rows, *rest = free[0][0].shape or (0,)
+            for whole in held.values():
+                count = whole.shape[0] // rows if rows else 0
+                if 1 < count <= len(free) and whole.shape == (count * rows, *rest):
+                    taken, free = free[:count], free[count:]
+                    alone = len({read for _, read in taken}) == 1
+                    yield Packed(side, whole, tuple(part for part, _ in taken), alone)
 
 
 def _map_parameters(result: Alignment, left: GraphSide, right: GraphSide) -> None:
@@ -280,7 +305,7 @@ def _map_parameters(result: Alignment, left: GraphSide, right: GraphSide) -> Non
                 continue
             result.parameters[theirs.name] = mine.name
             back[mine.name] = theirs.name
-    result.packed = _packed(result)
+    result.packed = list(_packed(result))
     _map_by_shape(result, back)
     for side, names, mapped in (
         (left, result.unmapped[0], back),

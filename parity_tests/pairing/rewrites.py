@@ -6,14 +6,22 @@ None where it does not apply. Rules may emit other operations instead.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
 from parity_tests.numerics.compare import holds_whole_numbers
 from parity_tests.pairing.activation_rules import gate_of_itself, hard_gate, rectifier
-from parity_tests.pairing.graph import Operand, Origin
+from parity_tests.pairing.graph import Operand, Operation, Origin, Value
 from parity_tests.pairing.rules import Attributes, Graph, Rule, produced_by
-from parity_tests.pairing.vocabulary import ELEMENTWISE, POINTWISE, broadcast, emit_pool, real
+from parity_tests.pairing.vocabulary import (
+    ELEMENTWISE,
+    POINTWISE,
+    broadcast,
+    emit_concat,
+    emit_pool,
+    real,
+)
 
 __all__ = ["RULES"]
 
@@ -90,14 +98,12 @@ def _slice_of_concat(
     """Of parts joined along the axis of a slice, those that it takes of."""
     along, begin = attributes["axis"], attributes["begin"]
     inner = produced_by(graph, inputs[0], "concat")
-    if inner is None or inner.parameters or inner.attributes["axis"] != along:
-        return None
-    if attributes["step"] != 1:
+    if inner is None or inner.attributes["axis"] != along or attributes["step"] != 1:
         return None
     taken: list[tuple[str, Operand]] = []
     end = begin + shape[along]
     offset = 0
-    for part in inner.inputs:
+    for part in _joined(inner):
         first, last = max(begin - offset, 0), min(end - offset, part.shape[along])
         offset += part.shape[along]
         if first < last:
@@ -105,6 +111,92 @@ def _slice_of_concat(
             x = graph("slice", [("input", part)], kept, axis=along, begin=first, step=1)
             taken.append((f"input.{len(taken)}", x))
     return graph("concat", taken, shape, axis=along) if taken else None
+
+
+def _joined(concat: Operation) -> list[Operand]:
+    """What is joined, parameters among it, in its order."""
+    parts = {x.role: x for x in concat.inputs}
+    for role, parameter in concat.parameters.items():
+        parts[role] = Operand(role, Value(Origin.PARAMETER, parameter.name), parameter.shape)
+    return [parts[f"input.{i}"] for i in range(len(parts))]
+
+
+def _slice_of_moved_concat(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """One of the parts of what was joined, and then reshaped and transposed, is that part moved."""
+    x, moves = inputs[0], []
+    while (move := graph.producer(x)) is not None and move.kind in ("reshape", "transpose"):
+        if not move.inputs:
+            return None
+        moves.append(move)
+        x = move.inputs[0]
+    inner = produced_by(graph, x, "concat")
+    if not moves or inner is None or attributes["step"] != 1 or 0 in inner.shape:
+        return None
+    along, before = int(inner.attributes["axis"]), inner.shape
+    lengths = [part.shape[along] for part in _joined(inner)]
+    moved: list[tuple[Operation, int, list[int]]] = []
+    for move in reversed(moves):
+        if move.kind == "transpose":
+            along = move.attributes["order"].index(along)
+        else:
+            found = _along(before, move.shape, along, lengths)
+            if found is None:
+                return None
+            along, lengths = found
+        before = move.shape
+        moved.append((move, along, lengths))
+    starts = list(itertools.accumulate(lengths, initial=0))
+    begin = attributes["begin"]
+    if along != attributes["axis"] or begin not in starts[:-1]:
+        return None
+    number = starts.index(begin)
+    if lengths[number] != shape[along]:
+        return None
+    part = _joined(inner)[number]
+    for move, axis, sizes in moved:
+        kept = (*move.shape[:axis], sizes[number], *move.shape[axis + 1 :])
+        part = graph(move.kind, [("input", part)], kept, **move.attributes)
+    return part
+
+
+def _along(
+    before: Sequence[int], after: Sequence[int], along: int, lengths: Sequence[int]
+) -> tuple[int, list[int]] | None:
+    """The axis along which parts still lie side by side once they are reshaped together, and their
+    lengths."""
+    outer, inner = math.prod(before[:along]), math.prod(before[along + 1 :])
+    for axis in range(len(after)):
+        step = math.prod(after[axis + 1 :])
+        if math.prod(after[:axis]) == outer and not any(n * inner % step for n in lengths):
+            return axis, [n * inner // step for n in lengths]
+    return None
+
+
+def _of_joined(kind: str, along: int) -> Rule:
+    """A layer whose weight is joined of several is as many layers, whose results are joined."""
+
+    def rule(
+        graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+    ) -> Operand | None:
+        x, *held = inputs
+        joins = [produced_by(graph, array, "concat") for array in held]
+        known = [join for join in joins if join is not None and not join.inputs]
+        if not known or len(known) < len(joins) or attributes.get("groups", 1) != 1:
+            return None
+        if any(join.attributes["axis"] for join in known):
+            return None
+        axis = along % len(shape)
+        made = []
+        for parts in zip(*map(_joined, known), strict=True):
+            operands = [("input", x)]
+            operands += [(array.role, part) for array, part in zip(held, parts, strict=True)]
+            size = (*shape[:axis], parts[0].shape[0], *shape[axis + 1 :])
+            made.append(graph(kind, operands, size, **attributes))
+        return emit_concat(graph, made, axis, shape)
+
+    return rule
 
 
 def _concat_of_zeros(
@@ -272,7 +364,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "reshape": (_same_shape, _through_reshape),
     "expand": (_same_shape,),
     "transpose": (_through_transpose,),
-    "slice": (_same_shape, _slice_of_concat),
+    "slice": (_same_shape, _slice_of_concat, _slice_of_moved_concat),
     "pad": (_same_shape,),
     "cast": (_same_type,),
     "concat": (_flat_concat, _concat_of_zeros),
@@ -284,7 +376,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "maximum": (_scalar("maximum"),),
     "minimum": (_scalar("minimum"),),
     "clip": (rectifier,),
-    "conv": (_convolution_of_one_pixel,),
+    "conv": (_of_joined("conv", 1), _convolution_of_one_pixel),
+    "linear": (_of_joined("linear", -1),),
     "mean": (_mean_over_map,),
     "adaptive_avg_pool": (_adaptive("avg_pool"),),
     "adaptive_max_pool": (_adaptive("max_pool"),),

@@ -18,7 +18,7 @@ from parity_tests.backends.gluon.tracing.trace import trace_gluon
 from parity_tests.backends.gluon.tracing.vocabulary import read_gluon
 from parity_tests.backends.gluon.trainee import GluonTrainee, OwnGluonTrainee
 from parity_tests.backends.runs import Arrays, Loss
-from parity_tests.pairing.graph import OperationGraph
+from parity_tests.pairing.graph import OperationGraph, Replay
 from parity_tests.pairing.normalise import normalise
 from parity_tests.reporting.verdicts import Side
 
@@ -66,6 +66,8 @@ class GluonBackend:
     def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
         made = mx.nd.full(shape, number, ctx=like.ctx, dtype=like.dtype)
         return made.as_np_ndarray() if isinstance(like, mx.np.ndarray) else made
+
+    join: tuple[str, Replay] = "Concat", lambda arrays, dtype: [mx.nd.concat(*arrays, dim=0)]
 
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
         kinds = {np.dtype(p.dtype).name for p in net.collect_params().values()}

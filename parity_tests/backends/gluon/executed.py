@@ -11,8 +11,9 @@ from mxnet.gluon import Block, Parameter
 from mxnet.ndarray import NDArray
 
 from parity_tests.backends.executed import Layout, Order, Program, Traces
+from parity_tests.backends.parts import part_of
 from parity_tests.numerics.operators.cases import Change
-from parity_tests.pairing.graph import Origin, Value
+from parity_tests.pairing.graph import OperationGraph, Origin, Value
 from parity_tests.pairing.segments import Slot
 
 __all__ = ["ExecutedBlock", "ExecutedGluonNet", "rebuild"]
@@ -102,6 +103,32 @@ class ExecutedGluonNet(Block):
         return self._order.run(lambda n, *given: self._children[str(n)](*given), inputs, absent)
 
 
+def _parts(graph: OperationGraph, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """What is read of a parameter apart: views of its rows, so that what is written reaches it.
+
+    Only clones of it are run, and set memory aside for gradients.
+    """
+    parts: dict[str, Parameter] = {}
+    for name in graph.parameters:
+        part = part_of(name, parameters)
+        if part is not None:
+            whole = parameters[part[0]]
+            rows = whole.data(whole.list_ctx()[0])[part[1]]
+            twin = Parameter(
+                name,
+                grad_req="null",
+                shape=rows.shape,
+                dtype=rows.dtype,
+                differentiable=whole._differentiable,
+                lr_mult=whole.lr_mult,
+                wd_mult=whole.wd_mult,
+            )
+            twin._init_impl(rows, whole.list_ctx()[:1])
+            twin._data, twin._grad_req = [rows], whole.grad_req
+            parts[name] = twin
+    return parts
+
+
 def rebuild(
     net: Block,
     traces: Traces,
@@ -111,6 +138,8 @@ def rebuild(
     """The net that runs these segments, on the parameters of the net that was traced."""
     parameters = dict(net._collect_params_with_prefix())
     parameters.update({n: p for n, p in net.collect_params().items() if n not in parameters})
+    for graph in traces.values():
+        parameters.update(_parts(graph, parameters))
     constants = {
         key: array.asnumpy() for graph in traces.values() for key, array in graph.constants.items()
     }

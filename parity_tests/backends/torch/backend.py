@@ -23,7 +23,7 @@ from parity_tests.backends.torch.tracing.trace import trace_torch
 from parity_tests.backends.torch.tracing.vocabulary import read_torch
 from parity_tests.backends.training import Owned, Trainee
 from parity_tests.numerics.update_rules import Rule
-from parity_tests.pairing.graph import OperationGraph
+from parity_tests.pairing.graph import OperationGraph, Replay
 from parity_tests.pairing.normalise import normalise
 from parity_tests.reporting.verdicts import Side
 
@@ -62,6 +62,8 @@ class TorchBackend:
 
     def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
         return like.new_full(shape, number)
+
+    join: tuple[str, Replay] = "cat", lambda arrays, dtype: [torch.cat(list(arrays))]
 
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
         if any(x.is_floating_point() and x.dtype != torch.float32 for x in net.parameters()):

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from parity_tests.backends.executed import Layout, Order, Program, Traces
+from parity_tests.backends.parts import part_of
 from parity_tests.numerics.operators.cases import Change
-from parity_tests.pairing.graph import Origin, Value
+from parity_tests.pairing.graph import OperationGraph, Origin, Value
 from parity_tests.pairing.segments import Slot
 
 __all__ = ["ExecutedModule", "ExecutedNet", "rebuild"]
@@ -100,6 +101,19 @@ class ExecutedNet(nn.Module):
         return self._order.run(lambda n, *given: self.segments[n](*given), inputs, absent)
 
 
+def _parts(graph: OperationGraph, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What is read of a parameter apart: views of its rows, so that what is written reaches it."""
+    parts: dict[str, torch.Tensor] = {}
+    for name in graph.parameters:
+        part = part_of(name, tensors)
+        if part is not None:
+            whole = tensors[part[0]]
+            rows = whole.detach()[part[1]]
+            trained = isinstance(whole, nn.Parameter)
+            parts[name] = nn.Parameter(rows, whole.requires_grad) if trained else rows
+    return parts
+
+
 def rebuild(
     net: nn.Module,
     traces: Traces,
@@ -113,5 +127,6 @@ def rebuild(
     }
     for graph in traces.values():
         tensors.update({key: value.detach() for key, value in graph.constants.items()})
+        tensors.update(_parts(graph, tensors))
     modules = [ExecutedModule(Program(layout, traces), tensors) for layout in layouts]
     return ExecutedNet(modules, Order(layouts, outputs)).train(net.training)

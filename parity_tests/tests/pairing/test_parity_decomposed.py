@@ -18,7 +18,6 @@ from mxnet.gluon import nn as gnn
 from torch import nn
 
 from parity_tests import check_parity
-from parity_tests.backends.leaves import ParityError
 from parity_tests.levels import view
 from parity_tests.pairing import segments
 from parity_tests.reporting.verdicts import Status
@@ -605,14 +604,6 @@ def test_two_ways_of_masking_are_in_parity(ours: str, theirs: str) -> None:
 def test_a_wrong_mask_is_found(ours: str, fault: str) -> None:
     torch_net = masked_in_torch(UNMASKED[fault])
     assert not check_parity(masked_as(ours), torch_net, (SEQUENCES, MASK), transfer=True).ok
-
-
-def test_projections_in_one_array_are_refused_in_words() -> None:
-    layer = nn.MultiheadAttention(8, 1, batch_first=True)
-    torch_net = TorchNet(lambda s, x: s.a(x, x, x)[0], a=layer)
-    words = "torch's a.in_proj_weight .24, 8. has the place of Gluon's q.weight, k.weight, v.weight"
-    with pytest.raises(ParityError, match=words):
-        check_parity(initialised(attention_by_hand(), SEQUENCES), torch_net, SEQUENCES)
 
 
 def heads_apart(product: str) -> GluonNet:
