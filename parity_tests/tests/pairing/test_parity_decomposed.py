@@ -18,6 +18,7 @@ from mxnet.gluon import nn as gnn
 from torch import nn
 
 from parity_tests import check_parity
+from parity_tests.backends.torch.tracing.trace import _attention as attention_in_steps
 from parity_tests.levels import view
 from parity_tests.pairing import segments
 from parity_tests.reporting.verdicts import Status
@@ -518,6 +519,39 @@ def test_a_fault_in_one_of_two_ways_is_found(name: str) -> None:
     assert not report.ok
     said = " ".join(f"{row.path} {row.detail} {row.diagnosis}" for row in report.failures)
     assert words in said, said
+
+
+def dropping_attention() -> GluonNet:
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        scores = F.batch_dot(s.q(x), s.k(x), transpose_b=True) / math.sqrt(8)
+        return F.batch_dot(F.Dropout(F.softmax(scores), p=0.1), s.v(x))
+
+    return GluonNet(forward, q=dense(8, 8), k=dense(8, 8), v=dense(8, 8))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+def test_what_attention_in_one_call_drops_is_seen(rate: float) -> None:
+    def forward(s: Any, x: torch.Tensor) -> Any:
+        drops = rate if s.training else 0.0
+        return F.scaled_dot_product_attention(s.q(x), s.k(x), s.v(x), dropout_p=drops)
+
+    torch_net = TorchNet(forward, q=nn.Linear(8, 8), k=nn.Linear(8, 8), v=nn.Linear(8, 8))
+    net = initialised(dropping_attention(), SEQUENCES)
+    first = check_parity(net, torch_net, SEQUENCES, transfer=True).first_divergence
+    assert (first is None) == (rate == 0.1), str(first)
+    assert first is None or "dropout rate: 0.1 in Gluon, 0.3 in torch" in str(first)
+
+
+@pytest.mark.parametrize("options", [{"is_causal": True}, {"scale": 0.3}, {"attn_mask": "sum"},
+                                     {"attn_mask": "mask"}, {"enable_gqa": True}])  # fmt: skip
+def test_attention_in_steps_is_what_torch_computes(options: dict[str, Any]) -> None:
+    key = torch.randn(2, 1, 5, 4, generator=torch.Generator().manual_seed(0))
+    masks = {"sum": torch.randn(6, 5), "mask": torch.randn(6, 5) > -1}
+    given: dict[str, Any] = {n: masks[x] if x in masks else x for n, x in options.items()}
+    query = torch.linspace(-2, 2, 192).reshape(2, 4, 6, 4)
+    key = key if options.get("enable_gqa") else key.expand(2, 4, 5, 4)
+    expected = F.scaled_dot_product_attention(query, key, key + 1, **given)
+    torch.testing.assert_close(attention_in_steps(query, key, key + 1, **given), expected)
 
 
 def test_other_weights_of_two_ways_are_other_weights() -> None:

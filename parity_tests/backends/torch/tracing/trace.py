@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import random
 import sys
@@ -190,6 +191,9 @@ class _Recorder(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self, _own_body():
                 return func(*args, **kwargs)
+        if func is F.scaled_dot_product_attention and _drops(*args, **kwargs):
+            with self:
+                return _attention(*args, **kwargs)
         operands = [(tensor, self._tape.value(tensor)) for tensor in _tensors(args, kwargs)]
         gradients = torch.is_grad_enabled() or _in_custom_function()
         self.calling += 1
@@ -304,6 +308,45 @@ class _Recorder(TorchFunctionMode):
         else:
             replay = ReplayCall(func, name, args, kwargs, tensors, outputs, self._dtype, True)
         self._add(name, arguments, outputs, replay)
+
+
+def _drops(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    *_: Any,
+    **__: Any,
+) -> bool:
+    return dropout_p > 0
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """What torch documents attention in one call as: it drops inside, which is seen in steps alone.
+
+    https://docs.pytorch.org/docs/2.13/generated/torch.nn.functional.scaled_dot_product_attention.html
+    """
+    if enable_gqa:
+        count = query.shape[-3] // key.shape[-3]
+        key, value = (x.repeat_interleave(count, -3) for x in (key, value))
+    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if is_causal:
+        attn_mask = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if attn_mask is not None and attn_mask.dtype is torch.bool:
+        scores = scores.masked_fill(attn_mask.logical_not(), -math.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return F.dropout(scores.softmax(-1), dropout_p) @ value
 
 
 @contextlib.contextmanager
