@@ -547,11 +547,24 @@ def test_what_attention_in_one_call_drops_is_seen(rate: float) -> None:
 def test_attention_in_steps_is_what_torch_computes(options: dict[str, Any]) -> None:
     key = torch.randn(2, 1, 5, 4, generator=torch.Generator().manual_seed(0))
     masks = {"sum": torch.randn(6, 5), "mask": torch.randn(6, 5) > -1}
-    given: dict[str, Any] = {n: masks[x] if x in masks else x for n, x in options.items()}
+    given: dict[str, Any] = {n: masks.get(x, x) for n, x in options.items()}
     query = torch.linspace(-2, 2, 192).reshape(2, 4, 6, 4)
     key = key if options.get("enable_gqa") else key.expand(2, 4, 5, 4)
     expected = F.scaled_dot_product_attention(query, key, key + 1, **given)
     torch.testing.assert_close(attention_in_steps(query, key, key + 1, **given), expected)
+
+
+@pytest.mark.parametrize("mode", ["channel", "instance"])
+@pytest.mark.parametrize("scale", [1, 1e6])
+def test_the_divisor_of_a_normalisation_is_named(scale: float, mode: str) -> None:
+    """MXNet adds its 1e-10 to the sum, torch takes 1e-12 at least: alike where the sum is large."""
+    x = SEQUENCES if mode == "channel" else SEQUENCES[0]
+    net = GluonNet(lambda s, F, x: F.L2Normalization(s.d(x) * scale, mode=mode), d=dense(6, 8))
+    torch_net = TorchNet(lambda s, x: F.normalize(s.d(x) * scale, dim=1), d=nn.Linear(8, 6))
+    report = check_parity(initialised(net, x), torch_net, x, transfer=True)
+    assert report.ok == (scale > 1), str(report)
+    divisors = "Gluon has √(‖x‖² + 1e-10), torch has max(‖x‖, 1e-12) (divisor)"
+    assert scale > 1 or divisors in str(report.first_divergence)
 
 
 def test_other_weights_of_two_ways_are_other_weights() -> None:

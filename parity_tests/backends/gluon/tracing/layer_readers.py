@@ -220,9 +220,11 @@ def embedding(args: Arguments, emit: Emit) -> Operand:
 
 
 def normalize(args: Arguments, emit: Emit) -> Operand:
-    if attribute(args, "mode", "instance") != "channel":
+    # of rows alone an instance is a row
+    if attribute(args, "mode", "instance") != "channel" and len(args.shape) != 2:
         return unknown(args, emit)[0]
-    return emit("l2_normalize", [("input", args.first)], args.shape, axis=1)
+    divisor = f"√(‖x‖² + {real(attribute(args, 'eps', 1e-10))})"
+    return emit("l2_normalize", [("input", args.first)], args.shape, axis=1, divisor=divisor)
 
 
 def rnn(mode: str) -> Reader:

@@ -208,7 +208,8 @@ def embedding(args: Arguments, emit: Emit) -> Operand:
 
 def normalize(args: Arguments, emit: Emit) -> Operand:
     along = axis(args.attribute("dim", 1), len(args.shape))
-    return emit("l2_normalize", [("input", args.first)], args.shape, axis=along)
+    divisor = f"max(‖x‖, {real(args.attribute('eps', 1e-12))})"
+    return emit("l2_normalize", [("input", args.first)], args.shape, axis=along, divisor=divisor)
 
 
 def pixel_shuffle(args: Arguments, emit: Emit) -> Operand:
