@@ -118,7 +118,10 @@ class Program:
         for reads, replay, outputs in self._calls[train]:
             assert replay is not None  # both tracers record it
             given = [values[v] if v in values else read(v) for v in reads]
-            results = replay(given, dtype)
+            if between is not None and getattr(replay, "in_steps", False):
+                results = replay(given, dtype, between)  # type: ignore[call-arg]
+            else:
+                results = replay(given, dtype)
             if between is not None:
                 pairs = zip(outputs, results, strict=False)
                 results = [y if value in self._ends else between(y) for value, y in pairs]

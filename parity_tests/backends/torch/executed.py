@@ -76,13 +76,19 @@ class ExecutedModule(nn.Module):
 def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:
     """The value with its numbers changed, and its gradient on the way back.
 
-    What is infinite stays so: a mask of −∞ is rounded by nothing, and ∞ − ∞ is no number.
+    What is infinite stays so: a mask of −∞ is rounded by nothing, and ∞ − ∞ is no number. What an
+    operation keeps of its own result for the way back (tanh has 1 − y²) is that number too.
     """
     if not value.is_floating_point():
         return value
     numbers = value.detach()
     move = torch.from_numpy(change(numbers.numpy())) - numbers
-    moved = value + torch.where(numbers.isfinite(), move, 0.0)
+    move = torch.where(numbers.isfinite(), move, 0.0)
+    if value.is_leaf or value._base is not None:  # given, or a view of what is
+        moved = value + move
+    else:
+        moved = value
+        moved.data += move  # autograd is not told
     if moved.requires_grad:
         moved.register_hook(lambda g: torch.from_numpy(change(g.numpy())))
     return moved

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.overrides import resolve_name
 
+from parity_tests.backends.torch.tracing.recurrent import in_steps
 from parity_tests.backends.tracing import flatten
 from parity_tests.numerics.operators.table import as_mxnet_holds, single_arguments
 
@@ -186,6 +187,8 @@ class ReplayViewWrite:
 class ReplayModule:
     """A module that counts as one operation, with parameters that are given anew."""
 
+    in_steps = True
+
     def __init__(self, module: nn.Module, names: Sequence[str], args: Any, tensors: Any) -> None:
         self._module = module
         self._names = tuple(names)
@@ -193,16 +196,22 @@ class ReplayModule:
         self._inputs = len(tensors)
         self._training = module.training
 
-    def __call__(self, tensors: Sequence[torch.Tensor], dtype: str) -> list[torch.Tensor]:
+    def __call__(
+        self,
+        tensors: Sequence[torch.Tensor],
+        dtype: str,
+        between: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> list[torch.Tensor]:
+        """What it gives; with `between` it runs in steps, and that changes the numbers inside."""
         inputs, parameters = tensors[: self._inputs], tensors[self._inputs :]
         values = dict(zip(self._names, parameters, strict=True))
         mode = self._module.training
         self._module.training = self._training
         try:
-            kind = getattr(torch, dtype)
-            out = torch.func.functional_call(
-                self._module, values, _filled(self._args, inputs, kind)
-            )
+            args = _filled(self._args, inputs, getattr(torch, dtype))
+            out = None if between is None else in_steps(self._module, values, args, between)
+            if out is None:
+                out = torch.func.functional_call(self._module, values, args)
         finally:
             self._module.training = mode
         return list(flatten(out, torch.Tensor))
