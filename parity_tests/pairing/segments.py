@@ -100,7 +100,8 @@ class SegmentPair:
         own = [d for d in self.differences if not d.what.startswith("reads")]
         if own and self.pair is not None:
             operations += [self.pair.left, self.pair.right]
-        return any(op.kind == "dropout" for op in operations)
+        inside = any(d.what == "dropout" for d in own)  # between the layers of a recurrent one
+        return inside or any(op.kind == "dropout" for op in operations)
 
 
 @dataclass

@@ -171,6 +171,9 @@ class Recorder:
         self._paths = paths
         self._thread = threading.get_ident()
         self._depth = 0  # inside a composite, whose own operations are not recorded
+        self.rates: Dict[
+            int, float
+        ] = {}  # of dropout that is switched off, by its block's identity
 
     def run(self, kind: str, arrays: Sequence[NDArray], call: Callable[..., Any]) -> Any:
         """What `call(arrays)` gives."""
@@ -327,6 +330,8 @@ class Recorder:
                 operands += [(name, p.data()) for name, p in block._reg_params.items()]
                 names = ("_mode", "_hidden_size", "_num_layers", "_dir", "_dropout", "_layout")
                 attributes = {n.lstrip("_"): getattr(block, n) for n in names if hasattr(block, n)}
+                if id(block) in self.rates:
+                    attributes["dropout"] = self.rates[id(block)]
                 self.note(type(block).__name__, attributes, operands, out, ("block", block, args))
                 return out
 
@@ -476,9 +481,10 @@ def record_pass(net: Block, inputs: Sequence[NDArray], folder: str, train: bool)
     recurrent: List[Block] = []
     net.apply(lambda block: recurrent.append(block) if hasattr(block, "_dropout") else None)
     with Archive(os.path.join(folder, name + ".npz")) as archive, ExitStack() as stack:
+        recorder = ValueRecorder(tape, paths_of(net), archive, train)
+        recorder.rates = {id(block): block._dropout for block in recurrent}
         for block in recurrent:
             stack.enter_context(mock.patch.object(block, "_dropout", 0))
-        recorder = ValueRecorder(tape, paths_of(net), archive, train)
         stack.enter_context(imperative(net))
         for key, parameter in named.items():
             tape.add_parameter(key, parameter.data(context))

@@ -180,6 +180,52 @@ def state_of(recorded: RecordedNet) -> dict[str, torch.Tensor]:
     } | {"b1.num_batches_tracked": torch.tensor(0)}
 
 
+RECURRENT = """
+import mxnet as mx
+from mxnet.gluon import nn, rnn
+
+
+class Net(nn.HybridBlock):
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.l = rnn.LSTM(5, 2, input_size=4, dropout=0.3)
+
+    def hybrid_forward(self, F, x):
+        return self.l(100 * x)
+
+
+def net():
+    made = Net()
+    made.initialize(mx.init.Uniform(1.0))
+    return made
+"""
+
+
+class Recurrent(nn.Module):
+    def __init__(self, dropout: float, scale: float) -> None:
+        super().__init__()
+        self.l = nn.LSTM(4, 5, 2, dropout=dropout)
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.l(self.scale * x)[0]
+
+
+def test_a_recorded_recurrent_layer_is_judged_as_a_living_one(tmp_path: Path) -> None:
+    """Its gates saturate, and what it drops between its layers is passed on."""
+    (tmp_path / "mine.py").write_text(RECURRENT)
+    made = record(sys.executable, tmp_path, "mine:net", "--input", "6,2,4")
+
+    def first(dropout: float = 0.3, scale: float = 100.0) -> str:
+        torch_net = Recurrent(dropout, scale)
+        return str(check_parity(made, torch_net, made.inputs, transfer=True).first_divergence)
+
+    assert first() == "None"
+    assert "Gluon has 0.3, torch has 0.5 (dropout)" in first(dropout=0.5)
+    assert "Gluon has 100.0, torch has 101.0" in first(scale=101.0)
+
+
 def test_a_record_is_whole_or_refused(recorded: RecordedNet, tmp_path: Path) -> None:
     for name in sorted(os.listdir(recorded.folder)):
         folder = tmp_path / name.replace(".", "_")

@@ -88,6 +88,22 @@ def test_a_saturated_cell_unrolled_is_in_parity_with_the_layer() -> None:
     assert report.ok, str(report)
 
 
+@pytest.mark.parametrize("rate", [0.3, 0.5])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_what_drops_between_the_layers_passes_on_and_its_rate_is_compared(
+    kind: str, rate: float
+) -> None:
+    in_gluon, in_torch, _ = LAYERS[kind]
+    x = drawn(1)
+    net = ours(in_gluon(8, 2, input_size=6, dropout=0.3), x)
+    layer = in_torch(6, 8, 2, dropout=rate)
+    report = check_parity(net, TorchNet(lambda s, x: s.l(x)[0], l=layer), x, transfer=True)
+    assert report.ok == (rate == 0.3), str(report)
+    named = "Gluon has 0.3, torch has 0.5 (dropout)"
+    assert report.ok or named in str(report.first_divergence)
+    assert layer.dropout == rate
+
+
 def arrays_of(given: Any) -> list[torch.Tensor]:
     return [given] if isinstance(given, torch.Tensor) else [y for x in given for y in arrays_of(x)]
 

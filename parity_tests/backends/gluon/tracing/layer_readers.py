@@ -239,12 +239,15 @@ def rnn(mode: str) -> Reader:
             suffix = f"_l{place[1:]}" if place else ""
             reverse = "_reverse" if place.startswith("r") else ""
             inputs.append((_RNN_ROLES.get(rest, rest) + suffix + reverse, x))
+        layers = int(args.attribute("num_layers", 1))
+        rate = real(args.attribute("dropout", 0.0)) if emit.train and layers > 1 else 0.0
         out = emit(
             mode,
             inputs,
             args.shape,
             mode=str(args.attribute("mode", mode)),
-            layers=int(args.attribute("num_layers", 1)),
+            layers=layers,
+            dropout=rate,
             bidirectional=args.attribute("dir", 1) == 2,
             batch_first=args.attribute("layout", "TNC") == "NTC",
         )

@@ -223,12 +223,15 @@ def rnn(mode: str) -> Reader:
         inputs = [
             (role, x) for role, x in args.arrays.items() if role == "input.0" or not emit.is_zero(x)
         ]
+        layers = int(args.attribute("num_layers", 1))
+        rate = real(args.attribute("dropout", 0.0)) if emit.train and layers > 1 else 0.0
         out = emit(
             mode,
             inputs,
             args.shape,
             mode=str(args.attribute("mode", mode)).lower(),
-            layers=int(args.attribute("num_layers", 1)),
+            layers=layers,
+            dropout=rate,
             bidirectional=bool(args.attribute("bidirectional", False)),
             batch_first=bool(args.attribute("batch_first", False)),
         )

@@ -25,11 +25,10 @@ def in_steps(
 ) -> Any:
     """What a layer or cell gives with these parameters, every number inside being `between`'s.
 
-    None where it drops at random, or where its input is no array.
+    None where its input is no array. Dropout between its layers passes its input on.
     """
     x, *states = args
-    drops = bool(getattr(module, "dropout", False)) and module.training
-    if not isinstance(x, torch.Tensor) or drops:
+    if not isinstance(x, torch.Tensor):
         return None
     step = _STEPS[getattr(module, "mode", type(module).__name__.removesuffix("Cell"))]
     if getattr(module, "nonlinearity", "tanh") == "relu":

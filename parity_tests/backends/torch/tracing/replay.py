@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -202,16 +203,17 @@ class ReplayModule:
         dtype: str,
         between: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> list[torch.Tensor]:
-        """What it gives; with `between` it runs in steps, and that changes the numbers inside."""
+        """What it gives; with `between` it runs in steps, and that changes the numbers inside.
+
+        Dropout between its layers passes its input on, as it does as a leaf.
+        """
         inputs, parameters = tensors[: self._inputs], tensors[self._inputs :]
         values = dict(zip(self._names, parameters, strict=True))
-        mode = self._module.training
-        self._module.training = self._training
-        try:
+        module = self._module
+        # a cell has no dropout
+        with mock.patch.multiple(module, training=self._training, dropout=0.0, create=True):
             args = _filled(self._args, inputs, getattr(torch, dtype))
-            out = None if between is None else in_steps(self._module, values, args, between)
+            out = None if between is None else in_steps(module, values, args, between)
             if out is None:
-                out = torch.func.functional_call(self._module, values, args)
-        finally:
-            self._module.training = mode
+                out = torch.func.functional_call(module, values, args)
         return list(flatten(out, torch.Tensor))
