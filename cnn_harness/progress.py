@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError, UsageError
+from gluon_cnn_parity.atomic import writing
 
 __all__ = [
     "Partial",
@@ -84,10 +85,8 @@ def progress_from(values: Mapping[str, Any]) -> Progress:
 
 def save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
     """Write parameters or slots by name, as safetensors. Raises: OSError."""
-    try:
+    with writing(path):
         save_file(arrays, path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

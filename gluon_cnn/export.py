@@ -7,6 +7,7 @@ net on real images, and only then renamed into place: a failed check leaves noth
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 import platform
 import shutil
@@ -42,7 +43,7 @@ from gluon_cnn.models import MODELS, ModelError, get_model
 from gluon_cnn.training.assembly import set_first_weights
 from gluon_cnn.training.recipes import DEFAULTS
 from gluon_cnn.training.saved import SavedRun, open_run
-from gluon_cnn_parity.atomic import flush, unfit
+from gluon_cnn_parity.atomic import flush, name_place, unfit, writing
 
 __all__ = ["export_net", "fresh_net", "main"]
 
@@ -80,6 +81,7 @@ def export_net(
     live = observe(saved.net, inputs)
     place = out.resolve()
     anchor = next(parent for parent in place.parents if parent.exists())
+    _remove_parts(anchor, place.name)
     part = anchor / f".{place.name}.{os.getpid()}.part"
     try:
         part.mkdir()
@@ -95,8 +97,9 @@ def export_net(
         flush(manifest)
         flush(part)
         _rename(part, place)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
+        name_place(error, out, part)
         raise
     return {
         "export": str(out),
@@ -106,6 +109,18 @@ def export_net(
         "checks": [asdict(check) for check in checks],
         "engines": record,
     }
+
+
+def _remove_parts(folder: Path, name: str) -> None:
+    """Delete what exports to this name left that were killed."""
+    for path in folder.glob(f".{glob.escape(name)}.*.part"):
+        process = path.name.split(".")[-2]
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)
+        except (ValueError, OverflowError, PermissionError):  # another's
+            pass
 
 
 def write_files(saved: SavedRun | OwnNet, folder: Path, *, onnx: bool) -> Path:
@@ -144,8 +159,9 @@ def write_files(saved: SavedRun | OwnNet, folder: Path, *, onnx: bool) -> Path:
 def write_symbol(net: Any, stem: Path) -> list[Path]:
     """NAME-symbol.json and NAME-0000.params of a net that was hybridized and has run."""
     try:
-        net.export(str(stem), 0)
-    except mx.MXNetError as error:  # no space, say
+        with writing(stem):
+            net.export(str(stem), 0)
+    except mx.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
         raise CommandError(f"MXNet cannot write {stem.name}'s files: {reason}") from error
     return [stem.with_name(stem.name + ending) for ending in ("-symbol.json", "-0000.params")]

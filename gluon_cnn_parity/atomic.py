@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,12 +18,14 @@ from pathlib import Path
 
 __all__ = [
     "flush",
+    "name_place",
     "replacing_file",
     "replacing_folder",
     "sha256",
     "unfit",
     "write_text",
     "write_together",
+    "writing",
 ]
 
 
@@ -33,6 +36,40 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around native code that writes a file: what the disk refuses is an OSError of that file.
+
+    safetensors has the system's number within its message; MXNet does not say it, so the file is
+    written to once more. It is of no use then.
+
+    >>> with writing(Path("x")):
+    ...     raise ValueError("I/O error: No space left on device (os error 28)")
+    Traceback (most recent call last):
+    OSError: [Errno 28] No space left on device: 'x'
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        told = re.search(r"os error (\d+)", str(error))
+        number = int(told[1]) if told else _refusal(path)
+        if not number:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _refusal(path: Path) -> int | None:
+    """The number of the error with which the system refuses to write to a file."""
+    try:
+        with path.open("ab") as file:
+            file.write(bytes(2**16))
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def sha256(path: Path) -> str:
@@ -94,7 +131,7 @@ def replacing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):  # where it could not be made, it cannot be removed either
             part.unlink(missing_ok=True)
-        _name(error, path, part)
+        name_place(error, path, part)
         raise
     flush(path.parent)
 
@@ -127,7 +164,7 @@ def write_together(folder: Path, texts: Mapping[str, str | None]) -> None:
     except BaseException as error:
         for part in parts.values():
             part.unlink(missing_ok=True)
-        _name(error, *next(reversed(parts.items()), (folder, folder)))
+        name_place(error, *next(reversed(parts.items()), (folder, folder)))
         raise
     flush(folder)
 
@@ -151,7 +188,7 @@ def replacing_folder(folder: Path, previous: Path) -> Iterator[Path]:
         flush(new)
     except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)
-        _name(error, folder, new)
+        name_place(error, folder, new)
         raise
     if folder.exists():
         if previous.exists():
@@ -162,7 +199,7 @@ def replacing_folder(folder: Path, previous: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _name(error: BaseException, path: Path, part: Path) -> None:
+def name_place(error: BaseException, path: Path, part: Path) -> None:
     """Say what could not be written: a full disk is told without a name, and the part's name means
     nothing to anybody."""
     if isinstance(error, OSError) and error.errno:

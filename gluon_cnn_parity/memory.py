@@ -15,10 +15,19 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import TracebackType
 
-__all__ = ["DEADLY", "REMEDY", "die_by_signal", "end_quietly", "refused", "watch"]
+__all__ = [
+    "DEADLY",
+    "REMEDY",
+    "after_mxnet",
+    "die_by_signal",
+    "end_quietly",
+    "refused",
+    "watch",
+]
 
 # What native code dies by
 DEADLY = (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL)
@@ -103,8 +112,11 @@ def die_by_signal() -> None:
 
 
 def after_mxnet() -> None:
-    """To be called when MXNet is loaded: a parent that waits is to see the signal."""
-    if _has_parent:
+    """To be called when MXNet is loaded: a parent that waits is to see the signal.
+
+    Only a main thread may; in another, of a child, MXNet's answer stays, which is a status.
+    """
+    if _has_parent and threading.current_thread() is threading.main_thread():
         die_by_signal()
 
 

@@ -1,6 +1,7 @@
 """Files and folders that are replaced: the old one or the new one, whole, at any moment."""
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from gluon_cnn_parity.atomic import (
     sha256,
     write_text,
     write_together,
+    writing,
 )
 
 # Comes before the code of a writer, which then dies before its N-th call of the named functions.
@@ -149,6 +151,19 @@ def test_the_temporary_name_keeps_the_ending(tmp_path: Path) -> None:
     with replacing_file(tmp_path / "curves.png") as part:
         assert part.name == f".curves.{os.getpid()}.png"
         part.touch()
+
+
+def test_native_code_that_names_no_reason_gets_the_systems(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="shapes"), writing(tmp_path / "a"):
+        raise RuntimeError("shapes differ")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as told, writing(tmp_path / "b"):
+            raise RuntimeError("FileStream.Write incomplete")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert told.value.filename == str(tmp_path / "b")
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import contextlib
 import functools
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -504,6 +506,19 @@ def test_a_failed_check_of_the_onnx_file_leaves_nothing(
     argv = [str(run), "--out", str(tmp_path / "out"), "--engine", "onnxruntime"]
     _refused(capsys, export.main, argv, 1, "lenet.onnx by ONNX Runtime, batch 1", "at most")
     assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+
+
+def test_what_a_killed_export_left_is_removed(run: Path, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (f".out.{ended.pid}.part", f".out.{os.getpid()}9.part.old", ".out.x.part"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".out.{os.getppid()}.part").mkdir()  # of a process that goes on
+    argv = [str(run), "--out", str(tmp_path / "out"), "--engine", "mxnet"]
+    assert export.main(argv) == 0
+    left = {path.name for path in tmp_path.iterdir()}
+    assert f".out.{ended.pid}.part" not in left
+    assert len(left) == 4
 
 
 def test_a_folder_taken_meanwhile_is_left_alone(

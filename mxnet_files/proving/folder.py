@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import fx
 
-from gluon_cnn_parity.atomic import replacing_folder
+from gluon_cnn_parity.atomic import replacing_folder, writing
 from mxnet_files.budget import Budget, rehearse
 from mxnet_files.checking.apart import compare_apart
 from mxnet_files.checking.check import CheckReport, Subject
@@ -162,7 +162,10 @@ def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path
         written = write_model(plain, source.name)
     (new / f"model{ending}.py").write_text(written.text, "utf-8")
     state = {key: value.clone().contiguous() for key, value in written.state.items()}
-    save_file(state, new / "model.safetensors", {"mxnet_names": json.dumps(dict(written.names))})
+    with writing(new / "model.safetensors"):
+        save_file(
+            state, new / "model.safetensors", {"mxnet_names": json.dumps(dict(written.names))}
+        )
     shutil.copymode(new / f"model{ending}.py", new / "model.safetensors")  # it makes private files
     program, _ = program_bytes(module, inputs, source.budget)
     (new / f"model{ending}.pt2").write_bytes(program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -329,3 +330,25 @@ def test_a_written_program_takes_any_batch(made: Path) -> None:
     x = torch.randn(5, 3, 10, 8)
     spec = artefacts.run_model_file(made / "out" / "model.py", {"data": x.numpy()})
     torch.testing.assert_close(program(x), torch.from_numpy(spec[0]), rtol=1e-5, atol=1e-6)
+
+
+def _limited(which: int, amount: int, made: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
+    command = [sys.executable, "-m", "mxnet_files", words[0], *files, "--input", "data=2,3,10,8"]
+    return subprocess.run(
+        [*command, *words[1:]], capture_output=True, text=True, check=False, timeout=300,
+        preexec_fn=lambda: resource.setrlimit(which, (amount, amount)),
+    )  # fmt: skip
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(made: Path, tmp_path: Path) -> None:
+    done = _limited(resource.RLIMIT_FSIZE, 4000, made, "convert", "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    (line,) = [x for x in done.stderr.splitlines() if "MXNet start using engine" not in x]
+    assert line.startswith(f"error: {tmp_path / 'out'}: File too large; ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_of_memory_that_is_enough_changes_nothing(made: Path) -> None:
+    done = _limited(resource.RLIMIT_AS, 16 * 2**30, made, "check")
+    assert done.returncode == 0, done.stderr
