@@ -150,11 +150,14 @@ def read_trees(
         DataError: see `load_folder`.
     """
     listed = []
+    nested: dict[Path, str] = {}
     for root in roots:
-        listed.append(_list_classes(root, class_names))
+        listed.append(_list_classes(root, class_names, nested))
         class_names = listed[0][0]
-    paths = [path for _, classes, _ in listed for files in classes for path in files]
-    findings = dict(zip(paths, inspect_images(path, paths), strict=True))
+    paths = [each for _, classes, _ in listed for files in classes for each in files]
+    regular = [each for each in paths if each not in nested]
+    findings: dict[Path, Finding] = dict(nested)
+    findings.update(zip(regular, inspect_images(path, regular), strict=True))
     damaged = {}
     for each, finding in findings.items():
         if isinstance(finding, ImageFile) and most and max(finding.width, finding.height) > most:
@@ -172,9 +175,12 @@ def read_trees(
 
 
 def _list_classes(
-    root: Path, class_names: Sequence[str] | None
+    root: Path, class_names: Sequence[str] | None, nested: dict[Path, str]
 ) -> tuple[tuple[str, ...], list[list[Path]], list[Path]]:
-    """The classes below a folder, the files of each, and the files beside the class folders."""
+    """The classes below a folder, what each holds, and the files beside the class folders.
+
+    What is wrong with a folder inside a class goes into `nested`.
+    """
     folders, others = _visible(root)
     if not folders:
         raise DataError(f"{root}: no class folders; expected one sub-folder a class")
@@ -189,10 +195,10 @@ def _list_classes(
     names = tuple(class_names) if class_names is not None else names
     classes = []
     for name in names:
-        nested, files = _visible(root / name)
-        if nested:
-            raise DataError(f"{nested[0]}: a folder inside class {name!r}; expected images only")
-        classes.append(files)
+        inner, files = _visible(root / name)
+        why = f"a folder inside class {name!r}, expected images only"
+        nested.update(dict.fromkeys(inner, why))
+        classes.append([*files, *inner])
     return names, classes, others
 
 
