@@ -58,6 +58,9 @@ def flag(default: Any, help: str, group: str = RUN, **options: Any) -> Any:
     return field(default=default, metadata={"help": help, "group": group, **options})
 
 
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides what a run computes, and nothing else.
@@ -235,7 +238,8 @@ class TrainConfig:
             else:
                 fits = type(value) is type(like)
             if not fits:
-                raise CommandError(f"{origin}: {name} is {json.dumps(value)}, not of its type")
+                kind = "a whole number" if name == "image_size" else _KINDS[type(like)]
+                raise CommandError(f"{origin}: {name} is {json.dumps(value)}, expected {kind}")
         try:
             return cls(**values)
         except UsageError as error:  # nobody has typed it

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from cnn_harness.errors import CommandError
 from cnn_harness.plots import save_curves
 from cnn_harness.runfolder import RunFolder
+from gluon_cnn_parity.terminal import loss_text
 
 __all__ = ["METRICS", "Monitor", "RunMonitor"]
 
@@ -87,14 +88,14 @@ class RunMonitor(Monitor):
 
     def progress(self, images: int, loss: float, accuracy: float) -> None:
         if self._bar is not None:
-            shown = {"loss": f"{loss:z.4f}", "acc": f"{accuracy:.3f}"}
+            shown = {"loss": loss_text(loss), "acc": f"{accuracy:.3f}"}
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update((self._epoch - 1) * self._images + images - self._bar.n)
         elif time.monotonic() - self._said >= self.SILENCE:
             self._said = time.monotonic()
             self._say(
                 f"epoch {self._epoch}: {images}/{self._images} images, "
-                f"loss {loss:z.4f}, accuracy {accuracy:.3f}"
+                f"loss {loss_text(loss)}, accuracy {accuracy:.3f}"
             )
 
     def end_epoch(self, row: dict[str, Any]) -> None:
@@ -105,7 +106,7 @@ class RunMonitor(Monitor):
                 self._writer.add_scalar(name, row[name], row["epoch"])
             self._writer.flush()
         self._say(
-            f"epoch:{row['epoch']},train_loss:{row['train_loss']:z.4f},"
+            f"epoch:{row['epoch']},train_loss:{loss_text(row['train_loss'])},"
             f"train_acc:{row['train_acc']:.3f},test_acc:{row['test_acc']:.3f},"
             f"time:{row['seconds']:.1f} sec"
         )

@@ -6,9 +6,18 @@ import os
 import unicodedata
 from typing import TextIO
 
-__all__ = ["coloured", "columns", "short"]
+__all__ = ["coloured", "columns", "loss_text", "short"]
 
 _CODES = {"red": "31", "green": "32"}
+
+
+def loss_text(value: float) -> str:
+    """A loss with four decimals, or few digits of one that explodes.
+
+    >>> loss_text(0.40213), loss_text(-1e-9), loss_text(11607955328.1782)
+    ('0.4021', '0.0000', '1.16e+10')
+    """
+    return f"{value:z.4f}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
 def short(value: float) -> str:

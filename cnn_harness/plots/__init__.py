@@ -15,6 +15,7 @@ from cnn_harness.plots import fonts
 from cnn_harness.plots.fonts import font_families
 from gluon_cnn_parity.atomic import replacing_file
 from gluon_cnn_parity.cli import one_line, printable
+from gluon_cnn_parity.terminal import loss_text
 
 __all__ = ["save_confusion", "save_curves", "save_errors", "save_grid", "save_rows"]
 
@@ -72,7 +73,7 @@ def save_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
             for part, colour in drawn:
                 name = {"loss": f"{part}_loss", "accuracy": f"{part}_acc"}.get(quantity, "lr")
                 values = [row.get(name, math.nan) for row in rows]
-                last = f"{part} ({values[-1]:z.4f})" if part else None
+                last = f"{part} ({loss_text(values[-1])})" if part else None
                 axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=last)
             label = f"best ({best})" if quantity == "accuracy" else None
             axes.axvline(best, color="#888888", linestyle=":", label=label)
