@@ -37,6 +37,7 @@ from gluon_cnn.training.loop import evaluate
 from gluon_cnn.training.losses import loss_for
 from gluon_cnn.training.saved import SavedRun
 from gluon_cnn_parity.atomic import write_text
+from gluon_cnn_parity.terminal import loss_text
 
 __all__ = ["evaluate_run", "main", "scores", "worst_mistakes"]
 
@@ -186,10 +187,11 @@ def _load(saved: SavedRun, args: argparse.Namespace) -> tuple[Dataset, str]:
         skip_damaged=args.skip_damaged or (own and saved.skip_damaged),
     )
     if other_content(saved.content, dataset.content):
-        if args.dataset is None:
+        folders = name.startswith(FOLDER) and (saved.dataset or "").startswith(FOLDER)
+        if folders and not args.other_images:
             raise CommandError(
-                f"{name} holds other images than {args.run} was trained on: with --dataset {name} "
-                "it is evaluated on them all the same"
+                f"{name} holds other images than {args.run} was trained on: to evaluate it on them "
+                f"all the same, add {'' if args.dataset else f'--dataset {name} '}--other-images"
             )
         if own:
             print(f"{name} has changed since {args.run} was trained on it", file=sys.stderr)
@@ -226,6 +228,10 @@ def _main(argv: Sequence[str] | None) -> int:
         "--dataset", default=None, help="unset: the run's own; another folder without a test "
         "folder is measured whole",
     )  # fmt: skip
+    parser.add_argument(
+        "--other-images", action="store_true",
+        help="take a folder that holds other images than the run's",
+    )  # fmt: skip
     parser.add_argument("--data-dir", default=None, metavar="DIR", help="unset: the run's own")
     parser.add_argument(
         "--skip-damaged", action="store_true", help="leave out image files that cannot be read"
@@ -251,7 +257,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return 0
     print(
         f"accuracy {result['accuracy']:.4f} on {result['measured']} of {dataset.name}, "
-        f"loss {result['loss']:z.4f}, engine {result['engine']}"
+        f"loss {loss_text(result['loss'])}, engine {result['engine']}"
     )
     print("\n".join(_table(result)))
     print(f"confusion matrix in {picture}" + (f", worst mistakes in {drawn}" if drawn else ""))

@@ -60,7 +60,10 @@ def test_another_folder_is_measured_whole_and_replaces_nothing(trained: Path, ca
     for folder in ("some/new", "other/new"):  # of one name, as two folders called test
         shutil.copytree("photos", folder)
         Image.fromarray(np.full((28, 28, 3), len(folder), np.uint8)).save(f"{folder}/class1/99.png")
-        assert evaluate.main(["run", "--dataset", f"folder:{folder}"]) == 0
+        argv = ["run", "--dataset", f"folder:{folder}"]
+        assert evaluate.main(argv) == 1
+        assert "evaluate it on them all the same, add --other-images" in capsys.readouterr().err
+        assert evaluate.main([*argv, "--other-images"]) == 0
         assert f"on all 49 images of folder:{trained}/{folder}, loss" in capsys.readouterr().out
     files = {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
     assert {path: files[path] for path in before} == before
@@ -78,13 +81,14 @@ def test_other_content_is_refused(trained: Path, capsys) -> None:
     for main, argv, code, said in (
         (train.main, ["--resume", "--epochs", "2", "--out", "run"], 2, "holds other images"),
         (evaluate.main, ["run"], 1, "holds other images than run was trained on"),
+        (evaluate.main, ["run", "--dataset", "folder:photos"], 1, "add --other-images"),
     ):
         assert main(argv) == code
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1
     assert Path("run/config.json").read_bytes() == before
-    assert evaluate.main(["run", "--dataset", "folder:photos"]) == 0  # asked for by name
+    assert evaluate.main(["run", "--dataset", "folder:photos", "--other-images"]) == 0
     assert "has changed since run was trained on it" in capsys.readouterr().err
 
 
@@ -110,17 +114,19 @@ def test_damaged_files_stop_a_run_before_it_begins_or_are_left_out(
     whole = Path("photos/class0/1.png").read_bytes()
     Path("photos/class0/1.png").write_bytes(whole[: len(whole) // 2])
     os.mkfifo("photos/class1/pipe.png")
+    os.mkdir("photos/class1/inner.png")
     argv = ["--dataset", "folder:photos", *ARGV, "--epochs", "1", "--out", "new"]
     assert train.main(argv) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    for part in ("2 of 49 files", "class0/1.png: damaged", "class1/pipe.png: a FIFO", "--skip-dam"):
+    for part in ("3 of 50 files", "class0/1.png: damaged", "class1/pipe.png: a FIFO",
+                 "class1/inner.png: a folder inside class", "--skip-dam"):  # fmt: skip
         assert part in err
     assert not Path("new").exists()
     assert train.main([*argv, "--skip-damaged"]) == 0
     assert "left out, " in caplog.text
     names = [Path(name).name for name in json.loads(Path("new/config.json").read_text())["skipped"]]
-    assert names == ["1.png", "pipe.png"]
+    assert names == ["1.png", "pipe.png", "inner.png"]
     for main, more in ((evaluate.main, ["new"]), (train.main, ["--resume", "--out", "new"])):
         assert main(more) == 0  # as the run was trained
 
