@@ -111,7 +111,8 @@ def predict_readable(
 def find_images(words: Sequence[str]) -> list[str]:
     """Image files by name, in folders and below them, and by patterns (`'photos/**/*.jpg'`).
 
-    Raises: CommandError where a folder holds none, or a pattern fits none.
+    Each once, whatever names it. Raises: CommandError where a folder holds none, or a pattern fits
+    none.
     """
     found: list[str] = []
     for word in words:
@@ -123,11 +124,14 @@ def find_images(words: Sequence[str]) -> list[str]:
         elif not path.exists() and glob.has_magic(word):
             fitting = sorted(n for n in glob.glob(word, recursive=True) if not Path(n).is_dir())
             if not fitting:
-                raise CommandError(f"{word!r} fits no file")
+                raise CommandError(f"{word!r} fits no file; check the pattern, and the folder")
             found += fitting
         else:
             found.append(word)
-    return found
+    once: dict[str, str] = {}
+    for name in found:
+        once.setdefault(os.path.abspath(name), name)
+    return list(once.values())
 
 
 def _below(folder: Path) -> list[str]:

@@ -114,7 +114,7 @@ def test_predict_takes_folders_and_patterns(run: Path, digits: Path, tmp_path, c
     for words, expected in (
         ([str(digits)], files + below),
         ([f"{digits}/*.png"], files),
-        ([f"{digits}/**/*.png", files[0]], [*files, *below, files[0]]),
+        ([f"{digits}/**/*.png", str(digits), files[0]], [*files, *below]),  # each once
     ):
         argv = [str(run), *words, "--out", str(out), "--grid", str(grid), "--top", "2"]
         assert predict.main(argv) == 0
