@@ -28,6 +28,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from cnn_harness.cli import Parser, positive, run
 from cnn_harness.errors import UsageError
 from cnn_harness.jobs.supervise import ENDED, how_ended
+from cnn_harness.jobs.watchdog import SAID
 from gluon_cnn_parity.stderr import say_if_read
 from gluon_cnn_parity.terminal import coloured
 
@@ -66,6 +67,8 @@ def _main(argv: Sequence[str] | None) -> int:
         except SignalException as stop:
             return _failed(stop.sigval.name + ":", 128 + stop.sigval)
         except ChildFailedError as failed:
+            if any(each.exitcode == SAID for each in failed.failures.values()):
+                return 1
             rank, first = failed.get_first_failure()
             how = f"process {rank} (pid {first.pid}) {how_ended(first.exitcode)};"
             return _failed(how, first.exitcode if first.exitcode > 0 else 1)

@@ -22,7 +22,7 @@ from cnn_harness.jobs.supervise import BEAT, ENDED, Limits
 from cnn_harness.jobs.vitals import SILENT, Vitals, Watch, vitals_of
 from gluon_cnn_parity.stderr import say_if_read
 
-__all__ = ["Store", "Watchdog"]
+__all__ = ["SAID", "Store", "Watchdog"]
 
 WATCHERS = 2  # the processes of rank 0 and 1
 SILENCE = 3 * BEAT  # after which a process does not tell any more what it does
@@ -152,7 +152,10 @@ class Watchdog:
         if pid != os.getpid() and _is_sibling(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)  # torchrun's SIGTERM would not be noticed
-        os._exit(1)  # the main thread waits for the one that hangs
+        os._exit(SAID)  # the main thread waits for the one that hangs
+
+
+SAID = 75  # the status of a process that ends since another hangs, of which a line was said
 
 
 def _beat(rank: int) -> str:

@@ -360,3 +360,17 @@ def test_a_killed_process_ends_the_job_which_then_resumes(tmp_path: Path) -> Non
     epochs = str(len(_rows(run)) + 1)
     _together(2, "torch_ref.train", "--resume", "--epochs", epochs, "--out", str(run))
     assert len(_rows(run)) == int(epochs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_hang_in_a_launched_job_is_one_line(rank: int, tmp_path: Path) -> None:
+    job = _start("torch_ref.launch", "-n", "2", "--", sys.executable, "-m", "torch_ref.train",
+                 "--stall-timeout", "10", *FOR_EVER, str(tmp_path))  # fmt: skip
+    _until_it_learns(tmp_path)
+    os.kill(_process(job, rank), signal.SIGSTOP)
+    _, err = job.communicate(timeout=100)
+    assert job.returncode == 1
+    (said,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert f"process {rank} (pid " in said
+    assert " hangs: it is stopped, for 10 s" in said
