@@ -115,6 +115,8 @@ def settle() -> tuple[Setting, ...]:
         mxnet_compat.install()
         import mxnet  # noqa: F401  (serves until the job ends, and then exits: never silence it)
     cpus = machine.open_cpus()
+    if started() is not None:  # hundreds of lines where oneDNN is switched off, on what no net has
+        os.environ.setdefault("MXNET_STORAGE_FALLBACK_LOG_VERBOSE", "0")
     load_quietly()
     if "GOMP_CPU_AFFINITY" in own:
         # libgomp has bound this thread too, and every thread that it starts would share its core:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gluon_cnn_parity.memory import refused
 from parity_tests.backends.base import Recorded, backend, referee
 from parity_tests.backends.journal import JOURNAL, Place
 from parity_tests.backends.leaves import Leaf
@@ -47,7 +48,8 @@ class DidNotRun(Exception):
 def attempt(who: str, action: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Call foreign code; whatever it raises becomes DidNotRun with one line.
 
-    So does what has crashed before, where that is watched.
+    So does what has crashed before, where that is watched. Raises: MemoryError where the system
+    refused memory, which is no difference of two nets.
     """
     place = _place(who, action, args, options)
     if place in JOURNAL.crashed:
@@ -56,6 +58,8 @@ def attempt(who: str, action: Callable[..., Any], *args: Any, **options: Any) ->
         with JOURNAL.running(place):
             return action(*args, **options)
     except Exception as error:  # a user's net may raise anything
+        if (why := refused(error)) is not None:
+            raise MemoryError(why) from error
         raise DidNotRun(f"{who} did not run: {reason_of(error)}{place_of(error)}") from error
 
 
