@@ -23,6 +23,7 @@ __all__ = ["WORDS", "render"]
 
 # After a dot, slash or underscore of a name, and not inside a number
 _BREAK = re.compile(r"(?<=\w)([_/]|\.(?!\d)|(?<!\d)\.)(?=\w)")
+_COMMIT = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28}\b")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")  # a browser would break it between its hyphens
 
 # What the pages' words mean, a sentence each; a page shows those that it uses.
@@ -93,12 +94,12 @@ def _hash(text: str) -> str:
 
 def _names(text: object) -> Markup:
     """Escaped text whose long names may break after a dot, a slash or an underscore, and nowhere
-    else.
+    else. Of a commit's name twelve digits are shown.
 
     >>> print(_names("a_b: pass --parity-update"))
     a_<wbr>b: pass <span class="whole">--parity-update</span>
     """
-    broken = _BREAK.sub(r"\1<wbr>", str(escape(str(text))))
+    broken = _BREAK.sub(r"\1<wbr>", _COMMIT.sub(r"\1", str(escape(str(text)))))
     return Markup(_FLAG.sub(r'<span class="whole">\g<0></span>', broken))
 
 

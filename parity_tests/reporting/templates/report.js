@@ -37,3 +37,9 @@ const open = () => {
 };
 addEventListener("hashchange", open);
 open();
+// A chart that is wider than the screen begins at its first divergence.
+for (const mark of document.querySelectorAll("svg line.first")) {
+  const box = mark.closest(".wide");
+  const [x, width] = [Number(mark.getAttribute("x1")), mark.ownerSVGElement.viewBox.baseVal.width];
+  box.scrollLeft = (x / width) * box.scrollWidth - box.clientWidth / 2;
+}
