@@ -6,6 +6,7 @@ Every one computes with the threads of this process: `OMP_NUM_THREADS` as `gluon
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -132,13 +133,21 @@ class _OnnxRuntime:
         return self._y.copy()
 
     def _bind(self, x: np.ndarray, outputs: np.ndarray) -> None:
-        self._x, self._y = np.empty_like(x), np.empty_like(outputs)
+        self._x, self._y = _aligned(x.shape), _aligned(outputs.shape)
         self._binding = self._session.io_binding()
         for bind, name, array in (
             (self._binding.bind_input, INPUT, self._x),
             (self._binding.bind_output, self._names[0], self._y),
         ):
             bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """An array, float32, that begins with a cache line; numpy's begin with 16 bytes of any."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(np.float32).reshape(shape)
 
 
 def _openvino(folder: Path, name: str) -> Runner:
@@ -152,8 +161,8 @@ def _openvino(folder: Path, name: str) -> Runner:
     }
     model = openvino.Core().compile_model(str(folder / f"{name}.onnx"), "CPU", options)
     request = model.create_infer_request()
-    # The request owns its output: the next call writes over it
-    return lambda x: request.infer([x], share_inputs=True)[0].copy()
+    # The request owns its output: the next call writes over it. Lists of arrays take 15 µs more
+    return lambda x: request.infer(x, share_inputs=True, share_outputs=True)[0].copy()
 
 
 def _torch(folder: Path, name: str) -> Runner:
