@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -190,7 +191,8 @@ def _compare_pair(left: Operation, right: Operation, translate: _Translation) ->
     else:
         for name in sorted({*left.attributes, *right.attributes}):
             a, b = left.attributes.get(name), right.attributes.get(name)
-            if a != b and OWN not in (a, b):  # what is the net's own, its values tell
+            same = name == "axis" and _place_of_axis(left) == _place_of_axis(right)
+            if a != b and not same and OWN not in (a, b):  # what is the net's own, its values tell
                 differences.append(Difference(name, a, b))
     for role in sorted({*left.parameters, *right.parameters}):
         one, two = left.parameters.get(role), right.parameters.get(role)
@@ -204,6 +206,15 @@ def _compare_pair(left: Operation, right: Operation, translate: _Translation) ->
         differences.append(Difference("output shape", left.shapes[0], right.shapes[0]))
     edges, broken = _compare_edges(left, right, translate)
     return OperationPair(left, right, edges, (*differences, *broken))
+
+
+def _place_of_axis(op: Operation) -> object:
+    """How long an operation's axis is and how much is behind it, however the others are cut."""
+    axis = op.attributes.get("axis")
+    if not isinstance(axis, int) or not op.inputs:
+        return axis
+    shape = op.inputs[0].shape
+    return shape[axis:][:1], math.prod(shape[axis:][1:])
 
 
 def _compare_edges(
