@@ -69,8 +69,8 @@ class Source(Protocol):
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
         """The operations that the net executes on these inputs; it is left as it was."""
 
-    def normalise(self, graph: OperationGraph) -> OperationGraph:
-        """A traced graph in the common vocabulary."""
+    def normalise(self, graph: OperationGraph, *, ordered: bool = False) -> OperationGraph:
+        """A traced graph in the common vocabulary (`pairing.normalise`)."""
 
     def rebuild(
         self,

@@ -193,18 +193,12 @@ def _one_vocabulary(
     mapping: Mapping[str, str],
     packed: Sequence[str] = (),
 ) -> TracedPair:
-    normalised = {side: source_of(nets[side]).normalise(traces[side][modes[-1]]) for side in SIDES}
-    for side, graph in normalised.items():
-        if modes == (False,):
-            normalised[side] = without_updates(graph)
-        elif statistics is not None:
-            executed = traces[side][modes[-1]]
-            normalised[side] = with_own_statistics(executed, graph, statistics[side])
-    sides = normalised[Side.GLUON], normalised[Side.TORCH]
-    if unknown := unknown_name(mapping, *map(known_names, sides)):
-        raise ParityError(f"mapping: {unknown}")
-    alignment = align(*sides, pinned=pinned_pairs(*sides, mapping))
-    found = TracedPair(dict(traces), normalised, alignment, modes, packed)
+    formed = partial(_formed, nets, traces, modes, statistics, mapping)
+    form = formed(ordered=False)
+    if not form[1].equal and (packed or not form[1].packed):
+        form = min(form, formed(ordered=True), key=lambda form: form[1].unlike)
+    found = TracedPair(dict(traces), *form, modes, packed)
+    alignment = found.alignment
     if not alignment.packed or packed:
         return found
     apart: dict[Side, Traces] = dict(traces)
@@ -230,6 +224,31 @@ def _one_vocabulary(
                 "write both nets with one array, or both with several"
             )
     return found
+
+
+def _formed(
+    nets: Mapping[Side, Any],
+    traces: Mapping[Side, Traces],
+    modes: tuple[bool, ...],
+    statistics: Mapping[Side, Mapping[str, str]] | None,
+    mapping: Mapping[str, str],
+    ordered: bool,
+) -> tuple[dict[Side, OperationGraph], Alignment]:
+    """The normal forms of both graphs (`pairing.normalise`), and how they align."""
+    normalised = {
+        side: source_of(nets[side]).normalise(traces[side][modes[-1]], ordered=ordered)
+        for side in SIDES
+    }
+    for side, graph in normalised.items():
+        if modes == (False,):
+            normalised[side] = without_updates(graph)
+        elif statistics is not None:
+            executed = traces[side][modes[-1]]
+            normalised[side] = with_own_statistics(executed, graph, statistics[side])
+    sides = normalised[Side.GLUON], normalised[Side.TORCH]
+    if unknown := unknown_name(mapping, *map(known_names, sides)):
+        raise ParityError(f"mapping: {unknown}")
+    return normalised, align(*sides, pinned=pinned_pairs(*sides, mapping))
 
 
 def coincide(net: Any, inference: OperationGraph, training: OperationGraph) -> bool:

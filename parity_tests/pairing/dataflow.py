@@ -84,6 +84,12 @@ class Alignment:
         return [pair for pair in self.pairs if pair.differences]
 
     @property
+    def unlike(self) -> int:
+        """How many outputs, and operations but for reshapes, are not alike, or are alone."""
+        operations = (*self.alone[0], *self.alone[1], *(pair.left for pair in self.differing))
+        return len(self.outputs) + sum(op.kind != "reshape" for op in operations)
+
+    @property
     def total(self) -> bool:
         """Whether every parameter that either net computes with has exactly one partner."""
         return not (self.conflicts or any(self.unmapped))

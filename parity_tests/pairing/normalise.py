@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from parity_tests.numerics.operators.executed import is_known
 from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
-from parity_tests.pairing.rewrites import RULES
+from parity_tests.pairing.rewrites import ORDERED, RULES
+from parity_tests.pairing.rules import Rule
 from parity_tests.pairing.vocabulary import COMMUTATIVE, Arguments, Emit
 
 __all__ = ["Reader", "normalise"]
@@ -20,12 +21,13 @@ __all__ = ["Reader", "normalise"]
 Reader = Callable[[Arguments, Emit], Sequence[Operand]]
 
 
-def normalise(graph: OperationGraph, read: Reader) -> OperationGraph:
+def normalise(graph: OperationGraph, read: Reader, *, ordered: bool = False) -> OperationGraph:
     """The graph in the common vocabulary, without what computes nothing or reaches no output.
 
     `read` expresses one executed operation of its framework (`backends.*.tracing.vocabulary`).
+    `ordered`: linear layers take rows in the order in which they were made, and give it back.
     """
-    emitter = Emitter(graph)
+    emitter = Emitter(graph, ORDERED if ordered else RULES)
     for operation in graph:
         emitter.read(operation, read)
     outputs = tuple(emitter.translated(value).value for value in graph.outputs)
@@ -43,9 +45,10 @@ def normalise(graph: OperationGraph, read: Reader) -> OperationGraph:
 class Emitter:
     """Collects normalised operations; calling it applies the rules for the operation's kind."""
 
-    def __init__(self, graph: OperationGraph) -> None:
+    def __init__(self, graph: OperationGraph, rules: Mapping[str, tuple[Rule, ...]]) -> None:
         self.train = graph.train
         self.operations: list[Operation] = []
+        self._rules = rules
         self._parameters = graph.parameters
         self._translated: dict[Value, Operand] = {}
         self._computed: dict[Hashable, int] = {}
@@ -91,7 +94,7 @@ class Emitter:
         if kind in COMMUTATIVE:
             operands = _parameters_last(operands)
         shape = tuple(shape)
-        for rule in RULES.get(kind, ()):
+        for rule in self._rules.get(kind, ()):
             known = rule(self, operands, shape, attributes)
             if known is not None:
                 return known

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from parity_tests.numerics.compare import holds_whole_numbers
 from parity_tests.pairing.activation_rules import gate_of_itself, hard_gate, rectifier
@@ -23,7 +23,7 @@ from parity_tests.pairing.vocabulary import (
     real,
 )
 
-__all__ = ["RULES"]
+__all__ = ["ORDERED", "RULES"]
 
 
 def _same_shape(
@@ -388,3 +388,143 @@ RULES: dict[str, tuple[Rule, ...]] = {
 }
 for _kind in POINTWISE | ELEMENTWISE | {"dropout"}:
     RULES[_kind] = (*RULES.get(_kind, ()), _reshape_behind(_kind))
+
+# The axes of what was moved: the step of each in what it was made of, and its length
+_Axes = list[tuple[int, int]]
+
+
+def _whole(x: Operand) -> _Axes:
+    return [(1, math.prod(x.shape))]
+
+
+def _grouped(axes: _Axes, shape: Sequence[int]) -> list[_Axes] | None:
+    """Axes cut so that they end where those of a shape do, by these; None where one does not."""
+    rest = [axis for axis in axes if axis[1] != 1]
+    if math.prod(length for _, length in rest) != math.prod(shape):
+        return None
+    groups: list[_Axes] = []
+    for size in reversed(shape):
+        group: _Axes = []
+        while size > 1:
+            step, length = rest.pop()
+            taken = min(size, length)
+            if size % taken or length % taken:
+                return None
+            group.insert(0, (step, taken))
+            size //= taken
+            if length > taken:
+                rest.append((step * taken, length // taken))
+        groups.insert(0, group)
+    return groups
+
+
+def _side_by_side(groups: Iterable[_Axes]) -> _Axes:
+    """All axes, with one in place of those that lie side by side before and after."""
+    axes: _Axes = []
+    for step, length in itertools.chain.from_iterable(groups):
+        if axes and axes[-1][0] == step * length:
+            length *= axes.pop()[1]
+        axes.append((step, length))
+    return axes
+
+
+def _moved(graph: Graph, x: Operand) -> tuple[Operand, _Axes]:
+    """What a value is made of by reshapes and transposes, and its axes in that."""
+    moves = []
+    while (move := graph.producer(x)) is not None and move.kind in ("reshape", "transpose"):
+        if not move.inputs:
+            break
+        moves.append(move)
+        x = move.inputs[0]
+    source, axes = x, _whole(x)
+    for move in reversed(moves):
+        if move.kind == "transpose":
+            source, axes = _turned(move.inputs[0], source, axes, move.attributes["order"])
+    return source, axes
+
+
+def _turned(
+    x: Operand, source: Operand, axes: _Axes, order: Sequence[int]
+) -> tuple[Operand, _Axes]:
+    """The same behind one more transpose, or what that makes of its own input alone."""
+    groups = _grouped(axes, x.shape)
+    if groups is None:
+        source, groups = x, _grouped(_whole(x), x.shape) or []
+    return source, _side_by_side(groups[i] for i in order)
+
+
+def _turn(graph: Graph, x: Operand, before: _Axes, after: _Axes) -> Operand:
+    """A transpose of as few axes as can be."""
+    lengths = [length for _, length in before]
+    groups = _grouped(_whole(x), lengths) or []
+    axes = _side_by_side(groups[before.index(axis)] for axis in after)
+    ordered = sorted(axes, reverse=True)
+    x = graph("reshape", [("input", x)], [length for _, length in ordered])
+    order = tuple(map(ordered.index, axes))
+    return graph("transpose", [("input", x)], [length for _, length in axes], order=order)
+
+
+def _emit_moved(graph: Graph, source: Operand, axes: _Axes, shape: Sequence[int]) -> Operand:
+    """What leaves the last axis in its place, then what moves it: as before a matrix product."""
+    last = sorted(axes, key=lambda axis: axis[0] == 1)
+    x = _turn(graph, source, sorted(axes, reverse=True), last)
+    return graph("reshape", [("input", _turn(graph, x, last, axes))], shape)
+
+
+def _at_once(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """Reshapes and transposes one behind the other have one form, whatever they are cut into."""
+    x, order = inputs[0], attributes["order"]
+    if list(order) == sorted(order):
+        return x
+    if 0 in shape:
+        return None
+    source, before = _moved(graph, x)
+    groups = _grouped(before, x.shape)
+    if groups is None:
+        source, before = x, _whole(x)
+        groups = _grouped(before, x.shape) or []
+    *others, last = sorted(order)
+    alone = len(_turned(x, x, _whole(x), order)[1]) == len(order)
+    moves_last = [axis for axis in order if axis != last] == others
+    step, length = (before or _whole(x))[-1]
+    if alone and moves_last and step == 1 and length % x.shape[-1] == 0:
+        return None
+    if alone and len(before) == 1 and order[-1] == last:
+        return None
+    axes = list(itertools.chain.from_iterable(groups[i] for i in order))
+    return _emit_moved(graph, source, axes, shape)
+
+
+def _rows_in_order(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """A linear layer, which computes each row alone, takes them in the order they were made in.
+
+    What changes their order comes behind it.
+    """
+    x, *held = inputs
+    if 0 in (*x.shape, *shape):
+        return None
+    source, axes = _moved(graph, x)
+    groups = _grouped(axes, (math.prod(x.shape[:-1]), x.shape[-1]))
+    rows, inner = groups or ([], [])
+    ordered = sorted(rows, reverse=True)
+    if rows == ordered:
+        return None
+    lengths = [length for _, length in ordered]
+    y = _emit_moved(graph, source, _side_by_side([ordered, inner]), (*lengths, x.shape[-1]))
+    operands = [("input", y), *((array.role, array) for array in held)]
+    out = graph("linear", operands, (*lengths, shape[-1]), **attributes)
+    *made, last = _grouped(_whole(out), out.shape) or []
+    back = [*(made[ordered.index(row)] for row in rows), last]
+    return _emit_moved(graph, out, _side_by_side(back), shape)
+
+
+# The same, and one form of what is transposed before and behind a linear layer
+ORDERED: dict[str, tuple[Rule, ...]] = {
+    **RULES,
+    "transpose": (_at_once,),
+    "linear": (*RULES["linear"], _rows_in_order),
+}

@@ -44,14 +44,14 @@ class RecordedSource:
             raise ParityError(f"it did not train where it was recorded: {net.state['untrained']}")
         return net.graphs[train]
 
-    def normalise(self, graph: OperationGraph) -> OperationGraph:
+    def normalise(self, graph: OperationGraph, *, ordered: bool = False) -> OperationGraph:
         if self.side == Side.GLUON:
             from parity_tests.backends.gluon.tracing.vocabulary import read_gluon
 
-            return normalise(graph, read_gluon)
+            return normalise(graph, read_gluon, ordered=ordered)
         from parity_tests.backends.torch.tracing.vocabulary import read_torch
 
-        return normalise(graph, read_torch)
+        return normalise(graph, read_torch, ordered=ordered)
 
     def rebuild(
         self,

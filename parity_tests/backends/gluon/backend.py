@@ -75,8 +75,8 @@ class GluonBackend:
             net = clones.clone(net, "float32", gradients=False)
         return trace_gluon(net, *(clones.ndarray(x, "float32") for x in inputs), train=train)
 
-    def normalise(self, graph: OperationGraph) -> OperationGraph:
-        return normalise(graph, read_gluon)
+    def normalise(self, graph: OperationGraph, *, ordered: bool = False) -> OperationGraph:
+        return normalise(graph, read_gluon, ordered=ordered)
 
 
 BACKEND: Backend = GluonBackend()

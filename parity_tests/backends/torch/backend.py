@@ -71,8 +71,8 @@ class TorchBackend:
         tensors = (torch.from_numpy(rounded(x, "float32").copy()) for x in inputs)
         return trace_torch(net, *tensors, train=train)
 
-    def normalise(self, graph: OperationGraph) -> OperationGraph:
-        return normalise(graph, read_torch)
+    def normalise(self, graph: OperationGraph, *, ordered: bool = False) -> OperationGraph:
+        return normalise(graph, read_torch, ordered=ordered)
 
     @property
     def optimizers(self) -> Mapping[str, Callable[..., Any]]:

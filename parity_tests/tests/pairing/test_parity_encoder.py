@@ -1,0 +1,150 @@
+"""Layers of a transformer's encoder: torch transposes before its projections, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mxnet.gluon import nn as gnn
+from torch import nn
+
+from parity_tests import check_parity
+from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised
+
+RNG = np.random.default_rng(11)
+SEQUENCES = RNG.standard_normal((2, 6, 8)).astype(np.float32)
+SQUARE = RNG.standard_normal((4, 4, 8)).astype(np.float32)  # as many samples as steps
+CUBE = RNG.standard_normal((4, 4, 4)).astype(np.float32)
+
+
+def attend(F: Any, x: Any, layer: Any, fault: str) -> Any:
+    """Attention of two heads, samples first."""
+
+    def split(y: Any) -> Any:
+        if fault == "heads of other features":
+            y = F.transpose(F.reshape(y, (0, 0, -1, 2)), (0, 3, 1, 2))
+        else:
+            y = F.transpose(F.reshape(y, (0, 0, 2, -1)), (0, 2, 1, 3))
+        return F.reshape(y, (-3, -2))
+
+    q, k, v = (split(layer(name)(x)) for name in "qkv")
+    scores = F.batch_dot(q, k, transpose_b=True) * 0.5
+    if fault == "scores dropped":
+        weights = F.softmax(F.Dropout(scores, p=0.1))
+    else:
+        weights = F.Dropout(F.softmax(scores), p=0.2 if fault == "another rate" else 0.1)
+    if fault == "weights transposed":
+        weights = F.transpose(weights, (0, 2, 1))
+    heads = F.reshape(F.batch_dot(weights, v), (-4, -1, 2, 0, 0))
+    if fault == "heads left in front":
+        return layer("o")(F.reshape_like(heads, x))
+    return layer("o")(F.reshape(F.transpose(heads, (0, 2, 1, 3)), (0, 0, -3)))
+
+
+def feed(F: Any, x: Any, layer: Any, fault: str) -> Any:
+    y = layer("a")(x)
+    if fault == "dropped before":
+        inner = F.tanh(F.Dropout(y, p=0.1))
+    else:
+        inner = F.Dropout(F.tanh(y), p=0.1)
+    return F.Dropout(layer("b")(inner), p=0.1)
+
+
+def encoder(
+    count: int, norm_first: bool = False, fault: str = "", x: np.ndarray = SEQUENCES
+) -> Any:
+    """Layers of an encoder; a fault is in the last of them."""
+
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        for i in range(count):
+
+            def layer(name: str, i: int = i) -> Any:
+                return getattr(s, f"{name}{i}")
+
+            own = fault if i == count - 1 else ""
+            if norm_first:
+                x = x + F.Dropout(attend(F, layer("m")(x), layer, own), p=0.1)
+                x = x + feed(F, layer("n")(x), layer, own)
+            else:
+                x = layer("m")(x + F.Dropout(attend(F, x, layer, own), p=0.1))
+                x = layer("n")(x + feed(F, x, layer, own))
+        return x
+
+    layers: dict[str, Any] = {}
+    for i in range(count):
+        layers |= {f"{n}{i}": gnn.Dense(8, flatten=False, in_units=8) for n in "qkvo"}
+        layers |= {f"{n}{i}": gnn.LayerNorm(in_channels=8) for n in "mn"}
+        layers[f"a{i}"] = gnn.Dense(12, flatten=False, in_units=8)
+        layers[f"b{i}"] = gnn.Dense(8, flatten=False, in_units=12)
+    return initialised(GluonNet(forward, **layers), x)
+
+
+def encoder_in_torch(count: int, norm_first: bool = False, batch_first: bool = True) -> Any:
+    layer = nn.TransformerEncoderLayer(
+        8, 2, 12, 0.1, torch.tanh, batch_first=batch_first, norm_first=norm_first
+    )
+    return nn.TransformerEncoder(layer, count, enable_nested_tensor=False)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_layers_of_an_encoder_are_in_parity(count: int, norm_first: bool) -> None:
+    net, theirs = encoder(count, norm_first), encoder_in_torch(count, norm_first)
+    report = check_parity(net, theirs, SEQUENCES, transfer=True)
+    assert report.ok, str(report)
+    assert set(report.coverage.percent().values()) == {100.0}
+
+
+def test_layers_side_by_side_are_in_parity() -> None:
+    layers = [
+        nn.TransformerEncoderLayer(8, 2, 12, 0.1, torch.tanh, batch_first=True) for _ in range(2)
+    ]
+    theirs = TorchNet(lambda s, x: s.b(s.a(x)), a=layers[0], b=layers[1])
+    report = check_parity(encoder(2), theirs, SEQUENCES, transfer=True)
+    assert report.ok, str(report)
+
+
+FAULTS = [
+    "heads of other features", "heads left in front", "weights transposed", "scores dropped",
+    "another rate", "dropped before",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_a_layer_of_an_encoder_is_found(fault: str, count: int) -> None:
+    net, theirs = encoder(count, fault=fault), encoder_in_torch(count)
+    first = check_parity(net, theirs, SEQUENCES, transfer=True).first_divergence
+    assert first is not None
+    assert first.path.startswith(f"layers.{count - 1}."), str(first)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_attention_across_samples_is_found(count: int) -> None:
+    """Where there are as many samples as steps, no shape tells which comes first."""
+    net = encoder(count, x=SQUARE)
+    assert check_parity(net, encoder_in_torch(count), SQUARE, transfer=True).ok
+    theirs = encoder_in_torch(count, batch_first=False)
+    assert not check_parity(net, theirs, SQUARE, transfer=True).ok
+
+
+@pytest.mark.parametrize("fault", ["", "not turned back", "turned behind"])
+def test_a_linear_layer_between_transposes(fault: str) -> None:
+    """A linear layer over the last axis computes each row alone, in whatever order they come."""
+
+    def ours(s: Any, F: Any, x: Any) -> Any:
+        y = F.relu(s.d(x))
+        return F.softmax(F.transpose(y, (1, 0, 2)) if fault == "not turned back" else y, axis=1)
+
+    def theirs(s: Any, x: torch.Tensor) -> torch.Tensor:
+        y = s.d(x.transpose(0, 1).reshape(16, 4)).reshape(4, 4, 4)
+        y = y.reshape(16, 4).T.reshape(4, 4, 4).permute(2, 1, 0)
+        y = y.transpose(1, 2) if fault == "turned behind" else y
+        return y.relu().softmax(1)
+
+    layer = gnn.Dense(4, flatten=False, in_units=4)
+    net = initialised(GluonNet(ours, d=layer), CUBE)
+    report = check_parity(net, TorchNet(theirs, d=nn.Linear(4, 4)), CUBE, transfer=True)
+    assert report.ok == (not fault), str(report)
