@@ -326,8 +326,12 @@ def _segment(
                     segment.hidden.append(str(value.key))
     graph = graphs[Side.TORCH]
     last = graph.executed.operations[int(values[Side.TORCH][0].key)]
-    if pair is not None and pair.right.merged:
-        last = graph.executed.operations[pair.right.merged[-1]]
+    if pair is not None:
+        shown = [pair.right]
+        if pair.right.kind == "transpose":  # which only moves what was computed
+            shown += [op for op in normalised[Side.TORCH] if op.kind != "transpose"]
+        if shown[-1].merged:
+            last = graph.executed.operations[shown[-1].merged[-1]]
     path = names.of(graph, sides[Side.TORCH].executed, last)
     return SegmentPair(path, slots, shapes, sides, pair)
 

@@ -62,6 +62,7 @@ def test_packed_projections_are_in_parity_with_layers_of_their_own(
     assert report.ok, str(report)
     read = {row.quantity for row in report.rows if row.level == "weights"}
     assert {"weight", "bias"} <= read
+    assert {"a.linear", "a.linear (2)", "a.linear (3)"} <= {row.path for row in report.rows}
 
 
 def test_projections_without_biases_are_in_parity() -> None:
