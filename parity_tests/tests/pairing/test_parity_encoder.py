@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ from mxnet.gluon import nn as gnn
 from torch import nn
 
 from parity_tests import check_parity
+from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Value
+from parity_tests.pairing.normalise import Emitter
+from parity_tests.pairing.rewrites import ORDERED
 from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised
 
 RNG = np.random.default_rng(11)
@@ -148,3 +153,46 @@ def test_a_linear_layer_between_transposes(fault: str) -> None:
     net = initialised(GluonNet(ours, d=layer), CUBE)
     report = check_parity(net, TorchNet(theirs, d=nn.Linear(4, 4)), CUBE, transfer=True)
     assert report.ok == (not fault), str(report)
+
+
+def _lengths(generator: random.Random, size: int) -> tuple[int, ...]:
+    """A random shape of so many values."""
+    lengths = [1] if generator.random() < 0.2 else []
+    while size > 1:
+        lengths.append(generator.choice([n for n in range(2, size + 1) if size % n == 0]))
+        size //= lengths[-1]
+    generator.shuffle(lengths)
+    return tuple(lengths)
+
+
+def _computed(operations: Sequence[Operation], operand: Operand, x: np.ndarray) -> np.ndarray:
+    if operand.value.origin is Origin.OPERATION:
+        op = operations[int(operand.value.key)]
+        y = _computed(operations, op.inputs[0], x)
+        if op.kind == "transpose":
+            x = y.transpose(op.attributes["order"])
+        else:
+            x = y if op.kind == "reshape" else np.cumsum(y, -1)
+    return x.reshape(operand.shape)
+
+
+@pytest.mark.parametrize("size", [4, 6, 12, 36, 64])
+def test_moved_values_in_one_form_are_where_they_were(size: int) -> None:
+    """Random chains of moves and linear layers (running sums), whatever they are cut into."""
+    generator = random.Random(size)
+    x = np.arange(size)
+    for _ in range(500):
+        graph = Emitter(OperationGraph((), ((size,),), ()), ORDERED)
+        operand, y = Operand("", Value(Origin.INPUT, 0), x.shape), x
+        for _ in range(generator.randrange(1, 9)):
+            kind = generator.choice(["reshape", "transpose", "linear"])
+            more = {}
+            if kind == "reshape":
+                y = y.reshape(_lengths(generator, size))
+            elif kind == "transpose":
+                more["order"] = tuple(generator.sample(range(y.ndim), y.ndim))
+                y = y.transpose(more["order"])
+            else:
+                y = np.cumsum(y, -1)
+            operand = graph(kind, [("input", operand)], y.shape, **more)
+        np.testing.assert_array_equal(_computed(graph.operations, operand, x), y)
