@@ -16,9 +16,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from gluon_cnn_parity.memory import die_by_signal
+from gluon_cnn_parity.native import die_by_signal
 
-__all__ = ["Tell", "follow", "how_it_ended"]
+__all__ = ["Tell", "follow"]
 
 Tell = Callable[[str, Any], None]  # what, and its value
 
@@ -56,19 +56,6 @@ def follow(work: Callable[[Tell], Any], note: Tell) -> int:
         raise
     finally:
         ours.close()
-
-
-def how_it_ended(status: int) -> str:
-    """What an exit status says, negative for a signal.
-
-    >>> how_it_ended(-11)
-    'was ended by SIGSEGV'
-    """
-    if status >= 0:
-        return f"ended with status {status}"
-    name = signal.Signals(-status).name
-    told = ", as when memory runs out" if name == "SIGKILL" else ""
-    return f"was ended by {name}{told}"
 
 
 def _serve(work: Callable[[Tell], Any], send: Callable[[Any], None]) -> None:

@@ -19,18 +19,15 @@ import threading
 from collections.abc import Iterator
 from types import TracebackType
 
+from gluon_cnn_parity.native import DEADLY, die_by_signal, how_it_ended
+
 __all__ = [
-    "DEADLY",
     "REMEDY",
     "after_mxnet",
-    "die_by_signal",
     "end_quietly",
     "refused",
     "watch",
 ]
-
-# What native code dies by
-DEADLY = (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL)
 
 REMEDY = "free some, allow more (ulimit -v), or compute less at once, as with a smaller batch"
 
@@ -105,12 +102,6 @@ def watch(program: str) -> None:
     sys.excepthook = _one_line
 
 
-def die_by_signal() -> None:
-    """Take away what answers deadly signals: MXNet's own ends with a status, after some lines."""
-    for number in DEADLY:
-        signal.signal(number, signal.SIG_DFL)
-
-
 def after_mxnet() -> None:
     """To be called when MXNet is loaded: a parent that waits is to see the signal.
 
@@ -151,8 +142,6 @@ def _in_child(message: str) -> None:
         os.kill(parent, -status)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if status < 0:
-        from gluon_cnn_parity.child import how_it_ended
-
         line = f"{message.format(how_it_ended(status))}; {REMEDY}\n"
         with contextlib.suppress(OSError):
             os.write(2, line.encode("utf-8", "backslashreplace"))

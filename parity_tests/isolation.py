@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from gluon_cnn_parity.child import Tell, follow, how_it_ended
+from gluon_cnn_parity.child import Tell, follow
+from gluon_cnn_parity.native import how_it_ended
 from parity_tests.backends.journal import JOURNAL, Place
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.torch.forks import refuse_dead_autograd

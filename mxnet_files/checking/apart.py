@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gluon_cnn_parity.child import Tell, follow, how_it_ended
+from gluon_cnn_parity.child import Tell, follow
+from gluon_cnn_parity.native import how_it_ended
 from mxnet_files.budget import Budget, in_float32
 from mxnet_files.checking.check import CheckReport, Crashes, Subject, compare_with_mxnet
 from mxnet_files.checking.oracle import import_mxnet
