@@ -99,7 +99,8 @@ def export_net(
         _rename(part, place)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
-        name_place(error, out, part)
+        if getattr(error, "filename", None):  # and not what is printed meanwhile
+            name_place(error, out, part)
         raise
     return {
         "export": str(out),
