@@ -31,21 +31,19 @@ __all__ = [
 
 REMEDY = "free some, allow more (ulimit -v), or compute less at once, as with a smaller batch"
 
-_WORDS = re.compile(
-    "|".join(
-        (
-            r"bad[_ ]alloc",  # C++, in every library
-            r"failed to allocate (cpu )?memory",  # MXNet's storage; ONNX Runtime
-            r"could not create a (memory|primitive\b(?! desc)|scratchpad)",  # oneDNN
-            r"(can't|cannot|could not) allocate memory(?! in static TLS)",  # the C library; torch
-            r"not enough memory: you tried",  # torch
-            r"out of memory",  # CUDA
-            r"memory allocation fail",
-            r"failed to map segment",  # the loader of shared objects
-            r"can't start new thread",  # Python, for whose stack there is no room
-        )
-    ),
-    re.IGNORECASE,
+# Compiled where an error is looked at: every command imports this module
+_WORDS = "|".join(
+    (
+        r"bad[_ ]alloc",  # C++, in every library
+        r"failed to allocate (cpu )?memory",  # MXNet's storage; ONNX Runtime
+        r"could not create a (memory|primitive\b(?! desc)|scratchpad)",  # oneDNN
+        r"(can't|cannot|could not) allocate memory(?! in static TLS)",  # the C library; torch
+        r"not enough memory: you tried",  # torch
+        r"out of memory",  # CUDA
+        r"memory allocation fail",
+        r"failed to map segment",  # the loader of shared objects
+        r"can't start new thread",  # Python, for whose stack there is no room
+    )
 )
 _NUMBERS = (errno.ENOMEM, errno.EAGAIN)  # the second of a fork or a thread
 
@@ -70,7 +68,7 @@ def refused(error: BaseException) -> str | None:
             return str(each)
         if isinstance(each, OSError) and each.errno in _NUMBERS and not each.filename:
             return each.strerror or str(each)
-        if found := [line for line in lines if _WORDS.search(line)]:
+        if found := [line for line in lines if re.search(_WORDS, line, re.IGNORECASE)]:
             return found[-1]
     return None
 
