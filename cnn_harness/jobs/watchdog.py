@@ -24,6 +24,7 @@ from gluon_cnn_parity.stderr import say_if_read
 
 __all__ = ["SAID", "Store", "Watchdog"]
 
+SAID = 75  # the status of a process that ends since another hangs, of which a line was said
 WATCHERS = 2  # the processes of rank 0 and 1
 SILENCE = 3 * BEAT  # after which a process does not tell any more what it does
 
@@ -153,9 +154,6 @@ class Watchdog:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)  # torchrun's SIGTERM would not be noticed
         os._exit(SAID)  # the main thread waits for the one that hangs
-
-
-SAID = 75  # the status of a process that ends since another hangs, of which a line was said
 
 
 def _beat(rank: int) -> str:

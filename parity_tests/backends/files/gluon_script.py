@@ -171,9 +171,8 @@ class Recorder:
         self._paths = paths
         self._thread = threading.get_ident()
         self._depth = 0  # inside a composite, whose own operations are not recorded
-        self.rates: Dict[
-            int, float
-        ] = {}  # of dropout that is switched off, by its block's identity
+        # Of dropout that is switched off, by its block's identity
+        self.rates: Dict[int, float] = {}
 
     def run(self, kind: str, arrays: Sequence[NDArray], call: Callable[..., Any]) -> Any:
         """What `call(arrays)` gives."""
