@@ -44,6 +44,7 @@ def _lightly() -> Iterator[None]:
         yield
     finally:
         if collecting:
+            _age()
             gc.enable()
         for name in unasked:
             del sys.modules[name]
@@ -54,6 +55,16 @@ def _lightly() -> Iterator[None]:
         ):
             if name in sys.modules:
                 setattr(sys.modules[name], attribute, _Later("scipy.stats"))
+
+
+def _age() -> None:
+    """Count all objects as old, or the next collection looks through each of them, for nothing.
+
+    Nothing stays frozen: what the caller's program holds is collected once it is garbage.
+    """
+    if gc.get_freeze_count() == 0:  # what the caller froze stays as it is
+        gc.freeze()
+        gc.unfreeze()
 
 
 class _Later(types.ModuleType):

@@ -167,6 +167,8 @@ def test_loading_mxnet_loads_no_statistics_packages(tmp_path: Path) -> None:
         "assert not loaded, loaded\n"  # and what stands in for them is gone again
         "import gc, mxnet\n"
         "assert gc.isenabled()\n"
+        "young, frozen = len(gc.get_objects(0) + gc.get_objects(1)), gc.get_freeze_count()\n"
+        "assert young < 2000 and not frozen, (young, frozen)\n"
         "assert mxnet.contrib.quantization.stats.entropy([1.0]) == 0.0\n"
         "assert mxnet.test_utils.ss.norm.cdf(0) == 0.5\n"
         "import scipy.stats\n"
