@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 __all__ = [
+    "IMPORTED",
     "INFERENCE",
     "OF_AN_EXPORT",
     "RECIPE",
@@ -57,7 +58,7 @@ Turn = Callable[[int], Mapping[str, Any]]
 class Case:
     """One measurement, made in turns by a process of its own: `benchmarks.child`."""
 
-    part: str  # train, infer, accuracy, epoch, waiting, command, peak
+    part: str  # train, infer, import, accuracy, epoch, waiting, command, peak
     side: str
     model: str = "lenet"
     batch: int = 64  # 0: the recipe's
@@ -94,6 +95,12 @@ ANSWERED = tuple(
     for model in ("lenet", "lenet5", "mnist_bn_cnn", "cifar_cnn", "alexnet", "vgg16")
     for batch in (1, 64, 500)
 )
+# Side -> what a program of it imports first
+IMPORTED = {
+    "ours": "import gluon_cnn",
+    "untuned": "import mxnet_compat; mxnet_compat.install(); import mxnet",
+    "eager": "import torch",
+}
 # A call takes half a minute and 14 GB (ONNX Runtime more than 23, which it is killed for): those
 # engines beside each other, in fewer turns
 LONG = {("vgg16", 500): ("frozen", "openvino", "auto")}
@@ -124,6 +131,8 @@ def groups(
             cases = (Case(part, s, model, batch, threads, seconds) for s in runnable if s in some)
             count = turns if some is sides else min(turns, 3)
             found.append(Group(f"{part} {model} {batch}", tuple(cases), count))
+    imports = tuple(Case("import", side, threads=threads) for side in IMPORTED)
+    found.append(Group("import", imports, turns))
     peak = Case("peak", "numpy", batch=512 if quick else 3072, threads=threads)
     found.append(
         Group("peak", (peak, Case("peak", "eager", batch=peak.batch, threads=threads)), turns)

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from benchmarks.cases import Case, Turn
+from benchmarks.cases import IMPORTED, Case, Turn
 from cnn_harness.errors import CommandError
 
 __all__ = ["Child", "Failure", "in_turn", "main", "peak_mb", "serve"]
@@ -177,6 +177,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _begin(case: Case) -> Turn:
+    if case.part == "import":
+        return _import(case)
     if case.side == "numpy":
         from benchmarks import numpy_side
 
@@ -202,6 +204,18 @@ def _begin(case: Case) -> Turn:
     from benchmarks import torch_side
 
     return torch_side.begin(case)
+
+
+def _import(case: Case) -> Turn:
+    """Seconds until a new process has imported a side's package, its own start left out."""
+    code = f"import time; t = time.perf_counter(); {IMPORTED[case.side]}; s = time.perf_counter()"
+    command = [sys.executable, "-W", "ignore", "-c", f"{code}; print(s - t)"]
+
+    def turn(_: int) -> dict[str, Any]:
+        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        return {"seconds": float(said)}
+
+    return turn
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import INFERENCE, SIDES, TRAINING
+from benchmarks.cases import IMPORTED, INFERENCE, SIDES, TRAINING
 from benchmarks.ratios import Middle, best, middle, ratio, reached, values
 from gluon_cnn.models import get_model
 from gluon_cnn.runtime import machine
@@ -81,9 +81,9 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: speeds with the best of each row, accuracy, peak, growth, memory."""
-    parts = [_about(results), *(_speeds(results, part) for part in PARTS), _accuracy(results),
-             _peak(results), _growth(results), _waiting(results), _memory(results),
-             _failures(results)]  # fmt: skip
+    parts = [_about(results), *(_speeds(results, part) for part in PARTS), _imports(results),
+             _accuracy(results), _peak(results), _growth(results), _waiting(results),
+             _memory(results), _failures(results)]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -153,6 +153,19 @@ def _engine(result: Mapping[str, Any], side: str) -> str:
 
 def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _imports(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """How long each import takes, and ours beside the others'."""
+    result = results.get("import", {"runs": {}})
+    seconds = {side: found for side in IMPORTED if (found := values(result, side, "seconds"))}
+    mine = seconds.get("ours", [])
+    rows = [
+        [f"`{IMPORTED[side]}`", _spread(found, len(found), ".3f"),
+         _spread([a / b for a, b in zip(mine, found, strict=False)], len(found), ".2f")]
+        for side, found in seconds.items()
+    ]  # fmt: skip
+    return _rows(["importing", "seconds", "`gluon_cnn` beside it"], rows)
 
 
 def _accuracy(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -264,7 +277,7 @@ def _memory(results: Mapping[str, Mapping[str, Any]]) -> str:
     )
     rows = []
     for name, result in results.items():
-        if name.startswith("growth "):
+        if name.startswith(("growth ", "import")):
             continue
         peaks = [values(result, side, "peak_mb") for side in sides]
         if any(peaks):
@@ -316,7 +329,8 @@ def picture(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
                 m.median, row, xerr=spread, fmt="o", color="C0", markersize=9, capsize=3, zorder=3
             )
             axes.annotate(f"{m.median:.2f}", (m.median, row), (0, 8), color="C0", fontsize=9,
-                          textcoords="offset points", ha="center")  # fmt: skip
+                          textcoords="offset points", ha="center",
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip
             most = max(most, m.most)
         axes.axvline(1, color="0.3", linewidth=1)
         axes.set_xlim(0, 1.06 * most)

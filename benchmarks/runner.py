@@ -197,6 +197,8 @@ def _turn_seconds(case: Case) -> float:
         return EPOCH * (case.epochs or OWN[RECIPE].epochs)
     if case.part == "epoch":
         return case.images * EPOCH / 60_000
+    if case.part == "import":
+        return STARTING
     if case.part == "peak":
         return AGAIN + case.seconds
     count = flop_of_inference if case.part == "infer" else flop_of_training

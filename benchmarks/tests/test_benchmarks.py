@@ -344,6 +344,14 @@ def test_the_table_says_how_long_training_waited_for_photographs() -> None:
     assert "| alexnet 32 | 20.0 (10.0–30.0) | 0.5 (0.0–1.0) |" in table
 
 
+def test_an_import_is_timed_in_a_process_of_its_own() -> None:
+    found = _measured(Case("import", "ours"))
+    runs = {"ours": [found], "untuned": [{"seconds": 2 * found["seconds"], "peak_mb": 1.0}]}
+    table = results.table({"import": {**_result("import"), "runs": runs}})
+    assert 0.1 < found["seconds"] < 60
+    assert re.search(r"import mxnet` \| [\d.]+ \([\d.–]+\) \| 0.50 \(0.50–0.50\) \|", table)
+
+
 def test_results_are_written_read_and_drawn(tmp_path: Path) -> None:
     name = "train lenet 64"
     result = _result(name, ours=[2.0, 3.0], eager=[1.0, 1.0])
