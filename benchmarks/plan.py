@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from benchmarks.slow_link import BOUND, expected_seconds
-from benchmarks.slow_link_worker import gradient_shapes
+from benchmarks.slow_link import BOUND, expected_seconds, gradient_shapes
 from cnn_harness.cli import Parser, finite_float, positive, run
 from cnn_harness.errors import UsageError
 from gluon_cnn.models import MODELS

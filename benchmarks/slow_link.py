@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -22,10 +23,15 @@ from pathlib import Path
 from cnn_harness.cli import Parser, positive, print_json, run
 from cnn_harness.errors import CommandError
 from gluon_cnn.launch import SERVE
+from gluon_cnn.models import get_model
 
-__all__ = ["BOUND", "busiest", "expected_seconds", "main", "network"]
+# isort: split
+import mxnet as mx  # after gluon_cnn, which settles its threads before it loads
+
+__all__ = ["BOUND", "busiest", "expected_seconds", "gradient_shapes", "main", "network", "worker"]
 
 BOUND = 1_000_000  # MXNET_KVSTORE_BIGARRAY_BOUND
+WORKER = "worker"  # the first word of a worker's own command line
 PREFIX = "gcn"  # of every namespace
 PORT = 9876
 BURST = 256 * 1024  # bytes that a cable passes at once: small beside any exchange
@@ -152,7 +158,7 @@ def _exchange(args: object, hosts: Sequence[str], addresses: dict[str, str]) -> 
             own = {**shared, "DMLC_ROLE": role, "DMLC_NODE_HOST": addresses[host]}
             command = [*SERVE]
             if role == "worker":
-                command = [sys.executable, "-m", "benchmarks.slow_link_worker", model, str(rounds)]
+                command = [sys.executable, "-m", "benchmarks.slow_link", WORKER, model, str(rounds)]
             jobs[host] = subprocess.Popen(
                 ["ip", "netns", "exec", f"{PREFIX}-{host}", "env",
                  *(f"{name}={value}" for name, value in own.items()), *command],
@@ -185,5 +191,33 @@ def _inside(name: str, *words: str) -> None:
     _ip("netns", "exec", name, *words)
 
 
+def gradient_shapes(model: str) -> list[tuple[int, ...]]:
+    """The shapes of a model's gradients in the order in which a Trainer counts them."""
+    parameters = sorted(get_model(model, 10).collect_params().items())
+    return [parameter.shape for _, parameter in parameters if parameter.grad_req != "null"]
+
+
+def worker(model: str, rounds: int) -> None:
+    """One worker's process: times exchanges of a model's gradients, and prints the median."""
+    store = mx.kv.create("dist_sync")
+    gradients = [mx.nd.ones(shape) for shape in gradient_shapes(model)]
+    for key, gradient in enumerate(gradients):
+        store.broadcast(key, gradient, out=gradient)
+    seconds = []
+    for number in range(rounds + 1):  # the first fills buffers
+        store._barrier()
+        began = time.perf_counter()
+        for key, gradient in enumerate(gradients):
+            store.pushpull(key, gradient, priority=-key)
+        mx.nd.waitall()
+        if number:
+            seconds.append(time.perf_counter() - began)
+    sizes = [4 * int(gradient.size) for gradient in gradients]
+    print(json.dumps({"seconds": statistics.median(seconds), "sizes": sizes}))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:2] == [WORKER]:
+        worker(sys.argv[2], int(sys.argv[3]))
+    else:
+        sys.exit(main())
