@@ -1,8 +1,9 @@
 """A pair of nets by others, in a process of its own.
 
-`python -m parity_tests.tests.pairing.real_pairs ZOO GLUON TORCH SIZE [BATCH]` prints, as JSON, what
-the alignment says of a pair on two images, or with a batch what `check_parity` says. MXNet can end
-its process by a signal; the table of all pairs (`real_table`) must not go with it.
+`python -m parity_tests.tests.pairing.real_pairs ZOO GLUON TORCH SIZE [BATCH [quick] [isolate]]`
+prints, as JSON, what the alignment says of a pair on two images, or with a batch what
+`check_parity` says, with these options. MXNet can end its process by a signal; the table of all
+pairs (`real_table`) must not go with it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ def build(zoo: str, gluon_name: str, torch_name: str) -> tuple[Any, Any]:
     return gluon_model(gluon_name), torch_model(torch_name)
 
 
+_PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+
 def images(batch: int, size: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, 3, size, size)).astype(np.float32)
 
@@ -87,18 +91,20 @@ def measure(zoo: str, gluon_name: str, torch_name: str, size: int) -> dict[str, 
     return result | {"error": float(max(errors))}
 
 
-def check(zoo: str, gluon_name: str, torch_name: str, size: int, batch: int) -> dict[str, Any]:
-    """`check_parity` at four levels after transfer, with CPU time, wall time and peak memory."""
+def check(
+    zoo: str, gluon_name: str, torch_name: str, size: int, batch: int, **options: Any
+) -> dict[str, Any]:
+    """`check_parity` after transfer, with CPU time, wall time and peak memory."""
     gluon_net, torch_net = build(zoo, gluon_name, torch_name)
     x = images(batch, size)
     initialised(gluon_net, x)
     start, cpu = time.perf_counter(), time.process_time()
-    report = check_parity(gluon_net, torch_net, x, transfer=True)
+    report = check_parity(gluon_net, torch_net, x, transfer=True, **options)
     counts = report.coverage.counts()
     return {
         "cpu": round(time.process_time() - cpu, 1),
         "sec": round(time.perf_counter() - start, 1),
-        "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "mb": max(resource.getrusage(who).ru_maxrss for who in _PROCESSES) // 1024,
         "ok": report.ok,
         "first": str(report.first_divergence or ""),
         "ops": counts.get("operations", counts.get("leaves", (0, 0)))[0],
@@ -108,6 +114,11 @@ def check(zoo: str, gluon_name: str, torch_name: str, size: int, batch: int) -> 
 
 
 if __name__ == "__main__":
-    _, zoo, gluon_name, torch_name, *numbers = sys.argv
-    do = measure if len(numbers) == 1 else check
-    print(json.dumps(do(zoo, gluon_name, torch_name, *map(int, numbers))))
+    _, zoo, gluon_name, torch_name, size, *rest = sys.argv
+    if rest:
+        found = check(
+            zoo, gluon_name, torch_name, int(size), int(rest[0]), **dict.fromkeys(rest[1:], True)
+        )
+    else:
+        found = measure(zoo, gluon_name, torch_name, int(size))
+    print(json.dumps(found))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from parity_tests.tests.pairing.real_table import DIFFERENT, EQUAL, Pair, run
+from parity_tests.tests.pairing.real_table import DIFFERENT, EQUAL, Pair, check, run
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,8 +40,7 @@ def _measure(pair: Pair) -> dict[str, Any]:
 
 
 def _check(pair: Pair) -> dict[str, Any]:
-    numbers = str(pair.smallest), str(pair.batch)
-    return run(pair.zoo, pair.gluon, pair.torch, *numbers, timeout=1200)
+    return check(pair, timeout=600)
 
 
 @pytest.mark.parametrize("pair", EQUAL, ids=_name)
@@ -58,6 +57,7 @@ def test_an_equal_pair_aligns_completely_and_agrees(pair: Pair) -> None:
 def test_an_equal_pair_is_in_parity(pair: Pair) -> None:
     result = _check(pair)
     if pair.gluon in KILLS_MXNET:
+        assert "Gluon crashed" in result["first"]
         assert "SIGFPE" in result["first"]
     elif pair.gluon in DIFFERENT_IN_TRAINING:
         assert DIFFERENT_IN_TRAINING[pair.gluon] in result["first"]
