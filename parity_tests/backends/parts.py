@@ -78,11 +78,10 @@ def left_joined(executed: OperationGraph, normalised: OperationGraph) -> bool:
     readers = {
         op.index for op in normalised if any(p.name in parts for p in op.parameters.values())
     }
+
+    def of_parts(op: Operation) -> int:
+        return sum(x.value.origin is Origin.OPERATION and x.value.key in readers for x in op.inputs)
+
     return any(
-        op.kind == "concat"
-        and (
-            op.index in readers
-            or any(x.value.origin is Origin.OPERATION and x.value.key in readers for x in op.inputs)
-        )
-        for op in normalised
+        op.kind == "concat" and (op.index in readers or of_parts(op) > 1) for op in normalised
     )

@@ -215,7 +215,7 @@ def _one_vocabulary(
     words = [str(one) for one in alignment.packed]
     divided = _one_vocabulary(nets, apart, modes, statistics, mapping, words)
     joined = any(left_joined(divided.executed(s), divided.normalised[s]) for s in SIDES)
-    if not joined and not divided.alignment.packed:
+    if divided.alignment.equal or not (joined or divided.alignment.packed):
         return divided
     for one in alignment.packed:
         if one.alone:

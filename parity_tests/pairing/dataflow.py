@@ -54,9 +54,10 @@ class Packed:
     def __str__(self) -> str:
         owner, other = ("Gluon", "torch") if not self.side else ("torch", "Gluon")
         names = ", ".join(part.name for part in self.parts)
+        shapes = ", ".join(str(shape) for shape in dict.fromkeys(p.shape for p in self.parts))
         return (
             f"{owner}'s {self.whole.name} {self.whole.shape} has the place of {other}'s {names} of "
-            f"{self.parts[0].shape}"
+            f"{shapes}"
         )
 
 
@@ -291,22 +292,43 @@ def _packed(result: Alignment) -> Iterator[Packed]:
     theirs = [*result.alone[1], *(pair.right for pair in unlike)]
     for side, (wholes, parts) in enumerate(((ours, theirs), (theirs, ours))):
         alike: dict[object, dict[str, tuple[Parameter, object]]] = {}
+        beside: dict[object, dict[str, Parameter]] = {}  # of any lengths, of what reads one value
         for op in sorted(parts, key=lambda op: op.index):
             for role, part in op.parameters.items():
-                key = (op.kind, role, part.shape)
                 read = tuple(x.value for x in op.inputs)
-                alike.setdefault(key, {})[part.name] = part, read
+                alike.setdefault((op.kind, role, part.shape), {})[part.name] = part, read
+                if part.shape:
+                    key = (op.kind, role, part.shape[1:], read)
+                    beside.setdefault(key, {})[part.name] = part
         ordered = sorted(wholes, key=lambda op: op.index)
         held = {p.name: p for op in ordered for p in op.parameters.values() if p.shape}
+        taken: set[str] = set()
         for group in alike.values():
             free = list(group.values())
             rows, *rest = free[0][0].shape or (0,)
             for whole in held.values():
                 count = whole.shape[0] // rows if rows else 0
                 if 1 < count <= len(free) and whole.shape == (count * rows, *rest):
-                    taken, free = free[:count], free[count:]
-                    alone = len({read for _, read in taken}) == 1
-                    yield Packed(side, whole, tuple(part for part, _ in taken), alone)
+                    first, free = free[:count], free[count:]
+                    alone = len({read for _, read in first}) == 1
+                    taken |= {whole.name, *(part.name for part, _ in first)}
+                    yield Packed(side, whole, tuple(part for part, _ in first), alone)
+        for neighbours in beside.values():
+            for whole in held.values():
+                left = [part for part in neighbours.values() if part.name not in taken]
+                if whole.name not in taken and (some := _filling(whole, left)):
+                    taken |= {whole.name, *(part.name for part in some)}
+                    yield Packed(side, whole, some, alone=False)
+
+
+def _filling(whole: Parameter, parts: Sequence[Parameter]) -> tuple[Parameter, ...]:
+    """Neighbours, of lengths that differ, whose rows are as many as those of a whole; or none."""
+    for first in range(len(parts)):
+        for end in range(first + 2, len(parts) + 1):
+            some = tuple(parts[first:end])
+            if whole.shape == (sum(part.shape[0] for part in some), *some[0].shape[1:]):
+                return some
+    return ()
 
 
 def _map_parameters(result: Alignment, left: GraphSide, right: GraphSide) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,16 @@ from mxnet_files.load import load_symbol
 from mxnet_files.reading.inputs import INPUT, INPUT_HELP, asked_input, random_inputs
 from mxnet_files.reading.tensor_files import SUFFIXES, TensorFileError, write_tensors
 from mxnet_files.running import run
+from parity_tests.backends.base import referee
 from parity_tests.backends.leaves import ParityError
+from parity_tests.backends.parts import part_of, with_parts
 from parity_tests.backends.runs import place_of, reason_of
 from parity_tests.backends.torch.tracing.trace import trace_torch
 from parity_tests.backends.torch.tracing.vocabulary import read_torch
 from parity_tests.backends.tracing import flatten
 from parity_tests.cases.factories import load_net
 from parity_tests.pairing.dataflow import Alignment, align
+from parity_tests.pairing.graph import OperationGraph
 from parity_tests.pairing.normalise import normalise
 
 __all__ = ["Filled", "fill", "main"]
@@ -67,12 +70,18 @@ def fill(module: torch.fx.GraphModule, net: nn.Module, inputs: Sequence[torch.Te
     except Exception as raised:  # a user's forward may raise anything
         reason = f"{reason_of(raised)}{place_of(raised)}"
         raise ParityError(f"the torch net cannot run: {reason}") from raised
-    left = normalise(trace_torch(module, *inputs), read_torch)
-    alignment = align(left, normalise(traced, read_torch))
+    alignment = aligned(trace_torch(module, *inputs), traced)
     ones = fixed_gammas(alignment)
+    sources, targets = tensors(module), tensors(net)
     mxnet_names = module.meta["mxnet_names"]
+
+    def named(name: str) -> str:
+        """In MXNet's words, the rows of a parameter too."""
+        whole = whole_of(name, sources)
+        return mxnet_names.get(whole, whole) + name.removeprefix(whole)
+
     lacking = (
-        [mxnet_names.get(name, name) for name in alignment.unmapped[0]],
+        [named(name) for name in alignment.unmapped[0]],
         [name for name in alignment.unmapped[1] if name not in ones],
     )
     problems = [
@@ -80,18 +89,15 @@ def fill(module: torch.fx.GraphModule, net: nn.Module, inputs: Sequence[torch.Te
         for side, names in zip(("MXNet", "torch"), lacking, strict=True)
         if names
     ]
-    problems += [
-        f"{mxnet_names.get(a, a)} and {b} have other partners too" for a, b in alignment.conflicts
-    ]
+    problems += [f"{named(a)} and {b} have other partners too" for a, b in alignment.conflicts]
     if problems:
         raise ParityError("parameters without one partner: " + "; ".join(problems))
-    sources, targets = tensors(module), tensors(net)
     with torch.no_grad():
         for name, source in alignment.parameters.items():
-            value, target = sources[source], targets[name]
+            value, target = rows_of(source, sources), rows_of(name, targets)
             if value.numel() != target.numel():
                 a, b = tuple(value.shape), tuple(target.shape)
-                raise ParityError(f"{mxnet_names.get(source, source)} is {a}, {name} is {b}")
+                raise ParityError(f"{named(source)} is {a}, {name} is {b}")
             target.copy_(value.reshape(target.shape))
         for name in ones:
             targets[name].fill_(1)
@@ -102,8 +108,9 @@ def fill(module: torch.fx.GraphModule, net: nn.Module, inputs: Sequence[torch.Te
             f"the torch net computes something else: {error:.1e} of the largest output from the "
             f"import, expected at most {bound:.1e}; {'; '.join(told[:SHOWN])}"
         )
-    names = {name: mxnet_names.get(source, source) for name, source in alignment.parameters.items()}
-    filled = {id(targets[name]) for name in (*names, *ones)}  # tied ones have several names
+    names = {name: named(source) for name, source in alignment.parameters.items()}
+    reached = (whole_of(name, targets) for name in (*names, *ones))
+    filled = {id(targets[name]) for name in reached}  # tied ones have several names
     kept = [
         name
         for name in net.state_dict()
@@ -111,6 +118,36 @@ def fill(module: torch.fx.GraphModule, net: nn.Module, inputs: Sequence[torch.Te
         and id(targets.get(name)) not in filled
     ]
     return Filled(names, ones, kept, error, bound)
+
+
+def aligned(*graphs: OperationGraph) -> Alignment:
+    """How two executed graphs align; what one holds in one array and the other in several, as rows.
+
+    Such as `in_proj_weight[0:8]` of `nn.MultiheadAttention` beside three dense layers.
+    """
+    together = align(*(normalise(graph, read_torch) for graph in graphs))
+    if not together.packed:
+        return together
+    join = referee().join
+    apart = []
+    for side, graph in enumerate(graphs):
+        of_side = [one for one in together.packed if one.side == side]
+        lengths = {one.whole.name: [part.shape[0] for part in one.parts] for one in of_side}
+        apart.append(normalise(with_parts(graph, lengths, join), read_torch))
+    divided = align(*apart)
+    return together if any(divided.unmapped) else divided
+
+
+def whole_of(name: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """The tensor that a parameter is, or is rows of."""
+    part = part_of(name, tensors)
+    return part[0] if part else name
+
+
+def rows_of(name: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """A tensor, or the rows of it that a name says."""
+    part = part_of(name, tensors)
+    return tensors[part[0]][part[1]] if part else tensors[name]
 
 
 def tensors(net: nn.Module) -> dict[str, torch.Tensor]:

@@ -75,6 +75,65 @@ def no_net() -> int:
     return 3
 
 
+class Apart(nn.Module):
+    """A layer for each of what MXNet's net computes with one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.k, self.q = (nn.Linear(6, 4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        y: Tensor = (q @ k.mT).softmax(-1) @ v
+        return y
+
+
+class Together(nn.Module):
+    """One layer for what MXNet's net has three for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all = nn.Linear(6, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.all(x).chunk(3, -1)
+        y: Tensor = (q @ k.mT).softmax(-1) @ v
+        return y
+
+
+@pytest.mark.parametrize("net", [Apart, Together])
+def test_rows_of_one_parameter_fill_several_and_several_fill_one(
+    net: type[nn.Module], tmp_path: Path
+) -> None:
+    S = mx.symbol
+    x, sizes = S.var("data"), {"p": 12} if net is Apart else dict.fromkeys("qkv", 4)
+    layers = [
+        S.FullyConnected(x, num_hidden=n, flatten=False, name=name) for name, n in sizes.items()
+    ]
+    q, k, v = S.split(layers[0], 3, axis=2) if net is Apart else layers
+    symbol = S.batch_dot(S.softmax(S.batch_dot(q, k, transpose_b=True)), v)
+    rng = np.random.default_rng(0)
+    shapes, _, _ = symbol.infer_shape(data=(2, 3, 6))
+    named = dict(zip(symbol.list_arguments(), shapes, strict=True))
+    arrays = {n: mx.nd.array(rng.standard_normal(s)) for n, s in named.items() if n != "data"}
+    symbol.save(str(tmp_path / "net-symbol.json"))
+    mx.nd.save(str(tmp_path / "net.params"), {f"arg:{n}": a for n, a in arrays.items()})
+    out = tmp_path / "state.safetensors"
+    argv = ["map", str(tmp_path / "net.params"), "--symbol", str(tmp_path / "net-symbol.json")]
+    argv += ["--torch", f"{HERE}:{net.__name__}", "--input", "2,3,6", "--out", str(out)]
+    assert main(argv) == 0
+    state = read_tensors(out)
+    many, one = ("qkv", "p") if net is Apart else ("qkv", "all")
+    ours = {n: a.asnumpy() for n, a in arrays.items()}
+    for kind in ("weight", "bias"):
+        if net is Apart:
+            rows = np.concatenate([state[f"{n}.{kind}"] for n in many])
+            assert np.array_equal(rows, ours[f"{one}_{kind}"])
+        else:
+            rows = np.concatenate([ours[f"{n}_{kind}"] for n in many])
+            assert np.array_equal(rows, state[f"{one}.{kind}"])
+
+
 @pytest.fixture(params=["scaled", "fix_gamma"])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     g = mx.gluon.nn

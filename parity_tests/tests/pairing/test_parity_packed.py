@@ -138,6 +138,34 @@ def test_convolutions_in_one() -> None:
     assert report.ok, str(report)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_projections_of_other_lengths_in_one(swapped: bool, tmp_path: Path) -> None:
+    """As where several heads of queries share one of keys and values."""
+
+    def ours(s: Any, F: Any, x: Any) -> Any:
+        return F.concat(s.q(x), s.k(x) * F.sigmoid(s.v(x)), dim=2)
+
+    def theirs(s: Any, x: torch.Tensor) -> Any:
+        q, k, v = s.p(x).split([8, 4, 4], -1)
+        return torch.cat((q, v * k.sigmoid() if swapped else k * v.sigmoid()), -1)
+
+    sizes = {"q": 8, "k": 4, "v": 4}
+    layers = {n: gnn.Dense(size, flatten=False, in_units=8) for n, size in sizes.items()}
+    net = initialised(GluonNet(ours, **layers), SEQUENCES)
+    torch_net = TorchNet(theirs, p=nn.Linear(8, 16))
+    state = tmp_path / "mapped.pt"
+    report = check_parity(net, torch_net, SEQUENCES, transfer=True, save_mapped=state)
+    assert report.ok, str(report)
+    torch_net.load_state_dict(torch.load(state, weights_only=True))
+    values = torch_net.get_parameter("p.weight").detach().numpy()
+    rows = slice(8, 12) if not swapped else slice(12, 16)
+    assert np.array_equal(values[rows], net.k.weight.data().asnumpy())
+    values[9, 3] += 1e-3
+    first = check_parity(net, torch_net, SEQUENCES).first_divergence
+    assert first is not None
+    assert first.level == "weights"
+
+
 def test_rows_side_by_side_are_refused_in_words() -> None:
     words = "Gluon's p.weight .24, 8. has the place of torch's q.weight, k.weight, v.weight .*rows"
     with pytest.raises(ParityError, match=words):
