@@ -245,7 +245,7 @@ def _joined(first: Report, second: Report, levels: tuple[Level, ...]) -> Report:
 
 
 def _progress(report: Report) -> str:
-    return f"{report.name}: {'ok' if report.ok else 'DIVERGED'}, {report.seconds:.1f} s"
+    return f"{report.name}: {'ok' if report.ok else report.outcome}, {report.seconds:.1f} s"
 
 
 def _summary(report: Report) -> dict[str, Any]:

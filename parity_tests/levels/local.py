@@ -32,7 +32,7 @@ from parity_tests.numerics.scales import scales_of
 from parity_tests.pairing.align import Pair
 from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.progress import show
-from parity_tests.reporting.rows import Row
+from parity_tests.reporting.rows import LEFT_OUT, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = [
@@ -298,7 +298,7 @@ def as_constant(row: Row, verdict: Verdict) -> Row:
     """The row of values that are all alike: nothing is learnt where both sides agree on them."""
     if not verdict.ok:
         return row.with_verdict(verdict)
-    detail = f"on both sides {row.detail}; other inputs would tell more"
+    detail = f"{LEFT_OUT}on both sides {row.detail}; other inputs would tell more"
     return replace(row, status=Status.NOTE, compared=0, detail=detail, window=None)
 
 

@@ -29,7 +29,7 @@ from parity_tests.levels.weights import (
     weights_rows,
 )
 from parity_tests.pairing.align import Pairing, pair_leaves
-from parity_tests.reporting.rows import Coverage, Row
+from parity_tests.reporting.rows import LEFT_OUT, Coverage, Row
 from parity_tests.reporting.verdicts import Level, Mode, Side, Status
 
 __all__ = ["NetPair", "refusal"]
@@ -189,7 +189,7 @@ class NetPair:
                 return [refusal(level, self._untrained)], Coverage()
             objective = last[0].objective
             if objective.upstream and not any(g.any() for g in objective.upstream):
-                detail = "nothing to differentiate: every output holds whole numbers"
+                detail = f"{LEFT_OUT}nothing to differentiate: every output holds whole numbers"
                 row = replace(refusal(level, detail), status=Status.NOTE, compared=1)
                 return [row], Coverage()
             return backward_rows(last[0])

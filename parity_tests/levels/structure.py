@@ -17,7 +17,7 @@ from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair, Pairing, differences
 from parity_tests.pairing.graph import Operation
 from parity_tests.pairing.segments import SegmentPair
-from parity_tests.reporting.rows import Coverage, Row
+from parity_tests.reporting.rows import LEFT_OUT, Coverage, Row
 from parity_tests.reporting.verdicts import Level, Side, Status
 
 __all__ = ["executed_rows", "structure_rows"]
@@ -128,7 +128,7 @@ def _with_one_sides_weights(pair: Pair) -> Pair:
 def _never_run(view: View) -> Iterator[Row]:
     """What a net holds and did not use on this input: nothing can be said of it."""
     for leaf in view.unused:
-        detail = f"{leaf} of {leaf.side.framework} never ran on this input: not compared"
+        detail = f"{LEFT_OUT}{leaf} of {leaf.side.framework} never ran on this input"
         yield _row(leaf.path or NET, "leaf", detail, Status.NOTE, compared=0)
 
 

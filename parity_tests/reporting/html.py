@@ -71,7 +71,7 @@ def _title(reports: Sequence[Results], failed: list[Results], outcomes: Sequence
         finding = _finding(failed[0])
         return f"{failed[0].name}: {finding}" if len(reports) > 1 else finding
     if failed:
-        return f"Diverged: {len(failed)} of {len(reports)} nets"
+        return f"Not in parity: {len(failed)} of {len(reports)} nets"
     if escaped:
         return f"{escaped} of {len(outcomes)} faults not caught where they belong"
     if not reports:
@@ -110,14 +110,17 @@ class _Layer:
     local: dict[str, dict[str, float | None]] = field(default_factory=dict)  # level -> side
     drift: Drift | None = None
     failed: int = 0
+    follows: int = 0  # of those that failed, from another layer's divergence
     allowed: int = 0
     compared: int = 0
 
     @property
     def verdict(self) -> tuple[str, str]:
         """In words, and the class that colours them."""
-        if self.failed:
-            return f"{self.failed} failed", "bad"
+        if self.failed > self.follows:
+            return f"{self.failed - self.follows} failed", "bad"
+        if self.follows:
+            return "follows", "near"
         if self.allowed:
             return "allowed", "near"
         return ("ok", "good") if self.compared else ("not compared", "near")
@@ -125,6 +128,8 @@ class _Layer:
 
 def _view(report: Results, name: str) -> dict[str, Any]:
     drifts = report.drifts
+    follows = report.consequences
+    failures = [row for row in report.failures if id(row) not in follows]
     shown = [level for level in (Level.FORWARD, Level.BACKWARD) if level in report.levels]
     steps = (Level.OPTIMIZER, Level.TRAINING, Level.MULTI_DEVICE)
     drawn = shown + [level for level in steps if level in report.levels]
@@ -139,10 +144,14 @@ def _view(report: Results, name: str) -> dict[str, Any]:
         "local": [p for level in drawn if (p := local_picture(report, level))],
         "inherited": [p for level in shown if (p := inherited_picture(report, drifts, level))],
         "layers": _layers(report, drifts),
-        "failures": report.failures[:FAILURES],
-        "more": max(0, len(report.failures) - FAILURES),
+        "failures": failures[:FAILURES],
+        "more": max(0, len(failures) - FAILURES),
+        "follows": len(follows),
         **_notes(report),
-        "rows": _failures_first(report),
+        "rows": [
+            (row, follows[id(row)].path if id(row) in follows else "")
+            for row in _failures_first(report)
+        ],
     }
 
 
@@ -151,7 +160,7 @@ def _notes(report: Results) -> dict[str, Any]:
     counts = Counter(row.path for row in report.allowed)
     reasons = {row.path: row.allowance for row in reversed(report.allowed)}
     others = [row for row in report.notes if not row.allowance]
-    left_out = [row for row in others if "not compared" in row.detail]
+    left_out = [row for row in others if row.left_out]
     return {
         "allowed": [(path, reasons[path], count) for path, count in counts.items()],
         "left_out": left_out,
@@ -190,12 +199,14 @@ def _layers(report: Results, drifts: Sequence[Drift]) -> list[_Layer]:
     None where no error was measured, as of the structure alone: the table would be empty cells.
     """
     layers: dict[str, _Layer] = {}
+    follows = report.consequences
     by_layer = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD, Level.BACKWARD)
     for row in report.rows:
         if row.level not in by_layer or not row.path:
             continue
         layer = layers.setdefault(row.path, _Layer(row.path))
         layer.failed += row.status.failed
+        layer.follows += id(row) in follows
         layer.allowed += bool(row.allowance)
         layer.compared += row.compared
         if row.check == Check.LOCAL and row.dtype == "float32" and row.status != Status.NOTE:

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from parity_tests.reporting.causes import consequences, in_order_of_backward
 from parity_tests.reporting.drift import Answer, Drift, answers, drifts
 from parity_tests.reporting.rows import Coverage, Row
-from parity_tests.reporting.verdicts import LEVELS, Level, Status
+from parity_tests.reporting.verdicts import LEVELS, Check, Level, Status
 from parity_tests.reporting.window import ValueWindow
 
 __all__ = ["SCHEMA", "Divergence", "Results"]
@@ -86,10 +87,25 @@ class Results:
 
     @property
     def failures(self) -> list[Row]:
-        """What failed, causes first: by level, and within a level in the order of computation."""
+        """What failed, causes first: by level, and within a level in the order of computation.
+
+        Gradients are computed from the output to the input.
+        """
         order = {level: i for i, level in enumerate(LEVELS)}
-        failed = [row for row in self.rows if row.status.failed]
-        return sorted(failed, key=lambda row: (order[row.level], row.status != Status.DIVERGED))
+        follows, backward = self.consequences, in_order_of_backward(self.rows)
+
+        def key(row: Row) -> tuple[bool, int, bool, bool, bool, float]:
+            number = id(row)
+            kind = number in follows, order[row.level], row.status != Status.DIVERGED
+            own_stream = row.check == Check.INHERITED
+            return (*kind, own_stream, number in backward, backward.get(number, 0.0))
+
+        return sorted((row for row in self.rows if row.status.failed), key=key)
+
+    @property
+    def consequences(self) -> dict[int, Row]:
+        """The cause of each row that diverged only in what reached it, by the row's `id`."""
+        return consequences(self.rows)
 
     @property
     def first_divergence(self) -> Divergence | None:
@@ -145,6 +161,7 @@ class Results:
 
     def as_dict(self) -> dict[str, Any]:
         first = self.first_divergence
+        follows = {number: cause.path for number, cause in self.consequences.items()}
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -163,7 +180,14 @@ class Results:
             "remarks": self.remarks,
             "quick": self.quick,
             "rows": [
-                _plain({**_described(row), "around": row.named_window, "fraction": row.fraction})
+                _plain(
+                    {
+                        **_described(row),
+                        "around": row.named_window,
+                        "fraction": row.fraction,
+                        "follows": follows.get(id(row)),
+                    }
+                )
                 for row in self.rows
             ],
         }

@@ -10,9 +10,10 @@ from parity_tests.numerics.compare import Verdict
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 from parity_tests.reporting.window import ValueWindow
 
-__all__ = ["ALLOWED", "Coverage", "Row"]
+__all__ = ["ALLOWED", "LEFT_OUT", "Coverage", "Row"]
 
 ALLOWED = "allowed, "  # how the detail of a note begins that the user allows
+LEFT_OUT = "not compared: "  # and of one that leaves something out, with its reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,11 @@ class Row:
     def allowance(self) -> str:
         """The user's reason why this may differ; empty for every other row."""
         return self.detail.removeprefix(ALLOWED) if self.detail.startswith(ALLOWED) else ""
+
+    @property
+    def left_out(self) -> bool:
+        """Whether it says that something was not compared, and why."""
+        return self.status == Status.NOTE and self.detail.startswith(LEFT_OUT)
 
     @property
     def place(self) -> tuple[str, ...]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from gluon_cnn_parity.terminal import coloured, short
+from parity_tests.backends.runs import NET
 from parity_tests.reporting.report import Report
-from parity_tests.reporting.verdicts import Level
+from parity_tests.reporting.verdicts import Level, Status
 
-__all__ = ["NOT_COMPARED", "table"]
+__all__ = ["table"]
 
-NOT_COMPARED = "not compared: "  # how the detail of a note begins that leaves something out
+MOST = 5  # places of which the same is said
 HEAD = ("model", "level", "verdict", "values", "worst/bound", "where")
 # The groups of coverage that a level is responsible for.
 GROUPS = (
@@ -50,19 +51,26 @@ def _remarks(reports: Sequence[Report]) -> list[str]:
 
 
 def _left_out(reports: Sequence[Report]) -> list[str]:
-    """What a note says was not compared, and why; models that agree share a line."""
-    by_text: dict[str, list[str]] = {}
+    """What a note says was not compared, and why; places of which the same is said share a line."""
+    by_text: dict[str, dict[str, None]] = {}
     for report in reports:
         for row in report.notes:
-            if row.detail.startswith(NOT_COMPARED):
+            if row.left_out:
                 what = f"{row.check} {row.detail}" if row.check else row.detail
-                by_text.setdefault(what, []).append(report.name)
-    return [f"{what} ({', '.join(names)})" for what, names in by_text.items()]
+                at = "" if row.path == NET else f" {row.path}"
+                by_text.setdefault(what, {})[f"{report.name}{at}"] = None
+    return [f"{what} ({_some(places)})" for what, places in by_text.items()]
+
+
+def _some(places: Iterable[str]) -> str:
+    """The first few of them."""
+    first = list(places)
+    return ", ".join(first[:MOST]) + (f" and {len(first) - MOST} more" if first[MOST:] else "")
 
 
 def _line(report: Report, level: Level) -> tuple[str, ...]:
     rows = [row for row in report.rows if row.level == level]
-    failed = any(row.status.failed for row in rows)
+    failed = {row.status for row in rows if row.status.failed}
     values = sum(row.compared for row in rows)
     worst = report.worst(level)
     fraction, where = "", ""
@@ -72,7 +80,10 @@ def _line(report: Report, level: Level) -> tuple[str, ...]:
             aside = " ".join(p for p in (worst.check, worst.side, worst.dtype, worst.mode) if p)
             where = f"{worst.path} {worst.quantity} ({aside})"
     fine = "ok (quick)" if report.quick else "ok"
-    verdict = "diverged" if failed else fine if values else "nothing compared"
+    differs = "differs" if level == Level.STRUCTURE else "diverged"
+    verdict = fine if values else "nothing compared"
+    if failed:
+        verdict = differs if Status.DIVERGED in failed else "not compared"
     return report.name, level, verdict, f"{values:,}", fraction, where
 
 

@@ -108,6 +108,7 @@ def test_dead_activations_are_said_and_prove_nothing() -> None:
     assert report.ok, str(report)  # both sides agree that every unit is off
     dead = [row for row in report.notes if "dead" in row.detail]
     assert {(row.level, row.compared) for row in dead} >= {("forward", 0)}
+    assert all(row.left_out for row in dead)
 
 
 def test_no_level_is_no_pass() -> None:

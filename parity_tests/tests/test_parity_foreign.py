@@ -13,6 +13,7 @@ from torch import nn
 
 from parity_tests import check_parity
 from parity_tests.cases.random_pairs import random_case
+from parity_tests.reporting.table import table
 
 GENERATOR = np.random.default_rng(11)
 FLAT = GENERATOR.standard_normal((4, 6)).astype(np.float32)
@@ -229,6 +230,7 @@ def test_a_leaf_that_never_runs_is_said_and_not_compared() -> None:
     assert report.ok, str(report)
     details = [row.detail for row in report.notes]
     assert [row.path for row in report.notes if "never ran" in row.detail] == ["b", "b"], details
+    assert "never ran on this input (Idle b)" in table([report], report.levels)
 
 
 def _fingerprint(gluon_net: Any, torch_net: nn.Module) -> Iterator[Any]:

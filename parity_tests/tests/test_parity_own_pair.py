@@ -178,6 +178,14 @@ def test_a_quick_look_says_that_it_is_one(nets: Any, capsys: pytest.CaptureFixtu
     assert any(row.level == "forward" and row.status.failed for row in report.rows)
 
 
+def test_another_structure_is_not_said_to_diverge(nets: Any, capsys: pytest.CaptureFixture) -> None:
+    argv = own("ours", "Theirs(slope=0.01)", "--input", "2,3,6,6", "--transfer")
+    assert main([*argv, "--level", "structure"]) == 1
+    said = "".join(capsys.readouterr())
+    assert "differs in structure" in said
+    assert "diverge" not in said.lower()
+
+
 def test_what_is_allowed_is_said_everywhere(nets: Any, capsys: pytest.CaptureFixture) -> None:
     argv = own("ours", "Theirs(slope=0.01)", "--input", "2,3,6,6", "--transfer", "--report", "r")
     argv += ["--level", "structure,forward", "--batches", "2"]

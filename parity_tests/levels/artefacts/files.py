@@ -48,8 +48,7 @@ from parity_tests.levels.artefacts.graphs import Entry
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, Verdict, bits_equal, compare
 from parity_tests.numerics.operators.table import kind_of_symbol, operator_of
-from parity_tests.reporting.rows import Coverage, Row
-from parity_tests.reporting.table import NOT_COMPARED
+from parity_tests.reporting.rows import LEFT_OUT, Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Status
 
 __all__ = ["exported_rows"]
@@ -91,7 +90,7 @@ def exported_rows(
         rows += judge.parameter_rows(Check.FILES, _stored(space))
         for way, opener in WAYS.items():
             if reason := reasons.get(way, ""):
-                detail = NOT_COMPARED + reason
+                detail = LEFT_OUT + reason
                 rows.append(_row(quantity="files", status=Status.NOTE, check=way, detail=detail))
                 continue
             try:

@@ -24,7 +24,8 @@ from parity_tests.__main__ import main
 from parity_tests.backends.leaves import ParityError
 from parity_tests.reporting.verdicts import Status
 
-BLOCK = "import sys; sys.modules['parity_tests'] = None; sys.modules['gluon_cnn'] = None\n"
+PROJECT = ("parity_tests", "gluon_cnn", "torch_ref", "mxnet_files", "gluon_cnn_parity")
+BLOCK = f"import sys; sys.modules.update(dict.fromkeys({PROJECT!r}))\n"
 
 
 class Functions(nn.Module):

@@ -125,7 +125,7 @@ def test_places_alone_send_no_gradient_back() -> None:
     assert report.ok, str(report)
     (note,) = [row for row in report.rows if row.level == Level.BACKWARD]
     assert note.status == Status.NOTE
-    assert note.detail.startswith("nothing to differentiate")
+    assert note.detail.startswith("not compared: nothing to differentiate")
 
 
 def test_a_fraction_is_no_index() -> None:

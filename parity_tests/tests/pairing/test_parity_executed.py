@@ -23,6 +23,7 @@ from parity_tests.backends.tracing import flatten
 from parity_tests.levels.view import trace_pair, view_of
 from parity_tests.pairing.dataflow import Alignment
 from parity_tests.pairing.parameters import align_nets, map_parameters, transfer_parameters
+from parity_tests.reporting.html import page
 from parity_tests.reporting.verdicts import Level, Side
 from parity_tests.tests.pairing.nets import (
     GluonNet,
@@ -495,6 +496,18 @@ OF_VALUES: dict[str, tuple[*Pair, Level, str]] = {
         lambda: TorchNet(lambda s, x: s.d(s.c(x).tanh().detach()), c=tconv(), d=tconv()),
         Level.BACKWARD, "d",
     ),
+    "gradient cut twice, first on the way back at d": (
+        lambda: GluonNet(lambda s, F, x: s.d(F.tanh(s.c(F.sin(x)))), c=conv(), d=conv()),
+        lambda: TorchNet(
+            lambda s, x: s.d(s.c(x.sin().detach()).tanh().detach()), c=tconv(), d=tconv()
+        ),
+        Level.BACKWARD, "d",
+    ),
+    "gradient of a shortcut cut": (
+        lambda: GluonNet(lambda s, F, x: s.d(_plus_itself(s.c(x))), c=conv(), d=conv()),
+        lambda: TorchNet(lambda s, x: s.d(_plus_detached(s.c(x))), c=tconv(), d=tconv()),
+        Level.BACKWARD, "add",
+    ),
     "gradient cut by BlockGrad": (
         lambda: GluonNet(lambda s, F, x: s.d(F.BlockGrad(F.tanh(s.c(x)))), c=conv(), d=conv()),
         lambda: TorchNet(lambda s, x: s.d(s.c(x).tanh()), c=tconv(), d=tconv()),
@@ -511,6 +524,14 @@ OF_VALUES: dict[str, tuple[*Pair, Level, str]] = {
         Level.STRUCTURE, "tanh",
     ),
 }  # fmt: skip
+
+
+def _plus_itself(x: Any) -> Any:
+    return x * 0.5 + x
+
+
+def _plus_detached(x: torch.Tensor) -> torch.Tensor:
+    return x * 0.5 + x.detach()
 
 
 def _without_gradient(x: torch.Tensor) -> torch.Tensor:
@@ -550,6 +571,23 @@ def test_what_only_values_show_is_found_at_its_operation(name: str) -> None:
     first = report.first_divergence
     assert first is not None
     assert (first.level, first.path) == (level, path)
+
+
+def test_what_follows_from_a_fault_is_not_counted_at_its_own_layer() -> None:
+    layers = {name: (conv(), tconv()) for name in "abc"}
+    gluon_net = GluonNet(
+        lambda s, F, x: s.c(F.relu(s.b(F.relu(s.a(x))))), **{n: g for n, (g, _) in layers.items()}
+    )
+    torch_net = TorchNet(
+        lambda s, x: s.c(s.b(nn.functional.elu(s.a(x))).relu()),
+        **{n: t for n, (_, t) in layers.items()},
+    )
+    x = random_image()
+    report = check_parity(initialised(gluon_net, x), torch_net, x, transfer=True)
+    causes = [row for row in report.failures if id(row) not in report.consequences]
+    assert {row.path for row in causes} == {"elu"}
+    assert {row.path for row in report.failures} > {"elu", "b", "c", "(net)"}
+    assert f"{len(report.consequences)} more comparisons differ only" in page([report])
 
 
 @pytest.mark.parametrize("name", EQUAL)

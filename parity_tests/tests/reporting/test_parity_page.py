@@ -197,7 +197,7 @@ def test_a_divergence_of_one_net_of_many_is_visible_too(
     assert in_view(browser, ".divergence td.here")
     assert in_view(browser, "svg text.first")
     browser = show(page([clean, deep, diverged]))
-    assert browser.find_element(By.ID, "verdict").text == "Diverged: 2 of 3 nets"
+    assert browser.find_element(By.ID, "verdict").text == "Not in parity: 2 of 3 nets"
     assert in_view(browser, ".divergence td.here")
 
 
@@ -403,7 +403,7 @@ def pages(clean: Report, diverged: Report) -> dict[str, str]:
     row = diverged.failures[0]
     odd = [
         replace(row, path=LONG, status=Status.NOTE, detail=f"{ALLOWED}until March"),
-        replace(row, path=LONG, status=Status.NOTE, detail="never ran: not compared"),
+        replace(row, path=LONG, status=Status.NOTE, detail="not compared: it never ran"),
     ]
     renamed = [replace(each, path=each.path.replace("features.8", LONG)) for each in diverged.rows]
     return {

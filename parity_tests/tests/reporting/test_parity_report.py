@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,6 +125,43 @@ def test_causes_come_before_effects() -> None:
         ("forward", "features.5"),
         ("backward", "features.0"),
     ]
+
+
+def own_stream(level: Level, path: str, quantity: str = "output") -> Row:
+    return replace(BAD, level=level, path=path, quantity=quantity, check=Check.INHERITED)
+
+
+def gradient(path: str, status: Status = Status.DIVERGED) -> Row:
+    return replace(
+        BAD, level=Level.BACKWARD, path=path, quantity="input gradient", status=status
+    )  # fmt: skip
+
+
+def test_what_only_follows_from_a_divergence_comes_after_every_cause() -> None:
+    places = [replace(OK, path=path, check=Check.LOCAL) for path in ("a", "b")]
+    fault = replace(BAD, path="c")
+    streams = [own_stream(Level.FORWARD, path) for path in ("b", "c", "d", "(net)")]
+    statistics = own_stream(Level.BACKWARD, "b", "running_mean")
+    gradients = [own_stream(Level.BACKWARD, path, "weight gradient") for path in ("a", "d")]
+    after = replace(OK, path="d", check=Check.LOCAL)
+    made = report(*places, fault, after, *streams, statistics, *gradients)
+    assert made.failures[:3] == [fault, streams[0], statistics]  # b is computed before c
+    follows = [*streams[1:], *gradients]
+    assert [made.consequences[id(row)] for row in follows] == [fault] * 5
+    assert made.failures[3:] == [*streams[1:], *gradients[::-1]]
+    rows = json.loads(made.to_json())["rows"]
+    assert [row["follows"] for row in rows[4:]] == [None, "c", "c", "c", None, "c", "c"]
+
+
+def test_gradients_differ_first_where_they_are_computed_first() -> None:
+    locals_ = [gradient("a"), gradient("b", Status.OK), gradient("c"), gradient("d", Status.OK)]
+    streams = [own_stream(Level.BACKWARD, path, "weight gradient") for path in "abcd"]
+    made = report(*locals_, *streams, levels=(Level.BACKWARD,))
+    assert made.first_divergence is not None
+    assert made.first_divergence.path == "c"
+    assert made.failures == [locals_[2], locals_[0], streams[3], *streams[2::-1]]
+    assert {made.consequences[id(row)].path for row in streams[:3]} == {"c", "a"}
+    assert id(streams[3]) not in made.consequences
 
 
 def test_the_message_has_the_form_of_the_design() -> None:
