@@ -105,13 +105,14 @@ class BatchNormWithStatistics(BatchNorm):
         if axis != 1:
             x = x.movedim(axis, 1)
         if self.training and not self.use_global_stats:
-            axes = _all_but_channels(x)
-            var, mean = torch.var_mean(x, axes, correction=0)
+            with torch.no_grad():  # MXNet sends back the gradient of y alone
+                var, mean = torch.var_mean(x, _all_but_channels(x), correction=0)
             self.keep(x, moving_mean, moving_var)
+            y = F.batch_norm(x, None, None, gamma, beta, True, 0.0, self.eps)
         else:
             mean, var = moving_mean.clone(), moving_var
+            y = F.batch_norm(x, mean, var, gamma, beta, False, 0.0, self.eps)
         scale = torch.rsqrt(var + self.eps)
-        y = F.batch_norm(x, mean, var, gamma, beta, False, 0.0, self.eps)
         if axis != 1:
             y = y.movedim(1, axis)
         return y, mean, scale

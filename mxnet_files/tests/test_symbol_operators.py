@@ -513,6 +513,33 @@ def test_statistics_outputs(op: str) -> None:
     compare(symbol, arrays, gradients=False)
 
 
+def test_statistics_send_no_gradient_back_in_training() -> None:
+    arrays = draw({"data": (3, 4, 5), "gamma": (4,), "beta": (4,)}, 3)
+    arrays |= {"moving_mean": np.zeros(4), "moving_var": np.ones(4)}
+    symbol = S.BatchNorm(d, g, beta, m, v, fix_gamma=False, output_mean_var=True)
+    given = {name: mx.nd.array(x, dtype="float64") for name, x in arrays.items()}
+    states = {name: given.pop(name) for name in ("moving_mean", "moving_var")}
+    places = {name: mx.nd.zeros_like(x) for name, x in given.items()}
+    bound = symbol.bind(mx.cpu(), given, places, aux_states=states)
+    outputs = bound.forward(is_train=True)
+    rng = np.random.default_rng(0)
+    heads = [rng.normal(size=y.shape) for y in outputs]
+    bound.backward([mx.nd.array(head, dtype="float64") for head in heads])
+    x = torch.tensor(arrays.pop("data"), dtype=torch.float64, requires_grad=True)
+    module = import_symbol(json.loads(symbol.tojson()), arrays).double().train()
+    found = module(x)
+    sum((y * torch.tensor(head)).sum() for y, head in zip(found, heads, strict=True)).backward()
+    for y, wanted in zip(found, outputs, strict=True):
+        np.testing.assert_allclose(y.detach(), wanted.asnumpy(), rtol=1e-6, atol=1e-9)
+    gradients: dict[str, Any] = {
+        "data": x.grad,
+        "gamma": module.gamma.grad,
+        "beta": module.beta.grad,
+    }
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, places[name].asnumpy(), rtol=1e-6, atol=1e-9)
+
+
 LABELS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "plain": ((4, 5), (4,), {}),
     "scaled_batch": ((4, 5), (4,), {"grad_scale": 3, "normalization": "batch"}),
