@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,8 +49,9 @@ class BatchNorm(nn.Module):
     def __init__(self, eps: float, momentum: float, use_global_stats: bool, axis: int) -> None:
         super().__init__()
         self.eps = eps
-        self.momentum = float(np.float32(momentum))
-        self.rest = float(np.float32(1) - np.float32(momentum))
+        held = torch.tensor(momentum, dtype=torch.float32, device="cpu")
+        self.momentum = float(held)
+        self.rest = float(1 - held)
         self.use_global_stats = use_global_stats
         self.axis = axis
 

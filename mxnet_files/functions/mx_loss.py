@@ -6,7 +6,6 @@ trains as `Module.fit` does. Without a label, and in TorchScript, they are ordin
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,7 +86,7 @@ def _softmax_gradient(
 
 def _float32(value: float) -> float:
     """The number as MXNet holds it, in float64 nets too."""
-    return float(np.float32(value))
+    return float(torch.tensor(value, dtype=torch.float32, device="cpu"))
 
 
 def softmax_output(

@@ -19,20 +19,28 @@ from mxnet_files.checking.zoo import export_model
 ROOT = Path(__file__).parents[2]
 S = mx.sym
 
-# Refuses every import from outside the standard library but torch, numpy, what torch requires, and
-# this distribution's `gluon_cnn_parity`, which needs the standard library alone.
-BLOCKER = """
+# torch, and what it requires
+TORCH = ("torch", "functorch", "torchgen", "typing_extensions", "sympy", "mpmath", "networkx",
+         "jinja2", "markupsafe", "fsspec", "filelock", "setuptools", "pkg_resources",
+         "_distutils_hack", "packaging")  # fmt: skip
+
+
+def blocker(*allowed: str) -> str:
+    """Code that refuses every import from outside the standard library but of torch and these."""
+    return f"""
 import sys
-ALLOWED = {"torch", "mxnet_files", "gluon_cnn_parity", "numpy", "functorch", "torchgen",
-           "typing_extensions", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "fsspec",
-           "filelock", "setuptools", "pkg_resources", "_distutils_hack", "packaging"}
+ALLOWED = {(*TORCH, *allowed)}
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
         if top not in ALLOWED and top not in sys.stdlib_module_names:
-            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+            raise ModuleNotFoundError(name + " is blocked", name=name)
 sys.meta_path.insert(0, Blocker())
 """
+
+
+# `gluon_cnn_parity` is this distribution's, and needs the standard library alone.
+BLOCKER = blocker("mxnet_files", "gluon_cnn_parity", "numpy")
 USE = """
 import sys, torch
 from mxnet_files import load_symbol

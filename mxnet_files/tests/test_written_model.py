@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import copy
 import importlib.util
@@ -24,6 +25,7 @@ from safetensors.torch import save_file
 
 from mxnet_files.checking.oracle import Oracle
 from mxnet_files.load import import_symbol
+from mxnet_files.tests.test_symbol_alone import blocker
 from mxnet_files.writing.layout import literal
 from mxnet_files.writing.model_file import Written, write_model
 from mxnet_files.writing.shapes import record_shapes
@@ -202,8 +204,20 @@ def written(
     return write_model(module, "the_net"), module
 
 
+def imported(text: str) -> set[str]:
+    """The packages that a source imports."""
+    names = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(str(node.module))
+    return {name.partition(".")[0] for name in names}
+
+
 def opened(made: Written, folder: Path) -> Any:
     """The written module, from files."""
+    assert imported(made.text) <= {"torch", "safetensors", *sys.stdlib_module_names}
     (folder / "model.py").write_text(made.text, "utf-8")
     state = {key: value.clone().contiguous() for key, value in made.state.items()}
     save_file(state, folder / "model.safetensors")
@@ -311,20 +325,30 @@ def test_it_compiles_to_native_code(name: str, tmp_path: Path) -> None:
     same(alone, torch.compile(alone, backend="inductor"), data)
 
 
-ALONE = """
-import importlib.abc, sys
-class Refuse(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in ("mxnet", "mxnet_files", "gluon_cnn_parity", "parity_tests"):
-            raise ImportError(name)
-sys.meta_path.insert(0, Refuse())
+ALONE = (
+    blocker("model", "safetensors")
+    + """
 import model, torch
-print(type(model.load()).__name__)
+net = model.load().train()
+net(torch.ones(4, 2, 3), torch.zeros(4)).sum().backward()
+assert all(p.grad is not None for p in net.parameters()) and "numpy" not in sys.modules
+print(type(net).__name__)
 """
+)
 
 
 def test_it_needs_torch_and_safetensors_alone(tmp_path: Path) -> None:
-    prepare("dense", tmp_path)
+    """Where it brings functions and layers of this package along, too, and trains with them."""
+    x = S.FullyConnected(S.var("data"), num_hidden=5, flatten=False, name="fc")
+    x = S.BatchNorm(x, axis=2, fix_gamma=False, output_mean_var=True, name="bn")
+    x = S.FullyConnected(x[0], num_hidden=3, name="last")
+    symbol = S.SoftmaxOutput(x, smooth_alpha=0.1, grad_scale=0.3, name="softmax")
+    arrays = random_state(symbol, (4, 2, 3))
+    del arrays["softmax_label"]
+    made, _ = written(symbol, arrays, torch.ones(4, 2, 3))
+    assert "class BatchNorm(nn.Module):" in made.text
+    assert "def _softmax_gradient(" in made.text
+    opened(made, tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", ALONE], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )

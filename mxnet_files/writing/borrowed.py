@@ -19,7 +19,6 @@ _NOTE = re.compile(r"\s*# (noqa|type: ignore).*$", re.MULTILINE)
 _LONG = re.compile(r"^(?=.{101})(def \w+)\((.+)\)( -> .+:)$", re.MULTILINE)
 IMPORTS = {
     "math": "import math",
-    "np": "import numpy as np",
     "torch": "import torch",
     "F": "import torch.nn.functional as F",
     "nn": "from torch import nn",

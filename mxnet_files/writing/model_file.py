@@ -24,7 +24,7 @@ from mxnet_files.writing.structure import WEIGHTED, Block, Item, entries_of, fin
 __all__ = ["Written", "write_model"]
 
 SHORT = 6  # lines of a function that stands before what uses it
-RESERVED = {"self", "torch", "nn", "F", "Tensor", "Path", "load", "load_file", "math", "np", "Any"}
+RESERVED = {"self", "torch", "nn", "F", "Tensor", "Path", "load", "load_file", "math", "Any"}
 RESERVED |= {"Callable", "super", "range", "zip", INDEX}
 
 
@@ -126,11 +126,7 @@ class _Writer(ClassSource):
         if "Any" in used:
             standard.append(IMPORTS["Any"])
         torch_lines = [IMPORTS[name] for name in ("torch", "F") if name in used]
-        third = (
-            [IMPORTS["np"]] * ("np" in used)
-            + torch_lines
-            + ["from safetensors.torch import load_file"]
-        )
+        third = [*torch_lines, "from safetensors.torch import load_file"]
         both = [name for name in ("Tensor", "nn") if name in used]
         third.append(f"from torch import {', '.join(both)}")
         shapes = ", ".join(f"{shape_text(op.shape)}" for op in self.inputs if not op.optional)
