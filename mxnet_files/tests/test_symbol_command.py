@@ -443,6 +443,13 @@ def test_bounds_grow_with_the_length_of_a_sum(
     assert units(y * (1 - 1 / 112**2), y, y) > 16 + terms
 
 
+def joined_wrongly(first: str) -> Any:
+    """oneDNN joins BatchNorm to the convolution before it, although the sum wants that alone."""
+    conv = S.Convolution(S.var("data"), num_filter=4, kernel=(3, 3), pad=(1, 1), name="conv")
+    norm = S.BatchNorm(conv, fix_gamma=False, name="bn")
+    return norm + conv if first == "norm" else conv + norm
+
+
 @pytest.mark.parametrize("first", ["norm", "conv"])
 def test_a_backend_of_mxnet_that_is_wrong_is_named(
     first: str,
@@ -450,11 +457,8 @@ def test_a_backend_of_mxnet_that_is_wrong_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """oneDNN joins BatchNorm to the convolution before it, although the sum wants that alone."""
     monkeypatch.delenv("MXNET_SUBGRAPH_BACKEND", raising=False)
-    conv = S.Convolution(S.var("data"), num_filter=4, kernel=(3, 3), pad=(1, 1), name="conv")
-    norm = S.BatchNorm(conv, fix_gamma=False, name="bn")
-    files = write(tmp_path, norm + conv if first == "norm" else conv + norm, data=(1, 3, 6, 6))
+    files = write(tmp_path, joined_wrongly(first), data=(1, 3, 6, 6))
     argv = ["check", *files, "--input-shape", "1,3,6,6"]
     assert main(argv) == 1
     error = capsys.readouterr().err
@@ -464,6 +468,22 @@ def test_a_backend_of_mxnet_that_is_wrong_is_named(
     monkeypatch.setenv("MXNET_SUBGRAPH_BACKEND", "NONE")
     assert main(argv) == 0
     assert "3 of 3 nodes compared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("out", ["x.pt2", "folder"])
+def test_nothing_is_written_of_what_a_backend_of_mxnet_computes_wrongly(
+    out: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("MXNET_SUBGRAPH_BACKEND", raising=False)
+    files = write(tmp_path, joined_wrongly("norm"), data=(1, 3, 6, 6))
+    assert main(["convert", *files, "--input", "1,3,6,6", "--out", str(tmp_path / out)]) == 1
+    error = capsys.readouterr().err
+    assert "set MXNET_SUBGRAPH_BACKEND=NONE" in error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x-0000.params", "x-symbol.json"]
 
 
 STEPS = {  # nodes that are several operations of torch, the last of which moves elements about
