@@ -205,7 +205,8 @@ def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
     if options.data is None:
         inputs = random_inputs(module, asked, options.budget)
     else:
-        inputs, told = read_inputs(module, options.data, asked), options.data.name
+        inputs = read_inputs(module, options.data, asked, options.budget)
+        told = options.data.name
     given = [torch.from_numpy(x) for x in inputs.values()]
     widened = in_float32(module, given, options.budget)
     source = Source(options.symbol, options.params, inputs, told, options.budget)
@@ -259,22 +260,29 @@ def _verify(argv: Sequence[str] | None) -> int:
         "Needs torch and safetensors, and ONNX Runtime for model.onnx; model.py is run.",
     )
     parser.add_argument("folder", type=Path, help="what convert --out wrote")
+    parser.add_argument(
+        "--budget",
+        type=budget,
+        metavar="bytes=SIZE",
+        default=Budget(),
+        help="the most that the samples may take once unpacked: bytes=, with K, M, G or T",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
-    found = verify_folder(options.folder)
+    found = verify_folder(options.folder, options.budget)
     if options.json:
         print(json.dumps(found.as_dict(), allow_nan=False))
         return 0 if found.ok else 1
     for line in found.lines:
-        print(line)
+        print(one_line(line))
     if not found.ok:
         raise SymbolError(
             f"{options.folder} is not what convert wrote: {'; '.join(found.problems)}; put the "
             "files back, or convert again"
         )
-    against = found.report["verified_against"]
-    word = "verified" if found.report["verified"] else "not verified"
-    print(one_line(f"the folder is what its report says: {word} against {against}"))
+    word = "verified" if found.claims.verified else "not verified"
+    told = f"{word} against {found.claims.verified_against}"
+    print(one_line(f"the folder is what its report says: {told}"))
     return 0
 
 

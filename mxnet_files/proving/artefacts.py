@@ -48,10 +48,13 @@ def run_model_file(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndar
         given, result = Path(scratch, "given.npz"), Path(scratch, "result.npz")
         arrays: dict[str, Any] = {str(i): x for i, x in enumerate(inputs.values())}
         np.savez(given, **arrays)
-        done = subprocess.run(
-            [sys.executable, "-c", _ALONE, str(path.resolve()), str(given), str(result)],
-            capture_output=True, text=True, timeout=LONGEST_RUN, cwd=scratch, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _ALONE, str(path.resolve()), str(given), str(result)],
+                capture_output=True, text=True, timeout=LONGEST_RUN, cwd=scratch, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise SymbolError(f"{path.name} runs for more than {LONGEST_RUN} s") from None
         if done.returncode or not result.exists():
             said = done.stderr.strip().splitlines() or ["no reason"]
             raise SymbolError(f"{path.name} does not run: {said[-1]}")

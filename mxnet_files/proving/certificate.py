@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gluon_cnn_parity.atomic import sha256
+from mxnet_files.budget import Budget
 from mxnet_files.checking.check import UNIT32
 from mxnet_files.errors import SymbolError
 from mxnet_files.proving.artefacts import RUNNERS
-from mxnet_files.running import distance
+from mxnet_files.reading.inputs import read_arrays
+from mxnet_files.running import distance, refusals
 
 __all__ = [
     "FORMAT",
     "UNVERIFIED",
+    "Claims",
     "Verified",
     "bound",
     "describe",
+    "read_claims",
     "read_report",
+    "read_samples",
     "verify",
     "versions",
 ]
@@ -81,11 +88,59 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
+class Claims(NamedTuple):
+    """What a report says that its folder is held against."""
+
+    files: dict[str, str]  # the sha256 of each, by name
+    bounds: list[float]  # of the outputs
+    inputs: list[str]  # their names
+    verified: bool
+    verified_against: str
+
+
+_Kind = tuple[Callable[[Any], bool], str]  # whether a field is of it, and the kind in words
+_TEXT: _Kind = (lambda value: isinstance(value, str), "text")
+_TRUTH: _Kind = (lambda value: isinstance(value, bool), "true or false")
+_ROWS: _Kind = (lambda value: isinstance(value, list), "a list")
+_BOUND: _Kind = (
+    lambda value: isinstance(value, float) and 0 < value < math.inf,
+    "a number above 0",
+)
+
+
+def read_claims(folder: Path) -> Claims:
+    """What a folder's report says. Raises `SymbolError` that names a field which is damaged."""
+    report = read_report(folder)
+
+    def field(row: Any, key: str, kind: _Kind, where: str = "") -> Any:
+        value = row.get(key) if isinstance(row, dict) else None
+        fits, expected = kind
+        if not fits(value):
+            raise SymbolError(
+                f"{folder}: report.json is damaged: {where}{key} is {reprlib.repr(value)}, "
+                f"expected {expected}; {_ANEW}"
+            )
+        return value
+
+    def column(name: str, key: str, kind: _Kind) -> list[Any]:
+        rows = enumerate(field(report, name, _ROWS))
+        return [field(row, key, kind, f"{name}[{place}].") for place, row in rows]
+
+    names, digests = column("written", "name", _TEXT), column("written", "sha256", _TEXT)
+    return Claims(
+        dict(zip(names, digests, strict=True)),
+        column("outputs", "bound", _BOUND),
+        column("inputs", "name", _TEXT),
+        field(report, "verified", _TRUTH),
+        field(report, "verified_against", _TEXT),
+    )
+
+
 class Verified:
     """What checking a folder again found, line by line."""
 
-    def __init__(self, report: Mapping[str, Any]) -> None:
-        self.report = report
+    def __init__(self, claims: Claims) -> None:
+        self.claims = claims
         self.lines: list[str] = []
         self.problems: list[str] = []
         self.errors: dict[str, list[float]] = {}
@@ -95,35 +150,37 @@ class Verified:
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
-        """What the command prints as JSON."""
-        return {"ok": self.ok, "problems": self.problems, "errors": self.errors}
+        """What the command prints as JSON, null for an error that is infinite."""
+        errors = {
+            name: [error if math.isfinite(error) else None for error in each]
+            for name, each in self.errors.items()
+        }
+        return {"ok": self.ok, "problems": self.problems, "errors": errors}
 
 
-def verify(folder: Path) -> Verified:
+def verify(folder: Path, budget: Budget | None = None) -> Verified:
     """Hash the files again, and run each on the stored inputs against the stored outputs.
 
     The files are run only where all of them are the ones that the report names: model.py is a
-    program. Raises `SymbolError` for a folder that holds no report.
+    program. The samples take at most the bytes of the budget. Raises `SymbolError` for a folder
+    that holds no report, and for a report or samples that are damaged.
     """
-    report = read_report(folder)
-    found = Verified(report)
-    try:
-        files = {str(row["name"]): str(row["sha256"]) for row in report["written"]}
-        bounds = [float(output["bound"]) for output in report["outputs"]]
-        names = [str(row["name"]) for row in report["inputs"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise SymbolError(f"{folder}: report.json is damaged ({error!r}); {_ANEW}") from None
+    claims = read_claims(folder)
+    files, bounds = claims.files, claims.bounds
+    found = Verified(claims)
+    held = {path.name: path for path in folder.iterdir()}
     for name, digest in files.items():
-        problem = _file_problem(folder, name, digest)
+        problem = _file_problem(name, held.get(name), digest)
         if problem:
             found.problems.append(problem)
-    unknown = {path.name for path in folder.iterdir()} - {*files, "report.json"}
+    unknown = held.keys() - {*files, "report.json"}
     found.problems += [f"{name} is not in the report" for name in sorted(unknown)]
     if found.problems or "samples.npz" not in files:
         found.problems = found.problems or ["samples.npz is not in the report"]
         return found
     found.lines.append(f"{len(files)} files are those of the report")
-    inputs, wanted = read_samples(folder / "samples.npz", names)
+    most = (budget or Budget()).bytes
+    inputs, wanted = read_samples(folder / "samples.npz", claims.inputs, most)
     if len(wanted) != len(bounds) or not wanted:
         found.problems.append("samples.npz holds other outputs than the report")
         return found
@@ -142,7 +199,8 @@ def _run(
     """One file beside the stored outputs."""
     inputs, wanted, bounds = samples
     try:
-        errors = distance(runner(path, inputs), wanted)
+        with refusals(path.name):
+            errors = distance(runner(path, inputs), wanted)
     except ModuleNotFoundError as error:
         found.lines.append(f"{path.name}: not run, {error.name} is not installed")
         return
@@ -158,24 +216,26 @@ def _run(
         found.problems.append(told)
 
 
-def _file_problem(folder: Path, name: str, digest: str) -> str:
+def _file_problem(name: str, path: Path | None, digest: str) -> str:
     """Why a file is not the one that the report names; empty if it is."""
-    path = folder / name
     if Path(name).name != name or name in (".", ".."):
         return f"the report names {name!r}, which is no file of the folder"
-    if path.is_symlink() or not path.is_file():
+    if path is None or path.is_symlink() or not path.is_file():
         return f"{name} is missing"
     return "" if sha256(path) == digest else f"{name} is not the file that was written (sha256)"
 
 
 def read_samples(
-    path: Path, names: Sequence[str]
+    path: Path, names: Sequence[str], most: int
 ) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    """Inputs by name, and outputs. Raises `SymbolError`."""
+    """Inputs by name, and outputs, all of at most so many bytes. Raises `SymbolError`."""
+    expected = f"not the samples of a report ({_ANEW})"
+    arrays = read_arrays(path, most, expected)
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise SymbolError(f"{path}: {expected}: {name} is {array.dtype}, expected numbers")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            inputs = {name: file[f"input {place}"] for place, name in enumerate(names)}
-            count = sum(key.startswith("output ") for key in file.files)
-            return inputs, [file[f"output {place}"] for place in range(count)]
-    except (OSError, ValueError, KeyError) as error:
-        raise SymbolError(f"{path}: not the samples of a report ({error}); {_ANEW}") from None
+        inputs = {name: arrays.pop(f"input {place}") for place, name in enumerate(names)}
+        return inputs, [arrays[f"output {place}"] for place in range(len(arrays))]
+    except KeyError as error:
+        raise SymbolError(f"{path}: {expected}: {error} is missing") from None

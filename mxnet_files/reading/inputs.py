@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +17,17 @@ from torch import Tensor, fx
 
 from mxnet_files.budget import Budget
 from mxnet_files.errors import SymbolError, UsageError
+from mxnet_files.running import refusals
 
-__all__ = ["INPUT", "INPUT_HELP", "Asked", "asked_input", "random_inputs", "read_inputs"]
+__all__ = [
+    "INPUT",
+    "INPUT_HELP",
+    "Asked",
+    "asked_input",
+    "random_inputs",
+    "read_arrays",
+    "read_inputs",
+]
 
 INPUT, INPUT_HELP = (
     "[NAME=]N,C,H,W[:DTYPE]",
@@ -83,7 +94,9 @@ def random_inputs(
     return {one.name: draw(one.shape, dtype_of(module, one), generator).numpy() for one in wanted}
 
 
-def require_affordable(wanted: Sequence[tuple[Asked, torch.dtype]], budget: Budget) -> None:
+def require_affordable(
+    wanted: Sequence[tuple[Asked, torch.dtype]], budget: Budget, flag: str = "--input"
+) -> None:
     """Hold inputs against the budget by their shapes."""
     values = sum(math.prod(one.shape) for one, _ in wanted)
     size = sum(math.prod(one.shape) * dtype.itemsize for one, dtype in wanted)
@@ -91,7 +104,7 @@ def require_affordable(wanted: Sequence[tuple[Asked, torch.dtype]], budget: Budg
         if total > (most := getattr(budget, what)):
             shapes = ", ".join(f"{one.name} {one.shape}" for one, _ in wanted)
             raise SymbolError(
-                f"--input {shapes}: the inputs alone take {total:.3g} {what} and the budget is "
+                f"{flag} {shapes}: the inputs alone take {total:.3g} {what} and the budget is "
                 f"{most:.3g}: ask for a smaller shape, or raise it with --budget {what}={total}"
             )
 
@@ -131,17 +144,19 @@ def dtype_of(module: fx.GraphModule, asked: Asked) -> torch.dtype:
 
 
 def read_inputs(
-    module: fx.GraphModule, path: Path, given: Sequence[Asked]
+    module: fx.GraphModule, path: Path, given: Sequence[Asked], budget: Budget | None = None
 ) -> dict[str, np.ndarray]:
     """The arrays of an `*.npz` file, in the dtypes that the graph takes.
 
     What is asked for may say the dtype of an input, and must have the array's shape.
     """
     names = required_inputs(module)
-    arrays = read_arrays(path)
+    budget = budget or Budget()
+    arrays = read_arrays(path, budget.bytes)
     if set(arrays) != set(names):
         raise UsageError(f"{path} holds {sorted(arrays)}, the graph's inputs are {names}")
     asked = by_name(names, given or [Asked(name, arrays[name].shape) for name in names])
+    require_affordable([(one, dtype_of(module, one)) for one in asked], budget, "--data")
     found = {}
     for one in asked:
         array = arrays[one.name]
@@ -160,12 +175,44 @@ def read_inputs(
     return found
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an `*.npz` file."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("one array without a name")
-            return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SymbolError(f"{path}: expected arrays by name, *.npz ({error})") from None
+def read_arrays(
+    path: Path, most: int, expected: str = "expected arrays by name, *.npz as np.savez writes it"
+) -> dict[str, np.ndarray]:
+    """All arrays of an `*.npz` file, which take at most so many bytes.
+
+    What the file says of its sizes is held against that before anything is unpacked. Raises
+    `SymbolError` with what was expected; OSError where the file cannot be opened.
+    """
+    arrays = {}
+    with (
+        path.open("rb") as stream,
+        refusals(f"{path}: {expected}"),
+        zipfile.ZipFile(stream) as archive,
+    ):
+        members = archive.infolist()
+        size = sum(member.file_size for member in members)
+        if size > most:
+            raise SymbolError(
+                f"{path}: unpacked it takes {size:.3g} bytes and the budget is {most:.3g}: raise "
+                f"it with --budget bytes={size} if you trust the file"
+            )
+        for member in members:
+            with archive.open(member) as part:
+                content = part.read(member.file_size)  # no more, whatever is packed in it
+            arrays[member.filename.removesuffix(".npy")] = parse_array(content)
+    return arrays
+
+
+def parse_array(content: bytes) -> np.ndarray:
+    """The array of an `*.npy` file. numpy's own reader takes as much memory as a header states."""
+    stream, npy = io.BytesIO(content), np.lib.format
+    newer = npy.read_magic(stream) > (1, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a header of Python 2, or one that is no Python
+        read_header = npy.read_array_header_2_0 if newer else npy.read_array_header_1_0
+        shape, by_columns, dtype = read_header(stream)
+    count, held = math.prod(shape), len(content) - stream.tell()
+    if count * dtype.itemsize != held:
+        raise ValueError(f"{dtype} of shape {shape} in {held} bytes")
+    array = np.frombuffer(content, dtype, count, stream.tell())
+    return array.reshape(shape, order="F" if by_columns else "C").copy()

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from gluon_cnn_parity.atomic import sha256
 from mxnet_files.__main__ import main
 from mxnet_files.checking import apart, recorded
+from mxnet_files.errors import SymbolError
 from mxnet_files.proving import artefacts
 from mxnet_files.proving.page import page
 from mxnet_files.registry import OPERATORS
@@ -115,10 +116,17 @@ def append(name: str) -> Callable[[Path], Any]:
     return damage
 
 
-def rename_in_report(out: Path) -> None:
-    report = report_of(out)
-    report["written"][0]["name"] = "../x-symbol.json"
-    (out / "report.json").write_text(json.dumps(report))
+def say(value: Any, *keys: Any) -> Callable[[Path], Any]:
+    """Another value at a place of the report."""
+
+    def damage(out: Path) -> None:
+        row = report = report_of(out)
+        for key in keys[:-1]:
+            row = row[key]
+        row[keys[-1]] = value
+        (out / "report.json").write_text(json.dumps(report))
+
+    return damage
 
 
 def link(out: Path) -> None:
@@ -131,16 +139,19 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda out: (out / "model.pt2").unlink(), "model.pt2 is missing"),
     "extra": (lambda out: (out / "more.py").write_text(""), "more.py is not in the report"),
     "link": (link, "model.py is missing"),
-    "outside": (rename_in_report, "which is no file of the folder"),
+    "outside": (say("../x-symbol.json", "written", 0, "name"), "which is no file of the folder"),
     "no report": (lambda out: (out / "report.json").unlink(), "no report.json"),
     "cut off": (lambda out: (out / "report.json").write_text("{"), "convert the net anew"),
     "another format": (lambda out: (out / "report.json").write_text("{}"), "expected a report"),
-    "damaged": (
-        lambda out: (out / "report.json").write_text(
-            json.dumps({**report_of(out), "outputs": [{"bound": None}]})
-        ),
-        "report.json is damaged",
-    ),
+    "damaged": (say([{"bound": None}], "outputs"), "damaged: outputs[0].bound is None"),
+    "bound 0": (say(0.0, "outputs", 0, "bound"), "[0].bound is 0.0, expected a number above 0"),
+    "no bound": (say(float("inf"), "outputs", 0, "bound"), "[0].bound is inf, expected a number"),
+    "no hash": (say(7, "written", 5, "sha256"), "written[5].sha256 is 7, expected text"),
+    "no file": (say(None, "written", 0), "written[0].name is None, expected text"),
+    "no inputs": (say({}, "inputs"), "inputs is {}, expected a list"),
+    "perhaps verified": (say("yes", "verified"), "verified is 'yes', expected true or false"),
+    "against nothing": (say(None, "verified_against"), "verified_against is None, expected text"),
+    "long name": (say("x" * 999, "written", 0, "name"), "xxx is missing"),
 }  # fmt: skip
 
 
@@ -170,6 +181,77 @@ def test_verify_runs_what_it_hashes(
     assert main(["verify", str(out), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert any("model.py: " in problem for problem in found["problems"])
+
+
+def flip(out: Path) -> None:
+    path = out / "samples.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 255
+    path.write_bytes(content)
+
+
+def save_samples(out: Path, **changed: Any) -> None:
+    path = out / "samples.npz"
+    with np.load(path) as file:
+        arrays = {**file, **{name.replace("_", " "): x for name, x in changed.items()}}
+    np.savez(path, **{name: x for name, x in arrays.items() if x is not None})
+
+
+SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "bits": (flip, "not the samples of a report (convert the net anew"),
+    "no archive": (lambda out: (out / "samples.npz").write_text("no archive"), "not a zip file"),
+    "text": (lambda out: save_samples(out, output_0=np.array(["a"])), "0 is <U1, expected numbers"),
+    "objects": (lambda out: save_samples(out, output_0=np.array([{}])), "object of shape (1,)"),
+    "no input": (lambda out: save_samples(out, input_0=None), "'input 0' is missing"),
+    "more": (lambda out: save_samples(out, more=np.ones(2)), "'output 1' is missing"),
+    "an output": (lambda out: save_samples(out, output_1=np.ones(2)), "holds other outputs than"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_damaged_samples_that_the_report_names_are_one_line(
+    kind: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage, said = SPOILT[kind]
+    damage(out)
+    rehash(out, "samples.npz")
+    assert main(["verify", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_samples_are_held_against_the_budget_before_they_are_unpacked(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr("zipfile.ZipFile.open")
+    assert main(["verify", str(out), "--budget", "bytes=1K"]) == 1
+    error = capsys.readouterr().err
+    assert "bytes and the budget is 1e+03: raise it with --budget bytes=" in error
+    assert error.count("\n") == 1
+
+
+def test_what_running_a_file_raises_is_a_problem(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another shape is infinitely far, which JSON has no number for."""
+
+    def fails(*words: Any) -> Any:
+        raise ValueError("two\nlines")
+
+    runners = {".py": fails, ".pt2": lambda path, inputs: [np.zeros((1, 1))]}
+    monkeypatch.setattr("mxnet_files.proving.certificate.RUNNERS", runners)
+    assert main(["verify", str(out), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["errors"] == {"model.pt2": [None]}
+    assert found["problems"][0].startswith("model.pt2: inf from the stored outputs")
+    assert found["problems"][1] == "model.py: two"
+
+
+def test_a_model_file_that_does_not_end(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artefacts, "LONGEST_RUN", 0.01)
+    with pytest.raises(SymbolError, match=r"^model.py runs for more than 0.01 s$"):
+        artefacts.run_model_file(out / "model.py", {})
 
 
 def test_an_older_result_is_replaced_and_nothing_else(

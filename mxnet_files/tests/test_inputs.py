@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +194,68 @@ def test_inputs_are_held_against_the_budget_before_they_are_drawn(tmp_path: Path
         random_inputs(module, [asked_input("100000000,784")])
     with pytest.raises(SymbolError, match="--budget bytes=24"):
         random_inputs(module, [asked_input("4,6")], Budget(bytes=23))
+
+
+def npy(array: Any, header: bytes = b"", other: bytes = b"") -> bytes:
+    """An array as a file, with other words in its header."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array)
+    return stream.getvalue().replace(header, other.ljust(len(header)))
+
+
+def archive(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("data.npy", content)
+    return stream.getvalue()
+
+
+def with_word(place: int, value: int) -> bytes:
+    """An archive with another word of 16 bits in both heads of its member."""
+    content = bytearray(archive(npy(np.full((4, 6), 7))))
+    second = content.index(b"PK\x01\x02")
+    for start in (place, second + 2 + place):
+        content[start : start + 2] = value.to_bytes(2, "little")
+    return bytes(content)
+
+
+WHOLE_FILE = archive(npy(np.full((4, 6), 7)))
+DAMAGED_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "an array": (lambda: npy(np.ones(2)), "File is not a zip file"),
+    "cut off": (lambda: WHOLE_FILE[:-9], "File is not a zip file"),
+    "bits": (lambda: WHOLE_FILE[:60] + b"\xff" + WHOLE_FILE[61:], ""),
+    "packed otherwise": (lambda: with_word(8, 99), "compression method is not supported"),
+    "with a password": (lambda: with_word(6, 1), "encrypted"),
+    "text": (lambda: archive(b"no array"), "magic string is not correct"),
+    "nothing": (lambda: archive(b""), "EOF"),
+    "objects": (lambda: archive(npy(np.array([{}]))), "object of shape"),
+    "a larger array": (
+        lambda: archive(npy(np.ones(9), b"(9,), }         ", b"(9000000000,), }")),
+        r"float64 of shape \(9000000000,\) in 72 bytes",
+    ),
+    "a header of no Python": (lambda: archive(npy(np.ones(9), b"(9,)", b"(9 9)")), "header"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED_FILES)
+def test_a_damaged_npz_is_one_line(kind: str, tmp_path: Path) -> None:
+    make, said = DAMAGED_FILES[kind]
+    (tmp_path / "x.npz").write_bytes(make())
+    module = imported(json.loads(wrapping("uint8").tojson()))
+    with pytest.raises(SymbolError, match=f"x.npz: expected arrays by name.*: .*{said}") as caught:
+        read_inputs(module, tmp_path / "x.npz", [])
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_are_held_against_the_budget_before_they_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.npz"
+    path.write_bytes(WHOLE_FILE)
+    module = imported(json.loads(wrapping(None).tojson()))
+    assert read_inputs(module, path, [], Budget(bytes=320))["data"].shape == (4, 6)
+    with pytest.raises(SymbolError, match=r"--data data \(4, 6\): the inputs alone take 24 values"):
+        read_inputs(module, path, [], Budget(values=23))
+    monkeypatch.delattr("zipfile.ZipFile.open")
+    with pytest.raises(SymbolError, match="takes 320 bytes and the budget is 319: raise it with"):
+        read_inputs(module, path, [], Budget(bytes=319))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cnn_data.tests.fuzzing import Target, one_line_errors
 from mxnet_files.errors import SymbolError
-from mxnet_files.load import load_symbol
+from mxnet_files.load import import_symbol, load_symbol
+from mxnet_files.proving.certificate import FORMAT, describe, read_samples, verify
+from mxnet_files.reading.inputs import read_inputs
 from mxnet_files.reading.params_file import ParamsFileError, parse_params, write_params
 from mxnet_files.reading.tensor_files import TensorFileError, read_tensors, write_tensors
 
@@ -80,6 +85,72 @@ def symbol_seeds() -> Sequence[bytes]:
     return [json.dumps(document).encode()]
 
 
+def _archives(arrays: dict[str, Any]) -> list[bytes]:
+    """Arrays as `*.npz`, packed and not."""
+    made = []
+    for save in (np.savez, np.savez_compressed):
+        stream = io.BytesIO()
+        save(stream, **arrays)
+        made.append(stream.getvalue())
+    return made
+
+
+@functools.cache
+def _module() -> Any:
+    return import_symbol(json.loads(symbol_seeds()[0]), {})
+
+
+def check_inputs(content: bytes) -> None:
+    path = _FOLDER / "x.npz"
+    path.write_bytes(content)
+    with one_line_errors(SymbolError):
+        read_inputs(_module(), path, [])
+
+
+def inputs_seeds() -> Sequence[bytes]:
+    rows = {"data": np.ones((2, 3, 4, 4), np.float32), "data2": np.arange(96).reshape(2, 48)}
+    return _archives(rows)
+
+
+def check_samples(content: bytes) -> None:
+    path = _FOLDER / "samples.npz"
+    path.write_bytes(content)
+    with one_line_errors(SymbolError):
+        read_samples(path, ["data"], 2**20)
+
+
+def samples_seeds() -> Sequence[bytes]:
+    return _archives({"input 0": np.ones((2, 3), np.float32), "output 0": np.ones(4)})
+
+
+def check_certificate(content: bytes) -> None:
+    (_converted() / "report.json").write_bytes(content)
+    with one_line_errors(SymbolError):
+        verify(_converted())
+
+
+@functools.cache
+def _converted() -> Path:
+    """A folder whose files are none that are run."""
+    folder = _FOLDER / "converted"
+    folder.mkdir()
+    (folder / "samples.npz").write_bytes(samples_seeds()[0])
+    write_params(folder / "model.params", _ARRAYS)
+    return folder
+
+
+def certificate_seeds() -> Sequence[bytes]:
+    report = {
+        "format": FORMAT,
+        "verified_against": "MXNet 1.9.1",
+        "verified": True,
+        "inputs": [{"name": "data", "shape": [2, 3], "dtype": "float32", "values": "random"}],
+        "outputs": [{"shape": [4], "bound": 1e-5, "errors": {}}],
+        "written": [describe(path) for path in sorted(_converted().glob("*.[np]*"))],
+    }
+    return [json.dumps(report).encode()]
+
+
 TARGETS = {
     "params": Target(check_params, params_seeds),
     "safetensors": Target(
@@ -88,4 +159,7 @@ TARGETS = {
     ),
     "pt": Target(lambda content: _check_tensors(".pt", content), lambda: _tensor_seeds(".pt")),
     "symbol": Target(check_symbol, symbol_seeds),
+    "inputs": Target(check_inputs, inputs_seeds),
+    "samples": Target(check_samples, samples_seeds),
+    "certificate": Target(check_certificate, certificate_seeds),
 }
