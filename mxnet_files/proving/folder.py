@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path
     samples: dict[str, Any] = {f"input {i}": x for i, x in enumerate(source.inputs.values())}
     samples |= {f"output {i}": y for i, y in enumerate(reference.outputs)}
     np.savez_compressed(new / "samples.npz", **samples)
-    report = {
+    report: dict[str, Any] = {
         "format": FORMAT,
         "model": source.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -196,9 +197,11 @@ def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path
         "nodes": nodes(reference.check),
         "weights": dict(written.names),
         "versions": versions(),
+        "written": [describe(path) for path in sorted(new.iterdir())],
     }
     (new / "report.html").write_text(page(report), "utf-8")
-    report["written"] = [describe(path) for path in sorted(new.iterdir())]
+    rows = [*report["written"], describe(new / "report.html")]
+    report["written"] = sorted(rows, key=itemgetter("name"))
     text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=True)
     (new / "report.json").write_text(text + "\n", "utf-8")
     return report

@@ -36,7 +36,7 @@ summary { cursor: pointer; margin: 6px 0; }
 
 
 def page(report: Mapping[str, Any]) -> str:
-    """A report as `report.json` holds it, without the files that were written."""
+    """A report as `report.json` holds it, but for the page itself."""
     name = escape(str(report["model"]))
     body = [
         f"<h1>{name}: MXNet to PyTorch</h1>",
@@ -47,7 +47,9 @@ def page(report: Mapping[str, Any]) -> str:
         *operators(report["operators"], report["nodes"]),
         "<h2>Files that came</h2>",
         table(("file", "bytes", "sha256"), map(source_row, report["source"]), numbers=(1,)),
-        "<p class=soft>The sha256 of what was written is in report.json; "
+        "<h2>Files written</h2>",
+        table(("file", "bytes", "sha256"), map(source_row, report["written"]), numbers=(1,)),
+        "<p class=soft>The sha256 of this page is in report.json; "
         "<code>mxnet-files verify</code> in this folder's parent hashes and runs the files "
         "again, without MXNet.</p>",
         "<h2>Weights</h2>",

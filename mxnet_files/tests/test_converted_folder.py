@@ -71,6 +71,7 @@ def test_the_folder_and_its_report(made: Path) -> None:
     html = (out / "report.html").read_text()
     assert "Equal to MXNet 1.9.1 within rounding" in html
     assert "conv_weight" in html
+    assert all(row["sha256"] in html for row in report["written"] if row["name"] != "report.html")
 
 
 def test_verify_agrees_without_mxnet(out: Path) -> None:
@@ -403,6 +404,7 @@ def test_the_page_escapes_what_comes_from_files(made: Path) -> None:
     evil = "<script>alert('x')</script>"
     report["nodes"][0]["name"] = report["model"] = report["inputs"][0]["name"] = evil
     report["weights"] = {evil: evil}
+    report["written"][0]["name"] = evil
     report["source"][0]["name"] = report["verified_against"] = evil
     assert "<script" not in page(report)
 
