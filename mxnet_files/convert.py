@@ -25,7 +25,7 @@ from mxnet_files.proving.certificate import verify as verify_folder
 from mxnet_files.proving.folder import Source, write_folder
 from mxnet_files.reading.inputs import INPUT, INPUT_HELP, asked_input, random_inputs, read_inputs
 from mxnet_files.reading.reader import read_symbol
-from mxnet_files.save import onnx_bytes, program_bytes, write_files
+from mxnet_files.save import NOT_RUN, ONNX_RUNTIME, onnx_bytes, program_bytes, write_files
 
 __all__ = ["check", "main"]
 
@@ -233,7 +233,9 @@ def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
     for row in report["written"]:
         errors = [output["errors"][row["name"]] for output in report["outputs"]
                   if row["name"] in output["errors"]]  # fmt: skip
-        told = f", {max(errors):.1e} from float64" if errors else ""
+        told = f", compared with {row['verified_against']}" if "verified_against" in row else ""
+        if errors:
+            told = f", {max(errors):.1e} from float64"
         print(f"{options.out / row['name']}: {row['bytes']:,} bytes{told}")
     if report["no_onnx"]:
         print(f"{options.out / 'model.onnx'}: not written: {report['no_onnx']}")
@@ -305,10 +307,16 @@ def save(
     summary["program"] = str(out)
     if options.onnx:
         path = out.with_suffix(".onnx")
-        files[path], opset, verified = onnx_bytes(module, inputs, options.budget)
-        verified = verified or "nothing (onnx, onnxruntime not installed)"
-        equal = f"verified by {verified} against the import, {told}"
-        lines.append(f"{path}: ONNX opset {opset}, {equal}")
+        onnx, opset, verified = onnx_bytes(module, inputs, options.budget)
+        if ONNX_RUNTIME in verified:
+            summary["onnx_compared_with"] = "the import"
+            told = f"verified by {verified} against the import, {told}"
+        else:
+            path = path.with_stem(options.out.stem + UNVERIFIED)
+            summary["onnx_compared_with"] = NOT_RUN
+            told = f"compared with {NOT_RUN}"
+        files[path] = onnx
+        lines.append(f"{path}: ONNX opset {opset}, {told}")
         summary["onnx"] = str(path)
     write_files(files)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -36,7 +36,7 @@ from mxnet_files.proving.page import page
 from mxnet_files.reading.params_file import read_params, strip_prefixes
 from mxnet_files.reading.reader import read_graph
 from mxnet_files.running import distance, in_float64, largest, of_precision, refusals, run
-from mxnet_files.save import onnx_bytes, program_bytes
+from mxnet_files.save import NOT_RUN, ONNX_RUNTIME, onnx_bytes, program_bytes
 from mxnet_files.writing.model_file import write_model
 from mxnet_files.writing.shapes import record_shapes, unrolled
 
@@ -175,6 +175,7 @@ def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path
     samples: dict[str, Any] = {f"input {i}": x for i, x in enumerate(source.inputs.values())}
     samples |= {f"output {i}": y for i, y in enumerate(reference.outputs)}
     np.savez_compressed(new / "samples.npz", **samples)
+    compared = outputs(new, source, reference)
     report: dict[str, Any] = {
         "format": FORMAT,
         "model": source.name,
@@ -191,13 +192,13 @@ def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path
         "batch": "free" if free else "fixed",
         "opset": opset,
         "no_onnx": no_onnx,
-        "outputs": outputs(new, source, reference),
+        "outputs": compared,
         "parameters": sum(value.numel() for value in module.parameters()),
         "operators": operators(reference.check),
         "nodes": nodes(reference.check),
         "weights": dict(written.names),
         "versions": versions(),
-        "written": [describe(path) for path in sorted(new.iterdir())],
+        "written": files(new, reference, compared),
     }
     (new / "report.html").write_text(page(report), "utf-8")
     rows = [*report["written"], describe(new / "report.html")]
@@ -215,7 +216,7 @@ def write_onnx(
         data, opset, verified = onnx_bytes(module, inputs, budget)
     except SymbolError as error:
         return 0, str(error)
-    if not verified:
+    if ONNX_RUNTIME not in verified:
         path = path.with_name(f"model{UNVERIFIED}.onnx")
     path.write_bytes(data)
     return opset, ""
@@ -253,6 +254,19 @@ def outputs(new: Path, source: Source, reference: Reference) -> list[dict[str, A
                     f"{path.name} is {error:.1e} from {reference.against}, expected at most "
                     f"{row['bound']:.1e} of the largest output: nothing was written"
                 )
+    return rows
+
+
+def files(
+    new: Path, reference: Reference, compared: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Every file so far, and what the outputs of those that can be run were compared with."""
+    rows = [describe(path) for path in sorted(new.iterdir())]
+    for row in rows:
+        if Path(row["name"]).suffix in artefacts.RUNNERS:
+            ran = all(row["name"] in output["errors"] for output in compared)
+            row["verified"] = ran and reference.verified
+            row["verified_against"] = reference.against if ran else NOT_RUN
     return rows
 
 

@@ -48,7 +48,11 @@ def page(report: Mapping[str, Any]) -> str:
         "<h2>Files that came</h2>",
         table(("file", "bytes", "sha256"), map(source_row, report["source"]), numbers=(1,)),
         "<h2>Files written</h2>",
-        table(("file", "bytes", "sha256"), map(source_row, report["written"]), numbers=(1,)),
+        table(
+            ("file", "bytes", "sha256", "compared with"),
+            map(written_row, report["written"]),
+            numbers=(1,),
+        ),
         "<p class=soft>The sha256 of this page is in report.json; "
         "<code>mxnet-files verify</code> in this folder's parent hashes and runs the files "
         "again, without MXNet.</p>",
@@ -84,6 +88,11 @@ def verdict(report: Mapping[str, Any]) -> str:
             told += f" {len(nodes)} nodes compared one by one, each within its bound."
     else:
         told = f"<b>Not verified.</b> Compared with {against}."
+    told += "".join(
+        f" {escape(row['name'])} is compared with {escape(row['verified_against'])}."
+        for row in report["written"]
+        if row.get("verified_against", report["verified_against"]) != report["verified_against"]
+    )
     told += "".join(f" Note: {escape(said)}." for said in report["remarks"])
     given = ", ".join(
         f"{escape(row['name'])} {shape(row['shape'])} {escape(row['dtype'])} "
@@ -151,6 +160,10 @@ def units(error: float, limit: float) -> tuple[str, str]:
 
 def source_row(row: Mapping[str, Any]) -> tuple[str, str, str]:
     return row["name"], f"{row['bytes']:,}", row["sha256"]
+
+
+def written_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return *source_row(row), row.get("verified_against", "")
 
 
 def versions(found: Mapping[str, str | None]) -> Iterable[tuple[str, str]]:

@@ -23,6 +23,7 @@ from mxnet_files.__main__ import main
 from mxnet_files.checking import apart, recorded
 from mxnet_files.errors import SymbolError
 from mxnet_files.proving import artefacts
+from mxnet_files.proving.certificate import read_claims
 from mxnet_files.proving.page import page
 from mxnet_files.registry import OPERATORS
 from mxnet_files.tests.test_symbol_command import SHAPE, small_net, write
@@ -59,6 +60,9 @@ def test_the_folder_and_its_report(made: Path) -> None:
     report = report_of(out)
     assert report["verified_against"] == "MXNet 1.9.1"
     assert [row["name"] for row in report["written"]] == FILES
+    of_programs = report["written"][:3]
+    assert {row["verified_against"] for row in of_programs} == {"MXNet 1.9.1"}
+    assert all(row["verified"] for row in of_programs)
     assert report["source"][0]["sha256"] == sha256(made / "x-symbol.json")
     assert {row["operator"] for row in report["nodes"]} >= {"Convolution", "BatchNorm", "Pooling"}
     assert all(row["units"] <= row["bound"] for row in report["nodes"])
@@ -182,6 +186,17 @@ def test_verify_runs_what_it_hashes(
     assert main(["verify", str(out), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert any("model.py: " in problem for problem in found["problems"])
+
+
+def test_a_report_of_before_that_says_nothing_of_each_file_is_read(out: Path) -> None:
+    claims = read_claims(out)
+    report = report_of(out)
+    for row in report["written"]:
+        row.pop("verified", None)
+        row.pop("verified_against", None)
+    (out / "report.json").write_text(json.dumps(report))
+    assert read_claims(out) == claims
+    assert claims.verified_against == "MXNet 1.9.1"
 
 
 def flip(out: Path) -> None:
@@ -386,6 +401,34 @@ def test_what_is_not_recorded_says_so_in_its_name(
     assert "nothing is recorded of Pooling" in told
 
 
+def test_onnx_that_was_not_run_says_so_in_its_name_and_report(
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """onnx's checker looks at the form of a file alone."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(artefacts.RUNNERS, ".py")  # which takes its time
+    files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
+    out = tmp_path / "out"
+    assert main(["convert", *files, *SHAPE, "--out", str(out)]) == 0
+    nothing = "compared with nothing: onnxruntime is not installed"
+    assert f" bytes, {nothing}\n" in capsys.readouterr().out
+    names = {path.name for path in out.iterdir()}
+    assert {"model-unverified.onnx", "model.py", "model.pt2"} < names
+    assert "model.onnx" not in names
+    report = report_of(out)
+    rows = {row["name"]: row for row in report["written"]}
+    assert report["verified"] is rows["model.pt2"]["verified"] is True
+    assert rows["model-unverified.onnx"]["verified"] is False
+    assert f"compared with {rows['model-unverified.onnx']['verified_against']}" == nothing
+    assert f"model-unverified.onnx is {nothing}." in (out / "report.html").read_text()
+    assert main(["verify", str(out)]) == 0
+    said = "model-unverified.onnx: not run, onnxruntime is not installed"
+    assert said in capsys.readouterr().out
+
+
 def test_bad_usage(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
     file = tmp_path / "file"
@@ -404,7 +447,7 @@ def test_the_page_escapes_what_comes_from_files(made: Path) -> None:
     evil = "<script>alert('x')</script>"
     report["nodes"][0]["name"] = report["model"] = report["inputs"][0]["name"] = evil
     report["weights"] = {evil: evil}
-    report["written"][0]["name"] = evil
+    report["written"][0] |= {"name": evil, "verified_against": evil}
     report["source"][0]["name"] = report["verified_against"] = evil
     assert "<script" not in page(report)
 

@@ -178,6 +178,7 @@ def test_what_was_written_says_against_what_it_was_verified(
     assert main([*argv, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["compared_with"] == "MXNet"
+    assert found["onnx_compared_with"] == "the import"
     assert found["check"]["ok"] is True
 
     def absent() -> Any:
@@ -196,6 +197,25 @@ def test_what_was_written_says_against_what_it_was_verified(
         "x.pt2", "x.onnx", "x-unverified.pt2", "x-unverified.onnx",
     }  # fmt: skip
     assert main([*argv, "--check"]) == 2
+
+
+def test_onnx_that_was_not_run_says_so_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """onnx's checker looks at the form of a file alone."""
+    files = write(tmp_path, S.relu(S.var("data")), data=(2, 5))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    out = tmp_path / "x.pt2"
+    argv = [*files, "--out", str(out), "--onnx", "--input", "2,5"]
+    assert main(argv) == 0
+    said = "x-unverified.onnx: ONNX opset 20, compared with nothing: onnxruntime is not installed"
+    assert said in capsys.readouterr().out
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["compared_with"] == "MXNet"
+    assert found["onnx_compared_with"] == "nothing: onnxruntime is not installed"
+    assert found["onnx"] == str(tmp_path / "x-unverified.onnx")
+    assert {path.name for path in tmp_path.glob("x*.[po][tn]*")} == {"x.pt2", "x-unverified.onnx"}
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
