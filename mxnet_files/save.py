@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -34,6 +35,8 @@ TOLERANCE = 1e-4  # of the largest value: of float32 more than most graphs lose
 HALVES = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}  # by their unit
 ROUNDINGS = 8  # units that two ways of computing a graph in half precision may lie apart
 OPSETS = (20, 17, 13)  # torch writes 20 at most; older runtimes and some graphs need less
+IR_VERSION = 9  # of the files that torch writes
+MOST_CONVERTED = 512 * 2**20  # bytes of a file that is tried in newer opsets
 ONNX_RUNTIME = "ONNX Runtime"
 NOT_RUN = "nothing: onnxruntime is not installed"  # what an ONNX file was compared with
 
@@ -129,8 +132,8 @@ def save_onnx(
 
     Uses torch's TorchScript-based exporter, which needs `onnx`. Where `onnxruntime` is installed,
     the file is run before it takes its place; its numbers are verified only where `ONNX_RUNTIME`
-    is among what it says. The opset is the newest of `OPSETS` that torch writes this graph in,
-    and they take.
+    is among what it says. The opset is the newest in which ONNX Runtime computes the same; without
+    it, the newest of `OPSETS` that torch writes this graph in.
     """
     data, _, verified = onnx_bytes(module, inputs, budget)
     write_files({path: data})
@@ -182,7 +185,60 @@ def onnx_of_opset(
     expected = run(module, trial)
     with refusals("the ONNX file that torch writes of this graph is wrong"):
         verified = verify_onnx(buffer.getvalue(), given, expected, tolerance(module, inputs))
+    if ONNX_RUNTIME in verified:
+        return *in_newest_opset(buffer.getvalue(), opset, given), verified
     return buffer.getvalue(), opset, verified
+
+
+def in_newest_opset(data: bytes, opset: int, inputs: Mapping[str, Tensor]) -> tuple[bytes, int]:
+    """The file in the newest opset in which ONNX Runtime computes the same bits, and that opset.
+
+    onnx converts it. What it cannot convert, and ONNX Runtime not run, stays as it is, and so does
+    a file that would take long to try.
+    """
+    from onnx import checker, load_from_string, version_converter
+
+    known = run_onnx(data, inputs)
+    for newer in range(newest_opset(), opset, -1) if len(data) < MOST_CONVERTED else ():
+        try:
+            with refusals(f"ONNX opset {newer}"):
+                model = version_converter.convert_version(load_from_string(data), newer)
+                checker.check_model(model)
+                converted = model.SerializeToString()
+                found = run_onnx(converted, inputs)
+        except SymbolError:
+            continue
+        if [y.tobytes() for y in found] == [y.tobytes() for y in known]:
+            return converted, newer
+    return data, opset
+
+
+@cache
+def newest_opset() -> int:
+    """The newest opset that both onnx and ONNX Runtime know."""
+    from onnx import TensorProto, defs, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    for opset in range(defs.onnx_opset_version(), OPSETS[0], -1):
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+        model.ir_version = IR_VERSION
+        try:
+            with refusals(f"ONNX opset {opset}"):
+                run_onnx(model.SerializeToString(), {"x": torch.zeros(1)})
+        except SymbolError:
+            continue
+        return opset
+    return OPSETS[0]
+
+
+def run_onnx(data: bytes, inputs: Mapping[str, Tensor]) -> list[Any]:
+    """The arrays that ONNX Runtime gives, on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    found: list[Any] = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+    return found
 
 
 def _sums_by_convolution(
@@ -215,10 +271,7 @@ def verify_onnx(
     except ImportError:
         pass
     try:
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-        found = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+        found = run_onnx(data, inputs)
         same(expected, [torch.from_numpy(y) for y in found], "ONNX file", near)
         done.append(ONNX_RUNTIME)
     except ImportError:

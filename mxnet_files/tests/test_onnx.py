@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from mxnet_files import SymbolError, import_symbol
-from mxnet_files.save import TOLERANCE, onnx_bytes, program_bytes, same, tolerance
+from mxnet_files.save import (
+    OPSETS,
+    TOLERANCE,
+    newest_opset,
+    onnx_bytes,
+    program_bytes,
+    same,
+    tolerance,
+)
 
 S = mx.sym
 D = S.var("data")
@@ -55,6 +63,34 @@ def test_it_is_written_and_computes_the_same(name: str) -> None:
         wanted = module(more)
     near = tolerance(module, [x])
     np.testing.assert_allclose(found, wanted.numpy(), rtol=near, atol=near)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("wrong", ["", "raises", "another number"])
+def test_the_opset_is_the_newest_that_computes_the_same(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from onnx import load_from_string, numpy_helper, version_converter
+
+    convert = version_converter.convert_version
+
+    def converted(model: Any, opset: int) -> Any:
+        if wrong == "raises":
+            raise RuntimeError("no adapter")
+        newer = convert(model, opset)
+        if wrong:
+            weight = newer.graph.initializer[0]
+            values = numpy_helper.to_array(weight) * np.float32(1 + 1e-6)
+            weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        return newer
+
+    monkeypatch.setattr(version_converter, "convert_version", converted)
+    module, x = opened(S.FullyConnected(D, num_hidden=4, name="a"), (2, 5))
+    data, opset, verified = onnx_bytes(module, [x])
+    assert "ONNX Runtime" in verified
+    assert opset == (OPSETS[0] if wrong else newest_opset())
+    assert load_from_string(data).opset_import[0].version == opset
 
 
 def test_the_tolerance_is_that_of_the_dtypes_that_are_computed_in() -> None:
