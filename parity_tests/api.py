@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import backend, is_recorded, referee, side_of
+from parity_tests.backends.base import backend, is_recorded, referee, side_of, source_of
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.losses import Losses
@@ -117,7 +117,7 @@ def check_parity(
         module paths, its errors in u·s, and its `remarks` say how it was compared.
 
     Raises:
-        ParityError: the arguments are not two nets and their inputs.
+        ParityError: the arguments are not two nets and their inputs, or weights are NaN.
 
     Examples:
         >>> import mxnet as mx
@@ -165,6 +165,10 @@ def check_parity(
     if optimizer is None and (asked := [level for level in chosen if level in TRAINED]):
         raise ParityError(f"level {asked[0]} needs an optimizer, such as 'sgd(lr=0.1)'")
     saved = None if save_mapped is None else check_saved_path(save_mapped)
+    moved = transfer or saved is not None
+    source = torch_net if is_recorded(torch_net) else gluon_net  # of what is moved
+    for net in [source] if moved else [gluon_net, torch_net]:
+        _check_finite(net)
     every = [(arrays(inputs), labels), *((arrays(x), y) for x, y in batches)]
     report = Report(
         name or getattr(gluon_net, "model_name", None) or type(torch_net).__name__,
@@ -175,13 +179,13 @@ def check_parity(
     )
     if transfer and is_recorded(torch_net):
         gluon_net = backend(Side.GLUON).clone(gluon_net, None)
-    elif transfer or saved is not None:
+    elif moved:
         torch_net = referee().twin(torch_net)
     nets = {Side.GLUON: gluon_net, Side.TORCH: torch_net}
     with progress_line(report.name) if progress else nullcontext():
         for number, (values, known) in enumerate(every, 1):
             pair = NetPair(nets, values, masks, strict, mapping=mapping, quick=quick)
-            if number == 1 and (transfer or saved is not None):
+            if number == 1 and moved:
                 pair.transfer()
             if number == 1 and optimizer is not None and not _refused_inputs(values):
                 pair.prepare_training(every, loss, optimizer, steps)
@@ -319,6 +323,21 @@ def _check_values(torch_net: Any) -> None:
             raise ParityError(f"torch's {name} is on the meta device and has no values; load them")
         if kind == "bfloat16":
             raise ParityError(f"torch's {name} is {kind}, which numpy does not have; call float()")
+
+
+def _check_finite(net: Any) -> None:
+    """Refuse NaN, and infinity in what is trained: a fixed mask of −∞ is what it should be."""
+    found = []
+    for name, values, trained in source_of(net).held(net):
+        if values.dtype.kind == "f":
+            bad = int((~np.isfinite(values) if trained else np.isnan(values)).sum())
+            found += [f"{name} is NaN or infinite in {bad} of {values.size} values"] if bad else []
+    if found:
+        more = f", and {len(found) - 1} more of its tensors hold such values" * (len(found) > 1)
+        raise ParityError(
+            f"{side_of(net).framework}'s {found[0]}{more}: nothing computed from them can be "
+            "compared; load or initialise finite weights"
+        )
 
 
 def _check_levels(levels: Sequence[str] | None, quick: bool) -> tuple[Level, ...]:

@@ -8,7 +8,7 @@ numpy. Nets are only read: everything runs on clones, on the CPU.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -62,6 +62,9 @@ class Source(Protocol):
 
     def fixed(self, net: Any) -> Mapping[str, Any]:
         """The net's arrays that no gradient changes, by name; None known of a recorded net."""
+
+    def held(self, net: Any) -> Iterator[tuple[str, np.ndarray, bool]]:
+        """Each parameter and buffer that has values: its name, they, and whether it is trained."""
 
     def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
         """An array of one number, of the framework, dtype and device of another one."""

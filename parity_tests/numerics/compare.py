@@ -289,7 +289,7 @@ def values_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:
     """`bits_equal`; where one side holds whole numbers in another dtype, their values are compared.
 
     One framework keeps indices or a mask as floats, the other as integers or booleans: each must
-    be able to hold what the other has, to the last unit.
+    be able to hold what the other has, to the last unit. An infinity that both hold is a mask's.
 
     Examples:
         >>> index = np.array([0, 3])
@@ -302,7 +302,7 @@ def values_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:
     """
     dtypes = actual.dtype, expected.dtype
     if dtypes[0] == dtypes[1] or not any(map(holds_whole_numbers, dtypes)):
-        return bits_equal(actual, expected)
+        return bits_equal(*_without_masks(actual, expected))
     with np.errstate(invalid="ignore", over="ignore"):  # of floats that no integer holds
         wanted = expected.astype(actual.dtype)
         back = wanted.astype(expected.dtype)
@@ -310,6 +310,17 @@ def values_equal(actual: np.ndarray, expected: np.ndarray) -> Verdict:
     if verdict.reason not in ("", "values"):
         return verdict
     return _at_the_first(verdict, (actual == wanted) & (back == expected), actual, expected)
+
+
+def _without_masks(actual: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with 0 where both hold the same infinity."""
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        return actual, expected
+    masked = np.isinf(actual) & (actual == expected)
+    if not masked.any():
+        return actual, expected
+    zero = actual.dtype.type(0)
+    return np.where(masked, zero, actual), np.where(masked, zero, expected)
 
 
 def _at_the_first(

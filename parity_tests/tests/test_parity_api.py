@@ -100,6 +100,66 @@ def test_an_input_that_is_not_finite_proves_nothing(bad: float) -> None:
     assert not check_parity(ours(), theirs(), x, transfer=True).ok
 
 
+@pytest.mark.parametrize(
+    ("values", "side", "words"),
+    [
+        ([np.nan, 0.0, np.nan, 0.0], "gluon", "Gluon's 0.bias is NaN or infinite in 2 of 4 values"),
+        ([0.0, 0.0, -np.inf, 0.0], "gluon", "Gluon's 0.bias is NaN or infinite in 1 of 4 values"),
+        ([0.0, np.nan, 0.0, 0.0], "torch", "torch's 0.bias is NaN or infinite in 1 of 4 values"),
+        ([np.inf, 0.0, 0.0, 0.0], "torch", "torch's 0.bias is NaN or infinite in 1 of 4 values"),
+    ],
+)
+def test_weights_that_are_not_finite_are_refused_unless_they_are_replaced(
+    values: list[float], side: str, words: str
+) -> None:
+    gluon_net = ours()
+    torch_net: Any = theirs()
+    if side == "gluon":
+        gluon_net[0].bias.set_data(mx.nd.array(values))
+    else:
+        torch_net[0].bias.data = torch.tensor(values)
+        assert check_parity(gluon_net, torch_net, X, levels=("weights",), transfer=True).ok
+    for transfer in (False,) if side == "torch" else (False, True):
+        with pytest.raises(ParityError, match=words):
+            check_parity(gluon_net, torch_net, X, transfer=transfer)
+
+
+def test_all_tensors_that_hold_nan_are_counted() -> None:
+    torch_net: Any = theirs()
+    for value in (torch_net[0].weight, torch_net[0].bias, torch_net[2].running_var):
+        value.data[:] = np.nan
+    with pytest.raises(ParityError, match=r"0\.weight .* 108 of 108 values, and 2 more"):
+        check_parity(ours(), torch_net, X)
+
+
+def test_a_fixed_mask_may_be_infinite_and_no_nan() -> None:
+    class Masked(gluon_nn.HybridBlock):
+        def __init__(self, mask: list[float]) -> None:
+            super().__init__()
+            self.d = gluon_nn.Dense(3, in_units=3)
+            self.mask = self.params.get_constant("mask", mx.nd.array(mask))
+
+        def hybrid_forward(self, F: Any, x: Any, mask: Any) -> Any:
+            return F.softmax(F.broadcast_add(self.d(x), mask))
+
+    class TorchMasked(nn.Module):
+        def __init__(self, mask: list[float]) -> None:
+            super().__init__()
+            self.d = nn.Linear(3, 3)
+            self.register_buffer("mask", torch.tensor(mask))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (self.d(x) + self.get_buffer("mask")).softmax(-1)
+
+    x, mask = X[0, :, 0, :3].copy(), [0.0, -np.inf, 0.0]
+    net = Masked(mask)
+    net.initialize()
+    report = check_parity(net, TorchMasked(mask), x, levels=("weights",), transfer=True)
+    assert report.ok, str(report)
+    with pytest.raises(ParityError, match="torch's mask is NaN or infinite in 1 of 3 values"):
+        check_parity(net, TorchMasked([0.0, np.nan, 0.0]), x)
+
+
 def test_dead_activations_are_said_and_prove_nothing() -> None:
     gluon_net = ours()
     conv = gluon_net[0]

@@ -36,6 +36,11 @@ def raises():
 
 def another_shape():
     return nn.Sequential(nn.Conv2d(4, 4, 3))
+
+def exploded():
+    net = theirs()
+    net[4].bias.data[1] = float("nan")
+    return net
 """
 
 
@@ -131,6 +136,7 @@ def test_bad_usage_is_one_line_and_2(
         ("plain", "{0}:theirs", "package.module:factory"),
         ("{0}:ours", "{0}:raises", "{0}.py:26)"),
         ("{0}:ours", "{0}:another_shape", "torch net does not run on --input 2,3,8,8"),
+        ("{0}:ours", "{0}:exploded", "torch's 4.bias is NaN or infinite in 1 of 5 values"),
     ],
 )
 def test_a_pair_that_is_none_is_one_line(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,10 @@ class RecordedSource:
 
     def fixed(self, net: Any) -> dict[str, Any]:
         return {}
+
+    def held(self, net: RecordedNet) -> Iterator[tuple[str, np.ndarray, bool]]:
+        for name, values in net.parameters.items():
+            yield name, values, name in net.state["trainable"]
 
     def full(self, like: np.ndarray, shape: tuple[int, ...], number: float) -> np.ndarray:
         return np.full(shape, number, like.dtype)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 
 from parity_tests.backends.base import Backend
+from parity_tests.backends.files.gluon_script import named_parameters
 from parity_tests.backends.gluon import clones, executed, runs
 from parity_tests.backends.gluon.exports import artefacts
-from parity_tests.backends.gluon.leaves import leaves
+from parity_tests.backends.gluon.leaves import leaves, values_of
 from parity_tests.backends.gluon.losses import LOSSES, averaged
 from parity_tests.backends.gluon.optimizer import GluonParameters, gluon_trainer, named_optimizer
 from parity_tests.backends.gluon.tracing.trace import trace_gluon
@@ -62,6 +63,11 @@ class GluonBackend:
             for name, parameter in net._collect_params_with_prefix().items()
             if parameter.grad_req == "null" and parameter._data is not None
         }
+
+    def held(self, net: Any) -> Iterator[tuple[str, np.ndarray, bool]]:
+        for name, parameter in named_parameters(net).items():
+            if parameter._data is not None:
+                yield name, values_of(parameter), parameter.grad_req != "null"
 
     def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
         made = mx.nd.full(shape, number, ctx=like.ctx, dtype=like.dtype)

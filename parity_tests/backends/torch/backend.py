@@ -6,7 +6,7 @@ asked for: the levels of a user's own pair need none of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,10 @@ class TorchBackend:
     def fixed(self, net: Any) -> dict[str, Any]:
         named = (*net.named_buffers(), *net.named_parameters())
         return {name: tensor for name, tensor in named if not tensor.requires_grad}
+
+    def held(self, net: Any) -> Iterator[tuple[str, np.ndarray, bool]]:
+        for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+            yield name, tensor.detach().cpu().numpy(), tensor.requires_grad
 
     def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
         return like.new_full(shape, number)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from parity_tests.numerics.compare import UNIT, Mismatch, bits_equal, compare
+from parity_tests.numerics.compare import UNIT, Mismatch, bits_equal, compare, values_equal
 from parity_tests.numerics.operators.table import TOLERANCES, tolerance
 
 GOOD = np.array([[1.0, -2.0], [3.0, 4.5]], np.float32)
@@ -84,6 +84,17 @@ def test_bits_tell_what_values_do_not() -> None:
     assert compare(zero, minus).ok
     assert not bits_equal(zero, minus).ok
     assert bits_equal(zero, zero.copy()).ok
+
+
+def test_an_infinity_of_a_mask_is_equal_to_itself_alone() -> None:
+    mask = _with((1, 0), -math.inf)
+    assert values_equal(mask, mask.copy()).ok
+    for other in (GOOD, _with((1, 0), math.inf), _with((1, 0), math.nan)):
+        assert not values_equal(mask, other).ok
+    changed = mask.copy()
+    changed[0, 0] = -0.0
+    assert not values_equal(changed, _with((1, 0), -math.inf)).ok
+    assert not values_equal(_with((0, 0), math.nan), _with((0, 0), math.nan)).ok
 
 
 def test_every_tolerance_has_a_reason_and_none_is_loose() -> None:
