@@ -239,6 +239,8 @@ def _compared(
             report.add(*JOURNAL.once(f"{level} {number}", partial(pair.rows, level)))
     for path, reason in allow.items():
         _allow(report, path, reason)
+    if not refused:
+        _count_allowed(report)
     if not report.ok:
         diagnose(report, pair.subject_of(report.failures))
     return report
@@ -259,6 +261,14 @@ def _allow(report: Report, pattern: str, reason: str) -> None:
         for key in keys:
             if any(fnmatch.fnmatchcase(part, pattern) for part in (key, key.split(" ")[0])):
                 report.coverage.done(group, key)
+
+
+def _count_allowed(report: Report) -> None:
+    """Where a level compared nothing, count what is allowed there: a training that does not run."""
+    for level in report.levels:
+        allowed = [i for i, row in enumerate(report.rows) if row.level == level and row.allowance]
+        if allowed and not report.compared(level):
+            report.rows[allowed[0]] = replace(report.rows[allowed[0]], compared=1)
 
 
 def _allowed(report: Report, pattern: str, reason: str) -> str:

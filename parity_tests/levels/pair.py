@@ -213,7 +213,8 @@ class NetPair:
                     more = [replace(row, mode=Mode.TRAIN) for row in more]
             rows += more
             coverage.merge(reached)
-        if level == Level.FORWARD and self._untrained:
+        said = any(row.detail == self._untrained for row in rows)
+        if level == Level.FORWARD and self._untrained and not said:
             rows.append(refusal(level, self._untrained))
         return rows, coverage
 

@@ -45,6 +45,27 @@ class DidNotRun(Exception):
     """A net or a leaf that raised while it was run; its message is one line."""
 
 
+# What torch refuses and MXNet computes, by how torch's words begin: the cause, and what to do
+_CAUSES = {
+    "Expected more than 1 value per channel": (
+        "a norm is given one value a channel, which has no spread, and MXNet gives its shift: "
+        "use a larger batch or map"
+    ),
+    "Expected more than 1 spatial element": (
+        "an instance norm is given maps of one value, which have no spread, and MXNet gives its "
+        "shift: use a larger map"
+    ),
+}
+
+
+def _cause(error: Exception) -> str:
+    """Why foreign code raised, in one line; its own words where no cause is known."""
+    words = str(error)
+    known = next((cause for begin, cause in _CAUSES.items() if words.startswith(begin)), "")
+    reason = reason_of(error)
+    return f"{known} ({reason})" if known else reason
+
+
 def attempt(who: str, action: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Call foreign code; whatever it raises becomes DidNotRun with one line.
 
@@ -60,7 +81,7 @@ def attempt(who: str, action: Callable[..., Any], *args: Any, **options: Any) ->
     except Exception as error:  # a user's net may raise anything
         if (why := refused(error)) is not None:
             raise MemoryError(why) from error
-        raise DidNotRun(f"{who} did not run: {reason_of(error)}{place_of(error)}") from error
+        raise DidNotRun(f"{who} did not run: {_cause(error)}{place_of(error)}") from error
 
 
 def _place(who: str, action: Callable[..., Any], args: Any, options: Mapping[str, Any]) -> Place:
