@@ -50,6 +50,7 @@ def graph_of(record: Mapping[str, Any], constants: Mapping[str, Any]) -> Operati
         bool(record["train"]),
         dict(constants),
         {name: _value(*value) for name, value in record["writes"].items()},
+        outside=dict(record.get("outside", {})),
     )
 
 

@@ -20,7 +20,7 @@ from parity_tests.levels.quick import quick_rows
 from parity_tests.levels.referee import DidNotRun, Subject
 from parity_tests.levels.saved import save_mapped
 from parity_tests.levels.structure import executed_rows, structure_rows
-from parity_tests.levels.view import View, leaves_suffice, trace_pair, view_of
+from parity_tests.levels.view import Unseen, View, leaves_suffice, trace_pair, view_of
 from parity_tests.levels.weights import (
     copy_paired,
     copy_weights,
@@ -30,7 +30,7 @@ from parity_tests.levels.weights import (
 )
 from parity_tests.pairing.align import Pairing, pair_leaves
 from parity_tests.reporting.rows import LEFT_OUT, Coverage, Row
-from parity_tests.reporting.verdicts import Level, Mode, Side, Status
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["NetPair", "refusal"]
 
@@ -65,6 +65,7 @@ class NetPair:
         self._transfer_map = project_map(nets[Side.GLUON], nets[Side.TORCH])
         self._untrained = ""  # why the nets do not run in training
         self._undriven = ""  # why their optimizers are not compared
+        self._unseen = ""  # why what the nets execute cannot be followed
         own = pair_leaves(*(leaves_of(net) for net in nets.values()))
         strict = self._transfer_map is not None if strict is None else strict
 
@@ -97,6 +98,7 @@ class NetPair:
         except DidNotRun as error:
             if any(map(is_recorded, nets.values())):
                 raise ParityError(str(error)) from error
+            self._unseen = str(error) if isinstance(error, Unseen) else ""
             return  # the levels will say so, each for itself
         if mapping or not leaves_suffice(own, traced):
             views = [view_of(nets, each, inputs) for each in traced]
@@ -160,6 +162,9 @@ class NetPair:
         makers = check_optimizers(optimizer)
         subject, view = self._parts[-1]
         self._steps = steps
+        if self._unseen:
+            self._undriven = self._unseen
+            return
         if True not in subject.modes:
             return
         if view is not None and view.traced.packed:
@@ -179,7 +184,17 @@ class NetPair:
         return self._parts[-1 if train else 0][0]
 
     def rows(self, level: Level) -> tuple[list[Row], Coverage]:
-        """What a level says."""
+        """What a level says.
+
+        Of nets whose values leave their framework it is what layers alone say, and that.
+        """
+        rows, coverage = self._rows(level)
+        if self._unseen and level in (Level.STRUCTURE, Level.FORWARD, Level.BACKWARD):
+            rows = [row for row in rows if row.check != Check.INHERITED]
+            rows.append(replace(refusal(level, self._unseen), quantity="operation"))
+        return rows, coverage
+
+    def _rows(self, level: Level) -> tuple[list[Row], Coverage]:
         first, last = self._parts[0][0], self._parts[-1]
         if level == Level.WEIGHTS:
             nets = first.gluon_net, first.torch_net

@@ -50,6 +50,7 @@ from parity_tests.pairing.vocabulary import POINTWISE
 from parity_tests.reporting.verdicts import Side
 
 __all__ = [
+    "Unseen",
     "View",
     "coincide",
     "kind_of_segment",
@@ -58,6 +59,10 @@ __all__ = [
     "trace_pair",
     "view_of",
 ]
+
+
+class Unseen(DidNotRun):
+    """A net that hands its values to code which no framework records."""
 
 
 @dataclass
@@ -128,7 +133,7 @@ def trace_pair(
     modules and parameters to torch's, pairs what the alignment would not.
 
     Raises:
-        DidNotRun: a net does not run in inference.
+        DidNotRun: a net does not run in inference, or, as Unseen, hands its values to numpy.
         ParityError: the mapping has a name that a net does not run, or one net holds in one
             parameter what the other holds in several, or computes in bfloat16.
     """
@@ -140,6 +145,7 @@ def trace_pair(
                 graph = attempt(side, source_of(nets[side]).trace, nets[side], inputs, train=train)
                 traces[side][train] = graph.live()
                 _refuse_bfloat16(side, traces[side][train])
+                _refuse_unseen(side, traces[side][train])
             except DidNotRun as error:
                 if not train:
                     raise
@@ -162,6 +168,15 @@ def _refuse_bfloat16(side: Side, graph: OperationGraph) -> None:
                 f"{side.framework} gives bfloat16 in {op}, which is not compared: "
                 "neither numpy nor MXNet has it; let the net compute in float32"
             )
+
+
+def _refuse_unseen(side: Side, graph: OperationGraph) -> None:
+    if where := graph.handed_over():
+        raise Unseen(
+            f"{side.framework} hands values to numpy ({where}), and what becomes of them can be "
+            f"neither followed nor differentiated: write that step with {side.framework}'s "
+            "operators"
+        )
 
 
 def _aligned(

@@ -109,6 +109,7 @@ class OperationGraph:
     once, under its first name, and `aliases` has its other names. `writes` has what the net's own
     code put into parameters, by their names. `train` says in which mode the net ran. `constants`
     are the arrays that no operation produced, by the keys of their values.
+    `outside` has those that appeared after a computed value had gone to numpy, and where it went.
     In a normalised graph `stands_for` maps values that were executed to those of this graph.
     """
 
@@ -121,6 +122,7 @@ class OperationGraph:
     constants: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     writes: Mapping[str, Value] = field(default_factory=dict)
     stands_for: Mapping[Value, Value] = field(default_factory=dict, compare=False, repr=False)
+    outside: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)
@@ -150,6 +152,22 @@ class OperationGraph:
                     op = self.operations[int(value.key)]
                     pending += [*op.reads, *(x.value for x in op.inputs)]
         return {int(value.key) for value in seen if value.origin is Origin.OPERATION}, seen
+
+    def handed_over(self) -> str:
+        """Where a value went to numpy that the outputs may be made of; empty if none did.
+
+        What a function with a gradient of its own does inside is its own affair: it is run whole.
+        """
+        seen: set[Value] = set()
+        pending = [*self.outputs, *self.writes.values()]
+        while pending:
+            value = pending.pop()
+            if value.origin is Origin.CONSTANT and str(value.key) in self.outside:
+                return self.outside[str(value.key)]
+            if value.origin is Origin.OPERATION and value not in seen:
+                pending += self.operations[int(value.key)].reads
+            seen.add(value)
+        return ""
 
     def renumbered(self) -> OperationGraph:
         """The same graph with operations indexed by their position."""

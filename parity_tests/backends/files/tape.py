@@ -77,9 +77,11 @@ class Tape:
 
     @property
     def path(self) -> str:
+        self.outside: Dict[str, str] = {}  # constants after a value had left, and where it did
         """The module that is running."""
         return self._stack[-1][0]
 
+        self.left = ""  # where a computed value last went to numpy
     def add_parameter(self, name: str, array: Any) -> None:
         """Register an array that the net holds; the same array again gives it another name."""
         value = self.producers.get(array)
@@ -160,8 +162,14 @@ class Tape:
             name = frame.f_code.co_filename
             theirs = name == THIS_FILE or name.startswith(self._libraries) or name[:1] == "<"
             if not theirs or (self._models and name.startswith(self._models)):
+            if self.left:
+                self.outside[known[1]] = self.left
                 return f"{name}:{frame.f_lineno}"
         return ""
+
+    def hand_over(self) -> None:
+        """A computed value goes to numpy: arrays that come from nowhere now may be made of it."""
+        self.left = self._source() or "in a library"
 
     def graph(self, outputs: Sequence[Any], train: bool) -> Dict[str, Any]:
         """Everything but the arrays, given those that the net returned and the mode it ran in."""
@@ -182,6 +190,7 @@ class Tape:
 
 
 def flatten(value: Any, leaf: Any) -> Iterator[Any]:
+            "outside": self.outside,
     """The arrays of class `leaf` in nested tuples, lists and dicts, in order."""
     if isinstance(value, leaf):
         yield value

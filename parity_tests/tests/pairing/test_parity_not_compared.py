@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import mxnet as mx
+import numpy as np
 import pytest
+import torch
 from mxnet.gluon import nn as gnn
 from torch import nn
 
@@ -12,6 +15,7 @@ from parity_tests import Report, check_parity
 from parity_tests.reporting.verdicts import Level, Status
 from parity_tests.tests.pairing.nets import (
     GluonNet,
+    ImperativeNet,
     TorchNet,
     initialised,
     random_image,
@@ -51,3 +55,65 @@ def test_a_norm_of_single_values_says_why_it_does_not_train(whole: bool) -> None
     assert {row.level for row in report.allowed} == {Level.FORWARD, Level.BACKWARD}
     larger = random_image(2, 4, 3, 3)
     assert check_parity(gluon_net, torch_net, larger, transfer=True).ok
+
+
+def in_numpy(function: Any = np.tanh) -> tuple[Any, nn.Module]:
+    """A pair whose step between two layers is numpy's."""
+    gluon_net = ImperativeNet(
+        lambda s, x: s.d(mx.nd.array(function(s.c(x).asnumpy()))), c=conv(), d=conv()
+    )
+    torch_net = TorchNet(
+        lambda s, x: s.d(torch.from_numpy(function(s.c(x).detach().numpy()))),
+        c=nn.Conv2d(4, 4, 1), d=nn.Conv2d(4, 4, 1),
+    )  # fmt: skip
+    return initialised(gluon_net, random_image()), torch_net
+
+
+def test_a_step_in_numpy_is_said_with_its_line_and_layers_are_compared() -> None:
+    gluon_net, torch_net = in_numpy()
+    report = check_parity(gluon_net, torch_net, random_image(), transfer=True)
+    (cause,) = causes(report)
+    assert cause.startswith(f"Gluon hands values to numpy ({__file__}:")
+    assert "write that step with Gluon's operators" in cause
+    assert {row.path for row in report.rows if row.compared} >= {"c", "d"}
+    allow = {"(net)": "tanh in numpy on both sides"}
+    report = check_parity(gluon_net, torch_net, random_image(), transfer=True, allow=allow)
+    assert report.ok, str(report)
+    assert {row.level for row in report.allowed} >= {Level.STRUCTURE, Level.BACKWARD}
+    first = check_parity(gluon_net, torch_net, random_image(), allow=allow).first_divergence
+    assert first is not None
+    assert (first.level, first.path) == ("weights", "c")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda y: torch.from_numpy(np.tanh(y.detach().numpy())),
+        lambda y: torch.tensor(np.tanh(np.asarray(y.detach()))),
+        lambda y: torch.tensor(y.detach().tolist()).tanh(),
+    ],
+    ids=["numpy", "asarray", "tolist"],
+)
+def test_a_step_in_numpy_of_torch_alone_is_said_too(function: Any) -> None:
+    x = random_image()
+    gluon_net = initialised(GluonNet(lambda s, F, x: F.tanh(s.c(x)), c=conv()), x)
+    torch_net = TorchNet(lambda s, x: function(s.c(x)), c=nn.Conv2d(4, 4, 1))
+    (cause,) = causes(check_parity(gluon_net, torch_net, x, transfer=True))
+    assert cause.startswith("torch hands values to numpy (")
+
+
+def test_what_is_only_looked_at_in_numpy_changes_nothing() -> None:
+    def looked_at(s: Any, F: Any, x: Any) -> Any:
+        y = s.c(x)
+        assert np.isfinite(y.asnumpy()).all()
+        return F.tanh(y)
+
+    def and_in_torch(s: Any, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = s.c(x)
+        assert np.isfinite(y.detach().numpy()).all()
+        return y.tanh()
+
+    x = random_image()
+    gluon_net = initialised(GluonNet(looked_at, c=conv()), x)
+    report = check_parity(gluon_net, TorchNet(and_in_torch, c=nn.Conv2d(4, 4, 1)), x, transfer=True)
+    assert report.ok, str(report)

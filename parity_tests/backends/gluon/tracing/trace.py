@@ -117,6 +117,19 @@ class _Recorder(Recorder):
         if JOURNAL.tell is not None:  # operators run later, unless somebody waits
             mx.nd.waitall()
         return out
+    @contextmanager
+    def patched(self) -> Iterator[None]:
+        original = NDArray.asnumpy
+
+        def asnumpy(array: NDArray) -> np.ndarray:
+            computed = self.tape.producers.get(array, ("",))[0] in ("operation", "input")
+            if computed and array.size > 1 and self._recording:
+                self.tape.hand_over()
+            return original(array)
+
+        with mock.patch.object(NDArray, "asnumpy", asnumpy), super().patched():
+            yield
+
 
     def note(
         self,
@@ -133,7 +146,8 @@ class _Recorder(Recorder):
             record["stops_gradient"] = True
         outputs = list(flatten(out, NDArray))
         if self._values and outputs:
-            record["digest"] = digest(outputs[0].asnumpy())
+            with self.unseen():
+                record["digest"] = digest(outputs[0].asnumpy())
         return index
 
     def _replay(self, kind: str, how: tuple[Any, ...]) -> Replay | None:

@@ -38,6 +38,8 @@ __all__ = ["trace_torch"]
 _LIBRARY = os.path.dirname(torch.__file__) + os.sep
 # MXNet has each of these as one operator or one block
 _COMPOSITES = (nn.RNNBase, nn.RNNCellBase)
+_TO_NUMPY = ("numpy", "array", "tolist")  # `__array__` is called array
+_FROM_NUMPY = ("tensor", "as_tensor", "asarray")
 
 
 def trace_torch(
@@ -195,20 +197,24 @@ class _Recorder(TorchFunctionMode):
             with self:
                 return _attention(*args, **kwargs)
         operands = [(tensor, self._tape.value(tensor)) for tensor in _tensors(args, kwargs)]
+        name = call_name(func)
+        if name in _TO_NUMPY and any(map(self._is_computed, operands)):
+            self._tape.hand_over()
         gradients = torch.is_grad_enabled() or _in_custom_function()
         self.calling += 1
-        JOURNAL.at(call_name(func), self._tape.path)
+        JOURNAL.at(name, self._tape.path)
         try:
             result = func(*args, **kwargs)
         finally:
             self.calling -= 1
-        name = call_name(func)
         if name == "setitem":
             outputs: list[torch.Tensor] = [args[0]]
         else:
             outputs = list(flatten(result, torch.Tensor))
         if not outputs or name in ("grad", "grad_fn", "_base"):
             return result
+        if self._tape.left and name in _FROM_NUMPY and not operands:
+            return result  # what it holds comes from nowhere, as of `from_numpy`
         same = len(outputs) == 1 and any(outputs[0] is tensor for tensor, _ in operands)
         kept = same and self._unmodified(func, name)
         single = kept and self._to_single(name, (*args, *kwargs.values()))
@@ -221,6 +227,11 @@ class _Recorder(TorchFunctionMode):
         kind = "cast_to_itself" if single else name
         self._add(kind, arguments, outputs, replay, stops=stops)
         return result
+
+    def _is_computed(self, operand: tuple[torch.Tensor, tuple[str, Any, int]]) -> bool:
+        """Whether these are several numbers that the input decides."""
+        tensor, (origin, *_) = operand
+        return origin in ("operation", "input") and math.prod(self._tape.describe(tensor)[0]) > 1
 
     def _to_single(self, name: str, arguments: Sequence[Any]) -> bool:
         """Whether a call that changes nothing in a float32 net would round in a float64 one."""
