@@ -26,6 +26,7 @@ from parity_tests.backends.runs import (
     named,
 )
 from parity_tests.backends.spill import Spill
+from parity_tests.backends.tracing import flatten
 from parity_tests.numerics.operators.cases import Change
 from parity_tests.reporting.verdicts import Side
 
@@ -323,9 +324,7 @@ def _finish(
 
 
 def flat(out: Any) -> list[mx.nd.NDArray]:
-    if isinstance(out, (list, tuple)):
-        return [array for part in out for array in flat(part)]
-    return [out]
+    return list(flatten(out, mx.nd.NDArray))
 
 
 def _numpy(values: Any) -> Arrays:

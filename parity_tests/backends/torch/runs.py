@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from parity_tests.backends.journal import JOURNAL
@@ -36,6 +37,7 @@ from parity_tests.backends.torch.clones import clone
 from parity_tests.backends.torch.executed import ExecutedModule
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.torch.losses import label_tensor
+from parity_tests.backends.tracing import flatten
 from parity_tests.numerics.operators.cases import Change
 from parity_tests.reporting.verdicts import Side
 
@@ -381,7 +383,8 @@ class _Watch:
                 self._known.update(
                     {y: (array, y._version) for y, array in zip(left, outputs, strict=False)}
                 )
-            return left[0] if isinstance(out, torch.Tensor) else type(out)(left)
+            others = iter(left)
+            return tree_map_only(torch.Tensor, lambda _: next(others), out)
 
         leaf.block.register_forward_pre_hook(before)
         leaf.block.register_forward_hook(after)
@@ -469,9 +472,7 @@ def _tensor(value: np.ndarray, dtype: str) -> torch.Tensor:
 
 
 def _flat(out: Any) -> list[torch.Tensor]:
-    if isinstance(out, (list, tuple)):
-        return [tensor for part in out for tensor in _flat(part)]
-    return [out]
+    return list(flatten(out, torch.Tensor))
 
 
 def _numpy(values: Any) -> Arrays:

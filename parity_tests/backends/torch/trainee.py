@@ -92,8 +92,7 @@ class TorchTrainee(Trainee):
 
     def _watch(self, leaf: Leaf, calls: list[Call]) -> None:
         def note(_: torch.nn.Module, args: Any, out: Any) -> None:
-            several = out if isinstance(out, (tuple, list)) else (out,)
-            calls.append(Call((), tuple(_numpy(y) for y in several)))
+            calls.append(Call((), tuple(map(_numpy, flatten(out, torch.Tensor)))))
 
         leaf.block.register_forward_hook(note)
 

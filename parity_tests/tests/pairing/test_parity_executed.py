@@ -304,6 +304,10 @@ EQUAL: dict[str, Pair] = {
     "compiled function": (
         lambda: GluonNet(lambda s, F, x: (lambda y: F.tanh(y) + y)(s.c(x)), c=conv()),
         lambda: TorchNet(lambda s, x: _scripted(s.c(x)), c=tconv()),
+    "nothing beside the output": (
+        lambda: GluonNet(lambda s, F, x: (s.d(s.c(x)), None), c=conv(), d=conv()),
+        lambda: TorchNet(lambda s, x: {"none": None, "y": s.d(s.c(x))}, c=tconv(), d=tconv()),
+    ),
     ),
     "data-dependent python": (
         lambda: GluonNet(lambda s, F, x: F.relu(s.c(x)), c=conv()),

@@ -8,6 +8,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 import torch
+from mxnet import gluon
 from mxnet.gluon import nn as gnn
 from torch import nn
 
@@ -116,4 +117,32 @@ def test_what_is_only_looked_at_in_numpy_changes_nothing() -> None:
     x = random_image()
     gluon_net = initialised(GluonNet(looked_at, c=conv()), x)
     report = check_parity(gluon_net, TorchNet(and_in_torch, c=nn.Conv2d(4, 4, 1)), x, transfer=True)
+    assert report.ok, str(report)
+
+
+class GivesNone(gluon.HybridBlock):
+    """A layer of the user's own with a second output that is absent, as attention weights are."""
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        return F.tanh(x), None
+
+
+class TorchGivesNone(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return x.tanh(), None
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_layer_may_give_nothing_beside_its_output(masked: bool) -> None:
+    x = random_image()
+    gluon_net = GluonNet(
+        lambda s, F, x: s.d(s.o(s.p(s.c(x))[0])), c=conv(), p=GivesNone(), o=gnn.Dropout(0.5),
+        d=conv(),
+    )  # fmt: skip
+    torch_net = TorchNet(
+        lambda s, x: s.d(s.o(s.p(s.c(x))[0])), c=nn.Conv2d(4, 4, 1), p=TorchGivesNone(),
+        o=nn.Dropout(0.5), d=nn.Conv2d(4, 4, 1),
+    )  # fmt: skip
+    masks = {"o": np.random.default_rng(0).random(x.shape) < 0.5} if masked else None
+    report = check_parity(initialised(gluon_net, x), torch_net, x, transfer=True, masks=masks)
     assert report.ok, str(report)
