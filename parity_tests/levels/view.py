@@ -295,6 +295,9 @@ def leaves_suffice(pairing: Pairing, traced_pairs: Sequence[TracedPair]) -> bool
     return all(_within_leaves(pairing, partners, traced) for traced in traced_pairs)
 
 
+_TO_FLOAT32 = ("cast_to_itself", "setitem", "_setitem")
+
+
 def _within_leaves(pairing: Pairing, partners: Mapping[str, str], traced: TracedPair) -> bool:
     for side in SIDES:
         graph, computed = traced.executed(side), {op.path for op in traced.normalised[side]}
@@ -302,11 +305,10 @@ def _within_leaves(pairing: Pairing, partners: Mapping[str, str], traced: Traced
         calls = Counter(path for path, _ in {(op.path, op.call) for op in graph})
         once = all(calls[path] == 1 for path in leaves)
         # A leaf is run as a whole, its own gradients too, unless what calls it stops all of them.
-        # In float64 the net's own code would round where it casts to float32.
+        # In float64 the net's own code would round where it casts to float32, or fills an array.
         whole = leaves & {op.path for op in graph if op.own_gradient != "detach"}
         own = any(
-            op.kind == "cast_to_itself" or (op.own_gradient and op.path not in whole)
-            for op in graph
+            op.kind in _TO_FLOAT32 or (op.own_gradient and op.path not in whole) for op in graph
         )
         if len(graph.outputs) != 1 or not once or own or computed - leaves:
             return False

@@ -20,6 +20,7 @@ __all__ = [
     "axes",
     "axis",
     "broadcast",
+    "emit_assignment",
     "emit_concat",
     "emit_pool",
     "emit_reduction",
@@ -155,6 +156,17 @@ def emit_stack(emit: Emit, parts: Iterable[Operand], along: int, shape: Sequence
         emit("reshape", [("input", x)], (*x.shape[:along], 1, *x.shape[along:])) for x in parts
     ]
     return emit_concat(emit, grown, along, shape)
+
+
+def emit_assignment(
+    emit: Emit, x: Operand, value: Operand | None, number: Any, key: Any, shape: Sequence[int]
+) -> Operand:
+    """`x[key] = value`, an array or a number: the array itself where it is given to all of x."""
+    all_of_it = [[0, length, 1] for length in shape]
+    if value is not None and key == all_of_it and tuple(value.shape) == tuple(shape):
+        return value
+    number = None if number is None else real(number)
+    return emit("setitem", [("input", x), ("value", value)], shape, key=str(key), number=number)
 
 
 def emit_slices(

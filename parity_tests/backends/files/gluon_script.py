@@ -39,6 +39,7 @@ from parity_tests.backends.files.tape import (
     flatten,
     head_gradients,
     main,
+    spans,
     write_json,
 )
 
@@ -253,7 +254,10 @@ class Recorder:
             for array, value in zip(arrays, values):
                 self.tape.producers.setdefault(array, value)
             attributes = {str(key): str(value) for key, value in zip(keys, vals)}
-            self.note(name, attributes, operands, out, ("operator", handle, attributes, rest))
+            noted: Dict[str, Any] = dict(attributes)
+            if name == "_copyto":  # a copy, or a cast
+                noted["source"] = describe_array(arrays[0])[1]
+            self.note(name, noted, operands, out, ("operator", handle, attributes, rest))
             return out
 
         return invoke
@@ -302,7 +306,9 @@ class Recorder:
                 operands = [("data", array)]
                 operands += [("value", value)] if isinstance(value, NDArray) else []
                 how = ("assignment", original, key, value)
-                self.note("_setitem", {"key": repr(key)}, operands, array, how)
+                number = value if isinstance(value, (int, float)) else None
+                attributes = {"key": spans(key, array.shape), "number": number}
+                self.note("_setitem", attributes, operands, array, how)
 
         return assign
 

@@ -19,7 +19,16 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-__all__ = ["Archive", "RecordError", "Tape", "describe_factory", "flatten", "main", "writing"]
+__all__ = [
+    "Archive",
+    "RecordError",
+    "Tape",
+    "describe_factory",
+    "flatten",
+    "main",
+    "spans",
+    "writing",
+]
 
 FORMAT = 2  # of manifest.json, as every sealed folder of this distribution has it
 RECORDER = 1  # of what a recorded folder holds
@@ -68,20 +77,20 @@ class Tape:
         self.aliases: Dict[str, str] = {}
         self.inputs: List[Tuple[int, ...]] = []
         self.constants: Dict[str, Any] = {}
+        self.outside: Dict[str, str] = {}  # constants after a value had left, and where it did
         self._libraries = tuple(libraries)
         self._models = tuple(models)
         self._callers = len(_frames(1))  # whoever made this runs the net, and is not of it
+        self.left = ""  # where a computed value last went to numpy
         self._held: List[Tuple[str, Any]] = []  # the net's own arrays, by name
         self._stack = [("", 0)]
         self._calls: Dict[str, int] = {}
 
     @property
     def path(self) -> str:
-        self.outside: Dict[str, str] = {}  # constants after a value had left, and where it did
         """The module that is running."""
         return self._stack[-1][0]
 
-        self.left = ""  # where a computed value last went to numpy
     def add_parameter(self, name: str, array: Any) -> None:
         """Register an array that the net holds; the same array again gives it another name."""
         value = self.producers.get(array)
@@ -153,8 +162,14 @@ class Tape:
             shape, dtype = self.describe(array)
             known = ("constant", f"{dtype}{list(shape)} {len(self.constants) + 1}", 0)
             self.constants[known[1]] = array
+            if self.left:
+                self.outside[known[1]] = self.left
             self.producers[array] = known
         return known
+
+    def hand_over(self) -> None:
+        """A computed value goes to numpy: arrays that come from nowhere now may be made of it."""
+        self.left = self._source() or "in a library"
 
     def _source(self) -> str:
         frames = _frames(1)
@@ -162,14 +177,8 @@ class Tape:
             name = frame.f_code.co_filename
             theirs = name == THIS_FILE or name.startswith(self._libraries) or name[:1] == "<"
             if not theirs or (self._models and name.startswith(self._models)):
-            if self.left:
-                self.outside[known[1]] = self.left
                 return f"{name}:{frame.f_lineno}"
         return ""
-
-    def hand_over(self) -> None:
-        """A computed value goes to numpy: arrays that come from nowhere now may be made of it."""
-        self.left = self._source() or "in a library"
 
     def graph(self, outputs: Sequence[Any], train: bool) -> Dict[str, Any]:
         """Everything but the arrays, given those that the net returned and the mode it ran in."""
@@ -181,6 +190,7 @@ class Tape:
             "aliases": self.aliases,
             "train": train,
             "writes": self._writes(),
+            "outside": self.outside,
         }
 
     def _writes(self) -> Dict[str, Tuple[str, Any, int]]:
@@ -190,7 +200,6 @@ class Tape:
 
 
 def flatten(value: Any, leaf: Any) -> Iterator[Any]:
-            "outside": self.outside,
     """The arrays of class `leaf` in nested tuples, lists and dicts, in order."""
     if isinstance(value, leaf):
         yield value
@@ -202,6 +211,25 @@ def flatten(value: Any, leaf: Any) -> Iterator[Any]:
         for item in value:
             for array in flatten(item, leaf):
                 yield array
+
+
+def spans(key: Any, shape: Sequence[int]) -> Any:
+    """First, past and step on each axis of what `x[key]` takes of an array of a shape.
+
+    The key as text where it is made of more than numbers and slices.
+    """
+    keys = key if isinstance(key, tuple) else (key,)
+    if not all(k is Ellipsis or isinstance(k, (int, slice)) for k in keys):
+        return repr(key)
+    free = len(shape) - sum(k is not Ellipsis for k in keys)
+    axes: List[slice] = []
+    for k in keys:
+        if k is Ellipsis:
+            axes += [slice(None)] * free
+        else:
+            axes.append(k if isinstance(k, slice) else slice(k, k + 1 or None))
+    axes += [slice(None)] * (len(shape) - len(axes))
+    return [list(one.indices(length)) for one, length in zip(axes, shape)]
 
 
 class Archive:

@@ -123,6 +123,11 @@ def _scripted(x: torch.Tensor) -> torch.Tensor:
     return torch.tanh(x) + x
 
 
+def _filled(y: Any, value: Any) -> Any:
+    y[:] = value
+    return y
+
+
 Pair = tuple[Callable[[], Any], Callable[[], nn.Module]]
 
 EQUAL: dict[str, Pair] = {
@@ -308,6 +313,14 @@ EQUAL: dict[str, Pair] = {
         lambda: GluonNet(lambda s, F, x: (s.d(s.c(x)), None), c=conv(), d=conv()),
         lambda: TorchNet(lambda s, x: {"none": None, "y": s.d(s.c(x))}, c=tconv(), d=tconv()),
     ),
+    ),
+    "an array that is filled": (
+        lambda: ImperativeNet(
+            lambda s, x: s.d(_filled(mx.nd.zeros(x.shape), s.c(x.copy()))), c=conv(), d=conv()
+        ),
+        lambda: TorchNet(
+            lambda s, x: s.d(_filled(torch.zeros_like(x), s.c(x))), c=tconv(), d=tconv()
+        ),
     ),
     "data-dependent python": (
         lambda: GluonNet(lambda s, F, x: F.relu(s.c(x)), c=conv()),
@@ -840,6 +853,28 @@ def test_what_may_differ_is_allowed_by_name_and_shown() -> None:
         check_parity(gluon_net, torch_net, x, allow={"nowhere": "a reason"}, **options)
     with pytest.raises(ParityError, match="no reason"):
         check_parity(gluon_net, torch_net, x, allow={"elu": " "}, **options)
+@pytest.mark.parametrize(("first", "words"), [(1, ""), (0, "key")])
+def test_an_assignment_to_a_part_is_compared_where_mxnet_computes_it(
+    first: int, words: str
+) -> None:
+    def shifted(y: Any, value: Any, first: int = 1) -> Any:
+        y[:, first : first + 3, 0] = value[:, :3, 0]
+        y[..., -1] = 0.5
+        return y
+
+    x = random_image()
+    gluon_net = initialised(
+        ImperativeNet(lambda s, x: s.d(shifted(x.copy(), s.c(x))), c=conv(), d=conv()), x
+    )
+    torch_net = TorchNet(lambda s, x: s.d(shifted(x.clone(), s.c(x), first)), c=tconv(), d=tconv())
+    report = check_parity(gluon_net, torch_net, x, transfer=True)
+    failed = {row.level: row for row in reversed(report.failures)}
+    assert words == (failed[Level.STRUCTURE].quantity if Level.STRUCTURE in failed else "")
+    assert (Level.FORWARD in failed) == bool(words)
+    # MXNet assigns to a part of no array that it will differentiate
+    assert failed[Level.BACKWARD].detail.startswith("gluon did not run: MXNetError")
+
+
 
 
 def test_weights_that_were_initialised_separately_are_recognised() -> None:

@@ -10,6 +10,7 @@ from parity_tests.pairing.vocabulary import (
     Emit,
     axes,
     axis,
+    emit_assignment,
     emit_concat,
     emit_reduction,
     emit_slices,
@@ -18,10 +19,12 @@ from parity_tests.pairing.vocabulary import (
 )
 
 __all__ = [
+    "assign",
     "binary",
     "cast",
     "concat",
     "constant",
+    "copy",
     "matmul",
     "pad",
     "reduce",
@@ -193,3 +196,14 @@ def swapped(emit: Emit, x: Operand) -> Operand:
 
 def cast(args: Arguments, emit: Emit) -> Operand:
     return emit("cast", [("input", args.first)], args.shape, dtype=args.operation.dtypes[0])
+
+
+def copy(args: Arguments, emit: Emit) -> Operand:
+    """`x.copy()`, and `x.astype(dtype)` of another one."""
+    same = args.attribute("source") == args.operation.dtypes[0]
+    return args.first if same else cast(args, emit)
+
+
+def assign(args: Arguments, emit: Emit) -> Operand:
+    number, key = args.attribute("number"), args.attribute("key")
+    return emit_assignment(emit, args["data"], args.get("value"), number, key, args.shape)

@@ -22,6 +22,7 @@ __all__ = [
     "passes_no_gradient",
     "replay_assignment",
     "replay_block",
+    "replay_copy",
     "replay_function",
     "replay_method",
     "replay_operator",
@@ -73,6 +74,16 @@ def replay_operator(
         return list(outputs)
 
     return _in_single_precision_if_refused(run)
+
+
+def replay_copy(own: str, dtype: str, paused: bool) -> Replay:
+    """`x.copy()` and `x.astype(own)`, whose operator runs only where it is given its output."""
+
+    def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
+        with mx.autograd.pause(mx.autograd.is_training()) if paused else nullcontext():
+            return [arrays[0].astype(kind if own == dtype else own)]
+
+    return run
 
 
 def _in_single_precision_if_refused(run: Replay) -> Replay:

@@ -26,6 +26,7 @@ from parity_tests.backends.gluon.tracing.replay import (
     passes_no_gradient,
     replay_assignment,
     replay_block,
+    replay_copy,
     replay_function,
     replay_method,
     replay_operator,
@@ -141,7 +142,7 @@ class _Recorder(Recorder):
     ) -> int:
         index = super().note(kind, attributes, operands, out, how)
         record = self.tape.operations[index]
-        record["replay"] = self._replay(kind, how)
+        record["replay"] = self._replay(kind, how, record["dtypes"])
         if self.paused:
             record["stops_gradient"] = True
         outputs = list(flatten(out, NDArray))
@@ -150,7 +151,7 @@ class _Recorder(Recorder):
                 record["digest"] = digest(outputs[0].asnumpy())
         return index
 
-    def _replay(self, kind: str, how: tuple[Any, ...]) -> Replay | None:
+    def _replay(self, kind: str, how: tuple[Any, ...], dtypes: Sequence[str]) -> Replay | None:
         way, *rest = how
         if way == "operator":
             handle, attributes, flags = rest
@@ -160,6 +161,8 @@ class _Recorder(Recorder):
             return replay_method(*rest)
         if way == "assignment":
             return replay_assignment(*rest)
+            if kind == "_copyto":
+                return replay_copy(dtypes[0], self._dtype, paused)
         if way == "block":
             block, args = rest
             return replay_block(block, args, tuple(block._reg_params))

@@ -37,7 +37,9 @@ _SCALAR = {
 
 _READERS: dict[str, Reader] = {
     **fill(("_copy", "identity", "BlockGrad", "make_loss", "detach"), identity),
-    **fill(("Cast", "amp_cast", "_copyto"), arrays.cast),
+    **fill(("Cast", "amp_cast"), arrays.cast),
+    "_copyto": arrays.copy,
+    "_setitem": arrays.assign,
     "Convolution": layers.conv,
     "Deconvolution": layers.conv_transpose,
     "FullyConnected": layers.dense,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from parity_tests.backends.files.tape import spans
 from parity_tests.backends.torch.tracing.reading import Reader, dim, unknown
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import (
@@ -10,6 +11,7 @@ from parity_tests.pairing.vocabulary import (
     Emit,
     axes,
     axis,
+    emit_assignment,
     emit_concat,
     emit_reduction,
     emit_slices,
@@ -18,6 +20,7 @@ from parity_tests.pairing.vocabulary import (
 )
 
 __all__ = [
+    "assign",
     "binary",
     "cast",
     "concat",
@@ -191,3 +194,10 @@ def matmul(args: Arguments, emit: Emit) -> Operand:
 
 def cast(args: Arguments, emit: Emit) -> Operand:
     return emit("cast", [("input", args.first)], args.shape, dtype=args.operation.dtypes[0])
+
+
+def assign(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+    if not set(args.arrays) <= {"arg.0", "arg.2"}:  # indices that are arrays
+        return unknown("setitem", args, emit)
+    number, key = args.attribute("arg.2"), spans(args.attribute("arg.1"), args.shape)
+    return emit_assignment(emit, args["arg.0"], args.get("arg.2"), number, key, args.shape)

@@ -90,6 +90,7 @@ _READERS: dict[str, Reader] = {
     "unbind": arrays.split(squeeze=True),
     **fill(("narrow", "select"), arrays.narrow),
     "getitem": arrays.getitem,
+    "setitem": arrays.assign,
     **fill(("zeros_like", "zeros", "new_zeros"), arrays.constant(0.0)),
     **fill(("ones_like", "ones", "new_ones"), arrays.constant(1.0)),
     **fill(("full_like", "full", "new_full"), arrays.constant()),
