@@ -68,6 +68,15 @@ def test_without_transfer_the_weights_differ_first() -> None:
     assert (report.first_divergence.level, report.first_divergence.path) == ("weights", "0")
 
 
+def test_a_scale_that_mxnet_fixes_keeps_its_value() -> None:
+    net = gluon_nn.BatchNorm(scale=False, in_channels=3)
+    net.initialize()
+    net.gamma.set_data(mx.nd.full(3, 2))
+    report = check_parity(net, nn.BatchNorm2d(3), X, levels=("structure",))
+    assert report.rows
+    assert (net.gamma.data().asnumpy() == 2).all()
+
+
 def test_neither_net_changes_when_a_layer_fails() -> None:
     class Broken(nn.ReLU):
         def forward(self, input: torch.Tensor) -> torch.Tensor:

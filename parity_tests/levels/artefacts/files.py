@@ -269,9 +269,19 @@ class _Judge:
             yield row.with_verdict(replace(verdict, unit="envelopes"))
 
 
+def _fixes_gamma(node: Mapping[str, Any]) -> bool:
+    fixed = node.get("attrs", {}).get("fix_gamma", "True") in ("True", "true", "1")
+    return node["op"] == "BatchNorm" and fixed
+
+
 def _fixed(truth: Truth) -> dict[str, np.ndarray]:
-    """Parameters that the graph does not read: an ONNX file may leave them out."""
+    """Parameters that the graph does not read, or takes for 1: an ONNX file may leave them out."""
     graph: Any = truth.graph.document
-    read = {e[0] for node in graph["nodes"] for e in node["inputs"]}
+    read = {
+        edge[0]
+        for node in graph["nodes"]
+        for position, edge in enumerate(node["inputs"])
+        if position != 1 or not _fixes_gamma(node)
+    }
     names = [node["name"] for number, node in enumerate(graph["nodes"]) if number in read]
     return {name: v for name, v in truth.parameters.items() if name not in names}

@@ -226,6 +226,26 @@ def test_onnx_runtimes_sigmoid_rounds_against_a_half() -> None:
     assert {bad(tampered)[reader].path for reader in READERS} == {"features.1"}
 
 
+@pytest.mark.slow
+def test_a_scale_that_is_fixed_is_one_whatever_the_files_hold() -> None:
+    x = np.random.default_rng(3).standard_normal((2, 3, 6, 6)).astype(np.float32)
+    net = gluon_nn.HybridSequential(prefix="fixed_")
+    with net.name_scope():
+        net.add(
+            gluon_nn.Conv2D(4, 3, in_channels=3), gluon_nn.BatchNorm(scale=False, in_channels=4)
+        )
+    net.initialize(mx.init.Xavier())
+    net[1].gamma.set_data(mx.nd.full(4, 3))
+    torch_net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    report = check_parity(net, torch_net, x, levels=(Level.ARTEFACTS,), transfer=True)
+    assert report.ok, str(report)
+    rows, _ = exported_rows(
+        subject_of(net, torch_net, (x,)), edit_node("fixed_batchnorm0_fwd", fix_gamma="False")
+    )
+    assert {row.path for row in bad(rows).values()} == {"1"}
+    assert bad(rows).keys() >= {Check.SYMBOL_BLOCK, Check.MODULE, Check.TORCH_IMPORT}
+
+
 class GluonDifference(HybridBlock):
     """Two inputs that must not be exchanged, and a function that is no layer."""
 

@@ -43,8 +43,8 @@ def trace_gluon(
 ) -> OperationGraph:
     """The operations that `net(*inputs)` executes.
 
-    The net is left as it was: hybridisation, moving averages and Python's and numpy's random
-    state are restored. In training MXNet's own random stream moves on, as it has no getter.
+    The net is left as it was: hybridisation, moving averages, fixed scales and Python's and numpy's
+    random state are restored. In training MXNet's own random stream moves on, as it has no getter.
 
     Args:
         net: a block whose parameters are initialised.
@@ -58,8 +58,13 @@ def trace_gluon(
         with mx.autograd.pause():
             net(*inputs)  # settles the shapes that wait for an input
     state = random.getstate(), np.random.get_state()
-    held = [p for p in named.values() if p._data is not None and p.grad_req == "null"]
-    saved = [p.data().copy() for p in held] if train else []
+    # MXNet's BatchNorm writes 1 into a scale that it fixes, whenever it runs
+    held = [
+        p
+        for name, p in named.items()
+        if p._data is not None and ((train and p.grad_req == "null") or name.endswith("gamma"))
+    ]
+    saved = [p.data().copy() for p in held]
     with ExitStack() as stack:
         stack.enter_context(imperative(net))
         stack.enter_context(mx.autograd.pause(train_mode=train))
@@ -73,7 +78,7 @@ def trace_gluon(
             tape.add_input(array)
         outputs = list(flatten(net(*inputs), NDArray))
         graph = graph_of(tape.graph(outputs, train), tape.constants)
-    for parameter, array in zip(held if train else [], saved, strict=True):
+    for parameter, array in zip(held, saved, strict=True):
         parameter.data()[:] = array
     random.setstate(state[0])
     np.random.set_state(state[1])
@@ -112,12 +117,6 @@ class _Recorder(Recorder):
         self._values = values
         self._dtype = dtype
 
-    def run(self, kind: str, arrays: Sequence[NDArray], call: Callable[..., Any]) -> Any:
-        JOURNAL.at(kind, self.tape.path)
-        out = super().run(kind, arrays, call)
-        if JOURNAL.tell is not None:  # operators run later, unless somebody waits
-            mx.nd.waitall()
-        return out
     @contextmanager
     def patched(self) -> Iterator[None]:
         original = NDArray.asnumpy
@@ -131,6 +130,12 @@ class _Recorder(Recorder):
         with mock.patch.object(NDArray, "asnumpy", asnumpy), super().patched():
             yield
 
+    def run(self, kind: str, arrays: Sequence[NDArray], call: Callable[..., Any]) -> Any:
+        JOURNAL.at(kind, self.tape.path)
+        out = super().run(kind, arrays, call)
+        if JOURNAL.tell is not None:  # operators run later, unless somebody waits
+            mx.nd.waitall()
+        return out
 
     def note(
         self,
@@ -156,13 +161,13 @@ class _Recorder(Recorder):
         if way == "operator":
             handle, attributes, flags = rest
             paused = bool(self.paused) or passes_no_gradient(kind)
+            if kind == "_copyto":
+                return replay_copy(dtypes[0], self._dtype, paused)
             return replay_operator(handle, attributes, self._dtype, bool(flags[1]), paused)
         if way == "method":
             return replay_method(*rest)
         if way == "assignment":
             return replay_assignment(*rest)
-            if kind == "_copyto":
-                return replay_copy(dtypes[0], self._dtype, paused)
         if way == "block":
             block, args = rest
             return replay_block(block, args, tuple(block._reg_params))
