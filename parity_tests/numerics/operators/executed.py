@@ -176,7 +176,10 @@ OPERATORS = (
     ),
     Operator(kind="erf", scale=measured, tolerances=_ERF),
     Operator(kind="hard_swish", scale=measured, tolerances=_HARD_SWISH),
-    Operator(kind="hard_swish_by_line", scale=measured, tolerances=_HARD_SWISH_BY_LINE),
+    Operator(
+        kind="hard_swish_by_line", scale=measured, tolerances=_HARD_SWISH_BY_LINE,
+        single_precision=True,
+    ),
     Operator(
         kind="clip", scale=measured, tolerances=_SINGLE, single_precision=True,
         single=("min", "max", "min_val", "max_val"), torch_names=("clamp", "hardtanh", "Hardtanh"),
