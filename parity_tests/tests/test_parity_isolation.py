@@ -26,6 +26,9 @@ from parity_tests.isolation import isolated
 from parity_tests.reporting.verdicts import Level, Status
 
 HERE = os.getpid()
+DEATHS = {
+    "null": "SIGSEGV", "segv": "SIGSEGV", "fpe": "SIGFPE", "abort": "SIGABRT", "kill": "SIGKILL",
+}  # fmt: skip
 
 
 def die(how: str) -> None:
@@ -35,8 +38,7 @@ def die(how: str) -> None:
     if how == "null":
         ctypes.string_at(0)
     # To this thread, as a fault in native code is: another would let this one go on for a while.
-    number = {"fpe": signal.SIGFPE, "kill": signal.SIGKILL, "segv": signal.SIGSEGV}[how]
-    signal.pthread_kill(threading.get_ident(), number)
+    signal.pthread_kill(threading.get_ident(), signal.Signals[DEATHS[how]])
 
 
 class DyingOp(mx.operator.CustomOp):
@@ -71,8 +73,12 @@ class Dying(gluon_nn.Block):
 
 
 class TorchDying(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        die("fpe")
+        die(self.how)
         return x * 1
 
 
@@ -99,12 +105,14 @@ def test_an_isolated_check_gives_the_same_report() -> None:
         assert alone.ok == here.ok == transfer
 
 
-@pytest.mark.parametrize("how", ["null", "fpe", "kill"])
+@pytest.mark.parametrize(
+    "how", ["null", "fpe", pytest.param("abort", marks=pytest.mark.slow), "kill"]
+)
 def test_a_crash_in_a_forward_pass_is_a_row(how: str) -> None:
     net, twin, x = pair(Dying(how), Times())
     report = check_parity(net, twin, x, transfer=True, isolate=True)
     assert not report.ok
-    wanted = {"null": "SIGSEGV", "fpe": "SIGFPE", "kill": "SIGKILL, as when memory runs out"}[how]
+    wanted = DEATHS[how] + ", as when memory runs out" * (how == "kill")
     crashed = [row for row in report.rows if "crashed" in row.detail]
     assert crashed
     for row in crashed:
@@ -128,10 +136,16 @@ def test_a_crash_in_a_backward_pass_leaves_the_forward_pass() -> None:
     assert not any(row.status.failed for row in forward)
 
 
-def test_torch_may_crash_too() -> None:
-    net, twin, x = pair(gluon_nn.HybridLambda(lambda F, x: x * 1), TorchDying())
+@pytest.mark.parametrize(
+    "how",
+    ["fpe", *(pytest.param(how, marks=pytest.mark.slow) for how in ("segv", "abort", "kill"))],
+)
+def test_torch_may_crash_too(how: str) -> None:
+    net, twin, x = pair(gluon_nn.HybridLambda(lambda F, x: x * 1), TorchDying(how))
     report = check_parity(net, twin, x, transfer=True, isolate=True)
-    assert any("torch crashed in" in row.detail and "SIGFPE" in row.detail for row in report.rows)
+    crashed = [row.detail for row in report.rows if row.detail.startswith("torch crashed in")]
+    assert crashed
+    assert all(f"it was ended by {DEATHS[how]}" in detail for detail in crashed)
 
 
 def test_what_is_raised_in_the_child_is_raised_here() -> None:
