@@ -226,6 +226,55 @@ def test_a_recorded_recurrent_layer_is_judged_as_a_living_one(tmp_path: Path) ->
     assert "Gluon has 100.0, torch has 101.0" in first(scale=101.0)
 
 
+PLAIN = """
+import mxnet as mx
+from mxnet.gluon import Block, nn
+
+
+class Net(Block):
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.c = nn.Conv2D(4, 3, in_channels=3)
+            self.d = nn.Dense(5)
+
+    def forward(self, x):
+        h = self.c(x).relu()
+        return self.d(h[:, :, 1:-1] if h.shape[2] > 4 else h)
+
+
+def net():
+    made = Net()
+    made.initialize(mx.init.Xavier())
+    return made
+"""
+
+
+class TwinOfPlain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(3, 4, 3)
+        self.d = nn.Linear(96, 5)
+        self.first = 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.d(F.relu(self.c(x))[:, :, self.first : self.first + 4].flatten(1))
+
+
+@pytest.mark.slow
+def test_a_block_that_cannot_be_hybridized_is_recorded_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLAIN)
+    made = record(sys.executable, tmp_path, "mine:net", "--input", "2,3,8,8")
+    twin = TwinOfPlain()
+    report = check_parity(made, twin, made.inputs, transfer=True)
+    assert report.ok, report.first_divergence
+    assert not report.coverage.missing()
+    twin.first = 0
+    first = check_parity(made, twin, made.inputs, transfer=True).first_divergence
+    assert first is not None
+    assert "begin" in first.message
+
+
 def test_a_record_is_whole_or_refused(recorded: RecordedNet, tmp_path: Path) -> None:
     for name in sorted(os.listdir(recorded.folder)):
         folder = tmp_path / name.replace(".", "_")
