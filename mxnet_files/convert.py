@@ -136,8 +136,6 @@ def convert(options: argparse.Namespace) -> int:
         )
     if options.data is not None and not whole:
         raise UsageError("--data goes with --out FOLDER")
-    if options.heads is not None and whole:
-        raise UsageError("--heads goes with --check, --code and --out FILE.pt2, not with a folder")
     if options.out is not None and (why := unfit(options.out, file=not whole)):  # before the work
         wrong = UsageError if options.out.is_file() else SymbolError
         raise wrong(f"--out {options.out} {why}")
@@ -209,7 +207,7 @@ def convert_folder(module: fx.GraphModule, options: argparse.Namespace) -> int:
         told = options.data.name
     given = [torch.from_numpy(x) for x in inputs.values()]
     widened = in_float32(module, given, options.budget)
-    source = Source(options.symbol, options.params, inputs, told, options.budget)
+    source = Source(options.symbol, options.params, inputs, told, options.budget, options.heads)
     report, crashed = write_folder(module, source, options.out)
     if options.code:
         print(module.code.strip())

@@ -29,7 +29,7 @@ from mxnet_files.reading.params_file import read_params, strip_prefixes
 from mxnet_files.reading.reader import read_graph
 from mxnet_files.running import of_precision, refusals
 
-__all__ = ["check_files", "compare_apart"]
+__all__ = ["check_files", "compare_apart", "symbol_text"]
 
 MOST = 8  # stages that may crash before the graph counts as beyond help
 
@@ -47,13 +47,15 @@ def check_files(
     arrays = strip_prefixes(read_params(params))[0]
     given = of_precision(list(inputs.values()), "float32")
     in_float32(module, [torch.from_numpy(x) for x in given], budget)
-    text = Path(symbol).read_text("utf-8")
-    text = text if heads is None else with_heads(text, heads)
+    text = symbol_text(symbol, heads)
     return compare_apart(Subject(module, text, arrays, inputs, budget))
 
 
-def with_heads(text: str, heads: Sequence[str]) -> str:
-    """The symbol with other outputs."""
+def symbol_text(path: str | os.PathLike[str], heads: Sequence[str] | None = None) -> str:
+    """A symbol file, with other outputs where `heads` names them."""
+    text = Path(path).read_text("utf-8")
+    if heads is None:
+        return text
     document = json.loads(text)
     chosen = read_graph(document).with_heads(heads).heads
     return json.dumps(

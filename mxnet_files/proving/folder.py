@@ -19,7 +19,7 @@ from torch import fx
 
 from gluon_cnn_parity.atomic import replacing_folder, writing
 from mxnet_files.budget import Budget, rehearse
-from mxnet_files.checking.apart import compare_apart
+from mxnet_files.checking.apart import compare_apart, symbol_text
 from mxnet_files.checking.check import CheckReport, Subject
 from mxnet_files.checking.recorded import Recorded, replay
 from mxnet_files.errors import NotComparable, SymbolError, UsageError
@@ -52,6 +52,7 @@ class Source:
     inputs: Mapping[str, np.ndarray]  # float32, or the integers that the graph takes
     told: str  # where the inputs come from
     budget: Budget
+    heads: Sequence[str] | None = None  # the nodes that are the outputs, not those of the file
 
     @property
     def name(self) -> str:
@@ -116,7 +117,7 @@ def remove(folder: Path) -> None:
 def compare(module: fx.GraphModule, source: Source) -> Reference:
     """Against MXNet, or recorded results of its operators and the import in float64."""
     arrays = strip_prefixes(read_params(source.params))[0]
-    text = source.symbol.read_text("utf-8")
+    text = symbol_text(source.symbol, source.heads)
     try:
         report = compare_apart(Subject(module, text, arrays, source.inputs, source.budget))
     except NotComparable as error:
@@ -185,6 +186,7 @@ def fill(module: fx.GraphModule, source: Source, reference: Reference, new: Path
         "remarks": [] if reference.check is None else list(reference.check.remarks),
         "recorded": None if reference.recorded is None else asdict(reference.recorded),
         "source": [describe(source.symbol), describe(source.params)],
+        "heads": source.heads,
         "inputs": [
             {"name": name, "shape": list(x.shape), "dtype": str(x.dtype), "values": source.told}
             for name, x in source.inputs.items()

@@ -102,9 +102,11 @@ def verdict(report: Mapping[str, Any]) -> str:
     onnx = f"ONNX opset {report['opset']}."
     if report["no_onnx"]:
         onnx = f"No ONNX file: {escape(report['no_onnx'])}."
+    heads = ", ".join(report.get("heads") or ())
+    part = f"Outputs: {escape(heads)}, not the file's own. " if heads else ""
     kind = "verdict" if report["verified"] else "verdict bad"
     return (
-        f'<div class="{kind}"><p>{told}</p><p>Inputs: {given}; the batch size is '
+        f'<div class="{kind}"><p>{told}</p><p>{part}Inputs: {given}; the batch size is '
         f"{escape(report['batch'])}. {report['parameters']:,} parameters. {onnx}</p>"
         f"<p class=soft>{escape(report['created'])}</p></div>"
     )

@@ -71,6 +71,7 @@ def test_the_folder_and_its_report(made: Path) -> None:
     assert set(output["errors"]) == {"model.py", "model.pt2", "model.onnx"}
     assert all(error <= output["bound"] for error in output["errors"].values())
     assert report["opset"] == newest_opset()
+    assert report["heads"] is None
     assert set(report["weights"].values()) >= {"conv_weight", "bn_moving_mean", "fc_bias"}
     assert set(load_file(out / "model.safetensors")) == set(report["weights"])
     html = (out / "report.html").read_text()
@@ -275,9 +276,12 @@ def test_an_older_result_is_replaced_and_nothing_else(
     made: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
-    words = ["convert", *files, "--input", "data=4,3,10,8", "--out", str(out)]
+    words = ["convert", *files, "--input", "data=4,3,10,8", "--out", str(out), "--heads", "fc"]
     assert main(words) == 0
-    assert report_of(out)["inputs"][0]["shape"] == [4, 3, 10, 8]
+    report = report_of(out)
+    assert (report["inputs"][0]["shape"], report["heads"]) == ([4, 3, 10, 8], ["fc"])
+    assert "Outputs: fc, not the file's own." in (out / "report.html").read_text()
+    assert "softmax" not in (out / "model.py").read_text()
     (out / "report.json").unlink()
     assert main(words) == 2
     assert "holds other files than convert writes" in capsys.readouterr().err
@@ -430,6 +434,26 @@ def test_onnx_that_was_not_run_says_so_in_its_name_and_report(
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_part_of_a_training_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it predicts: neither its loss nor what only that takes."""
+    scores = S.FullyConnected(S.var("data"), num_hidden=4, name="scores")
+    loss = S.MakeLoss(S.square(scores - S.var("target")), name="loss")
+    symbol = S.Group([loss, S.SoftmaxOutput(scores, name="softmax")])
+    files = write(tmp_path, symbol, data=(3, 5), target=(3, 4), softmax_label=(3,))
+    out = tmp_path / "out"
+    words = ["convert", *files, "--input", "data=3,5", "--heads", "softmax_output"]
+    assert main([*words, "--out", str(out)]) == 0
+    report = report_of(out)
+    assert (report["verified"], report["heads"]) == (True, ["softmax_output"])
+    assert [row["name"] for row in report["nodes"]] == ["scores", "softmax"]
+    assert [row["shape"] for row in report["outputs"]] == [[3, 4]]
+    assert "Outputs: softmax_output, not the file's own." in (out / "report.html").read_text()
+    assert "loss" not in (out / "model.py").read_text()
+    assert main(["verify", str(out)]) == 0
+    assert "verified against MXNet 1.9.1" in capsys.readouterr().out
+
+
 def test_bad_usage(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
     file = tmp_path / "file"
@@ -447,7 +471,7 @@ def test_the_page_escapes_what_comes_from_files(made: Path) -> None:
     report = report_of(made / "out")
     evil = "<script>alert('x')</script>"
     report["nodes"][0]["name"] = report["model"] = report["inputs"][0]["name"] = evil
-    report["weights"] = {evil: evil}
+    report["weights"], report["heads"] = {evil: evil}, [evil]
     report["written"][0] |= {"name": evil, "verified_against": evil}
     report["source"][0]["name"] = report["verified_against"] = evil
     assert "<script" not in page(report)
