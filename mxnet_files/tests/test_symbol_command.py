@@ -362,17 +362,21 @@ def test_check_says_where_mxnet_leaves_out_what_it_needs(
 def test_what_cannot_be_compared_or_read_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Dropout that stays on; an operator that is not supported, within a loop."""
+    """Dropout that stays on; operators that are not supported, in a loop and beside it."""
     files = write(tmp_path, S.Dropout(S.var("data"), p=0.5, mode="always"), data=(2, 5))
     assert main([*files, "--check", "--input-shape", "2,5"]) == 1
     assert "draws numbers of its own in inference" in capsys.readouterr().err
     _, states = S.contrib.while_loop(
-        lambda i: i < 3, lambda i: ([], [S.contrib.fft(i)]), [S.var("data")], max_iterations=5
+        lambda i: S.contrib.ifft(i, name="again") < 3,
+        lambda i: ([], [S.contrib.fft(i, name="turn")]),
+        [S.var("data")],
+        max_iterations=5,
     )
-    states[0].save(files[0])
+    S.Group([S.contrib.fft(S.var("data"), name="beside"), states[0]]).save(files[0])
     assert main([*files, "--check", "--input-shape", "2,5"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: unsupported operators (1), with their nodes: ")
+    listed = "_contrib_fft (beside, turn); _contrib_ifft (again)"
+    assert line == f"error: unsupported operators (2), with their nodes: {listed}"
 
 
 def test_check_allows_for_float32_inside_mxnet(
