@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gluon_cnn_parity.cli import Parser, one_line, run_command
+from mxnet_files.build import plan
 from mxnet_files.errors import SymbolError, UsageError
 from mxnet_files.load import load_symbol
 from mxnet_files.reading.reader import read_symbol
@@ -51,7 +52,7 @@ def survey(folder: Path) -> list[Model]:
 
     Nothing is run, and one model at a time is in memory. Raises `UsageError` where there is none.
     """
-    symbols = sorted(path for path in folder.rglob("*-symbol.json") if path.is_file())
+    symbols = sorted(path for path in folder.rglob("*-symbol.json") if not path.is_dir())
     if not symbols:
         raise UsageError(f"{folder} holds no *-symbol.json, expected a folder of exported models")
     return [look(folder, symbol) for symbol in symbols]
@@ -69,7 +70,7 @@ def look(folder: Path, symbol: Path) -> Model:
     named: dict[str, Any] = {
         "symbol": str(symbol.relative_to(folder)),
         "params": None if params is None else str(params.relative_to(folder)),
-        "bytes": 0 if params is None else params.stat().st_size,
+        "bytes": params.stat().st_size if params is not None and params.is_file() else 0,
     }
     try:
         graph = read_symbol(symbol)
@@ -79,6 +80,7 @@ def look(folder: Path, symbol: Path) -> Model:
         if lacking:
             return Model(**named, lacking=lacking, problem="operators that are not supported")
         if params is None:
+            plan(graph)  # attributes that cannot be read, in subgraphs too
             return Model(**named)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of arrays that the graph does not use

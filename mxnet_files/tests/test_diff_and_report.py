@@ -120,6 +120,32 @@ def test_report(models: Path, capsys: Capture) -> None:
     assert row["bytes"] == (models / "good" / "x-0000.params").stat().st_size
 
 
+def test_report_looks_behind_links_and_into_attributes_and_loops(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    x = S.var("data")
+    S.relu(x).save(str(tmp_path / "linked-symbol.json"))
+    (tmp_path / "linked-0000.params").symlink_to(tmp_path / "moved.params")
+    (tmp_path / "gone-symbol.json").symlink_to(tmp_path / "moved.json")
+    (tmp_path / "folder-symbol.json").mkdir()
+    odd = S.Activation(x, act_type="relu", name="odd").tojson().replace('"relu"', '"rely"')
+    (tmp_path / "odd-symbol.json").write_text(odd)
+    _, (state,) = S.contrib.while_loop(
+        lambda i: i < 3, lambda i: ([], [S.contrib.fft(i)]), [x], max_iterations=5
+    )
+    state.save(str(tmp_path / "loop-symbol.json"))
+    assert main(["report", str(tmp_path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    rows = {row["symbol"].removesuffix("-symbol.json"): row for row in found["models"]}
+    assert (found["open"], list(rows)) == (0, ["gone", "linked", "loop", "odd"])
+    assert "moved.json" in rows["gone"]["problem"] or "gone-symbol" in rows["gone"]["problem"]
+    assert "linked-0000.params" in rows["linked"]["problem"]
+    assert "act_type='rely'" in rows["odd"]["problem"]
+    assert rows["loop"]["lacking"] == {"_contrib_fft": 1}
+    assert main(["report", str(tmp_path)]) == 1
+    assert "0 of 4 models open" in capsys.readouterr().out
+
+
 def test_report_of_nothing(tmp_path: Path, capsys: Capture) -> None:
     for place, said in ((tmp_path, "holds no *-symbol.json"), (tmp_path / "no", "is no folder")):
         assert main(["report", str(place)]) == 2
