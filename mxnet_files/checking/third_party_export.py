@@ -5,6 +5,7 @@ A process of its own, without torch: GluonCV refuses torch from 2 on.
 
 from __future__ import annotations
 
+import importlib.abc
 import sys
 import types
 import warnings
@@ -99,10 +100,18 @@ SOURCES: dict[str, Callable[[str], Any]] = {
 }
 
 
+class WithoutTorch(importlib.abc.MetaPathFinder):
+    """Finds no torch; SciPy takes a None in `sys.modules`, which hides it too, for the package."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("torch stays out of this process", name=name)
+
+
 def main(argv: Sequence[str]) -> int:
     """Write `net-symbol.json` and `net-0000.params` into FOLDER."""
     source, name, sizes, folder = argv
-    sys.modules["torch"] = None  # type: ignore[assignment]
+    sys.meta_path.insert(0, WithoutTorch())
     warnings.simplefilter("ignore")
     import mxnet_compat
 
