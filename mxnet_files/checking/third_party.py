@@ -62,41 +62,43 @@ class Outcome:
     seconds: float = 0.0
 
 
-# gluoncv2 by the side of the input; one of each family, some of two
+# gluoncv2 by the shape of the input; one of each family, some of two
 GLUONCV2 = {
-    224: """airnet50_1x64d_r2 airnext50_32x4d_r2 alexnet bagnet9 bam_resnet18 bn_vgg11 bninception
-        cbam_resnet18 channelnet condensenet74_c4_g4 darknet53 densenet121 dicenet_wd5 diracnet18v2
-        dla34 dpn68 drnc26 efficientnet_b0 espnetv2_wd2 fbnet_cb fishnet99 ghostnet hardnet39ds
-        hrnet_w18_small_v1 ibn_densenet121 ibn_resnet50 igcv3_w1 menet108_8x1_g3 mobilenet_wd4
-        mobilenetb_wd4 mobilenetv2_wd4 mobilenetv3_large_w1 octresnet10_ad2 peleenet preresnet18
-        proxylessnas_cpu regnetx002 resattnet56 resnesta18 resnet18 resneta10 resnetd50b
+    (1, 3, 224, 224): """airnet50_1x64d_r2 airnext50_32x4d_r2 alexnet bagnet9 bam_resnet18 bn_vgg11
+        bninception cbam_resnet18 channelnet condensenet74_c4_g4 darknet53 densenet121 dicenet_wd5
+        diracnet18v2 dla34 dpn68 drnc26 efficientnet_b0 espnetv2_wd2 fbnet_cb fishnet99 ghostnet
+        hardnet39ds hrnet_w18_small_v1 ibn_densenet121 ibn_resnet50 igcv3_w1 menet108_8x1_g3
+        mobilenet_wd4 mobilenetb_wd4 mobilenetv2_wd4 mobilenetv3_large_w1 octresnet10_ad2 peleenet
+        preresnet18 proxylessnas_cpu regnetx002 resattnet56 resnesta18 resnet18 resneta10 resnetd50b
         resnext50_32x4d scnet50 selecsls42 senet16 seresnet18 seresnet50 seresnext50_32x4d
         shufflenet_g1_wd4 shufflenetv2_wd2 shufflenetv2b_wd2 sknet50 sparsenet121 spnasnet
-        sqnxt23_w1 squeezenet_v1_0 superpointnet vovnet27s zfnet efficientnet_edge_small_b
-        mixnet_s irevnet301""",
-    299: "inceptionresnetv1 inceptionv3 inceptionv4",
-    331: "polynet",
-    32: """diapreresnet20_cifar10 diaresnet20_cifar10 fractalnet_cifar10 nin_cifar10
+        sqnxt23_w1 squeezenet_v1_0 vovnet27s zfnet efficientnet_edge_small_b mixnet_s irevnet301""",
+    (1, 1, 224, 224): "superpointnet",
+    (1, 3, 299, 299): "inceptionresnetv1 inceptionv3 inceptionv4",
+    (1, 3, 331, 331): "polynet",
+    (1, 3, 32, 32): """diapreresnet20_cifar10 diaresnet20_cifar10 fractalnet_cifar10 nin_cifar10
         preresnet20_cifar10 pyramidnet110_a48_cifar10 resnet20_cifar10 rir_cifar10
         shakeshakeresnet20_2x16d_cifar10 wrn16_10_cifar10 xdensenet40_2_k24_bc_cifar10""",
 }
 GLUONCV = {
-    (224, 224): """resnet18_v1b resnet50_v1d resnext50_32x4d se_resnext50_32x4d googlenet
+    (1, 3, 224, 224): """resnet18_v1b resnet50_v1d resnext50_32x4d se_resnext50_32x4d googlenet
         mobilenetv3_small mobilenetv3_large resnest14 hrnet_w18_small_v1_c darknet53""",
-    (299, 299): "xception",
-    (300, 300): "ssd_300_vgg16_atrous_voc",
-    (128, 128): """yolo3_mobilenet1.0_voc yolo3_darknet53_voc center_net_resnet18_v1b_voc
+    (1, 3, 299, 299): "xception",
+    (1, 3, 300, 300): "ssd_300_vgg16_atrous_voc",
+    (1, 3, 128, 128): """yolo3_mobilenet1.0_voc yolo3_darknet53_voc center_net_resnet18_v1b_voc
         center_net_resnet18_v1b_dcnv2_voc""",
-    (256, 256): "faster_rcnn_resnet50_v1b_voc mask_rcnn_resnet18_v1b_coco",
-    (256, 192): "simple_pose_resnet18_v1b mobile_pose_mobilenet1.0 alpha_pose_resnet101_v1b_coco",
-    (480, 480): "fcn_resnet50_ade psp_resnet50_ade deeplab_resnet50_ade danet_resnet50_citys",
-    (32, 32): "cifar_resnet20_v1 cifar_resnet20_v2 cifar_wideresnet16_10",
+    (1, 3, 256, 256): "faster_rcnn_resnet50_v1b_voc mask_rcnn_resnet18_v1b_coco",
+    (1, 3, 256, 192): """simple_pose_resnet18_v1b mobile_pose_mobilenet1.0
+        alpha_pose_resnet101_v1b_coco""",
+    (1, 3, 480, 480): "fcn_resnet50_ade psp_resnet50_ade deeplab_resnet50_ade danet_resnet50_citys",
+    (1, 3, 64, 64): "hrnet_w18_small_v1_s",
+    (1, 3, 32, 32): "cifar_resnet20_v1 cifar_resnet20_v2 cifar_wideresnet16_10",
 }
 # MXNet's own zoo by quantize_net_v2, whose oneDNN layers are fused
 INT8 = {
-    64: """resnet18_v1 resnet50_v1 resnet18_v2 mobilenet1.0 mobilenet0.25 mobilenetv2_1.0
-        mobilenetv2_0.25""",
-    224: "squeezenet1.0",  # its last pooling has no smaller input
+    (1, 3, 64, 64): """resnet18_v1 resnet50_v1 resnet18_v2 mobilenet1.0 mobilenet0.25
+        mobilenetv2_1.0 mobilenetv2_0.25""",
+    (1, 3, 224, 224): "squeezenet1.0",  # its last pooling has no smaller input
 }
 TRANSFORMERS = {
     (2, 6, 32): "BERTEncoder TransformerEncoder",
@@ -104,25 +106,16 @@ TRANSFORMERS = {
 }
 RECURRENT = ("LSTM 1", "LSTM 2 bidirectional", "GRU 1", "GRU 2 bidirectional", "RNN 2")
 NETS: tuple[Net, ...] = (
-    *(
-        Net("gluoncv2", name, (1, 3, side, side))
-        for side, names in GLUONCV2.items()
-        for name in names.split()
-    ),
-    *(
-        Net("gluoncv", name, (1, 3, *size))
-        for size, names in GLUONCV.items()
-        for name in names.split()
-    ),
     *(Net("gluon.rnn", name, (7, 2, 6)) for name in RECURRENT),
     *(
-        Net("gluonnlp", name, shape)
-        for shape, names in TRANSFORMERS.items()
-        for name in names.split()
-    ),
-    *(
-        Net("int8", name, (1, 3, side, side))
-        for side, names in INT8.items()
+        Net(source, name, shape)
+        for source, by_shape in (
+            ("gluoncv2", GLUONCV2),
+            ("gluoncv", GLUONCV),
+            ("gluonnlp", TRANSFORMERS),
+            ("int8", INT8),
+        )
+        for shape, names in by_shape.items()
         for name in names.split()
     ),
 )

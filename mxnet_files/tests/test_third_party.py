@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mxnet_files import SymbolError
@@ -15,7 +19,9 @@ from mxnet_files.__main__ import main
 from mxnet_files.checking import third_party
 from mxnet_files.checking.check import CheckReport
 from mxnet_files.checking.third_party import NETS, Net, Outcome, Verdict, run_all, run_net, summary
+from mxnet_files.checking.third_party_export import gluoncv_net
 
+PAGE = Path(__file__).parents[2] / "docs" / "zoo.md"
 NET = Net("gluon.rnn", "RNN 2", (7, 2, 6))
 
 
@@ -100,6 +106,36 @@ def test_the_list_names_each_net_once(capsys: pytest.CaptureFixture[str]) -> Non
     assert len({(net.source, net.name) for net in NETS}) == len(NETS) > 100
     assert main(["zoo", "--others", "resnet19"]) == 2
     assert "unknown models resnet19" in capsys.readouterr().err
+
+
+def test_the_page_has_a_row_for_each_net() -> None:
+    text = PAGE.read_text()
+    names = "|".join({net.source for net in NETS})
+    cells = [line.split(" | ") for line in re.findall(rf"^\| ((?:{names}) \| .*)", text, re.M)]
+    rows = [
+        Outcome(source, name, shape, Verdict(verdict)) for source, name, shape, verdict, *_ in cells
+    ]
+    shown = sorted((row.source, row.name, row.shape) for row in rows)
+    assert shown == sorted((net.source, net.name, "×".join(map(str, net.shape))) for net in NETS)
+    assert f"\n{summary(rows)}.\n" in text
+    agree = sum(row.verdict == Verdict.AGREES for row in rows)
+    assert f"[{agree} nets by others](docs/zoo.md)" in (PAGE.parents[1] / "README.md").read_text()
+    assert f"`mxnet-files zoo --others` takes {len(NETS)} nets of" in text
+
+
+@pytest.mark.parametrize("refusal", [TypeError, Warning])
+def test_a_net_of_gluoncv_without_a_base_is_made(
+    refusal: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_model(name: str, **options: Any) -> Any:
+        if "pretrained_base" in options:
+            raise refusal("it should only accept kwargs {'params', or 'prefix'}")
+        return name
+
+    monkeypatch.setattr(np, "int", int, raising=False)
+    for name in ("gluoncv", "gluoncv.model_zoo"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(get_model=get_model))
+    assert gluoncv_net("darknet53") == "darknet53"
 
 
 @pytest.mark.slow
