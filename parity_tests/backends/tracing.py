@@ -81,6 +81,7 @@ def _operation(index: int, op: Mapping[str, Any], parameters: Mapping[str, Param
         tuple(_value(*read) for read in replayed),
         replay,
         own_gradient=_own_gradient(op),
+        infinite=op.get("infinite", False),
     )
 
 

@@ -321,10 +321,12 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
     Where the nets execute something else, operations may be paired that compute something else,
     though both nets agree again behind them: there is no cut between these. Nor is there one where
     only one side goes on with a value that both have, to a result that both have: its gradient is
-    another, or none.
+    another, or none. What is −∞ where something is masked is no value to compare: it is part of
+    what follows.
     """
+    masked = {pair.right.index for pair in traced.alignment.pairs if pair.right.infinite}
     if traced.alignment.equal:
-        return _view(nets, traced, inputs, _cut(traced, set(), set()))
+        return _view(nets, traced, inputs, _cut(traced, masked, set()))
     unlike = {
         pair.right.index
         for pair in traced.alignment.pairs
@@ -335,10 +337,10 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
     }
     traced = _settled(nets, traced, inputs)
     # what follows cannot run on the unlike, unless nothing but they is paired wrongly
-    for removed in (unlike, set()) if unlike else (set(),):
+    for removed in (unlike | masked, set(masked)) if unlike else (set(masked),):
         view = _view(nets, traced, inputs, _cut(traced, removed))
         mistaken, lasting = _mistaken(view, inputs)
-        if lasting is None or (lasting and removed):
+        if lasting is None or (lasting and removed != masked):
             continue
         removed |= mistaken
         pieces = _cut(traced, removed, lasting)

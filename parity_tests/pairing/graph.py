@@ -69,7 +69,8 @@ class Operation:
     roles of inputs and parameters in the order of the call, and `reads` what they hold. `replay`
     runs an executed operation on other arrays, leaving those it is given as they are. `normalised`
     operations are in the common vocabulary and cannot be run. `own_gradient`: what was executed
-    passes back no gradient ("detach"), or its own and not its kind's ("own gradient").
+    passes back no gradient ("detach"), or its own and not its kind's ("own gradient"). `infinite`:
+    its first output holds infinities, as behind a mask of −∞.
     """
 
     index: int
@@ -90,6 +91,7 @@ class Operation:
     replay: Replay | None = field(default=None, compare=False, repr=False)
     normalised: bool = False
     own_gradient: str = ""
+    infinite: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -163,8 +163,11 @@ def test_a_fixed_mask_may_be_infinite_and_no_nan() -> None:
     x, mask = X[0, :, 0, :3].copy(), [0.0, -np.inf, 0.0]
     net = Masked(mask)
     net.initialize()
-    report = check_parity(net, TorchMasked(mask), x, levels=("weights",), transfer=True)
+    report = check_parity(net, TorchMasked(mask), x, transfer=True)
     assert report.ok, str(report)
+    other = TorchMasked([-np.inf, 0.0, 0.0])
+    assert not check_parity(net, other, x, levels=("weights",), transfer=True).ok
+    assert not check_parity(net, other, x, levels=("forward",), transfer=True).ok
     with pytest.raises(ParityError, match="torch's mask is NaN or infinite in 1 of 3 values"):
         check_parity(net, TorchMasked([0.0, np.nan, 0.0]), x)
 

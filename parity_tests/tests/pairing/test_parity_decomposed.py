@@ -521,6 +521,20 @@ def test_a_fault_in_one_of_two_ways_is_found(name: str) -> None:
     assert words in said, said
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scale", "diagonal", "right"), [(1.0, 1, True), (1 + 3e-4, 1, False), (1.0, 2, False)]
+)
+def test_a_mask_of_infinity_on_both_sides_is_part_of_what_follows(
+    scale: float, diagonal: int, right: bool
+) -> None:
+    gluon_net = initialised(masked_by_hand(-math.inf), SEQUENCES)
+    torch_net = masked(-math.inf, scale, diagonal)()
+    report = check_parity(gluon_net, torch_net, SEQUENCES, transfer=True)
+    assert report.ok == right, str(report)
+    assert right or any("softmax" in row.path for row in report.failures)
+
+
 def dropping_attention() -> GluonNet:
     def forward(s: Any, F: Any, x: Any) -> Any:
         scores = F.batch_dot(s.q(x), s.k(x), transpose_b=True) / math.sqrt(8)

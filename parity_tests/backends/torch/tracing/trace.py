@@ -266,7 +266,14 @@ class _Recorder(TorchFunctionMode):
                 attributes[role] = value
         values = self._digest(outputs[0])
         self._tape.add(
-            name, attributes, operands, outputs, digest=values, replay=replay, stops_gradient=stops
+            name,
+            attributes,
+            operands,
+            outputs,
+            digest=values,
+            replay=replay,
+            stops_gradient=stops,
+            infinite=_is_infinite(outputs[0]),
         )
         for tensor in outputs:
             self._write_through(tensor, name)
@@ -319,6 +326,14 @@ class _Recorder(TorchFunctionMode):
         else:
             replay = ReplayCall(func, name, args, kwargs, tensors, outputs, self._dtype, True)
         self._add(name, arguments, outputs, replay)
+
+
+def _is_infinite(tensor: torch.Tensor) -> bool:
+    with torch._C.DisableTorchFunction():
+        if not tensor.is_floating_point():
+            return False
+        value = tensor.detach()
+        return not bool(value.sum().isfinite()) and bool(value.isinf().any())
 
 
 def _drops(
