@@ -28,10 +28,7 @@ REGIONS = 50  # of an R-CNN, each of which runs through half a net; 300 and 1,00
 
 def gluoncv_net(name: str) -> Any:
     """A net of GluonCV, with no weights from the network."""
-    import numpy
     from gluoncv.model_zoo import get_model
-
-    vars(numpy).setdefault("int", int)  # numpy had it when GluonCV was written
 
     try:
         net = get_model(name, pretrained=False, pretrained_base=False)

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mxnet_files import SymbolError
@@ -132,7 +131,6 @@ def test_a_net_of_gluoncv_without_a_base_is_made(
             raise refusal("it should only accept kwargs {'params', or 'prefix'}")
         return name
 
-    monkeypatch.setattr(np, "int", int, raising=False)
     for name in ("gluoncv", "gluoncv.model_zoo"):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(get_model=get_model))
     assert gluoncv_net("darknet53") == "darknet53"
