@@ -36,7 +36,7 @@ HALVES = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}  # by their unit
 ROUNDINGS = 8  # units that two ways of computing a graph in half precision may lie apart
 OPSETS = (20, 17, 13)  # torch writes 20 at most; older runtimes and some graphs need less
 IR_VERSION = 9  # of the files that torch writes
-MOST_CONVERTED = 512 * 2**20  # bytes of a file that is tried in newer opsets
+MOST_CONVERTED = 256 * 2**20  # bytes of a file that is tried in newer opsets
 ONNX_RUNTIME = "ONNX Runtime"
 NOT_RUN = "nothing: onnxruntime is not installed"  # what an ONNX file was compared with
 
@@ -184,27 +184,30 @@ def onnx_of_opset(
     given = dict(zip(names, trial, strict=True))
     expected = run(module, trial)
     with refusals("the ONNX file that torch writes of this graph is wrong"):
-        verified = verify_onnx(buffer.getvalue(), given, expected, tolerance(module, inputs))
+        near = tolerance(module, inputs)
+        verified, known = verify_onnx(buffer.getvalue(), given, expected, near)
     if ONNX_RUNTIME in verified:
-        return *in_newest_opset(buffer.getvalue(), opset, given), verified
+        return *in_newest_opset(buffer.getvalue(), opset, given, known), verified
     return buffer.getvalue(), opset, verified
 
 
-def in_newest_opset(data: bytes, opset: int, inputs: Mapping[str, Tensor]) -> tuple[bytes, int]:
-    """The file in the newest opset in which ONNX Runtime computes the same bits, and that opset.
+def in_newest_opset(
+    data: bytes, opset: int, inputs: Mapping[str, Tensor], known: Sequence[Any]
+) -> tuple[bytes, int]:
+    """The file in the newest opset in which ONNX Runtime computes the known bits, and that opset.
 
     onnx converts it. What it cannot convert, and ONNX Runtime not run, stays as it is, and so does
     a file that would take long to try.
     """
     from onnx import checker, load_from_string, version_converter
 
-    known = run_onnx(data, inputs)
     for newer in range(newest_opset(), opset, -1) if len(data) < MOST_CONVERTED else ():
         try:
             with refusals(f"ONNX opset {newer}"):
                 model = version_converter.convert_version(load_from_string(data), newer)
                 checker.check_model(model)
                 converted = model.SerializeToString()
+                del model  # as large as the file
                 found = run_onnx(converted, inputs)
         except SymbolError:
             continue
@@ -260,9 +263,9 @@ def _sums_by_convolution(
 
 def verify_onnx(
     data: bytes, inputs: dict[str, Tensor], expected: Sequence[Tensor], near: float = TOLERANCE
-) -> str:
-    """Check a model with whatever is installed; says what that was."""
-    done = []
+) -> tuple[str, list[Any]]:
+    """Check a model with whatever is installed; says what that was, and what it computed."""
+    done, found = [], []
     try:
         import onnx
 
@@ -276,7 +279,7 @@ def verify_onnx(
         done.append(ONNX_RUNTIME)
     except ImportError:
         pass
-    return " and ".join(done)
+    return " and ".join(done), found
 
 
 def same(
