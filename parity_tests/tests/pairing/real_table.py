@@ -75,22 +75,30 @@ EQUAL = [
     Pair("model_zoo", "vgg11_bn", "vgg11_bn", 224, 224),
 ]  # fmt: skip
 
-# Pairs that really differ: by what, and whether the parameters correspond one to one all the same
+# Pairs that really differ: where first, by what, and whether the parameters correspond one to one
 DIFFERENT = [
     # pytorchcv momentum is 0.9 where gluoncv2 keeps 0.9 of the running value
-    (Pair("cv2", "nasnet_4a1056", "nasnet_4a1056", 224, 224), {"kept"}, True),
-    (Pair("cv2", "irevnet301", "irevnet301", 224, 224), {"kept"}, True),
+    (
+        Pair("cv2", "nasnet_4a1056", "nasnet_4a1056", 224, 224),
+        "features.init_block.bn", {"kept"}, True,
+    ),
+    (
+        Pair("cv2", "irevnet301", "irevnet301", 224, 224),
+        "features.final_postactiv.bn", {"kept"}, True,
+    ),
     # the last activation is Swish in gluoncv2
-    (Pair("cv2", "mixnet_s", "mixnet_s", 224, 224), {"kind"}, True),
+    (Pair("cv2", "mixnet_s", "mixnet_s", 224, 224), "features.final_block.activ", {"kind"}, True),
     # bilinear in gluoncv2, nearest in pytorchcv
-    (Pair("cv2", "scnet50", "scnet50", 224, 224), {"mode", "align_corners"}, True),
+    (
+        Pair("cv2", "scnet50", "scnet50", 224, 224),
+        "features.stage1.unit1.body.conv2b.up", {"mode", "align_corners"}, True,
+    ),
     # Gluon strides in the first convolution, torchvision in the second; Gluon's have biases
     (
         Pair("model_zoo", "resnet50_v1", "resnet50", 224, 224),
-        {"bias", "stride", "output shape"},
-        False,
+        "layer1.0.conv1", {"bias", "stride", "output shape"}, False,
     ),
-]
+]  # fmt: skip
 
 _SECONDS = 1800  # that a pair may take
 _ENDED = "the process ended: "
