@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,7 @@ def build_module(
         builder.placeholder(name, optional=False)
     for name in optional:
         builder.placeholder(name, optional=True)
+    builder.check_dtypes(required)
     for step in steps:
         builder.add(step)
     held = auxiliary | {name for name, slots in names.items() if slots & set(AUXILIARY)}
@@ -230,6 +232,7 @@ class Builder:
         self.results: dict[Entry, fx.Node] = {}
         self.passed: set[tuple[int, int]] = set()  # outputs that are an input of their node
         self.inputs: dict[str, str] = {}  # name in forward -> MXNet's name
+        self.spare = itertools.count(1)  # never the same again: many names that clash stay quick
         self.paths: dict[str, str] = {}  # MXNet's name -> path in the module
         self.declared = declared_dtypes(graph)
         self.dtypes: dict[str, torch.dtype] = {}  # of inputs that are no floating point
@@ -237,22 +240,28 @@ class Builder:
 
     def placeholder(self, name: str, *, optional: bool) -> None:
         """An argument of forward."""
-        safe = local_name(name)
-        if safe in self.inputs:
-            safe = f"{safe}_{len(self.inputs)}_"
+        safe = base = local_name(name)
+        while safe in self.inputs:
+            safe = f"{base}_{next(self.spare)}_"
         kind, default = (torch.Tensor | None, (None,)) if optional else (None, ())
         node = self.wiring.graph.create_node(
             "placeholder", safe, default, {}, name=safe, type_expr=kind
         )
         node.meta["mxnet"] = ("null", name, 0)
         self.inputs[safe] = name
-        dtype = self.declared.get(name)
-        if dtype is not None and not optional:
-            self.dtypes[name] = dtype
-            self.wiring.begin(name, f"input {name!r}", "null")
-            node = self.wiring.call(mx_dtype.expect, node, dtype, part="checked")
-            node.meta["mxnet"] = ("null", name, 0)
         self.variables[name] = node
+
+    def check_dtypes(self, names: Iterable[str]) -> None:
+        """Hold inputs against what the file declares, once the name of every argument is taken."""
+        for name in names:
+            dtype = self.declared.get(name)
+            if dtype is not None:
+                self.dtypes[name] = dtype
+                self.wiring.begin(name, f"input {name!r}", "null")
+                given = self.variables[name]
+                node = self.wiring.call(mx_dtype.expect, given, dtype, part="checked")
+                node.meta["mxnet"] = ("null", name, 0)
+                self.variables[name] = node
 
     def variable(self, name: str) -> fx.Node:
         """An input, or the fetch of a parameter."""
@@ -319,8 +328,10 @@ class Builder:
         wiring = builder.wiring
         wiring.constants, wiring.steps = outer.constants, outer.steps
         wiring.np_shape = outer.np_shape
-        for name, source in given.items():
+        for name in given:
             builder.placeholder(name, optional=False)
+        builder.check_dtypes(given)
+        for name, source in given.items():
             if source in outer.floating:
                 wiring.floating.add(builder.variables[name])
             if source in outer.unsized:

@@ -18,8 +18,9 @@ __all__ = ["inline_parameters", "make_readable"]
 
 Body = list[str]
 _FETCH = re.compile(r'(\w+) = ((?:getattr\()*self(?:\.\w+|, "\w+"\))+)')
-_NAME = re.compile(r"""(?<![\w.'"])[A-Za-z_]\w*(?!\w)""")
-_DROP = ";  "
+# a string as it stands, in which an einsum has letters, or a name
+_NAME = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?<![\w.])[A-Za-z_]\w*""")
+_DROP = re.compile(r";  ((?:\w+ = )+None)$")
 
 
 def make_readable(graph: fx.Graph) -> None:
@@ -37,15 +38,16 @@ def inline_parameters(body: Body) -> Body:
         if match:
             fetched[match[1]] = match[2]
             continue
-        statement, *dropped = line.split(_DROP)
+        dropped = _DROP.search(line)
+        statement = line[: dropped.start()] if dropped else line
         if fetched and "=" in statement:
             target, value = statement.split("=", 1)
             statement = target + "=" + _inline(value, fetched)
         elif fetched and statement.startswith("return "):
             statement = _inline(statement, fetched)
-        names = [name for name in dropped[0].split(" = ") if name not in fetched] if dropped else []
+        names = [each for each in dropped[1].split(" = ") if each not in fetched] if dropped else []
         keep = names if len(names) > 1 else []  # "None" alone: nothing left to drop
-        lines.append(_DROP.join([statement, " = ".join(keep)] if keep else [statement]))
+        lines.append(";  ".join([statement, " = ".join(keep)] if keep else [statement]))
     return ["\n".join(lines)]
 
 

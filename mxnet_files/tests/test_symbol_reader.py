@@ -435,6 +435,47 @@ def test_no_name_of_a_file_meets_a_name_of_the_code() -> None:
             assert (computed == 201).all(), (data, weight, result)
 
 
+@pytest.mark.parametrize("names", [("__1_", "é", "#"), ("__2_", "é", "#"), ("é", "#", "__1_")])
+def test_inputs_whose_names_become_one(names: tuple[str, ...]) -> None:
+    """`é` and `#` are both `_`; what stands in for the second may be the name of an input too."""
+    nodes: list[dict[str, Any]] = [{"op": "null", "name": name, "inputs": []} for name in names]
+    joined = {"op": "Concat", "name": "all", "attrs": {"num_args": "3", "dim": "0"}}
+    nodes.append({**joined, "inputs": [[place, 0, 0] for place in range(3)]})
+    module = import_symbol({"nodes": nodes, "heads": [[3, 0, 0]]}, {})
+    assert [*module.meta["mxnet_inputs"].values()] == list(names)
+    assert module(*torch.arange(3.0).reshape(3, 1)).tolist() == [0.0, 1.0, 2.0]
+
+
+def test_an_input_that_is_called_as_the_check_of_another() -> None:
+    """`a_checked` would be what holds `a` once its dtype is looked at."""
+    nodes: list[dict[str, Any]] = [
+        {"op": "null", "name": "a", "inputs": [], "attrs": {"__dtype__": "4"}},
+        {"op": "null", "name": "a_checked", "inputs": []},
+    ]
+    module = import_symbol({"nodes": nodes, "heads": [[0, 0, 0], [1, 0, 0]]}, {})
+    first, second = module(torch.tensor([1], dtype=torch.int32), torch.tensor([2.0]))
+    assert (first.item(), second.item()) == (1, 2.0)
+
+
+def einsum(subscripts: str, name: str) -> Any:
+    """A product with a parameter of that name."""
+    nodes: list[dict[str, Any]] = [{"op": "null", "name": key, "inputs": []} for key in ("x", name)]
+    attrs = {"num_args": "2", "subscripts": subscripts}
+    nodes.append({"op": "_npi_einsum", "name": "out", "attrs": attrs,
+                  "inputs": [[0, 0, 0], [1, 0, 0]]})  # fmt: skip
+    arrays = {name: np.array([[1, 2], [3, 4]], "float32")}
+    return import_symbol({"nodes": nodes, "heads": [[2, 0, 0]]}, arrays)
+
+
+def test_what_stands_in_a_string_of_the_code_is_no_name() -> None:
+    assert einsum("ij,jk->ik", "jk")(torch.ones(1, 2)).tolist() == [[4.0, 6.0]]
+
+
+def test_what_ends_a_line_of_the_code_does_not_within_a_string() -> None:
+    with pytest.raises(RuntimeError, match="einsum"):
+        einsum("ij;  x = None", "w")(torch.ones(1, 2))
+
+
 def test_an_attribute_that_a_reader_leaves_out_is_refused(monkeypatch) -> None:
     """Were BilinearResize2D's align_corners read and not used, values would be wrong unseen."""
     resize = OPERATORS["_contrib_BilinearResize2D"]
