@@ -248,7 +248,8 @@ def _main(argv: Sequence[str] | None) -> int:
     if why := unfit(options.out, file=True):  # before the work
         raise SymbolError(f"--out {options.out} {why}")
     module = load_symbol(options.symbol, options.params)
-    inputs = [torch.from_numpy(x) for x in random_inputs(module, options.input or []).values()]
+    drawn = random_inputs(module, options.input or [], options.budget)
+    inputs = [torch.from_numpy(x) for x in drawn.values()]
     in_float32(module, inputs, options.budget)
     rehearse(module, inputs, options.budget)
     net: Any = load_net(options.torch, "--torch", Path.cwd())

@@ -216,6 +216,14 @@ def test_a_place_that_cannot_be_written_is_said_before_the_class_is_run(
     assert "none; make it, or name another place" in capsys.readouterr().err
 
 
+def test_the_budget_is_for_the_inputs_too(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*words(files, "Renamed", tmp_path / "state.pt"), "--budget", "values=700"]
+    assert main(argv) == 1
+    assert "the inputs alone take 768 values" in capsys.readouterr().err
+
+
 WITHOUT_MXNET = """
 import sys
 from importlib.machinery import PathFinder
