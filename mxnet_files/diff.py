@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,9 @@ def describe(a: np.ndarray, b: np.ndarray) -> str:
         apart = np.abs(a.astype(np.float64) - b.astype(np.float64))
     count = int(np.count_nonzero(~(a == b) & ~((a != a) & (b != b))))
     of = "all" if count == a.size else f"{count:,} of"
-    return f"{of} {a.size:,} numbers differ, by at most {float(np.nanmax(apart)):.3g}"
+    known = apart[~np.isnan(apart)]
+    most = float(known.max()) if known.size else math.nan
+    return f"{of} {a.size:,} numbers differ, by at most {most:.3g}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,13 @@ def test_every_difference_is_seen(
 def test_values(a: np.ndarray, b: np.ndarray, same: bool) -> None:
     for name in ("x", "y"):  # by name, and by value
         assert compare_arrays({"x": a}, {name: b}).same is same
+
+
+def test_what_is_nan_all_over_is_told_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ((*_, told),) = compare_arrays({"x": np.full(2, np.nan)}, {"x": np.ones(2)}).changed
+    assert told == "all 2 numbers differ, by at most nan"
 
 
 def test_a_tensor_counts_once() -> None:
