@@ -6,12 +6,15 @@ import functools
 import io
 import json
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import mxnet_files.__main__ as mxnet_files
 from cnn_data.tests.fuzzing import Target, one_line_errors
 from mxnet_files.errors import SymbolError
 from mxnet_files.load import import_symbol, load_symbol
@@ -19,6 +22,7 @@ from mxnet_files.proving.certificate import FORMAT, describe, read_samples, veri
 from mxnet_files.reading.inputs import read_inputs
 from mxnet_files.reading.params_file import ParamsFileError, parse_params, write_params
 from mxnet_files.reading.tensor_files import TensorFileError, read_tensors, write_tensors
+from torch_ref import transfer
 
 _SCRATCH = tempfile.TemporaryDirectory(prefix="fuzz-")
 _FOLDER = Path(_SCRATCH.name)
@@ -151,6 +155,68 @@ def certificate_seeds() -> Sequence[bytes]:
     return [json.dumps(report).encode()]
 
 
+def _whole_model(folder: Path) -> None:
+    """The files of one layer, in every format."""
+    names = ("data", "fc_weight", "fc_bias")
+    nodes: list[dict[str, Any]] = [{"op": "null", "name": name, "inputs": []} for name in names]
+    inputs = [[place, 0, 0] for place in range(3)]
+    nodes.append({"op": "FullyConnected", "name": "fc", "attrs": {"num_hidden": "2"},
+                  "inputs": inputs})  # fmt: skip
+    version = {"mxnet_version": ["int", 10901]}
+    document = {"nodes": nodes, "arg_nodes": [0, 1, 2], "heads": [[3, 0, 0]], "attrs": version}
+    (folder / "x-symbol.json").write_text(json.dumps(document))
+    arrays = {"fc_weight": np.ones((2, 3), np.float32), "fc_bias": np.ones(2, np.float32)}
+    for path in ("x-0000.params", "b.params"):
+        write_params(folder / path, arrays)
+    write_tensors(folder / "a.pt", arrays)
+
+
+def _model_seeds(name: str) -> Sequence[bytes]:
+    with tempfile.TemporaryDirectory(dir=_FOLDER) as folder:
+        _whole_model(Path(folder))
+        return [(Path(folder) / name).read_bytes()]
+
+
+def check_command(
+    command: Callable[[list[str]], int], argv: str, damaged: str, content: bytes
+) -> None:
+    """A command on files one of which is damaged: all that it writes is there, or one line.
+
+    `diff` and `report` may fail with what they found on stdout.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with tempfile.TemporaryDirectory(dir=_FOLDER) as name:
+        folder = Path(name)
+        _whole_model(folder)
+        (folder / damaged).write_bytes(content)
+        came = {*folder.iterdir()}
+        words = [word.replace("@", f"{folder}/") for word in argv.split()]
+        with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # numpy's, which would be lines too
+            code = command(words)
+        written = {str(path) for path in {*folder.iterdir()} - came}
+    assert code in (0, 1)
+    assert written == {word for word in words if "/out." in word and code == 0}
+    lines = err.getvalue().splitlines()
+    assert len(lines) == (code == 1 and not out.getvalue()), lines
+    assert all("error: " in line and line.isprintable() for line in lines), lines
+
+
+COMMANDS = {  # the command, its words with the folder as @, and which file is damaged
+    "transfer": (transfer.main, "@x-0000.params @out.pt", "x-0000.params"),
+    "transfer back": (transfer.main, "@a.pt @out.params", "a.pt"),
+    "diff": (mxnet_files.main, "diff @x-0000.params @b.params", "b.params"),
+    "report": (mxnet_files.main, "report @", "x-symbol.json"),
+    "report of params": (mxnet_files.main, "report @", "x-0000.params"),
+    "map": (
+        mxnet_files.main,
+        "map @x-0000.params --symbol @x-symbol.json --input 1,3 --out @out.pt"
+        " --torch torch.nn:Linear(3,2)",
+        "x-0000.params",
+    ),
+}
+
+
 TARGETS = {
     "params": Target(check_params, params_seeds),
     "safetensors": Target(
@@ -162,4 +228,10 @@ TARGETS = {
     "inputs": Target(check_inputs, inputs_seeds),
     "samples": Target(check_samples, samples_seeds),
     "certificate": Target(check_certificate, certificate_seeds),
+    **{
+        name: Target(
+            functools.partial(check_command, *words), functools.partial(_model_seeds, words[-1])
+        )
+        for name, words in COMMANDS.items()
+    },
 }
