@@ -162,19 +162,22 @@ def pool_v1(
 ) -> Tensor:
     """Pooling_v1: pads with zeros even for max, and always divides by the whole kernel.
 
-    Its `full` drops windows that start outside the padded input, as torch's ceil_mode does.
+    A window of `full` that starts behind the padded input holds nothing: its maximum is -infinity.
     """
     x = F.pad(x, _both_sides(pad))
     none = [0] * len(pad)
+    empty = [0] * (2 * len(kernel))
+    if full:
+        empty = _left_out(x, kernel, stride, none)
     if kind == "max":
-        return _max_pool(x, kernel, stride, none, full)
+        return F.pad(_max_pool(x, kernel, stride, none, full), empty, "constant", -float("inf"))
     y = sum_pool(x, kernel, stride, none, full)
     if kind == "avg":
         area = 1
         for size in kernel:
             area *= size
         y = y / area
-    return y
+    return F.pad(y, empty)
 
 
 def deconvolution_to(
