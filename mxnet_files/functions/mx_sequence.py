@@ -7,6 +7,8 @@ dtype.
 import torch
 from torch import Tensor
 
+from mxnet_files.functions import mx_dtype
+
 __all__ = ["sequence_last", "sequence_mask", "sequence_reverse"]
 
 
@@ -21,7 +23,7 @@ def _places(x: Tensor, lengths: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 def sequence_mask(x: Tensor, lengths: Tensor, value: float, axis: int) -> Tensor:
     """x with `value` from each sequence's end on."""
     times, whole = _places(x, lengths, axis)
-    return torch.where(times < whole, x, torch.full_like(x, value))
+    return torch.where(times < whole, x, mx_dtype.number(value, x))  # of integers as MXNet casts it
 
 
 def sequence_last(x: Tensor, lengths: Tensor | None, axis: int) -> Tensor:
