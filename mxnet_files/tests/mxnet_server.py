@@ -27,6 +27,10 @@ ENVIRONMENT = {
 }
 
 
+# Beside oneDNN, MXNet refuses, dies of or hangs in what it computes without it
+WITHOUT_ONEDNN = ("amp_multicast",)
+
+
 class Refusal(str):
     """Why MXNet did not compute a graph."""
 
@@ -52,17 +56,21 @@ class Server:
     """Graphs in, arrays out."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}  # by whether oneDNN is on
 
     def run(self, text: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray] | Refusal:
         """The outputs of the symbol `text` on `arrays`, which have its variables by name."""
-        process = self._process = self._process or subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **ENVIRONMENT},
-        )
+        without = any(f'"op": "{name}"' in text for name in WITHOUT_ONEDNN)
+        onednn = "0" if without else "1"
+        if onednn not in self._processes:
+            self._processes[onednn] = subprocess.Popen(
+                [sys.executable, __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **ENVIRONMENT, "MXNET_MKLDNN_ENABLED": onednn},
+            )
+        process = self._processes[onednn]
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -73,16 +81,16 @@ class Server:
             answer = receive(process.stdout)
         except (EOFError, BrokenPipeError):
             process.wait()
-            self._process = None
+            del self._processes[onednn]
             return Crash(f"MXNet's process ended with status {process.returncode}")
         return Refusal(answer) if isinstance(answer, str) else answer
 
     def close(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        """End the processes."""
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+        self._processes.clear()
 
 
 def compute(mx: Any, text: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:

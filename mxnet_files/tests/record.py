@@ -1,7 +1,8 @@
 """`python -m mxnet_files.tests.record`: what MXNet computes for every operator, into its file.
 
 Of each operator's drawn cases those are kept that say a word, a truth value or a dtype that none
-before them said, and the first few.
+before them said, and the first few. `… record NAME …` takes these operators' cases anew, and leaves
+the others as they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import mxnet_compat  # noqa: F401  # first: MXNet beside a current numpy
 
 # isort: split
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,13 +72,14 @@ def kept(main: str, server: Server) -> Iterator[RecordedCase]:
             yield made
 
 
-def main() -> None:
+def main(asked: Sequence[str]) -> None:
     """Write the file."""
     server = Server()
     names = sorted({operator.name for operator in OPERATORS.values()} & SPACES.keys())
-    found = [case for name in names for case in kept(name, server)]
+    _, cases = read(set(names) - {*asked} if asked else ())
+    found = [*cases, *(case for name in asked or names for case in kept(name, server))]
     server.close()
-    write(import_mxnet().__version__, found)
+    write(import_mxnet().__version__, sorted(found, key=lambda case: case.operator))
     _, cases = read()
     assert [case.difference() for case in cases] == [""] * len(found)
     operators = {case.operator for case in found}
@@ -88,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -15,6 +15,7 @@ from mxnet_files.tests.spaces import (
     different,
     space,
     well_conditioned,
+    with_root,
     without_infinities,
 )
 
@@ -66,7 +67,7 @@ _npi_greater_equal_scalar _npi_less_scalar _npi_less_equal_scalar
 def with_number(d: Draw) -> list[np.ndarray]:
     d.dtype = d.one(*FLOATS)
     d.a |= {"scalar": d.one(*NUMBERS, 300.0, -200.7), "is_int": None}
-    return [d.array(d.shape(0, 3))]
+    return [with_root(d, d.array(d.shape(0, 3)))]
 
 
 @space("_np_sum _npi_mean _np_prod _np_max _np_min _npi_var _npi_std")
