@@ -108,7 +108,14 @@ def doubled(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 def batch_is_free(
     module: fx.GraphModule, inputs: Sequence[Tensor], budget: Budget | None = None
 ) -> bool:
-    """Twice the batch gives the same outputs twice, within the budget; () has no batch."""
+    """Twice the batch gives the same outputs twice, within the budget; () has no batch.
+
+    Raises `SymbolError` for a graph without inputs, which is no program.
+    """
+    if not inputs:
+        raise SymbolError(
+            "the graph takes no input: what it gives are arrays, which load_symbol(…)() returns"
+        )
     if any(x.dim() == 0 for x in inputs):
         return False
     try:

@@ -114,6 +114,18 @@ def test_what_is_too_much_is_one_line_before_it_is_computed(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x-0000.params", "x-symbol.json"]
 
 
+@pytest.mark.parametrize("out", ["x.pt2", "x"])
+def test_a_graph_without_inputs_is_no_program(
+    out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = files(tmp_path, graph(("_arange", {"start": "0", "stop": "3"}, [])))
+    assert main([*argv, "--out", str(tmp_path / out)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: the graph takes no input")
+    assert error.count("\n") == 1
+    assert len([*tmp_path.iterdir()]) == 2
+
+
 def test_operations_are_counted_while_a_graph_is_wired(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node has up to 4,096 outputs, each one an operation of torch."""
     monkeypatch.setattr("mxnet_files.registry.MOST_STEPS", 10_000)
