@@ -90,14 +90,12 @@ def reduce_min(x: Tensor, axes: list[int], keepdims: bool) -> Tensor:
 
 def reduce_all(x: Tensor, axes: list[int], keepdims: bool) -> Tensor:
     """True where no element over `axes` is 0."""
-    low = mx_math.reduce_min((x != 0).to(torch.int32), axes, keepdims)
-    return _scalar(low != 0, axes, keepdims, x.dim())
+    return reduce_sum((x == 0).to(torch.int64), axes, keepdims) == 0
 
 
 def reduce_any(x: Tensor, axes: list[int], keepdims: bool) -> Tensor:
     """True where an element over `axes` is not 0."""
-    high = mx_math.reduce_max((x != 0).to(torch.int32), axes, keepdims)
-    return _scalar(high != 0, axes, keepdims, x.dim())
+    return reduce_sum((x != 0).to(torch.int64), axes, keepdims) != 0
 
 
 def variance(x: Tensor, axes: list[int], ddof: int, keepdims: bool) -> Tensor:
@@ -206,7 +204,7 @@ def pad(x: Tensor, widths: list[int], mode: str, value: float) -> Tensor:
             continue
         if mode in ["constant", "maximum", "minimum"]:
             if mode == "constant":
-                edge = torch.zeros_like(x.narrow(axis, 0, 1)) + mx_dtype.number(value, x)
+                edge = mx_dtype.number(value, x)
             elif mode == "maximum":
                 edge = x.amax(axis, True)
             else:
@@ -307,6 +305,8 @@ def tensordot(a: Tensor, b: Tensor, left: list[int], right: list[int]) -> Tensor
     inner = 1
     for axis in first:
         inner = inner * a.size(axis)
+    if inner == 0:
+        return torch.zeros(shape, dtype=a.dtype, device=a.device)
     rows = a.permute(rest + first).reshape([-1, inner])
     columns = b.permute(second + other).reshape([inner, -1])
     return torch.matmul(rows, columns).reshape(shape)
@@ -321,6 +321,8 @@ def tensordot_last(a: Tensor, b: Tensor, count: int) -> Tensor:
 def diagflat(x: Tensor, k: int) -> Tensor:
     """x flattened as the k-th diagonal of a square of zeros."""
     x = x.reshape([-1])
+    if x.size(0) == 0:
+        return torch.zeros([abs(k), abs(k)], dtype=x.dtype, device=x.device)
     place = torch.arange(x.size(0) + abs(k), device=x.device)
     row = place.unsqueeze(1)
     index = (place - max(-k, 0)).clamp(0, x.size(0) - 1)

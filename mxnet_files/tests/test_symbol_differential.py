@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from mxnet_files.tests import (  # noqa: F401 (fill SPACES)
     spaces_regions,
 )
 from mxnet_files.tests.mxnet_server import Crash, Refusal, Server
-from mxnet_files.tests.spaces import SPACES, Case, cases
+from mxnet_files.tests.spaces import SPACES, Case, cases, without_elements
 
 PAGE = Path(__file__).parents[2] / "docs" / "mxnet-differences.md"
 # MXNet refuses these, the import computes them: message -> sentence of the page
@@ -160,6 +161,40 @@ def test_operator_on_many_cases(main: str, server: Server) -> None:
     assert [x for x in tally.compared if re.search(known, x)] == []  # no longer an exception
 
 
+# of arrays without elements, which `mx.np` has: (operator, what is told) -> sentence of the page
+WITHOUT_ELEMENTS = {
+    (r"_np_prod|_npi_mean", r"got \[(1\.|nan)"): "`prod` and `mean` of no elements in `mx.np`.",
+    (r"_np_a?max|_np_a?min|_npi_norm|_npi_pad|_npi_percentile", r"refused: \w*Error"):
+        "Extremes, percentiles, norms and edges of no elements in `mx.np`.",
+    (r"_npx_reshape", r"expected sizes and codes"): "A size of 0 in `mx.npx.reshape`.",
+    (r"_npi_where", r"MXNet \w+\("): "`mx.np.where` without elements.",
+    (r"", r"Shape size mismatch 0|np_percentile_op|known_dim_size_prod"):
+        "Some arrays without elements in `mx.np`.",
+}  # fmt: skip
+MOST_CRASHES = 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("main", [name for name in MAIN_NAMES if name.startswith("_np")])
+def test_arrays_without_elements(main: str, server: Server) -> None:
+    ends: Counter[str] = Counter()
+    for case in islice(without_elements(main, range(1000)), 50):
+        try:
+            ends[check(case, server)] += 1
+        except AssertionError as error:
+            known = any(
+                re.search(operator, case.operator) and re.search(message, str(error))
+                for operator, message in WITHOUT_ELEMENTS
+            )
+            if not known:
+                raise
+            ends["known"] += 1
+        if ends["crashed"] == MOST_CRASHES:
+            break
+    # none is drawn where nothing but numbers is given
+    assert not ends or ends["compared"] > 0 or ends["known"] or ends["crashed"] == MOST_CRASHES
+
+
 def test_every_operator_has_a_space() -> None:
     """One more operator needs a space in spaces.py: the shapes and attributes that fit it."""
     assert SPACES.keys() - REGISTERED == set()
@@ -168,7 +203,12 @@ def test_every_operator_has_a_space() -> None:
 
 def test_the_differences_are_documented() -> None:
     page = PAGE.read_text()
-    for sentence in (*COMPUTED_HERE.values(), *REFUSED_HERE.values(), *NOT_COMPARED.values()):
+    for sentence in (
+        *COMPUTED_HERE.values(),
+        *REFUSED_HERE.values(),
+        *NOT_COMPARED.values(),
+        *WITHOUT_ELEMENTS.values(),
+    ):
         assert sentence in page
 
 
