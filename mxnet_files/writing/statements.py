@@ -53,11 +53,12 @@ class Scope:
         return self.kept[hint]
 
     def fresh(self, hint: str) -> str:
-        for wanted in (hint, *(f"{hint}_{number}" for number in range(2, 100_000))):
-            if wanted not in self.taken:
-                self.taken.add(wanted)
-                return wanted
-        raise AssertionError("unreachable")
+        wanted, number = hint, 1
+        while wanted in self.taken:
+            number += 1
+            wanted = f"{hint}_{number}"
+        self.taken.add(wanted)
+        return wanted
 
 
 def emit(
