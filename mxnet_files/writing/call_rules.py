@@ -90,7 +90,7 @@ def _reshape(self: Context, node: fx.Node) -> Written | None:
     def build(args: Sequence[Expr]) -> Expr:
         x = subject(args[0])
         shown = [Atom(f"{x}.{size}" if isinstance(size, str) else repr(size)) for size in sizes]
-        return call(f"{x}.reshape", *shown)
+        return call(f"{x}.reshape", *(shown or [Atom("()")]))
 
     return "reshape", [x], build, ""
 
@@ -103,6 +103,7 @@ def _method(name: str) -> Callable[[Context, fx.Node], Written]:
         flat = [
             item for value in rest for item in (value if isinstance(value, tuple) else (value,))
         ]
+        flat = flat or rest  # a shape of no axes
         return name, [x], lambda args: call(f"{subject(args[0])}.{name}", *map(literal, flat)), ""
 
     return rule

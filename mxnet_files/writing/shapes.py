@@ -49,7 +49,7 @@ def record_shapes(
         if shape is None or twice is None:
             node.meta["shape"] = None
             continue
-        batch = inputs[0].shape[0]
+        batch = inputs[0].shape[0] if free else 1
         node.meta["shape"] = tuple(
             size if size == double else _batch(size, batch)
             for size, double in zip(shape, twice, strict=True)
