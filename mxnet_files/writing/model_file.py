@@ -187,7 +187,10 @@ class _Writer(ClassSource):
         taken: set[str] = set()
 
         def take(name: str) -> str:
-            base = made = attribute_name(identifier(self.own_words(name)))[:LONGEST_NAME]
+            base = attribute_name(identifier(self.own_words(name)))[:LONGEST_NAME]
+            if re.match("__|_$", base):
+                base = f"x{base}"  # within a class, self.__a is another name
+            made = base
             number = 1
             while made in taken:
                 number += 1
