@@ -8,11 +8,12 @@ import copy
 import importlib.util
 import json
 import keyword
+import pkgutil
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,18 @@ import torch
 from mxnet.gluon import nn
 from safetensors.torch import save_file
 
+from mxnet_files import functions, layers
 from mxnet_files.checking.oracle import Oracle
+from mxnet_files.checking.recorded import RecordedCase, read
+from mxnet_files.checking.supported import is_drawn
 from mxnet_files.load import import_symbol
+from mxnet_files.registry import OPERATORS
 from mxnet_files.tests.test_symbol_alone import blocker
+from mxnet_files.writing.borrowed import IMPORTS
 from mxnet_files.writing.layout import literal
-from mxnet_files.writing.model_file import Written, write_model
-from mxnet_files.writing.shapes import record_shapes
+from mxnet_files.writing.model_file import RESERVED, Written, write_model
+from mxnet_files.writing.shapes import record_shapes, unrolled
+from mxnet_files.writing.statements import NOUNS
 
 S = mx.sym
 
@@ -489,15 +496,40 @@ WORDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_no_name_of_a_file_meets_the_code(number: int, tmp_path: Path) -> None:
+FILES = [
+    importlib.import_module(f"mxnet_files.functions.{each.name}")
+    for each in pkgutil.iter_modules(functions.__path__)
+]
+BROUGHT = {  # what a file may bring along
+    name
+    for module in (layers, *FILES)
+    for name, thing in vars(module).items()
+    if getattr(thing, "__module__", "") == module.__name__
+}
+MORE = sorted(
+    {*dir(torch.Tensor), *RESERVED, *IMPORTS, *NOUNS, *NOUNS.values(), *BROUGHT} - {*WORDS}
+)
+EVERY = [*dict.fromkeys(WORDS), *MORE]
+PARTS, GROUPS = 16, 128  # the default tests take the first of each
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(pytest.param(WORDS[n::4], id=str(n)) for n in range(4)),
+        *(
+            pytest.param(MORE[n::PARTS], id=f"more-{n}", marks=[pytest.mark.slow] * (n > 0))
+            for n in range(PARTS)
+        ),
+    ],
+)
+def test_no_name_of_a_file_meets_the_code(names: list[str], tmp_path: Path) -> None:
     """Every word as an operator's and a parameter's name, in blocks that become classes."""
     rows: list[dict[str, Any]] = [{"op": "null", "name": "data", "inputs": []}]
     arrays: dict[str, np.ndarray] = {}
     rng = np.random.default_rng(0)
     last = 0
     conv = {"kernel": "(1, 1)", "num_filter": "2", "no_bias": "True"}
-    names = WORDS[number::4]
     for place in range(0, len(names) - 2, 3):
         entry = last
         for word, act in ((names[place], "relu"), (names[place + 1], "")):
@@ -522,3 +554,101 @@ def test_no_name_of_a_file_meets_the_code(number: int, tmp_path: Path) -> None:
     made = write_model(module, "the_net")
     made.text.encode("ascii")
     same(module, opened(made, tmp_path).double(), data)
+
+
+def split_and_loop() -> dict[str, Any]:
+    """Two inputs; half of their sum goes through a loop, beside a state and a parameter."""
+    a, b, s, w = (S.var(name) for name in "absw")
+    halves = S.SliceChannel(S.tanh(S.broadcast_add(a, b)), num_outputs=2, axis=1)
+    outs, states = S.contrib.foreach(
+        lambda x, state: (x * state[0], [S.sigmoid(x - w)]), halves[0], [s]
+    )
+    return json.loads(S.Group([outs, *states, halves[1]]).tojson())
+
+
+def rename(graph: dict[str, Any], words: Iterator[str]) -> dict[str, str]:
+    """Call every node by the next word, within its graphs too; the new names by the old."""
+    names = {}
+    for node in graph["nodes"]:
+        for inner in node.get("subgraphs", []):
+            rename(inner, words)
+        names[node["name"]] = node["name"] = next(words)
+    return names
+
+
+@pytest.mark.parametrize(
+    "group",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n > 0)) for n in range(GROUPS)],
+)
+def test_no_name_of_an_input_meets_the_code(group: int, tmp_path: Path) -> None:
+    """Every word as one of two inputs, beside others as names within and around a loop."""
+    given = torch.randn(3, 4, dtype=torch.float64), torch.randn(1, 4, dtype=torch.float64)
+    for place in range(2 * group, len(EVERY), 2 * GROUPS):
+        document = split_and_loop()
+        names = rename(document, iter(EVERY[place:] + EVERY))
+        arrays = {names[key]: np.array([0.5, -1.5], np.float32) for key in "sw"}
+        module = import_symbol(document, arrays, inputs=[names["a"], names["b"]]).double()
+        plain = unrolled(module, given)
+        record_shapes(plain, given)
+        same(module, opened(write_model(plain, "the_net"), tmp_path).double(), *given)
+
+
+def words_of(text: str) -> list[str]:
+    """Every name in a source."""
+    found: dict[str, None] = {}
+    for node in ast.walk(ast.parse(text)):
+        for key in ("id", "arg", "attr", "name", "asname"):
+            if isinstance(word := getattr(node, key, None), str):
+                found[word] = None
+    return list(found)
+
+
+def written_by(case: RecordedCase, words: list[str]) -> tuple[Written, Any, list[torch.Tensor]]:
+    """A recorded graph whose nodes are called by these words, with a chain behind it of those left.
+
+    All of the chain is returned, so that every word would be the name of a value.
+    """
+    document, left = copy.deepcopy(dict(case.document)), iter(words)
+    names = {node["name"]: next(left, node["name"]) for node in document["nodes"]}
+    for node in document["nodes"]:
+        node["name"] = names[node["name"]]
+    end = len(case.arrays)  # the first output of the operator
+    for place, word in enumerate(left):
+        step = {"op": "abs"} if place % 2 else {"op": "_plus_scalar", "attrs": {"scalar": "1"}}
+        document["nodes"].append({**step, "name": word, "inputs": [[end, 0, 0]]})
+        end = len(document["nodes"]) - 1
+        document["heads"].append([end, 0, 0])
+    arrays = {names[name]: array for name, array in case.arrays.items()}
+    first = list(arrays)[: 1 if case.stored else None]
+    stored = {name: array for name, array in arrays.items() if name not in first}
+    module = import_symbol(document, stored, inputs=first)
+    given = [torch.from_numpy(arrays[name]) for name in first]
+    plain = unrolled(module, given)
+    record_shapes(plain, given)
+    return write_model(plain, "the_net"), module, given
+
+
+# tried by default
+SAMPLE = ("SequenceMask", "_foreach", "_npx_reshape")
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in SAMPLE))
+        for name in sorted({operator.name for operator in OPERATORS.values()})
+        if is_drawn(name)
+    ],
+)
+def test_no_name_of_a_file_meets_what_its_operators_bring(operator: str, tmp_path: Path) -> None:
+    """Every name that the text says, as the name of an input, a parameter and a value."""
+    _, cases = read([operator])
+    case = next(cases)
+    if not case.arrays:
+        pytest.skip("an array alone is no model")
+    words = words_of(written_by(case, [f"plain{place}" for place in range(9)])[0].text)
+    for order in (words, words[::-1]):
+        made, module, given = written_by(case, order)
+        alone = opened(made, tmp_path)
+        for a, b in zip(outputs(module, *given), outputs(alone, *given), strict=True):
+            torch.testing.assert_close(a, b, equal_nan=True)
