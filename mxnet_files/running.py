@@ -17,7 +17,15 @@ from torch import Tensor, fx
 
 from mxnet_files.errors import SymbolError
 
-__all__ = ["distance", "in_float64", "largest", "of_precision", "refusals", "run"]
+__all__ = [
+    "distance",
+    "in_float64",
+    "largest",
+    "of_precision",
+    "onnx_session",
+    "refusals",
+    "run",
+]
 
 LONGEST = 300  # characters of a reason
 
@@ -56,6 +64,15 @@ def run(module: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         found = module.forward(*inputs)  # not __call__, which prints a traceback itself
     several = found if isinstance(found, tuple) else (found,)
     return tuple(y.detach() for y in several)  # a parameter may be an output
+
+
+def onnx_session(model: str | bytes) -> Any:
+    """ONNX Runtime on the CPU, which raises what it cannot run, and writes no line of its own."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def in_float64(module: fx.GraphModule) -> fx.GraphModule:

@@ -19,7 +19,7 @@ from gluon_cnn_parity.atomic import replacing_file
 from mxnet_files.budget import Budget, rehearse
 from mxnet_files.errors import SymbolError
 from mxnet_files.functions import mx_nn
-from mxnet_files.running import refusals, run
+from mxnet_files.running import onnx_session, refusals, run
 
 __all__ = [
     "NOT_RUN",
@@ -244,10 +244,7 @@ def newest_opset() -> int:
 
 def run_onnx(data: bytes, inputs: Mapping[str, Tensor]) -> list[Any]:
     """The arrays that ONNX Runtime gives, on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    found: list[Any] = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+    found: list[Any] = onnx_session(data).run(None, {name: x.numpy() for name, x in inputs.items()})
     return found
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mxnet_files.errors import SymbolError
-from mxnet_files.running import refusals, run
+from mxnet_files.running import onnx_session, refusals, run
 
 __all__ = ["RUNNERS", "run_model_file", "run_onnx", "run_program"]
 
@@ -71,10 +71,8 @@ def run_program(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray
 
 def run_onnx(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The outputs of an ONNX file. Raises ModuleNotFoundError without ONNX Runtime."""
-    import onnxruntime
-
     with refusals(f"{path.name} cannot be run by ONNX Runtime"):
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnx_session(str(path))
         named = zip((value.name for value in session.get_inputs()), inputs.values(), strict=True)
         return [np.asarray(y) for y in session.run(None, dict(named))]
 

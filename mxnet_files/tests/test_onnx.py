@@ -129,3 +129,16 @@ def test_a_parameter_may_have_any_name(name: str) -> None:
     assert list(module.meta["mxnet_names"].values()) == [name]
     assert program_bytes(module, [x])
     assert onnx_bytes(module, [x])[0]
+
+
+def test_onnx_runtime_writes_no_line_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    """A scale that is computed has two axes, which it refuses while it runs."""
+    x = S.FullyConnected(S.var("data"), num_hidden=1, no_bias=True, name="f")
+    norm = S.BatchNorm(x, gamma=x, fix_gamma=False, name="b")
+    one = np.ones(1, np.float32)
+    arrays = {"f_weight": np.ones((1, 2), np.float32), "b_beta": one}
+    arrays |= {"b_moving_mean": one, "b_moving_var": one}
+    module = import_symbol(json.loads(norm.tojson()), arrays)
+    with pytest.raises(SymbolError, match="ONNX"):
+        onnx_bytes(module, [torch.ones(1, 2)])
+    assert capfd.readouterr().err == ""
