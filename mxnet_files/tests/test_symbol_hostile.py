@@ -490,6 +490,7 @@ def test_hostile_attributes(case: Hostile) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore")
 def test_hostile_attributes_many() -> None:
     """Enough of them run, are folded and frozen: else nothing of that would be tried."""
@@ -553,6 +554,7 @@ def test_hostile_attributes_into_a_folder(case: Hostile, capfd: pytest.CaptureFi
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["program", "check", "folder"])
 @settings(max_examples=500, deadline=60_000, suppress_health_check=list(HealthCheck))
