@@ -34,6 +34,8 @@ def _register_nothing(*args: object, **kwargs: object) -> Callable[[Any], Any]:
 def build(zoo: str, gluon_name: str, torch_name: str) -> tuple[Any, Any]:
     # torchvision's wheel registers shapes of C++ operators that a CPU build of torch lacks
     torch.library.register_fake = _register_nothing
+    for kind in (int, float, bool, object):  # which numpy had until 1.24, and RegNet asks it for
+        vars(np).setdefault(kind.__name__, kind)
     if zoo == "model_zoo":
         from mxnet.gluon.model_zoo import vision
         from torchvision import models
