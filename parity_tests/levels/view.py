@@ -218,12 +218,10 @@ def _one_vocabulary(
         return found
     apart: dict[Side, Traces] = dict(traces)
     for number, side in enumerate(SIDES):
-        of_side = [one for one in alignment.packed if one.side == number]
-        lengths = {one.whole.name: [p.shape[0] for p in one.parts] for one in of_side}
+        lengths = alignment.lengths(number)
         if lengths and is_recorded(nets[side]):
-            raise ParityError(
-                f"{of_side[0]}, and a record has one gradient for all: compare it live"
-            )
+            packing = next(one for one in alignment.packed if one.side == number)
+            raise ParityError(f"{packing}, and a record has one gradient for all: compare it live")
         if lengths:
             join = backend(side).join
             apart[side] = {m: with_parts(g, lengths, join) for m, g in traces[side].items()}

@@ -84,6 +84,11 @@ class Alignment:
     def differing(self) -> list[OperationPair]:
         return [pair for pair in self.pairs if pair.differences]
 
+    def lengths(self, side: int) -> dict[str, list[int]]:
+        """How many rows each part has of a side's parameters that are several of the other's."""
+        of_side = (one for one in self.packed if one.side == side)
+        return {one.whole.name: [part.shape[0] for part in one.parts] for one in of_side}
+
     @property
     def unlike(self) -> int:
         """How many outputs, and operations but for reshapes, are not alike, or are alone."""

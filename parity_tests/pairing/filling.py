@@ -129,12 +129,8 @@ def aligned(*graphs: OperationGraph) -> Alignment:
     if not together.packed:
         return together
     join = referee().join
-    apart = []
-    for side, graph in enumerate(graphs):
-        of_side = [one for one in together.packed if one.side == side]
-        lengths = {one.whole.name: [part.shape[0] for part in one.parts] for one in of_side}
-        apart.append(normalise(with_parts(graph, lengths, join), read_torch))
-    divided = align(*apart)
+    apart = (with_parts(g, together.lengths(side), join) for side, g in enumerate(graphs))
+    divided = align(*(normalise(graph, read_torch) for graph in apart))
     return together if any(divided.unmapped) else divided
 
 
