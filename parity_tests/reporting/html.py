@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from parity_tests.reporting.causes import BY_LAYER
 from parity_tests.reporting.chart import inherited_picture, local_picture
 from parity_tests.reporting.drift import Drift
 from parity_tests.reporting.environment import environment
@@ -143,7 +144,7 @@ def _view(report: Results, name: str) -> dict[str, Any]:
         "levels": [_level(report, level) for level in LEVELS],
         "local": [p for level in drawn if (p := local_picture(report, level))],
         "inherited": [p for level in shown if (p := inherited_picture(report, drifts, level))],
-        "layers": _layers(report, drifts),
+        "layers": _layers(report, drifts, follows),
         "failures": failures[:FAILURES],
         "more": max(0, len(failures) - FAILURES),
         "follows": len(follows),
@@ -193,16 +194,14 @@ def _level(report: Results, level: Level) -> dict[str, Any]:
     }
 
 
-def _layers(report: Results, drifts: Sequence[Drift]) -> list[_Layer]:
+def _layers(report: Results, drifts: Sequence[Drift], follows: Mapping[int, Row]) -> list[_Layer]:
     """Every path of the levels that go layer by layer, in the order of computation.
 
     None where no error was measured, as of the structure alone: the table would be empty cells.
     """
     layers: dict[str, _Layer] = {}
-    follows = report.consequences
-    by_layer = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD, Level.BACKWARD)
     for row in report.rows:
-        if row.level not in by_layer or not row.path:
+        if row.level not in BY_LAYER or not row.path:
             continue
         layer = layers.setdefault(row.path, _Layer(row.path))
         layer.failed += row.status.failed
