@@ -108,6 +108,14 @@ class WithoutTorch(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError("torch stays out of this process", name=name)
 
 
+def give_numpy_its_old_names() -> None:
+    """Those of Python's types, which numpy had until 1.24 and nets by others ask it for."""
+    import numpy
+
+    for kind in (int, float, bool, object):
+        vars(numpy).setdefault(kind.__name__, kind)
+
+
 def main(argv: Sequence[str]) -> int:
     """Write `net-symbol.json` and `net-0000.params` into FOLDER."""
     source, name, sizes, folder = argv
@@ -117,10 +125,8 @@ def main(argv: Sequence[str]) -> int:
 
     mxnet_compat.install()
     import mxnet
-    import numpy
 
-    for kind in (int, float, bool, object):  # which numpy had until 1.24, and GluonCV asks it for
-        vars(numpy).setdefault(kind.__name__, kind)
+    give_numpy_its_old_names()
     mxnet.random.seed(0)
     net = SOURCES[source](name)
     # in 8 bits a signal that shrinks from layer to layer is 0 at the end, which proves nothing

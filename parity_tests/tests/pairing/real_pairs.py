@@ -19,6 +19,7 @@ import mxnet as mx
 import numpy as np
 import torch
 
+from mxnet_files.checking.third_party_export import give_numpy_its_old_names
 from parity_tests import check_parity
 from parity_tests.backends.leaves import ParityError
 from parity_tests.pairing.parameters import align_nets, transfer_parameters
@@ -34,8 +35,7 @@ def _register_nothing(*args: object, **kwargs: object) -> Callable[[Any], Any]:
 def build(zoo: str, gluon_name: str, torch_name: str) -> tuple[Any, Any]:
     # torchvision's wheel registers shapes of C++ operators that a CPU build of torch lacks
     torch.library.register_fake = _register_nothing
-    for kind in (int, float, bool, object):  # which numpy had until 1.24, and RegNet asks it for
-        vars(np).setdefault(kind.__name__, kind)
+    give_numpy_its_old_names()
     if zoo == "model_zoo":
         from mxnet.gluon.model_zoo import vision
         from torchvision import models
