@@ -109,11 +109,12 @@ def unfit(place: Path, *, file: bool = False) -> str | None:
 
 
 @contextmanager
-def replacing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing_file(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
     """The name under which the block writes a file, which then replaces the one at `path`.
 
     The temporary name keeps the ending, since writers such as `savefig` go by it. Where the block
-    fails, the old file stays as it was. Raises: OSError.
+    fails, the old file stays as it was. What need not outlive a loss of power is not waited for
+    where it is not `durable`. Raises: OSError.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -126,14 +127,16 @@ def replacing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield part
-        flush(part)
+        if durable:
+            flush(part)
         os.replace(part, path)
     except BaseException as error:
         with suppress(OSError):  # where it could not be made, it cannot be removed either
             part.unlink(missing_ok=True)
         name_place(error, path, part)
         raise
-    flush(path.parent)
+    if durable:
+        flush(path.parent)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

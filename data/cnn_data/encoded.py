@@ -12,11 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
+from cnn_data.decoded import Decoded, room_for
 from cnn_data.readers.images import check_fit, decode
 
 __all__ = ["FORMATS", "EncodedImages", "EncodedSplit", "Files", "decoding_pool"]
 
-CACHE_LIMIT = 256 * 2**20  # bytes of decoded pixels that a split may keep
 SLOW = 0.5e-3  # seconds an image above which threads pay: below, they fight over the interpreter
 _TASTE = 4  # images that are timed to find out
 
@@ -47,14 +47,15 @@ class Files:
 class EncodedSplit:
     """A split that decodes as it goes, in as many threads as there are cores.
 
-    Decoded pixels are kept only where the whole split's are less than `CACHE_LIMIT` bytes.
-
     Args:
-        encoded: the images, in the order of `labels`.
+        encoded: the images.
         labels: integers (N,).
         size: height and width of what `images` returns.
         channels: 1 or 3.
         fit: "resize" or "pad", see `cnn_data.readers.images.decode`.
+        rows: which of `encoded` belong to the labels, (N,); by default the first N.
+        decoded: the pixels of all of `encoded`, as far as they are known, in the same form. Without
+            it decoded pixels are kept only where the split's are few: `cnn_data.decoded.LIMIT`.
 
     Raises:
         DataError: here for a size that makes no sense; from `images` for an unreadable image.
@@ -67,15 +68,17 @@ class EncodedSplit:
         size: int,
         channels: int,
         fit: str = "resize",
+        rows: np.ndarray | None = None,
+        decoded: Decoded | None = None,
     ) -> None:
         check_fit(size, channels, fit)
         self._encoded = encoded
         self._labels = np.ascontiguousarray(labels, dtype=np.int32)
         self._shape, self._fit = (size, size, channels), fit
-        whole = (len(self._labels), *self._shape)
-        cached = int(np.prod(whole, dtype=np.int64)) < CACHE_LIMIT
-        self._cache = np.zeros(whole, np.uint8) if cached else None
-        self._decoded = np.zeros(len(self._labels), bool)
+        self._rows = np.arange(len(self._labels)) if rows is None else rows
+        if decoded is None and rows is None:
+            decoded = room_for(len(self._labels), size, channels, fit)
+        self._decoded = decoded
 
     @property
     def labels(self) -> np.ndarray:
@@ -85,37 +88,41 @@ class EncodedSplit:
         return len(self._labels)
 
     def images(self, indices: np.ndarray) -> np.ndarray:
-        indices = np.asarray(indices, dtype=np.intp)
-        if self._cache is None:
-            out = np.empty((len(indices), *self._shape), np.uint8)
-            self._decode(indices, out, np.arange(len(indices)))
+        rows, decoded = self._rows[np.asarray(indices, dtype=np.intp)], self._decoded
+        if decoded is None:
+            out = np.empty((len(rows), *self._shape), np.uint8)
+            self._decode(rows, out, np.arange(len(rows)))
             return out
-        missing = np.unique(indices[~self._decoded[indices]])
-        self._decode(missing, self._cache, missing)
-        self._decoded[missing] = True
-        return self._cache[indices]
+        missing = np.unique(rows[~decoded.known[rows]])
+        if len(missing):
+            began = time.perf_counter()
+            self._decode(missing, decoded.pixels, missing)
+            decoded.known[missing] = True
+            decoded.seconds += time.perf_counter() - began
+            decoded.remember()
+        return decoded.pixels[rows]
 
     def name(self, index: int) -> str:
-        return self._encoded.name(index)
+        return self._encoded.name(int(self._rows[index]))
 
-    def _decode(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
-        """Decode the images at `indices` into `out[rows]`."""
-        sources = self._encoded.fetch(indices)
+    def _decode(self, rows: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
+        """Decode the images at `rows` into `out[places]`."""
+        sources = self._encoded.fetch(rows)
         size, _, channels = self._shape
 
         def work(part: range) -> None:
             for i in part:
-                name = self._encoded.name(int(indices[i]))
-                out[rows[i]] = decode(sources[i], name, size, channels, self._fit, FORMATS)
+                name = self._encoded.name(int(rows[i]))
+                out[places[i]] = decode(sources[i], name, size, channels, self._fit, FORMATS)
 
-        first = min(_TASTE, len(indices))
+        first = min(_TASTE, len(rows))
         began = time.perf_counter()
         work(range(first))
         if time.perf_counter() - began < SLOW * first:
-            work(range(first, len(indices)))
+            work(range(first, len(rows)))
             return
-        step = max(1, len(indices) // (8 * _cores()))
-        parts = [range(i, min(i + step, len(indices))) for i in range(first, len(indices), step)]
+        step = max(1, len(rows) // (8 * _cores()))
+        parts = [range(i, min(i + step, len(rows))) for i in range(first, len(rows), step)]
         futures = [decoding_pool().submit(work, part) for part in parts]
         wait(futures)  # all of them: they write into `out`
         for future in futures:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cnn_data.decoded import Decoded, room_for
 from cnn_data.encoded import EncodedSplit, Files
 from cnn_data.errors import DataError
 from cnn_data.inspection import Finding, ImageFile, inspect_images
+from cnn_data.readers.images import check_fit, fits
 from cnn_data.splits import SPLIT_SEED, Dataset, Split, mixed_order, stratified_split
 from gluon_cnn_parity.cli import not_utf8
 
@@ -36,12 +38,32 @@ class Tree:
     paths: tuple[Path, ...]
     labels: np.ndarray
     files: tuple[ImageFile, ...]
+    rows: np.ndarray  # of the images among all that were read together
     skipped: tuple[Path, ...] = ()  # damaged, and left out
 
     @property
     def grayscale(self) -> bool:
         """Whether every image is."""
         return all(file.grayscale for file in self.files)
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Trees that were read together, and what their images are decoded to."""
+
+    trees: tuple[Tree, ...]
+    encoded: Files  # of all trees
+    shape: tuple[int, int, int]  # (size, size, channels)
+    fit: str
+    decoded: Decoded | None
+
+    def split(self, tree: Tree, order: np.ndarray) -> EncodedSplit:
+        """The images of a tree in this order."""
+        size, _, channels = self.shape
+        return EncodedSplit(
+            self.encoded, tree.labels[order], size, channels, self.fit, tree.rows[order],
+            self.decoded,
+        )  # fmt: skip
 
 
 def load_folder(
@@ -62,9 +84,9 @@ def load_folder(
         found = "is a file" if path.exists() else "no such folder"
         raise DataError(f"folder:{path}: {found}; expected a folder with one sub-folder a class")
     train_root, test_root = _roots(path)
-    most = image_size if fit == "pad" else None
     roots = (train_root,) if test_root is None else (train_root, test_root)
-    tree, *others = read_trees(path, roots, most=most, skip_damaged=skip_damaged)
+    read = read_trees(path, roots, image_size, fit, skip_damaged=skip_damaged)
+    tree, *others = read.trees
     if not others:
         train, test = stratified_split(tree.labels, HELD_OUT)
         if not len(test):
@@ -73,19 +95,18 @@ def load_folder(
     else:
         (held,) = others
         train, test = mixed_order(len(tree.paths)), mixed_order(len(held.paths))
-    channels = 1 if tree.grayscale and held.grayscale else 3
-    train_split = _split(tree, train, image_size, channels, fit)
+    train_split = read.split(tree, train)
     mean, std = measure_pixels(train_split)
     for weakness in _weaknesses(tree, others):
         _LOG.warning("warning: %s: %s", path, weakness)
     return Dataset(
         f"folder:{path}",
         tree.class_names,
-        (image_size, image_size, channels),
+        read.shape,
         mean,
         std,
         train_split,
-        _split(held, test, image_size, channels, fit),
+        read.split(held, test),
         content=content_of(tree, *others),
         held_out=not others,
         skipped=tuple(str(each) for part in (tree, *others) for each in part.skipped),
@@ -135,20 +156,24 @@ def _weaknesses(tree: Tree, others: Sequence[Tree]) -> list[str]:
 def read_trees(
     path: Path,
     roots: Sequence[Path],
+    size: int,
+    fit: str,
     class_names: Sequence[str] | None = None,
-    most: int | None = None,
+    channels: int | None = None,
     *,
     skip_damaged: bool = False,
-) -> list[Tree]:
+) -> Trees:
     """Read every image under each of `roots`, which lie in `path`: one sub-folder a class, sorted.
 
     `class_names`, or those of the first root, are the only class folders allowed; each must be
-    there. No image may be wider or higher than `most` pixels. Files that are no images are left out
+    there. With `fit` "pad" no image may be wider or higher than `size`. `channels` are 1 where
+    every image is grayscale, else 3, unless they are given. Files that are no images are left out
     and reported once; hidden files and folders are ignored.
 
     Raises:
         DataError: see `load_folder`.
     """
+    check_fit(size, channels or 3, fit)
     listed = []
     nested: dict[Path, str] = {}
     for root in roots:
@@ -156,22 +181,42 @@ def read_trees(
         class_names = listed[0][0]
     paths = [each for _, classes, _ in listed for files in classes for each in files]
     regular = [each for each in paths if each not in nested]
+    decoded = room_for(len(regular), size, 3, fit)
     findings: dict[Path, Finding] = dict(nested)
-    findings.update(zip(regular, inspect_images(path, regular), strict=True))
+    findings.update(zip(regular, inspect_images(path, regular, decoded), strict=True))
     damaged = {}
     for each, finding in findings.items():
-        if isinstance(finding, ImageFile) and most and max(finding.width, finding.height) > most:
-            finding = f"{finding.width} x {finding.height}, more than {most} x {most}"
+        if isinstance(finding, ImageFile) and not fits(finding.width, finding.height, size, fit):
+            finding = f"{finding.width} x {finding.height}, more than {size} x {size}"
         if isinstance(finding, str):
             damaged[each] = finding
     if damaged and not skip_damaged:
         raise DataError(_report(path, damaged, len(paths)))
     if damaged:
         _LOG.warning("warning: left out, %s", _report(path, damaged, len(paths), remedy=""))
-    return [
-        _tree(root, names, classes, others, findings, damaged)
+    rows = {each: row for row, each in enumerate(regular)}
+    trees = tuple(
+        _tree(root, names, classes, others, findings, damaged, rows)
         for root, (names, classes, others) in zip(roots, listed, strict=True)
-    ]
+    )
+    if channels is None:
+        channels = 1 if all(tree.grayscale for tree in trees) else 3
+    if decoded is None:
+        decoded = room_for(len(regular), size, channels, fit)
+    if decoded is not None:
+        whole = [findings[each] for each in regular]
+        _recall(decoded, whole, channels)
+    return Trees(trees, Files(regular), (size, size, channels), fit, decoded)
+
+
+def _recall(decoded: Decoded, findings: Sequence[Finding], channels: int) -> None:
+    """Take from an earlier run what was not decoded now, or leave all of it to the next."""
+    if decoded.pixels.shape[3] > channels:
+        decoded.to_gray()
+    unused = [not isinstance(finding, ImageFile) for finding in findings]
+    decoded.known |= np.array(unused, bool)  # nobody asks for these
+    decoded.recall(each.sha256 if isinstance(each, ImageFile) else "" for each in findings)
+    decoded.remember()
 
 
 def _list_classes(
@@ -209,6 +254,7 @@ def _tree(
     others: Sequence[Path],
     findings: Mapping[Path, Finding],
     damaged: Mapping[Path, str],
+    rows: Mapping[Path, int],
 ) -> Tree:
     """The images of a folder that are whole, once they have been read."""
     whole: list[tuple[Path, int, ImageFile]] = []
@@ -230,7 +276,8 @@ def _tree(
         _LOG.warning("%s: not PNG or JPEG, left out: %s", root, _listed(others))
     paths, labels, images = zip(*whole, strict=True)
     skipped = tuple(path for files in classes for path in files if path in damaged)
-    return Tree(names, paths, np.array(labels, np.int32), images, skipped)
+    own = np.array([rows[path] for path in paths])
+    return Tree(names, paths, np.array(labels, np.int32), images, own, skipped)
 
 
 def _report(
@@ -295,8 +342,3 @@ def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _listed(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths[:3]) + (", …" if len(paths) > 3 else "")
-
-
-def _split(tree: Tree, order: np.ndarray, image_size: int, channels: int, fit: str) -> EncodedSplit:
-    files = Files([tree.paths[index] for index in order])
-    return EncodedSplit(files, tree.labels[order], image_size, channels, fit)

@@ -19,16 +19,22 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gluon_cnn_parity import cache_folder
+from cnn_data.decoded import WORTH_REMEMBERING, Decoded
 from cnn_data.encoded import FORMATS, decoding_pool
 from cnn_data.errors import DataError
-from cnn_data.readers.images import decode_opened, is_grayscale, open_image, require_regular
+from cnn_data.readers.images import (
+    decode_opened,
+    fits,
+    is_grayscale,
+    open_image,
+    require_regular,
+)
 from gluon_cnn_parity.atomic import write_text
 
 __all__ = ["Finding", "ImageFile", "inspect_images"]
 
 FORMAT = "cnn_data images 1"
 MOST_BYTES = 2**30  # of one file: an image of the most pixels, uncompressed, has fewer
-WORTH_REMEMBERING = 1.0  # seconds of reading
 SILENCE = 30.0  # seconds without a word, where there is no terminal
 
 _AT_ONCE = 64  # files that a worker takes
@@ -51,36 +57,46 @@ Finding = ImageFile | str | None  # whole; what is wrong with it; no PNG or JPEG
 _Key = tuple[int, int]  # bytes, and nanoseconds of the last change
 
 
-def inspect_images(root: Path, paths: Sequence[Path]) -> list[Finding]:
+def inspect_images(
+    root: Path, paths: Sequence[Path], decoded: Decoded | None = None
+) -> list[Finding]:
     """Read every file of `paths`, all below `root`, in as many threads as there are cores.
 
     A file that is remembered with its size and time of change is not read again. Nothing that is
-    no regular file is opened: a pipe would block.
+    no regular file is opened: a pipe would block. What is decoded to be seen whole is kept in
+    `decoded`, in three channels, a row a path.
     """
     memory = _Memory(root)
     findings: dict[Path, Finding] = {}
     keys: dict[Path, _Key] = {}
     unread = []
-    for path in paths:
+    for row, path in enumerate(paths):
         with contextlib.suppress(OSError):
             status = path.stat()
             keys[path] = (status.st_size, status.st_mtime_ns)
             if stat.S_ISREG(status.st_mode) and (known := memory.get(path, keys[path])):
                 findings[path] = known
                 continue
-        unread.append(path)
+        unread.append((row, path))
     began = time.monotonic()
-    findings |= _read(root, unread)
-    if time.monotonic() - began > WORTH_REMEMBERING:
+    findings |= _read(root, unread, decoded)
+    seconds = time.monotonic() - began
+    if decoded is not None:
+        decoded.seconds += seconds
+    if seconds > WORTH_REMEMBERING:
         whole = {p: f for p, f in findings.items() if isinstance(f, ImageFile)}
         memory.store({path: (*keys[path], *astuple(found)) for path, found in whole.items()})
     return [findings[path] for path in paths]
 
 
-def _read(root: Path, paths: Sequence[Path]) -> dict[Path, Finding]:
+def _read(
+    root: Path, paths: Sequence[tuple[int, Path]], decoded: Decoded | None
+) -> dict[Path, Finding]:
+    def read(part: Sequence[tuple[int, Path]]) -> dict[Path, Finding]:
+        return {path: _finding(path, row, decoded) for row, path in part}
+
     parts = [paths[i : i + _AT_ONCE] for i in range(0, len(paths), _AT_ONCE)]
-    futures = {decoding_pool().submit(lambda part: list(map(_finding, part)), part): part
-               for part in parts}  # fmt: skip
+    futures = [decoding_pool().submit(read, part) for part in parts]
     findings: dict[Path, Finding] = {}
     said = time.monotonic()
     try:
@@ -89,8 +105,8 @@ def _read(root: Path, paths: Sequence[Path]) -> dict[Path, Finding]:
             disable=None,
         ) as bar:  # fmt: skip
             for future in as_completed(futures):
-                findings |= zip(futures[future], future.result(), strict=True)
-                bar.update(len(futures[future]))
+                findings |= future.result()
+                bar.update(len(future.result()))
                 if bar.disable and time.monotonic() - said > SILENCE:
                     said = time.monotonic()
                     print(f"reading {root}: {len(findings)}/{len(paths)} images", file=sys.stderr)
@@ -100,7 +116,7 @@ def _read(root: Path, paths: Sequence[Path]) -> dict[Path, Finding]:
     return findings
 
 
-def _finding(path: Path) -> Finding:
+def _finding(path: Path, row: int, decoded: Decoded | None) -> Finding:
     name = str(path)
     try:
         require_regular(path, name)
@@ -113,7 +129,11 @@ def _finding(path: Path) -> Finding:
             return f"more than {MOST_BYTES} bytes, refused"
         with open_image(content, name, FORMATS) as image:
             width, height, grayscale = image.width, image.height, is_grayscale(image)
-            decode_opened(image, name, _SIZE, 3)
+            if decoded is None or not fits(width, height, decoded.size, decoded.fit):
+                decode_opened(image, name, _SIZE, 3)
+            else:
+                decoded.pixels[row] = decode_opened(image, name, decoded.size, 3, decoded.fit)
+                decoded.known[row] = True
         return ImageFile(hashlib.sha256(content).hexdigest(), width, height, grayscale)
     except DataError as error:
         return str(error).removeprefix(f"{name}: ")

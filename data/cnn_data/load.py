@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from cnn_data.catalog import Entry, entry_for
-from cnn_data.encoded import EncodedSplit, Files
 from cnn_data.errors import DataError
 from cnn_data.folder import content_of, load_folder, read_trees
 from cnn_data.prepared import build, find_prepared, read_prepared
@@ -129,19 +128,14 @@ def _pictures(entry: Entry, folder: Path, size: int, fit: str, skip_damaged: boo
             packed = find_archive(entry, folder)
             prepared = build(entry, folder, [packed] if packed else None)
         return read_prepared(entry, prepared, size, 3, fit)
-    most = size if fit == "pad" else None
-    trees = read_trees(
-        extracted[0].parent, extracted, entry.class_folders, most, skip_damaged=skip_damaged
+    read = read_trees(
+        extracted[0].parent, extracted, size, fit, entry.class_folders, 3, skip_damaged=skip_damaged
     )
-    splits = []
-    for tree in trees:
-        order = mixed_order(len(tree.paths))
-        files = Files([tree.paths[index] for index in order])
-        splits.append(EncodedSplit(files, tree.labels[order], size, 3, fit))
-    shape = (size, size, 3)
+    splits = [read.split(tree, mixed_order(len(tree.paths))) for tree in read.trees]
     return Dataset(
-        entry.name, entry.class_names, shape, entry.mean, entry.std, *splits,
-        content=content_of(*trees), skipped=tuple(str(p) for tree in trees for p in tree.skipped),
+        entry.name, entry.class_names, read.shape, entry.mean, entry.std, *splits,
+        content=content_of(*read.trees),
+        skipped=tuple(str(path) for tree in read.trees for path in tree.skipped),
     )  # fmt: skip
 
 

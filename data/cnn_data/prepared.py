@@ -6,6 +6,7 @@ ArrayRecord files. tensorflow_datasets is imported only where one is read or wri
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import threading
@@ -18,6 +19,7 @@ import numpy as np
 
 from cnn_data.builders import builder_class
 from cnn_data.catalog import Entry
+from cnn_data.decoded import room_for
 from cnn_data.encoded import EncodedSplit
 from cnn_data.errors import DataError
 from cnn_data.network import unreachable
@@ -87,8 +89,12 @@ def read_prepared(entry: Entry, path: Path, image_size: int, channels: int, fit:
             if entry.shape is None:  # in the order of the extracted folder
                 by_name = np.argsort(file_names, kind="stable")
                 order = by_name[mixed_order(len(labels))]
-            ordered = _Ordered(records, order)
-            splits.append(EncodedSplit(ordered, labels[order], image_size, channels, fit))
+            decoded = room_for(len(labels), image_size, channels, fit)
+            if decoded is not None:
+                decoded.recall([records.content])
+            splits.append(
+                EncodedSplit(records, labels[order], image_size, channels, fit, order, decoded)
+            )
     shape = (image_size, image_size, channels)
     return Dataset(entry.name, entry.class_names, shape, entry.mean, entry.std, *splits)
 
@@ -140,6 +146,7 @@ class _Records:
         self._parse = tf_example_pb2.Example.FromString
         self._source, self._name = source, name
         self._lock = threading.Lock()
+        self.content = ""  # a sha256 of all images' bytes, once the labels are read
 
     def _features(self, indices: np.ndarray) -> list[Any]:
         with self._lock, _telling(self._name, _AGAIN):
@@ -150,6 +157,7 @@ class _Records:
         """All labels, int32 (N,), and the file names that go with them ("" where unknown)."""
         labels: list[int] = []
         names: list[str] = []
+        content = hashlib.sha256()
         for start in range(0, len(self._source), _AT_ONCE):
             stop = min(start + _AT_ONCE, len(self._source))
             for features in self._features(np.arange(start, stop)):
@@ -159,8 +167,11 @@ class _Records:
                         f"{self._name} record {len(labels)}: label {list(value)}; "
                         f"expected 0 to {classes - 1}"
                     )
+                for part in features["image"].bytes_list.value:
+                    content.update(f"{len(part)} ".encode() + part)
                 labels.append(value[0])
                 names.append(b"".join(features["file_name"].bytes_list.value).decode())
+        self.content = content.hexdigest()
         return np.array(labels, np.int32), names
 
     def fetch(self, indices: np.ndarray) -> list[bytes | Path]:
@@ -168,19 +179,6 @@ class _Records:
 
     def name(self, index: int) -> str:
         return f"{self._name} record {index}"
-
-
-class _Ordered:
-    """The same records in another order."""
-
-    def __init__(self, records: _Records, order: np.ndarray) -> None:
-        self._records, self._order = records, order
-
-    def fetch(self, indices: np.ndarray) -> list[bytes | Path]:
-        return self._records.fetch(self._order[indices])
-
-    def name(self, index: int) -> str:
-        return self._records.name(int(self._order[index]))
 
 
 @contextmanager

@@ -26,6 +26,7 @@ __all__ = [
     "check_fit",
     "decode",
     "decode_opened",
+    "fits",
     "is_grayscale",
     "open_image",
     "read_image",
@@ -66,6 +67,11 @@ def check_fit(size: int | None, channels: int, fit: str) -> None:
         raise DataError(f"{channels} channels; images have 1 or 3")
     if fit not in FITS:
         raise DataError(f"unknown fit {fit!r}; choose one of {', '.join(FITS)}")
+
+
+def fits(width: int, height: int, size: int, fit: str) -> bool:
+    """Whether a picture can be made to fit: padding shrinks none."""
+    return fit != "pad" or max(width, height) <= size
 
 
 def require_regular(path: Path, name: str) -> None:
@@ -221,7 +227,7 @@ def _fitted(image: Image.Image, name: str, size: int | None, fit: str) -> Image.
 
 def _margins(image_size: tuple[int, int], size: int, name: str) -> tuple[int, int]:
     width, height = image_size
-    if width > size or height > size:
+    if not fits(width, height, size, "pad"):
         raise DataError(
             f"{name}: {width} x {height} cannot be padded to {size} x {size}; use fit='resize'"
         )

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from cnn_data import (
     DataError,
     Split,
     absolute_name,
+    decoded,
     encoded,
     inspection,
     load_dataset,
@@ -27,6 +29,8 @@ from cnn_data import (
 )
 from cnn_data.encoded import EncodedSplit, Files
 from cnn_data.folder import measure_pixels
+from cnn_data.readers import images
+from cnn_data.readers.images import decode_opened
 from cnn_data.splits import ArraySplit
 from cnn_data.tests import makers
 
@@ -249,7 +253,7 @@ def test_images_come_in_order_from_threads_with_and_without_cache(
     paths = sorted((tmp_path / "a").iterdir())
     monkeypatch.setattr(encoded, "SLOW", 0.0 if slow else 9.0)
     if not cached:
-        monkeypatch.setattr(encoded, "CACHE_LIMIT", 0)
+        monkeypatch.setattr(decoded, "LIMIT", 0)
     split = EncodedSplit(Files(paths), np.zeros(100), 8, 1)
     for indices in ([5, 3, 99, 3, 0], range(100), range(99, -1, -1), []):
         wanted = np.array(indices, dtype=int)
@@ -264,7 +268,7 @@ def test_decoded_pixels_are_kept_only_where_they_are_few(
     makers.write_classes(tmp_path, {"a": 10})
     paths = sorted((tmp_path / "a").iterdir())
     few = EncodedSplit(Files(paths), np.zeros(10), 8, 1)
-    monkeypatch.setattr(encoded, "CACHE_LIMIT", 10 * 8 * 8)
+    monkeypatch.setattr(decoded, "LIMIT", 10 * 8 * 8)
     many = EncodedSplit(Files(paths), np.zeros(10), 8, 1)
     everything = np.arange(10)
     before = few.images(everything), many.images(everything)
@@ -274,6 +278,104 @@ def test_decoded_pixels_are_kept_only_where_they_are_few(
     np.testing.assert_array_equal(few.images(everything), before[1])
     with pytest.raises(DataError, match="no such file"):
         many.images(everything)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of pixels that outlive a run; any run is long enough for that."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for module in (decoded, inspection):
+        monkeypatch.setattr(module, "WORTH_REMEMBERING", -1.0)
+    return tmp_path / "cache" / "gluon_cnn" / "images"
+
+
+def pixels_of(root: Path, size: int = 8) -> list[np.ndarray]:
+    dataset = load_dataset(f"folder:{root}", image_size=size)
+    return [split.images(np.arange(len(split))) for split in (dataset.train, dataset.test)]
+
+
+def test_a_folder_is_decoded_once(
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    makers.write_classes(tmp_path / "photos", {"a": 15, "b": 15}, colour=True)
+    decodings: list[str] = []
+
+    def counted(image: Image.Image, name: str, *rest: Any) -> np.ndarray:
+        decodings.append(name)
+        return decode_opened(image, name, *rest)
+
+    monkeypatch.setattr(inspection, "decode_opened", counted)
+    monkeypatch.setattr(images, "decode_opened", counted)
+    first = pixels_of(tmp_path / "photos")
+    assert len(decodings) == 30  # to see that they are whole, and not again to train on them
+    for before, again in zip(first, pixels_of(tmp_path / "photos"), strict=True):
+        np.testing.assert_array_equal(before, again)
+    assert len(decodings) == 30
+    other = pixels_of(tmp_path / "photos", 6)
+    assert len(decodings) == 60
+    (tmp_path / "photos" / "a").rename(tmp_path / "photos" / "c")
+    assert not np.array_equal(pixels_of(tmp_path / "photos", 6)[0], other[0])
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "folder"])
+def test_pixels_that_were_damaged_since_are_decoded_again(
+    tmp_path: Path, kept: Path, damage: str
+) -> None:
+    makers.write_classes(tmp_path / "photos", {"a": 15, "b": 15}, colour=True)
+    first = pixels_of(tmp_path / "photos")
+    (path,) = kept.glob("*.pixels")
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage == "bit":
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    else:
+        path.unlink()
+        path.mkdir()
+    for before, again in zip(first, pixels_of(tmp_path / "photos"), strict=True):
+        np.testing.assert_array_equal(before, again)
+
+
+def test_pixels_used_longest_ago_make_room(
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        makers.write_classes(tmp_path / name, {"x": 12}, colour=ord(name) % 2 == 0)
+        Image.new("RGB", (8, 8), (ord(name),) * 3).save(tmp_path / name / "x" / "own.png")
+    pixels_of(tmp_path / "a")
+    (oldest,) = kept.glob("*.pixels")
+    os.utime(oldest, (1, 1))
+    monkeypatch.setattr(decoded, "KEPT", 2 * oldest.stat().st_size)
+    pixels_of(tmp_path / "b")
+    pixels_of(tmp_path / "a")  # used again
+    (other,) = set(kept.glob("*.pixels")) - {oldest}
+    os.utime(other, (1, 1))
+    pixels_of(tmp_path / "c")
+    assert oldest.exists()
+    assert not other.exists()
+    assert len(list(kept.glob("*.pixels"))) == 2
+
+
+@pytest.mark.parametrize("fit", ["resize", "pad"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16", "P"])
+def test_gray_pictures_of_a_folder_are_what_they_are_alone(
+    tmp_path: Path, mode: str, fit: str
+) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (4, 11, 7), dtype=np.uint8)
+    (tmp_path / "a").mkdir()
+    for number, gray in enumerate(values):
+        picture = Image.fromarray(gray.astype(np.uint16) * 257 if mode == "I;16" else gray)
+        if mode == "LA":
+            picture.putalpha(Image.fromarray(gray[::-1].copy()))
+        elif mode == "P":
+            picture.putpalette([value for value in range(255, -1, -1) for _ in range(3)])
+        elif mode == "1":
+            picture = picture.convert("1")
+        picture.save(tmp_path / "a" / f"{number}.png")
+    dataset = load_dataset(f"folder:{tmp_path}", image_size=13, fit=fit)
+    for i in range(len(dataset.train)):
+        alone = read_image(dataset.train.name(i), 13, 1, fit)
+        np.testing.assert_array_equal(dataset.train.images(np.array([i]))[0], alone)
 
 
 def test_slow_pictures_are_decoded_side_by_side(
@@ -301,7 +403,8 @@ def test_training_and_predicting_see_the_same_pixels(tmp_path: Path) -> None:
         array = rng.integers(0, 256, (20 + i, 31, 3), dtype=np.uint8)
         Image.fromarray(array).save(tmp_path / "a" / f"{i}.jpg")
     dataset = load_dataset(f"folder:{tmp_path}", image_size=16)
-    for i, path in enumerate(dataset.train._encoded.paths):  # type: ignore[attr-defined]
+    for i in range(len(dataset.train)):
+        path = dataset.train.name(i)
         np.testing.assert_array_equal(
             dataset.train.images(np.array([i]))[0], read_image(path, 16, 3)
         )
@@ -386,9 +489,9 @@ def test_what_was_whole_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Mo
     read: list[Path] = []
     find = inspection._finding
 
-    def counted(path: Path) -> inspection.Finding:
+    def counted(path: Path, *rest: Any) -> inspection.Finding:
         read.append(path)
-        return find(path)
+        return find(path, *rest)
 
     monkeypatch.setattr(inspection, "_finding", counted)
     assert load_dataset(f"folder:{root}", image_size=8).content == before.content
