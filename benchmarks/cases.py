@@ -196,3 +196,37 @@ def repeated(case: Case, step: Callable[[], Any]) -> Turn:
         return {"images_per_second": case.batch / middle, "seconds": middle, "steps": len(times)}
 
     return turn
+
+
+ROUNDS = 12  # of slices, one of each program
+
+
+def side_by_side(
+    programs: Mapping[str, Callable[[], Any]], seconds: float
+) -> dict[str, list[float]]:
+    """Seconds of a call of programs that compute the same, in one process, slice by slice.
+
+    Two processes of one program differ by up to 5 % for as long as they live; here all have the
+    same memory and cores. Slices begin with an untimed call, and each program begins rounds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    began = time.perf_counter()
+    for number in range(ROUNDS):
+        if number and time.perf_counter() - began > seconds:
+            break
+        first = number % len(programs)
+        for name in [*programs][first:] + [*programs][:first]:
+            times[name].append(_slice(programs[name], seconds / ROUNDS / len(programs)))
+    return times
+
+
+def _slice(step: Callable[[], Any], seconds: float) -> float:
+    """The median time of the calls that fit into the seconds, one at least."""
+    times: list[float] = []
+    step()
+    began = time.perf_counter()
+    while not times or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

@@ -19,8 +19,8 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
-from benchmarks.cases import RECIPE, Case, Turn, repeated
-from benchmarks.numpy_side import EVERY, made_up, mnist, random_batch
+from benchmarks.cases import LONG, RECIPE, Case, Turn, repeated, side_by_side
+from benchmarks.numpy_side import ENGINES_ALONE, EVERY, engine_alone, made_up, mnist, random_batch
 from cnn_data import Dataset, load_dataset
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import epoch_rates
@@ -97,7 +97,18 @@ def _infer(case: Case) -> Turn:
         run = engine.load(case.export, batch=case.batch)
         x, _ = random_batch(run.input_shape, case.batch)
         turn = repeated(case, lambda: run(x))
-        return lambda number: {**turn(number), "engine": run.name}
+        alone, again = _alone(case, run.name), _alone(case, run.name)
+
+        def timed(number: int) -> dict[str, Any]:
+            found = {**turn(number), "engine": run.name}
+            if alone is not None and again is not None:
+                found["side_by_side"] = side_by_side(
+                    {"auto": lambda: run(x), "alone": lambda: alone(x), "again": lambda: again(x)},
+                    4 * case.seconds,
+                )
+            return found
+
+        return timed
     net = get_model(case.model)
     net.initialize(mx.init.Xavier())
     x, _ = random_batch(net.input_shape, case.batch)
@@ -149,12 +160,19 @@ def _epoch(case: Case) -> Turn:
     return turn
 
 
+def _alone(case: Case, name: str) -> Callable[[np.ndarray], np.ndarray] | None:
+    """The engine that `auto` takes, without `gluon_cnn`; None where it reads no ONNX, or memory
+    does not hold it beside another."""
+    held = name in ENGINES_ALONE and (case.model, case.batch) not in LONG
+    return engine_alone(case, name) if held else None
+
+
 def _waiting(case: Case) -> Turn:
     size = get_model(case.model).input_shape[1]
 
     def turn(number: int) -> dict[str, Any]:
-        """The share of an epoch without a batch to train on: of the first, which decodes, and the
-        second. The data set is opened anew, and keeps no image from the turn before."""
+        """The share of an epoch without a batch to train on: of the first and of the second. The
+        data set is opened anew, in the first turn by a process that has never seen it."""
         config = TrainConfig(
             model=case.model, batch_size=case.batch, epochs=2, augment="crop-flip", seed=number
         )

@@ -16,9 +16,11 @@ from benchmarks.cases import Case, Turn, repeated, step_times
 from cnn_data import ArraySplit, Dataset, load_dataset
 
 __all__ = [
+    "ENGINES_ALONE",
     "EVERY",
     "begin",
     "begin_engine",
+    "engine_alone",
     "made_up",
     "mnist",
     "random_batch",
@@ -49,8 +51,15 @@ def begin_engine(case: Case) -> Turn:
     (path,) = Path(case.export).glob("*.onnx")
     shape = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["input"]["shape"]
     x, _ = random_batch(tuple(shape[1:]), case.batch)
-    run = {"onnxruntime": _onnxruntime, "openvino": _openvino}[case.side](path, case.threads)
+    run = engine_alone(case, case.side)
     return repeated(case, lambda: run(x))
+
+
+def engine_alone(case: Case, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """An engine that reads ONNX as its documentation runs it, with the case's threads."""
+    assert case.export is not None
+    (path,) = Path(case.export).glob("*.onnx")
+    return ENGINES_ALONE[name](path, case.threads)
 
 
 def _onnxruntime(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -69,6 +78,9 @@ def _openvino(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
                "PERFORMANCE_HINT": "LATENCY"}  # fmt: skip
     model = openvino.Core().compile_model(path, "CPU", options)
     return lambda x: model(x)[0]
+
+
+ENGINES_ALONE = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 
 
 def random_batch(shape: tuple[int, ...], batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -140,9 +140,20 @@ def _speeds(results: Mapping[str, Mapping[str, Any]], part: str) -> str:
             if found is not None:
                 told = f"{found[2].median:.2f} ({found[2].least:.2f}–{found[2].most:.2f})"
             row.append(told)
+        if part == "infer":
+            row += [_side_by_side(result, "auto"), _side_by_side(result, "again")]
         rows.append(row)
-    heads = [SIDES[side] for side in columns]
-    return _rows([f"{title}, images/s", *heads, "best", *RATIOS[part]], rows)
+    heads = [*(SIDES[side] for side in columns), "best", *RATIOS[part]]
+    if part == "infer":
+        heads += ["auto / its engine alone, in one process", "that engine / itself"]
+    return _rows([f"{title}, images/s", *heads], rows)
+
+
+def _side_by_side(result: Mapping[str, Any], program: str) -> str:
+    """How many times as fast the program was as the engine alone that ran in its process."""
+    turns = [run["side_by_side"] for run in result["runs"].get("auto", ()) if "side_by_side" in run]
+    found = [ratio(turn["alone"], turn[program]).median for turn in turns]
+    return _spread(found, len(found), ".3f") if found else "–"
 
 
 def _engine(result: Mapping[str, Any], side: str) -> str:
@@ -262,7 +273,7 @@ def _waiting(results: Mapping[str, Mapping[str, Any]]) -> str:
             cells = [_spread([100 * share for share in epoch], len(epoch), ".1f")
                      for epoch in epochs]  # fmt: skip
             rows.append([name.removeprefix("waiting "), *(cells or ("failed", "failed"))])
-    heads = ["waiting for photographs, % of an epoch", "the first, which decodes", "the second"]
+    heads = ["waiting for photographs, % of an epoch", "the first", "the second"]
     return _rows(heads, rows)
 
 

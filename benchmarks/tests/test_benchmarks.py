@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import cases, child, ratios, results, runner, source_script
+from benchmarks import cases, child, numpy_side, ratios, results, runner, source_script
 from benchmarks.cases import Case, Group
 from cnn_data import ArraySplit, load_dataset
 
@@ -62,11 +63,16 @@ def test_a_row_says_who_is_best_and_how_ours_stands_to_the_best_other() -> None:
         "| MXNet as it comes | 0.85 (0.80–0.90) | 1.35 (1.20–1.50) | 1.20 (1.20–1.20) |"
     )
     infer = _result("infer lenet 1", ours=[1.0], auto=[4.0], openvino=[2.0], onnxruntime=[1.0])
-    infer["runs"]["auto"][0]["engine"] = "torch"
+    infer["runs"]["auto"][0] |= {
+        "engine": "openvino",
+        "side_by_side": {"auto": [2.0, 4.0], "alone": [3.0, 6.0], "again": [3.0, 5.0]},
+    }
     (row,) = (line for line in results.table({"infer lenet 1": infer}).splitlines()
               if line.startswith("| lenet 1 "))  # fmt: skip
-    assert "| **4 (4–4) torch** | 1 (1–1) |" in row
-    assert row.endswith("| gluon_cnn --engine auto | 2.00 (2.00–2.00) |")
+    assert "| **4 (4–4) openvino** | 1 (1–1) |" in row
+    assert row.endswith(
+        "| gluon_cnn --engine auto | 2.00 (2.00–2.00) | 1.500 (1.500–1.500) | 1.100 (1.100–1.100) |"
+    )
     # What was not measured equally often is not compared
     assert results.compared(_result("x", ours=[1.0], eager=[1.0, 2.0]), "train") is None
 
@@ -303,6 +309,25 @@ def test_an_engine_is_measured_on_the_exported_file(side: str, exports: Path) ->
     found = _measured(group.cases[0])
     assert found["images_per_second"] == pytest.approx(4 / found["seconds"])
     assert ("engine" in found) == (side == "auto")
+    alone = found.get("engine") in numpy_side.ENGINES_ALONE
+    assert ("side_by_side" in found) == alone
+    assert not alone or set(found["side_by_side"]) == {"auto", "alone", "again"}
+
+
+def test_programs_of_one_process_take_turns() -> None:
+    calls: list[str] = []
+
+    def program(name: str, seconds: float) -> Callable[[], None]:
+        def step() -> None:
+            calls.append(name)
+            time.sleep(seconds)
+
+        return step
+
+    programs = {"fast": program("fast", 0.001), "slow": program("slow", 0.004)}
+    times = cases.side_by_side(programs, 0.2)
+    assert 1.5 < min(times["slow"]) / min(times["fast"]) < 8
+    assert 3 <= sum(a != b for a, b in pairwise(calls)) < 2 * cases.ROUNDS
 
 
 @pytest.fixture(scope="module")
