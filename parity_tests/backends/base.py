@@ -89,10 +89,6 @@ class Backend(Source, Protocol):
     """One framework. `Any` stands for its own types: nets, optimizers, losses."""
 
     @property
-    def array_type(self) -> type[Any]:
-        """The framework's own arrays."""
-
-    @property
     def join(self) -> tuple[str, Replay]:
         """The kind of the operation that joins arrays along their first axis, and its replay."""
 

@@ -30,7 +30,6 @@ class GluonBackend:
     """Nothing but names: each is documented where it is defined, and in `Backend`."""
 
     side = Side.GLUON
-    array_type: type[Any] = mx.nd.NDArray
     optimizers: Mapping[str, Callable[..., Any]] = {"": gluon_trainer}
 
     leaves = staticmethod(leaves)

@@ -34,7 +34,6 @@ class TorchBackend:
     """Nothing but names: each is documented where it is defined, and in `Backend`."""
 
     side = Side.TORCH
-    array_type: type[Any] = torch.Tensor
 
     leaves = staticmethod(leaves)
     clone = staticmethod(clones.clone)
