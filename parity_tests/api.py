@@ -21,9 +21,9 @@ from parity_tests.backends.optimizers import Optimizers
 from parity_tests.backends.runs import NET, Arrays, arrays
 from parity_tests.isolation import isolated
 from parity_tests.levels.diagnosis.divergences import diagnose
-from parity_tests.levels.pair import NetPair, refusal
+from parity_tests.levels.pair import NetPair
 from parity_tests.levels.quick import QUICK
-from parity_tests.levels.referee import DidNotRun, Subject
+from parity_tests.levels.referee import DidNotRun, Subject, not_compared
 from parity_tests.levels.repro import write_repro
 from parity_tests.levels.saved import check_saved_path
 from parity_tests.reporting.environment import environment
@@ -234,7 +234,7 @@ def _compared(
         pair.set_objective(labels, loss)
     for level in report.levels:
         if refused and level not in (Level.STRUCTURE, Level.WEIGHTS):
-            report.add([refusal(level, refused)])
+            report.add([not_compared(level, NET, "inputs", refused)])
         else:
             report.add(*JOURNAL.once(f"{level} {number}", partial(pair.rows, level)))
     for path, reason in allow.items():

@@ -16,7 +16,7 @@ from parity_tests.backends.runs import NET, Key, NetRun, is_float, output_name, 
 from parity_tests.levels.envelope import backward_envelope, forward_envelope
 from parity_tests.levels.inherited import is_clean, judged_keys, until_certain, with_other_side
 from parity_tests.levels.local import local_calls, local_rows
-from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, along, attempt
+from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, along, attempt, not_compared
 from parity_tests.numerics.chance import FIRST_DRAWS
 from parity_tests.numerics.compare import compare
 from parity_tests.numerics.conventions import Convention, variance
@@ -36,15 +36,7 @@ def backward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
         rows += _loss(subject)
         rows += _inherited(subject, is_clean(rows))
     except DidNotRun as error:
-        rows.append(
-            Row(
-                level=Level.BACKWARD,
-                path=NET,
-                quantity="gradient",
-                status=Status.NOT_COMPARED,
-                detail=str(error),
-            )
-        )
+        rows.append(not_compared(Level.BACKWARD, NET, "gradient", error))
     return rows, coverage
 
 
@@ -127,19 +119,8 @@ def _inherited(subject: Subject, clean: bool) -> Iterator[Row]:
         try:
             run = subject.run(side, dtype, train=True, backward=True)
         except DidNotRun as error:
-            detail = str(error)
-            rows.append(
-                Row(
-                    level=Level.BACKWARD,
-                    path=NET,
-                    quantity="gradient",
-                    status=Status.NOT_COMPARED,
-                    check=Check.INHERITED,
-                    side=side,
-                    dtype=dtype,
-                    detail=detail,
-                )
-            )
+            where = {"check": Check.INHERITED, "side": side, "dtype": dtype}
+            rows.append(not_compared(Level.BACKWARD, NET, "gradient", error, **where))
             continue
         outputs = run.named_outputs()
         if side == Side.GLUON:

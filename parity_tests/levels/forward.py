@@ -13,12 +13,12 @@ from parity_tests.backends.runs import NET, Key
 from parity_tests.levels.envelope import forward_envelope, forward_truth
 from parity_tests.levels.inherited import is_clean, judged_keys, until_certain, with_other_side
 from parity_tests.levels.local import local_calls, local_rows
-from parity_tests.levels.referee import DidNotRun, Subject, attempt
+from parity_tests.levels.referee import DidNotRun, Subject, attempt, not_compared
 from parity_tests.numerics.compare import compare
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair
 from parity_tests.reporting.rows import Coverage, Row
-from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
 __all__ = ["forward_rows"]
 
@@ -34,15 +34,7 @@ def forward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
             inherited += _inherited(subject, train, is_clean(local))
             subject.forget(train=train)  # what follows is another matter, and memory is short
         except DidNotRun as error:
-            inherited.append(
-                Row(
-                    level=Level.FORWARD,
-                    path=NET,
-                    quantity="output",
-                    status=Status.NOT_COMPARED,
-                    detail=str(error),
-                )
-            )
+            inherited.append(not_compared(Level.FORWARD, NET, "output", error))
     return local + inherited, coverage
 
 
@@ -55,15 +47,8 @@ def _local(subject: Subject, train: bool, coverage: Coverage) -> Iterator[Row]:
         if not pair.comparable:
             continue
         if not calls and not train:
-            detail = "never ran on this input"
-            yield Row(
-                level=Level.FORWARD,
-                path=pair.path,
-                quantity="output",
-                status=Status.NOT_COMPARED,
-                check=Check.LOCAL,
-                detail=detail,
-            )
+            why = "never ran on this input"
+            yield not_compared(Level.FORWARD, pair.path, "output", why, check=Check.LOCAL)
         if not calls:
             continue
         for index, call in enumerate(local_calls(subject, pair, referee, train=train)):
@@ -132,19 +117,8 @@ def _inherited(subject: Subject, train: bool, clean: bool) -> Iterator[Row]:
         try:
             run = subject.run(side, dtype, train=train)
         except DidNotRun as error:
-            detail = str(error)
-            rows.append(
-                Row(
-                    level=Level.FORWARD,
-                    path=NET,
-                    quantity="output",
-                    status=Status.NOT_COMPARED,
-                    check=Check.INHERITED,
-                    side=side,
-                    dtype=dtype,
-                    detail=detail,
-                )
-            )
+            where = {"check": Check.INHERITED, "side": side, "dtype": dtype}
+            rows.append(not_compared(Level.FORWARD, NET, "output", error, **where))
             continue
         outputs = run.named_outputs()
         if dtype == "float32":

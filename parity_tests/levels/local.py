@@ -17,7 +17,7 @@ import numpy as np
 from parity_tests.backends.base import backend
 from parity_tests.backends.leaves import Leaf, Tensor
 from parity_tests.backends.runs import Arrays, LeafRun, NetRun, input_name, rounded
-from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, attempt
+from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, attempt, not_compared
 from parity_tests.numerics import conventions
 from parity_tests.numerics.compare import (
     EXACT,
@@ -148,16 +148,7 @@ def local_rows(
             )
         runs.update(known)
     except DidNotRun as error:
-        return [
-            Row(
-                level=level,
-                path=pair.path,
-                quantity="leaf",
-                status=Status.NOT_COMPARED,
-                check=Check.LOCAL,
-                detail=str(error),
-            )
-        ]
+        return [not_compared(level, pair.path, "leaf", error, check=Check.LOCAL)]
     local = _Local(level, pair, inputs, train, strict, runs, scales, judged)
     names = {name: None for run in known.values() or runs.values() for name in run}
     segment = _segment_of(pair)

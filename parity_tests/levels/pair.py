@@ -17,7 +17,7 @@ from parity_tests.backends.runs import NET, Arrays, Objective, arrays
 from parity_tests.levels.backward import backward_rows
 from parity_tests.levels.forward import forward_rows
 from parity_tests.levels.quick import quick_rows
-from parity_tests.levels.referee import DidNotRun, Subject
+from parity_tests.levels.referee import DidNotRun, Subject, not_compared
 from parity_tests.levels.saved import save_mapped
 from parity_tests.levels.structure import executed_rows, structure_rows
 from parity_tests.levels.view import Unseen, View, leaves_suffice, trace_pair, view_of
@@ -32,12 +32,7 @@ from parity_tests.pairing.align import Pairing, pair_leaves
 from parity_tests.reporting.rows import LEFT_OUT, Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["NetPair", "refusal"]
-
-
-def refusal(level: Level, reason: str) -> Row:
-    status = Status.NOT_COMPARED
-    return Row(level=level, path=NET, quantity="inputs", status=status, detail=reason)
+__all__ = ["NetPair"]
 
 
 class NetPair:
@@ -191,7 +186,7 @@ class NetPair:
         rows, coverage = self._rows(level)
         if self._unseen and level in (Level.STRUCTURE, Level.FORWARD, Level.BACKWARD):
             rows = [row for row in rows if row.check != Check.INHERITED]
-            rows.append(replace(refusal(level, self._unseen), quantity="operation"))
+            rows.append(not_compared(level, NET, "operation", self._unseen))
         return rows, coverage
 
     def _rows(self, level: Level) -> tuple[list[Row], Coverage]:
@@ -201,11 +196,12 @@ class NetPair:
             return weights_rows(*nets, first.pairing, self._transfer_map)
         if level == Level.BACKWARD:
             if True not in last[0].modes:
-                return [refusal(level, self._untrained)], Coverage()
+                return [not_compared(level, NET, "inputs", self._untrained)], Coverage()
             objective = last[0].objective
             if objective.upstream and not any(g.any() for g in objective.upstream):
                 detail = f"{LEFT_OUT}nothing to differentiate: every output holds whole numbers"
-                row = replace(refusal(level, detail), status=Status.NOTE, compared=1)
+                row = not_compared(level, NET, "inputs", detail)
+                row = replace(row, status=Status.NOTE, compared=1)
                 return [row], Coverage()
             return backward_rows(last[0])
         if level in (Level.OPTIMIZER, Level.TRAINING):
@@ -230,18 +226,19 @@ class NetPair:
             coverage.merge(reached)
         said = any(row.detail == self._untrained for row in rows)
         if level == Level.FORWARD and self._untrained and not said:
-            rows.append(refusal(level, self._untrained))
+            rows.append(not_compared(level, NET, "inputs", self._untrained))
         return rows, coverage
 
     def _trained(self, level: Level) -> tuple[list[Row], Coverage]:
         from parity_tests.levels.training.own import rows_of_level
 
         if self._trial is None:
-            return [refusal(level, self._undriven or self._untrained)], Coverage()
+            why = self._undriven or self._untrained
+            return [not_compared(level, NET, "inputs", why)], Coverage()
         try:
             return rows_of_level(level, self._trial, self._steps)
         except DidNotRun as error:
-            return [refusal(level, str(error))], Coverage()
+            return [not_compared(level, NET, "inputs", error)], Coverage()
 
 
 def _artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:

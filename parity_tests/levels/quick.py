@@ -13,13 +13,13 @@ import numpy as np
 from parity_tests.backends.base import backend
 from parity_tests.backends.runs import NET, Arrays, NetRun
 from parity_tests.levels.local import Truth, as_constant, content_of, truth_of
-from parity_tests.levels.referee import DidNotRun, Subject, attempt
+from parity_tests.levels.referee import DidNotRun, Subject, attempt, not_compared
 from parity_tests.numerics.compare import EXACT, Verdict, compare
 from parity_tests.numerics.operators.table import tolerance
 from parity_tests.pairing.align import Pair
 from parity_tests.reporting.progress import show
 from parity_tests.reporting.rows import Coverage, Row
-from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
+from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
 __all__ = ["QUICK", "quick_rows"]
 
@@ -97,10 +97,8 @@ def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, truth: Truth | N
 
 
 def _row(path: str, detail: str, quantity: str = "output") -> Row:
-    return Row(
-        level=Level.FORWARD, path=path, quantity=quantity, check=Check.LOCAL, detail=detail,
-        status=Status.NOT_COMPARED, side=Side.GLUON, dtype="float32", mode=Mode.INFERENCE,
-    )  # fmt: skip
+    where = {"check": Check.LOCAL, "side": Side.GLUON, "dtype": "float32", "mode": Mode.INFERENCE}
+    return not_compared(Level.FORWARD, path, quantity, detail, **where)
 
 
 def _apart(ours: NetRun, theirs: NetRun) -> str:

@@ -33,9 +33,10 @@ from parity_tests.backends.spill import Spill, release
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pairing
 from parity_tests.pairing.segments import SegmentPair
-from parity_tests.reporting.verdicts import Side
+from parity_tests.reporting.rows import Row
+from parity_tests.reporting.verdicts import Level, Side, Status
 
-__all__ = ["DidNotRun", "Subject", "along", "attempt"]
+__all__ = ["DidNotRun", "Subject", "along", "attempt", "not_compared"]
 
 
 JUDGED = ((Side.GLUON, "float64"), (Side.GLUON, "float32"), (Side.TORCH, "float32"))
@@ -43,6 +44,12 @@ JUDGED = ((Side.GLUON, "float64"), (Side.GLUON, "float32"), (Side.TORCH, "float3
 
 class DidNotRun(Exception):
     """A net or a leaf that raised while it was run; its message is one line."""
+
+
+def not_compared(level: Level, path: str, quantity: str, why: object, **more: Any) -> Row:
+    """The row of what could not be compared, and why."""
+    status = Status.NOT_COMPARED
+    return Row(level=level, path=path, quantity=quantity, status=status, detail=str(why), **more)
 
 
 # What torch refuses and MXNet computes, by how torch's words begin: the cause, and what to do

@@ -20,7 +20,7 @@ from parity_tests.backends.runs import NET, Arrays, arrays, place_of, reason_of,
 from parity_tests.backends.training import OWN_RATE, Batch, Key, Owned
 from parity_tests.cases.factories import parse_call
 from parity_tests.levels.optimizer.judged import judged_update
-from parity_tests.levels.referee import Subject, attempt
+from parity_tests.levels.referee import Subject, attempt, not_compared
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.rows import training_rows
 from parity_tests.levels.training.trial import KNOWN_RULES, OwnTrial
@@ -143,14 +143,8 @@ def rows_of_level(level: Level, trial: OwnTrial, steps: int) -> tuple[list[Row],
         rows, coverage = _driven_rows(trial)
         return [*numbers, *rows], coverage
     if any(row.quantity.endswith("training") for row in numbers):
-        row = Row(
-            level=Level.TRAINING,
-            path=NET,
-            quantity="parameters",
-            status=Status.NOT_COMPARED,
-            detail="the two nets do not train the same parameters: see the level optimizer",
-        )
-        return [row], Coverage()
+        why = "the two nets do not train the same parameters: see the level optimizer"
+        return [not_compared(Level.TRAINING, NET, "parameters", why)], Coverage()
     rows, coverage = attempt("training", training_rows, trial, steps, min(3, steps))
     return rows, coverage
 

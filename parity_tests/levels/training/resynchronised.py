@@ -24,7 +24,7 @@ from parity_tests.levels.envelope import Envelope, backward_envelope, forward_en
 from parity_tests.levels.inherited import judged_keys
 from parity_tests.levels.local import JUDGED
 from parity_tests.levels.optimizer.judged import judged_update
-from parity_tests.levels.referee import DidNotRun, Subject, along
+from parity_tests.levels.referee import DidNotRun, Subject, along, not_compared
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.trial import Trial
 from parity_tests.numerics.compare import compare
@@ -65,11 +65,8 @@ def resynchronised_rows(trial: Trial, steps: int) -> list[Row]:
                 gradients[side, dtype] = stages.gradients
             earlier = batch
     except DidNotRun as error:
-        row = Row(
-            level=Level.TRAINING, path=NET, quantity="step", check=Check.RESYNCHRONISED,
-            status=Status.NOT_COMPARED, detail=str(error),
-        )  # fmt: skip
-        return [*ledger.rows(), row]
+        check = Check.RESYNCHRONISED
+        return [*ledger.rows(), not_compared(Level.TRAINING, NET, "step", error, check=check)]
     return ledger.rows()
 
 
