@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -105,9 +105,9 @@ def feature_rows(name: str) -> list[Row]:
         for row in data_rows(config, config, dataset)[0]
         if row.path != "recipe"
     ]
-    ours, theirs = _gluon_run(config, dataset), _torch_run(config, dataset)
+    ours, theirs = (_run(package, config, dataset) for package in (gluon_cnn, torch_ref))
     rows += _together(name, ours, theirs)
-    rows.append(_effect(name, theirs, _torch_run(plain, dataset)))
+    rows.append(_effect(name, theirs, _run(torch_ref, plain, dataset)))
     return rows
 
 
@@ -133,40 +133,21 @@ def _pretrained(config: TrainConfig) -> Pretrained | None:
     return Pretrained(config.init_from, "", {**fitting, head: arrays[head][:3]})
 
 
-def _gluon_run(config: TrainConfig, dataset: Dataset) -> _Run:
-    training = gluon_cnn.training.assembly.prepare(
+def _run(package: Any, config: TrainConfig, dataset: Dataset) -> _Run:
+    loop = package.training.loop
+    training = package.training.assembly.prepare(
         config, dataset, "cpu", dtype="float64", pretrained=_pretrained(config)
     )
-    loop = gluon_cnn.training.loop
-    done = _epochs(lambda partial: loop.train_epoch(training, partial, Monitor(), Stop()))
+    done = [
+        loop.train_epoch(training, Partial(epoch), Monitor(), Stop())
+        for epoch in range(1, EPOCHS + 1)
+    ]
     values = _values(training.net)
-    with _judged_weights(training):
-        tested = loop.evaluate(
-            training.evaluation, training.test, training.devices, dtype="float64"
-        )
+    where = training.devices if package is gluon_cnn else training.device
+    with nullcontext() if training.average is None else training.average.in_place():
+        tested = loop.evaluate(training.evaluation, training.test, where, dtype="float64")
         values |= _values(training.net, "average ")
     return _Run(values, _numbers(done, tested))
-
-
-def _torch_run(config: TrainConfig, dataset: Dataset) -> _Run:
-    training = torch_ref.training.assembly.prepare(
-        config, dataset, "cpu", dtype="float64", pretrained=_pretrained(config)
-    )
-    loop = torch_ref.training.loop
-    done = _epochs(lambda partial: loop.train_epoch(training, partial, Monitor(), Stop()))
-    values = _values(training.net)
-    with _judged_weights(training):
-        tested = loop.evaluate(training.evaluation, training.test, training.device, dtype="float64")
-        values |= _values(training.net, "average ")
-    return _Run(values, _numbers(done, tested))
-
-
-def _judged_weights(training: Any) -> AbstractContextManager[None]:
-    return nullcontext() if training.average is None else training.average.in_place()
-
-
-def _epochs(train: Any) -> list[Partial]:
-    return [train(Partial(epoch)) for epoch in range(1, EPOCHS + 1)]
 
 
 def _values(net: Any, prefix: str = "") -> dict[tuple[str, str], np.ndarray]:
