@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,18 +96,20 @@ class Trainee(ABC):
     def __init__(
         self,
         net: Any,
-        leaves: Sequence[Leaf],
         dtype: str,
         rule: Rule,
         objective: Objective,
-        paths: Mapping[str, str] | None,
+        paths: Mapping[str, str] | None = None,
     ) -> None:
-        self.net, self.dtype, self.rule, self.objective, self.count = net, dtype, rule, objective, 0
+        self.net, self.count = self._copied(net, dtype), 0
+        self.dtype, self.rule, self.objective = dtype, rule, objective
         self.masks: dict[str, np.ndarray] = {}
         self.more: Arrays = ()
         self.tensors: dict[Key, Tensor] = {}
         names = paths or {}
-        self._leaves = [replace(leaf, path=names.get(leaf.path, leaf.path)) for leaf in leaves]
+        self._leaves = [
+            replace(leaf, path=names.get(leaf.path, leaf.path)) for leaf in self.leaves_of(self.net)
+        ]
         self._calls: dict[int, list[Call]] = {}
         for leaf in self._leaves:
             if leaf.kind == "dropout":
@@ -116,6 +118,14 @@ class Trainee(ABC):
         self.updater = self.make_updater(
             {"/".join(key): self.parameter(key) for key in self.keys(trainable=True)}
         )
+
+    @staticmethod
+    @abstractmethod
+    def leaves_of(net: Any) -> list[Leaf]:
+        """The leaves of a net of this framework."""
+
+    @abstractmethod
+    def _copied(self, net: Any, dtype: str) -> Any: ...
 
     @abstractmethod
     def make_updater(self, parameters: dict[str, Any]) -> Updater:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import mxnet as mx
@@ -14,9 +13,8 @@ from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.gluon.optimizer import GluonUpdater
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.optimizers import Updater
-from parity_tests.backends.runs import Arrays, Call, Objective
+from parity_tests.backends.runs import Arrays, Call
 from parity_tests.backends.training import Key, Owned, Trainee
-from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["GluonTrainee", "OwnGluonTrainee"]
@@ -25,16 +23,7 @@ __all__ = ["GluonTrainee", "OwnGluonTrainee"]
 class GluonTrainee(Trainee):
     """Trains a clone of a Gluon net."""
 
-    def __init__(
-        self,
-        net: Any,
-        dtype: str,
-        rule: Rule,
-        objective: Objective,
-        paths: Mapping[str, str] | None = None,
-    ) -> None:
-        copied = self._copied(net, dtype)
-        super().__init__(copied, leaves(copied), dtype, rule, objective, paths)
+    leaves_of = staticmethod(leaves)
 
     def _copied(self, net: Any, dtype: str) -> Any:
         copied = clones.clone(net, dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,13 @@ import torch
 
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.optimizers import Updater
-from parity_tests.backends.runs import Arrays, Call, Objective, rounded
+from parity_tests.backends.runs import Arrays, Call, rounded
 from parity_tests.backends.torch import clones
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.torch.losses import label_tensor
 from parity_tests.backends.torch.optimizer import OwnTorchUpdater, TorchUpdater
 from parity_tests.backends.tracing import flatten
 from parity_tests.backends.training import Key, Owned, Trainee
-from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Side
 
 __all__ = ["OwnTorchTrainee", "TorchTrainee"]
@@ -26,16 +24,7 @@ __all__ = ["OwnTorchTrainee", "TorchTrainee"]
 class TorchTrainee(Trainee):
     """Trains a clone of a torch net."""
 
-    def __init__(
-        self,
-        net: Any,
-        dtype: str,
-        rule: Rule,
-        objective: Objective,
-        paths: Mapping[str, str] | None = None,
-    ) -> None:
-        copied = self._copied(net, dtype)
-        super().__init__(copied, leaves(copied), dtype, rule, objective, paths)
+    leaves_of = staticmethod(leaves)
 
     def _copied(self, net: Any, dtype: str) -> Any:
         copied = clones.clone(net, dtype).train()
