@@ -100,11 +100,6 @@ class NetRun:
     loss: np.ndarray | None = None
     output_gradient: np.ndarray | None = None
 
-    def forget_outputs(self) -> None:
-        """Let go of what every leaf was given and gave, but not of gradients."""
-        for call in (call for calls in self.calls.values() for call in calls):
-            call.inputs = call.outputs = call.upstream = ()
-
     def move(self, spill: Spill) -> None:
         """Keep the arrays of all calls, and the gradients of parameters, on the disk."""
         moved: dict[int, np.ndarray] = {}  # an input is mostly the output of another call
