@@ -13,40 +13,32 @@ from torch import nn
 __all__ = ["GluonNet", "ImperativeNet", "TorchNet", "initialised", "random_image"]
 
 
-class GluonNet(HybridBlock):
-    """`function(net, F, *inputs)` over the children given by name."""
+class _Function:
+    """A net of either framework that is one function over the children given by name."""
 
-    def __init__(self, function: Callable[..., Any], **children: Block) -> None:
+    def __init__(self, function: Callable[..., Any], **children: Any) -> None:
         super().__init__()
         self.function = function
         for name, child in children.items():
             setattr(self, name, child)
+
+
+class GluonNet(_Function, HybridBlock):
+    """`function(net, F, *inputs)`."""
 
     def hybrid_forward(self, F: Any, *inputs: Any) -> Any:
         return self.function(self, F, *inputs)
 
 
-class ImperativeNet(Block):
+class ImperativeNet(_Function, Block):
     """The same on arrays alone: what it computes is no symbol."""
-
-    def __init__(self, function: Callable[..., Any], **children: Block) -> None:
-        super().__init__()
-        self.function = function
-        for name, child in children.items():
-            setattr(self, name, child)
 
     def forward(self, *inputs: Any) -> Any:
         return self.function(self, *inputs)
 
 
-class TorchNet(nn.Module):
-    """`function(net, *inputs)` over the children given by name."""
-
-    def __init__(self, function: Callable[..., Any], **children: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        for name, child in children.items():
-            setattr(self, name, child)
+class TorchNet(_Function, nn.Module):
+    """`function(net, *inputs)`."""
 
     def forward(self, *inputs: Any) -> Any:
         return self.function(self, *inputs)

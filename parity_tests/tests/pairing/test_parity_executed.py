@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -350,11 +349,7 @@ def test_equal_nets_align_completely(name: str) -> None:
     build_gluon, build_torch = EQUAL[name]
     x = random_image()
     gluon_net, torch_net = initialised(build_gluon(), x), build_torch()
-    alignment = align_nets(gluon_net, torch_net, [x])
-    assert alignment.pairs
-    assert alignment.equal, _explain(alignment)
-    transfer_parameters(gluon_net, torch_net, [x])
-    np.testing.assert_allclose(_torch(torch_net, x), _gluon(gluon_net, x), rtol=1e-4, atol=1e-5)
+    assert _aligned(gluon_net, torch_net, x).pairs
 
 
 @pytest.mark.parametrize("corners", [True, False])
@@ -387,6 +382,15 @@ def _explain(alignment: Alignment) -> str:
     return "\n".join([*lines, *map(str, alignment.outputs), str(alignment.unmapped)])
 
 
+def _aligned(gluon_net: Any, torch_net: nn.Module, x: np.ndarray) -> Alignment:
+    """Require that both execute the same, and give the same with the weights of one."""
+    alignment = align_nets(gluon_net, torch_net, [x])
+    assert alignment.equal, _explain(alignment)
+    transfer_parameters(gluon_net, torch_net, [x])
+    np.testing.assert_allclose(_torch(torch_net, x), _gluon(gluon_net, x), rtol=1e-4, atol=1e-5)
+    return alignment
+
+
 def _gluon(net: Any, x: np.ndarray) -> np.ndarray:
     out = net(mx.nd.array(x))
     return (out[0] if isinstance(out, (tuple, list)) else out).asnumpy()
@@ -405,11 +409,8 @@ def test_a_recurrent_layer_is_one_operation(layer: str) -> None:
     gluon_net = initialised(GluonNet(lambda s, F, x: s.l(x), l=block), x)
     module = getattr(nn, layer)(4, 5, num_layers=2, bidirectional=True)
     torch_net = TorchNet(lambda s, x: s.l(x)[0], l=module)
-    alignment = align_nets(gluon_net, torch_net, [x])
-    assert alignment.equal, _explain(alignment)
-    assert [pair.left.kind for pair in alignment.pairs] == [layer.lower()]
-    transfer_parameters(gluon_net, torch_net, [x])
-    np.testing.assert_allclose(_torch(torch_net, x), _gluon(gluon_net, x), rtol=1e-4, atol=1e-5)
+    pairs = _aligned(gluon_net, torch_net, x).pairs
+    assert [pair.left.kind for pair in pairs] == [layer.lower()]
 
 
 def unrolled(s: Any, x: Any) -> Any:
@@ -445,11 +446,7 @@ def test_a_recurrent_cell_is_in_parity_with_a_cell(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", ["LSTMCell", "GRUCell"])
 def test_a_recurrent_cell_is_one_operation(cell: str) -> None:
-    gluon_net, torch_net, x = cells(cell)
-    alignment = align_nets(gluon_net, torch_net, [x])
-    assert alignment.equal, _explain(alignment)
-    transfer_parameters(gluon_net, torch_net, [x])
-    np.testing.assert_allclose(_torch(torch_net, x), _gluon(gluon_net, x), rtol=1e-4, atol=1e-5)
+    _aligned(*cells(cell))
 
 
 def test_a_symbol_block_aligns_node_by_node(tmp_path: Any) -> None:
@@ -465,10 +462,9 @@ def test_a_symbol_block_aligns_node_by_node(tmp_path: Any) -> None:
     torch_net = nn.Sequential(
         tconv(5, 3), nn.ReLU(), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(180, 3)
     )
-    alignment = align_nets(block, torch_net, [x])
-    assert alignment.equal, _explain(alignment)
-    transfer_parameters(block, torch_net, [x])
-    np.testing.assert_allclose(_torch(torch_net, x), _gluon(block, x), rtol=1e-4, atol=1e-5)
+    report = check_parity(block, torch_net, x, transfer=True)
+    assert report.ok, str(report)
+    _aligned(block, torch_net, x)
 
 
 FAULTS: dict[str, tuple[*Pair, str]] = {
@@ -873,23 +869,6 @@ def test_an_assignment_to_a_part_is_compared_where_mxnet_computes_it(
     assert (Level.FORWARD in failed) == bool(words)
     # MXNet assigns to a part of no array that it will differentiate
     assert failed[Level.BACKWARD].detail.startswith("gluon did not run: MXNetError")
-
-
-def test_an_imported_symbol_is_compared_with_layers(tmp_path: Path) -> None:
-    x = random_image()
-    net = gnn.HybridSequential()
-    net.add(conv(5, 3), gnn.BatchNorm(in_channels=5), gnn.Activation("relu"), gnn.Dense(3))
-    initialised(net, x).hybridize()
-    net(mx.nd.array(x))
-    net.export(str(tmp_path / "net"))
-    block = gluon.SymbolBlock.imports(
-        str(tmp_path / "net-symbol.json"), ["data"], str(tmp_path / "net-0000.params")
-    )
-    torch_net = nn.Sequential(
-        tconv(5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(180, 3)
-    )
-    report = check_parity(block, torch_net, x, transfer=True)
-    assert report.ok, str(report)
 
 
 def test_what_may_differ_is_allowed_by_name_and_shown() -> None:
