@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -11,6 +12,28 @@ _PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _PROCESSES > 1:
     _CORES = len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _CORES // _PROCESSES)))
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must fail with an exit code, and with one line that holds these words."""
+
+    def run(
+        main: Callable[[Sequence[str]], int],
+        argv: Sequence[str],
+        code: int | tuple[int, ...],
+        *words: str,
+    ) -> str:
+        capsys.readouterr()
+        assert main(argv) in (code if isinstance(code, tuple) else (code,))
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1, said
+        assert "Traceback" not in said
+        for word in words:
+            assert word in said, said
+        return said
+
+    return run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

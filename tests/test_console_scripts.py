@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,25 +112,17 @@ def test_every_command_that_ends_with_a_result_prints_it_as_json(
         assert ("--json" in shown) == (name != "launch"), name  # its workers print, and it does not
 
 
-def test_a_near_miss_is_answered_with_the_nearest_name(
-    group: CommandGroup, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_near_miss_is_answered_with_the_nearest_name(group: CommandGroup, refused: Any) -> None:
     for name in group.commands:
-        assert group.main([name[:-1]]) == 2
-        said = capsys.readouterr().err
+        said = refused(group.main, [name[:-1]], 2, f"; did you mean {name}? (see --help)\n")
         assert said.startswith(f"{group.script}: error: no command {name[:-1]!r}, expected one of ")
-        assert f"; did you mean {name}? (see --help)\n" in said
-        assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("words", [["--no-such-flag"], ["--"], ["-"], ["xyzzy"]])
 def test_what_is_no_command_is_one_line_and_2(
-    group: CommandGroup, words: list[str], capsys: pytest.CaptureFixture[str]
+    group: CommandGroup, words: list[str], refused: Any
 ) -> None:
-    assert group.main(words) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "did you mean" not in said
+    assert "did you mean" not in refused(group.main, words, 2)
 
 
 def test_no_command_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,13 +146,8 @@ def test_no_command_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> Non
         (["summary", "lenet", "--input-sise=32"], 2, "--input-size"),
     ],
 )
-def test_a_near_miss_of_a_value_too(
-    argv: list[str], code: int, nearest: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert gluon_cnn(argv) == code
-    said = capsys.readouterr().err
-    assert f"did you mean {nearest}?" in said
-    assert said.count("\n") == 1
+def test_a_near_miss_of_a_value_too(argv: list[str], code: int, nearest: str, refused: Any) -> None:
+    refused(gluon_cnn, argv, code, f"did you mean {nearest}?")
 
 
 @pytest.mark.parametrize(
@@ -172,18 +160,13 @@ def test_a_near_miss_of_a_value_too(
         ["predict", "run", ""],
     ],
 )
-def test_an_empty_word_is_no_path(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert gluon_cnn(argv) == 2
-    said = capsys.readouterr().err
-    assert "got '', expected a value" in said
-    assert said.count("\n") == 1
+def test_an_empty_word_is_no_path(argv: list[str], refused: Any) -> None:
+    refused(gluon_cnn, argv, 2, "got '', expected a value")
 
 
-def test_a_near_miss_of_a_checked_model_or_level(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gluon_parity(["check", "--model", "lenet,alexnt"]) == 2
-    assert "did you mean alexnet?" in capsys.readouterr().err
-    assert gluon_parity(["--level", "foward"]) == 2
-    assert "did you mean forward?" in capsys.readouterr().err
+def test_a_near_miss_of_a_checked_model_or_level(refused: Any) -> None:
+    refused(gluon_parity, ["check", "--model", "lenet,alexnt"], 2, "did you mean alexnet?")
+    refused(gluon_parity, ["--level", "foward"], 2, "did you mean forward?")
 
 
 @pytest.mark.parametrize(
@@ -263,16 +246,14 @@ def test_help_that_cannot_be_written_is_one_line(words: str, variable: str, tmp_
 
 
 def test_a_package_that_is_missing_is_one_line_that_names_its_extra(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "needs_torch.py").write_text("import torch\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(sys.modules, "torch", None)
     group = CommandGroup("tool", "", {"go": Command("needs_torch", "")}, extras="cpu,parity")
-    assert group.main(["go"]) == 2
-    said = capsys.readouterr().err
+    said = refused(group.main, ["go"], 2)
     assert said.endswith(": error: torch is not installed: pip install -e '.[cpu,parity]'\n")
-    assert said.count("\n") == 1
 
 
 def test_a_module_that_no_extra_brings_is_a_bug_with_its_traceback() -> None:

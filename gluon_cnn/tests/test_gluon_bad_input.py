@@ -11,15 +11,6 @@ from PIL import Image
 from gluon_cnn import evaluate, export, inspect, launch, predict, summary, train
 
 
-def _refused(capsys, main, argv: list[str], code: int, *words: str) -> None:
-    assert main(argv) == code
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1, captured.err
-    assert "Traceback" not in captured.err
-    for word in words:
-        assert word in captured.err
-
-
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -42,24 +33,24 @@ def _refused(capsys, main, argv: list[str], code: int, *words: str) -> None:
         (["--no-such-flag"], ["--no-such-flag"]),
     ],
 )
-def test_bad_usage_is_2(capsys, tmp_path: Path, argv: list[str], words: list[str]) -> None:
+def test_bad_usage_is_2(refused, tmp_path: Path, argv: list[str], words: list[str]) -> None:
     out = tmp_path / "run"
-    _refused(capsys, train.main, [*argv, "--out", str(out)], 2, *words)
+    refused(train.main, [*argv, "--out", str(out)], 2, *words)
 
 
-def test_no_gpu_is_said(capsys, tmp_path: Path) -> None:
+def test_no_gpu_is_said(refused, tmp_path: Path) -> None:
     import mxnet as mx
 
     if mx.context.num_gpus():
         pytest.skip("this machine has a GPU")
     argv = ["--ctx", "gpu", "--out", str(tmp_path / "run")]
-    _refused(capsys, train.main, argv, 2, "build for the CPU", "--ctx cpu")
+    refused(train.main, argv, 2, "build for the CPU", "--ctx cpu")
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_dataset_lists_the_known(capsys, tmp_path: Path) -> None:
+def test_an_unknown_dataset_lists_the_known(refused, tmp_path: Path) -> None:
     argv = ["--dataset", "mnist6k", "--out", str(tmp_path / "run")]
-    _refused(capsys, train.main, argv, 2, "mnist6k", "fashion_mnist", "folder:")
+    refused(train.main, argv, 2, "mnist6k", "fashion_mnist", "folder:")
     assert not (tmp_path / "run").exists()
 
 
@@ -67,47 +58,47 @@ def test_an_unknown_dataset_lists_the_known(capsys, tmp_path: Path) -> None:
     ("model", "size", "layer"), [("alexnet", "28", "features."), ("lenet", "8", "features.")]
 )
 def test_a_small_input_names_the_layer_and_the_least_size(
-    capsys, tmp_path: Path, model: str, size: str, layer: str
+    refused, tmp_path: Path, model: str, size: str, layer: str
 ) -> None:
     argv = ["--model", model, "--image-size", size, "--out", str(tmp_path / "run")]
-    _refused(capsys, train.main, argv, 1, layer, "least input size")
+    refused(train.main, argv, 1, layer, "least input size")
     assert not (tmp_path / "run").exists()
 
 
-def test_lenet5_has_ten_bitmaps(capsys, tmp_path: Path) -> None:
+def test_lenet5_has_ten_bitmaps(refused, tmp_path: Path) -> None:
     for label in range(11):
         (tmp_path / "d" / f"c{label:02}").mkdir(parents=True)
         for i in range(2):
             image = Image.fromarray(np.full((32, 32), 20 * label + i, np.uint8))
             image.save(tmp_path / "d" / f"c{label:02}" / f"{i}.png")
     argv = ["--model", "lenet5", "--dataset", f"folder:{tmp_path / 'd'}"]
-    _refused(capsys, train.main, [*argv, "--out", str(tmp_path / "run")], 1, "11", "ten")
+    refused(train.main, [*argv, "--out", str(tmp_path / "run")], 1, "11", "ten")
     assert not (tmp_path / "run").exists()
 
 
-def test_an_empty_folder_and_an_unreadable_image(capsys, tmp_path: Path) -> None:
+def test_an_empty_folder_and_an_unreadable_image(refused, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     argv = ["--dataset", f"folder:{empty}", "--out", str(tmp_path / "run")]
-    _refused(capsys, train.main, argv, 1, str(empty))
+    refused(train.main, argv, 1, str(empty))
     bad = tmp_path / "bad" / "cat"
     bad.mkdir(parents=True)
     (bad / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     argv = ["--dataset", f"folder:{bad.parent}", "--out", str(tmp_path / "run")]
-    _refused(capsys, train.main, argv, 1, "a.png")
+    refused(train.main, argv, 1, "a.png")
     argv = ["--dataset", f"folder:{tmp_path / 'none'}", "--out", str(tmp_path / "run")]
-    _refused(capsys, train.main, argv, 1, "none: no such folder")
+    refused(train.main, argv, 1, "none: no such folder")
     argv = ["--dataset", f"folder:{bad / 'a.png'}", "--out", str(tmp_path / "run")]
-    _refused(capsys, train.main, argv, 1, "a.png: is a file")
+    refused(train.main, argv, 1, "a.png: is a file")
 
 
-def test_an_out_that_cannot_be_written(capsys, tmp_path: Path) -> None:
+def test_an_out_that_cannot_be_written(refused, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     argv = ["--out", str(tmp_path / "file" / "run")]
-    _refused(capsys, train.main, argv, 1, "cannot be written", "--out")
+    refused(train.main, argv, 1, "cannot be written", "--out")
 
 
-def test_a_bad_out_is_found_before_the_data_are_read(capsys, tmp_path: Path) -> None:
+def test_a_bad_out_is_found_before_the_data_are_read(refused, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     bad_data = ["--dataset", f"folder:{tmp_path / 'none'}", "--epochs", "1"]
     for out, code, word in (
@@ -116,38 +107,40 @@ def test_a_bad_out_is_found_before_the_data_are_read(capsys, tmp_path: Path) -> 
         (tmp_path / "p\udcff" / "run", 2, "not UTF-8"),
         ("/proc/run", 1, "cannot be written"),
     ):
-        _refused(capsys, train.main, [*bad_data, "--out", str(out)], code, "--out", word)
-    _refused(capsys, train.main, ["--resume", "--out", str(tmp_path / "p\udcff")], 2, "UTF-8")
+        refused(train.main, [*bad_data, "--out", str(out)], code, "--out", word)
+    refused(train.main, ["--resume", "--out", str(tmp_path / "p\udcff")], 2, "UTF-8")
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
-def test_a_resume_of_a_near_name(capsys, tmp_path: Path) -> None:
+def test_a_resume_of_a_near_name(capsys, refused, tmp_path: Path) -> None:
     (tmp_path / "lenet-a").mkdir()
     (tmp_path / "lenet-a" / "config.json").write_text("{}")
     argv = ["--resume", "--out", str(tmp_path / "lenet-b")]
     words = "to begin one; did you mean", str(tmp_path / "lenet-a")
-    _refused(capsys, train.main, argv, 2, *words)
+    refused(train.main, argv, 2, *words)
     assert train.main(["--resume", "--out", str(tmp_path / "TYPO")]) == 2
     assert "did you mean" not in capsys.readouterr().err  # the folder is not part of the name
 
 
-def test_an_out_that_holds_a_run(capsys, tmp_path: Path) -> None:
+def test_an_out_that_holds_a_run(capsys, refused, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train.main(["--epochs", "1", "--batch-size", "500", "--out", str(out)]) == 0
     capsys.readouterr()
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
-    _refused(capsys, train.main, ["--out", str(out)], 2, "--resume", "another folder")
+    refused(train.main, ["--out", str(out)], 2, "--resume", "another folder")
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good(capsys, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good(
+    capsys, refused, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     argv = ["--batch-size", "100", "--optimizer", "sgd", "--schedule", "constant"]
     assert train.main([*argv, "--lr", "0.05", "--epochs", "1", "--out", str(out)]) == 0
     capsys.readouterr()
     wild = tmp_path / "wild"
     argv = [*argv, "--lr", "1e12", "--epochs", "2", "--out", str(wild)]
-    _refused(capsys, train.main, argv, 1, "the loss became", "--lr", "last/ keeps")
+    refused(train.main, argv, 1, "the loss became", "--lr", "last/ keeps")
     import mxnet as mx
 
     kept = mx.nd.load(str(wild / "last/net.params"))
@@ -156,9 +149,9 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good(capsys, tmp_path
 
 
 @pytest.mark.parametrize("main", [evaluate.main, predict.main])
-def test_a_folder_that_is_no_run(capsys, tmp_path: Path, main) -> None:
+def test_a_folder_that_is_no_run(refused, tmp_path: Path, main) -> None:
     more = ["x.png"] if main is predict.main else []
-    _refused(capsys, main, [str(tmp_path), *more], 1, "config.json is missing")
+    refused(main, [str(tmp_path), *more], 1, "config.json is missing")
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +161,7 @@ def small_run(tmp_path_factory) -> Path:
     return out
 
 
-def test_damaged_runs(capsys, small_run: Path, tmp_path: Path) -> None:
+def test_damaged_runs(refused, small_run: Path, tmp_path: Path) -> None:
     import shutil
 
     for name, damage, word in (
@@ -239,7 +232,7 @@ def test_damaged_runs(capsys, small_run: Path, tmp_path: Path) -> None:
         content = (copy / name).read_bytes()
         assert damage(content) != content
         (copy / name).write_bytes(damage(content))
-        _refused(capsys, evaluate.main, [str(copy)], 1, word)
+        refused(evaluate.main, [str(copy)], 1, word)
         shutil.rmtree(copy)
 
 
@@ -282,35 +275,35 @@ RUN, IMAGE, OUT = "<the run>", "<an image>", "<a new name>"
     ],
 )
 def test_what_the_other_commands_refuse(
-    capsys, small_run: Path, tmp_path: Path, main, argv: list[str], code: int, words: list[str]
+    refused, small_run: Path, tmp_path: Path, main, argv: list[str], code: int, words: list[str]
 ) -> None:
     Image.new("L", (28, 28)).save(tmp_path / "image.png")
     for name, path in ((RUN, small_run), (IMAGE, tmp_path / "image.png"), (OUT, tmp_path / "new")):
         argv = [word.replace(name, str(path)) for word in argv]
     before = sorted(path for path in small_run.rglob("*"))
-    _refused(capsys, main, argv, code, *words)
+    refused(main, argv, code, *words)
     assert sorted(path for path in small_run.rglob("*")) == before
     assert not (tmp_path / "new").exists()
 
 
-def test_data_that_do_not_fit_the_run(capsys, small_run: Path, tmp_path: Path) -> None:
+def test_data_that_do_not_fit_the_run(refused, small_run: Path, tmp_path: Path) -> None:
     for label in range(12):
         (tmp_path / "d" / f"c{label:02}").mkdir(parents=True)
         for i in range(2):
             image = Image.fromarray(np.full((28, 28), 20 * label + i, np.uint8))
             image.save(tmp_path / "d" / f"c{label:02}" / f"{i}.png")
     argv = [str(small_run), "--dataset", f"folder:{tmp_path / 'd'}"]
-    _refused(capsys, evaluate.main, argv, 1, "12 classes", "10 outputs")
+    refused(evaluate.main, argv, 1, "12 classes", "10 outputs")
 
 
-def test_predict_names_the_file_it_cannot_read(capsys, small_run: Path, tmp_path: Path) -> None:
+def test_predict_names_the_file_it_cannot_read(refused, small_run: Path, tmp_path: Path) -> None:
     (tmp_path / "zero.png").touch()
     (tmp_path / "text.jpg").write_text("hello")
     for name in ("zero.png", "text.jpg", "none.png"):
-        _refused(capsys, predict.main, [str(small_run), str(tmp_path / name)], 1, name)
+        refused(predict.main, [str(small_run), str(tmp_path / name)], 1, name)
 
 
-def test_a_damaged_checkpoint_is_refused(capsys, small_run: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused(refused, small_run: Path, tmp_path: Path) -> None:
     import shutil
 
     copy = tmp_path / "copy"
@@ -321,5 +314,5 @@ def test_a_damaged_checkpoint_is_refused(capsys, small_run: Path, tmp_path: Path
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         argv = ["--resume", "--epochs", "2", "--out", str(copy)]
-        _refused(capsys, train.main, argv, 1, name, "damaged")
+        refused(train.main, argv, 1, name, "damaged")
         path.write_bytes(content)

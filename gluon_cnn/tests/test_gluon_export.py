@@ -111,16 +111,6 @@ def copied(exported: Path, tmp_path: Path) -> Path:
     return shutil.copytree(exported, tmp_path / "copied")
 
 
-def _refused(capsys, main, argv: list[str], code: int, *words: str) -> None:
-    capsys.readouterr()
-    assert main(argv) == code
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1, captured.err
-    assert "Traceback" not in captured.err
-    for word in words:
-        assert word in captured.err
-
-
 # What is written
 
 
@@ -471,7 +461,7 @@ def test_the_onnx_check_finds_a_broken_promise(exported: Path, tmp_path: Path, e
 
 
 def test_a_failed_check_of_the_params_leaves_nothing(
-    capsys, run: Path, tmp_path: Path, monkeypatch
+    refused, run: Path, tmp_path: Path, monkeypatch
 ) -> None:
     swap = _swap("arg:lenet_features_0_bias", "arg:lenet_features_0_bias2")
 
@@ -485,12 +475,12 @@ def test_a_failed_check_of_the_params_leaves_nothing(
 
     monkeypatch.setattr(export, "write_symbol", _planting(export.write_symbol, plant))
     argv = [str(run), "--out", str(tmp_path / "deep" / "out"), "--engine", "mxnet"]
-    _refused(capsys, export.main, argv, 1, "lenet_features_0_bias", "lenet-0000.params")
+    refused(export.main, argv, 1, "lenet_features_0_bias", "lenet-0000.params")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_check_of_the_onnx_file_leaves_nothing(
-    capsys, run: Path, tmp_path: Path, monkeypatch
+    refused, run: Path, tmp_path: Path, monkeypatch
 ) -> None:
     write_onnx = export.write_onnx
 
@@ -504,7 +494,7 @@ def test_a_failed_check_of_the_onnx_file_leaves_nothing(
     monkeypatch.setattr(export, "write_onnx", planted)
     (tmp_path / "out").mkdir()  # an empty folder may be there
     argv = [str(run), "--out", str(tmp_path / "out"), "--engine", "onnxruntime"]
-    _refused(capsys, export.main, argv, 1, "lenet.onnx by ONNX Runtime, batch 1", "at most")
+    refused(export.main, argv, 1, "lenet.onnx by ONNX Runtime, batch 1", "at most")
     assert [path.name for path in tmp_path.rglob("*")] == ["out"]
 
 
@@ -522,7 +512,7 @@ def test_what_a_killed_export_left_is_removed(run: Path, tmp_path: Path) -> None
 
 
 def test_a_folder_taken_meanwhile_is_left_alone(
-    capsys, run: Path, tmp_path: Path, monkeypatch
+    refused, run: Path, tmp_path: Path, monkeypatch
 ) -> None:
     out = tmp_path / "out"
 
@@ -532,7 +522,7 @@ def test_a_folder_taken_meanwhile_is_left_alone(
         return [], {}
 
     monkeypatch.setattr(export, "check_files", taken)
-    _refused(capsys, export.main, [str(run), "--out", str(out)], 1, "taken")
+    refused(export.main, [str(run), "--out", str(out)], 1, "taken")
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
 
 
@@ -582,7 +572,7 @@ def _same_but_for_rounding(one: Any, other: Any) -> None:
         assert one == other
 
 
-def test_an_exported_lenet5_answers_by_the_smallest(tmp_path: Path, capsys) -> None:
+def test_an_exported_lenet5_answers_by_the_smallest(tmp_path: Path, refused) -> None:
     saved = _fresh("lenet5")
     manifest, _ = _written(saved, tmp_path / "out", onnx=False)
     opened = open_saved(manifest.parent, [mx.cpu()])
@@ -598,7 +588,7 @@ def test_an_exported_lenet5_answers_by_the_smallest(tmp_path: Path, capsys) -> N
     theirs = evaluate.evaluate_run(saved, dataset, [mx.cpu()])
     assert ours["loss"] == theirs["loss"]
     assert np.array_equal(ours["confusion"], theirs["confusion"])
-    _refused(capsys, evaluate.main, [str(manifest.parent)], 2, "--dataset")
+    refused(evaluate.main, [str(manifest.parent)], 2, "--dataset")
 
 
 def _flip(path: Path) -> None:
@@ -636,12 +626,12 @@ def _forget(path: Path) -> None:
     ],
 )
 def test_a_damaged_export_is_refused_by_name(
-    capsys, copied: Path, tmp_path: Path, name: str, damage, words: list[str]
+    refused, copied: Path, tmp_path: Path, name: str, damage, words: list[str]
 ) -> None:
     (copied / "evaluation.json").write_text("{}")  # which evaluate writes there
     damage(copied / name)
-    _refused(capsys, predict.main, [str(copied), str(tmp_path / "x.png")], 1, name, *words)
-    _refused(capsys, evaluate.main, [str(copied)], 1, name, *words)
+    refused(predict.main, [str(copied), str(tmp_path / "x.png")], 1, name, *words)
+    refused(evaluate.main, [str(copied)], 1, name, *words)
 
 
 def test_files_outside_the_folder_are_not_opened(copied: Path) -> None:
@@ -660,11 +650,11 @@ def test_files_outside_the_folder_are_not_opened(copied: Path) -> None:
         read_manifest(copied / "lenet.json")
 
 
-def test_other_json_beside_an_export_does_not_hide_it(copied: Path, capsys) -> None:
+def test_other_json_beside_an_export_does_not_hide_it(copied: Path, refused) -> None:
     (copied / "notes.json").write_text("{}")
     assert find_manifest(copied) == copied / "lenet.json"
     (copied / "alexnet-symbol.json").write_text("{}")
-    _refused(capsys, evaluate.main, [str(copied)], 1, "several exports", "alexnet, lenet")
+    refused(evaluate.main, [str(copied)], 1, "several exports", "alexnet, lenet")
 
 
 # The real images
@@ -716,21 +706,21 @@ def test_without_its_data_a_run_gets_other_digits_in_each_channel(tmp_path: Path
         (["RUN", "--seed", "-1"], ["--seed"]),
     ],
 )
-def test_bad_usage_is_2(capsys, run: Path, tmp_path: Path, argv: list[str], words) -> None:
+def test_bad_usage_is_2(refused, run: Path, tmp_path: Path, argv: list[str], words) -> None:
     argv = [str(run) if word == "RUN" else word for word in argv]
-    _refused(capsys, export.main, [*argv, "--out", str(tmp_path / "o")], 2, *words)
+    refused(export.main, [*argv, "--out", str(tmp_path / "o")], 2, *words)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_out_that_is_taken_is_2(capsys, run: Path, exported: Path, tmp_path: Path) -> None:
+def test_an_out_that_is_taken_is_2(refused, run: Path, exported: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in exported.iterdir()}
-    _refused(capsys, export.main, [str(run), "--out", str(exported)], 2, "holds an export")
+    refused(export.main, [str(run), "--out", str(exported)], 2, "holds an export")
     assert {path: path.stat().st_mtime_ns for path in exported.iterdir()} == before
-    _refused(capsys, export.main, [str(run), "--out", str(run)], 2, "holds files")
+    refused(export.main, [str(run), "--out", str(run)], 2, "holds files")
     (tmp_path / "file").touch()
-    _refused(capsys, export.main, [str(run), "--out", str(tmp_path / "file")], 2, "is a file")
+    refused(export.main, [str(run), "--out", str(tmp_path / "file")], 2, "is a file")
     argv = [str(run), "--out", str(tmp_path / "file" / "out")]
-    _refused(capsys, export.main, argv, 1, "file is a file; name another place")
+    refused(export.main, argv, 1, "file is a file; name another place")
 
 
 @pytest.mark.parametrize(
@@ -741,28 +731,28 @@ def test_an_out_that_is_taken_is_2(capsys, run: Path, exported: Path, tmp_path: 
         (["no/such/run"], ["no/such/run/config.json is missing"]),
     ],
 )
-def test_what_cannot_be_built_is_1(capsys, tmp_path: Path, argv: list[str], words) -> None:
-    _refused(capsys, export.main, [*argv, "--out", str(tmp_path / "o")], 1, *words)
+def test_what_cannot_be_built_is_1(refused, tmp_path: Path, argv: list[str], words) -> None:
+    refused(export.main, [*argv, "--out", str(tmp_path / "o")], 1, *words)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_without_onnx_one_line_says_what_to_install(
-    capsys, run: Path, tmp_path: Path, monkeypatch, package: str
+    refused, run: Path, tmp_path: Path, monkeypatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     argv = [str(run), "--out", str(tmp_path / "o"), "--onnx"]
-    _refused(capsys, export.main, argv, 2, package, "pip install -e '.[cpu,onnx]'")
+    refused(export.main, argv, 2, package, "pip install -e '.[cpu,onnx]'")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_newer_onnx_is_named_where_mxnet_came_without_help(
-    capsys, run: Path, tmp_path: Path, monkeypatch
+    refused, run: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.delattr(onnx, "mapping", raising=False)
     monkeypatch.setattr("mxnet_compat.helps", lambda: False)
     argv = [str(run), "--out", str(tmp_path / "o"), "--onnx"]
-    _refused(capsys, export.main, argv, 1, "before 1.18", onnx.__version__)
+    refused(export.main, argv, 1, "before 1.18", onnx.__version__)
 
 
 def test_an_operator_without_translation_and_a_file_too_large(tmp_path: Path, monkeypatch) -> None:

@@ -126,7 +126,7 @@ def test_an_extended_run_is_the_longer_one_where_the_schedule_has_no_end(
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_extending_a_schedule_with_an_end_is_said(
-    small: None, schedule: str, tmp_path: Path, capsys
+    small: None, schedule: str, tmp_path: Path, capsys, refused
 ) -> None:
     run = tmp_path / "run"
     argv = ["--batch-size", "1000", "--schedule", schedule, "--epochs", "2", "--out", str(run)]
@@ -138,8 +138,7 @@ def test_extending_a_schedule_with_an_end_is_said(
     assert f"the {schedule} schedule is that of 3 epochs from here on" in out
     assert "that of 2" in out
     assert len(rows(run)) == 3
-    assert train.main(["--resume", "--epochs", "2", "--out", str(run)]) == 1
-    assert "3 epochs already" in capsys.readouterr().err
+    refused(train.main, ["--resume", "--epochs", "2", "--out", str(run)], 1, "3 epochs already")
 
 
 @pytest.fixture
@@ -150,21 +149,17 @@ def finished(small: None, tmp_path: Path) -> Path:
 
 
 def test_a_damaged_checkpoint_names_the_command_that_takes_the_one_before(
-    finished: Path, capsys
+    finished: Path, capsys, refused
 ) -> None:
-    capsys.readouterr()
     before = rows(finished), (finished / "last/net.params").read_bytes()
     for name in ("net.params", "optimizer.safetensors", "manifest.json"):
         path = finished / "last" / name
         content = path.read_bytes()
         for damaged in (content[:-1], content[:-1] + bytes([content[-1] ^ 1]), b""):
             path.write_bytes(damaged)
-            assert train.main(["--resume", "--out", str(finished)]) == 1
-            err = capsys.readouterr().err
-            assert f"last/{name}" in err
-            assert err.count("\n") == 1
             command = f"python -m gluon_cnn.train --resume previous --out {finished}"
-            assert command in err
+            argv = ["--resume", "--out", str(finished)]
+            refused(train.main, argv, 1, f"last/{name}", command)
         path.write_bytes(content)
     path.unlink()
     argv = command.removeprefix("python -m gluon_cnn.train ").split()
@@ -208,7 +203,7 @@ def test_a_checkpoint_of_another_run_is_refused_by_field(finished: Path, capsys)
     assert json.loads(config.read_text()) == run
 
 
-def test_other_data_are_refused_by_field(small: None, tmp_path: Path, capsys) -> None:
+def test_other_data_are_refused_by_field(small: None, tmp_path: Path, capsys, refused) -> None:
     from cnn_harness.tests.runs import photographs
 
     folder = photographs(tmp_path / "photographs", size=28)
@@ -218,13 +213,13 @@ def test_other_data_are_refused_by_field(small: None, tmp_path: Path, capsys) ->
     before = (run / "config.json").read_bytes()
     capsys.readouterr()
     (folder / "class0" / "0.png").rename(folder / "class1" / "100.png")
-    assert train.main(["--resume", "--epochs", "2", "--out", str(run)]) == 2
-    assert "images is" in capsys.readouterr().err
+    refused(train.main, ["--resume", "--epochs", "2", "--out", str(run)], 2, "images is")
     photographs(folder / "more", classes=1, size=28)
     (folder / "more" / "class0").rename(folder / "class9")
     (folder / "more").rmdir()
-    assert train.main(["--resume", "--epochs", "2", "--out", str(run)]) == 2
-    assert "class_names is 4 classes" in capsys.readouterr().err
+    refused(
+        train.main, ["--resume", "--epochs", "2", "--out", str(run)], 2, "class_names is 4 classes"
+    )
     assert (run / "config.json").read_bytes() == before
 
 

@@ -130,15 +130,14 @@ def test_predict_takes_folders_and_patterns(run: Path, digits: Path, tmp_path, c
     assert json.loads((tmp_path / "answers.json").read_text()) == printed
 
 
-def test_predict_replaces_nothing_that_it_reads(run: Path, digits: Path, capsys) -> None:
+def test_predict_replaces_nothing_that_it_reads(run: Path, digits: Path, refused) -> None:
     image, config = digits / "0.png", run / "config.json"
     before = image.read_bytes(), config.read_bytes()
     for flags, why in (
         (["--grid", f"{digits}/below/../0.png"], "is one of the images: name another place"),
         (["--out", str(config)], "is a file of the run: name another place"),
     ):
-        assert predict.main([str(run), str(digits), *flags]) == 1
-        assert why in capsys.readouterr().err
+        refused(predict.main, [str(run), str(digits), *flags], 1, why)
     assert (image.read_bytes(), config.read_bytes()) == before
 
 
@@ -172,18 +171,14 @@ def test_inspect_draws_an_export_as_its_run(
             assert (out / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_predict_names_all_that_it_cannot_read(run: Path, tmp_path: Path, capsys) -> None:
+def test_predict_names_all_that_it_cannot_read(run: Path, tmp_path: Path, capsys, refused) -> None:
     Image.new("L", (28, 28)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_text("x")
     os.mkfifo(tmp_path / "pipe.png")
     out = tmp_path / "answers.csv"
     argv = [str(run), str(tmp_path), "--out", str(out)]
-    assert predict.main(argv) == 1
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert "2 of 3 images cannot be read" in err
-    assert "bad.png" in err
-    assert "pipe.png: a FIFO" in err
+    words = "2 of 3 images cannot be read", "bad.png", "pipe.png: a FIFO"
+    refused(predict.main, argv, 1, *words)
     assert not out.exists()
     assert predict.main([*argv, "--skip-damaged"]) == 0
     assert capsys.readouterr().err.count("left out: ") == 2
@@ -193,7 +188,9 @@ def test_predict_names_all_that_it_cannot_read(run: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     "model", ["lenet", "lenet5", pytest.param("cifar_cnn", marks=pytest.mark.slow)]
 )
-def test_inspect_draws_filters_and_maps(model: str, run: Path, tmp_path: Path, capsys) -> None:
+def test_inspect_draws_filters_and_maps(
+    model: str, run: Path, tmp_path: Path, capsys, refused
+) -> None:
     if model != "lenet":
         argv = ["--model", model, "--batch-size", "1000", "--epochs", "1", "--out"]
         run = tmp_path / "run"
@@ -213,8 +210,7 @@ def test_inspect_draws_filters_and_maps(model: str, run: Path, tmp_path: Path, c
     half = drawn[len(drawn) // 2]
     assert (half[-len(half) // 10 : -20] < 255).all()  # few filters fill the line
     assert (half[:8] == 255).all()
-    assert inspect.main([str(tmp_path), str(tmp_path / "a.png")]) == 1  # no run
-    assert capsys.readouterr().err.count("\n") == 1
+    refused(inspect.main, [str(tmp_path), str(tmp_path / "a.png")], 1)  # no run
 
 
 def test_a_mosaic_holds_every_map_as_it_is() -> None:

@@ -134,7 +134,7 @@ def test_a_killed_evaluation_or_export_leaves_nothing_that_looks_whole(
     assert evaluate.main([str(run)]) == 0
 
 
-def test_an_evaluated_folder_that_vanishes_is_one_line(run: Path, tmp_path, monkeypatch, capsys):
+def test_an_evaluated_folder_that_vanishes_is_one_line(run: Path, tmp_path, monkeypatch, refused):
     import shutil
 
     copy = tmp_path / "run"
@@ -146,8 +146,5 @@ def test_an_evaluated_folder_that_vanishes_is_one_line(run: Path, tmp_path, monk
         return measure(*arguments, **options)
 
     monkeypatch.setattr(evaluate, "evaluate_run", vanish)
-    assert evaluate.main([str(copy)]) == 1
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert str(copy) in err
+    refused(evaluate.main, [str(copy)], 1, str(copy))
     assert not os.path.exists(copy)

@@ -229,7 +229,7 @@ def test_resume_of_a_run_stopped_before_it_saved_starts_and_says_so(tmp_path: Pa
     assert "nothing was saved yet: starting from the beginning" in capsys.readouterr().out
 
 
-def test_resume_of_no_run_is_an_error(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_resume_of_no_run_is_an_error(tmp_path: Path, monkeypatch, refused) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "lenet-mnist5k").mkdir(parents=True)
     (tmp_path / "runs" / "lenet-mnist5k" / "config.json").touch()
@@ -239,10 +239,7 @@ def test_resume_of_no_run_is_an_error(tmp_path: Path, monkeypatch, capsys) -> No
         (["--out", "runs/empty"], "no run is there"),
         (["--model", "lenet5"], "no run is in runs/lenet5-mnist5k"),
     ):
-        assert train.main(["--resume", *argv]) == 2
-        err = capsys.readouterr().err
-        assert said in err
-        assert err.count("\n") == 1
+        refused(train.main, ["--resume", *argv], 2, said)
     assert sorted(path.name for path in Path("runs").iterdir()) == ["empty", "lenet-mnist5k"]
 
 
@@ -252,11 +249,10 @@ def test_resume_of_no_run_is_an_error(tmp_path: Path, monkeypatch, capsys) -> No
      (["--seed", "5"], "seed"), (["--recipe", "doc-2"], "dataset")],
 )  # fmt: skip
 def test_resume_refuses_another_run(
-    digits_run: Path, options: list[str], named: str, capsys
+    digits_run: Path, options: list[str], named: str, refused
 ) -> None:
     before = (digits_run / "last/manifest.json").read_bytes()
-    assert train.main(["--resume", "--out", str(digits_run), *options]) == 2
-    assert f"{named} is" in capsys.readouterr().err
+    refused(train.main, ["--resume", "--out", str(digits_run), *options], 2, f"{named} is")
     assert (digits_run / "last/manifest.json").read_bytes() == before
 
 

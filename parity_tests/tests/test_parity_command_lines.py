@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,23 +51,21 @@ def test_command_lines(command: str, examples: int, hostile_folder: Path) -> Non
 
 
 def test_a_wrong_word_is_answered_with_plain_ones(
-    hostile_folder: Path, capsys: pytest.CaptureFixture[str]
+    hostile_folder: Path, capsys: pytest.CaptureFixture[str], refused: Any
 ) -> None:
     assert main(["snapshot", "new", "--side", "tensorflow"]) == 2
     assert "'tensorflow' (choose from" in (said := capsys.readouterr().err)
     assert "gluon" in said
     assert "<" not in said
     argv = ["check", "--gluon-recorded", ".", "--torch", "torch.nn:ReLU", "--transfer"]
-    assert main(argv) == 2
-    assert "expected the folder that a recording script wrote" in capsys.readouterr().err
+    refused(main, argv, 2, "expected the folder that a recording script wrote")
 
 
 @pytest.mark.parametrize("words", [["check", "--report"], ["faults", "--report"], ["snapshot"]])
 def test_a_place_that_cannot_be_written_is_found_first(
-    words: list[str], hostile_folder: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], hostile_folder: Path, refused: Any
 ) -> None:
     Path("taken.md").write_text("mine")
     for place, why in (("taken.md", "is a file"), ("/proc/x", "/proc/x cannot be written")):
-        assert main([*words, place]) == 2
-        assert why in capsys.readouterr().err
+        refused(main, [*words, place], 2, why)
     assert Path("taken.md").read_text() == "mine"

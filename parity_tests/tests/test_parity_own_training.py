@@ -117,10 +117,7 @@ BAD = [
 
 @pytest.mark.parametrize(("more", "words"), BAD)
 def test_bad_input_is_one_line_and_2(
-    more: list[str], words: list[str], nets: Any, capsys: pytest.CaptureFixture
+    more: list[str], words: list[str], nets: Any, refused: Any
 ) -> None:
     argv = own("ours", "Theirs", "--input", "4,3,6,6", "--labels", "4:int64<5", *more)
-    assert main(argv) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert all(word in error for word in words), error
+    refused(main, argv, 2, *words)

@@ -80,12 +80,9 @@ def test_every_model_has_a_default_of_its_own_name() -> None:
     ],
 )
 def test_bad_input_is_one_line(
-    argv: list[str], code: int, word: str, tmp_path: Path, capsys
+    argv: list[str], code: int, word: str, tmp_path: Path, refused
 ) -> None:
-    assert train.main([*argv, "--out", str(tmp_path / "run")]) == code
-    error = capsys.readouterr().err
-    assert word in error
-    assert error.count("\n") == 1
+    refused(train.main, [*argv, "--out", str(tmp_path / "run")], code, word)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mnist_bn_cnn"])
@@ -115,17 +112,20 @@ def test_weights_that_do_not_fit_the_config_are_named(tmp_path: Path) -> None:
         load_parameters(get_model("lenet5"), tmp_path / "x.safetensors")
 
 
-def test_gluons_run_is_not_resumed(tmp_path: Path, capsys) -> None:
+def test_gluons_run_is_not_resumed(tmp_path: Path, capsys, refused) -> None:
     assert train.main([*QUICK, "--out", str(tmp_path / "run")]) == 0
     config = tmp_path / "run" / "config.json"
     config.write_text(config.read_text().replace('"torch"', '"gluon"', 1))
     capsys.readouterr()
-    assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 2
-    assert "a run of gluon" in capsys.readouterr().err
+    refused(train.main, ["--resume", "--out", str(tmp_path / "run")], 2, "a run of gluon")
 
 
-def test_a_bad_out_is_found_before_the_data_are_read(capsys, tmp_path: Path) -> None:
+def test_a_bad_out_is_found_before_the_data_are_read(refused, tmp_path: Path) -> None:
     data = ["--dataset", f"folder:{tmp_path / 'none'}"]
-    assert train.main([*data, "--out", str(tmp_path / "p\udcff")]) == 2
-    assert "p\\udcff: the name is not UTF-8" in capsys.readouterr().err
+    refused(
+        train.main,
+        [*data, "--out", str(tmp_path / "p\udcff")],
+        2,
+        "p\\udcff: the name is not UTF-8",
+    )
     assert not list(tmp_path.iterdir())

@@ -79,12 +79,11 @@ def test_the_command_prints_the_matrix(
 
 
 def test_the_command_fails_where_a_fault_escapes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: Any
 ) -> None:
     escaped = replace(FAULTS[0], run=Detection)
     monkeypatch.setattr("parity_tests.faults.catalogue.FAULTS", (escaped,))
-    assert main(["--faults"]) == 1
-    assert "ESCAPED" in capsys.readouterr().err
+    refused(main, ["--faults"], 1, "ESCAPED")
     assert main(["faults", "--json"]) == 1
     assert not json.loads(capsys.readouterr().out)["ok"]
 

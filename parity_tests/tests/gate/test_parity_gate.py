@@ -185,14 +185,10 @@ def _machine(folder: Path) -> None:
     ],
 )
 def test_a_bad_snapshot_is_refused_by_name(
-    spoil: object, said: str, spoilt: Path, capsys: pytest.CaptureFixture[str]
+    spoil: object, said: str, spoilt: Path, refused: Any
 ) -> None:
     spoil(spoilt)  # type: ignore[operator]
-    assert main(["compare", str(spoilt)]) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert str(spoilt) in error
-    assert error.count("\n") == 1
+    refused(main, ["compare", str(spoilt)], 2, said, str(spoilt))
 
 
 def test_what_was_taken_otherwise_is_refused(folder: Path) -> None:
@@ -254,12 +250,9 @@ def test_comparing_nothing_is_no_pass(folder: Path) -> None:
     assert found.not_compared
 
 
-def test_nothing_is_written_over_what_is_no_snapshot(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_written_over_what_is_no_snapshot(tmp_path: Path, refused: Any) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    assert main(["snapshot", str(tmp_path)]) == 2
-    assert "not a snapshot and not empty" in capsys.readouterr().err
+    refused(main, ["snapshot", str(tmp_path)], 2, "not a snapshot and not empty")
     assert contents(tmp_path) == {"thesis.txt": b"mine"}
 
 
@@ -462,13 +455,11 @@ class _Deadly:
 
 
 def test_a_killed_process_is_said_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Any
 ) -> None:
     monkeypatch.setattr(snapshot, "_one", _Deadly())
-    assert main(["snapshot", str(tmp_path / "new"), "--model", "lenet,lenet5"]) == 1
-    error = capsys.readouterr().err
-    assert "a process that took a model was killed" in error
-    assert error.count("\n") == 1
+    argv = ["snapshot", str(tmp_path / "new"), "--model", "lenet,lenet5"]
+    refused(main, argv, 1, "a process that took a model was killed")
     assert list(tmp_path.iterdir()) == []
 
 

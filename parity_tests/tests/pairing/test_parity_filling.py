@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -199,29 +200,29 @@ def test_what_does_not_fit_is_one_line_and_no_file(
     said: str,
     files: tuple[str, str],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    refused: Any,
 ) -> None:
     out = tmp_path / "state.safetensors"
-    assert main(words(files, factory, out)) == code
-    line = capsys.readouterr().err
-    assert said in line
-    assert line.count("\n") == 1
+    refused(main, words(files, factory, out), code, said)
     assert not out.exists()
 
 
 def test_a_place_that_cannot_be_written_is_said_before_the_class_is_run(
-    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: tuple[str, str], tmp_path: Path, refused: Any
 ) -> None:
-    assert main(words(files, "Raises", tmp_path / "none/state.pt")) == 1
-    assert "none; make it, or name another place" in capsys.readouterr().err
+    refused(
+        main,
+        words(files, "Raises", tmp_path / "none/state.pt"),
+        1,
+        "none; make it, or name another place",
+    )
 
 
 def test_the_budget_is_for_the_inputs_too(
-    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: tuple[str, str], tmp_path: Path, refused: Any
 ) -> None:
     argv = [*words(files, "Renamed", tmp_path / "state.pt"), "--budget", "values=700"]
-    assert main(argv) == 1
-    assert "the inputs alone take 768 values" in capsys.readouterr().err
+    refused(main, argv, 1, "the inputs alone take 768 values")
 
 
 WITHOUT_MXNET = """
