@@ -66,7 +66,7 @@ def summarise(net: ClassicCNN) -> Summary:
     shape: Shape = net.input_shape
     for path, leaf in leaves(net):
         output = _output_shape(leaf, shape)
-        rows.append(_row(path, net.layer_names.get(path, ""), leaf, shape, output))
+        rows.append(_row(path, net.layer_names.get(path, ""), leaf, output))
         shape = output
     return Summary(net.model_name, net.input_shape, net.classes, net.least_input_size, tuple(rows))
 
@@ -76,7 +76,7 @@ def _output_shape(leaf: HybridBlock, shape: Shape) -> Shape:
     return tuple(outputs[0][1:])
 
 
-def _row(path: str, name: str, leaf: HybridBlock, shape: Shape, output: Shape) -> Row:
+def _row(path: str, name: str, leaf: HybridBlock, output: Shape) -> Row:
     parameters = fixed = statistics = 0
     for role, parameter in leaf._reg_params.items():
         size = math.prod(parameter.shape)
@@ -88,7 +88,7 @@ def _row(path: str, name: str, leaf: HybridBlock, shape: Shape, output: Shape) -
             parameters += size
     for kind, cost in _COSTS.items():
         if isinstance(leaf, kind):
-            connections, multiply_adds = cost(leaf, shape, output)
+            connections, multiply_adds = cost(leaf, output)
             break
     else:
         raise TypeError(f"{path}: the work of a {type(leaf).__name__} is not known")
@@ -99,36 +99,23 @@ def _row(path: str, name: str, leaf: HybridBlock, shape: Shape, output: Shape) -
 # (connections, multiply-adds) of a leaf, for one sample
 
 
-def _weighted(leaf: nn.Conv2D | nn.Dense, shape: Shape, output: Shape) -> tuple[int, int]:
+def _weighted(leaf: nn.Conv2D | nn.Dense, output: Shape) -> tuple[int, int]:
     weights = math.prod(leaf.weight.shape[1:]) * math.prod(output)
     return weights + _biases(leaf, output), weights
 
 
-def _table_conv(leaf: TableConv2D, shape: Shape, output: Shape) -> tuple[int, int]:
+def _table_conv(leaf: TableConv2D, output: Shape) -> tuple[int, int]:
     weights = math.prod(leaf.weight.shape) * math.prod(output[1:])
     return weights + _biases(leaf, output), weights
 
 
-def _subsampling(leaf: TrainableSubsampling, shape: Shape, output: Shape) -> tuple[int, int]:
+def _subsampling(leaf: TrainableSubsampling, output: Shape) -> tuple[int, int]:
     values = math.prod(output)
     return values * leaf.kernel**2 + _biases(leaf, output), values
 
 
-def _rbf(leaf: RBFOutput, shape: Shape, output: Shape) -> tuple[int, int]:
-    differences = math.prod(leaf.bitmaps.shape)
-    return differences, differences
-
-
-def _pool(leaf: HybridBlock, shape: Shape, output: Shape) -> tuple[int, int]:
+def _pool(leaf: HybridBlock, output: Shape) -> tuple[int, int]:
     return math.prod(leaf._kwargs["kernel"]) * math.prod(output), 0
-
-
-def _batch_norm(leaf: nn.BatchNorm, shape: Shape, output: Shape) -> tuple[int, int]:
-    return 0, math.prod(output)
-
-
-def _elementwise(leaf: HybridBlock, shape: Shape, output: Shape) -> tuple[int, int]:
-    return 0, 0
 
 
 def _biases(leaf: HybridBlock, output: Shape) -> int:
@@ -140,14 +127,11 @@ _COSTS: dict[type, Callable[..., tuple[int, int]]] = {
     nn.Dense: _weighted,
     TableConv2D: _table_conv,
     TrainableSubsampling: _subsampling,
-    RBFOutput: _rbf,
+    RBFOutput: lambda leaf, _: (math.prod(leaf.bitmaps.shape),) * 2,
     nn.MaxPool2D: _pool,
     nn.AvgPool2D: _pool,
-    nn.BatchNorm: _batch_norm,
-    nn.Activation: _elementwise,
-    ScaledTanh: _elementwise,
-    nn.Dropout: _elementwise,
-    nn.Flatten: _elementwise,
+    nn.BatchNorm: lambda _, output: (0, math.prod(output)),
+    **dict.fromkeys((nn.Activation, ScaledTanh, nn.Dropout, nn.Flatten), lambda *_: (0, 0)),
 }
 
 
