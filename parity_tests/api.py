@@ -129,30 +129,9 @@ def check_parity(
         >>> report.ok, report.first_divergence
         (True, None)
     """
+    given = {**locals(), "isolate": False}
     if isolate:
-        return isolated(
-            lambda: check_parity(
-                gluon_net,
-                torch_net,
-                inputs,
-                labels,
-                levels,
-                transfer=transfer,
-                masks=masks,
-                strict=strict,
-                allow=allow,
-                mapping=mapping,
-                loss=loss,
-                batches=batches,
-                optimizer=optimizer,
-                steps=steps,
-                quick=quick,
-                save_mapped=save_mapped,
-                progress=progress,
-                name=name,
-                repro=repro,
-            )
-        )
+        return isolated(lambda: check_parity(**given))
     started = time.perf_counter()
     # compiled code shows nobody what it runs either, but has the module at hand
     torch_net = getattr(torch_net, "_orig_mod", torch_net)
