@@ -64,26 +64,15 @@ class NetPair:
         own = pair_leaves(*(leaves_of(net) for net in nets.values()))
         strict = self._transfer_map is not None if strict is None else strict
 
-        def subject(view: View | None, modes: tuple[bool, ...] = (False, True)) -> Subject:
-            pairing = own if view is None else view.pairing
-            by_side = nets if view is None else view.nets
-            checked = _check_masks(masks, pairing)
-            gluon, torch = by_side[Side.GLUON], by_side[Side.TORCH]
-            segments = {} if view is None else view.segments
-            return Subject(
-                gluon,
-                torch,
-                pairing,
-                inputs,
-                Objective(),
-                checked,
-                strict=strict,
-                segments=segments,
-                modes=modes,
-                recorded=None if view is None else view.recorded,
-            )
+        def subject(nets: Mapping[Side, Any], pairing: Pairing, **more: Any) -> Subject:
+            of_both = nets[Side.GLUON], nets[Side.TORCH], pairing, inputs, Objective()
+            return Subject(*of_both, _check_masks(masks, pairing), strict=strict, **more)
 
-        self._own = subject(None)
+        def seen(view: View) -> Subject:
+            more = {"modes": view.traced.modes, "recorded": view.recorded}
+            return subject(view.nets, view.pairing, segments=view.segments, **more)
+
+        self._own = subject(nets, own)
         self._parts: list[tuple[Subject, View | None]] = [(self._own, None)]
         if not mapping and (self._transfer_map is not None or masks):
             return  # masks are by the paths of leaves
@@ -97,7 +86,7 @@ class NetPair:
             return  # the levels will say so, each for itself
         if mapping or not leaves_suffice(own, traced):
             views = [view_of(nets, each, inputs) for each in traced]
-            self._parts = [(subject(view, view.traced.modes), view) for view in views]
+            self._parts = [(seen(view), view) for view in views]
 
     def transfer(self) -> None:
         """Give the torch net the Gluon net's values."""
