@@ -798,10 +798,3 @@ def test_json_is_one_object_with_every_comparison(capsys, tmp_path: Path) -> Non
     assert all(check["error"] <= check["bound"] for check in result["checks"])
     assert result["images"] == {"dataset": "mnist5k", "batches": [1, 8]}
     assert read_manifest(tmp_path / "o" / "lenet.json")["class_names"] == ["0", "1", "2"]
-
-
-def test_help_shows_the_flags(capsys) -> None:
-    assert export.main(["--help"]) == 0
-    text = capsys.readouterr().out
-    for flag in ("--model", "--onnx", "--out", "--classes", "--input-size", "--json", "vgg19_bn"):
-        assert flag in text
