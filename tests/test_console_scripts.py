@@ -93,23 +93,16 @@ def test_what_computes_nothing_imports_no_framework(
     assert done.returncode != 0  # the refusal works
 
 
-def test_every_command_has_help_and_version(
+def test_every_command_has_help_and_version_and_prints_json(
     group: CommandGroup, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in group.commands:
         assert group.main([name, "--help"]) == 0
-        assert capsys.readouterr().out.startswith("usage: ")
+        shown = capsys.readouterr().out
+        assert shown.startswith("usage: ")
+        assert ("--json" in shown) == (name != "launch"), name  # its workers print, and it does not
         assert group.main([name, "--version"]) == 0
         assert capsys.readouterr().out == f"{DISTRIBUTION} {__version__}\n"
-
-
-def test_every_command_that_ends_with_a_result_prints_it_as_json(
-    group: CommandGroup, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in group.commands:
-        group.main([name, "--help"])
-        shown = capsys.readouterr().out
-        assert ("--json" in shown) == (name != "launch"), name  # its workers print, and it does not
 
 
 def test_a_near_miss_is_answered_with_the_nearest_name(group: CommandGroup, refused: Any) -> None:
