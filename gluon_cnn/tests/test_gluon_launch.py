@@ -4,7 +4,6 @@ One job is run in the default selection; the bars (2 and 4 workers against 1 on 
 digits, kills of every role) are marked slow.
 """
 
-import json
 import os
 import re
 import signal
@@ -19,6 +18,7 @@ import pytest
 
 from cnn_harness.errors import CommandError
 from cnn_harness.tests.runs import EVERYTHING_ON
+from cnn_harness.tests.runs import rows as rows_of
 from gluon_cnn import launch, train
 from gluon_cnn.runtime import settings as runtime
 
@@ -58,11 +58,6 @@ def _parameters(run: Path) -> dict[str, np.ndarray]:
     return {k: v.asnumpy() for k, v in mx.nd.load(str(run / "last/net.params")).items()}
 
 
-def _rows(run: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: r[k] for k in r if k not in ("seconds", "images_per_second")} for r in rows]
-
-
 def _distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
     """The largest difference of two parameters, relative to the largest value of its array."""
     assert set(one) == set(other)
@@ -86,7 +81,7 @@ def _descendants(pid: int) -> dict[int, str]:
 def _kill_when_it_learns(job: subprocess.Popen[str], mark: str, run: Path, epochs: int) -> set[int]:
     """SIGKILL the process whose command line has `mark`; returns the pids of the whole job."""
     deadline = time.monotonic() + 200
-    while not (run / "metrics.jsonl").exists() or len(_rows(run)) < epochs:
+    while not (run / "metrics.jsonl").exists() or len(rows_of(run)) < epochs:
         assert job.poll() is None, job.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -121,7 +116,7 @@ def test_two_workers_train_as_one_until_one_is_killed(tmp_path: Path) -> None:
     assert "--resume" in err
     assert out == ""
     assert _all_gone(everyone)
-    (row,), (first, *_) = _rows(one), _rows(two)
+    (row,), (first, *_) = rows_of(one), rows_of(two)
     assert row.keys() == first.keys()
     for name in ("train_loss", "test_loss"):
         assert first[name] == pytest.approx(row[name], rel=1e-5)
@@ -157,7 +152,7 @@ def test_every_feature_is_that_of_one_worker(tmp_path: Path) -> None:
     _alone(*command, str(one))
     _run(2, 1, *command, str(two))
     assert _distance(_parameters(two), _parameters(one)) <= 1e-12
-    (row,), (expected,) = _rows(two), _rows(one)
+    (row,), (expected,) = rows_of(two), rows_of(one)
     assert row["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-12)
 
 
@@ -165,7 +160,7 @@ def test_every_feature_is_that_of_one_worker(tmp_path: Path) -> None:
 def test_all_workers_end_where_accuracy_rises_no_more(tmp_path: Path) -> None:
     argv = ["--optimizer", "sgd", "--lr", "1e-30", "--batch-size", "1000", "--patience", "2"]
     _run(2, 1, *TRAIN, *argv, "--epochs", "9", "--out", str(tmp_path / "run"))
-    assert len(_rows(tmp_path / "run")) == 3
+    assert len(rows_of(tmp_path / "run")) == 3
 
 
 @pytest.mark.slow
@@ -179,7 +174,7 @@ def test_an_epoch_in_float32_rounds_as_one_workers(
     several = _distance(_parameters(tmp_path / "r"), referee)
     print(f"from float64: 1 worker {one:.2g}, {workers} workers {several:.2g}")
     assert several <= FARTHER * one
-    (row,), (expected,) = _rows(tmp_path / "r"), _rows(epoch_of_digits / "float32")
+    (row,), (expected,) = rows_of(tmp_path / "r"), rows_of(epoch_of_digits / "float32")
     assert row["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-5)
 
 
@@ -254,10 +249,10 @@ def test_a_killed_job_resumes_to_where_it_would_have_come(
     job = _started(2, 1, *command, "--epochs", "500", "--out", str(parts))
     _kill_when_it_learns(job, "in_float64", parts, 1)
     job.communicate(timeout=60)
-    assert len(_rows(parts)) < 3
+    assert len(rows_of(parts)) < 3
     _run(2, 1, *IN_FLOAT64, "--resume", "--epochs", "3", "--out", str(parts))
     assert _distance(_parameters(parts), _parameters(whole)) <= 1e-9
-    for row, expected in zip(_rows(parts), _rows(whole), strict=True):
+    for row, expected in zip(rows_of(parts), rows_of(whole), strict=True):
         assert row["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-9)
 
 
@@ -281,7 +276,9 @@ def test_an_interrupted_job_is_saved_in_the_middle_of_an_epoch(tmp_path: Path) -
     assert _all_gone(set(everyone))
     _run(2, 1, *IN_FLOAT64, "--resume", "--out", str(parts))
     assert _distance(_parameters(parts), _parameters(whole)) <= 1e-9
-    assert _rows(parts)[0]["train_loss"] == pytest.approx(_rows(whole)[0]["train_loss"], rel=1e-9)
+    assert rows_of(parts)[0]["train_loss"] == pytest.approx(
+        rows_of(whole)[0]["train_loss"], rel=1e-9
+    )
 
 
 @pytest.mark.slow

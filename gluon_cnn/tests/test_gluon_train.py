@@ -12,19 +12,12 @@ from PIL import Image
 from cnn_harness.monitor import METRICS
 from cnn_harness.runfolder import RunFolder
 from cnn_harness.tests.runs import photographs
+from cnn_harness.tests.runs import rows as rows_of
 from gluon_cnn import evaluate, predict, train
 from gluon_cnn.models import MODELS
 from gluon_cnn.training.recipes import DEFAULTS, DOCUMENTS, OWN
 
 QUICK = ["--epochs", "1", "--batch-size", "500"]
-
-
-def _rows(run: Path) -> list[dict]:
-    """The metrics, without what the clock says."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: row[k] for k in METRICS if k not in ("seconds", "images_per_second")} for row in rows
-    ]
 
 
 def _photographs(folder: Path, each: int = 6) -> Path:
@@ -54,7 +47,7 @@ def test_it_learns_and_leaves_every_promised_file(digits_run: Path) -> None:
 def test_evaluate_repeats_the_best_row(digits_run: Path, capsys) -> None:
     assert evaluate.main([str(digits_run), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    best = max(_rows(digits_run), key=lambda row: row["test_acc"])
+    best = max(rows_of(digits_run), key=lambda row: row["test_acc"])
     assert result["accuracy"] == best["test_acc"]
     assert result["loss"] == pytest.approx(best["test_loss"], rel=1e-6)
     counts = np.array(result["confusion"])
@@ -140,7 +133,7 @@ def test_a_documents_recipe_has_a_name_by_content(capsys, alias: str, name: str)
 def test_every_small_model_learns_from_its_default(model: str, tmp_path: Path) -> None:
     epochs = "2" if model == "lenet_sigmoid" else "1"
     assert train.main(["--model", model, "--epochs", epochs, "--out", str(tmp_path / "r")]) == 0
-    assert _rows(tmp_path / "r")[-1]["test_acc"] > 0.5
+    assert rows_of(tmp_path / "r")[-1]["test_acc"] > 0.5
 
 
 @pytest.mark.parametrize("model", ["alexnet", "vgg11_bn"])
@@ -148,7 +141,7 @@ def test_large_models_train_on_a_folder_of_photographs(model: str, tmp_path: Pat
     folder = _photographs(tmp_path / "photographs", each=4)
     argv = ["--model", model, "--dataset", f"folder:{folder}", "--image-size", "80"]
     assert train.main([*argv, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
-    assert len(_rows(tmp_path / "run")) == 1
+    assert len(rows_of(tmp_path / "run")) == 1
 
 
 @pytest.mark.parametrize(
@@ -165,7 +158,7 @@ def test_large_models_train_on_a_folder_of_photographs(model: str, tmp_path: Pat
 def test_optimizers_and_schedules_train(options: list[str], tmp_path: Path) -> None:
     argv = ["--epochs", "2", "--batch-size", "100", "--out", str(tmp_path / "r"), *options]
     assert train.main(argv) == 0
-    rows = _rows(tmp_path / "r")
+    rows = rows_of(tmp_path / "r")
     assert rows[1]["train_loss"] < rows[0]["train_loss"]
     assert rows[1]["test_acc"] > 0.8
 
@@ -186,7 +179,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(model: str, tmp_p
     for name in ("a", "b"):
         _in_new_process(*argv, "--out", str(tmp_path / name))
     assert (tmp_path / "a/best.params").read_bytes() == (tmp_path / "b/best.params").read_bytes()
-    assert _rows(tmp_path / "a") == _rows(tmp_path / "b")
+    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b")
     assert train.main([*argv, "--seed", "1", "--out", str(tmp_path / "c")]) == 0
     assert (tmp_path / "a/best.params").read_bytes() != (tmp_path / "c/best.params").read_bytes()
 
@@ -207,7 +200,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(options: list[str], tmp_path: Pa
         assert train.main(["--resume", "--epochs", epochs, "--out", str(parts)]) == 0
     assert (whole / "last/net.params").read_bytes() == (parts / "last/net.params").read_bytes()
     assert (whole / "best.params").read_bytes() == (parts / "best.params").read_bytes()
-    assert _rows(whole) == _rows(parts)
+    assert rows_of(whole) == rows_of(parts)
 
 
 @pytest.mark.slow
@@ -219,7 +212,7 @@ def test_dropout_resumes_exactly_too(tmp_path: Path) -> None:
     assert train.main([*argv, "--epochs", "2", "--out", str(whole)]) == 0
     assert train.main([*argv, "--epochs", "1", "--out", str(parts)]) == 0
     assert train.main(["--resume", "--epochs", "2", *argv, "--out", str(parts)]) == 0
-    assert _rows(whole) == _rows(parts)
+    assert rows_of(whole) == rows_of(parts)
     assert (whole / "last/net.params").read_bytes() == (parts / "last/net.params").read_bytes()
 
 
@@ -263,7 +256,7 @@ def test_two_devices_compute_what_one_does(tmp_path: Path) -> None:
     for ctx in ("cpu", "cpu:0,1"):
         out = tmp_path / ctx.replace(":", "")
         assert train.main([*argv, "--ctx", ctx, "--out", str(out)]) == 0
-    (one,), (two,) = _rows(tmp_path / "cpu"), _rows(tmp_path / "cpu0,1")
+    (one,), (two,) = rows_of(tmp_path / "cpu"), rows_of(tmp_path / "cpu0,1")
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
     assert two["test_loss"] == pytest.approx(one["test_loss"], rel=1e-5)
 

@@ -1,6 +1,5 @@
 """The mirror under torchrun: several processes over gloo and the loopback interface are one."""
 
-import json
 import os
 import re
 import signal
@@ -21,6 +20,7 @@ from safetensors.numpy import load_file
 from cnn_data import load_dataset
 from cnn_harness.errors import CommandError
 from cnn_harness.tests.runs import EVERYTHING_ON
+from cnn_harness.tests.runs import rows as rows_of
 from torch_ref import launch
 from torch_ref.training import assembly, loop
 from torch_ref.training.recipes import DEFAULTS
@@ -66,11 +66,6 @@ def _alone(module: str, *argv: str) -> None:
         [sys.executable, "-m", module, *argv], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-def _rows(run: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: r[k] for k in r if k not in ("seconds", "images_per_second")} for r in rows]
 
 
 def _distance(run: Path, other: Path) -> float:
@@ -194,7 +189,7 @@ def test_two_processes_train_as_one(flags: tuple[str, ...], tmp_path: Path) -> N
     out = _together(2, "torch_ref.tests.in_float64", *argv, "--out", str(two))
     assert out.count("best test accuracy") == 1  # the leader alone speaks
     assert _distance(two, one) <= 1e-12
-    (row,), (expected,) = _rows(two), _rows(one)
+    (row,), (expected,) = rows_of(two), rows_of(one)
     assert row["train_acc"] == expected["train_acc"]
     assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-12)
 
@@ -204,7 +199,7 @@ def test_all_processes_end_where_accuracy_rises_no_more(tmp_path: Path) -> None:
     argv = ["--optimizer", "sgd", "--lr", "1e-30", "--batch-size", "1000", "--patience", "2"]
     out = _together(2, "torch_ref.train", *argv, "--epochs", "9", "--out", str(tmp_path / "run"))
     assert "best test accuracy" in out
-    assert len(_rows(tmp_path / "run")) == 3
+    assert len(rows_of(tmp_path / "run")) == 3
 
 
 @pytest.mark.slow
@@ -226,7 +221,7 @@ def test_batch_norms_statistics_are_the_mean_of_the_processes(tmp_path: Path) ->
     argv = ["--model", "mnist_bn_cnn", "--batch-size", "200", "--epochs", "1",
             "--optimizer", "sgd", "--lr", "0.01", "--out"]  # fmt: skip
     _together(2, "torch_ref.train", *argv, str(tmp_path / "run"))
-    (row,) = _rows(tmp_path / "run")
+    (row,) = rows_of(tmp_path / "run")
     assert row["test_acc"] > 0.5
 
 
@@ -353,9 +348,9 @@ def test_a_killed_process_ends_the_job_which_then_resumes(tmp_path: Path) -> Non
     assert job.returncode != 0
     assert "SIGKILL" in err or "-9" in err
     assert "rank" in err
-    epochs = str(len(_rows(run)) + 1)
+    epochs = str(len(rows_of(run)) + 1)
     _together(2, "torch_ref.train", "--resume", "--epochs", epochs, "--out", str(run))
-    assert len(_rows(run)) == int(epochs)
+    assert len(rows_of(run)) == int(epochs)
 
 
 @pytest.mark.slow

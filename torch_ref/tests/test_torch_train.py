@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_harness.monitor import METRICS
+from cnn_harness.tests.runs import rows as rows_of
 from cnn_harness.tests.runs import same_end
 from torch_ref import train
 from torch_ref.models import MODELS
@@ -14,18 +14,10 @@ from torch_ref.training.recipes import DEFAULTS
 QUICK = ["--epochs", "1", "--batch-size", "200"]
 
 
-def _rows(run: Path) -> list[dict]:
-    """The metrics, without what the clock says."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: row[k] for k in METRICS if k not in ("seconds", "images_per_second")} for row in rows
-    ]
-
-
 def test_it_learns_and_leaves_the_same_files(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert train.main(["--out", str(run), "--epochs", "2"]) == 0
-    assert _rows(run)[-1]["test_acc"] > 0.9
+    assert rows_of(run)[-1]["test_acc"] > 0.9
     names = {path.name for path in run.iterdir()}
     assert names >= {
         "config.json", "metrics.jsonl", "best.safetensors", "last", "curves.png", "predictions.png",
@@ -41,7 +33,7 @@ def test_it_learns_and_leaves_the_same_files(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_other_models_and_optimizers_learn(options: list[str], tmp_path: Path) -> None:
     assert train.main([*options, "--out", str(tmp_path / "run")]) == 0
-    assert _rows(tmp_path / "run")[-1]["test_acc"] > 0.7
+    assert rows_of(tmp_path / "run")[-1]["test_acc"] > 0.7
 
 
 @pytest.mark.parametrize(
