@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,14 @@ def finish(package: str, *argv: str) -> str:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return out
+
+
+def wait_until(over: Callable[[], bool], seconds: float = 200.0) -> None:
+    """Wait for what must come to pass within this time."""
+    until = time.monotonic() + seconds
+    while not over():
+        assert time.monotonic() < until, "it never came to pass"
+        time.sleep(0.02)
 
 
 def rows(run: Path) -> list[dict]:

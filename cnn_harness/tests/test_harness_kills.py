@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_harness.tests.runs import finish, photographs, same_end, start
+from cnn_harness.tests.runs import finish, photographs, same_end, start, wait_until
 
 pytest.importorskip("torch", reason="the mirror is killed too")
 
@@ -25,12 +25,10 @@ def _dropout(tmp_path: Path) -> list[str]:
             "--augment", "crop-flip", "--batch-size", "5", "--epochs", "3"]  # fmt: skip
 
 
-def _wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
-    """Wait until the run has written a file, or ended."""
-    until = time.monotonic() + seconds
-    while not path.exists() and process.poll() is None:
-        assert time.monotonic() < until, f"{path} never came"
-        time.sleep(0.01)
+def _wait_for_a_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
+    """Or until the run has ended."""
+    saved = run / "last" / "manifest.json"
+    wait_until(lambda: saved.exists() or process.poll() is not None, 120)
 
 
 def _killed_run(
@@ -45,7 +43,7 @@ def _killed_run(
     for _ in range(kills):
         begun = ["--resume"] if out.exists() else []
         process = start(package, *begun, *argv, "--out", str(out))
-        _wait_for(out / "last" / "manifest.json", process)
+        _wait_for_a_checkpoint(out, process)
         time.sleep(rng.uniform(0, longest))
         process.send_signal(number)
         _, err = process.communicate(timeout=120)
@@ -98,7 +96,7 @@ def test_a_signal_finishes_the_step_and_saves(
     out = tmp_path / "run"
     # 4,000 steps an epoch: no machine ends the first one before the signal
     process = start(package, *ADAM, "--batch-size", "1", "--out", str(out))
-    _wait_for(out / "last" / "manifest.json", process)
+    _wait_for_a_checkpoint(out, process)
     time.sleep(0.5)
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
@@ -113,7 +111,7 @@ def test_a_signal_finishes_the_step_and_saves(
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = start("gluon_cnn", *ADAM[:-1], "200", "--out", str(out))
-    _wait_for(out / "last" / "manifest.json", first)
+    _wait_for_a_checkpoint(out, first)
     for argv, code in ((["--resume"], 1), ([], 2)):
         second = start("gluon_cnn", *argv, "--out", str(out))
         _, err = second.communicate(timeout=120)

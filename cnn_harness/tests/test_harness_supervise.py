@@ -14,6 +14,7 @@ import pytest
 
 from cnn_harness.jobs.node import encode
 from cnn_harness.jobs.supervise import JobFailed, Limits, Supervisor
+from cnn_harness.tests.runs import wait_until
 
 QUICK = Limits(lost=3.0, start=20.0, grace=1.0, save=5.0, linger=5.0)
 WAIT = ["sleep", "600"]
@@ -323,12 +324,7 @@ def test_nodes_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
         "asyncio.run(Supervisor(1, 1, 't').run('127.0.0.1', submit))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script])
-    deadline = time.monotonic() + 20
-    while not pids.exists() or len(pids.read_text().split()) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 3, 20)
     process.kill()
     process.wait()
-    while any(_alive(int(pid)) for pid in pids.read_text().split()):
-        assert time.monotonic() < deadline + 15
-        time.sleep(0.05)
+    wait_until(lambda: not any(_alive(int(pid)) for pid in pids.read_text().split()), 35)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from cnn_harness.errors import CommandError
-from cnn_harness.tests.runs import EVERYTHING_ON
+from cnn_harness.tests.runs import EVERYTHING_ON, wait_until
 from cnn_harness.tests.runs import rows as rows_of
 from gluon_cnn import launch, train
 from gluon_cnn.runtime import settings as runtime
@@ -78,13 +78,11 @@ def _descendants(pid: int) -> dict[int, str]:
     return found
 
 
-def _kill_when_it_learns(job: subprocess.Popen[str], mark: str, run: Path, epochs: int) -> set[int]:
+def _kill_when_it_learns(job: subprocess.Popen[str], mark: str, run: Path) -> set[int]:
     """SIGKILL the process whose command line has `mark`; returns the pids of the whole job."""
-    deadline = time.monotonic() + 200
-    while not (run / "metrics.jsonl").exists() or len(rows_of(run)) < epochs:
-        assert job.poll() is None, job.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    metrics = run / "metrics.jsonl"
+    wait_until(lambda: job.poll() is not None or (metrics.exists() and bool(rows_of(run))))
+    assert job.poll() is None, job.communicate()[1]
     everyone = _descendants(job.pid)
     (victim, *_) = (
         p for p, a in everyone.items() if mark in a and "cnn_harness.jobs.node" not in a
@@ -107,7 +105,7 @@ def test_two_workers_train_as_one_until_one_is_killed(tmp_path: Path) -> None:
     flags = [*DIGITS, "--schedule", "constant"]
     job = _started(2, 1, *TRAIN, *flags, "--epochs", "500", "--out", str(two))
     assert train.main([*flags, "--epochs", "1", "--out", str(one)]) == 0
-    everyone = _kill_when_it_learns(job, "gluon_cnn.train", two, 1)
+    everyone = _kill_when_it_learns(job, "gluon_cnn.train", two)
     killed = time.monotonic()
     out, err = job.communicate(timeout=60)
     assert time.monotonic() - killed < 60
@@ -184,10 +182,7 @@ def test_an_epoch_in_float32_rounds_as_one_workers(
 def test_a_killed_server_or_scheduler_ends_the_job(mark: str, nth: int, tmp_path: Path) -> None:
     run = tmp_path / "r"
     job = _started(2, 1, *TRAIN, *DIGITS, "--epochs", "500", "--out", str(run))
-    deadline = time.monotonic() + 200
-    while not (run / "metrics.jsonl").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until((run / "metrics.jsonl").exists)
     everyone = _descendants(job.pid)
     victims = [p for p, a in everyone.items() if mark in a and "cnn_harness.jobs.node" not in a]
     assert len(victims) == 2
@@ -204,10 +199,7 @@ def test_a_killed_server_or_scheduler_ends_the_job(mark: str, nth: int, tmp_path
 def test_a_stopped_worker_ends_the_job_within_a_minute(tmp_path: Path) -> None:
     run = tmp_path / "r"
     job = _started(2, 1, *TRAIN, *DIGITS, "--epochs", "500", "--out", str(run))
-    deadline = time.monotonic() + 200
-    while not (run / "metrics.jsonl").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until((run / "metrics.jsonl").exists)
     everyone = _descendants(job.pid)
     victim = [p for p, a in everyone.items() if "gluon_cnn.train" in a and ".node" not in a][-1]
     os.kill(victim, signal.SIGSTOP)
@@ -247,7 +239,7 @@ def test_a_killed_job_resumes_to_where_it_would_have_come(
     command = [*IN_FLOAT64, *optimizer, "--batch-size", "100", "--schedule", "constant"]
     _run(2, 1, *command, "--epochs", "3", "--out", str(whole))
     job = _started(2, 1, *command, "--epochs", "500", "--out", str(parts))
-    _kill_when_it_learns(job, "in_float64", parts, 1)
+    _kill_when_it_learns(job, "in_float64", parts)
     job.communicate(timeout=60)
     assert len(rows_of(parts)) < 3
     _run(2, 1, *IN_FLOAT64, "--resume", "--epochs", "3", "--out", str(parts))
@@ -262,10 +254,7 @@ def test_an_interrupted_job_is_saved_in_the_middle_of_an_epoch(tmp_path: Path) -
     command = [*IN_FLOAT64, *DIGITS[:6], "--batch-size", "4", "--schedule", "constant"]
     _run(2, 1, *command, "--epochs", "1", "--out", str(whole))
     job = _started(2, 1, *command, "--epochs", "1", "--out", str(parts))
-    deadline = time.monotonic() + 200
-    while not (parts / "last").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until((parts / "last").exists)
     time.sleep(3)
     everyone = _descendants(job.pid)
     job.send_signal(signal.SIGTERM)

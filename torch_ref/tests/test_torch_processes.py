@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from cnn_data import load_dataset
 from cnn_harness.errors import CommandError
-from cnn_harness.tests.runs import EVERYTHING_ON
+from cnn_harness.tests.runs import EVERYTHING_ON, wait_until
 from cnn_harness.tests.runs import rows as rows_of
 from torch_ref import launch
 from torch_ref.training import assembly, loop
@@ -237,13 +237,6 @@ def _environment(pid: int) -> str:
     return Path(f"/proc/{pid}/environ").read_text(errors="replace")
 
 
-def _until_it_learns(run: Path) -> None:
-    deadline = time.monotonic() + 200
-    while not (run / "metrics.jsonl").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 FOR_EVER = [*DIGITS, "--epochs", "5000", "--schedule", "constant", "--out"]
 
 
@@ -251,7 +244,7 @@ FOR_EVER = [*DIGITS, "--epochs", "5000", "--schedule", "constant", "--out"]
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_stopped_process_ends_the_job_within_a_minute(rank: int, tmp_path: Path) -> None:
     job = _torchrun(2, "torch_ref.train", *FOR_EVER, str(tmp_path))
-    _until_it_learns(tmp_path)
+    wait_until((tmp_path / "metrics.jsonl").exists)
     victim, other = _process(job, rank), _process(job, 1 - rank)
     os.kill(victim, signal.SIGSTOP)
     stopped = time.monotonic()
@@ -270,7 +263,7 @@ def test_a_pipe_that_nobody_reads_ends_the_job_within_the_limit(tmp_path: Path) 
     job = _torchrun(
         2, "torch_ref.tests.in_full_pipe", "--stall-timeout", "10", *FOR_EVER, str(tmp_path)
     )
-    _until_it_learns(tmp_path)
+    wait_until((tmp_path / "metrics.jsonl").exists)
     began = time.monotonic()
     _, err = job.communicate(timeout=100)
     assert 10 < time.monotonic() - began < 30
@@ -299,7 +292,7 @@ def _listens(pid: int) -> set[str]:
 def test_a_launched_job_talks_over_loopback_and_saves_when_it_is_ended(tmp_path: Path) -> None:
     job = _start("torch_ref.launch", "-n", "2", "--", sys.executable, "-m", "torch_ref.train",
                  *FOR_EVER, str(tmp_path))  # fmt: skip
-    _until_it_learns(tmp_path)
+    wait_until((tmp_path / "metrics.jsonl").exists)
     pids = [job.pid, _process(job, 0), _process(job, 1)]
     assert [_listens(pid) for pid in pids] == [{LOOPBACK}] * 3
     job.terminate()
@@ -317,7 +310,7 @@ def test_torchruns_processes_talk_over_loopback_and_keep_their_port(tmp_path: Pa
     port, first = _free_port(), tmp_path / "first"
     job = _torchrun(2, "torch_ref.train", *FOR_EVER, str(first), port=port)
     try:
-        _until_it_learns(first)
+        wait_until((first / "metrics.jsonl").exists)
         assert [_listens(_process(job, rank)) for rank in (0, 1)] == [{LOOPBACK}] * 2
         assert _listens(job.pid) == {"0" * 32}  # torch's own, on every interface
         again = ["--epochs", "1", "--out", str(tmp_path / "second")]
@@ -340,7 +333,7 @@ def test_torchruns_processes_talk_over_loopback_and_keep_their_port(tmp_path: Pa
 def test_a_killed_process_ends_the_job_which_then_resumes(tmp_path: Path) -> None:
     run = tmp_path / "run"
     job = _torchrun(2, "torch_ref.train", *FOR_EVER, str(run))
-    _until_it_learns(run)
+    wait_until((run / "metrics.jsonl").exists)
     os.kill(_process(job, 1), signal.SIGKILL)
     killed = time.monotonic()
     _, err = job.communicate(timeout=60)
@@ -358,7 +351,7 @@ def test_a_killed_process_ends_the_job_which_then_resumes(tmp_path: Path) -> Non
 def test_a_hang_in_a_launched_job_is_one_line(rank: int, tmp_path: Path) -> None:
     job = _start("torch_ref.launch", "-n", "2", "--", sys.executable, "-m", "torch_ref.train",
                  "--stall-timeout", "10", *FOR_EVER, str(tmp_path))  # fmt: skip
-    _until_it_learns(tmp_path)
+    wait_until((tmp_path / "metrics.jsonl").exists)
     os.kill(_process(job, rank), signal.SIGSTOP)
     _, err = job.communicate(timeout=100)
     assert job.returncode == 1

@@ -13,15 +13,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cnn_harness.tests.runs import SURROUNDINGS, end_in_a_line
+from cnn_harness.tests.runs import SURROUNDINGS, end_in_a_line, wait_until
 from parity_tests.__main__ import main
 from parity_tests.gate import store
 from parity_tests.gate.session import Gate, GateError
@@ -203,12 +202,4 @@ def test_a_killed_snapshot_leaves_no_process(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     worker = Path("/proc", done.stdout.strip())
     assert done.returncode == -signal.SIGKILL, done.stderr
-    _wait(lambda: not worker.exists() or "\nState:\tZ" in (worker / "status").read_text())
-
-
-def _wait(over: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if over():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it did not come to an end")
+    wait_until(lambda: not worker.exists() or "\nState:\tZ" in (worker / "status").read_text())
