@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 from unittest.mock import patch
@@ -14,6 +14,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, fx
 from torch.nn import functional
+from torch.onnx import symbolic_helper
 
 from gluon_cnn_parity.atomic import replacing_file
 from mxnet_files.budget import Budget, rehearse
@@ -175,6 +176,8 @@ def onnx_of_opset(
         warnings.catch_warnings(),
         refusals("torch cannot write this graph as ONNX"),
         patch.object(mx_nn, "sum_pool", _sums_by_convolution),
+        patch.object(torch._C, "_jit_onnx_log", lambda *_: None),  # a graph that is refused
+        sorts_by_top_k(),
     ):
         warnings.simplefilter("ignore")  # the exporter announces its successor
         torch.onnx.export(
@@ -196,6 +199,34 @@ def onnx_of_opset(
     if ONNX_RUNTIME in verified:
         return *in_newest_opset(buffer.getvalue(), opset, given, known), verified
     return buffer.getvalue(), opset, verified
+
+
+@contextmanager
+def sorts_by_top_k() -> Iterator[None]:
+    """Let torch's exporter write stable sorts, which it refuses, while this is open.
+
+    ONNX defines of equal elements that TopK takes the one of the lower index first, at both ends.
+    """
+
+    @symbolic_helper.parse_args("v", "i", "i", "i")
+    def sort(g: Any, x: Any, stable: Any, dim: Any, descending: Any = None) -> Any:
+        if descending is None:  # called without `stable`
+            dim, descending = stable, dim
+        axis = g.op("Constant", value_t=torch.tensor([dim]))
+        length = g.op("Gather", g.op("Shape", x), axis)
+        return g.op("TopK", x, length, axis_i=dim, largest_i=descending, outputs=2)
+
+    def argsort(g: Any, x: Any, *how: Any) -> Any:
+        return sort(g, x, *how)[1]
+
+    written: dict[str, Callable[..., Any]] = {"aten::sort": sort, "aten::argsort": argsort}
+    for name, symbolic in written.items():
+        torch.onnx.register_custom_op_symbolic(name, symbolic, OPSETS[-1])
+    try:
+        yield
+    finally:
+        for name in written:
+            torch.onnx.unregister_custom_op_symbolic(name, OPSETS[-1])
 
 
 def in_newest_opset(

@@ -94,7 +94,7 @@ def detector(folder: Path) -> None:
     for name in [name for name in arrays if "predictor" in name]:
         arrays[name] = arrays[name] * np.float32(0.1)
         if name.endswith("bias") and len(arrays[name]) % 21 == 0:
-            arrays[name][::21] = 7  # background
+            arrays[name][::21] = 5  # background: a few of its boxes are none
     write_params(folder / "net-0000.params", arrays)
 
 
@@ -147,11 +147,13 @@ def test_a_net_of_real_size(name: str, tmp_path: Path) -> None:
     assert main(["verify", str(out)]) == 0
     report = json.loads((out / "report.json").read_text())
     assert report["verified_against"].startswith("MXNet 1.9.1")
+    assert (out / "model.onnx").exists()
     with np.load(out / "samples.npz") as samples:
         given = {row["name"]: samples[f"input {i}"] for i, row in enumerate(report["inputs"])}
     block = mx.gluon.SymbolBlock.imports(files[0], list(given), files[1])
     wanted = block(*map(mx.nd.array, given.values()))
     wanted = [y.asnumpy() for y in (wanted if isinstance(wanted, (list, tuple)) else [wanted])]
+    assert all(y.min() < y.max() for y in wanted)
     errors = distance(run_model_file(out / "model.py", given), wanted)
     bounds = [row["bound"] for row in report["outputs"]]
     assert max(bounds) < 0.01

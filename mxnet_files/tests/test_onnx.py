@@ -65,6 +65,80 @@ def test_it_is_written_and_computes_the_same(name: str) -> None:
     np.testing.assert_allclose(found, wanted.numpy(), rtol=near, atol=near)
 
 
+def corners(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Boxes that overlap, on a grid of sixteenths."""
+    low, size = rng.integers(0, 8, (*shape, 2)), rng.integers(1, 8, (*shape, 2))
+    return np.concatenate([low, low + size], -1) / 16
+
+
+def detectors() -> dict[str, tuple[Any, list[np.ndarray]]]:
+    """What sorts, on elements and scores that tie, and most of what suppresses boxes."""
+    rng = np.random.default_rng(0)
+    ties = rng.integers(0, 4, (3, 40))
+    rows = np.concatenate(
+        [rng.integers(0, 3, (2, 12, 1)), rng.integers(1, 4, (2, 12, 1)) / 4, corners(rng, 2, 12)],
+        -1,
+    )
+    scores = rng.integers(0, 4, (2, 3, 8)) / 4
+    anchors = corners(rng, 1, 8)
+    offsets = rng.integers(-2, 3, (2, 32)) / 4
+    labels = np.concatenate([rng.integers(0, 2, (2, 3, 1)), corners(rng, 2, 3)], -1)
+    regions = [rng.integers(0, 4, (1, 4, 3, 3)) / 4, rng.integers(-1, 2, (1, 8, 3, 3)) / 4]
+    a, b, c = (S.var(name) for name in "abc")
+    box = S.contrib
+    return {
+        "argsort": (S.argsort(a, axis=1), [ties]),
+        "falling": (S.argsort(a, axis=-1, is_ascend=False, dtype="int32"), [ties]),
+        "integers": (S.argsort(S.Cast(a, dtype="uint8"), axis=0), [ties]),
+        "sort": (S.sort(a, axis=None), [ties]),
+        "topk": (S.topk(a, k=17, ret_typ="both"), [ties]),
+        "least": (S.topk(a, k=17, ret_typ="mask", is_ascend=True), [ties]),
+        "nms": (box.box_nms(a, overlap_thresh=0.3, id_index=0), [rows]),
+        "best": (box.box_nms(a, topk=7, valid_thresh=0.3, out_format="center"), [rows]),
+        "pairs": (S.Group(list(box.bipartite_matching(a, threshold=0.1))), [scores]),
+        "detection": (box.MultiBoxDetection(a, b, c), [scores, offsets, anchors]),
+        "target": (
+            S.Group(list(box.MultiBoxTarget(a, b, c, negative_mining_ratio=3))),
+            [anchors, labels, scores],
+        ),
+        "proposal": (
+            box.Proposal(a, b, c, rpn_pre_nms_top_n=9, rpn_post_nms_top_n=5, scales=(2, 1),
+                         ratios=(1,), rpn_min_size=2, output_score=True),
+            [*regions, np.array([[48, 48, 1]])],
+        ),
+    }  # fmt: skip
+
+
+DETECTORS = detectors()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", DETECTORS)
+def test_what_sorts_keeps_the_order_of_ties(name: str) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    symbol, arrays = DETECTORS[name]
+    module = import_symbol(json.loads(symbol.tojson()), {})
+    inputs = {
+        key: torch.tensor(x, dtype=torch.float32) for key, x in zip("abc", arrays, strict=False)
+    }
+    given = [inputs[key] for key in module.meta["mxnet_inputs"]]
+    session = ort.InferenceSession(onnx_bytes(module, given)[0])
+    found = session.run(None, {key: x.numpy() for key, x in inputs.items()})
+    with torch.no_grad():
+        wanted = module(*given)
+    for y, z in zip(found, wanted if isinstance(wanted, tuple) else [wanted], strict=True):
+        assert len(np.unique(y)) > 1
+        np.testing.assert_allclose(y, z.numpy(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_refusal_of_torch_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    module = import_symbol(json.loads(S.linalg.potrf(D).tojson()), {})
+    with pytest.raises(SymbolError, match="linalg_cholesky"):
+        onnx_bytes(module, [torch.eye(3)[None]])
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("wrong", ["", "raises", "another number"])
 def test_the_opset_is_the_newest_that_computes_the_same(
