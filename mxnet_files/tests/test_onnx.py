@@ -72,7 +72,7 @@ def corners(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def detectors() -> dict[str, tuple[Any, list[np.ndarray]]]:
-    """What sorts, on elements and scores that tie, and most of what suppresses boxes."""
+    """What sorts, on elements and scores that tie; arrays of which only the sizes matter."""
     rng = np.random.default_rng(0)
     ties = rng.integers(0, 4, (3, 40))
     rows = np.concatenate(
@@ -101,6 +101,8 @@ def detectors() -> dict[str, tuple[Any, list[np.ndarray]]]:
             S.Group(list(box.MultiBoxTarget(a, b, c, negative_mining_ratio=3))),
             [anchors, labels, scores],
         ),
+        "unmined": (S.Group(list(box.MultiBoxTarget(a, b, c))), [anchors, labels, scores]),
+        "prior": (box.MultiBoxPrior(a, sizes=(0.5, 0.25)), [np.zeros((1, 2, 3, 4))]),
         "proposal": (
             box.Proposal(a, b, c, rpn_pre_nms_top_n=9, rpn_post_nms_top_n=5, scales=(2, 1),
                          ratios=(1,), rpn_min_size=2, output_score=True),
@@ -114,7 +116,7 @@ DETECTORS = detectors()
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", DETECTORS)
-def test_what_sorts_keeps_the_order_of_ties(name: str) -> None:
+def test_sorts_and_detectors_are_written(name: str) -> None:
     ort = pytest.importorskip("onnxruntime")
     symbol, arrays = DETECTORS[name]
     module = import_symbol(json.loads(symbol.tojson()), {})
