@@ -35,6 +35,7 @@ def _overlap(a: Tensor, b: Tensor, centre: bool) -> Tensor:
 
 
 def _area(box: Tensor, centre: bool) -> Tensor:
+    """Area of boxes, 0 for one turned inside out."""
     width = box[..., 2] if centre else box[..., 2] - box[..., 0]
     height = box[..., 3] if centre else box[..., 3] - box[..., 1]
     return torch.where((width < 0) | (height < 0), torch.zeros_like(width), width * height)

@@ -404,6 +404,53 @@ def test_branches_that_are_alike_are_a_loop(tmp_path: Path) -> None:
     same(module, torch.jit.script(alone), data)
 
 
+def extractor() -> Any:
+    """Convolutions under a prefix of most layers, two of other sizes of one name; a head alone."""
+    x = S.Convolution(S.var("data"), num_filter=2, kernel=(1, 1), name="net0_vgg0_conv0")
+    for place in range(4):
+        name = f"net0_vgg0_extra{place // 2}_seq-{place}_conv{place % 2}_conv2d"
+        size = {"kernel": (1 + place % 2,) * 2, "num_filter": 2}
+        x = S.relu(S.Convolution(x, **size, name=name), name=f"{name}_relu")
+    return S.FullyConnected(x, num_hidden=3, name="net0_head0_rnn0")
+
+
+def structural() -> Any:
+    """As the nets of this package are called, whose weights are found by these names."""
+    x = S.Convolution(S.var("data"), num_filter=2, kernel=(1, 1), name="features_0_fwd")
+    x = S.Convolution(S.relu(x), num_filter=2, kernel=(2, 2), name="features_2_fwd")
+    return S.FullyConnected(x, num_hidden=3, name="classifier_1_fwd")
+
+
+NAMED = {
+    "extractor": (extractor, ["conv0", "extra0.0.conv", "extra0.1.conv", "extra1.0.conv",
+                              "extra1.1.conv", "head"]),
+    "structural": (structural, ["features_0", "features_2", "classifier_1"]),
+    "detector": (Detector, ["conv0.conv", "conv1.conv", "conv4.conv", "conv7.conv",
+                            *(f"{kind}_heads.{i}.conv" for kind in ("score", "box")
+                              for i in range(3)), "anchor"]),
+    "language": (Language, ["embedding", "lstm", "dense"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_names_leave_out_what_says_nothing(name: str) -> None:
+    """The prefix of most layers, containers, the number of what is alone; and no more."""
+    make, wanted = NAMED[name]
+    made = make()
+    symbol = made if isinstance(made, S.Symbol) else made(S.var("data"))
+    if isinstance(symbol, tuple):
+        scores, boxes = S.transpose(symbol[0], axes=(0, 2, 1)), S.flatten(symbol[1])
+        anchor = S.var("anchor", shape=(1, 98, 4))
+        symbol = S.contrib.MultiBoxDetection(scores, boxes, anchor, nms_threshold=0.4)
+    shape = NETS[name][1] if name in NETS else (2, 3, 6, 6)
+    data = torch.zeros(shape, dtype=torch.float64)
+    file, _ = written(symbol, random_state(symbol, shape), data)
+    found = list(dict.fromkeys(key.rpartition(".")[0] or key for key in file.state))
+    assert found == wanted, file.text
+    if name == "detector":
+        assert file.text.index("class TheNet") < file.text.index("def _rows")
+
+
 def test_residual_blocks_of_any_depth_are_one_class() -> None:
     """A block with squeeze and excitation beside one without; activations are an argument."""
     symbol = mobile_net()(mx.sym.var("data"))

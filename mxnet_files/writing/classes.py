@@ -14,10 +14,23 @@ from mxnet_files.writing.layout import literal
 from mxnet_files.writing.ops import Op
 from mxnet_files.writing.structure import Block, Item, entries_of, ops_of, out_of
 
-__all__ = ["OF_INPUTS", "Class", "Classes", "Parameter", "Slot", "common_tokens", "stem", "tokens"]
+__all__ = [
+    "OF_INPUTS",
+    "Class",
+    "Classes",
+    "Parameter",
+    "Slot",
+    "common_tokens",
+    "letters",
+    "plain_words",
+    "stem",
+    "tokens",
+]
 
 OF_INPUTS = ("input", "expect")  # kinds of operations that are no node of the file
 CHANNELS = ("channels", "features", "groups", "num_parameters")
+CONTAINERS = ("seq", "sequential", "hybridsequential")
+OF_A_LAYER = re.compile(r"conv[123]d|rnn\d*")  # what a layer is called within a block of its own
 
 
 @dataclass(frozen=True)
@@ -360,17 +373,12 @@ class Classes:
     def attributes(self, rows: Sequence[Sequence[Item | None]], each: Class) -> list[str]:
         """Attribute names from MXNet's, numbered afresh where they repeat."""
         first = [next(item for item in row if item is not None) for row in rows]
-        # each name beside those of the block that it comes from
-        bases = []
-        for item, row in zip(first, rows, strict=True):
-            owner = each.blocks[next(i for i, one in enumerate(row) if one is not None)]
-            prefix = common_tokens(owner.ops)
-            name = re.sub(r"_?\d+$", "", stem(item, len(prefix))) or "layer"
-            bases.append(attribute_name(name))
+        bases = [attribute_name(self.row_name(row, each)) for row in rows]
         needs = [needs_attribute(item, self) for item in first]
         # `conv` for a `predictor0_conv` beside which there is no other
         ends = [base.rpartition("_")[2] for base in bases]
-        kept = Counter(end for end, needed in zip(ends, needs, strict=True) if needed)
+        alone = [base for base, needed in zip(bases, needs, strict=True) if needed]
+        kept = Counter(base.rpartition("_")[2] for base in dict.fromkeys(alone))
         bases = [
             end if kept[end] == 1 and end.isalpha() else base
             for end, base in zip(ends, bases, strict=True)
@@ -385,6 +393,25 @@ class Classes:
             seen[base] += 1
             names.append(f"{base}{seen[base]}" if counts[base] > 1 else base)
         return unique(names, needs)
+
+    def row_name(self, row: Sequence[Item | None], each: Class) -> str:
+        """What every instance calls an item, beside the names of its own block; its last word."""
+        found: dict[str, None] = {}
+        for item, owner in zip(row, each.blocks, strict=True):
+            if item is not None:
+                name = stem(item, len(common_tokens(owner.ops)))
+                words = plain_words(re.sub(r"_?\d+$", "", name).split("_"))
+                found["_".join(words) or "layer"] = None
+        names = list(found)
+        ends = {name.rpartition("_")[2] for name in names}
+        example = next(item for item in row if item is not None)
+        if isinstance(example, Block) and self.of[example].name.startswith("SqueezeExcitation"):
+            return "se"
+        if len(names) > 1 and len(ends) == 1:
+            return ends.pop()
+        if len(names) > 1 and isinstance(example, Op) and example.kind.startswith("Conv"):
+            return "conv"
+        return names[0]
 
     def made_with(self, item: Item) -> dict[str, Any]:
         """The arguments of an item's constructor; an activation's is the function."""
@@ -604,6 +631,25 @@ def common_tokens(ops: Sequence[Op]) -> list[str]:
             break
         found.append(pieces[0])
     return found
+
+
+def letters(word: str) -> str:
+    """`conv0` -> conv."""
+    return re.sub(r"\d+$", "", word)
+
+
+def plain_words(words: Sequence[str]) -> list[str]:
+    """seq, 3, exp, conv2d -> exp: without containers and their numbers, and what a layer is."""
+    kept: list[str] = []
+    before = ""
+    for word in words:
+        contained = letters(word) in CONTAINERS or (word.isdigit() and before in CONTAINERS)
+        if not contained and not (kept and word == letters(kept[-1])):  # normalize0_normalize
+            kept.append(word)
+        before = word
+    while len(kept) > 1 and OF_A_LAYER.fullmatch(kept[-1]):
+        kept.pop()
+    return ["conv"] if len(kept) == 1 and re.fullmatch(r"conv\dd", kept[0]) else kept or list(words)
 
 
 def stem(item: Item, prefix: int) -> str:

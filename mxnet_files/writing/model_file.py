@@ -13,17 +13,34 @@ from torch import Tensor, fx
 from mxnet_files.reading.names import attribute_name, identifier, local_name
 from mxnet_files.writing.borrowed import IMPORTS
 from mxnet_files.writing.class_source import ClassSource
-from mxnet_files.writing.classes import OF_INPUTS, Classes, common_tokens, stem, tokens
+from mxnet_files.writing.classes import (
+    OF_INPUTS,
+    Classes,
+    common_tokens,
+    letters,
+    plain_words,
+    stem,
+    tokens,
+)
 from mxnet_files.writing.fans import INDEX, Fan, find_fans
 from mxnet_files.writing.layout import Atom, Brackets, Expr, call, loop, statement
 from mxnet_files.writing.lowering import lower
 from mxnet_files.writing.ops import Op
-from mxnet_files.writing.statements import LONGEST_NAME, Scope, Statement, emit, shape_text
-from mxnet_files.writing.structure import WEIGHTED, Block, Item, entries_of, find_blocks, shared
+from mxnet_files.writing.statements import LONGEST_NAME, MOVES, Scope, Statement, emit, shape_text
+from mxnet_files.writing.structure import (
+    WEIGHTED,
+    Block,
+    Item,
+    entries_of,
+    find_blocks,
+    ops_of,
+    shared,
+)
 
 __all__ = ["Written", "write_model"]
 
-SHORT = 6  # lines of a function that stands before what uses it
+SCORES, BOXES = ("score_heads", "scores"), ("box_heads", "offsets")  # heads, what they give
+PURPOSES = {"softmax": SCORES, "sigmoid": SCORES, "box_decode": BOXES, "multibox_detection": BOXES}
 RESERVED = {"self", "torch", "nn", "F", "Tensor", "Path", "load", "load_file", "math", "Any"}
 RESERVED |= {"Callable", "super", "range", "zip", INDEX}
 
@@ -69,6 +86,15 @@ class _Writer(ClassSource):
         graph = lower(module)
         self.order, self.inputs, self.outputs = graph.order, graph.inputs, graph.outputs
         self.prefix = len(common_tokens(self.order))  # words that begin every name
+        self.most, spare = self.shared_word()
+        self.scope = self.most if spare else ""
+        mxnet = module.meta["mxnet_names"]
+        said = {word for op in self.order for word in tokens(op.name)}
+        said |= {
+            word for op in self.order for path in op.held for word in tokens(mxnet.get(path, path))
+        }
+        # words that differ in their numbers alone
+        self.numbered = Counter(letters(word) for word in said if letters(word) != word)
         needs = [need for op in self.order for need in op.needs]
         self.needs = list(dict.fromkeys(needs))
         self.borrowed, self.imports = graph.borrowed.sources(self.needs)
@@ -100,12 +126,13 @@ class _Writer(ClassSource):
         constants = [text for text in others.values() if not text.startswith(("def ", "@"))]
         functions = {name: text for name, text in others.items() if text not in constants}
         whole = "\n".join(body)
-        # what is short, and what an argument is by default, before the classes
-        first = [
-            text
-            for name, text in functions.items()
-            if text.count("\n") < SHORT or re.search(rf"\] = {name}\b", whole)
-        ]
+        # what a class has as an argument, and what that calls, before the classes
+        own = "\n".join(self.function_sources())
+        early = {*re.findall(r"(?:\] = |activation=)(\w+)", whole), *re.findall(r"\w+", own)}
+        for name, text in reversed(functions.items()):
+            if name in early:
+                early.update(re.findall(r"\w+", text))
+        first = [text for name, text in functions.items() if name in early]
         rest = [text for text in functions.values() if text not in first]
         body = ["\n".join(constants)] * bool(constants) + first + layers + body + rest
         text = "\n\n\n".join(body)
@@ -169,7 +196,7 @@ class _Writer(ClassSource):
                     and self.classes.of[last.blocks[0]] is self.classes.of[item]
                     and last.out is item.entry
                     and readers[item.entry] == 1
-                    and spatial(last.out) == spatial(item.out)
+                    and self.belongs(item, last)
                 ):
                     last.blocks.append(item)
                     continue
@@ -181,13 +208,48 @@ class _Writer(ClassSource):
             for item in out
         ]
 
+    def belongs(self, block: Block, run: Run) -> bool:
+        """By name, or by size where the run is none by name."""
+
+        def named(blocks: Sequence[Block]) -> bool:
+            words = common_tokens([op for each in blocks for op in each.ops])[self.prefix :]
+            return words not in ([], [self.most])
+
+        if named([*run.blocks, block]):
+            return True
+        alone = len(run.blocks) == 1 or not named(run.blocks)
+        return alone and spatial(run.out) == spatial(block.out)
+
+    def shared_word(self) -> tuple[str, bool]:
+        """The word behind the net's own that begins the names of most layers, and if it may go.
+
+        It has no numbered sisters, as stages have. What it leaves begins no other name, and with no
+        number: features_0 stays.
+        """
+        kept = [op for op in self.order if op.layer is not None or op.held]
+        rows = [row for op in kept if (row := tokens(op.name)[self.prefix :])]
+        if not rows:
+            return "", False
+        word, count = Counter(row[0] for row in rows).most_common(1)[0]
+        others = {row[0] for row in rows if row[0] != word}
+        inner = {row[1] for row in rows if row[0] == word and row[1:]}
+        if 2 * count <= len(rows) or any(letters(other) == letters(word) for other in others):
+            return "", False
+        return word, not others & inner and not any(name.isdigit() for name in inner)
+
+    def depth(self, ops: Sequence[Op]) -> int:
+        """How many words these names begin with that the attributes leave out."""
+        place = self.prefix
+        names = [tokens(op.name) for op in ops]
+        scoped = bool(self.scope) and all(name[place : place + 1] == [self.scope] for name in names)
+        return place + scoped
+
     def name_items(self, items: Sequence[Item | Run | Fan]) -> None:
         """Attributes of the top."""
-        prefix = self.prefix
         taken: set[str] = set()
 
         def take(name: str) -> str:
-            base = attribute_name(identifier(self.own_words(name)))[:LONGEST_NAME]
+            base = attribute_name(identifier(name))[:LONGEST_NAME]
             if re.match("__|_$", base):
                 base = f"x{base}"  # within a class, self.__a is another name
             made = base
@@ -198,53 +260,82 @@ class _Writer(ClassSource):
             taken.add(made)
             return made
 
-        every = [tokens(op.name)[prefix:] for op in self.order if op.kind not in OF_INPUTS]
+        every = [
+            tokens(op.name)[self.depth([op]) :] for op in self.order if op.kind not in OF_INPUTS
+        ]
 
         def own(ops: Sequence[Op]) -> list[str]:
             """The fewest words that begin the names of these operations, and of no others."""
-            words = common_tokens(ops)[prefix:]
+            words = common_tokens(ops)[self.depth(ops) :]
             for count in range(1, len(words) + 1):
                 if sum(other[:count] == words[:count] for other in every) <= len(ops):
                     return words[:count]
             return []
 
+        wanted: list[tuple[dict[Any, str], Any, str]] = []  # where a name goes, and the name
         numbers: Counter[str] = Counter()
         for item in items:
             if isinstance(item, Fan):
-                for row in item.layers:
-                    base = re.sub(r"\d+$", "", "_".join(tokens(stem(row[0], prefix))[:1]))
-                    self.lists[id(row)] = take(plural(base or "layer"))
-                for paths in item.held:
-                    words = tokens(self.module.meta["mxnet_names"].get(paths[0], paths[0]))
-                    words = [word for word in (re.sub(r"\d+$", "", each) for each in words) if word]
-                    words = words[:-1] if words[1:] and words[-1] in ("weight", "bias") else words
-                    self.lists[id(paths)] = take(plural(words[-1] if words else "tensor"))
+                wanted += self.fan_names(item)
             elif isinstance(item, Run):
                 words = own([op for block in item.blocks for op in block.ops])
-                if words:
-                    name = "_".join(words)
-                else:
-                    base = re.sub(r"_?\d+$", "", stem(item.blocks[0], prefix))
+                name = "_".join(words)
+                if not words:
+                    first = item.blocks[0]
+                    whole = re.sub(r"_?\d+$", "", stem(first, self.depth(first.ops)))
+                    base = letters(plain_words(whole.split("_"))[-1]) or "layer"
                     numbers[base] += 1
-                    name = f"{base}s{numbers[base]}"
-                self.attrs[id(item)] = take(identifier(name))
+                    name = f"{plural(base)}{numbers[base]}"
+                wanted.append((self.attrs, id(item), name))
             elif isinstance(item, Block):
                 if not self.classes.of[item].is_function:
                     words = own(item.ops)
                     main = min(item.ops, key=lambda op: (op.kind not in WEIGHTED, op.layer is None))
-                    name = identifier("_".join(words)) if words else stem(main, prefix)
-                    self.attrs[id(item)] = take(name)
+                    name = "_".join(words) or stem(main, self.depth([main]))
+                    wanted.append((self.attrs, id(item), name))
             else:
-                if item.layer is not None and id(item.layer) not in self.attrs:
-                    self.attrs[id(item.layer)] = take("_".join(own([item])) or stem(item, prefix))
+                if item.layer is not None:
+                    name = "_".join(own([item])) or stem(item, self.depth([item]))
+                    wanted.append((self.attrs, id(item.layer), name))
                 for path in item.held:
-                    if path not in self.held:
-                        original = self.module.meta["mxnet_names"].get(path, path)
-                        words = tokens(original)
-                        start = tokens(self.order[-1].name)[:prefix]
-                        self.held[path] = take(
-                            "_".join(words[prefix:] if words[:prefix] == start else words)
-                        )
+                    words = tokens(self.module.meta["mxnet_names"].get(path, path))
+                    start = [*tokens(self.order[-1].name)[: self.prefix], self.scope]
+                    for count in (self.prefix + bool(self.scope), self.prefix):
+                        if words[:count] == start[:count]:
+                            words = words[count:]
+                            break
+                    wanted.append((self.held, path, "_".join(words)))
+        short = Counter(
+            {(id(where), key): self.spoken(name) for where, key, name in wanted}.values()
+        )
+        for where, key, name in wanted:
+            if key not in where:
+                said = self.spoken(name)
+                where[key] = take(said if short[said] == 1 else self.own_words(name))
+
+    def fan_names(self, fan: Fan) -> list[tuple[dict[Any, str], Any, str]]:
+        """The lists of a fan: of its layers by what they are or are for, of its tensors."""
+        found: list[tuple[dict[Any, str], Any, str]] = []
+        for row in fan.layers:
+            base = letters("_".join(tokens(stem(row[0], self.depth(ops_of(row[0]))))[:1]))
+            base = "head" if base in ("", "conv", "dense") else base
+            found.append((self.lists, id(row), self.purpose(fan.out)[0] or plural(base)))
+        for paths in fan.held:
+            words = tokens(self.module.meta["mxnet_names"].get(paths[0], paths[0]))
+            words = [word for word in map(letters, words) if word]
+            words = words[:-1] if words[1:] and words[-1] in ("weight", "bias") else words
+            found.append((self.lists, id(paths), plural(words[-1] if words else "tensor")))
+        return found
+
+    def purpose(self, op: Op) -> tuple[str, str]:
+        """What heads are for by what first reads their results, and what those are then called."""
+        while True:
+            readers = [other for other in self.order if op in other.inputs]
+            if len(readers) != 1 or readers[0].kind not in {*PURPOSES, *MOVES}:
+                return "", ""
+            op = readers[0]
+            if op.kind in PURPOSES:
+                return PURPOSES[op.kind]
 
     def top_source(self, items: Sequence[Item | Run | Fan]) -> str:
         lines = [f"class {self.class_name}(nn.Module):", "    def __init__(self) -> None:"]
@@ -323,6 +414,16 @@ class _Writer(ClassSource):
                 words[place] = rest
         return "_".join(words)
 
+    def spoken(self, name: str) -> str:
+        """A name without what says nothing: `lstm0_rnn0` of the only LSTM is lstm."""
+        words = plain_words(self.own_words(name).split("_"))
+        return "_".join(
+            word[:-1]
+            if word[1:] and word[-1] == "0" and self.numbered[letters(word)] == 1
+            else word
+            for word in words
+        )
+
     def fan_statements(
         self, fan: Fan, scope: Scope, tuples: dict[tuple[Op, ...], Op | None]
     ) -> list[Statement]:
@@ -359,6 +460,7 @@ class _Writer(ClassSource):
 
         rows = [*fan.layers, *fan.held]
         hint = self.lists[id(rows[-1])] if rows else stem(fan.out, self.prefix)
+        hint = self.purpose(fan.out)[1] or hint
         return [*out, Statement(fan.out, inputs, build, hint, True)]
 
     def hold_all(self, attr: str, paths: Sequence[str]) -> list[str]:
@@ -368,7 +470,7 @@ class _Writer(ClassSource):
         return statement(f"self.{attr} = ", call("nn.ParameterList", listed))
 
     def op_statement(self, op: Op, own: Sequence[str]) -> Statement:
-        hint = attribute_name(stem(op, self.prefix))[:LONGEST_NAME]
+        hint = attribute_name(identifier(self.spoken(stem(op, self.depth([op])))))[:LONGEST_NAME]
         return Statement(op, list(op.inputs), lambda args: op.build(args, own), hint, op.repeats)
 
     def sequence(self, run: Run) -> Expr:
