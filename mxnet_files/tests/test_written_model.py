@@ -32,7 +32,7 @@ from mxnet_files.load import import_symbol
 from mxnet_files.registry import OPERATORS
 from mxnet_files.tests.test_symbol_alone import blocker
 from mxnet_files.writing.borrowed import IMPORTS
-from mxnet_files.writing.layout import literal
+from mxnet_files.writing.layout import Atom, Infix, literal, statement
 from mxnet_files.writing.model_file import RESERVED, Written, write_model
 from mxnet_files.writing.shapes import record_shapes, unrolled
 from mxnet_files.writing.statements import NOUNS
@@ -531,6 +531,13 @@ def test_labels_and_losses_stay(tmp_path: Path) -> None:
 def test_numbers_are_as_short_as_float32_takes_them(value: float, text: str) -> None:
     assert literal(value).flat() == text
     assert np.float32(float(text)) == np.float32(value)
+
+
+def test_a_long_sum_is_in_brackets() -> None:
+    total = Infix(Atom("a" * 40), "+", Atom("b" * 40))
+    lines = statement(f"{'c' * 20} = ", total, "(N, 3)", indent=1)
+    assert lines == [f"    {'c' * 20} = (", f"        {total.flat()}", "    )  # (N, 3)"]
+    assert len(statement("c = ", total)) == 1
 
 
 WORDS = [

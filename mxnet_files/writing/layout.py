@@ -134,6 +134,8 @@ def statement(before: str, value: Expr, comment: str = "", indent: int = 2) -> l
 
 def _lines(before: str, value: Expr, after: str, margin: str) -> list[str]:
     flat = f"{margin}{before}{value.flat()}{after}"
+    if before and len(flat) > WIDTH and isinstance(value, Infix) and not {*"(["} & {*value.flat()}:
+        return [f"{margin}{before}(", f"{margin}{' ' * INDENT}{value.flat()}", f"{margin}){after}"]
     if len(flat) <= WIDTH or not isinstance(value, Brackets) or not value.items:
         return [flat]
     first = f"{margin}{before}{value.before}{value.brackets[0]}"
