@@ -16,6 +16,7 @@ from gluon_cnn_parity.cli import Parser, run_command
 from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
 from mxnet_files.errors import UsageError
 from mxnet_files.registry import OPERATORS
+from mxnet_files.save import WITHOUT_ONNX
 
 __all__ = ["IN_ZOO", "Supported", "is_drawn", "main", "supported_operators"]
 
@@ -37,6 +38,7 @@ class Supported:
     aliases: tuple[str, ...]
     attributes: tuple[str, ...]
     verified: tuple[str, ...]  # how: "drawn" or "by hand", and "zoo"
+    onnx: bool  # it can be written as ONNX, and ONNX Runtime computes it
 
 
 def is_drawn(name: str) -> bool:
@@ -65,6 +67,7 @@ def supported_operators() -> list[Supported]:
             tuple(sorted(aliases[name])),
             tuple(sorted(OPERATORS[name].attributes)),
             ("drawn" if is_drawn(name) else "by hand", *(["zoo"] if name in IN_ZOO else [])),
+            name not in WITHOUT_ONNX,
         )
         for name in sorted(aliases, key=lambda name: (name.lower(), name))
     ]
@@ -91,9 +94,10 @@ def _main(argv: Sequence[str] | None) -> int:
     if options.json:
         print(json.dumps({"operators": [asdict(row) for row in rows]}))
         return 0
-    print("| operator | other names | attributes | verified |\n|---|---|---|---|")
+    print("| operator | other names | attributes | verified | ONNX |\n|---|---|---|---|---|")
     for row in rows:
         cells = [[row.name], row.aliases, row.attributes]
         shown = [", ".join(f"`{word}`" for word in words) for words in cells]
-        print("| " + " | ".join([*shown, ", ".join(row.verified)]) + " |")
+        onnx = "yes" if row.onnx else "no"
+        print("| " + " | ".join([*shown, ", ".join(row.verified), onnx]) + " |")
     return 0

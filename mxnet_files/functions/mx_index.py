@@ -7,7 +7,7 @@ more than 16 elements to `std::sort`, whose order is that of its pivots.
 import torch
 from torch import Tensor
 
-from mxnet_files.functions import mx_dtype, mx_shape
+from mxnet_files.functions import mx_dtype, mx_numpy, mx_shape
 
 __all__ = [
     "arange_like",
@@ -111,8 +111,8 @@ def scatter_nd(x: Tensor, indices: Tensor, shape: list[int]) -> Tensor:
 def diagonal(x: Tensor, k: int, first: int, second: int) -> Tensor:
     """The k-th diagonal of the axes `first` and `second`, last; a vector on the diagonal."""
     if x.dim() == 1:
-        return torch.diag_embed(x, k)
-    return torch.diagonal(x, k, first, second)
+        return mx_numpy.diagflat(x, k)
+    return mx_numpy.diagonal(x, k, first, second)
 
 
 def arange_like(x: Tensor, start: float, step: float, repeat: int, axis: int | None) -> Tensor:

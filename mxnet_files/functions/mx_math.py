@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from mxnet_files.functions import mx_dtype
+from mxnet_files.functions import mx_dtype, mx_shape
 
 __all__ = [
     "argmax",
@@ -70,7 +70,7 @@ def _at_least_1d(x: Tensor) -> Tensor:
 
 
 def _drop(y: Tensor, axes: list[int], keepdims: bool) -> Tensor:
-    return y if keepdims else _at_least_1d(y.squeeze(axes))
+    return y if keepdims else _at_least_1d(mx_shape.without(y, axes))
 
 
 def reduce_sum(x: Tensor, axes: list[int], keepdims: bool = False, exclude: bool = False) -> Tensor:

@@ -124,7 +124,7 @@ def argmin(x: Tensor, axis: int | None, keepdims: bool) -> Tensor:
 
 def squeeze(x: Tensor, axes: list[int]) -> Tensor:
     """Drop axes of size 1, all of them if none is given."""
-    return x.squeeze() if len(axes) == 0 else x.squeeze([axis for axis in axes])  # noqa: C416
+    return x.squeeze() if len(axes) == 0 else mx_shape.without(x, axes)
 
 
 def moveaxis(x: Tensor, source: list[int], destination: list[int]) -> Tensor:

@@ -134,6 +134,8 @@ def _sampled(extent: Tensor, samples: int) -> tuple[Tensor, int]:
     count = torch.ceil(extent)
     if samples > 0:
         return torch.full_like(count, samples), samples
+    if torch.jit.is_tracing():  # which would keep the number that these regions have
+        raise ValueError("as many samples as a region has pixels: a fixed graph needs a number")
     return count, int(count.max()) if count.numel() > 0 else 0
 
 

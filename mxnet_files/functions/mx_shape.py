@@ -30,6 +30,7 @@ __all__ = [
     "take",
     "upsample_nearest",
     "where",
+    "without",
 ]
 
 
@@ -177,11 +178,19 @@ def split_even(x: Tensor, parts: int, axis: int) -> list[Tensor]:
 
 def squeeze(x: Tensor, axes: list[int]) -> Tensor:
     """Drop axes of size 1 (none given: all); at least one axis stays."""
-    if len(axes) == 0:
-        y = x.squeeze()
-    else:
-        y = x.squeeze([axis for axis in axes])  # noqa: C416 (TorchScript wants a fresh list)
+    y = x.squeeze() if len(axes) == 0 else without(x, axes)
     return y.reshape([1]) if y.dim() == 0 else y
+
+
+def without(x: Tensor, axes: list[int]) -> Tensor:
+    """Drop these axes where their size is 1, one at a time: ONNX takes no list of them."""
+    count = x.dim()
+    ordered = sorted([axis + count if axis < 0 else axis for axis in axes])
+    for place in range(len(ordered) - 1, -1, -1):
+        if place > 0 and ordered[place] == ordered[place - 1]:
+            raise ValueError("an axis is named twice")
+        x = x.squeeze(ordered[place])
+    return x
 
 
 def broadcast_to(x: Tensor, shape: list[int]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import mxnet as mx
@@ -11,12 +12,15 @@ import pytest
 import torch
 
 from mxnet_files import SymbolError, import_symbol
+from mxnet_files.registry import OPERATORS
 from mxnet_files.save import (
+    IN_FLOAT64,
     OPSETS,
     TOLERANCE,
     newest_opset,
     onnx_bytes,
     program_bytes,
+    run_onnx,
     same,
     tolerance,
 )
@@ -173,6 +177,8 @@ def test_the_tolerance_is_that_of_the_dtypes_that_are_computed_in() -> None:
     module, x = opened(*NETS["layer_norm"])
     assert tolerance(module, [x]) == TOLERANCE == 1e-4
     assert tolerance(module.half(), [x]) == 2.0**-8
+    assert tolerance(module.double(), [x]) == TOLERANCE
+    assert tolerance(module.double(), [x.double()]) == IN_FLOAT64 == 1e-10
     module, x = opened(*NETS["float16"])
     assert tolerance(module, [x]) == 2.0**-8
 
@@ -195,6 +201,49 @@ def test_another_dtype_or_infinity_is_not_the_same() -> None:
     for other in (x.double(), -x, x[:2], torch.tensor([2.0, float("inf"), float("nan")])):
         with pytest.raises(SymbolError, match="does not compute what"):
             same([x], [other], "copy")
+    whole = torch.tensor([-(2**63), 2**40])  # the lowest has no absolute value
+    same([whole], [whole.clone()], "copy")
+    with pytest.raises(SymbolError, match="does not compute what"):
+        same([whole], [whole + torch.tensor([0, 1])], "copy")
+
+
+def by_the_first(x: torch.Tensor) -> torch.Tensor:
+    return x * float(x.flatten()[0])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_file_would_keep_of_its_example_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch twice over does not show it: other values do."""
+    pytest.importorskip("onnxruntime")
+    wrong = replace(OPERATORS["square"], build=lambda w, a, x: w.call(by_the_first, x))
+    monkeypatch.setitem(OPERATORS, "square", wrong)
+    module, x = opened(S.square(D), (2, 5))
+    with pytest.raises(SymbolError, match="ONNX file does not compute what"):
+        onnx_bytes(module, [x])
+
+
+def test_an_operator_without_onnx_is_named() -> None:
+    module, x = opened(S.relu(S.sinh(D, name="wave")), (2, 5))
+    with pytest.raises(SymbolError, match=r"^no ONNX form of sinh \(wave\): torch's exporter"):
+        onnx_bytes(module, [x])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_torch_cannot_write_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its exporter prints the graph, on standard output."""
+    module, x = opened(S.gamma(D), (2, 5))
+    with pytest.raises(SymbolError, match="torch cannot write this graph as ONNX") as told:
+        onnx_bytes(module, [x])
+    assert "\n" not in str(told.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_input_of_which_only_the_size_counts_is_kept() -> None:
+    pytest.importorskip("onnxruntime")
+    module, x = opened(S.shape_array(D), (3, 5))
+    data, _, _ = onnx_bytes(module, [x])
+    assert run_onnx(data, {"data": x})[0].tolist() == [3, 5]
 
 
 @pytest.mark.filterwarnings("ignore")

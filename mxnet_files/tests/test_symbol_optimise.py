@@ -12,6 +12,7 @@ import torch
 
 from mxnet_files import SymbolError, freeze, import_symbol, optimise
 from mxnet_files.layers import BatchNorm
+from mxnet_files.save import onnx_bytes
 
 S = mx.sym
 
@@ -155,6 +156,21 @@ def test_unfused_copy_can_be_exported_and_scripted() -> None:
     expected = fast(x)
     torch.testing.assert_close(torch.export.export(fast, (x,)).module()(x), expected)
     torch.testing.assert_close(torch.jit.script(fast)(x), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_trace_would_keep_is_refused() -> None:
+    """As many samples as a region has pixels: a graph made for small regions would hold few."""
+    attributes = {"pooled_size": (1, 1), "spatial_scale": 1.0, "sample_ratio": -1}
+    module = imported(S.contrib.ROIAlign(S.var("data"), S.var("rois"), **attributes))
+    data, small = torch.randn(1, 1, 8, 8), torch.tensor([[0.0, 1, 1, 2, 2]])
+    for write in (freeze, lambda *given: onnx_bytes(given[0], given[1:])):
+        with pytest.raises(SymbolError, match="samples as a region has pixels"):
+            write(module, data, small)
+    fixed = {**attributes, "sample_ratio": 2}
+    module = imported(S.contrib.ROIAlign(S.var("data"), S.var("rois"), **fixed))
+    large = torch.tensor([[0.0, 0, 0, 7, 7]])
+    torch.testing.assert_close(freeze(module, data, small)(data, large), module(data, large))
 
 
 def test_dropout_that_is_always_on_stays() -> None:
