@@ -44,7 +44,7 @@ ONNX_RUNTIME = "ONNX Runtime"
 # MXNet's operators that torch's exporter cannot write, ONNX Runtime not run in any dtype, or that
 # are wrong in ONNX (`arctan2` by a quotient: NaN at the origin)
 WITHOUT_ONNX = {
-    "CTCLoss", 
+    "CTCLoss",
     "_contrib_quantized_batch_norm",
     "_contrib_quantized_conv", "_hypot", "_hypot_scalar", "_linalg_gelqf", "_linalg_inverse",
     "_linalg_potrf", "_linalg_potri", "_linalg_slogdet", "_linalg_syevd", "_linalg_trsm",
