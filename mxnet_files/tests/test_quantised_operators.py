@@ -13,11 +13,12 @@ import mxnet as mx
 import numpy as np
 import pytest
 import torch
-from mxnet.contrib.quantization import quantize_model, quantize_net_v2
+from mxnet.contrib.quantization import quantize_model, quantize_net, quantize_net_v2
 from mxnet.gluon import nn
 
-from mxnet_files import import_symbol
+from mxnet_files import import_symbol, load_symbol
 from mxnet_files.checking.apart import check_files
+from mxnet_files.checking.check import Subject, compare_with_mxnet
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.params_file import read_params, strip_prefixes
 
@@ -389,6 +390,40 @@ def test_the_fused_layers_of_quantize_net(mode: str, granularity: str, tmp_path:
     )
     assert report.failures == ()
     assert report.dtype == "float32"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*quantize_net_v2")
+def test_a_net_by_quantize_net(tmp_path: Path) -> None:
+    """Every node: integers equal, floats within the bound that `check` derives for them."""
+    mx.random.seed(2)
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(6, 3), nn.BatchNorm(), nn.Activation("relu"), nn.Flatten(), nn.Dense(4))
+    net.initialize(mx.init.Xavier(magnitude=3))
+    net.hybridize()
+    x = mx.nd.array(np.random.default_rng(1).uniform(-1, 1, (4, 3, 6, 6)))
+    net(x)
+    data = mx.gluon.data.DataLoader(mx.gluon.data.ArrayDataset(x, mx.nd.zeros(4)), 4)
+    quantised = quantize_net(
+        net, calib_mode="naive", calib_data=data, num_calib_examples=4, ctx=mx.cpu()
+    )
+    wanted = quantised(x).asnumpy()
+    files = [str(tmp_path / name) for name in ("net-symbol.json", "net-0000.params")]
+    quantised.export(str(tmp_path / "net"))
+    stored = strip_prefixes(read_params(files[1]))[0]
+    rows = every_node(mx.sym.load(files[0]), stored, x.asnumpy())
+    kinds = {kind for kind, _, b in rows if b.dtype != np.float32}
+    assert kinds >= {"_contrib_quantize_v2", "_sg_mkldnn_conv"}
+    for kind, a, b in rows:
+        assert a.dtype == b.dtype, kind
+        if b.dtype != np.float32:
+            np.testing.assert_array_equal(a, b, err_msg=kind)
+    given = torch.from_numpy(x.asnumpy())
+    module = load_symbol(*files)
+    text = Path(files[0]).read_text()
+    report = compare_with_mxnet(Subject(module, text, stored, {"data": x.asnumpy()}))
+    assert report.failures == ()
+    np.testing.assert_allclose(module(given).detach().numpy(), wanted, rtol=2.0**-22)
 
 
 def test_layers_that_are_joined_and_not_quantised(tmp_path: Path) -> None:
