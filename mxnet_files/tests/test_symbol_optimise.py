@@ -12,7 +12,7 @@ import torch
 
 from mxnet_files import SymbolError, freeze, import_symbol, optimise
 from mxnet_files.layers import BatchNorm
-from mxnet_files.save import onnx_bytes
+from mxnet_files.save import onnx_bytes, run_onnx
 
 S = mx.sym
 
@@ -156,6 +156,27 @@ def test_unfused_copy_can_be_exported_and_scripted() -> None:
     expected = fast(x)
     torch.testing.assert_close(torch.export.export(fast, (x,)).module()(x), expected)
     torch.testing.assert_close(torch.jit.script(fast)(x), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(3, 2, 2), (4, 2, 3), (7, 4, 4)])
+def test_windows_in_the_padding_alone_are_those_of_mxnet(
+    kernel: int, stride: int, pad: int
+) -> None:
+    """Its lowest number, where `pooling_convention=full` puts a window behind the data."""
+    pytest.importorskip("onnxruntime")
+    x = np.random.default_rng(0).normal(size=(1, 2, 6, 6)).astype(np.float32)
+    symbol = S.Pooling(
+        S.var("data"), kernel=(kernel,) * 2, stride=(stride,) * 2, pad=(pad,) * 2,
+        pool_type="max", pooling_convention="full",
+    )  # fmt: skip
+    (wanted,) = symbol.bind(mx.cpu(), {"data": mx.nd.array(x)}).forward()
+    module, given = imported(symbol), torch.from_numpy(x)
+    found = [optimise(module)(given), freeze(module, given)(given)]
+    found += map(torch.from_numpy, run_onnx(onnx_bytes(module, [given])[0], {"data": given}))
+    assert (wanted.asnumpy().min() < -1e38) == (kernel == 3)
+    for y in found:
+        np.testing.assert_array_equal(y.numpy(), wanted.asnumpy())
 
 
 @pytest.mark.filterwarnings("ignore")
