@@ -1,7 +1,8 @@
 """Every registered operator against MXNet itself, on attributes, shapes, dtypes and values drawn.
 
 `pytest -m slow` draws ten times as many. What is left out, and why, is in `spaces.py`; where the
-import differs from MXNet on purpose is in `docs/mxnet-differences.md`, and below.
+import differs from MXNet on purpose is in `docs/mxnet-differences.md`, a case of each row in
+`differences.py`, and more below.
 """
 
 from __future__ import annotations
@@ -28,6 +29,15 @@ from mxnet_files.tests import (  # noqa: F401 (fill SPACES)
     spaces_int8,
     spaces_numpy,
     spaces_regions,
+)
+from mxnet_files.tests.differences import (
+    ANY,
+    BY_HAND,
+    COMPUTED,
+    DIES,
+    REFUSED,
+    SHOWN,
+    bits,
 )
 from mxnet_files.tests.mxnet_server import Crash, Refusal, Server
 from mxnet_files.tests.spaces import SPACES, Case, cases, without_elements
@@ -210,6 +220,39 @@ def test_the_differences_are_documented() -> None:
         *WITHOUT_ELEMENTS.values(),
     ):
         assert sentence in page
+
+
+def rows_of_the_page() -> list[str]:
+    """What the page's table names, in its order."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    return [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")][1:]
+
+
+def test_every_row_of_the_page_is_shown() -> None:
+    assert sorted({*SHOWN, *BY_HAND}) == sorted(rows_of_the_page())
+
+
+@pytest.mark.parametrize("row", BY_HAND)
+def test_a_difference_by_hand(row: str) -> None:
+    BY_HAND[row]()
+
+
+@pytest.mark.parametrize(
+    "row",  # another process of MXNet takes a second
+    [pytest.param(row, marks=pytest.mark.slow) if DIES in shown else row
+     for row, shown in SHOWN.items()],
+)  # fmt: skip
+def test_a_difference(row: str, server: Server) -> None:
+    given, theirs, ours = SHOWN[row]
+    here = computed(given.document(), given.arrays, stored=given.stored)
+    assert (REFUSED if isinstance(here, str) else COMPUTED) == ours, here
+    if theirs == ANY:
+        return
+    there = server.run(json.dumps(given.document()), given.arrays)
+    end = DIES if isinstance(there, Crash) else REFUSED if isinstance(there, Refusal) else COMPUTED
+    assert end == theirs, there
+    if end == ours == COMPUTED:
+        assert list(map(bits, here)) != list(map(bits, there))
 
 
 @pytest.mark.parametrize("fault", ["value", "dtype", "shape", "rule"])
