@@ -119,7 +119,7 @@ def argmax(x: Tensor, axis: int | None, keepdims: bool) -> Tensor:
 
 def argmin(x: Tensor, axis: int | None, keepdims: bool) -> Tensor:
     """Place of the first smallest element, int64."""
-    return argmax(-x, axis, keepdims)
+    return argmax(-x if x.is_floating_point() else -1 - x, axis, keepdims)  # no -x of uint8
 
 
 def squeeze(x: Tensor, axes: list[int]) -> Tensor:
@@ -427,7 +427,7 @@ def percentile(x: Tensor, q: Tensor, axes: list[int], between: str, keepdims: bo
         else:
             rest.append(axis)
     left = [x.size(axis) for axis in rest]
-    y = x if x.is_floating_point() else x.to(torch.float32)
+    y = x if x.dtype == torch.float64 else x.to(torch.float32)
     ordered = y.permute(rest + over).reshape(left + [-1]).sort(-1).values
     place = (q.reshape([-1]) * float(ordered.size(-1) - 1) / 100.0).to(torch.float32)
     low, high = place.floor().to(torch.int64), place.ceil().to(torch.int64)

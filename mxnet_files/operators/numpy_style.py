@@ -135,6 +135,16 @@ def filled(function: Callable[..., Any], swapped: bool = False) -> Callable[...,
     return build
 
 
+def beside_number(function: Callable[..., Any]) -> Callable[..., Wired]:
+    """An array beside a number of its own dtype."""
+
+    def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+        a.have_no_effect("is_int")
+        return w.call(function, x, w.call(mx_dtype.number, a.scalar, x, part="scalar"))
+
+    return build
+
+
 for _name, _function in BINARY.items():
     if _name in ("hypot", "arctan2"):
         continue
@@ -146,7 +156,7 @@ for _name, _function in BINARY.items():
         register(f"_npi_r{_name}_scalar", _build, "data", SCALAR, dtypes=Dtypes.FLOATING)
 for _name, _function in COMPARE.items():
     register(f"_npi_{_name}", binary(_function), "lhs rhs")
-    register(f"_npi_{_name}_scalar", with_scalar(_function), "data", SCALAR)
+    register(f"_npi_{_name}_scalar", beside_number(_function), "data", SCALAR)
 
 AXES = {
     "axis": Attribute(shape, ()),
@@ -643,16 +653,6 @@ register(
     PLANE,
     dtypes=Dtypes.FIRST,
 )
-
-
-def beside_number(function: Callable[..., Any]) -> Callable[..., Wired]:
-    """An array beside a number of its own dtype."""
-
-    def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
-        a.have_no_effect("is_int")
-        return w.call(function, x, w.call(mx_dtype.number, a.scalar, x, part="scalar"))
-
-    return build
 
 
 for _name in ("and", "or", "xor"):

@@ -113,6 +113,8 @@ SHOWN = {
         C, C),
     "Integers in `mx.np`'s arithmetic and reductions.": (
         case("_npi_true_divide", ones(2, dtype="int32"), ones(2, dtype="int32")), C, R),
+    "Integers in `contrib.quadratic`.": (
+        case("_contrib_quadratic", ones(2, dtype="int32"), a=1.0), C, R),
     "Integer `power` beyond 2²⁴, `gamma` from 13 on.": (case("gamma", of([13], "int32")), C, C),
     "Powers by the number 0.5 of −0 and −infinity.": (
         case("_power_scalar", of([-INF, -0.0]), stored=True, scalar=0.5), C, C),
@@ -159,7 +161,7 @@ SHOWN = {
     "`Pooling` with `pooling_convention=same`.": (
         case("Pooling", ones(1, 1, 5), kernel=(2,), pooling_convention="same"), ANY, R),
     "`Dropout` with `mode=always`.": (case("Dropout", ones(1000), mode="always"), C, C),
-    "`cumsum` of bool.": (case("cumsum", ones(2, dtype="bool"), axis=0), C, R),
+    "`cumsum` and `lcm` of bool.": (case("cumsum", ones(2, dtype="bool"), axis=0), C, R),
     "Casts to bfloat16.": (case("Cast", of([1 + 0.75 * 2.0**-7]), dtype="bfloat16"), C, C),
 }  # fmt: skip
 

@@ -29,7 +29,7 @@ _npi_reciprocal _npi_sin _npi_sinh _npi_sqrt _npi_square _npi_tan _npi_tanh _npi
 _npi_floor _npi_negative _npi_rint _npi_sign _npi_trunc _npx_relu _npx_sigmoid
 """)
 def one_real(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one(*FLOATS)  # of integers numpy makes floating point: refused here
+    d.dtype = d.one(*FLOATS, d.dtype)  # of integers numpy makes floating point: refused here
     return [d.array(d.shape(0, 3))]
 
 
@@ -47,7 +47,7 @@ def broadcast(d: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
 _npi_add _npi_subtract _npi_multiply _npi_true_divide _npi_power _npi_mod _npi_hypot _npi_arctan2
 """)
 def two_reals(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one(*FLOATS)
+    d.dtype = d.one(*FLOATS, d.dtype)
     shape = d.shape(0, 3)
     return [d.array(x) for x in d.one((shape, broadcast(d, shape)), (broadcast(d, shape), shape))]
 
@@ -65,14 +65,14 @@ _npi_mod_scalar _npi_rmod_scalar _npi_equal_scalar _npi_not_equal_scalar _npi_gr
 _npi_greater_equal_scalar _npi_less_scalar _npi_less_equal_scalar
 """)
 def with_number(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one(*FLOATS)
+    d.dtype = d.one(*FLOATS, d.dtype)
     d.a |= {"scalar": d.one(*NUMBERS, 300.0, -200.7), "is_int": None}
     return [with_root(d, d.array(d.shape(0, 3)))]
 
 
 @space("_np_sum _npi_mean _np_prod _np_max _np_min _npi_var _npi_std")
 def reduced(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("float32", "float64")
+    d.dtype = d.one("float32", "float64", d.dtype)
     d.a |= {"initial": None} if "initial" in d.a else {}
     if "dtype" in d.a:
         d.a["dtype"] = d.one(None, "float32", "float64")
@@ -94,7 +94,7 @@ def truth(d: Draw) -> list[np.ndarray]:
 
 @space("_npi_argmax _npi_argmin")
 def place(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one(*FLOATS, "int32", "int64")
+    d.dtype = d.one(*FLOATS, "int32", "int64", d.dtype)
     shape = d.shape(1, 3)
     d.a["axis"] = d.one(None, "None", d.axis(len(shape)))
     return [different(d, shape)]
@@ -176,7 +176,7 @@ def where(d: Draw) -> list[np.ndarray]:
 
 @space("_npi_matmul")
 def matmul(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("float32", "float64")
+    d.dtype = d.one("float32", "float64", d.dtype)
     rows, inner, columns = d.integer(1, 4), d.integer(1, 4), d.integer(1, 4)
     batch = d.shape(0, 2)
     left, right = (*batch, rows, inner), (*broadcast(d, batch), inner, columns)
@@ -186,7 +186,7 @@ def matmul(d: Draw) -> list[np.ndarray]:
 
 @space("_np_dot")
 def dot(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("float32", "float64")
+    d.dtype = d.one("float32", "float64", d.dtype)
     inner = d.integer(1, 4)
     left = (*d.shape(0, 2), inner)
     shapes = d.one(
@@ -204,7 +204,7 @@ def made(d: Draw) -> list[np.ndarray]:
 @space("_npi_full_like")
 def full_like(d: Draw) -> list[np.ndarray]:
     d.a |= {"fill_value": d.one(2.0, -1.0, 0.0, 3.5), "dtype": d.one(None, "float32", "int32")}
-    d.dtype = d.one(*FLOATS, "int32", "int64")
+    d.dtype = d.one(*FLOATS, "int32", "int64", d.dtype)
     return [d.array(d.shape(0, 3))]
 
 
@@ -296,7 +296,7 @@ i,j->ij ii->i ij,jk,kl->il b...,b...->...
 
 @space("_npi_einsum")
 def einsum(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("float32", "float64")
+    d.dtype = d.one("float32", "float64", d.dtype)
     terms = d.a["subscripts"] = d.one(*EINSUMS.split())
     sizes = {letter: d.integer(1, 4) for letter in terms if letter.isalpha()}
     inputs = [
@@ -309,14 +309,14 @@ def einsum(d: Draw) -> list[np.ndarray]:
 
 @space("_npi_around")
 def around(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("float32", "float64")
+    d.dtype = d.one("float32", "float64", d.dtype)
     d.a["decimals"] = d.one(None, 0, 1, 2, -1, -3)
     return [d.array(d.shape(0, 3), high=d.one(4, 4000))]
 
 
 @space("_npi_norm")
 def norm(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("float32", "float64")
+    d.dtype = d.one("float32", "float64", d.dtype)
     shape = d.shape(2, 4)
     d.a["keepdims"] = d.one(None, True, False)
     x = d.array(shape, edges=False)
@@ -351,7 +351,7 @@ def split(d: Draw) -> list[np.ndarray]:
 
 @space("_npi_tensordot _npi_tensordot_int_axes")
 def tensordot(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("float32", "float64")
+    d.dtype = d.one("float32", "float64", d.dtype)
     inner, left, right = d.shape(0, 2), d.shape(0, 2), d.shape(0, 2)
     if d.a["__name__"] == "_npi_tensordot_int_axes":
         d.a["axes"] = len(inner)
@@ -427,7 +427,7 @@ _npi_copysign_scalar _npi_rcopysign_scalar _npi_ldexp_scalar _npi_rldexp_scalar
 _npi_arctan2_scalar _npi_rarctan2_scalar
 """)
 def float_and_number(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one(*FLOATS)
+    d.dtype = d.one(*FLOATS, d.dtype)
     d.a |= {"scalar": d.one(None, *NUMBERS[:8], 7.5), "is_int": None}
     return [d.array(d.shape(0, 3))]
 
@@ -468,7 +468,7 @@ def turned(d: Draw) -> list[np.ndarray]:
 
 @space("_npi_average")
 def average(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("float32", "float64")
+    d.dtype = d.one("float32", "float64", d.dtype)
     d.a["returned"] = d.one(None, False)
     shape = d.shape(1, 3)
     axes = d.axes(len(shape), fewest=1)
@@ -505,7 +505,7 @@ def logspace(d: Draw) -> list[np.ndarray]:
 
 @space("_npi_ediff1d")
 def ediff1d(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("float32", "float64", "int32", "int64")
+    d.dtype = d.one("float32", "float64", "int32", "int64", d.dtype)
     for end in ("to_begin", "to_end"):
         d.a[f"{end}_scalar"] = None if d.a.get(f"{end}_arr_given") else d.one(None, 2.0, -1.0)
     count = sum(d.a.get(f"{end}_arr_given", False) for end in ("to_begin", "to_end"))
@@ -516,14 +516,14 @@ def ediff1d(d: Draw) -> list[np.ndarray]:
 
 @space("_npi_polyval")
 def polyval(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("float32", "float64", "int32", "int64")
+    d.dtype = d.one("float32", "float64", "int32", "int64", d.dtype)
     return [d.array(d.shape(1, 1), edges=False), d.array(d.shape(1, 3), edges=False)]
 
 
 @space("_npi_percentile")
 def percentile(d: Draw) -> list[np.ndarray]:
     shape = d.shape(1, 3)
-    d.dtype = d.one("float32", "float64", "int32", "int64", "uint8")
+    d.dtype = d.one("float32", "float64", "int32", "int64", "uint8", d.dtype)
     d.a["axis"] = d.one(None, d.axes(len(shape), fewest=1))
     x = d.array(shape, edges=False)
     if d.flag():
@@ -540,7 +540,7 @@ def diagonal_places(d: Draw) -> list[np.ndarray]:
 
 @space("_npi_lcm _npi_lcm_scalar")
 def lcm(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("int32", "int64")
+    d.dtype = d.one(*WHOLE, d.dtype)
     shape = d.shape(0, 3)
     if "scalar" in d.a["__name__"]:
         d.a |= {"scalar": d.one(None, 1, 6, 4, -3), "is_int": None}
@@ -557,7 +557,7 @@ def khatri_rao(d: Draw) -> list[np.ndarray]:
 
 @space("_contrib_quadratic")
 def quadratic(d: Draw) -> list[np.ndarray]:
-    d.dtype = d.one("float32", "float64")
+    d.dtype = d.one("float32", "float64", d.dtype)
     return [d.array(d.shape())]
 
 
