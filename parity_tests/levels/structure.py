@@ -13,7 +13,7 @@ from parity_tests.backends.runs import NET
 from parity_tests.levels.local import agrees, trained_by_one
 from parity_tests.levels.referee import Subject
 from parity_tests.levels.view import View
-from parity_tests.numerics.operators.table import operator_of
+from parity_tests.numerics.operators.table import COMPOSED, operator_of
 from parity_tests.pairing.align import Pair, Pairing, differences
 from parity_tests.pairing.graph import Operation
 from parity_tests.pairing.segments import SegmentPair
@@ -134,7 +134,7 @@ def _never_run(view: View) -> Iterator[Row]:
 
 def _differing(segment: SegmentPair, pair: Pair) -> Iterator[Row]:
     operations = segment.pair
-    recorded = pair.gluon.kind == pair.torch.kind and pair.torch.family not in ("custom", "single")
+    recorded = pair.gluon.kind == pair.torch.kind and pair.torch.family not in COMPOSED
     if recorded:  # in the words of the record, which has names for them
         for quantity, ours, theirs in differences(pair.gluon, pair.torch):
             yield _row(pair.path, quantity, f"Gluon has {ours}, torch has {theirs}")

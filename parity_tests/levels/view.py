@@ -33,6 +33,7 @@ from parity_tests.levels.local import agrees
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.levels.weights import copy_paired
 from parity_tests.numerics.operators.executed import (
+    STEPPED,
     is_known,
     kind_beside,
     kind_of_executed,
@@ -629,7 +630,21 @@ def kind_of_segment(
     names = [op.kind for op in operations[Side.TORCH]] or ["function"]
     known = all(_is_double(op) for ops in operations.values() for op in ops)
     known = known and not any(operator_of(op.kind).single for op in operations[Side.GLUON])
-    return f"{'custom' if known else 'single'}:{'+'.join(names)}", {side: {} for side in SIDES}
+    head = "steps" if _in_steps(segment) else "custom" if known else "single"
+    return f"{head}:{'+'.join(names)}", {side: {} for side in SIDES}
+
+
+def _in_steps(segment: SegmentPair) -> bool:
+    """Whether one side is one function of each value, and the other that and some arithmetic."""
+    sides = sorted((segment.sides[side].normalised for side in SIDES), key=len)
+    if len(sides[0]) != 1 or segment.parameter_shapes:
+        return False
+    known = {sides[0][0].kind, "add", "sub", "mul", "div"}
+    return sides[0][0].kind in STEPPED and all(
+        op.kind in known and all(x.shape == op.shapes[0] for x in op.inputs)
+        for operations in sides
+        for op in operations
+    )
 
 
 def _record(

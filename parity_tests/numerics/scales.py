@@ -13,7 +13,7 @@ from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, LeafRun, input_name, is_float, rounded
 from parity_tests.numerics.operators.cases import Change, ScaleCase, Scales
-from parity_tests.numerics.operators.formulas import measured
+from parity_tests.numerics.operators.formulas import measured, stepwise
 from parity_tests.numerics.operators.table import operator_of, tolerance
 from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.verdicts import Side
@@ -32,11 +32,12 @@ def scales_of(
     given = as_given(leaf, inputs)
     seen = {input_name(i): x.shape for i, x in enumerate(given)}
     case = _case(Side.TORCH, leaf, given, _shaped(run, seen), train, upstream)
-    scales = operator_of(leaf.family).scale(case)
+    scale = operator_of(leaf.family).scale
+    scales = scale(case)
     own = {name: values.shape for name, values in run.items() if name in seen}
     scales.sizes, scales.drift = _shaped(scales.sizes, own), _shaped(scales.drift, own)
     segment = _segment(leaf)
-    if segment is None or operator_of(leaf.family).scale is not measured:
+    if segment is None or scale not in (measured, stepwise):
         return scales
     if segment.record is not None and segment.record[0] != leaf.family:
         kind, hyper = segment.record
@@ -52,7 +53,7 @@ def scales_of(
         ours = _gluon_run(gluon, inputs, train, upstream)
         if ours is not None:
             theirs = _case(Side.GLUON, gluon, inputs, ours, train, upstream)
-            _widen(scales, measured(theirs).sizes)
+            _widen(scales, scale(theirs).sizes)
     return scales
 
 

@@ -9,6 +9,7 @@ measured.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 import numpy as np
 
@@ -16,7 +17,16 @@ from parity_tests.numerics.operators.cases import ScaleCase, Scales
 from parity_tests.numerics.operators.record import Tolerance, constant
 from parity_tests.numerics.perturb import elementwise_moves, perturbed
 
-__all__ = ["MEASURED", "elementwise", "exact", "linear", "measured", "off_one_by_one", "with_bias"]
+__all__ = [
+    "MEASURED",
+    "elementwise",
+    "exact",
+    "linear",
+    "measured",
+    "off_one_by_one",
+    "stepwise",
+    "with_bias",
+]
 
 _PAIRS = 4  # of draws with opposite signs
 # Far above float32's roundoff, through which inputs pass. Where a value jumps by j (at the bound of
@@ -97,3 +107,29 @@ def measured(case: ScaleCase) -> Scales:
     return Scales(
         case.kind, {name: np.abs(case.run[name]) + 2 * most / _STEP for name, most in moves.items()}
     )
+
+
+def stepwise(case: ScaleCase) -> Scales:
+    """What every rounding inside does to every result, added up; of smooth functions of each value.
+
+    As `measured`, and one array at a time: a bound, where draws are an estimate.
+    """
+    arrays: list[np.ndarray] = []
+
+    def note(array: np.ndarray) -> np.ndarray:
+        arrays.append(array)
+        return array
+
+    case.rerun(note, False, inside=True)
+
+    def rerun(at: int) -> Mapping[str, np.ndarray]:
+        numbers = count()
+        return case.rerun(
+            lambda array: array * (1 + _STEP) if next(numbers) == at else array, False, inside=True
+        )
+
+    sizes = {name: np.abs(values) for name, values in case.run.items()}
+    for at in range(len(arrays)):
+        for name, most in elementwise_moves(case.run, [rerun(at)]).items():
+            sizes[name] += most / _STEP
+    return Scales(case.kind, sizes)

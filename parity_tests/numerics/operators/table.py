@@ -21,7 +21,7 @@ from parity_tests.numerics.operators.record import Operator, Reader, Tolerance, 
 from parity_tests.reporting.verdicts import Side
 
 __all__ = [
-    "CUSTOM", "OPERATORS", "TOLERANCES", "as_mxnet_holds", "describe", "kind_of_symbol",
+    "COMPOSED", "CUSTOM", "OPERATORS", "TOLERANCES", "as_mxnet_holds", "describe", "kind_of_symbol",
     "operator_of", "registered", "single_arguments", "single_attributes", "tolerance",
 ]  # fmt: skip
 
@@ -47,6 +47,8 @@ OPERATORS = registered(
 )
 # Every class that no record reads
 CUSTOM = Operator(kind="custom", scale=measured, tolerances=MEASURED, by_mode=True)
+# What several operations make together on one side at least
+COMPOSED = ("custom", "single", "steps")
 
 _PACKAGES = {Side.GLUON: "mxnet.gluon", Side.TORCH: "torch.nn"}
 
