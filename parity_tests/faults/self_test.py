@@ -226,7 +226,7 @@ NAMES: dict[frozenset[str], str] = {
         "never runs training mode": ("wrong in training",),
         "pairs layers by position": ("wrong backward", "wrong in training"),
         "names the last failure first": ("the first of two", "weights that were never copied",
-                                         "wrong in training"),
+                                         "wrong backward", "wrong in training"),
         "copies before it compares": ("weights that were never copied",),
         "skips what is missing": ("a net without a bias",),
     }.items()
