@@ -19,6 +19,7 @@ from parity_tests.backends.leaves import Leaf, Tensor
 from parity_tests.backends.runs import Arrays, LeafRun, NetRun, input_name, rounded
 from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, attempt, not_compared
 from parity_tests.numerics import conventions
+from parity_tests.numerics.chance import LOCAL_CERTAIN, MOST_LOCAL_DRAWS
 from parity_tests.numerics.compare import (
     EXACT,
     Verdict,
@@ -150,6 +151,29 @@ def local_rows(
     except DidNotRun as error:
         return [not_compared(level, pair.path, "leaf", error, check=Check.LOCAL)]
     local = _Local(level, pair, inputs, train, strict, runs, scales, judged)
+    rows = _rows_of(local, known)
+    if scales.draws and any(in_doubt(row) for row in rows):
+        run = runs[Side.TORCH, "float64"]
+        again = backend(Side.TORCH).run_leaf(pair.torch, inputs, "float64", **how)
+        # of what draws numbers of its own, more runs would show how far these move the results
+        if all(np.array_equal(again[name], values) for name, values in run.items()):
+            more = scales_of(pair.torch, inputs, run, draws=MOST_LOCAL_DRAWS, **how)
+            rows = _rows_of(replace(local, scales=more), known)
+    return rows
+
+
+def in_doubt(row: Row) -> bool:
+    """Whether the draws that measured a scale may have been too few for a row that failed.
+
+    What is exact beside a scale of 0 counts too: no draw may have met the jump.
+    """
+    if row.status != Status.DIVERGED or row.error is None or row.bound is None:
+        return False
+    return not row.bound or row.error < LOCAL_CERTAIN * row.bound
+
+
+def _rows_of(local: _Local, known: Known) -> list[Row]:
+    pair, level, runs = local.pair, local.level, local.runs
     names = {name: None for run in known.values() or runs.values() for name in run}
     segment = _segment_of(pair)
     masks = mask_gradients(segment) if segment is not None and segment.unlike else ()

@@ -12,6 +12,7 @@ from parity_tests.backends.base import backend
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, LeafRun, input_name, is_float, rounded
+from parity_tests.numerics.chance import FIRST_LOCAL_DRAWS
 from parity_tests.numerics.operators.cases import Change, ScaleCase, Scales
 from parity_tests.numerics.operators.formulas import measured, stepwise
 from parity_tests.numerics.operators.table import operator_of, tolerance
@@ -22,16 +23,23 @@ __all__ = ["as_given", "scales_of"]
 
 
 def scales_of(
-    leaf: Leaf, inputs: Arrays, run: LeafRun, *, train: bool, upstream: Arrays | None = None
+    leaf: Leaf,
+    inputs: Arrays,
+    run: LeafRun,
+    *,
+    train: bool,
+    upstream: Arrays | None = None,
+    draws: int = FIRST_LOCAL_DRAWS,
 ) -> Scales:
     """The scales of a torch leaf that gave `run`, in float64, on `inputs` (and `upstream`).
 
     Where both sides compute one function in two ways, either side's rounding counts: that of the
-    operations inside each, and what the record of an operator says that one side is alone.
+    operations inside each, and what the record of an operator says that one side is alone. `draws`
+    is how many runs with noise measure what no formula gives.
     """
     given = as_given(leaf, inputs)
     seen = {input_name(i): x.shape for i, x in enumerate(given)}
-    case = _case(Side.TORCH, leaf, given, _shaped(run, seen), train, upstream)
+    case = _case(Side.TORCH, leaf, given, _shaped(run, seen), train, upstream, draws)
     scale = operator_of(leaf.family).scale
     scales = scale(case)
     own = {name: values.shape for name, values in run.items() if name in seen}
@@ -52,7 +60,7 @@ def scales_of(
     if gluon is not None and gluon.block.program.composite:
         ours = _gluon_run(gluon, inputs, train, upstream)
         if ours is not None:
-            theirs = _case(Side.GLUON, gluon, inputs, ours, train, upstream)
+            theirs = _case(Side.GLUON, gluon, inputs, ours, train, upstream, draws)
             _widen(scales, scale(theirs).sizes)
     return scales
 
@@ -103,6 +111,7 @@ def _case(
     run: LeafRun,
     train: bool,
     upstream: Arrays | None,
+    draws: int,
 ) -> ScaleCase:
     inputs = tuple(rounded(x, "float64") for x in inputs)
 
@@ -121,7 +130,7 @@ def _case(
             inside=inside,
         )
 
-    return ScaleCase(leaf.family, leaf.hyper, inputs, run, train, upstream, parameter, rerun)
+    return ScaleCase(leaf.family, leaf.hyper, inputs, run, train, upstream, parameter, rerun, draws)
 
 
 def _changed(arrays: Arrays, change: Change) -> Arrays:

@@ -86,6 +86,19 @@ def _hard_sigmoid_scale(case: ScaleCase) -> Scales:
     return elementwise(case, size, abs(alpha) * case.g * np.where(near, 1 / _UNIT, 1.0))
 
 
+def _prelu_scale(case: ScaleCase) -> Scales:
+    # x or a·x is rounded once; the gradient of a adds up the products of the maps that it is for
+    slope, name = case.parameter("weight"), "weight gradient"
+    if slope is None:  # computed by the net
+        slope, name = case.inputs[1], "input 1 gradient"
+    channels = np.abs(slope).reshape(-1, *(1,) * (case.x.ndim - 2))
+    scales = elementwise(case, np.abs(case.y), case.g * np.where(case.x > 0, 1.0, channels))
+    products = case.g * np.maximum(-case.x, 0)
+    maps = tuple(axis for axis in range(case.x.ndim) if axis != 1 or slope.size == 1)
+    scales.sizes[name] = products.sum(axis=maps).reshape(slope.shape)
+    return scales
+
+
 def _elu_scale(factor: float, alpha: float, case: ScaleCase) -> Scales:
     # α(exp(x) − 1) below 0 rounds against α, however small it comes out, and so does the slope,
     # which MXNet computes as y + α: src/operator/leaky_relu-inl.h
@@ -232,7 +245,7 @@ OPERATORS = (
         torch=(Reader("SiLU", lambda m: {"beta": 1.0}),),
     ),
     _single_precision(
-        "prelu", measured, lambda c: c.functional.prelu(c.x, c.tensors["weight"]),
+        "prelu", _prelu_scale, lambda c: c.functional.prelu(c.x, c.tensors["weight"]),
         gluon=(Reader("PReLU"),), torch=(Reader("PReLU"),), roles={"alpha": "weight"},
     ),
 )  # fmt: skip

@@ -101,10 +101,12 @@ def _sent_back(
 
 
 def normalised_rows(case: ScaleCase, rows: int, gamma: np.ndarray | None) -> Scales:
-    """Measured; the gradient of rows that are normalised at least by its formula.
+    """Measured; the gradients of rows that are normalised at least by their formulas.
 
     In a row of one spike the gradient there is next to nothing, whatever is sent back: noise in
-    what goes in does not show what cancels. `gamma` is given as it stands beside the input.
+    what goes in does not show what cancels. Those of weight and shift are sums of one product for
+    every place in a map, of which noise sees the square root: torch was 17 u·s off for 65,536.
+    `gamma` is given as it stands beside the input.
     """
     scales = measured(case)
     if case.upstream is not None and "input gradient" in scales.sizes:
@@ -114,8 +116,16 @@ def normalised_rows(case: ScaleCase, rows: int, gamma: np.ndarray | None) -> Sca
         )
         deviation = np.sqrt(x.var(axis=1, keepdims=True) + case.hyper["eps"])
         size = np.abs(x) + np.abs(x).mean(axis=1, keepdims=True)
-        through = _sent_back(g, size / deviation, lambda values: values.mean(axis=1, keepdims=True))
+        normal = size / deviation
+        through = _sent_back(g, normal, lambda values: values.mean(axis=1, keepdims=True))
         scales.raise_to("input gradient", through / deviation)
+        if gamma is not None:
+            alike = [n == 1 for n in (1,) * (case.x.ndim - gamma.ndim) + gamma.shape]
+            axes = tuple(axis for axis, one in enumerate(alike) if one)
+            added = {"weight gradient": case.g.reshape(x.shape) * normal, "bias gradient": case.g}
+            for name, values in added.items():
+                if name in scales.sizes:  # 64 u of a quarter are 16 of the sum
+                    scales.raise_to(name, values.reshape(case.x.shape).sum(axis=axes) / 4)
     return scales
 
 

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from parity_tests.numerics.chance import FIRST_LOCAL_DRAWS
+
 __all__ = ["Change", "ReferenceCase", "ScaleCase", "Scales"]
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -26,7 +28,8 @@ class Scales:
     `family` is the operator's kind, under which it has its tolerances; `length` is the number of
     terms in its longest sum. `drift` is an error in absolute numbers that float32 arithmetic is
     known to make on these very values, and is allowed twice: MXNet's, and torch's where `both` add
-    in the same way.
+    in the same way. `draws` is of how many runs with noise a scale that is measured is the largest
+    move; 0 where a formula gives it.
     """
 
     family: str
@@ -34,6 +37,7 @@ class Scales:
     length: int = 1
     drift: dict[str, np.ndarray] = field(default_factory=dict)
     both: bool = False
+    draws: int = 0
 
     def raise_to(self, name: str, size: np.ndarray) -> None:
         """Let a result's s be no less than this, of as many values."""
@@ -47,7 +51,8 @@ class ScaleCase:
 
     `parameter` gives a tensor by its role, None where there is none. `rerun` runs the leaf again
     with every floating-point number of inputs, parameters and upstream gradients changed; of the
-    upstream gradients alone; or also of what passes between the operations inside it.
+    upstream gradients alone; or also of what passes between the operations inside it. `draws` is
+    how many such runs a scale is measured by.
     """
 
     kind: str
@@ -58,6 +63,7 @@ class ScaleCase:
     upstream: tuple[np.ndarray, ...] | None
     parameter: Callable[[str], np.ndarray | None]
     rerun: Rerun
+    draws: int = FIRST_LOCAL_DRAWS
 
     @property
     def x(self) -> np.ndarray:

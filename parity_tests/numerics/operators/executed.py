@@ -16,6 +16,7 @@ from parity_tests.numerics.operators.batch_norm import (
 from parity_tests.numerics.operators.cases import ScaleCase, Scales
 from parity_tests.numerics.operators.formulas import (
     MEASURED,
+    elementwise,
     linear,
     measured,
     stepwise,
@@ -47,6 +48,8 @@ _Read = Callable[[Attributes, Shapes], tuple[str, Hyper]]
 # nothing in float64 tells what a wide bound hides
 STEPPED = frozenset({"elu", "selu", "gelu"})
 
+_UNIT = 2.0**-24  # of float32, in which MXNet's clip computes in either dtype
+
 
 def _moved(case: ScaleCase) -> Scales:
     """Values that are moved or chosen: exact; what meets in one place is added backward."""
@@ -60,12 +63,22 @@ def _moved(case: ScaleCase) -> Scales:
 
 def _sum(case: ScaleCase) -> Scales:
     """a ± b rounds once, against |a| + |b|; what broadcasts adds its gradients up."""
-    if len(case.inputs) == 1 and "scalar" not in case.hyper:  # the other operand is a parameter
-        return measured(case)
     size = sum(np.abs(x) for x in case.inputs) + abs(case.hyper.get("scalar", 0.0))
+    if len(case.inputs) == 1 and "scalar" not in case.hyper:  # b is a parameter, |b| ≤ |a| + |y|
+        a = case.x.reshape(case.y.shape) if case.x.size == case.y.size else np.abs(case.x).max()
+        size = 2 * np.abs(a) + np.abs(case.y)
     if case.y.size == size.size:
         size = size.reshape(case.y.shape)
     return Scales(case.kind, {**_moved(case).sizes, "output": size})
+
+
+def _clip_scale(case: ScaleCase) -> Scales:
+    # where the rounded x may lie on the other side of a bound, the gradient may be on or off
+    size = np.abs(case.x)
+    bounds = (bound for name in ("min", "max") if (bound := case.hyper.get(name)) is not None)
+    near = [np.abs(case.x - bound) <= 8 * _UNIT * size for bound in bounds]
+    jump = np.where(np.any(near, axis=0), 1 / _UNIT, 1.0) if near else 1.0
+    return elementwise(case, np.abs(case.y), case.g * jump)
 
 
 def _resized(case: ScaleCase) -> Scales:
@@ -206,7 +219,7 @@ OPERATORS = (
         single_precision=True,
     ),
     Operator(
-        kind="clip", scale=measured, tolerances=_SINGLE, single_precision=True,
+        kind="clip", scale=_clip_scale, tolerances=_SINGLE, single_precision=True,
         single=("min", "max", "min_val", "max_val"), torch_names=("clamp", "hardtanh", "Hardtanh"),
     ),
     *(

@@ -13,6 +13,7 @@ from itertools import count
 
 import numpy as np
 
+from parity_tests.numerics.chance import FIRST_LOCAL_DRAWS
 from parity_tests.numerics.operators.cases import ScaleCase, Scales
 from parity_tests.numerics.operators.record import Tolerance, constant
 from parity_tests.numerics.perturb import elementwise_moves, perturbed
@@ -28,7 +29,6 @@ __all__ = [
     "with_bias",
 ]
 
-_PAIRS = 4  # of draws with opposite signs
 # Far above float32's roundoff, through which inputs pass. Where a value jumps by j (at the bound of
 # a clip), s is 2j/step: 64 u·s must not be less than j, which a rounding can move a result by.
 _STEP = 2.0**-18
@@ -88,25 +88,25 @@ def measured(case: ScaleCase) -> Scales:
     parameters, upstream, and both ways between the operations inside, which cancel elsewhere.
 
     Each of several draws perturbs every number by a normal variate times 2⁻¹⁸; s is twice the
-    largest move seen, plus the value itself. Draws come in pairs of opposite signs and sizes of
-    their own, so that every number is moved both ways: a jump on either side of it is seen.
+    largest move seen, plus the value itself. The first draws come in pairs of opposite signs and
+    sizes of their own: every number is moved both ways, and a jump on either side of it is seen.
     """
-    sizes = np.random.default_rng(0)
+    noisy = np.random.default_rng(0)
 
     def rerun(draw: int) -> Mapping[str, np.ndarray]:
-        signs = np.random.default_rng((1, draw // 2))
+        pair = draw // 2 if draw < FIRST_LOCAL_DRAWS else draw
+        signs = np.random.default_rng((1, pair))
         sign = 1.0 - 2.0 * (draw % 2)
 
         def noise(shape: tuple[int, ...]) -> np.ndarray:
-            size = np.abs(sizes.standard_normal(shape))
+            size = np.abs(noisy.standard_normal(shape))
             return np.where(signs.random(shape) < 0.5, sign * size, -sign * size)
 
         return case.rerun(lambda array: perturbed(array, _STEP, noise), False, inside=True)
 
-    moves = elementwise_moves(case.run, map(rerun, range(2 * _PAIRS)))
-    return Scales(
-        case.kind, {name: np.abs(case.run[name]) + 2 * most / _STEP for name, most in moves.items()}
-    )
+    moves = elementwise_moves(case.run, map(rerun, range(case.draws)))
+    sizes = {name: np.abs(case.run[name]) + 2 * most / _STEP for name, most in moves.items()}
+    return Scales(case.kind, sizes, draws=case.draws)
 
 
 def stepwise(case: ScaleCase) -> Scales:
