@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,6 +51,10 @@ class Results:
     seconds: float = 0.0
     remarks: list[str] = field(default_factory=list)  # how it was compared
     quick: bool = False  # operations alone, in float32 and inference
+    # By their ids the rows that were put in order last, and what `_once` found in them
+    _ordered: tuple[dict[int, Row], dict[int, Row], list[Row]] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def merge(self, other: Results, batch: int) -> None:
         """Take in another batch: of each comparison what failed first, or else the worst."""
@@ -91,8 +95,24 @@ class Results:
 
         Gradients are computed from the output to the input.
         """
+        return self._once()[1].copy()
+
+    @property
+    def consequences(self) -> dict[int, Row]:
+        """The cause of each row that diverged only in what reached it, by the row's `id`."""
+        return self._once()[0]
+
+    def _once(self) -> tuple[dict[int, Row], list[Row]]:
+        """Consequences and failures, computed anew where the rows are others."""
+        rows = {id(row): row for row in self.rows}
+        if self._ordered is None or [*self._ordered[0]] != [*rows]:
+            follows = consequences(self.rows)
+            self._ordered = rows, follows, self._in_order(follows)
+        return self._ordered[1:]
+
+    def _in_order(self, follows: Mapping[int, Row]) -> list[Row]:
         order = {level: i for i, level in enumerate(LEVELS)}
-        follows, backward = self.consequences, in_order_of_backward(self.rows)
+        backward = in_order_of_backward(self.rows)
 
         def key(row: Row) -> tuple[bool, int, bool, bool, bool, float]:
             number = id(row)
@@ -101,11 +121,6 @@ class Results:
             return (*kind, own_stream, number in backward, backward.get(number, 0.0))
 
         return sorted((row for row in self.rows if row.status.failed), key=key)
-
-    @property
-    def consequences(self) -> dict[int, Row]:
-        """The cause of each row that diverged only in what reached it, by the row's `id`."""
-        return consequences(self.rows)
 
     @property
     def first_divergence(self) -> Divergence | None:

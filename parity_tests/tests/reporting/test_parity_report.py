@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from parity_tests.numerics.compare import compare
+from parity_tests.reporting import results
+from parity_tests.reporting.causes import consequences
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.results import SCHEMA
 from parity_tests.reporting.rows import Coverage, Row
@@ -151,6 +153,29 @@ def test_what_only_follows_from_a_divergence_comes_after_every_cause() -> None:
     assert made.failures[3:] == [*streams[1:], *gradients[::-1]]
     rows = json.loads(made.to_json())["rows"]
     assert [row["follows"] for row in rows[4:]] == [None, "c", "c", "c", None, "c", "c"]
+
+
+def test_what_follows_is_worked_out_once_for_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def spy(rows: Sequence[Row]) -> dict[int, Row]:
+        asked.append(len(rows))
+        return consequences(rows)
+
+    monkeypatch.setattr(results, "consequences", spy)
+    made = report(OK, BAD)
+    for _ in range(3):
+        assert made.failures == [BAD]
+        assert not made.consequences
+        made.to_json()
+    made.failures.clear()
+    assert made.outcome == "diverged"
+    assert asked == [2]
+    made.add([EMPTY])
+    assert made.failures == [BAD, EMPTY]
+    made.rows[1] = replace(BAD, path="features.0")
+    assert made.failures[0].path == "features.0"
+    assert asked == [2, 3, 3]
 
 
 def test_gradients_differ_first_where_they_are_computed_first() -> None:
