@@ -177,10 +177,7 @@ def _failures_first(report: Results) -> list[Row]:
 
 def _level(report: Results, level: Level) -> dict[str, Any]:
     rows = [row for row in report.rows if row.level == level]
-    failed = any(row.status.failed for row in rows)
-    count = report.compared(level)
-    differs = "differs" if level == Level.STRUCTURE else "diverged"
-    verdict = differs if failed else "parity" if count else "nothing compared"
+    verdict = report.finding(level) or "parity"
     if verdict == "parity" and any(row.allowance for row in rows):
         verdict = "allowed"
     worst = report.worst(level)
@@ -188,7 +185,7 @@ def _level(report: Results, level: Level) -> dict[str, Any]:
         "name": level,
         "verdict": verdict if level in report.levels else "not asked for",
         "tone": {"parity": "good", "allowed": "near"}.get(verdict, "bad"),
-        "count": count,
+        "count": report.compared(level),
         "worst": worst.fraction if worst else None,
         "at": worst.path if worst and worst.fraction else "",
     }

@@ -168,6 +168,15 @@ class Results:
         """Whether that is normal: one a level that has it."""
         return answers(self.drifts)
 
+    def finding(self, level: Level) -> str:
+        """What a level is called that is not in parity; empty for one that is."""
+        failed = {row.status for row in self.rows if row.level == level and row.status.failed}
+        if Status.DIVERGED in failed:
+            return "differs" if level == Level.STRUCTURE else "diverged"
+        if failed:
+            return "not compared"
+        return "" if self.compared(level) else "nothing compared"
+
     def worst(self, level: str) -> Row | None:
         """The row of a level whose error is the largest part of its bound."""
         judged = [row for row in self.rows if row.level == level and row.status != Status.NOTE]

@@ -8,7 +8,7 @@ from typing import TextIO
 from gluon_cnn_parity.terminal import coloured, short
 from parity_tests.backends.runs import NET
 from parity_tests.reporting.report import Report
-from parity_tests.reporting.verdicts import Level, Status
+from parity_tests.reporting.verdicts import Level
 
 __all__ = ["table"]
 
@@ -69,9 +69,6 @@ def _some(places: Iterable[str]) -> str:
 
 
 def _line(report: Report, level: Level) -> tuple[str, ...]:
-    rows = [row for row in report.rows if row.level == level]
-    failed = {row.status for row in rows if row.status.failed}
-    values = sum(row.compared for row in rows)
     worst = report.worst(level)
     fraction, where = "", ""
     if worst is not None and worst.fraction is not None:
@@ -80,11 +77,8 @@ def _line(report: Report, level: Level) -> tuple[str, ...]:
             aside = " ".join(p for p in (worst.check, worst.side, worst.dtype, worst.mode) if p)
             where = f"{worst.path} {worst.quantity} ({aside})"
     fine = "ok (quick)" if report.quick else "ok"
-    differs = "differs" if level == Level.STRUCTURE else "diverged"
-    verdict = fine if values else "nothing compared"
-    if failed:
-        verdict = differs if Status.DIVERGED in failed else "not compared"
-    return report.name, level, verdict, f"{values:,}", fraction, where
+    verdict = report.finding(level) or fine
+    return report.name, level, verdict, f"{report.compared(level):,}", fraction, where
 
 
 def _set(line: Sequence[str], widths: Sequence[int], stream: TextIO | None = None) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,9 +12,11 @@ import pytest
 from parity_tests.numerics.compare import compare
 from parity_tests.reporting import results
 from parity_tests.reporting.causes import consequences
+from parity_tests.reporting.html import page
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.results import SCHEMA
 from parity_tests.reporting.rows import Coverage, Row
+from parity_tests.reporting.table import table
 from parity_tests.reporting.verdicts import LEVELS, Check, Level, Status
 
 OK = Row(
@@ -187,6 +190,24 @@ def test_gradients_differ_first_where_they_are_computed_first() -> None:
     assert made.failures == [locals_[2], locals_[0], streams[3], *streams[2::-1]]
     assert {made.consequences[id(row)].path for row in streams[:3]} == {"c", "a"}
     assert id(streams[3]) not in made.consequences
+
+
+def test_the_page_and_the_terminal_say_the_same_of_every_level() -> None:
+    rows = [
+        replace(OK, level=Level.STRUCTURE),
+        replace(EMPTY, level=Level.WEIGHTS),
+        BAD,
+        replace(EMPTY, path="features.7"),
+    ]
+    levels = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD, Level.BACKWARD)
+    made = report(*rows, levels=levels)
+    said = re.findall(r"^net +(\w+) +(\w+(?: \w+)?)  ", table([made], levels), re.MULTILINE)
+    shown = re.findall('data-label="verdict" class="[a-z]+">([^<]*)<', page([made]))
+    assert shown == ["parity", "not compared", "diverged", "nothing compared"]
+    assert [made.finding(level) for level in levels] == ["", *shown[1:]]
+    assert said == [*zip(levels, ["ok", *shown[1:]], strict=True)]
+    made.rows[0] = replace(BAD, level=Level.STRUCTURE)
+    assert made.finding(Level.STRUCTURE) == "differs"
 
 
 def test_the_message_has_the_form_of_the_design() -> None:
