@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mxnet as mx
 import numpy as np
 import pytest
 import torch
@@ -89,6 +90,20 @@ def test_a_training_fault_is_caught(nets: Any, capsys: pytest.CaptureFixture) ->
     assert "step 1 loss" in capsys.readouterr().err
     assert main([*argv, "--torch-optimizer", f"{module}:slower"]) == 1
     assert "step 2 " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", [lambda y: {"logits": {"y": y}}, lambda y: (None, y)])
+def test_nets_train_that_give_their_output_in_a_dict_or_beside_none(form: Any) -> None:
+    class Nested(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> Any:
+            return form(super().forward(x))
+
+    ours = mx.gluon.nn.Dense(5, in_units=3)
+    ours.initialize()
+    x = X[:, :, 0, 0]
+    how: dict[str, Any] = {"optimizer": "sgd(lr=0.1)", "transfer": True, "steps": 2}
+    report = check_parity(ours, Nested(3, 5), x, LABELS, ("training",), **how)
+    assert report.ok, str(report)
 
 
 def test_frozen_parameters_are_compared_as_such(nets: Any) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map_only
 
 from parity_tests.backends.runs import Arrays, Edit, NetRun, Noise, Objective
 from parity_tests.backends.torch import runs
 from parity_tests.backends.torch.clones import share
 from parity_tests.backends.torch.leaves import leaves
+from parity_tests.backends.tracing import flatten
 
 __all__ = ["gradient_noise", "run_clone", "shake"]
 
@@ -91,6 +93,16 @@ def gradient_noise(
     runs.noise_moves(share(cloned), inputs, "float64", masks=masks, addends=addends, sink=sink)
 
 
+def _with_first(out: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """What a module gives, its first tensor changed, wherever in tuples and dicts it is."""
+    first = next(flatten(out, torch.Tensor), None)
+
+    def changed(value: torch.Tensor) -> torch.Tensor:
+        return value if value is not first else change(value)
+
+    return tree_map_only(torch.Tensor, changed, out)
+
+
 def shake(net: torch.nn.Module, noise: Noise, seed: int) -> None:
     """See `Referee.shake`."""
     generator = torch.Generator().manual_seed(seed)
@@ -101,7 +113,7 @@ def shake(net: torch.nn.Module, noise: Noise, seed: int) -> None:
 
     def before(relative: float) -> Any:
         def hook(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Any:
-            if not args or not args[0].requires_grad:
+            if not args or not isinstance(args[0], torch.Tensor) or not args[0].requires_grad:
                 return None
             passed = args[0].clone()
             passed.register_hook(lambda gradient: disturbed(gradient, relative))
@@ -113,17 +125,18 @@ def shake(net: torch.nn.Module, noise: Noise, seed: int) -> None:
         def hook(module: torch.nn.Module, _: Any, out: Any) -> Any:
             if not module.training:
                 return None
-            if isinstance(out, tuple):
-                return (disturbed(out[0], relative), *out[1:])
-            return disturbed(out, relative)
+            return _with_first(out, lambda value: disturbed(value, relative))
 
         return hook
 
     def at_the_end(_: torch.nn.Module, args: Any, out: Any) -> Any:
-        passed = (out[0] if isinstance(out, tuple) else out).clone()
-        if passed.requires_grad:
-            passed.register_hook(lambda gradient: disturbed(gradient, noise.logit_gradient))
-        return (passed, *out[1:]) if isinstance(out, tuple) else passed
+        def passed(value: torch.Tensor) -> torch.Tensor:
+            value = value.clone()
+            if value.requires_grad:
+                value.register_hook(lambda gradient: disturbed(gradient, noise.logit_gradient))
+            return value
+
+        return _with_first(out, passed)
 
     for leaf in leaves(net):
         if noise.input_gradients.get(leaf.path):
