@@ -117,7 +117,8 @@ def check_parity(
         module paths, its errors in u·s, and its `remarks` say how it was compared.
 
     Raises:
-        ParityError: the arguments are not two nets and their inputs, or weights are NaN.
+        ParityError: the arguments are not two nets and their inputs, or weights or inputs are NaN
+            or infinite.
 
     Examples:
         >>> import mxnet as mx
@@ -149,6 +150,7 @@ def check_parity(
     for net in [source] if moved else [gluon_net, torch_net]:
         _check_finite(net)
     every = [(arrays(inputs), labels), *((arrays(x), y) for x, y in batches)]
+    _check_finite_inputs([values for values, _ in every])
     report = Report(
         name or getattr(gluon_net, "model_name", None) or type(torch_net).__name__,
         chosen,
@@ -329,6 +331,18 @@ def _check_finite(net: Any) -> None:
         )
 
 
+def _check_finite_inputs(batches: Sequence[Arrays]) -> None:
+    for number, values in enumerate(batches, 1):
+        for index, x in enumerate(values, 1):
+            bad = int((~np.isfinite(x)).sum()) if x.dtype.kind == "f" else 0
+            if bad:
+                which = f"input {index}" + f" of batch {number}" * (len(batches) > 1)
+                raise ParityError(
+                    f"{which} is NaN or infinite in {bad} of {x.size} values: nothing computed "
+                    "from it can be compared; give finite values"
+                )
+
+
 def _check_levels(levels: Sequence[str] | None, quick: bool) -> tuple[Level, ...]:
     known = QUICK_LEVELS if quick else OF_NETS
     if levels is None:
@@ -349,8 +363,6 @@ def _refused_inputs(inputs: Arrays) -> str:
     for x in inputs:
         if x.dtype.kind not in "fiub":
             raise ParityError(f"inputs of {x.dtype}, expected floats, whole numbers or bool")
-        if not np.isfinite(x).all():
-            return "the inputs are not finite"
     if all(x.size > 1 and x.min() == x.max() for x in inputs):
         return f"the inputs are constant, every value is {inputs[0].flat[0]}"
     return ""

@@ -103,10 +103,14 @@ def test_an_input_of_zeros_proves_nothing() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_an_input_that_is_not_finite_proves_nothing(bad: float) -> None:
+def test_an_input_that_is_not_finite_is_refused(bad: float) -> None:
     x = X.copy()
-    x[0, 0, 0, 0] = bad
-    assert not check_parity(ours(), theirs(), x, transfer=True).ok
+    x[0, 0, 0, :2] = bad
+    said = f"is NaN or infinite in 2 of {x.size} values: .*; give finite values"
+    with pytest.raises(ParityError, match=f"input 1 {said}"):
+        check_parity(ours(), theirs(), x, transfer=True)
+    with pytest.raises(ParityError, match=f"input 1 of batch 2 {said}"):
+        check_parity(ours(), theirs(), X, transfer=True, batches=[(x, None)])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from parity_tests.__main__ import main
@@ -120,6 +121,18 @@ def test_a_users_pair_with_another_pool_diverges_there(
 )
 def test_bad_usage_is_one_line_and_2(argv: list[str], words: list[str], refused: Any) -> None:
     refused(main, argv, 2, *words)
+
+
+def test_inputs_that_are_nan_are_one_line_and_2(
+    pair: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "x.npz", x=np.full((2, 3, 8, 8), np.nan, np.float32))
+    argv = ["--gluon", f"{pair}:ours", "--torch", f"{pair}:theirs", "--transfer", "--report", "r"]
+    assert main([*argv, "--input", f"{tmp_path / 'x.npz'}:x"]) == 2
+    error = capsys.readouterr().err
+    assert "input 1 is NaN or infinite in 384 of 384 values" in error
+    assert error.count("\n") == 1
+    assert not Path("r").exists()
 
 
 @pytest.mark.parametrize(
