@@ -176,7 +176,7 @@ def _refuse_unseen(side: Side, graph: OperationGraph) -> None:
         raise Unseen(
             f"{side.framework} hands values to numpy ({where}), and what becomes of them can be "
             f"neither followed nor differentiated: write that step with {side.framework}'s "
-            "operators"
+            "operators, or make the array before where it is made of something else"
         )
 
 

@@ -163,7 +163,10 @@ class Tape:
             known = ("constant", f"{dtype}{list(shape)} {len(self.constants) + 1}", 0)
             self.constants[known[1]] = array
             if self.left:
-                self.outside[known[1]] = self.left
+                read = self._source() or "in a library"
+                self.outside[known[1]] = (
+                    f"{self.left}, before an array that no operator made: {read}"
+                )
             self.producers[array] = known
         return known
 

@@ -120,6 +120,25 @@ def test_what_is_only_looked_at_in_numpy_changes_nothing() -> None:
     assert report.ok, str(report)
 
 
+def test_an_array_that_is_made_after_a_look_in_numpy_is_named() -> None:
+    def forward(s: Any, x: Any) -> Any:
+        y = s.c(x)
+        assert np.isfinite(y.asnumpy()).all()
+        scale = mx.nd.array(np.arange(4.0).reshape(1, 4, 1, 1))
+        return y * scale
+
+    line, x = forward.__code__.co_firstlineno, random_image()
+    scale = torch.arange(4.0).reshape(1, 4, 1, 1)
+    torch_net = TorchNet(lambda s, x: s.c(x) * scale, c=nn.Conv2d(4, 4, 1))
+    gluon_net = initialised(ImperativeNet(forward, c=conv()), x)
+    (cause,) = causes(check_parity(gluon_net, torch_net, x, transfer=True))
+    assert (
+        f"{__file__}:{line + 2}, before an array that no operator made: {__file__}:{line + 3})"
+        in cause
+    )
+    assert "or make the array before where it is made of something else" in cause
+
+
 class GivesNone(gluon.HybridBlock):
     """A layer of the user's own with a second output that is absent, as attention weights are."""
 
