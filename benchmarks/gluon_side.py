@@ -19,7 +19,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
-from benchmarks.cases import LONG, RECIPE, Case, Turn, repeated, side_by_side
+from benchmarks.cases import CROWDED, RECIPE, Case, Turn, repeated, side_by_side
 from benchmarks.numpy_side import ENGINES_ALONE, EVERY, engine_alone, made_up, mnist, random_batch
 from cnn_data import Dataset, load_dataset
 from cnn_harness.config import TrainConfig
@@ -163,7 +163,7 @@ def _epoch(case: Case) -> Turn:
 def _alone(case: Case, name: str) -> Callable[[np.ndarray], np.ndarray] | None:
     """The engine that `auto` takes, without `gluon_cnn`; None where it reads no ONNX, or memory
     does not hold it beside another."""
-    held = name in ENGINES_ALONE and (case.model, case.batch) not in LONG
+    held = name in ENGINES_ALONE and (case.model, case.batch) not in CROWDED
     return engine_alone(case, name) if held else None
 
 

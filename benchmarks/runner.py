@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.cases import AGAIN, COMPILED, LONG, RECIPE, Case, Group
+from benchmarks.cases import AGAIN, COMPILED, CROWDED, RECIPE, Case, Group
 from benchmarks.child import Child, Failure, in_turn
 from benchmarks.results import flop_of_inference, flop_of_training
 from gluon_cnn.runtime import settings as runtime
@@ -205,6 +205,6 @@ def _turn_seconds(case: Case) -> float:
     image = count(case.model) / (RATE * case.threads)
     if case.part == "waiting":
         return 2 * case.images * max(image, EPOCH / 60_000)
-    if case.side == "auto" and (case.model, case.batch) not in LONG:
+    if case.side == "auto" and (case.model, case.batch) not in CROWDED:
         return max(AGAIN + 5 * case.seconds, 7 * case.batch * image)  # its engine alone, twice
     return max(AGAIN + case.seconds, case.batch * image)
