@@ -43,6 +43,7 @@ CLOSE = 0.8  # of the fastest: a shared machine's own speed changes by a quarter
 SHORT = 0.02  # seconds of a call: a small net, which every engine may hold at once
 TURNS = 5
 TURN = 0.1  # seconds
+PAUSE = 0.05  # seconds before a turn: the threads of the engine before it still wait by turning
 FORMAT = "gluon_cnn engines 1"
 LEFT_OUT = dict.fromkeys(map(str, SIZES), 0.0)  # of an engine that differs, or does not run
 
@@ -74,9 +75,14 @@ def settle(
         if len(close) < 2 or size / best > SECONDS:
             continue
         runs, x = {name: opened(name) for name in close}, _repeated(images, size)
-        turns = [[_speed_of(run, x, TURN) for run in runs.values()] for _ in range(TURNS)]
+        turns = [[_in_turn(run, x) for run in runs.values()] for _ in range(TURNS)]
         for name, median in zip(runs, np.median(turns, axis=0), strict=True):
             speeds[name][str(size)] = float(median)
+
+
+def _in_turn(run: Runner, x: np.ndarray) -> float:
+    time.sleep(PAUSE)
+    return _speed_of(run, x, TURN)
 
 
 def _repeated(images: np.ndarray, size: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -168,6 +169,7 @@ def test_engines_are_timed_again_in_turns(monkeypatch, unit: float) -> None:
         return now[str(name)] * next(slow)
 
     monkeypatch.setattr(speeds, "_speed_of", speed_of)
+    monkeypatch.setattr(speeds, "PAUSE", 0.0)
     measured = {"a": {"1": 1.1 * unit, "64": 1.0}, "b": {"1": 0.95 * unit, "64": 9.0},
                 "c": {"1": 0.5 * unit, "64": 8.0}, "d": dict(speeds.LEFT_OUT)}  # fmt: skip
     speeds.settle(measured, np.zeros((3, 1, 2, 2), np.float32), opened)
@@ -177,6 +179,25 @@ def test_engines_are_timed_again_in_turns(monkeypatch, unit: float) -> None:
     assert order == [(name, 1) for name in among] * speeds.TURNS  # 64 images take seconds
     # whatever ran beside it when it was alone, the small net's fastest is found
     assert measured["c"] == {"1": now["c"] if unit == 1000.0 else 0.5 * unit, "64": 8.0}
+
+
+def test_threads_that_still_wait_by_turning_slow_no_other_engine(monkeypatch) -> None:
+    monkeypatch.setattr(speeds, "TURN", 0.01)
+    last = ["", 0.0]  # which engine was called last, and when its threads sleep
+
+    def opened(name: str) -> runners.Runner:
+        def run(x: np.ndarray) -> np.ndarray:
+            disturbed = last[0] != name and time.perf_counter() < last[1]
+            time.sleep(0.02 if disturbed else 0.001 if name == "fast" else 0.002)
+            if not disturbed:
+                last[:] = [name, time.perf_counter() + 0.03]
+            return x
+
+        return run
+
+    measured = {name: {"1": 500.0, "64": 1.0} for name in ("slow", "fast")}
+    speeds.settle(measured, np.zeros((1, 1, 2, 2), np.float32), opened)
+    assert measured["fast"]["1"] > measured["slow"]["1"] > 200
 
 
 def _off(engine_: runners.Engine, by: float) -> runners.Engine:
