@@ -183,14 +183,15 @@ def test_engines_are_timed_again_in_turns(monkeypatch, unit: float) -> None:
 
 def test_threads_that_still_wait_by_turning_slow_no_other_engine(monkeypatch) -> None:
     monkeypatch.setattr(speeds, "TURN", 0.01)
-    last = ["", 0.0]  # which engine was called last, and when its threads sleep
+    awake: dict[str, float] = {}  # until when an engine's threads wait by turning
 
     def opened(name: str) -> runners.Runner:
         def run(x: np.ndarray) -> np.ndarray:
-            disturbed = last[0] != name and time.perf_counter() < last[1]
+            now = time.perf_counter()
+            disturbed = any(until > now for other, until in awake.items() if other != name)
             time.sleep(0.02 if disturbed else 0.001 if name == "fast" else 0.002)
             if not disturbed:
-                last[:] = [name, time.perf_counter() + 0.03]
+                awake[name] = time.perf_counter() + 0.03
             return x
 
         return run
