@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -84,14 +84,17 @@ def read_prepared(entry: Entry, path: Path, image_size: int, channels: int, fit:
                 raise DataError(
                     f"{path}: {split} holds {len(source)} images; expected {entry.counts[number]}"
                 )
-            labels, file_names = records.labels(len(entry.class_names))
+            decoded = room_for(len(source), image_size, channels, fit)
+            content = hashlib.sha256()
+            labels, file_names = records.labels(
+                len(entry.class_names), content.update if decoded is not None else None
+            )
             order = np.arange(len(labels))
             if entry.shape is None:  # in the order of the extracted folder
                 by_name = np.argsort(file_names, kind="stable")
                 order = by_name[mixed_order(len(labels))]
-            decoded = room_for(len(labels), image_size, channels, fit)
             if decoded is not None:
-                decoded.recall([records.content])
+                decoded.recall([content.hexdigest()])
             splits.append(
                 EncodedSplit(records, labels[order], image_size, channels, fit, order, decoded)
             )
@@ -146,18 +149,21 @@ class _Records:
         self._parse = tf_example_pb2.Example.FromString
         self._source, self._name = source, name
         self._lock = threading.Lock()
-        self.content = ""  # a sha256 of all images' bytes, once the labels are read
 
     def _features(self, indices: np.ndarray) -> list[Any]:
         with self._lock, _telling(self._name, _AGAIN):
             records = self._source.__getitems__([int(index) for index in indices])
             return [self._parse(record).features.feature for record in records]
 
-    def labels(self, classes: int) -> tuple[np.ndarray, list[str]]:
-        """All labels, int32 (N,), and the file names that go with them ("" where unknown)."""
+    def labels(
+        self, classes: int, see: Callable[[bytes], None] | None = None
+    ) -> tuple[np.ndarray, list[str]]:
+        """All labels, int32 (N,), and the file names that go with them ("" where unknown).
+
+        `see` is given each image's length and bytes.
+        """
         labels: list[int] = []
         names: list[str] = []
-        content = hashlib.sha256()
         for start in range(0, len(self._source), _AT_ONCE):
             stop = min(start + _AT_ONCE, len(self._source))
             for features in self._features(np.arange(start, stop)):
@@ -167,11 +173,11 @@ class _Records:
                         f"{self._name} record {len(labels)}: label {list(value)}; "
                         f"expected 0 to {classes - 1}"
                     )
-                for part in features["image"].bytes_list.value:
-                    content.update(f"{len(part)} ".encode() + part)
+                if see is not None:
+                    for part in features["image"].bytes_list.value:
+                        see(f"{len(part)} ".encode() + part)
                 labels.append(value[0])
                 names.append(b"".join(features["file_name"].bytes_list.value).decode())
-        self.content = content.hexdigest()
         return np.array(labels, np.int32), names
 
     def fetch(self, indices: np.ndarray) -> list[bytes | Path]:
