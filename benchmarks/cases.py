@@ -168,18 +168,18 @@ WARM = 0.7  # seconds of steps before the first turn, at least one: graphs, memo
 AGAIN = 0.1  # seconds of untimed steps in each turn: meanwhile other processes had the caches
 
 
-def step_times(step: Callable[[], Any], seconds: float) -> list[float]:
-    """How long each call took that ended in the `seconds` after the first `AGAIN`, one at least.
+def step_times(step: Callable[[], Any], seconds: float, untimed: float = AGAIN) -> list[float]:
+    """How long each call took that ended in the `seconds` after those untimed, one at least.
 
-    A call that is longer than `AGAIN` fills the caches within itself, and counts.
+    A call that is longer than the untimed seconds fills the caches within itself, and counts.
     """
     times: list[float] = []
     began = ended = time.perf_counter()
-    while not times or ended - began < AGAIN + seconds:
+    while not times or ended - began < untimed + seconds:
         start = time.perf_counter()
         step()
         ended = time.perf_counter()
-        if ended - began > AGAIN:
+        if ended - began > untimed:
             times.append(ended - start)
     return times
 
@@ -218,17 +218,7 @@ def side_by_side(
             break
         first = number % len(programs)
         for name in [*programs][first:] + [*programs][:first]:
-            times[name].append(_slice(programs[name], seconds / ROUNDS / len(programs)))
+            programs[name]()
+            slice_of = step_times(programs[name], seconds / ROUNDS / len(programs), untimed=0.0)
+            times[name].append(statistics.median(slice_of))
     return times
-
-
-def _slice(step: Callable[[], Any], seconds: float) -> float:
-    """The median time of the calls that fit into the seconds, one at least."""
-    times: list[float] = []
-    step()
-    began = time.perf_counter()
-    while not times or time.perf_counter() - began < seconds:
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
