@@ -130,8 +130,8 @@ def check_parity(
         >>> report.ok, report.first_divergence
         (True, None)
     """
-    given = {**locals(), "isolate": False}
     if isolate:
+        given = {**locals(), "isolate": False}
         return isolated(lambda: check_parity(**given))
     started = time.perf_counter()
     # compiled code shows nobody what it runs either, but has the module at hand
