@@ -233,14 +233,13 @@ def _peak(results: Mapping[str, Mapping[str, Any]]) -> str:
     if "peak" not in results or "train vgg16 8" not in results:
         return ""
     peak = max(f for side in ("numpy", "eager") for f in values(results["peak"], side, "flops"))
-    lines = [f"Peak of a float32 matrix product: {peak / 1e9:.0f} GFLOP/s (the best of numpy's and "
-             "torch's)."]  # fmt: skip
+    lines = [f"numpy's and torch's float32 matrix products reach {peak / 1e9:.0f} GFLOP/s."]
     for side in ("ours", "eager", "channels_last"):
         found = values(results["train vgg16 8"], side)
         if found:
             rate = middle(found).median * flop_of_training("vgg16")
             lines.append(f"VGG16 training, {SIDES[side]}: {rate / 1e9:.0f} GFLOP/s, "
-                         f"{rate / peak:.0%} of it.")  # fmt: skip
+                         f"{rate / peak:.0%} of that.")  # fmt: skip
     return "\n".join(lines)
 
 
