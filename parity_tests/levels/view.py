@@ -39,6 +39,7 @@ from parity_tests.numerics.operators.executed import (
     kind_of_executed,
     kind_of_rounding,
 )
+from parity_tests.numerics.operators.record import Rounds
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.pairing.dataflow import Alignment, align
@@ -325,7 +326,8 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
     """
     masked = {pair.right.index for pair in traced.alignment.pairs if pair.right.infinite}
     if traced.alignment.equal:
-        return _view(nets, traced, inputs, _cut(traced, masked, set()))
+        view = _view(nets, traced, inputs, _cut(traced, masked, set()))
+        return _joined(nets, view, inputs, masked, set())
     unlike = {
         pair.right.index
         for pair in traced.alignment.pairs
@@ -375,24 +377,62 @@ def _settled(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Tr
 def _joined(
     nets: Mapping[Side, Any], view: View, inputs: Arrays, removed: set[int], lasting: set[Value]
 ) -> View:
-    """Without cuts behind what both sides compute otherwise, where what follows makes it one.
+    """Without cuts around what both sides compute otherwise, where its neighbours make it one.
 
-    Such as two ways of masking: what is masked counts for nothing behind a softmax.
+    Such as two ways of masking, where what is masked counts for nothing behind a softmax, and two
+    ways of choosing among equal values, which come from a ReLU that passes no gradient back.
     """
     traced = view.traced
-    asked = [
-        (segment, segment.pair.right.index)
-        for segment in view.segments.values()
+    anew: dict[int, set[int]] = {}
+    segments = list(view.segments.values())
+    behind = [
+        (segment, {segment.pair.right.index}, anew)
+        for segment in segments
         if segment.pair is not None and segment.unlike and _given(segment) not in lasting
     ]
-    subject = _subject(view, inputs) if asked else None
-    for index in [i for segment, i in asked if subject and not _agree(subject, [segment])]:
-        joined = _view(nets, traced, inputs, _cut(traced, removed | {index}, lasting))
+    none: set[int] = set()
+    before = [(segment, none, {index: ends}) for segment, index, ends in _choosing(segments)]
+    subject = _subject(view, inputs) if behind or before else None
+    for segment, ends, again in (*behind, *before):
+        if subject is None or _agree(subject, [segment]):
+            continue
+        pieces = _cut(traced, removed | ends, lasting, {**anew, **again})
+        joined = _view(nets, traced, inputs, pieces)
         known = [_executed(s) for s in view.segments.values()]
         changed = [s for s in joined.segments.values() if _executed(s) not in known]
-        if _agree(_subject(joined, inputs), changed):
-            view, removed = joined, removed | {index}
+        whole = len(joined.outputs) == len(view.outputs)  # none of the net's lay at such a cut
+        if whole and _agree(_subject(joined, inputs), changed):
+            view, removed, anew = joined, removed | ends, {**anew, **again}
     return view
+
+
+# What chooses among values: of equal ones each framework sends the gradient to the first, to all
+# or in parts; both frameworks' pools send it to the first
+_CHOOSES = frozenset(("max", "min", "maximum", "minimum", "sort", "topk"))
+_POOLS = frozenset(("max_pool", "global_max_pool"))
+_FLAT = frozenset(("relu", "clip"))  # makes values equal, and passes nothing back from there
+
+
+def _choosing(segments: Sequence[SegmentPair]) -> list[tuple[SegmentPair, int, set[int]]]:
+    """The segments that choose among what a ReLU gives, their operations, and those before them.
+
+    These are torch's, the ReLU and what only moves its values.
+    """
+    asked = []
+    back: dict[int, set[int]] = {}  # by segment: its own operation and those before, up to a ReLU
+    for number, segment in enumerate(segments):
+        before = {index for slot in segment.slots for index in back.get(slot.segment, ())}
+        if segment.pair is None:
+            continue
+        ours, theirs = ({op.kind for op in segment.sides[side].normalised} for side in SIDES)
+        kind, index = segment.pair.right.kind, segment.pair.right.index
+        pools = segment.unlike and (ours | theirs) & _POOLS
+        if before and (pools or (ours | theirs) & _CHOOSES):
+            asked.append((segment, index, before))
+        moves = kind in _POOLS or operator_of(kind).rounds is Rounds.GRADIENTS
+        if kind in _FLAT or (moves and before):
+            back[number] = {index} | (before if moves else set())
+    return asked
 
 
 def _executed(segment: SegmentPair) -> list[list[int]]:
@@ -407,7 +447,12 @@ def _agree(subject: Subject, segments: Sequence[SegmentPair]) -> bool:
     )
 
 
-def _cut(traced: TracedPair, removed: set[int], lasting: set[Value] | None = None) -> Cut:
+def _cut(
+    traced: TracedPair,
+    removed: set[int],
+    lasting: set[Value] | None = None,
+    anew: Mapping[int, set[int]] | None = None,
+) -> Cut:
     """The nets in segments, without a cut behind some of torch's operations.
 
     Once it is known what lasts until an output, which is a fault and stays as it is, there is none
@@ -416,7 +461,7 @@ def _cut(traced: TracedPair, removed: set[int], lasting: set[Value] | None = Non
     """
     executed = {side: traced.executed(side) for side in SIDES}
     while True:
-        pieces = cut(traced.alignment, executed, traced.normalised, removed, lasting)
+        pieces = cut(traced.alignment, executed, traced.normalised, removed, lasting, anew)
         if lasting is None:
             return pieces
         segments = pieces.segments

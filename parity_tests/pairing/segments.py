@@ -175,11 +175,13 @@ def cut(
     normalised: Mapping[Side, OperationGraph],
     mistaken: Container[int] = (),
     lasting: Container[Value] | None = None,
+    anew: Mapping[int, Container[int]] | None = None,
 ) -> Cut:
     """Cut two aligned graphs. An output that only one of them has is left out.
 
     `mistaken` are torch's operations, by index, whose partners give other values, and `lasting`
     torch's values that differ from Gluon's until an output does; without it nothing is repeated.
+    `anew` are, by torch's operation, those before it that its segment computes once more.
     """
     graphs = {side: _Graphs(executed[side], normalised[side]) for side in _SIDES}
     pairs_cut = [pair for pair in alignment.pairs if pair.right.index not in mistaken]
@@ -194,10 +196,18 @@ def cut(
     names = _Names()
     pairs = []
     for number, (pair, values, shapes) in enumerate(shared):
-        repeated = _repeated(number, shared, graphs, known, lasting)
+        wanted = (anew or {}).get(pair.right.index, ()) if pair is not None else ()
+        before = {
+            i for i, (p, _, _) in enumerate(shared) if p is not None and p.right.index in wanted
+        }
+        given = {
+            side: {value: slot for value, slot in slots.items() if slot.segment not in before}
+            for side, slots in known.items()
+        }
+        repeated = _repeated(number, shared, graphs, given, lasting)
         own = {
             side: {value: slot for value, slot in slots.items() if slot not in repeated[side]}
-            for side, slots in known.items()
+            for side, slots in given.items()
         }
         pairs.append(_segment(number, pair, values, shapes, graphs, own, names))
     _give(pairs, executed[Side.TORCH])

@@ -594,9 +594,9 @@ def test_norms_in_one_segment_keep_variances_of_their_own(
 ) -> None:
     """torch's n/(n−1) is known of each, by its own n, as it is where a norm is a segment."""
 
-    def whole(alignment: Any, executed: Any, normalised: Any, _: Any, lasting: Any) -> segments.Cut:
+    def whole(alignment: Any, executed: Any, normalised: Any, _: Any, *rest: Any) -> segments.Cut:
         inner = {pair.right.index for pair in alignment.pairs if pair.right.kind != "linear"}
-        return segments.cut(alignment, executed, normalised, inner, lasting)
+        return segments.cut(alignment, executed, normalised, inner, *rest)
 
     monkeypatch.setattr(view, "cut", whole)
     gluon_net = GluonNet(

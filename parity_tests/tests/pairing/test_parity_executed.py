@@ -295,6 +295,10 @@ EQUAL: dict[str, Pair] = {
             two=tconv(), three=tconv(), one=tconv(),
         ),
     ),
+    "maxima among equal values that a ReLU made": (
+        lambda: GluonNet(lambda s, F, x: _maxima(F, F.relu(s.c(x))), c=conv()),
+        lambda: TorchNet(lambda s, x: _torch_maxima(s.c(x).relu()), c=tconv()),
+    ),
     "tied weights": (
         lambda: GluonNet(lambda s, F, x: s.c(F.tanh(s.c(x))), c=conv()),
         lambda: TorchNet(lambda s, x: F.conv2d(s.c(x).tanh(), s.c.weight, s.c.bias), c=tconv()),
@@ -528,6 +532,11 @@ OF_VALUES: dict[str, tuple[*Pair, Level, str]] = {
         lambda: TorchNet(lambda s, x: WrongSwish.apply(s.c(x)), c=tconv(5, 3)),
         Level.BACKWARD, "mul",
     ),
+    "equal maxima that no ReLU made": (
+        lambda: GluonNet(lambda s, F, x: F.max(_doubled(F, F.tanh(s.c(x))), axis=1), c=conv()),
+        lambda: TorchNet(lambda s, x: torch.cat((y := s.c(x).tanh(), y), 1).amax(1), c=tconv()),
+        Level.BACKWARD, "amax",
+    ),
     "gradient cut by detach": (
         lambda: GluonNet(lambda s, F, x: s.d(F.tanh(s.c(x))), c=conv(), d=conv()),
         lambda: TorchNet(lambda s, x: s.d(s.c(x).tanh().detach()), c=tconv(), d=tconv()),
@@ -569,6 +578,21 @@ def _plus_itself(x: Any) -> Any:
 
 def _plus_detached(x: torch.Tensor) -> torch.Tensor:
     return x * 0.5 + x.detach()
+
+
+def _doubled(F: Any, y: Any) -> Any:
+    return F.concat(y, y, dim=1)
+
+
+def _maxima(F: Any, y: Any) -> tuple[Any, ...]:
+    ends = [F.slice_axis(y, axis=1, begin=i, end=i + 1) for i in (0, 3)]
+    corner = F.slice(y, begin=(None, None, 0, 0), end=(None, None, 2, 2))
+    return y, F.max(y, axis=1), F.max(F.concat(*ends, dim=1), axis=1), F.max(corner, axis=(2, 3))
+
+
+def _torch_maxima(y: torch.Tensor) -> dict[str, torch.Tensor]:
+    ends, corner = torch.cat((y[:, :1], y[:, 3:]), 1), y[:, :, :2, :2]
+    return {"y": y, "max": y.amax(1), "of some": ends.max(1)[0], "of less": corner.amax((2, 3))}
 
 
 def _without_gradient(x: torch.Tensor) -> torch.Tensor:
