@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.errors import SymbolError
-from mxnet_files.reading.attributes import Attribute
+from mxnet_files.reading.attributes import Attribute, declared
 from mxnet_files.reading.names import PathNames, local_name
 
 __all__ = ["OPERATORS", "PARAMETER_SLOTS", "Operator", "Wiring", "register"]
@@ -67,7 +67,7 @@ def register(
     names: str,
     build: Callable[..., Wired],
     inputs: str | InputNames | None,
-    attributes: Mapping[str, Attribute] | None = None,
+    attributes: Mapping[str, Attribute] | str = "",
     outputs: int | Callable[[SimpleNamespace], int] = 1,
     dtypes: Dtypes = Dtypes.UNKNOWN,
     *,
@@ -76,12 +76,14 @@ def register(
     """Enter an operator under its names, separated by spaces; the first is MXNet's main one.
 
     `inputs` is the names in a string, a function of the attributes, or None for any number.
+    `attributes` are given by name, or as `declared` reads them.
     """
     main, *_ = every = names.split()
     fixed = tuple(inputs.split()) if isinstance(inputs, str) else None
     named: InputNames = inputs if callable(inputs) else (lambda a: fixed)
     counted = outputs if callable(outputs) else (lambda a: outputs)
-    operator = Operator(main, build, attributes or {}, named, counted, dtypes, graphs)
+    known = declared(attributes) if isinstance(attributes, str) else attributes
+    operator = Operator(main, build, known, named, counted, dtypes, graphs)
     for name in every:
         if name in OPERATORS:
             raise ValueError(f"operator {name} is registered twice")

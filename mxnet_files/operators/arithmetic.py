@@ -15,15 +15,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_dtype, mx_math
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.normalise import outputs_of
-from mxnet_files.reading.attributes import (
-    Attribute,
-    Attributes,
-    boolean,
-    double,
-    dtype,
-    integer,
-    real,
-)
+from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register
 
 __all__: list[str] = []
@@ -201,7 +193,7 @@ def with_scalar(
 
 
 LARGEST_HALF = 65504
-SCALAR = {"scalar": Attribute(double, 1.0), "is_int": Attribute(boolean, True)}
+SCALAR = "scalar: double = 1.0, is_int: boolean = True"
 ARRAY_AND_SCALAR: dict[str, Callable[..., Wired]] = {
     "_plus_scalar _PlusScalar _scatter_plus_scalar": with_scalar(plain(operator.add)),
     "_minus_scalar _MinusScalar _scatter_minus_scalar": with_scalar(plain(operator.sub)),
@@ -232,7 +224,7 @@ register(
     "smooth_l1",
     lambda w, a, x: w.call(mx_math.smooth_l1, x, a.scalar),
     "data",
-    {"scalar": Attribute(real, 1.0)},
+    "scalar: real = 1.0",
     dtypes=Dtypes.SAME,
 )
 
@@ -244,7 +236,7 @@ def clip(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(torch.clamp if known else mx_math.clip, x, a.a_min, a.a_max)
 
 
-LIMITS = {"a_min": Attribute(real), "a_max": Attribute(real)}
+LIMITS = "a_min: real, a_max: real"
 register("clip", clip, "data", LIMITS, dtypes=Dtypes.SAME)
 
 
@@ -255,7 +247,7 @@ def cast(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_dtype.cast, x, wanted)
 
 
-CAST = {"dtype": Attribute(dtype)}
+CAST = "dtype: dtype"
 register("Cast cast", cast, "data", CAST, dtypes=Dtypes.MADE)
 
 
@@ -280,7 +272,7 @@ register(
     "amp_multicast",
     amp_multicast,
     None,
-    {"num_outputs": Attribute(integer), "cast_narrow": Attribute(boolean, False)},
+    "num_outputs: integer, cast_narrow: boolean = False",
     lambda a: a.num_outputs,
 )
 
@@ -292,5 +284,5 @@ def add_n(w: Wiring, a: SimpleNamespace, first: fx.Node, *rest: fx.Node) -> Wire
     return total
 
 
-COUNT = {"num_args": Attribute(integer, 0)}
+COUNT = "num_args: integer = 0"
 register("add_n ElementWiseSum", add_n, None, COUNT, dtypes=Dtypes.SAME)

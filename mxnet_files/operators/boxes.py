@@ -9,22 +9,10 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_boxes
 from mxnet_files.operators.normalise import outputs_of
-from mxnet_files.reading.attributes import (
-    IGNORED,
-    Attribute,
-    Attributes,
-    boolean,
-    integer,
-    one_of,
-    real,
-    reals,
-)
+from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register
 
 __all__: list[str] = []
-
-FORMAT = one_of("corner", "center")
-THIRD = 0.10000000149011612  # 0.1 in float32
 
 
 def numbers(w: Wiring, a: SimpleNamespace, key: str, count: int | None = None) -> list[float]:
@@ -62,24 +50,16 @@ register(
     "_contrib_box_nms _contrib_box_non_maximum_suppression",
     box_nms,
     "data",
-    {
-        "overlap_thresh": Attribute(real, 0.5),
-        "valid_thresh": Attribute(real, 0.0),
-        "topk": Attribute(integer, -1),
-        "coord_start": Attribute(integer, 2),
-        "score_index": Attribute(integer, 1),
-        "id_index": Attribute(integer, -1),
-        "background_id": Attribute(integer, -1),
-        "force_suppress": Attribute(boolean, False),
-        "in_format": Attribute(FORMAT, "corner"),
-        "out_format": Attribute(FORMAT, "corner"),
-    },
+    "overlap_thresh: real = 0.5, valid_thresh: real = 0.0, topk: integer = -1, "
+    "coord_start: integer = 2, score_index: integer = 1, id_index: integer = -1, "
+    "background_id: integer = -1, force_suppress: boolean = False, "
+    "in_format: (corner|center) = corner, out_format: (corner|center) = corner",
 )
 register(
     "_contrib_box_iou",
     lambda w, a, x, y: w.call(mx_boxes.box_iou, x, y, a.format == "center"),
     "lhs rhs",
-    {"format": Attribute(FORMAT, "corner")},
+    "format: (corner|center) = corner",
 )
 
 
@@ -92,11 +72,8 @@ register(
     "_contrib_box_decode",
     box_decode,
     "data anchors",
-    {
-        **dict.fromkeys(("std0", "std1", "std2", "std3"), Attribute(real, 1.0)),
-        "clip": Attribute(real, -1.0),
-        "format": Attribute(FORMAT, "center"),
-    },
+    "std0: real = 1.0, std1: real = 1.0, std2: real = 1.0, std3: real = 1.0, "
+    "clip: real = -1.0, format: (corner|center) = center",
 )
 register(
     "_contrib_box_encode",
@@ -115,11 +92,7 @@ register(
     "_contrib_bipartite_matching",
     bipartite_matching,
     "data",
-    {
-        "is_ascend": Attribute(boolean, False),
-        "threshold": Attribute(real),
-        "topk": Attribute(integer, -1),
-    },
+    "is_ascend: boolean = False, threshold: real, topk: integer = -1",
     2,
 )
 
@@ -134,15 +107,10 @@ register(
     "_contrib_MultiBoxPrior _npx_multibox_prior",
     multibox_prior,
     "data",
-    {
-        "sizes": Attribute(reals, (1.0,)),
-        "ratios": Attribute(reals, (1.0,)),
-        "clip": Attribute(boolean, False),
-        "steps": Attribute(reals, (-1.0, -1.0)),
-        "offsets": Attribute(reals, (0.5, 0.5)),
-    },
+    "sizes: reals = (1.0,), ratios: reals = (1.0,), clip: boolean = False, "
+    "steps: reals = (-1.0, -1.0), offsets: reals = (0.5, 0.5)",
 )
-VARIANCES = Attribute(reals, (THIRD, THIRD, 2 * THIRD, 2 * THIRD))
+VARIANCES = "variances: reals = (0.1, 0.1, 0.2, 0.2)"
 
 
 def multibox_detection(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
@@ -163,15 +131,9 @@ register(
     "_contrib_MultiBoxDetection _npx_multibox_detection",
     multibox_detection,
     "cls_prob loc_pred anchor",
-    {
-        "clip": Attribute(boolean, True),
-        "threshold": Attribute(real, 0.009999999776482582),
-        "background_id": Attribute(integer, 0),
-        "nms_threshold": Attribute(real, 0.5),
-        "force_suppress": Attribute(boolean, False),
-        "variances": VARIANCES,
-        "nms_topk": Attribute(integer, -1),
-    },
+    "clip: boolean = True, threshold: real = 0.01, background_id: integer = 0, "
+    f"nms_threshold: real = 0.5, force_suppress: boolean = False, {VARIANCES}, "
+    "nms_topk: integer = -1",
 )
 
 
@@ -193,14 +155,10 @@ register(
     "_contrib_MultiBoxTarget _npx_multibox_target",
     multibox_target,
     "anchor label cls_pred",
-    {
-        "overlap_threshold": Attribute(real, 0.5),
-        "ignore_label": Attribute(real, -1.0),
-        "negative_mining_ratio": Attribute(real, -1.0),
-        "negative_mining_thresh": Attribute(real, 0.5),
-        "minimum_negative_samples": IGNORED,  # by MXNet itself
-        "variances": VARIANCES,
-    },
+    "overlap_threshold: real = 0.5, ignore_label: real = -1.0, "
+    "negative_mining_ratio: real = -1.0, negative_mining_thresh: real = 0.5, "
+    # MXNet itself ignores the first of these
+    f"minimum_negative_samples: ignored, {VARIANCES}",
     3,
 )
 
@@ -238,17 +196,10 @@ for _name in ("_contrib_Proposal", "_contrib_MultiProposal"):
         _name,
         proposal,
         "cls_prob bbox_pred im_info",
-        {
-            "rpn_pre_nms_top_n": Attribute(integer, 6000),
-            "rpn_post_nms_top_n": Attribute(integer, 300),
-            "threshold": Attribute(real, 0.699999988079071),
-            "rpn_min_size": Attribute(integer, 16),
-            "scales": Attribute(reals, (4.0, 8.0, 16.0, 32.0)),
-            "ratios": Attribute(reals, (0.5, 1.0, 2.0)),
-            "feature_stride": Attribute(integer, 16),
-            "output_score": Attribute(boolean, False),
-            "iou_loss": Attribute(boolean, False),
-        },
+        "rpn_pre_nms_top_n: integer = 6000, rpn_post_nms_top_n: integer = 300, "
+        "threshold: real = 0.7, rpn_min_size: integer = 16, "
+        "scales: reals = (4.0, 8.0, 16.0, 32.0), ratios: reals = (0.5, 1.0, 2.0), "
+        "feature_stride: integer = 16, output_score: boolean = False, iou_loss: boolean = False",
         lambda a: 2 if a.output_score else 1,
         dtypes=Dtypes.FLOATING,
     )

@@ -12,18 +12,7 @@ from torch import Tensor, fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_dtype, mx_index, mx_shape
 from mxnet_files.operators.shape import integers
-from mxnet_files.reading.attributes import (
-    IGNORED,
-    Attribute,
-    Attributes,
-    boolean,
-    double,
-    dtype,
-    integer,
-    one_of,
-    optional,
-    shape,
-)
+from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register
 
 __all__ = ["torch_dtype"]
@@ -48,10 +37,7 @@ register(
     "take",
     take,
     "a indices",
-    {
-        "axis": Attribute(integer, 0),
-        "mode": Attribute(one_of("clip", "wrap", "raise"), "clip"),
-    },
+    "axis: integer = 0, mode: (clip|wrap|raise) = clip",
     dtypes=Dtypes.FIRST,
 )
 
@@ -66,11 +52,7 @@ register(
     "pick choose_element_0index",
     pick,
     "data index",
-    {
-        "axis": Attribute(optional(integer), -1),
-        "keepdims": Attribute(boolean, False),
-        "mode": Attribute(one_of("clip", "wrap"), "clip"),
-    },
+    "axis: integer? = -1, keepdims: boolean = False, mode: (clip|wrap) = clip",
     dtypes=Dtypes.FIRST,
 )
 register(
@@ -79,12 +61,7 @@ register(
         mx_shape.one_hot, x, a.depth, a.on_value, a.off_value, torch_dtype(a.dtype)
     ),
     "indices",
-    {
-        "depth": Attribute(integer),
-        "on_value": Attribute(double, 1.0),
-        "off_value": Attribute(double, 0.0),
-        "dtype": Attribute(dtype, "float32"),
-    },
+    "depth: integer, on_value: double = 1.0, off_value: double = 0.0, dtype: dtype = float32",
     dtypes=Dtypes.MADE,
 )
 register(
@@ -105,13 +82,7 @@ def scatter_nd(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> W
     return w.call(mx_index.scatter_nd, x, indices, size)
 
 
-register(
-    "scatter_nd",
-    scatter_nd,
-    "data indices",
-    {"shape": Attribute(shape)},
-    dtypes=Dtypes.FIRST,
-)
+register("scatter_nd", scatter_nd, "data indices", "shape: shape", dtypes=Dtypes.FIRST)
 
 
 register(
@@ -145,14 +116,10 @@ def constant(value: float | None) -> Callable[..., Wired]:
     return build
 
 
-CONSTANT = {
-    "shape": Attribute(shape, ()),
-    "dtype": Attribute(optional(dtype), "float32"),
-    "ctx": IGNORED,
-}
+CONSTANT = "shape: shape = (), dtype: dtype? = float32, ctx: ignored"
 register("_zeros", constant(0.0), "", CONSTANT, dtypes=Dtypes.MADE)
 register("_ones", constant(1.0), "", CONSTANT, dtypes=Dtypes.MADE)
-register("_full", constant(None), "", {**CONSTANT, "value": Attribute(double)}, dtypes=Dtypes.MADE)
+register("_full", constant(None), "", f"{CONSTANT}, value: double", dtypes=Dtypes.MADE)
 
 
 def cast_storage(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
@@ -164,7 +131,7 @@ register(
     "cast_storage _sparse_cast_storage",
     cast_storage,
     "data",
-    {"stype": Attribute(one_of("default", "csr", "row_sparse"))},
+    "stype: (default|csr|row_sparse)",
     dtypes=Dtypes.FIRST,
 )
 register(
@@ -185,7 +152,7 @@ def multi_index(function: Callable[..., Tensor]) -> Callable[..., Wired]:
     return build
 
 
-SHAPE = {"shape": Attribute(shape, ())}
+SHAPE = "shape: shape = ()"
 for _names, _function in (
     ("_unravel_index unravel_index", mx_index.unravel_index),
     ("_ravel_multi_index ravel_multi_index", mx_index.ravel_multi_index),
@@ -199,12 +166,7 @@ def index_array(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_index.index_array, x, a.axes)
 
 
-register(
-    "_contrib_index_array",
-    index_array,
-    "data",
-    {"axes": Attribute(optional(shape), None)},
-)
+register("_contrib_index_array", index_array, "data", "axes: shape? = None")
 
 
 def boolean_mask(w: Wiring, a: SimpleNamespace, x: fx.Node, mask: fx.Node) -> Wired:
@@ -217,6 +179,6 @@ register(
     "_contrib_boolean_mask _npi_boolean_mask",
     boolean_mask,
     "data index",
-    {"axis": Attribute(integer, 0)},
+    "axis: integer = 0",
     dtypes=Dtypes.FIRST,
 )

@@ -11,16 +11,7 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_attention, mx_loss, mx_math
 from mxnet_files.operators.indexing import torch_dtype
-from mxnet_files.reading.attributes import (
-    Attribute,
-    Attributes,
-    boolean,
-    double,
-    integer,
-    one_of,
-    optional,
-    real,
-)
+from mxnet_files.reading.attributes import Attribute, Attributes, boolean, declared
 from mxnet_files.registry import Wired, Wiring, register
 
 __all__: list[str] = []
@@ -50,9 +41,9 @@ def softmax(kind: str) -> Callable[..., Wired]:
 
 
 SOFTMAX = {
-    "axis": Attribute(integer, -1),
-    "temperature": Attribute(optional(double), None),
-    "dtype": Attribute(optional(one_of("float16", "float32", "float64")), None),
+    **declared(
+        "axis: integer = -1, temperature: double? = None, dtype: (float16|float32|float64)? = None"
+    ),
     "use_length": Attribute(lambda text: text != "None" and boolean(text), False),
 }
 
@@ -68,11 +59,11 @@ register(
     "SoftmaxActivation",
     lambda w, a, x: w.call(torch.softmax, x, 1 if a.mode == "channel" else -1),
     "data",
-    {"mode": Attribute(one_of("instance", "channel"), "instance")},
+    "mode: (instance|channel) = instance",
     dtypes=Dtypes.FLOATING,
 )
 
-NORMALIZATION = Attribute(one_of("null", "batch", "valid"), "null")
+NORMALIZATION = "normalization: (null|batch|valid) = null"
 
 
 def softmax_output(w: Wiring, a: SimpleNamespace, x: fx.Node, label: fx.Node) -> Wired:
@@ -98,16 +89,9 @@ register(
     "SoftmaxOutput Softmax",
     softmax_output,
     "data label",
-    {
-        "grad_scale": Attribute(real, 1.0),
-        "ignore_label": Attribute(real, -1.0),
-        "multi_output": Attribute(boolean, False),
-        "use_ignore": Attribute(boolean, False),
-        "preserve_shape": Attribute(boolean, False),
-        "normalization": NORMALIZATION,
-        "out_grad": Attribute(boolean, False),
-        "smooth_alpha": Attribute(real, 0.0),
-    },
+    "grad_scale: real = 1.0, ignore_label: real = -1.0, multi_output: boolean = False, "
+    f"use_ignore: boolean = False, preserve_shape: boolean = False, {NORMALIZATION}, "
+    "out_grad: boolean = False, smooth_alpha: real = 0.0",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -122,18 +106,14 @@ for _name, _kind in (("Linear", "linear"), ("Logistic", "logistic"), ("MAE", "ma
         f"{_name}RegressionOutput _sparse_{_name}RegressionOutput",
         regression(_kind),
         "data label",
-        {"grad_scale": Attribute(real, 1.0)},
+        "grad_scale: real = 1.0",
         dtypes=Dtypes.FLOATING,
     )
 register(
     "MakeLoss",
     lambda w, a, x: w.call(mx_loss.make_loss, x, a.grad_scale, a.normalization, a.valid_thresh),
     "data",
-    {
-        "grad_scale": Attribute(real, 1.0),
-        "valid_thresh": Attribute(real, 0.0),
-        "normalization": NORMALIZATION,
-    },
+    f"grad_scale: real = 1.0, valid_thresh: real = 0.0, {NORMALIZATION}",
     dtypes=Dtypes.FLOATING,
 )
 register("make_loss", lambda w, a, x: w.call(mx_loss.make_loss, x), "data", dtypes=Dtypes.SAME)
@@ -160,7 +140,7 @@ register(
     "_contrib_gradientmultiplier",
     multiply_gradient,
     "data",
-    {"scalar": Attribute(double, 1.0), "is_int": Attribute(boolean, True)},
+    "scalar: double = 1.0, is_int: boolean = True",
     dtypes=Dtypes.SAME,
 )
 
@@ -182,11 +162,8 @@ register(
     "CTCLoss ctc_loss _contrib_CTCLoss _contrib_ctc_loss",
     ctc_loss,
     ctc_inputs,
-    {
-        "use_data_lengths": Attribute(boolean, False),
-        "use_label_lengths": Attribute(boolean, False),
-        "blank_label": Attribute(one_of("first", "last"), "first"),
-    },
+    "use_data_lengths: boolean = False, use_label_lengths: boolean = False, "
+    "blank_label: (first|last) = first",
     dtypes=Dtypes.FIRST,
 )
 
@@ -200,11 +177,7 @@ register(
     "SVMOutput",
     svm_output,
     "data label",
-    {
-        "margin": Attribute(real, 1.0),
-        "regularization_coefficient": Attribute(real, 1.0),
-        "use_linear": Attribute(boolean, False),
-    },
+    "margin: real = 1.0, regularization_coefficient: real = 1.0, use_linear: boolean = False",
     dtypes=Dtypes.FLOATING,
 )
 register(

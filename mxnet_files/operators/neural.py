@@ -13,24 +13,13 @@ from torch import fx, nn
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_attention, mx_math, mx_nn
 from mxnet_files.layers import Dropout
-from mxnet_files.reading.attributes import (
-    IGNORED,
-    Attribute,
-    Attributes,
-    boolean,
-    dtype,
-    integer,
-    one_of,
-    optional,
-    real,
-    shape,
-)
+from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register
 
 __all__ = ["channels_first", "channels_last", "spatial"]
 
-SPEED = dict.fromkeys(("workspace", "cudnn_tune", "cudnn_off"), IGNORED)
-LAYOUTS = optional(one_of("NCW", "NWC", "NCHW", "NHWC", "NCDHW", "NDHWC"))
+SPEED = "workspace: ignored, cudnn_tune: ignored, cudnn_off: ignored"
+LAYOUT = "layout: (NCW|NWC|NCHW|NHWC|NCDHW|NDHWC)? = None"
 
 
 def spatial(w: Wiring, a: SimpleNamespace, key: str, default: int) -> tuple[int, ...]:
@@ -112,17 +101,8 @@ register(
     "Convolution Convolution_v1",
     convolution,
     bias_unless,
-    {
-        "kernel": Attribute(shape),
-        "stride": Attribute(shape, ()),
-        "dilate": Attribute(shape, ()),
-        "pad": Attribute(shape, ()),
-        "num_filter": Attribute(integer),
-        "num_group": Attribute(integer, 1),
-        "no_bias": Attribute(boolean, False),
-        "layout": Attribute(LAYOUTS, None),
-        **SPEED,
-    },
+    "kernel: shape, stride: shape = (), dilate: shape = (), pad: shape = (), "
+    f"num_filter: integer, num_group: integer = 1, no_bias: boolean = False, {LAYOUT}, {SPEED}",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -150,19 +130,9 @@ register(
     "Deconvolution",
     deconvolution,
     bias_unless,
-    {
-        "kernel": Attribute(shape),
-        "stride": Attribute(shape, ()),
-        "dilate": Attribute(shape, ()),
-        "pad": Attribute(shape, ()),
-        "adj": Attribute(shape, ()),
-        "target_shape": Attribute(shape, ()),
-        "num_filter": Attribute(integer),
-        "num_group": Attribute(integer, 1),
-        "no_bias": Attribute(boolean, True),
-        "layout": Attribute(LAYOUTS, None),
-        **SPEED,
-    },
+    "kernel: shape, stride: shape = (), dilate: shape = (), pad: shape = (), "
+    "adj: shape = (), target_shape: shape = (), num_filter: integer, num_group: integer = 1, "
+    f"no_bias: boolean = True, {LAYOUT}, {SPEED}",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -184,11 +154,7 @@ register(
     "FullyConnected",
     fully_connected,
     bias_unless,
-    {
-        "num_hidden": Attribute(integer),
-        "no_bias": Attribute(boolean, False),
-        "flatten": Attribute(boolean, True),
-    },
+    "num_hidden: integer, no_bias: boolean = False, flatten: boolean = True",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -203,7 +169,7 @@ register(
     "Activation",
     lambda w, a, x: w.call(ACTIVATIONS[a.act_type], x),
     "data",
-    {"act_type": Attribute(one_of(*ACTIVATIONS))},
+    f"act_type: ({'|'.join(ACTIVATIONS)})",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -232,12 +198,8 @@ register(
     "LeakyReLU",
     leaky_relu,
     lambda a: ("data", "gamma") if a.act_type == "prelu" else ("data",),
-    {
-        "act_type": Attribute(one_of("leaky", "prelu", "elu", "selu", "gelu", "rrelu"), "leaky"),
-        "slope": Attribute(real, 0.25),
-        "lower_bound": Attribute(real, 0.125),
-        "upper_bound": Attribute(real, 0.33399999141693115),
-    },
+    "act_type: (leaky|prelu|elu|selu|gelu|rrelu) = leaky, slope: real = 0.25, "
+    "lower_bound: real = 0.125, upper_bound: real = 0.334",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -250,7 +212,7 @@ register(
     "hard_sigmoid",
     hard_sigmoid,
     "data",
-    {"alpha": Attribute(real, 0.20000000298023224), "beta": Attribute(real, 0.5)},
+    "alpha: real = 0.2, beta: real = 0.5",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -267,12 +229,7 @@ register(
     "Dropout",
     dropout,
     "data",
-    {
-        "p": Attribute(real, 0.5),
-        "mode": Attribute(one_of("training", "always"), "training"),
-        "axes": Attribute(shape, ()),
-        "cudnn_off": IGNORED,
-    },
+    "p: real = 0.5, mode: (training|always) = training, axes: shape = (), cudnn_off: ignored",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -283,18 +240,13 @@ def embedding(w: Wiring, a: Attributes, x: fx.Node, weight: fx.Node) -> Wired:
     return w.call(mx_nn.embedding, x, weight)
 
 
-EMBEDDING = {
-    "input_dim": Attribute(integer),
-    "output_dim": Attribute(integer),
-    "dtype": Attribute(dtype, "float32"),
-    "sparse_grad": IGNORED,
-}
+EMBEDDING = "input_dim: integer, output_dim: integer, dtype: dtype = float32, sparse_grad: ignored"
 register("Embedding", embedding, "data weight", EMBEDDING, dtypes=Dtypes.LAST)
 register(
     "_contrib_SparseEmbedding",
     embedding,
     "data weight",
-    {**EMBEDDING, "deterministic": IGNORED},
+    f"{EMBEDDING}, deterministic: ignored",
     dtypes=Dtypes.LAST,
 )
 
@@ -321,7 +273,7 @@ for _name, (_function, _inputs) in INTERLEAVED.items():
         f"_contrib_interleaved_matmul_{_name}",
         interleaved(_function),
         _inputs,
-        {"heads": Attribute(integer)},
+        "heads: integer",
         dtypes=Dtypes.FLOATING,
     )
 register(
@@ -348,10 +300,7 @@ def col2im(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(F.fold, x, size, *windows(w, a))
 
 
-WINDOWS = {
-    "kernel": Attribute(shape),
-    **dict.fromkeys(("stride", "dilate", "pad"), Attribute(shape, ())),
-}
+WINDOWS = "kernel: shape, stride: shape = (), dilate: shape = (), pad: shape = ()"
 register(
     "im2col",
     lambda w, a, x: w.call(F.unfold, x, *windows(w, a)),
@@ -359,10 +308,4 @@ register(
     WINDOWS,
     dtypes=Dtypes.FLOATING,
 )
-register(
-    "col2im",
-    col2im,
-    "data",
-    {"output_size": Attribute(shape), **WINDOWS},
-    dtypes=Dtypes.FLOATING,
-)
+register("col2im", col2im, "data", f"output_size: shape, {WINDOWS}", dtypes=Dtypes.FLOATING)

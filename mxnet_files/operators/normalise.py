@@ -12,21 +12,9 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_nn
 from mxnet_files.layers import BatchNorm, BatchNormWithStatistics
-from mxnet_files.reading.attributes import (
-    IGNORED,
-    Attribute,
-    boolean,
-    double,
-    integer,
-    one_of,
-    real,
-)
 from mxnet_files.registry import OPERATORS, Wired, Wiring, register
 
 __all__ = ["outputs_of"]
-
-# The default of an omitted eps is the float32 number, read as a double.
-EPS_3, EPS_5, EPS_10 = 0.0010000000474974513, 9.999999747378752e-06, 1.000000013351432e-10
 
 
 def outputs_of(w: Wiring, result: fx.Node, count: int) -> tuple[fx.Node, ...]:
@@ -47,13 +35,11 @@ def batch_norm(w: Wiring, a: SimpleNamespace, x: fx.Node, gamma: fx.Node, *rest:
     return outputs_of(w, y, 3) if a.output_mean_var else y
 
 
-BATCH_NORM_V1 = {
-    "eps": Attribute(real, EPS_3),
-    "momentum": Attribute(real, 0.8999999761581421),
-    "fix_gamma": Attribute(boolean, True),
-    "use_global_stats": Attribute(boolean, False),
-    "output_mean_var": Attribute(boolean, False),
-}
+STATISTICS = (
+    "momentum: real = 0.9, fix_gamma: boolean = True, use_global_stats: boolean = False, "
+    "output_mean_var: boolean = False"
+)
+BATCH_NORM_V1 = f"eps: real = 0.001, {STATISTICS}"
 INPUTS = "data gamma beta moving_mean moving_var"
 
 
@@ -65,12 +51,9 @@ register(
     "BatchNorm",
     batch_norm,
     INPUTS,
-    {
-        **BATCH_NORM_V1,
-        "eps": Attribute(double, EPS_3),
-        "axis": Attribute(integer, 1),
-        **dict.fromkeys(("cudnn_off", "min_calib_range", "max_calib_range"), IGNORED),
-    },
+    # an omitted eps is the float32 number, read as a double
+    f"eps: double = 0.0010000000474974513, {STATISTICS}, axis: integer = 1, cudnn_off: ignored, "
+    "min_calib_range: ignored, max_calib_range: ignored",
     count,
     dtypes=Dtypes.FLOATING,
 )
@@ -96,7 +79,7 @@ register(  # the statistics of several devices at once, which is one batch here
     "_contrib_SyncBatchNorm",
     batch_norm,
     INPUTS,
-    {**BATCH_NORM_V1, "ndev": IGNORED, "key": IGNORED},
+    f"{BATCH_NORM_V1}, ndev: ignored, key: ignored",
     count,
     dtypes=Dtypes.FLOATING,
 )
@@ -107,11 +90,7 @@ def instance_norm(w: Wiring, a: SimpleNamespace, x: fx.Node, *scale: fx.Node) ->
 
 
 register(
-    "InstanceNorm",
-    instance_norm,
-    "data gamma beta",
-    {"eps": Attribute(real, EPS_3)},
-    dtypes=Dtypes.FLOATING,
+    "InstanceNorm", instance_norm, "data gamma beta", "eps: real = 0.001", dtypes=Dtypes.FLOATING
 )
 
 
@@ -126,11 +105,7 @@ register(
     "LayerNorm",
     layer_norm,
     "data gamma beta",
-    {
-        "axis": Attribute(integer, -1),
-        "eps": Attribute(real, EPS_5),
-        "output_mean_var": Attribute(boolean, False),
-    },
+    "axis: integer = -1, eps: real = 1e-05, output_mean_var: boolean = False",
     count,
     dtypes=Dtypes.FLOATING,
 )
@@ -147,11 +122,7 @@ register(
     "GroupNorm",
     group_norm,
     "data gamma beta",
-    {
-        "num_groups": Attribute(integer, 1),
-        "eps": Attribute(real, EPS_5),
-        "output_mean_var": Attribute(boolean, False),
-    },
+    "num_groups: integer = 1, eps: real = 1e-05, output_mean_var: boolean = False",
     count,
     dtypes=Dtypes.FLOATING,
 )
@@ -167,12 +138,7 @@ register(
     "LRN",
     local_response,
     "data",
-    {
-        "nsize": Attribute(integer),
-        "alpha": Attribute(real, 9.999999747378752e-05),
-        "beta": Attribute(real, 0.75),
-        "knorm": Attribute(real, 2.0),
-    },
+    "nsize: integer, alpha: real = 0.0001, beta: real = 0.75, knorm: real = 2.0",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -180,9 +146,6 @@ register(
     "L2Normalization",
     lambda w, a, x: w.call(mx_nn.l2_normalize, x, a.mode, a.eps),
     "data",
-    {
-        "mode": Attribute(one_of("instance", "channel", "spatial"), "instance"),
-        "eps": Attribute(real, EPS_10),
-    },
+    "mode: (instance|channel|spatial) = instance, eps: real = 1e-10",
     dtypes=Dtypes.FLOATING,
 )

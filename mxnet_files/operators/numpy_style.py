@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import operator
-import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -32,18 +31,7 @@ from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.operators.ordering import constant, counted
 from mxnet_files.operators.shape import MOST_OUTPUTS, axis_list, integers, transpose
-from mxnet_files.reading.attributes import (
-    IGNORED,
-    Attribute,
-    Attributes,
-    boolean,
-    double,
-    dtype,
-    integer,
-    one_of,
-    optional,
-    shape,
-)
+from mxnet_files.reading.attributes import Attribute, Attributes, declared, word
 from mxnet_files.registry import OPERATORS, Wired, Wiring, register
 
 __all__: list[str] = []
@@ -107,7 +95,7 @@ COMPARE: dict[str, Callable[..., Any]] = {
     "less": operator.lt,
     "less_equal": operator.le,
 }
-SCALAR = {"scalar": Attribute(double, 1.0), "is_int": Attribute(boolean, True)}
+SCALAR = "scalar: double = 1.0, is_int: boolean = True"
 names = {"arctan2": "x1 x2", "hypot": "x1 x2"}
 for _name, _function in BINARY.items():
     _inputs = names.get(_name, "lhs rhs")
@@ -158,12 +146,8 @@ for _name, _function in COMPARE.items():
     register(f"_npi_{_name}", binary(_function), "lhs rhs")
     register(f"_npi_{_name}_scalar", beside_number(_function), "data", SCALAR)
 
-AXES = {
-    "axis": Attribute(shape, ()),
-    "keepdims": Attribute(boolean, False),
-    "initial": Attribute(optional(double), None),
-}
-KIND = {"dtype": Attribute(optional(dtype), None)}
+AXES = "axis: shape = (), keepdims: boolean = False, initial: double? = None"
+KIND = "dtype: dtype? = None"
 
 
 def reducing(function: Callable[..., Any]) -> Callable[..., Wired]:
@@ -180,16 +164,16 @@ def reducing(function: Callable[..., Any]) -> Callable[..., Wired]:
     return build
 
 
-REDUCTIONS: tuple[tuple[str, Callable[..., Any], dict[str, Attribute]], ...] = (
-    ("_np_sum", mx_numpy.reduce_sum, KIND),
-    ("_npi_mean", mx_numpy.reduce_mean, KIND),
-    ("_np_prod _np_product", mx_numpy.reduce_prod, KIND),
-    ("_np_max _np_amax", mx_numpy.reduce_max, {}),
-    ("_np_min _np_amin", mx_numpy.reduce_min, {}),
+REDUCTIONS: tuple[tuple[str, Callable[..., Any], str], ...] = (
+    ("_np_sum", mx_numpy.reduce_sum, f"{AXES}, {KIND}"),
+    ("_npi_mean", mx_numpy.reduce_mean, f"{AXES}, {KIND}"),
+    ("_np_prod _np_product", mx_numpy.reduce_prod, f"{AXES}, {KIND}"),
+    ("_np_max _np_amax", mx_numpy.reduce_max, AXES),
+    ("_np_min _np_amin", mx_numpy.reduce_min, AXES),
 )
-for _names, _reduce, _extra in REDUCTIONS:
-    register(_names, reducing(_reduce), "a", {**AXES, **_extra}, dtypes=Dtypes.FLOATING)
-TRUTH = {"axis": Attribute(shape, ()), "keepdims": Attribute(boolean, False)}
+for _names, _reduce, _attributes in REDUCTIONS:
+    register(_names, reducing(_reduce), "a", _attributes, dtypes=Dtypes.FLOATING)
+TRUTH = "axis: shape = (), keepdims: boolean = False"
 register("_np_all", reducing(mx_numpy.reduce_all), "data", TRUTH)
 register("_np_any _np_sometrue", reducing(mx_numpy.reduce_any), "data", TRUTH)
 
@@ -205,10 +189,10 @@ def spread(function: Callable[..., Any]) -> Callable[..., Wired]:
     return build
 
 
-SPREAD = {**TRUTH, **KIND, "ddof": Attribute(integer, 0)}
+SPREAD = f"{TRUTH}, {KIND}, ddof: integer = 0"
 register("_npi_var", spread(mx_numpy.variance), "a", SPREAD, dtypes=Dtypes.FLOATING)
 register("_npi_std", spread(mx_numpy.deviation), "a", SPREAD, dtypes=Dtypes.FLOATING)
-ARGUMENT = {"axis": Attribute(optional(integer), None), "keepdims": Attribute(boolean, False)}
+ARGUMENT = "axis: integer? = None, keepdims: boolean = False"
 
 
 def place(function: Callable[..., Any]) -> Callable[..., Wired]:
@@ -226,12 +210,7 @@ def reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     return w.call(torch.reshape, x, size)
 
 
-def order(text: str) -> str:
-    """A word that is told apart later."""
-    return text.strip()
-
-
-RESHAPE = {"newshape": Attribute(shape), "order": Attribute(order, "C")}
+RESHAPE = "newshape: shape, order: word = C"
 register("_np_reshape", reshape, "a", RESHAPE, dtypes=Dtypes.FIRST)
 # npx's codes, which slices of mx.np arrays are reshaped by, as mx.nd's; its -3 is none of those
 CODES = {-2: 0, -3: -5, -4: -2, -5: -3, -6: -4}
@@ -248,19 +227,15 @@ def coded_reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
 
 
 register(
-    "_npx_reshape",
-    coded_reshape,
-    "a",
-    {**RESHAPE, "reverse": Attribute(boolean, False)},
-    dtypes=Dtypes.FIRST,
+    "_npx_reshape", coded_reshape, "a", f"{RESHAPE}, reverse: boolean = False", dtypes=Dtypes.FIRST
 )
 
-register("_np_transpose", transpose, "a", {"axes": Attribute(shape, ())}, dtypes=Dtypes.FIRST)
+register("_np_transpose", transpose, "a", "axes: shape = ()", dtypes=Dtypes.FIRST)
 register(
     "_np_squeeze",
     lambda w, a, x: w.call(mx_numpy.squeeze, x, axis_list(w, a.axis, "axis")),
     "a",
-    {"axis": Attribute(shape, ())},
+    "axis: shape = ()",
     dtypes=Dtypes.FIRST,
 )
 
@@ -270,25 +245,19 @@ def moveaxis(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(torch.movedim if min(*axes[0], *axes[1], 0) == 0 else mx_numpy.moveaxis, x, *axes)
 
 
-register(
-    "_np_moveaxis",
-    moveaxis,
-    "a",
-    {"source": Attribute(shape), "destination": Attribute(shape)},
-    dtypes=Dtypes.FIRST,
-)
+register("_np_moveaxis", moveaxis, "a", "source: shape, destination: shape", dtypes=Dtypes.FIRST)
 register(
     "_npi_flip",
     lambda w, a, x: w.call(torch.flip, x, axis_list(w, a.axis, "axis")),
     "data",
-    {"axis": Attribute(shape)},
+    "axis: shape",
     dtypes=Dtypes.FIRST,
 )
 register(
     "_npi_broadcast_to",
     lambda w, a, x: w.call(torch.broadcast_to, x, integers(w, a, "shape")),
     "array",
-    {"shape": Attribute(shape, ())},
+    "shape: shape = ()",
     dtypes=Dtypes.FIRST,
 )
 
@@ -301,14 +270,14 @@ register(
     "_npi_concatenate",
     concatenate,
     None,
-    {"num_args": Attribute(integer, 0), "axis": Attribute(optional(integer), 0)},
+    "num_args: integer = 0, axis: integer? = 0",
     dtypes=Dtypes.SAME,
 )
 register(
     "_npi_stack",
     lambda w, a, *inputs: w.call(torch.stack, list(inputs), a.axis),
     None,
-    {"axis": Attribute(integer, 0), "num_args": Attribute(integer, 0)},
+    "axis: integer = 0, num_args: integer = 0",
     dtypes=Dtypes.SAME,
 )
 register(
@@ -317,7 +286,7 @@ register(
     "condition x y",
     dtypes=Dtypes.LAST,
 )
-NUMBER = {"scalar": Attribute(double, 0.0)}
+NUMBER = "scalar: double = 0.0"
 for _side, _array in (("l", "x"), ("r", "y")):  # the number is the left or the right choice
     register(
         f"_npi_where_{_side}scalar",
@@ -330,7 +299,7 @@ register(
     "_npi_where_scalar2",
     lambda w, a, c: w.call(mx_numpy.where_numbers, c, a.x, a.y, torch.float32),
     "condition",
-    {"x": Attribute(double, 0.0), "y": Attribute(double, 0.0)},
+    "x: double = 0.0, y: double = 0.0",
     dtypes=Dtypes.MADE,
 )
 
@@ -339,18 +308,11 @@ def joining(kind: str) -> Callable[..., Wired]:
     return lambda w, a, *inputs: w.call(mx_numpy.joined, list(inputs), kind)
 
 
-JOINED = {"num_args": Attribute(integer)}
+JOINED = "num_args: integer"
 for _name in ("vstack", "column_stack"):
     register(f"_npi_{_name}", joining(_name), None, JOINED, dtypes=Dtypes.SAME)
 for _name in ("hstack", "dstack"):  # MXNet describes a `dim` of these, and does not heed it
-    register(f"_npi_{_name}", joining(_name), None, {**JOINED, "dim": IGNORED}, dtypes=Dtypes.SAME)
-
-
-def pairs(text: str) -> tuple[int, ...]:
-    """`((1, 2), (0, 0))`: two numbers an axis, in a row."""
-    if not re.fullmatch(r"[(\[](\s*[(\[]\s*\d+\s*,\s*\d+\s*[)\]]\s*,?)+\s*[)\]]", text.strip()):
-        raise ValueError("two numbers from 0 for each axis such as ((0, 0), (1, 1))")
-    return tuple(map(integer, re.findall(r"\d+", text)))
+    register(f"_npi_{_name}", joining(_name), None, f"{JOINED}, dim: ignored", dtypes=Dtypes.SAME)
 
 
 def pad(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
@@ -362,14 +324,8 @@ register(
     "_npi_pad",
     pad,
     "data",
-    {
-        "pad_width": Attribute(pairs),
-        "mode": Attribute(
-            one_of("constant", "edge", "maximum", "minimum", "reflect", "symmetric"), "constant"
-        ),
-        "constant_value": Attribute(double, 0.0),
-        "reflect_type": Attribute(order, "even"),
-    },
+    "pad_width: pairs, mode: (constant|edge|maximum|minimum|reflect|symmetric) = constant, "
+    "constant_value: double = 0.0, reflect_type: word = even",
     dtypes=Dtypes.FIRST,
 )
 
@@ -383,13 +339,7 @@ for _name, _moved in (
     ("_np_diag", mx_numpy.diag),
     ("_np_diagflat", mx_numpy.diagflat),
 ):
-    register(
-        _name,
-        beside_diagonal(_moved),
-        "data",
-        {"k": Attribute(integer, 0)},
-        dtypes=Dtypes.FIRST,
-    )
+    register(_name, beside_diagonal(_moved), "data", "k: integer = 0", dtypes=Dtypes.FIRST)
 
 
 def roll(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
@@ -401,24 +351,18 @@ def roll(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_numpy.roll, x, shift, axis_list(w, axes, "axis"))
 
 
-register(
-    "_np_roll",
-    roll,
-    "data",
-    dict.fromkeys(("shift", "axis"), Attribute(optional(shape), None)),
-    dtypes=Dtypes.FIRST,
-)
+register("_np_roll", roll, "data", "shift: shape? = None, axis: shape? = None", dtypes=Dtypes.FIRST)
 register(
     "_npi_einsum",
     lambda w, a, *inputs: w.call(torch.einsum, a.subscripts, list(inputs)),
     None,
-    {"num_args": Attribute(integer), "subscripts": Attribute(order, ""), "optimize": IGNORED},
+    {**declared("num_args: integer, optimize: ignored"), "subscripts": Attribute(word, "")},
     dtypes=Dtypes.FLOATING,
 )
 register("_npi_matmul", binary(torch.matmul), "a b", dtypes=Dtypes.FLOATING)
 register("_np_dot", binary(mx_numpy.dot), "a b", dtypes=Dtypes.FLOATING)
 
-MADE = {"dtype": Attribute(dtype, "float32"), "ctx": IGNORED}
+MADE = "dtype: dtype = float32, ctx: ignored"
 
 
 def made(value: float) -> Callable[..., Wired]:
@@ -437,7 +381,7 @@ def made(value: float) -> Callable[..., Wired]:
     return build
 
 
-SHAPED = {"shape": Attribute(shape, ()), **MADE}
+SHAPED = f"shape: shape = (), {MADE}"
 register("_npi_zeros", made(0.0), "", SHAPED, dtypes=Dtypes.MADE)
 register("_npi_ones", made(1.0), "", SHAPED, dtypes=Dtypes.MADE)
 
@@ -451,12 +395,7 @@ def full_like(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.method("to", w.call(torch.full_like, x, a.fill_value, part="filled"), kind)
 
 
-register(
-    "_npi_full_like",
-    full_like,
-    "a",
-    {"fill_value": Attribute(double), "dtype": Attribute(optional(dtype), None), "ctx": IGNORED},
-)
+register("_npi_full_like", full_like, "a", "fill_value: double, dtype: dtype? = None, ctx: ignored")
 WINDOWS = {  # of a cosine
     "hanning": (0.5, 0.5, 0.0),
     "hamming": (0.54, 0.46, 0.0),
@@ -477,14 +416,10 @@ def window(level: float, first: float, second: float) -> Callable[..., Wired]:
     return build
 
 
-FLOATS = {"dtype": Attribute(one_of("float16", "float32", "float64"), "float32"), "ctx": IGNORED}
+FLOATS = "dtype: (float16|float32|float64) = float32, ctx: ignored"
 for _name, _parts in WINDOWS.items():
     register(
-        f"_npi_{_name}",
-        window(*_parts),
-        "",
-        {"M": Attribute(optional(integer), None), **FLOATS},
-        dtypes=Dtypes.MADE,
+        f"_npi_{_name}", window(*_parts), "", f"M: integer? = None, {FLOATS}", dtypes=Dtypes.MADE
     )
 
 
@@ -501,13 +436,8 @@ register(
     "_npi_logspace",
     logspace,
     "",
-    {
-        **{name: Attribute(double) for name in ("start", "stop")},
-        "num": Attribute(integer),
-        "endpoint": Attribute(boolean, True),
-        "base": Attribute(double, 10.0),
-        **FLOATS,
-    },
+    "start: double, stop: double, num: integer, endpoint: boolean = True, "
+    f"base: double = 10.0, {FLOATS}",
     dtypes=Dtypes.MADE,
 )
 RANGE = OPERATORS["_arange"]
@@ -526,12 +456,7 @@ register(
     "_npi_eye",
     eye,
     "",
-    {
-        "N": Attribute(integer),
-        "M": Attribute(optional(integer), None),
-        "k": Attribute(integer, 0),
-        **MADE,
-    },
+    f"N: integer, M: integer? = None, k: integer = 0, {MADE}",
     dtypes=Dtypes.MADE,
 )
 
@@ -542,7 +467,7 @@ def around(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_numpy.around, x, a.decimals)
 
 
-register("_npi_around", around, "x", {"decimals": Attribute(integer, 0)}, dtypes=Dtypes.FLOATING)
+register("_npi_around", around, "x", "decimals: integer = 0", dtypes=Dtypes.FLOATING)
 
 
 def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
@@ -565,12 +490,7 @@ register(
     "_npi_norm",
     norm,
     "data",
-    {
-        "ord": Attribute(double, 2.0),
-        "axis": Attribute(shape, ()),
-        "keepdims": Attribute(boolean, False),
-        "flag": Attribute(integer, -1),
-    },
+    "ord: double = 2.0, axis: shape = (), keepdims: boolean = False, flag: integer = -1",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -616,7 +536,7 @@ register(
     "_npi_tensordot",
     tensordot,
     "a b",
-    {"a_axes_summed": Attribute(shape), "b_axes_summed": Attribute(shape)},
+    "a_axes_summed: shape, b_axes_summed: shape",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -627,18 +547,8 @@ def tensordot_last(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wir
     return w.call(mx_numpy.tensordot_last, x, y, a.axes)
 
 
-register(
-    "_npi_tensordot_int_axes",
-    tensordot_last,
-    "a b",
-    {"axes": Attribute(integer)},
-    dtypes=Dtypes.FLOATING,
-)
-PLANE = {
-    "offset": Attribute(integer, 0),
-    "axis1": Attribute(integer, 0),
-    "axis2": Attribute(integer, 1),
-}
+register("_npi_tensordot_int_axes", tensordot_last, "a b", "axes: integer", dtypes=Dtypes.FLOATING)
+PLANE = "offset: integer = 0, axis1: integer = 0, axis2: integer = 1"
 register(
     "_np_diagonal",
     lambda w, a, x: w.call(mx_numpy.diagonal, x, a.offset, a.axis1, a.axis2),
@@ -659,11 +569,7 @@ for _name in ("and", "or", "xor"):
     _function = getattr(torch, f"bitwise_{_name}")
     register(f"_npi_bitwise_{_name}", binary(_function), "lhs rhs", dtypes=Dtypes.SAME)
     register(
-        f"_npi_bitwise_{_name}_scalar",
-        beside_number(_function),
-        "data",
-        SCALAR,
-        dtypes=Dtypes.SAME,
+        f"_npi_bitwise_{_name}_scalar", beside_number(_function), "data", SCALAR, dtypes=Dtypes.SAME
     )
 register("_npi_bitwise_not", unary(torch.bitwise_not), "x", dtypes=Dtypes.SAME)
 SIGNS: dict[str, Callable[..., Any]] = {
@@ -688,12 +594,7 @@ register(
     "_npi_nan_to_num",
     lambda w, a, x: w.call(torch.nan_to_num, x, a.nan, a.posinf, a.neginf),
     "data",
-    {
-        "copy": IGNORED,
-        "nan": Attribute(double, 0.0),
-        "posinf": Attribute(optional(double), None),
-        "neginf": Attribute(optional(double), None),
-    },
+    "copy: ignored, nan: double = 0.0, posinf: double? = None, neginf: double? = None",
     dtypes=Dtypes.FIRST,
 )
 
@@ -723,13 +624,7 @@ def diff(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_numpy.diff, x, a.n, a.axis)
 
 
-register(
-    "_npi_diff",
-    diff,
-    "a",
-    {"n": Attribute(integer, 1), "axis": Attribute(integer, -1)},
-    dtypes=Dtypes.FIRST,
-)
+register("_npi_diff", diff, "a", "n: integer = 1, axis: integer = -1", dtypes=Dtypes.FIRST)
 
 
 def ediff1d(w: Wiring, a: Attributes, x: fx.Node, *arrays: fx.Node) -> Wired:
@@ -755,12 +650,8 @@ register(
         *(("input2",) if a.to_begin_arr_given else ()),
         *(("input3",) if a.to_end_arr_given else ()),
     ),
-    {
-        "to_begin_arr_given": Attribute(boolean, False),
-        "to_end_arr_given": Attribute(boolean, False),
-        "to_begin_scalar": Attribute(optional(double), None),
-        "to_end_scalar": Attribute(optional(double), None),
-    },
+    "to_begin_arr_given: boolean = False, to_end_arr_given: boolean = False, "
+    "to_begin_scalar: double? = None, to_end_scalar: double? = None",
     dtypes=Dtypes.FIRST,
 )
 register("_npi_polyval", binary(mx_numpy.polynomial), "p x", dtypes=Dtypes.SAME)
@@ -778,14 +669,8 @@ register(
     "_npi_percentile",
     percentile,
     lambda a: ("a",) if a.q_scalar is not None else ("a", "q"),
-    {
-        "axis": Attribute(optional(shape), None),
-        "interpolation": Attribute(
-            one_of("linear", "lower", "higher", "midpoint", "nearest"), "linear"
-        ),
-        "keepdims": Attribute(boolean, False),
-        "q_scalar": Attribute(optional(double), None),
-    },
+    "axis: shape? = None, interpolation: (linear|lower|higher|midpoint|nearest) = linear, "
+    "keepdims: boolean = False, q_scalar: double? = None",
 )
 register("_npi_lcm", binary(torch.lcm), "lhs rhs", dtypes=Dtypes.SAME)
 register("_npi_lcm_scalar", beside_number(torch.lcm), "data", SCALAR, dtypes=Dtypes.SAME)
@@ -798,13 +683,7 @@ def rot90(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_numpy.rot90, x, a.k, *axes)
 
 
-register(
-    "_npi_rot90",
-    rot90,
-    "data",
-    {"k": Attribute(integer, 1), "axes": Attribute(shape, ())},
-    dtypes=Dtypes.FIRST,
-)
+register("_npi_rot90", rot90, "data", "k: integer = 1, axes: shape = ()", dtypes=Dtypes.FIRST)
 
 
 def average(w: Wiring, a: SimpleNamespace, x: fx.Node, weights: fx.Node | None = None) -> Wired:
@@ -820,11 +699,7 @@ register(
     "_npi_average",
     average,
     lambda a: ("a", "weights") if a.weighted else ("a",),
-    {
-        "axis": Attribute(shape, ()),
-        "returned": Attribute(boolean, False),
-        "weighted": Attribute(boolean, True),
-    },
+    "axis: shape = (), returned: boolean = False, weighted: boolean = True",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -848,9 +723,4 @@ def indices(w: Wiring, a: SimpleNamespace) -> Wired:
     return constant(w, np.indices(size), a.dtype)
 
 
-register(
-    "_npi_indices",
-    indices,
-    "",
-    {"dimensions": Attribute(shape), "dtype": Attribute(dtype, "int32"), "ctx": IGNORED},
-)
+register("_npi_indices", indices, "", "dimensions: shape, dtype: dtype = int32, ctx: ignored")

@@ -14,24 +14,14 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_index
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.normalise import outputs_of
-from mxnet_files.reading.attributes import (
-    IGNORED,
-    Attribute,
-    Attributes,
-    boolean,
-    double,
-    dtype,
-    integer,
-    one_of,
-    optional,
-)
+from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register
 
 __all__: list[str] = []
 
 LARGEST_RANGE = 2**24  # elements
-PLACES = one_of("uint8", "int32", "int64", "float16", "float32", "float64")
-AXIS = {"axis": Attribute(optional(integer), -1)}
+PLACES = "dtype: (uint8|int32|int64|float16|float32|float64) = float32"
+AXIS = "axis: integer? = -1"
 
 
 def topk(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
@@ -50,16 +40,11 @@ register(
     "topk _npx_topk",
     topk,
     "data",
-    {
-        **AXIS,
-        "k": Attribute(integer, 1),
-        "ret_typ": Attribute(one_of("value", "indices", "mask", "both"), "indices"),
-        "is_ascend": Attribute(boolean, False),
-        "dtype": Attribute(PLACES, "float32"),
-    },
+    f"{AXIS}, k: integer = 1, ret_typ: (value|indices|mask|both) = indices, "
+    f"is_ascend: boolean = False, {PLACES}",
     lambda a: 2 if a.ret_typ == "both" else 1,
 )
-ASCENDING = {**AXIS, "is_ascend": Attribute(boolean, True)}
+ASCENDING = f"{AXIS}, is_ascend: boolean = True"
 register(
     "sort",
     lambda w, a, x: w.call(mx_index.sort, x, a.axis, not a.is_ascend),
@@ -71,7 +56,7 @@ register(
     "argsort",
     lambda w, a, x: w.call(mx_index.argsort, x, a.axis, not a.is_ascend, torch_dtype(a.dtype)),
     "data",
-    {**ASCENDING, "dtype": Attribute(PLACES, "float32")},
+    f"{ASCENDING}, {PLACES}",
     dtypes=Dtypes.MADE,
 )
 
@@ -108,21 +93,11 @@ def arange(w: Wiring, a: SimpleNamespace) -> Wired:
     return constant(w, first + places.astype(number) * step, a.dtype)
 
 
-RANGE = {
-    "start": Attribute(double),
-    "stop": Attribute(optional(double), None),
-    "step": Attribute(double, 1.0),
-    "repeat": Attribute(integer, 1),
-    "dtype": Attribute(dtype, "float32"),
-    "ctx": IGNORED,
-}
-register(
-    "_arange",
-    arange,
-    "",
-    {**RANGE, "infer_range": Attribute(boolean, False)},
-    dtypes=Dtypes.MADE,
+RANGE = (
+    "start: double, stop: double? = None, step: double = 1.0, repeat: integer = 1, "
+    "dtype: dtype = float32, ctx: ignored"
 )
+register("_arange", arange, "", f"{RANGE}, infer_range: boolean = False", dtypes=Dtypes.MADE)
 
 
 def arange_like(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
@@ -135,13 +110,8 @@ register(
     "_contrib_arange_like _npx_arange_like",
     arange_like,
     "data",
-    {
-        "start": Attribute(double, 0.0),
-        "step": Attribute(double, 1.0),
-        "repeat": Attribute(integer, 1),
-        "axis": Attribute(optional(integer), None),
-        "ctx": IGNORED,
-    },
+    "start: double = 0.0, step: double = 1.0, repeat: integer = 1, axis: integer? = None, "
+    "ctx: ignored",
 )
 
 
@@ -156,14 +126,8 @@ register(
     "_linspace _npi_linspace",
     linspace,
     "",
-    {
-        "start": Attribute(double),
-        "stop": Attribute(double),
-        "num": Attribute(integer),
-        "endpoint": Attribute(boolean, True),
-        "dtype": Attribute(dtype, "float32"),
-        "ctx": IGNORED,
-    },
+    "start: double, stop: double, num: integer, endpoint: boolean = True, "
+    "dtype: dtype = float32, ctx: ignored",
     dtypes=Dtypes.MADE,
 )
 
@@ -181,17 +145,5 @@ def eye(otherwise: Callable[[SimpleNamespace], int]) -> Callable[..., Wired]:
     return build
 
 
-EYE = {
-    "N": Attribute(integer),
-    "M": Attribute(integer, 0),
-    "k": Attribute(integer, 0),
-    "dtype": Attribute(dtype, "float32"),
-    "ctx": IGNORED,
-}
-register(
-    "_eye",
-    eye(lambda a: a.M if a.M > 0 else a.N),
-    "",
-    EYE,
-    dtypes=Dtypes.MADE,
-)
+EYE = "N: integer, M: integer = 0, k: integer = 0, dtype: dtype = float32, ctx: ignored"
+register("_eye", eye(lambda a: a.M if a.M > 0 else a.N), "", EYE, dtypes=Dtypes.MADE)

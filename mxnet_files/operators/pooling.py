@@ -11,23 +11,14 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_nn
 from mxnet_files.operators.neural import (
-    LAYOUTS,
+    LAYOUT,
     channels_first,
     channels_last,
     check_kernel,
     is_last,
     spatial,
 )
-from mxnet_files.reading.attributes import (
-    IGNORED,
-    Attribute,
-    Attributes,
-    boolean,
-    integer,
-    one_of,
-    optional,
-    shape,
-)
+from mxnet_files.reading.attributes import Attribute, Attributes, boolean, declared
 from mxnet_files.registry import Wired, Wiring, register
 
 __all__: list[str] = []
@@ -79,24 +70,17 @@ def pooling(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     return channels_last(w, a, y)
 
 
-WINDOW = {
-    "kernel": Attribute(shape, ()),
-    "stride": Attribute(shape, ()),
-    "pad": Attribute(shape, ()),
-    "global_pool": Attribute(boolean, False),
-}
+WINDOW = "kernel: shape = (), stride: shape = (), pad: shape = (), global_pool: boolean = False"
 register(
     "Pooling",
     pooling,
     "data",
     {
-        **WINDOW,
-        "pool_type": Attribute(one_of("max", "avg", "sum", "lp"), "max"),
-        "pooling_convention": Attribute(one_of("valid", "full", "same"), "valid"),
-        "p_value": Attribute(optional(integer), None),
+        **declared(
+            f"{WINDOW}, pool_type: (max|avg|sum|lp) = max, pooling_convention: (valid|full|same) = "
+            f"valid, p_value: integer? = None, {LAYOUT}, cudnn_off: ignored"
+        ),
         "count_include_pad": Attribute(lambda text: text == "None" or boolean(text), True),
-        "layout": Attribute(LAYOUTS, None),
-        "cudnn_off": IGNORED,
     },
     dtypes=Dtypes.FLOATING,
 )
@@ -118,11 +102,7 @@ register(
     "Pooling_v1",
     pooling_v1,
     "data",
-    {
-        **WINDOW,
-        "pool_type": Attribute(one_of("max", "avg", "sum"), "max"),
-        "pooling_convention": Attribute(one_of("valid", "full"), "valid"),
-    },
+    f"{WINDOW}, pool_type: (max|avg|sum) = max, pooling_convention: (valid|full) = valid",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -138,6 +118,6 @@ register(
     "_contrib_AdaptiveAvgPooling2D",
     adaptive_average,
     "data",
-    {"output_size": Attribute(shape, ())},
+    "output_size: shape = ()",
     dtypes=Dtypes.FLOATING,
 )

@@ -18,24 +18,12 @@ from mxnet_files.operators.neural import ACTIVATIONS, check_kernel, convolution,
 from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.operators.pooling import pooling
 from mxnet_files.operators.shape import MOST_OUTPUTS
-from mxnet_files.reading.attributes import (
-    Attribute,
-    Attributes,
-    boolean,
-    integer,
-    one_of,
-    optional,
-    real,
-)
+from mxnet_files.reading.attributes import Attributes, declared
 from mxnet_files.registry import OPERATORS, Wired, Wiring, register
 
 __all__: list[str] = []
 
-RANGE = ("min_data", "max_data")
-CALIBRATED = {
-    "min_calib_range": Attribute(optional(real), None),
-    "max_calib_range": Attribute(optional(real), None),
-}
+CALIBRATED = "min_calib_range: real? = None, max_calib_range: real? = None"
 
 
 def target(a: SimpleNamespace) -> torch.dtype:
@@ -56,7 +44,7 @@ def requantize(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     return outputs_of(w, w.call(mx_int8.requantize, *inputs, *arguments, part="all"), 3)
 
 
-OUT_TYPE = {"out_type": Attribute(one_of("auto", "int8", "uint8"), "int8"), **CALIBRATED}
+OUT_TYPE = f"out_type: (auto|int8|uint8) = int8, {CALIBRATED}"
 register("_contrib_quantize_v2", quantize, "data", OUT_TYPE, 3)
 register(
     "_contrib_quantize",
@@ -64,7 +52,7 @@ register(
         w, w.call(mx_int8.quantize_between, *xs, getattr(torch, a.out_type), part="all"), 3
     ),
     "data min_range max_range",
-    {"out_type": Attribute(one_of("int8", "uint8"), "uint8")},
+    "out_type: (int8|uint8) = uint8",
     3,
 )
 register("_contrib_requantize", requantize, "data min_range max_range", OUT_TYPE, 3)
@@ -72,7 +60,7 @@ register(
     "_contrib_dequantize",
     lambda w, a, *xs: w.call(mx_int8.dequantize, *xs),
     "data min_range max_range",
-    {"out_type": Attribute(one_of("float32"), "float32")},
+    "out_type: (float32) = float32",
 )
 
 
@@ -153,7 +141,7 @@ register(
     "_contrib_quantized_act",
     quantized_act,
     "data min_data max_data",
-    {"act_type": Attribute(one_of(*ACTIVATIONS))},
+    f"act_type: ({'|'.join(ACTIVATIONS)})",
     3,
 )
 register(
@@ -185,7 +173,7 @@ register(
     "_contrib_quantized_batch_norm",
     quantized_batch_norm,
     "data gamma beta moving_mean moving_var min_data max_data",
-    {**OPERATORS["BatchNorm"].attributes, **CALIBRATED},
+    {**OPERATORS["BatchNorm"].attributes, **declared(CALIBRATED)},
     3,
 )
 
@@ -201,7 +189,7 @@ register(
     "_contrib_quantized_concat",
     quantized_concat,
     lambda a: tuple(f"arg{i}" for i in range(3 * min(a.num_args, MOST_OUTPUTS))),
-    {"dim": Attribute(integer, 1), "num_args": Attribute(integer)},
+    "dim: integer = 1, num_args: integer",
     3,
 )
 
@@ -233,7 +221,7 @@ register(
     "_contrib_quantized_elemwise_mul",
     quantized_multiply,
     "lhs rhs lhs_min lhs_max rhs_min rhs_max",
-    {**CALIBRATED, "enable_float_output": Attribute(boolean, False)},
+    f"{CALIBRATED}, enable_float_output: boolean = False",
     lambda a: 1 if a.enable_float_output else 3,
 )
 EMBEDDING = OPERATORS["Embedding"]
@@ -361,16 +349,13 @@ def fused_inputs(a: SimpleNamespace) -> tuple[str, ...]:
     return tuple(names)
 
 
-FUSED = {"quantized": Attribute(boolean, False), **CALIBRATED}
+FUSED = f"quantized: boolean = False, {CALIBRATED}"
 register(
     "_sg_mkldnn_conv",
     fused_convolution,
     fused_inputs,
-    {
-        **FUSED,
-        **{f"with_{name}": Attribute(boolean, False) for name in ("bn", "act", "sum")},
-        "with_postsum_act": Attribute(boolean, False),
-    },
+    f"{FUSED}, with_bn: boolean = False, with_act: boolean = False, "
+    "with_sum: boolean = False, with_postsum_act: boolean = False",
     lambda a: 3 if a.quantized else 1,
     graphs=1,
 )
@@ -446,12 +431,8 @@ register(
     "_sg_mkldnn_fully_connected",
     fused_dense,
     dense_inputs,
-    {
-        **FUSED,
-        "with_eltwise": Attribute(boolean, False),
-        "enable_float_output": Attribute(boolean, False),
-        "channel_wise_quantize": Attribute(optional(boolean), None),
-    },
+    f"{FUSED}, with_eltwise: boolean = False, enable_float_output: boolean = False, "
+    "channel_wise_quantize: boolean? = None",
     lambda a: 3 if a.quantized and not a.enable_float_output else 1,
     graphs=1,
 )

@@ -12,17 +12,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_sequence
 from mxnet_files.layers import GRU, LSTM, RNN, Branch, Control, Foreach, While
 from mxnet_files.operators.normalise import outputs_of
-from mxnet_files.reading.attributes import (
-    Attribute,
-    Attributes,
-    boolean,
-    double,
-    integer,
-    one_of,
-    optional,
-    real,
-    shape,
-)
+from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import PARAMETER_SLOTS, Wired, Wiring, register
 
 __all__: list[str] = []
@@ -71,24 +61,16 @@ register(
     "RNN _npx_rnn",
     rnn,
     rnn_inputs,
-    {
-        "state_size": Attribute(integer),
-        "num_layers": Attribute(integer),
-        "bidirectional": Attribute(boolean, False),
-        "mode": Attribute(one_of("rnn_relu", "rnn_tanh", "lstm", "gru")),
-        "p": Attribute(real, 0.0),
-        "state_outputs": Attribute(boolean, False),
-        "projection_size": Attribute(optional(integer), None),
-        "lstm_state_clip_min": Attribute(optional(double), None),
-        "lstm_state_clip_max": Attribute(optional(double), None),
-        "lstm_state_clip_nan": Attribute(boolean, False),
-        "use_sequence_length": Attribute(boolean, False),
-    },
+    "state_size: integer, num_layers: integer, bidirectional: boolean = False, "
+    "mode: (rnn_relu|rnn_tanh|lstm|gru), p: real = 0.0, state_outputs: boolean = False, "
+    "projection_size: integer? = None, lstm_state_clip_min: double? = None, "
+    "lstm_state_clip_max: double? = None, lstm_state_clip_nan: boolean = False, "
+    "use_sequence_length: boolean = False",
     states,
     dtypes=Dtypes.FLOATING,
 )
 
-LENGTH = {"use_sequence_length": Attribute(boolean, False), "axis": Attribute(integer, 0)}
+LENGTH = "use_sequence_length: boolean = False, axis: integer = 0"
 
 
 def data_and_length(a: SimpleNamespace) -> tuple[str, ...]:
@@ -127,28 +109,16 @@ register(
     "SequenceMask _npx_sequence_mask",
     sequence_mask,
     data_and_length,
-    {**LENGTH, "value": Attribute(real, 0.0)},
+    f"{LENGTH}, value: real = 0.0",
     dtypes=Dtypes.FIRST,
 )
-register(
-    "SequenceLast",
-    sequence_last,
-    data_and_length,
-    LENGTH,
-    dtypes=Dtypes.FIRST,
-)
-register(
-    "SequenceReverse",
-    sequence_reverse,
-    data_and_length,
-    LENGTH,
-    dtypes=Dtypes.FIRST,
-)
+register("SequenceLast", sequence_last, data_and_length, LENGTH, dtypes=Dtypes.FIRST)
+register("SequenceReverse", sequence_reverse, data_and_length, LENGTH, dtypes=Dtypes.FIRST)
 
 # ---- loops and branches, whose subgraphs `a.inner` holds
 
 MOST_INPUTS = 10_000
-COUNTED = {"num_args": Attribute(integer), "num_outputs": Attribute(integer)}
+COUNTED = "num_args: integer, num_outputs: integer"
 
 
 def places(a: SimpleNamespace, name: str, count: int, below: int) -> list[int]:
@@ -237,13 +207,8 @@ register(
     "_foreach",
     foreach,
     foreach_inputs,
-    {
-        **COUNTED,
-        "num_out_data": Attribute(integer),
-        "in_data_locs": Attribute(shape),
-        "in_state_locs": Attribute(shape),
-        "remain_locs": Attribute(shape),
-    },
+    f"{COUNTED}, num_out_data: integer, in_data_locs: shape, in_state_locs: shape, "
+    "remain_locs: shape",
     lambda a: a.num_outputs,
     graphs=1,
 )
@@ -269,14 +234,8 @@ register(
     "_while_loop",
     while_loop,
     lambda a: inputs_of(a, while_reads(a)),
-    {
-        **COUNTED,
-        "num_out_data": Attribute(integer),
-        "max_iterations": Attribute(integer),
-        "cond_input_locs": Attribute(shape),
-        "func_input_locs": Attribute(shape),
-        "func_var_locs": Attribute(shape),
-    },
+    f"{COUNTED}, num_out_data: integer, max_iterations: integer, cond_input_locs: shape, "
+    "func_input_locs: shape, func_var_locs: shape",
     lambda a: a.num_outputs,
     graphs=2,
 )
@@ -301,12 +260,7 @@ register(
     "_cond",
     branch,
     lambda a: inputs_of(a, branch_reads(a)),
-    {
-        **COUNTED,
-        "cond_input_locs": Attribute(shape),
-        "then_input_locs": Attribute(shape),
-        "else_input_locs": Attribute(shape),
-    },
+    f"{COUNTED}, cond_input_locs: shape, then_input_locs: shape, else_input_locs: shape",
     lambda a: a.num_outputs,
     graphs=3,
 )

@@ -16,26 +16,11 @@ from mxnet_files.operators.arithmetic import unary
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.operators.shape import axis_list, integers
-from mxnet_files.reading.attributes import (
-    IGNORED,
-    Attribute,
-    boolean,
-    double,
-    dtype,
-    integer,
-    optional,
-    real,
-    shape,
-)
-from mxnet_files.registry import OPERATORS, Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, register
 
 __all__: list[str] = []
 
-AXES = {
-    "axis": Attribute(shape, ()),
-    "keepdims": Attribute(boolean, False),
-    "exclude": Attribute(boolean, False),
-}
+AXES = "axis: shape = (), keepdims: boolean = False, exclude: boolean = False"
 REDUCTIONS: dict[str, Callable[..., Any]] = {
     "sum sum_axis": mx_math.reduce_sum,
     "mean": mx_math.reduce_mean,
@@ -66,12 +51,7 @@ register(
     "norm",
     norm,
     "data",
-    {
-        "ord": Attribute(integer, 2),
-        "axis": Attribute(shape, ()),
-        "keepdims": Attribute(boolean, False),
-        "out_dtype": Attribute(optional(dtype), None),
-    },
+    "ord: integer = 2, axis: shape = (), keepdims: boolean = False, out_dtype: dtype? = None",
     dtypes=Dtypes.SAME,
 )
 
@@ -84,7 +64,7 @@ register(
     "cumsum _np_cumsum",
     cumsum,
     "a",
-    {"axis": Attribute(optional(integer), None), "dtype": Attribute(optional(dtype), None)},
+    "axis: integer? = None, dtype: dtype? = None",
     dtypes=Dtypes.SAME,
 )
 
@@ -97,14 +77,9 @@ def moments(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
 
 
 register(
-    "moments",
-    moments,
-    "data",
-    {"axes": Attribute(shape, ()), "keepdims": Attribute(boolean, False)},
-    2,
-    dtypes=Dtypes.SAME,
+    "moments", moments, "data", "axes: shape = (), keepdims: boolean = False", 2, dtypes=Dtypes.SAME
 )
-ARGUMENT = {"axis": Attribute(optional(integer), None), "keepdims": Attribute(boolean, False)}
+ARGUMENT = "axis: integer? = None, keepdims: boolean = False"
 register(
     "argmax",
     lambda w, a, x: w.call(mx_math.argmax, x, a.axis, a.keepdims),
@@ -126,15 +101,12 @@ register(
     dtypes=Dtypes.SAME,
 )
 
-TRANSPOSES = {
-    "transpose_a": Attribute(boolean, False),
-    "transpose_b": Attribute(boolean, False),
-}
+TRANSPOSES = "transpose_a: boolean = False, transpose_b: boolean = False"
 register(
     "dot",
     lambda w, a, x, y: w.call(mx_math.dot, x, y, a.transpose_a, a.transpose_b),
     "lhs rhs",
-    {**TRANSPOSES, "forward_stype": IGNORED},
+    f"{TRANSPOSES}, forward_stype: ignored",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -151,7 +123,7 @@ register(
     "batch_dot",
     batch_dot,
     "lhs rhs",
-    {**TRANSPOSES, "forward_stype": IGNORED},
+    f"{TRANSPOSES}, forward_stype: ignored",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -167,13 +139,8 @@ def gemm2(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
     return w.call(operator.mul, product, a.alpha, part="scaled")
 
 
-register(
-    "_linalg_gemm2 linalg_gemm2",
-    gemm2,
-    "A B",
-    {**TRANSPOSES, "alpha": Attribute(double, 1.0), "axis": Attribute(integer, -2)},
-    dtypes=Dtypes.FLOATING,
-)
+GEMM = f"{TRANSPOSES}, alpha: double = 1.0, axis: integer = -2"
+register("_linalg_gemm2 linalg_gemm2", gemm2, "A B", GEMM, dtypes=Dtypes.FLOATING)
 
 
 def gemm(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node, z: fx.Node) -> Wired:
@@ -186,11 +153,7 @@ def gemm(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node, z: fx.Node) -> W
 
 
 register(
-    "_linalg_gemm linalg_gemm",
-    gemm,
-    "A B C",
-    {**OPERATORS["_linalg_gemm2"].attributes, "beta": Attribute(double, 1.0)},
-    dtypes=Dtypes.FLOATING,
+    "_linalg_gemm linalg_gemm", gemm, "A B C", f"{GEMM}, beta: double = 1.0", dtypes=Dtypes.FLOATING
 )
 
 
@@ -206,7 +169,7 @@ register(
     "_linalg_syrk linalg_syrk",
     syrk,
     "A",
-    {"transpose": Attribute(boolean, False), "alpha": Attribute(double, 1.0)},
+    "transpose: boolean = False, alpha: double = 1.0",
     dtypes=Dtypes.FLOATING,
 )
 register(
@@ -227,12 +190,10 @@ def scaled(function: Callable[..., Any]) -> Callable[..., Wired]:
     return build
 
 
-TRIANGULAR = {
-    "transpose": Attribute(boolean, False),
-    "rightside": Attribute(boolean, False),
-    "lower": Attribute(boolean, True),
-    "alpha": Attribute(double, 1.0),
-}
+TRIANGULAR = (
+    "transpose: boolean = False, rightside: boolean = False, lower: boolean = True, "
+    "alpha: double = 1.0"
+)
 for _name, _function in (
     ("trmm", mx_linalg.triangular_product),
     ("trsm", mx_linalg.triangular_solve),
@@ -282,23 +243,20 @@ register(
     "khatri_rao",
     lambda w, a, *xs: w.call(mx_linalg.khatri_rao, list(xs)),
     None,
-    {"num_args": Attribute(integer)},
+    "num_args: integer",
     dtypes=Dtypes.FLOATING,
 )
 register(
     "_contrib_quadratic",
     lambda w, a, x: w.call(mx_math.quadratic, x, a.a, a.b, a.c),
     "data",
-    {name: Attribute(real, 0.0) for name in "abc"},
+    "a: real = 0.0, b: real = 0.0, c: real = 0.0",
     dtypes=Dtypes.FLOATING,
 )
 register(
-    "_npi_solve",
-    lambda w, a, x, y: w.call(torch.linalg.solve, x, y),
-    "A B",
-    dtypes=Dtypes.FLOATING,
+    "_npi_solve", lambda w, a, x, y: w.call(torch.linalg.solve, x, y), "A B", dtypes=Dtypes.FLOATING
 )
-OFFSET = {"offset": Attribute(integer, 0)}
+OFFSET = "offset: integer = 0"
 MOST_OFFSET = 4_096
 
 
@@ -331,6 +289,6 @@ for _name, _of in (
         f"_linalg_{_name} linalg_{_name}",
         lambda w, a, x, of=_of: w.call(of, x, moderate(w, a.offset), a.lower),
         "A",
-        {**OFFSET, "lower": Attribute(boolean, True)},
+        f"{OFFSET}, lower: boolean = True",
         dtypes=Dtypes.FLOATING,
     )

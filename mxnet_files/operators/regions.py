@@ -8,18 +8,9 @@ from torch import fx
 
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_regions
-from mxnet_files.operators.neural import LAYOUTS, bias_unless, check_kernel, groups, spatial
+from mxnet_files.operators.neural import LAYOUT, bias_unless, check_kernel, groups, spatial
 from mxnet_files.operators.shape import integers
-from mxnet_files.reading.attributes import (
-    IGNORED,
-    Attribute,
-    Attributes,
-    boolean,
-    integer,
-    one_of,
-    real,
-    shape,
-)
+from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register
 
 __all__: list[str] = []
@@ -44,7 +35,7 @@ def roi_align(w: Wiring, a: SimpleNamespace, x: fx.Node, rois: fx.Node) -> Wired
     return w.call(mx_regions.roi_align, x, rois, size, *options)
 
 
-POOLED = {"pooled_size": Attribute(shape), "spatial_scale": Attribute(real)}
+POOLED = "pooled_size: shape, spatial_scale: real"
 register(
     "ROIPooling _npx_roi_pooling",
     lambda w, a, x, rois: w.call(
@@ -58,12 +49,8 @@ register(
     "_contrib_ROIAlign",
     roi_align,
     "data rois",
-    {
-        **POOLED,
-        "sample_ratio": Attribute(integer, -1),
-        "position_sensitive": Attribute(boolean, False),
-        "aligned": Attribute(boolean, False),
-    },
+    f"{POOLED}, sample_ratio: integer = -1, position_sensitive: boolean = False, "
+    "aligned: boolean = False",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -79,7 +66,7 @@ register(
     "_contrib_RROIAlign",
     rotated_roi_align,
     "data rois",
-    {**POOLED, "sampling_ratio": Attribute(integer, -1)},
+    f"{POOLED}, sampling_ratio: integer = -1",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -99,12 +86,7 @@ register(
     "_contrib_PSROIPooling",
     psroi_pooling,
     "data rois",
-    {
-        "spatial_scale": Attribute(real),
-        "output_dim": Attribute(integer),
-        "pooled_size": Attribute(integer),
-        "group_size": Attribute(integer, 0),
-    },
+    "spatial_scale: real, output_dim: integer, pooled_size: integer, group_size: integer = 0",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -142,18 +124,11 @@ def deformable(w: Wiring, a: Attributes, x: fx.Node, offset: fx.Node, *rest: fx.
     )
 
 
-DEFORMABLE = {
-    "kernel": Attribute(shape),
-    "stride": Attribute(shape, ()),
-    "dilate": Attribute(shape, ()),
-    "pad": Attribute(shape, ()),
-    "num_filter": Attribute(integer),
-    "num_group": Attribute(integer, 1),
-    "num_deformable_group": Attribute(integer, 1),
-    "workspace": IGNORED,
-    "no_bias": Attribute(boolean, False),
-    "layout": Attribute(LAYOUTS, None),
-}
+DEFORMABLE = (
+    "kernel: shape, stride: shape = (), dilate: shape = (), pad: shape = (), "
+    "num_filter: integer, num_group: integer = 1, num_deformable_group: integer = 1, "
+    f"workspace: ignored, no_bias: boolean = False, {LAYOUT}"
+)
 register(
     "_contrib_DeformableConvolution",
     deformable,
@@ -165,7 +140,7 @@ register(
     "_contrib_ModulatedDeformableConvolution",
     deformable,
     lambda a: ("data", "offset", "mask", *bias_unless(a)[1:]),
-    {**DEFORMABLE, "im2col_step": IGNORED},
+    f"{DEFORMABLE}, im2col_step: ignored",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -187,14 +162,8 @@ register(
     "Correlation",
     correlation,
     "data1 data2",
-    {
-        "kernel_size": Attribute(integer, 1),
-        "max_displacement": Attribute(integer, 1),
-        "stride1": Attribute(integer, 1),
-        "stride2": Attribute(integer, 1),
-        "pad_size": Attribute(integer, 0),
-        "is_multiply": Attribute(boolean, True),
-    },
+    "kernel_size: integer = 1, max_displacement: integer = 1, stride1: integer = 1, "
+    "stride2: integer = 1, pad_size: integer = 0, is_multiply: boolean = True",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -206,19 +175,19 @@ def grid_generator(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     return w.call(mx_regions.grid_generator, x, pair(w, a, "target_shape", 2))
 
 
-TARGET = {"target_shape": Attribute(shape, (0, 0))}
+TARGET = "target_shape: shape = (0, 0)"
 register(
     "GridGenerator",
     grid_generator,
     "data",
-    {**TARGET, "transform_type": Attribute(one_of("affine", "warp"))},
+    f"{TARGET}, transform_type: (affine|warp)",
     dtypes=Dtypes.FLOATING,
 )
 register(
     "BilinearSampler",
     lambda w, a, x, grid: w.call(mx_regions.bilinear_sampler, x, grid),
     "data grid",
-    {"cudnn_off": IGNORED},
+    "cudnn_off: ignored",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -232,11 +201,6 @@ register(
     "SpatialTransformer",
     spatial_transformer,
     "data loc",
-    {
-        **TARGET,
-        "transform_type": Attribute(one_of("affine")),
-        "sampler_type": Attribute(one_of("bilinear")),
-        "cudnn_off": IGNORED,
-    },
+    f"{TARGET}, transform_type: (affine), sampler_type: (bilinear), cudnn_off: ignored",
     dtypes=Dtypes.FLOATING,
 )

@@ -12,19 +12,7 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_resize, mx_shape
 from mxnet_files.operators.shape import integers
-from mxnet_files.reading.attributes import (
-    IGNORED,
-    Attribute,
-    Attributes,
-    boolean,
-    double,
-    integer,
-    one_of,
-    optional,
-    real,
-    reals,
-    shape,
-)
+from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register
 
 __all__: list[str] = []
@@ -49,14 +37,10 @@ register(
     "Pad pad",
     pad,
     "data",
-    {
-        "mode": Attribute(one_of(*MODES)),
-        "pad_width": Attribute(shape),
-        "constant_value": Attribute(double, 0.0),
-    },
+    f"mode: ({'|'.join(MODES)}), pad_width: shape, constant_value: double = 0.0",
     dtypes=Dtypes.FLOATING,
 )
-BLOCK = {"block_size": Attribute(integer)}
+BLOCK = "block_size: integer"
 register(
     "depth_to_space",
     lambda w, a, x: w.call(mx_shape.depth_to_space, x, a.block_size),
@@ -86,12 +70,8 @@ register(
     "Crop",
     crop,
     lambda a: ("data", "crop_like")[: a.num_args],
-    {
-        "offset": Attribute(shape, (0, 0)),
-        "h_w": Attribute(shape, (0, 0)),
-        "center_crop": Attribute(boolean, False),
-        "num_args": Attribute(integer, 1),
-    },
+    "offset: shape = (0, 0), h_w: shape = (0, 0), center_crop: boolean = False, "
+    "num_args: integer = 1",
     dtypes=Dtypes.SAME,
 )
 
@@ -114,14 +94,8 @@ register(
     "UpSampling",
     upsampling,
     lambda a: ("data", "weight") if a.sample_type == "bilinear" else None,
-    {
-        "scale": Attribute(integer),
-        "num_filter": Attribute(integer, 0),
-        "sample_type": Attribute(one_of("nearest", "bilinear")),
-        "multi_input_mode": Attribute(one_of("concat", "sum"), "concat"),
-        "num_args": Attribute(integer, 1),
-        "workspace": IGNORED,
-    },
+    "scale: integer, num_filter: integer = 0, sample_type: (nearest|bilinear), "
+    "multi_input_mode: (concat|sum) = concat, num_args: integer = 1, workspace: ignored",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -149,14 +123,9 @@ register(
     "_contrib_BilinearResize2D",
     resize,
     lambda a: ("data", "like") if a.mode == "like" else ("data",),
-    {
-        "height": Attribute(integer, 1),
-        "width": Attribute(integer, 1),
-        "scale_height": Attribute(optional(real), None),
-        "scale_width": Attribute(optional(real), None),
-        "mode": Attribute(one_of(*RULES), "size"),
-        "align_corners": Attribute(boolean, True),
-    },
+    "height: integer = 1, width: integer = 1, scale_height: real? = None, "
+    f"scale_width: real? = None, mode: ({'|'.join(RULES)}) = size, "
+    "align_corners: boolean = True",
     dtypes=Dtypes.FLOATING,
 )
 
@@ -171,7 +140,7 @@ register(
     IMAGES.format("normalize"),
     lambda w, a, x: w.call(mx_resize.image_normalize, x, a.mean, a.std),
     "data",
-    {"mean": Attribute(reals, (0.0,) * 4), "std": Attribute(reals, (1.0,) * 4)},
+    "mean: reals = (0, 0, 0, 0), std: reals = (1, 1, 1, 1)",
     dtypes=Dtypes.FIRST,
 )
 
@@ -186,7 +155,7 @@ register(
     IMAGES.format("crop"),
     image_crop,
     "data",
-    dict.fromkeys(("x", "y", "width", "height"), Attribute(integer)),
+    "x: integer, y: integer, width: integer, height: integer",
     dtypes=Dtypes.FIRST,
 )
 for _name, _axis in (("flip_top_bottom", 0), ("flip_left_right", 1)):
@@ -213,10 +182,6 @@ register(
     IMAGES.format("resize"),
     image_resize,
     "data",
-    {
-        "size": Attribute(shape, ()),
-        "keep_ratio": Attribute(boolean, False),
-        "interp": Attribute(integer, 1),
-    },
+    "size: shape = (), keep_ratio: boolean = False, interp: integer = 1",
     dtypes=Dtypes.FIRST,
 )

@@ -10,16 +10,8 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_index, mx_shape
 from mxnet_files.operators.normalise import outputs_of
-from mxnet_files.reading.attributes import (
-    Attribute,
-    Attributes,
-    boolean,
-    double,
-    integer,
-    optional,
-    shape,
-)
-from mxnet_files.registry import OPERATORS, Wired, Wiring, register
+from mxnet_files.reading.attributes import Attributes
+from mxnet_files.registry import Wired, Wiring, register
 
 __all__: list[str] = []
 
@@ -71,12 +63,8 @@ register(
     "Reshape reshape",
     reshape,
     "data",
-    {
-        "shape": Attribute(shape, ()),
-        "reverse": Attribute(boolean, False),
-        "target_shape": Attribute(shape, ()),
-        "keep_highest": Attribute(boolean, False),
-    },
+    "shape: shape = (), reverse: boolean = False, target_shape: shape = (), "
+    "keep_highest: boolean = False",
     dtypes=Dtypes.FIRST,
 )
 
@@ -93,9 +81,8 @@ register(
     "reshape_like",
     reshape_like,
     "lhs rhs",
-    dict.fromkeys(
-        ("lhs_begin", "lhs_end", "rhs_begin", "rhs_end"), Attribute(optional(integer), None)
-    ),
+    "lhs_begin: integer? = None, lhs_end: integer? = None, "
+    "rhs_begin: integer? = None, rhs_end: integer? = None",
     dtypes=Dtypes.FIRST,
 )
 
@@ -117,26 +104,26 @@ def transpose(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(torch.permute, x, tuple(axis % len(axes) for axis in axes))
 
 
-register("transpose", transpose, "data", {"axes": Attribute(shape, ())}, dtypes=Dtypes.FIRST)
+register("transpose", transpose, "data", "axes: shape = ()", dtypes=Dtypes.FIRST)
 register(
     "SwapAxis swapaxes",
     lambda w, a, x: w.call(torch.transpose, x, a.dim1, a.dim2),
     "data",
-    {"dim1": Attribute(integer, 0), "dim2": Attribute(integer, 0)},
+    "dim1: integer = 0, dim2: integer = 0",
     dtypes=Dtypes.FIRST,
 )
 register(
     "expand_dims",
     lambda w, a, x: w.call(torch.unsqueeze, x, a.axis),
     "data",
-    {"axis": Attribute(integer)},
+    "axis: integer",
     dtypes=Dtypes.FIRST,
 )
 register(
     "squeeze",
     lambda w, a, x: w.call(mx_shape.squeeze, x, axis_list(w, a.axis, "axis")),
     "data",
-    {"axis": Attribute(shape, ())},
+    "axis: shape = ()",
     dtypes=Dtypes.FIRST,
 )
 
@@ -149,14 +136,14 @@ register(
     "Concat concat _rnn_param_concat",
     concat,
     None,
-    {"dim": Attribute(integer, 1), "num_args": Attribute(integer, 0)},
+    "dim: integer = 1, num_args: integer = 0",
     dtypes=Dtypes.SAME,
 )
 register(
     "stack",
     lambda w, a, *inputs: w.call(torch.stack, list(inputs), a.axis),
     None,
-    {"axis": Attribute(integer, 0), "num_args": Attribute(integer, 0)},
+    "axis: integer = 0, num_args: integer = 0",
     dtypes=Dtypes.SAME,
 )
 
@@ -176,11 +163,7 @@ register(
     "SliceChannel split",
     lambda w, a, x: split_evenly(w, x, a.num_outputs, a.axis, a.squeeze_axis),
     "data",
-    {
-        "num_outputs": Attribute(integer),
-        "axis": Attribute(integer, 1),
-        "squeeze_axis": Attribute(boolean, False),
-    },
+    "num_outputs: integer, axis: integer = 1, squeeze_axis: boolean = False",
     lambda a: a.num_outputs,
     dtypes=Dtypes.FIRST,
 )
@@ -201,12 +184,7 @@ register(
     "_split_v2",
     split_v2,
     "data",
-    {
-        "indices": Attribute(shape),
-        "axis": Attribute(integer, 1),
-        "squeeze_axis": Attribute(boolean, False),
-        "sections": Attribute(integer, 0),
-    },
+    "indices: shape, axis: integer = 1, squeeze_axis: boolean = False, sections: integer = 0",
     lambda a: a.sections if a.sections > 0 else len(a.indices),
     dtypes=Dtypes.FIRST,
 )
@@ -231,13 +209,8 @@ def slice_axes(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_shape.slice_axes, x, begin, end, [abs(step) for step in steps])
 
 
-register(
-    "slice crop",
-    slice_axes,
-    "data",
-    {"begin": Attribute(shape), "end": Attribute(shape), "step": Attribute(shape, ())},
-    dtypes=Dtypes.FIRST,
-)
+SLICE = "begin: shape, end: shape, step: shape = ()"
+register("slice crop", slice_axes, "data", SLICE, dtypes=Dtypes.FIRST)
 
 
 def slice_assign(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node | None = None) -> Wired:
@@ -249,7 +222,6 @@ def slice_assign(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node | None = 
     return w.call(mx_index.assign, x, y, where)
 
 
-SLICE = OPERATORS["slice"].attributes
 register(
     "_slice_assign _crop_assign _npi_slice_assign",
     slice_assign,
@@ -261,46 +233,42 @@ register(
     "_slice_assign_scalar _crop_assign_scalar _npi_slice_assign_scalar",
     slice_assign,
     "data",
-    {**SLICE, "scalar": Attribute(double, 0.0)},
+    f"{SLICE}, scalar: double = 0.0",
     dtypes=Dtypes.FIRST,
 )
 register(
     "slice_axis",
     lambda w, a, x: w.call(mx_shape.slice_axis, x, a.axis, a.begin, a.end),
     "data",
-    {
-        "axis": Attribute(integer),
-        "begin": Attribute(integer),
-        "end": Attribute(optional(integer)),
-    },
+    "axis: integer, begin: integer, end: integer?",
     dtypes=Dtypes.FIRST,
 )
 register(
     "slice_like",
     lambda w, a, x, like: w.call(mx_shape.slice_like, x, like, axis_list(w, a.axes, "axes")),
     "data shape_like",
-    {"axes": Attribute(shape, ())},
+    "axes: shape = ()",
     dtypes=Dtypes.FIRST,
 )
 register(
     "tile",
     lambda w, a, x: w.call(torch.tile, x, integers(w, a, "reps")),
     "data",
-    {"reps": Attribute(shape)},
+    "reps: shape",
     dtypes=Dtypes.FIRST,
 )
 register(
     "repeat",
     lambda w, a, x: w.call(mx_shape.repeat, x, a.repeats, a.axis),
     "data",
-    {"repeats": Attribute(integer), "axis": Attribute(optional(integer), None)},
+    "repeats: integer, axis: integer? = None",
     dtypes=Dtypes.FIRST,
 )
 register(
     "reverse flip",
     lambda w, a, x: w.call(torch.flip, x, axis_list(w, a.axis, "axis")),
     "data",
-    {"axis": Attribute(shape)},
+    "axis: shape",
     dtypes=Dtypes.FIRST,
 )
 
@@ -308,7 +276,7 @@ register(
     "broadcast_to",
     lambda w, a, x: w.call(mx_shape.broadcast_to, x, integers(w, a, "shape")),
     "data",
-    {"shape": Attribute(shape, ())},
+    "shape: shape = ()",
     dtypes=Dtypes.FIRST,
 )
 
@@ -324,20 +292,20 @@ register(
     "broadcast_axis broadcast_axes",
     broadcast_axes,
     "data",
-    {"axis": Attribute(shape, ()), "size": Attribute(shape, ())},
+    "axis: shape = (), size: shape = ()",
     dtypes=Dtypes.FIRST,
 )
 register(
     "broadcast_like",
     lambda w, a, x, like: w.call(mx_shape.broadcast_like, x, like, a.lhs_axes, a.rhs_axes),
     "lhs rhs",
-    {"lhs_axes": Attribute(shape, ()), "rhs_axes": Attribute(shape, ())},
+    "lhs_axes: shape = (), rhs_axes: shape = ()",
     dtypes=Dtypes.FIRST,
 )
 register(
     "diag",
     lambda w, a, x: w.call(mx_index.diagonal, x, a.k, a.axis1, a.axis2),
     "data",
-    {"k": Attribute(integer, 0), "axis1": Attribute(integer, 0), "axis2": Attribute(integer, 1)},
+    "k: integer = 0, axis1: integer = 0, axis2: integer = 1",
     dtypes=Dtypes.FIRST,
 )

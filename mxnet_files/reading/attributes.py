@@ -23,16 +23,15 @@ __all__ = [
     "Attribute",
     "Attributes",
     "boolean",
+    "declared",
     "double",
-    "dtype",
     "hidden",
     "integer",
-    "one_of",
-    "optional",
     "read_attributes",
     "real",
     "reals",
     "shape",
+    "word",
 ]
 
 LONGEST = 65_536  # characters in one attribute; a shape of 64 axes needs fewer than 2,000
@@ -137,8 +136,16 @@ def one_of(*choices: str) -> Kind:
 dtype: Kind = one_of(*DTYPES)
 
 
-def _word(text: str) -> str:
-    return text
+def word(text: str) -> str:
+    """A word that is told apart later."""
+    return text.strip()
+
+
+def pairs(text: str) -> tuple[int, ...]:
+    """`((1, 2), (0, 0))`: two numbers an axis, in a row."""
+    if not re.fullmatch(r"[(\[](\s*[(\[]\s*\d+\s*,\s*\d+\s*[)\]]\s*,?)+\s*[)\]]", text.strip()):
+        raise ValueError("two numbers from 0 for each axis such as ((0, 0), (1, 1))")
+    return tuple(map(integer, re.findall(r"\d+", text)))
 
 
 REQUIRED: Any = object()
@@ -181,7 +188,39 @@ class Attributes(SimpleNamespace):
         ]
 
 
-IGNORED = Attribute(_word, None)  # tunes MXNet's speed or memory, not what it computes
+IGNORED = Attribute(word, None)  # tunes MXNet's speed or memory, not what it computes
+_KINDS: dict[str, Kind] = {
+    "boolean": boolean, "double": double, "dtype": dtype, "integer": integer, "pairs": pairs,
+    "real": real, "reals": reals, "shape": shape, "word": word,
+}  # fmt: skip
+_DECLARED = re.compile(r"(\w+): (\w+|\([\w|]+\))(\??)(?: = (.+))?")
+
+
+def declared(text: str) -> dict[str, Attribute]:
+    """Attributes by name, from a text in the manner of a signature.
+
+    A kind is the name of one above, or the words to choose from; with `?` it may be None. A default
+    is read as a file's text is. `ignored` attributes are `IGNORED`.
+
+    >>> mode, k = declared("mode: (clip|wrap) = clip, k: integer?").values()
+    >>> mode.default, mode.kind("wrap"), k.kind("None"), k.default is REQUIRED
+    ('clip', 'wrap', None, True)
+    """
+    known: dict[str, Attribute] = {}
+    for entry in re.split(r", (?=\w+: )", text) if text else ():
+        found = _DECLARED.fullmatch(entry)
+        if found is None or found[1] in known:
+            raise ValueError(f"{entry!r}, expected `name: kind = default`, each name once")
+        name, said, may_be_none, default = found.groups()
+        if said == "ignored":
+            known[name] = IGNORED
+            continue
+        kind = one_of(*said[1:-1].split("|")) if said.startswith("(") else _KINDS[said]
+        if may_be_none:
+            kind = optional(kind)
+        known[name] = Attribute(kind) if default is None else Attribute(kind, kind(default))
+    return known
+
 
 # Notes that frontends leave on nodes; MXNet renames them to __key__ when it loads a file.
 _NOTES = (
