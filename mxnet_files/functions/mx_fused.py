@@ -17,7 +17,6 @@ __all__ = [
     "dense_weights",
     "eight_bits",
     "fold_batch_norm",
-    "layer_range",
     "requantize_convolution",
     "requantize_dense",
 ]
@@ -113,15 +112,6 @@ def dense_weights(
         scale = torch.where(over, scale * smaller, scale)
         shift = mx_math.round_half_away(_single(bias) * torch.minimum(wanted, most))
     return whole.to(torch.float64), shift.to(torch.float64), of_data, scale
-
-
-def layer_range(
-    x: Tensor, low: Tensor, high: Tensor, least: Tensor, most: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The range of sums that nobody calibrated; of x in [low, high], weights in [least, most]."""
-    step = _largest(low, high) / (255.0 if x.dtype == torch.uint8 else 127.0)
-    end = step * (_largest(least, most) / 127.0) * LARGEST
-    return -end, end
 
 
 def requantize_convolution(

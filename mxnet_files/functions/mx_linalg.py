@@ -12,7 +12,6 @@ __all__ = [
     "inverse_of_factored",
     "khatri_rao",
     "lower_factor",
-    "make_diagonal",
     "make_triangle",
     "slogdet",
     "sum_log_diagonal",
@@ -66,14 +65,6 @@ def inverse_of_factored(x: Tensor) -> Tensor:
     one = torch.eye(x.size(-1), dtype=x.dtype, device=x.device).expand(x.shape)
     inverse = torch.linalg.solve_triangular(x, one, upper=False)
     return torch.matmul(inverse.transpose(-2, -1), inverse)
-
-
-def make_diagonal(x: Tensor, offset: int) -> Tensor:
-    """Squares of zeros with x (…, n) as a diagonal."""
-    place = torch.arange(x.size(-1) + abs(offset), device=x.device)
-    index = (place - max(-offset, 0)).clamp(0, x.size(-1) - 1)
-    value = x.index_select(-1, index).unsqueeze(-1)
-    return torch.where(place - place.unsqueeze(1) == offset, value, torch.zeros_like(value))
 
 
 def _triangle(size: int, offset: int, lower: bool, x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ __all__ = [
     "infinite",
     "joined",
     "ldexp",
+    "make_diagonal",
     "matrix_norm",
     "moveaxis",
     "norm",
@@ -318,16 +319,20 @@ def tensordot_last(a: Tensor, b: Tensor, count: int) -> Tensor:
     return tensordot(a, b, left, list(range(count)))
 
 
+def make_diagonal(x: Tensor, offset: int) -> Tensor:
+    """Squares of zeros with x (…, n) as a diagonal."""
+    place = torch.arange(x.size(-1) + abs(offset), device=x.device)
+    index = (place - max(-offset, 0)).clamp(0, x.size(-1) - 1)
+    value = x.index_select(-1, index).unsqueeze(-1)
+    return torch.where(place - place.unsqueeze(1) == offset, value, torch.zeros_like(value))
+
+
 def diagflat(x: Tensor, k: int) -> Tensor:
     """x flattened as the k-th diagonal of a square of zeros."""
     x = x.reshape([-1])
     if x.size(0) == 0:
         return torch.zeros([abs(k), abs(k)], dtype=x.dtype, device=x.device)
-    place = torch.arange(x.size(0) + abs(k), device=x.device)
-    row = place.unsqueeze(1)
-    index = (place - max(-k, 0)).clamp(0, x.size(0) - 1)
-    value = x.index_select(0, index).unsqueeze(1)
-    return torch.where(place.unsqueeze(0) - row == k, value, torch.zeros_like(value))
+    return make_diagonal(x, k)
 
 
 def diag(x: Tensor, k: int) -> Tensor:

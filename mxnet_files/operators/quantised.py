@@ -325,7 +325,7 @@ def fused_convolution(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     if calibrated:
         first, last = (w.constant(torch.tensor([end])) for end in ends)
     else:
-        span = w.call(mx_fused.layer_range, x, low, high, least, most, part="range")
+        span = w.call(mx_int8.dense_range, x, low, high, least, most, part="range")
         first, last = outputs_of(w, span, 2)
     return out, first, last
 
@@ -414,7 +414,7 @@ def fused_dense(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
         first, last = (w.constant(torch.tensor([end])) for end in ends)
     else:
         limits = [named["min_weight"], named["max_weight"]]
-        span = w.call(mx_fused.layer_range, x, low, high, *limits, part="range")
+        span = w.call(mx_int8.dense_range, x, low, high, *limits, part="range")
         first, last = outputs_of(w, span, 2)
     return out, first, last
 

@@ -276,7 +276,7 @@ register(
 )
 register(
     "_linalg_makediag linalg_makediag",
-    lambda w, a, x: w.call(mx_linalg.make_diagonal, x, moderate(w, a.offset)),
+    lambda w, a, x: w.call(mx_numpy.make_diagonal, x, moderate(w, a.offset)),
     "A",
     OFFSET,
     dtypes=Dtypes.FLOATING,
