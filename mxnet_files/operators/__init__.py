@@ -1,6 +1,6 @@
 """The operators, entered into `registry.OPERATORS` by importing the modules that define them."""
 
-from mxnet_files.operators import (
+from mxnet_files.operators import (  # noqa: F401
     arithmetic,
     boxes,
     indexing,
@@ -17,21 +17,3 @@ from mxnet_files.operators import (
     resize,
     shape,
 )
-
-__all__ = [
-    "arithmetic",
-    "boxes",
-    "indexing",
-    "loss",
-    "neural",
-    "normalise",
-    "numpy_style",
-    "ordering",
-    "pooling",
-    "quantised",
-    "recurrent",
-    "reduction",
-    "regions",
-    "resize",
-    "shape",
-]
