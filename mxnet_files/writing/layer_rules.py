@@ -39,15 +39,8 @@ class MovedAxis:
 
 def batch_norm(self: Context, node: fx.Node, name: str, layer: layers.BatchNorm) -> Op | None:
     x, gamma, beta, mean, var = arguments(node)
-    if is_parameter(x) or not self.owned(gamma, beta, mean, var):
-        return None
-    if beta is None or any(arg is None for arg in (mean, var)):
-        return None
-    state = self.exclusive(
-        {"weight": gamma, "bias": beta, "running_mean": mean, "running_var": var},
-        node,
-    )
-    if state is None:
+    state = self.state(node, x, weight=gamma, bias=beta, running_mean=mean, running_var=var)
+    if state is None or any(arg is None for arg in (beta, mean, var)):
         return None
     args = {
         "channels": self.tensor(beta).numel(),
@@ -180,10 +173,8 @@ def is_zero(self: Context, node: Any) -> bool:
 def _convolution(self: Context, node: fx.Node, name: str) -> Op | None:
     x, weight, bias, *rest = arguments(node)
     transposed = "transpose" in str(node.target)
-    if is_parameter(x) or weight is None or not self.owned(weight, bias):
-        return None
-    state = self.exclusive({"weight": weight, "bias": bias}, node)
-    if state is None:
+    state = self.state(node, x, weight=weight, bias=bias)
+    if state is None or weight is None:
         return None
     shape = tuple(self.tensor(weight).shape)
     stride, pad, *others = rest
@@ -209,10 +200,8 @@ def _convolution(self: Context, node: fx.Node, name: str) -> Op | None:
 
 def _linear(self: Context, node: fx.Node, name: str) -> Op | None:
     x, weight, bias = (*arguments(node), None)[:3]
-    if is_parameter(x) or weight is None or not self.owned(weight, bias):
-        return None
-    state = self.exclusive({"weight": weight, "bias": bias}, node)
-    if state is None:
+    state = self.state(node, x, weight=weight, bias=bias)
+    if state is None or weight is None:
         return None
     out, inside = self.tensor(weight).shape
     args = {"in_features": inside, "out_features": out, "bias": bias is not None}
@@ -221,9 +210,7 @@ def _linear(self: Context, node: fx.Node, name: str) -> Op | None:
 
 def _embedding(self: Context, node: fx.Node, name: str) -> Op | None:
     indices, weight = arguments(node)
-    if is_parameter(indices) or not self.owned(weight):
-        return None
-    state = self.exclusive({"weight": weight}, node)
+    state = self.state(node, indices, weight=weight)
     if state is None:
         return None
     rows, width = self.tensor(weight).shape
@@ -235,9 +222,7 @@ def _embedding(self: Context, node: fx.Node, name: str) -> Op | None:
 
 def _prelu(self: Context, node: fx.Node, name: str) -> Op | None:
     x, weight = arguments(node)
-    if is_parameter(x) or not self.owned(weight):
-        return None
-    state = self.exclusive({"weight": weight}, node)
+    state = self.state(node, x, weight=weight)
     if state is None:
         return None
     args = {"num_parameters": self.tensor(weight).numel()}
@@ -246,10 +231,8 @@ def _prelu(self: Context, node: fx.Node, name: str) -> Op | None:
 
 def _layer_norm(self: Context, node: fx.Node, name: str) -> Op | None:
     x, gamma, beta, axis, eps = arguments(node)
-    if is_parameter(x) or axis != -1 or not self.owned(gamma, beta):
-        return None
-    state = self.exclusive({"weight": gamma, "bias": beta}, node)
-    if state is None:
+    state = self.state(node, x, weight=gamma, bias=beta)
+    if state is None or axis != -1:
         return None
     args = {"normalized_shape": self.tensor(gamma).numel(), "eps": 1e-5 if eps == EPS_5 else eps}
     made = Layer("nn.LayerNorm", args, {"eps": 1e-5}, state)

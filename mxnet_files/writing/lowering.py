@@ -183,16 +183,14 @@ class _Lowering:
         ops = [self.value(input) for input in inputs]
         return Op(name, kind, signature, ops, build, layer=made, needs=needs)
 
-    def owned(self, *nodes: Any) -> bool:
-        """Every one is a floating parameter, or None."""
-        return all(
-            node is None or (is_parameter(node) and self.tensor(node).is_floating_point())
-            for node in nodes
-        )
-
-    def exclusive(self, state: Mapping[str, Any], node: fx.Node) -> dict[str, str] | None:
-        """Paths of a layer's tensors, if nothing else reads them but the same layer again."""
-        paths = {name: str(held.target) for name, held in state.items() if held is not None}
+    def state(self, node: fx.Node, x: Any, **tensors: Any) -> dict[str, str] | None:
+        """Paths of the tensors of a layer that is called on x: see `Context`."""
+        held = {name: each for name, each in tensors.items() if each is not None}
+        if is_parameter(x) or not all(
+            is_parameter(each) and self.tensor(each).is_floating_point() for each in held.values()
+        ):
+            return None
+        paths = {name: str(each.target) for name, each in held.items()}
         if len(set(paths.values())) < len(paths):
             return None
         own = identity(node)

@@ -81,11 +81,12 @@ class Context(Protocol):
     def tensor(self, node: Any) -> torch.Tensor:
         """The value of a parameter."""
 
-    def owned(self, *nodes: Any) -> bool:
-        """Every one is a floating parameter, or None."""
+    def state(self, node: fx.Node, x: Any, **tensors: Any) -> dict[str, str] | None:
+        """Paths of the tensors of a layer that is called on x.
 
-    def exclusive(self, state: Mapping[str, Any], node: fx.Node) -> dict[str, str] | None:
-        """Paths of a layer's tensors, if nothing else reads them but the same layer again."""
+        None unless x is computed, and they are floating parameters (or None) that nothing else
+        reads but the same layer again.
+        """
 
     def layer(
         self,
