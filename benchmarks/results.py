@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 import platform
 import subprocess
@@ -12,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from gluon_cnn_parity import version_of
 from benchmarks.cases import IMPORTED, INFERENCE, SIDES, TRAINING
 from benchmarks.ratios import Middle, best, middle, ratio, reached, values
 from gluon_cnn.models import get_model
@@ -52,15 +52,8 @@ def describe(threads: int) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "compiler": compiler.stdout.partition("\n")[0],
-        **{name: _version(name) for name in packages},
+        **{name: version_of(name) for name in packages},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def file_name(group: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import platform
 import re
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import cnn_data
-from gluon_cnn_parity import did_you_mean
+from gluon_cnn_parity import did_you_mean, version_of
 from cnn_data import FOLDER, DataError, Dataset, absolute_name
 from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError, UsageError
@@ -313,16 +312,9 @@ def versions(packages: Iterable[str], threads: int) -> dict[str, Any]:
     """The versions of Python and the packages (None where one is absent), and the thread count."""
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
+        **{name: version_of(name) for name in packages},
         "threads": threads,
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def difference(saved: object, now: Mapping[str, Any]) -> str | None:

@@ -36,6 +36,7 @@ __all__ = [
     "refuse",
     "require",
     "started",
+    "version_of",
 ]
 
 DISTRIBUTION = "gluon-cnn-parity"
@@ -216,15 +217,16 @@ def _require_python() -> None:
     raise ImportError(message)
 
 
-def _version() -> str:
+def version_of(package: str) -> str | None:
+    """The version of an installed distribution; None where it is not there."""
     try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:  # the source tree alone, on PYTHONPATH
-        return "0+unknown"
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 _require_python()
 if (_command := started()) is not None:  # this is imported before everything else
     memory.watch(_command.program)
     stay_fatal()
-__version__ = _version()
+__version__ = version_of(DISTRIBUTION) or "0+unknown"  # of a source tree alone, on PYTHONPATH

@@ -11,7 +11,6 @@ and keeps the best for this machine.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gluon_cnn_parity import cache_folder, started
+from gluon_cnn_parity import cache_folder, started, version_of
 from gluon_cnn.runtime import machine, tuning
 from gluon_cnn.runtime.cuda import WHEEL, Cuda, probe
 from gluon_cnn.runtime.loading import load_quietly
@@ -106,7 +105,7 @@ def settle() -> tuple[Setting, ...]:
     if _command(sys.orig_argv) in THAT_COMPUTE:
         _name_tuned(_settled)
     os.environ[MARK] = json.dumps(own)
-    if _installed(WHEEL):
+    if version_of(WHEEL):
         global _CUDA
         _CUDA = probe()
     if os.environ.get("DMLC_ROLE") in ("server", "scheduler"):
@@ -196,7 +195,7 @@ def _choices(devices: int = 1) -> list[Setting]:
     if devices > 1:
         reason += f", for {devices} devices"
     choices = [Setting("OMP_NUM_THREADS", str(threads), reason)]
-    if _installed(WHEEL):  # a GPU needs the engine that has threads
+    if version_of(WHEEL):  # a GPU needs the engine that has threads
         passive = Setting("OMP_WAIT_POLICY", "passive", "waiting threads leave their core")
         return [*choices, passive, *gpu_choices(sys.orig_argv)]
     # Several devices work at the same time, and several processes while they exchange gradients.
@@ -339,14 +338,6 @@ def _set(choice: Setting) -> Setting:
     if choice.value is not None:
         os.environ[choice.name] = choice.value
     return choice
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def threads() -> int:

@@ -7,12 +7,12 @@ import math
 import platform
 import reprlib
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gluon_cnn_parity import version_of
 from gluon_cnn_parity.atomic import sha256
 from mxnet_files.budget import Budget
 from mxnet_files.checking.check import UNIT32
@@ -52,16 +52,11 @@ def bound(reference_error: float) -> float:
 
 def versions() -> dict[str, str | None]:
     """Of this machine and the packages, None for one that is not installed."""
-    found: dict[str, str | None] = {
+    return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        **{package: version_of(package) for package in PACKAGES},
     }
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def describe(path: Path) -> dict[str, Any]:
