@@ -41,7 +41,7 @@ DIFFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
         "`gluon_cnn.summary` shows the paper's names": ("ClassicCNN.layer_names",),
     },
     "models/layers.py": {
-        "the mirror's layers that compute what MXNet's compute": ("MXBatchNorm2d", "MaskedDropout"),
+        "the mirror's layers that compute what MXNet's compute": ("MXBatchNorm2d",),
         "torch gives a window's side as a number or as a pair": ("_side",),
     },
     "models/lenet5.py": {

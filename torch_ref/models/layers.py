@@ -16,7 +16,6 @@ from torch import nn
 __all__ = [
     "MXBatchNorm2d",
     "Maker",
-    "MaskedDropout",
     "ModelError",
     "Shape",
     "avg_pool",
@@ -86,28 +85,6 @@ class MXBatchNorm2d(nn.BatchNorm2d):
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, mx_momentum={self.mx_momentum}"
-
-
-class MaskedDropout(nn.Module):
-    """Dropout with a given mask, so that two frameworks can drop the same units.
-
-    `mask` has the input's shape and holds 0 where a unit is dropped and 1/(1−p) elsewhere; it
-    multiplies in training mode alone. Put it in a Dropout's place with `net.set_submodule`.
-    """
-
-    mask: torch.Tensor
-
-    def __init__(self, mask: torch.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mask", mask, persistent=False)
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and input.shape != self.mask.shape:
-            raise ValueError(
-                f"the mask is for inputs of shape {tuple(self.mask.shape)}, got"
-                f" {tuple(input.shape)}: transplant one of that shape"
-            )
-        return input * self.mask if self.training else input
 
 
 def conv(channels: int, kernel: int, stride: int = 1, padding: int = 0) -> Maker:

@@ -22,7 +22,7 @@ from torch_ref.models import (
     least_input_size,
     leaves,
 )
-from torch_ref.models.layers import MaskedDropout, MXBatchNorm2d, conv, output_shape
+from torch_ref.models.layers import MXBatchNorm2d, conv, output_shape
 from torch_ref.transfer import to_gluon, to_torch
 
 # doc-0 to doc-3, and Simonyan and Zisserman 2014 with ten classes
@@ -356,19 +356,6 @@ def test_torchs_own_batch_norm_would_not_do() -> None:
     ratio = torchs_batch / batch
     assert torch.allclose(ratio, torch.tensor(32 / 31), rtol=1e-4)
     assert ours.momentum == pytest.approx(0.1)
-
-
-def test_a_transplanted_mask_drops_what_it_says() -> None:
-    net = get_model("alexnet", input_size=67, classes=2)
-    mask = (torch.rand(2, 256) < 0.5).float() * 2
-    net.set_submodule("classifier.1", MaskedDropout(mask))
-    x = torch.randn(2, 256)
-    cut = net.classifier[1]
-    assert torch.equal(cut(x), x * mask)
-    assert torch.equal(cut.eval()(x), x)
-    assert "classifier.1.mask" not in net.state_dict()
-    with pytest.raises(ValueError, match=r"shape \(2, 256\), got \(3, 256\)"):
-        cut.train()(torch.zeros(3, 256))
 
 
 def test_a_window_that_no_input_fits_is_refused() -> None:
