@@ -4,7 +4,7 @@ Each way brings back `Opened`: the net's outputs from the files as they are, the
 nodes, and the parameters it holds. In a `stream` every node has its predecessors' values, in
 `alone` it has given ones.
 
-Framework specific (mxnet, onnx, onnxruntime, openvino, torch): each opens files in its own way.
+Framework specific (mxnet, onnx, openvino, torch): each opens files in its own way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gluon_cnn.exporting.onnx_file import require_onnx, write_onnx
 from mxnet_files import load_symbol
 from mxnet_files.checking.local import Walker
 from mxnet_files.checking.oracle import Oracle, unfused
-from mxnet_files.running import in_float64
+from mxnet_files.running import in_float64, onnx_session
 from parity_tests.backends.gluon import clones as gluon_clones
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.runs import Arrays
@@ -217,13 +217,7 @@ def _open_onnx(run: _Run, space: Workspace) -> Opened:
 def _onnx_runtime(
     model: Any, feeds: dict[str, np.ndarray], names: list[str] | None
 ) -> list[np.ndarray]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    data = model.SerializeToString()
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return list(session.run(names, feeds))
+    return list(onnx_session(model.SerializeToString()).run(names, feeds))
 
 
 def _openvino(
