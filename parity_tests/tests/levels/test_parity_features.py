@@ -18,9 +18,9 @@ import torch_ref.training.loop
 from cnn_data import Batches
 from parity_tests.levels.training import features
 from parity_tests.levels.training.features import FEATURES, check_features, feature_rows
-from parity_tests.levels.training.recipes import check_recipe
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.results import Divergence
+from parity_tests.tests.levels.recipes import check_recipe
 
 SLOW = [name for name, changes in FEATURES.items() if "model" in changes]  # five seconds each
 

@@ -13,7 +13,7 @@ import torch_ref.training.assembly
 import torch_ref.training.loop
 from cnn_data import load_dataset
 from parity_tests.backends.runs import NET
-from parity_tests.levels.training.recipes import (
+from parity_tests.tests.levels.recipes import (
     METRICS,
     check_recipe,
     first_weight_rows,
