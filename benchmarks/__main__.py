@@ -16,18 +16,13 @@ from benchmarks.cases import OF_AN_EXPORT, SIDES, Group, groups
 from benchmarks.numpy_side import write_photographs
 from benchmarks.results import describe, picture, read, table, write
 from benchmarks.runner import expected_seconds, run_group
-from cnn_harness.cli import Parser, positive, print_json, run
+from cnn_harness.cli import Parser, as_command, positive, print_json
 from cnn_harness.errors import CommandError, UsageError
 from gluon_cnn.export import export_net, fresh_net
 from gluon_cnn.models import get_model
 from gluon_cnn.runtime import settings as runtime
 
 __all__ = ["main"]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 1 where a measurement failed."""
-    return run(lambda: _main(argv))
 
 
 def _parser() -> Parser:
@@ -124,7 +119,9 @@ def is_measured(result: Mapping[str, Any] | None, group: Group, about: Mapping[s
     }
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 1 where a measurement failed."""
     args = _parser().parse_args(argv)
     threads = runtime.cores()
     compiler = any(shutil.which(name) for name in ("g++", "c++", "clang++"))

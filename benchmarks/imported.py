@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.cases import Turn, step_times
 from benchmarks.child import Child, serve
-from cnn_harness.cli import Parser, positive, print_json, run
+from cnn_harness.cli import Parser, as_command, positive, print_json
 from cnn_harness.errors import CommandError, UsageError
 
 __all__ = ["MODELS", "SIDES", "main", "measure", "rows"]
@@ -39,12 +39,9 @@ AGREE = 1e-3  # of the largest output: the sides compute the same function
 Begin = Callable[[str, Path, str, int, float], contextlib.AbstractContextManager[Turn]]
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 1 where a side fails or its outputs differ."""
-    return run(lambda: _main(argv))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m benchmarks.imported", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"default: {', '.join(MODELS)}")
     parser.add_argument("--batch", type=positive, default=8, help="images at a time")

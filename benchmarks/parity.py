@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cnn_harness.cli import Parser, run
+from cnn_harness.cli import Parser, as_command
 from cnn_harness.errors import CommandError, UsageError
 
 __all__ = ["COSTS", "Cost", "main", "rows"]
@@ -86,12 +86,9 @@ def _beside(value: float, most: float | None) -> str:
     return f"{value:g}" if most is None else f"{value:g} ({most:g})"
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m benchmarks.parity", description=__doc__)
     parser.add_argument("names", nargs="*", help="Gluon's names of pairs; all unless given")
     args = parser.parse_args(argv)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from benchmarks.slow_link import BOUND, expected_seconds, gradient_shapes
-from cnn_harness.cli import Parser, finite_float, positive, run
+from cnn_harness.cli import Parser, as_command, finite_float, positive
 from cnn_harness.errors import UsageError
 from gluon_cnn.models import MODELS
 
@@ -55,12 +55,9 @@ def step(
     return Step(compute, wait)
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m benchmarks.plan", description=__doc__)
     parser.add_argument("--model", default="lenet", help="whose gradients are exchanged")
     parser.add_argument(

@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.cases import Turn
 from benchmarks.child import Child, in_turn, serve
 from benchmarks.ratios import Middle, middle, ratio
-from cnn_harness.cli import Parser, positive, print_json, run
+from cnn_harness.cli import Parser, as_command, positive, print_json
 from cnn_harness.errors import CommandError
 
 __all__ = ["WORK", "main", "measure", "rows"]
@@ -39,12 +39,9 @@ ROOT = Path(__file__).resolve().parents[1]
 Begin = Callable[[str, str, int], contextlib.AbstractContextManager[Turn]]
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 1 where an environment fails."""
-    return run(lambda: _main(argv))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m benchmarks.pythons", description=__doc__)
     parser.add_argument("pythons", nargs="+", metavar="PYTHON", help="interpreters, the base first")
     parser.add_argument("--repeats", type=positive, default=9, help="turns of each")

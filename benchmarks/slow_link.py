@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from cnn_harness.cli import Parser, positive, print_json, run
+from cnn_harness.cli import Parser, as_command, positive, print_json
 from cnn_harness.errors import CommandError
 from gluon_cnn.launch import SERVE
 from gluon_cnn.models import get_model
@@ -37,12 +37,9 @@ PORT = 9876
 BURST = 256 * 1024  # bytes that a cable passes at once: small beside any exchange
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m benchmarks.slow_link", description=__doc__)
     parser.add_argument("--model", default="lenet", help="whose parameters are exchanged")
     parser.add_argument("--workers", type=positive, default=2, help="worker processes")

@@ -7,13 +7,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec
 
 from cnn_harness.errors import CommandError
-from gluon_cnn_parity.cli import Parser, run_command
+from gluon_cnn_parity.cli import Command, Parser, run_by, run_command
 
 __all__ = [
     "Parser",
     "above_zero",
+    "as_command",
     "finite_float",
     "json_text",
     "natural",
@@ -21,6 +23,8 @@ __all__ = [
     "print_json",
     "run",
 ]
+
+_P = ParamSpec("_P")
 
 
 def positive(text: str) -> int:
@@ -89,6 +93,11 @@ def run(body: Callable[[], int], errors: tuple[type[Exception], ...] = (), extra
     `CommandError`, with its own exit code, is expected of every command.
     """
     return run_command(body, prog=_main_module(), errors=(CommandError, *errors), extras=extras)
+
+
+def as_command(*errors: type[Exception], extras: str = "") -> Callable[[Command[_P]], Command[_P]]:
+    """Around the body of a command: a call of it is `run`."""
+    return run_by(run, errors=errors, extras=extras)
 
 
 def _main_module() -> str:

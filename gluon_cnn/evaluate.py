@@ -13,7 +13,7 @@ import mxnet as mx
 import numpy as np
 
 from cnn_data import FOLDER, Batches, DataError, Dataset
-from cnn_harness.cli import json_text, print_json, run
+from cnn_harness.cli import as_command, json_text, print_json
 from cnn_harness.epochs import Evaluation
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.initial import some
@@ -213,12 +213,9 @@ def _measured(dataset: Dataset) -> str:
     return f"all {n} images" if not len(dataset.train) else f"the {n} test images"
 
 
+@as_command(DataError, ModelError)
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv), errors=(DataError, ModelError))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = saved_parser(
         "python -m gluon_cnn.evaluate",
         "Evaluate a run's best parameters on test images; writes evaluation.json, confusion.png "

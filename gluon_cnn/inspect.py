@@ -13,7 +13,7 @@ import numpy as np
 from mxnet.gluon import nn
 
 from cnn_data import DataError, read_image
-from cnn_harness.cli import print_json, run
+from cnn_harness.cli import as_command, print_json
 from cnn_harness.errors import CommandError
 from cnn_harness.plots import save_rows
 from gluon_cnn.exporting.exported import open_saved, saved_parser
@@ -76,12 +76,9 @@ def mosaic(maps: np.ndarray, across: int = ACROSS) -> np.ndarray:
     return out
 
 
+@as_command(DataError, ModelError)
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv), errors=(DataError, ModelError))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = saved_parser(
         "python -m gluon_cnn.inspect",
         "Draw a run's first filters (filters.png), and what each of its convolutions makes of an "

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from gluon_cnn_parity import is_installed, missing
-from cnn_harness.cli import Parser, natural, positive, run
+from cnn_harness.cli import Parser, as_command, natural, positive
 from cnn_harness.errors import CommandError, MissingExtra, UsageError
 from cnn_harness.jobs.node import encode
 from cnn_harness.jobs.supervise import JobFailed, Limits, Supervisor
@@ -55,12 +55,9 @@ ZEROED = "GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.perturb=255"
 SERVE = ("env", ZEROED, sys.executable, "-c", "import gluon_cnn")
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:

@@ -16,7 +16,7 @@ import mxnet as mx
 import numpy as np
 
 from cnn_data import ArraySplit, Batches, DataError, read_image
-from cnn_harness.cli import Parser, json_text, positive, print_json, run
+from cnn_harness.cli import Parser, as_command, json_text, positive, print_json
 from cnn_harness.errors import CommandError
 from cnn_harness.plots import save_grid
 from gluon_cnn.engine import Loaded, add_flag, for_command
@@ -144,11 +144,6 @@ def _below(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    return run(lambda: _main(argv), errors=(DataError, ModelError))
-
-
 def _parser() -> Parser:
     parser = saved_parser(
         "python -m gluon_cnn.predict",
@@ -191,7 +186,9 @@ def _ending(*endings: str) -> Callable[[str], Path]:
     return check
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command(DataError, ModelError)
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
     args = _parser().parse_args(argv)
     places = {f: p for f, p in (("--out", args.out), ("--grid", args.grid)) if p is not None}
     for flag, place in places.items():

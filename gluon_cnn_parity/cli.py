@@ -8,7 +8,8 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec
 
 from gluon_cnn_parity import (
     DISTRIBUTION,
@@ -23,7 +24,13 @@ from gluon_cnn_parity import (
 from gluon_cnn_parity.interrupts import raised
 from gluon_cnn_parity.terminal import coloured
 
-__all__ = ["ALIASES", "Parser", "not_utf8", "one_line", "printable", "run_command", "spellings"]
+__all__ = [
+    "ALIASES", "Command", "Parser", "not_utf8", "one_line", "printable", "run_by", "run_command",
+    "spellings",
+]  # fmt: skip
+
+_P = ParamSpec("_P")
+Command = Callable[_P, int]  # gives an exit code
 
 # What people type who come from other trainers -> wherever a command has the first, it has the rest
 ALIASES = {
@@ -213,6 +220,26 @@ def run_command(
         if not isinstance(error, OSError):
             raise
         return _say(_of_the_system(error), 1)
+
+
+def run_by(run: Callable[..., int], **options: Any) -> Callable[[Command[_P]], Command[_P]]:
+    """Around the body of a command: a call of it runs it by `run`, which is like `run_command`.
+
+    >>> @run_by(run_command, prog="halve", errors=(ValueError,))
+    ... def halve(number):
+    ...     return number // 2
+    >>> halve(6)
+    3
+    """
+
+    def decorated(body: Command[_P]) -> Command[_P]:
+        @wraps(body)
+        def command(*args: _P.args, **named: _P.kwargs) -> int:
+            return run(lambda: body(*args, **named), **options)
+
+        return command
+
+    return decorated
 
 
 def _of_the_system(error: OSError) -> str:

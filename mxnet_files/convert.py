@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from gluon_cnn_parity.atomic import unfit
-from gluon_cnn_parity.cli import Parser, one_line, run_command
+from gluon_cnn_parity.cli import Parser, one_line, run_by, run_command
 from mxnet_files.budget import Budget, in_float32
 from mxnet_files.checking.apart import check_files
 from mxnet_files.checking.check import CheckReport
@@ -106,22 +106,16 @@ def budget(text: str) -> Budget:
         raise argparse.ArgumentTypeError(f"got {error}") from None
 
 
+@run_by(run_command, prog="mxnet-files convert", errors=(SymbolError,))
 def main(argv: Sequence[str] | None = None) -> int:
     """Import, check, save; 0 on success, 2 on bad usage, 1 on failure."""
-    return run_command(
-        lambda: convert(convert_parser().parse_args(argv)),
-        prog="mxnet-files convert",
-        errors=(SymbolError,),
-    )
+    return convert(convert_parser().parse_args(argv))
 
 
+@run_by(run_command, prog="mxnet-files check", errors=(SymbolError,))
 def check(argv: Sequence[str] | None = None) -> int:
     """Import and check; 0 where every node agrees with MXNet, 1 where one does not."""
-    return run_command(
-        lambda: convert(check_parser().parse_args(argv)),
-        prog="mxnet-files check",
-        errors=(SymbolError,),
-    )
+    return convert(check_parser().parse_args(argv))
 
 
 def convert(options: argparse.Namespace) -> int:
@@ -248,12 +242,9 @@ def crash(report: CheckReport) -> str:
     return f"{report.crashed}; {len(report.local)} of {report.nodes} nodes are compared, {told}"
 
 
+@run_by(run_command, prog="mxnet-files verify", errors=(SymbolError,))
 def verify(argv: Sequence[str] | None = None) -> int:
     """Check a folder that `convert` wrote; 0 where it is what its report says, 1 where not."""
-    return run_command(lambda: _verify(argv), prog="mxnet-files verify", errors=(SymbolError,))
-
-
-def _verify(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="mxnet-files verify",
         description="Hash the files of a converted folder again, and run them on its samples. "

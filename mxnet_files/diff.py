@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gluon_cnn_parity.cli import Parser, one_line, run_command
+from gluon_cnn_parity.cli import Parser, one_line, run_by, run_command
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.params_file import (
     BFLOAT16,
@@ -125,12 +125,9 @@ def describe(a: np.ndarray, b: np.ndarray) -> str:
     return f"{of} {a.size:,} numbers differ, by at most {most:.3g}"
 
 
+@run_by(run_command, prog="mxnet-files diff", errors=(SymbolError,))
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where both files hold the same values, 1 where they do not, 2 on bad usage."""
-    return run_command(lambda: _main(argv), prog="mxnet-files diff", errors=(SymbolError,))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="mxnet-files diff",
         description="Compare two checkpoints of any formats (.params, .safetensors, .pt) by value.",

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gluon_cnn_parity.cli import Parser, one_line, run_command
+from gluon_cnn_parity.cli import Parser, one_line, run_by, run_command
 from mxnet_files.build import plan
 from mxnet_files.errors import SymbolError, UsageError
 from mxnet_files.load import load_symbol
@@ -90,12 +90,9 @@ def look(folder: Path, symbol: Path) -> Model:
     return Model(**named, parameters=sum(value.numel() for value in module.parameters()))
 
 
+@run_by(run_command, prog="mxnet-files report", errors=(SymbolError,))
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where every model opens, 1 where one does not, 2 on bad usage."""
-    return run_command(lambda: _main(argv), prog="mxnet-files report", errors=(SymbolError,))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="mxnet-files report",
         description="Say which models of a folder open in PyTorch, and what the others lack.",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import gluon_cnn  # noqa: F401  (settles MXNet's threads before it loads)
 from gluon_cnn_parity import did_you_mean
-from cnn_harness.cli import Parser, natural, positive, print_json, run
+from cnn_harness.cli import Parser, as_command, natural, positive, print_json
 from cnn_harness.errors import UsageError
 from gluon_cnn_parity.atomic import unfit
 from parity_tests.api import DEFAULT_LEVELS, check_parity
@@ -42,12 +42,9 @@ OF_NETS = tuple(level for level in OF_ONE_STEP if level != Level.DATA)  # and of
 _Word = TypeVar("_Word", bound=str)
 
 
+@as_command(ParityError, extras="cpu,parity")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv), errors=(ParityError,), extras="cpu,parity")
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     if args.faults or args.clean is not None:

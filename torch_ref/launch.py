@@ -25,7 +25,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from cnn_harness.cli import Parser, positive, run
+from cnn_harness.cli import Parser, as_command, positive
 from cnn_harness.errors import UsageError
 from cnn_harness.jobs.supervise import ENDED, how_ended
 from cnn_harness.jobs.watchdog import SAID
@@ -37,12 +37,9 @@ __all__ = ["main"]
 LOOPBACK = "127.0.0.1"
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:

@@ -44,7 +44,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from cnn_harness.cli import Parser, print_json, run
+from cnn_harness.cli import Parser, as_command, print_json
 from cnn_harness.errors import UsageError
 from mxnet_files.reading.params_file import ParamsFileError, read_params, write_params
 from mxnet_files.reading.tensor_files import SUFFIXES, TensorFileError, read_tensors, write_tensors
@@ -273,12 +273,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return (read_params if path.suffix == ".params" else read_tensors)(path)
 
 
+@as_command(TransferError, ParamsFileError, TensorFileError)
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m torch_ref.transfer SRC DST`: 0 done, 1 refused or failed, 2 bad usage."""
-    return run(lambda: _main(argv), errors=(TransferError, ParamsFileError, TensorFileError))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="python -m torch_ref.transfer",
         description="Rewrite a Gluon .params file as a torch state dict, or the other way round."

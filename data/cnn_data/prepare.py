@@ -16,7 +16,7 @@ from cnn_data.load import FOLDER, data_folder
 from cnn_data.prepared import build, find_prepared
 from cnn_data.readers.imagenette import find_archive
 from cnn_data.readers.originals import find_files
-from gluon_cnn_parity.cli import Parser, run_command
+from gluon_cnn_parity.cli import Parser, run_by, run_command
 
 __all__ = ["main", "prepare"]
 
@@ -44,12 +44,9 @@ def prepare(name: str, data_dir: str | Path | None = None, *, progress: bool = F
     return build(entry, folder, files, progress=progress)
 
 
+@run_by(run_command, prog="python -m cnn_data.prepare", errors=(DataError,))
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed with one line on stderr, 2 bad usage."""
-    return run_command(lambda: _main(argv), prog="python -m cnn_data.prepare", errors=(DataError,))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="python -m cnn_data.prepare",
         description="Download a data set and prepare it for training without TensorFlow.",

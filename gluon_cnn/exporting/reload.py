@@ -21,7 +21,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from cnn_harness.cli import Parser, run
+from cnn_harness.cli import Parser, as_command
 from cnn_harness.errors import CommandError
 from gluon_cnn.exporting.exported import (
     FORMAT,
@@ -142,12 +142,9 @@ def parameter_sums(net: mx.gluon.Block) -> dict[str, str]:
     return sums
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The process; returns 0 once every folder has its findings."""
-    return run(lambda: _command(argv))
-
-
-def _command(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="python -m gluon_cnn.exporting.reload",
         description="The second half of gluon_cnn.export: run exported files on given inputs.",

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cnn_harness.cli import Parser, print_json, run
+from cnn_harness.cli import Parser, as_command, print_json
 from cnn_harness.errors import CommandError
 from gluon_cnn.runtime import machine, tuning
 from gluon_cnn.runtime import settings as runtime
@@ -30,12 +30,9 @@ SPREAD = 0.1  # of the fastest: by how much the AGREEING fastest of each may dif
 GAIN = 0.05  # a choice that is faster than the default by less is not worth other bits
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     from gluon_cnn.models import MODELS
 
     parser = Parser(

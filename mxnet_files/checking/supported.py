@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from gluon_cnn_parity import did_you_mean
-from gluon_cnn_parity.cli import Parser, run_command
+from gluon_cnn_parity.cli import Parser, run_by, run_command
 from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
 from mxnet_files.errors import UsageError
 from mxnet_files.registry import OPERATORS
@@ -73,12 +73,9 @@ def supported_operators() -> list[Supported]:
     ]
 
 
+@run_by(run_command, prog="mxnet-files operators", errors=(UsageError,))
 def main(argv: Sequence[str] | None = None) -> int:
     """0 with the table printed, 2 on bad usage."""
-    return run_command(lambda: _main(argv), prog="mxnet-files operators", errors=(UsageError,))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="mxnet-files operators",
         description="Print MXNet's operators that open in PyTorch, and how each was verified.",

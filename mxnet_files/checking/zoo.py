@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from gluon_cnn_parity import did_you_mean
-from gluon_cnn_parity.cli import Parser, run_command
+from gluon_cnn_parity.cli import Parser, run_by, run_command
 from mxnet_files.checking import third_party
 from mxnet_files.checking.check import CheckReport, Subject, compare_with_mxnet
 from mxnet_files.checking.oracle import import_mxnet
@@ -121,14 +121,9 @@ def check_model(name: str, folder: Path, side: int = 0) -> tuple[CheckReport, fl
     return compare_with_mxnet(subject), seconds
 
 
+@run_by(run_command, prog="python -m mxnet_files.checking.zoo", errors=(SymbolError,))
 def main(argv: Sequence[str] | None = None) -> int:
     """Check models and print the table in Markdown; 1 if any differs from MXNet."""
-    return run_command(
-        lambda: _main(argv), prog="python -m mxnet_files.checking.zoo", errors=(SymbolError,)
-    )
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m mxnet_files.checking.zoo", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all 34")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")

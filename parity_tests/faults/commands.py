@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from cnn_harness.cli import Parser, positive, print_json, run
+from cnn_harness.cli import Parser, as_command, positive, print_json
 from cnn_harness.errors import UsageError
 from gluon_cnn_parity.atomic import unfit
 from parity_tests.api import check_parity
@@ -94,6 +94,7 @@ def clean_command(count: int, *, as_json: bool) -> int:
     return 1 if alarms else 0
 
 
+@as_command(ParityError)
 def plant(argv: Sequence[str] | None = None) -> int:
     """The command `faults`; returns its exit code."""
     parser = Parser(
@@ -104,14 +105,11 @@ def plant(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--report", metavar="DIR", help="write report.html and report.json there")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-    def body() -> int:
-        args = parser.parse_args(argv)
-        return faults_command(as_json=args.json, folder=args.report)
-
-    return run(body, errors=(ParityError,))
+    args = parser.parse_args(argv)
+    return faults_command(as_json=args.json, folder=args.report)
 
 
+@as_command(ParityError)
 def try_clean(argv: Sequence[str] | None = None) -> int:
     """The command `clean`; returns its exit code."""
     parser = Parser(
@@ -123,9 +121,5 @@ def try_clean(argv: Sequence[str] | None = None) -> int:
         "count", type=positive, nargs="?", default=CLEAN_PAIRS, metavar="N", help="how many pairs"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-    def body() -> int:
-        args = parser.parse_args(argv)
-        return clean_command(args.count, as_json=args.json)
-
-    return run(body, errors=(ParityError,))
+    args = parser.parse_args(argv)
+    return clean_command(args.count, as_json=args.json)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gluon_cnn_parity import EXTRAS, missing
-from cnn_harness.cli import Parser, print_json, run
+from cnn_harness.cli import Parser, as_command, print_json
 from cnn_harness.errors import UsageError
 from gluon_cnn_parity.atomic import write_together
 from parity_tests.backends.leaves import ParityError
@@ -21,12 +21,9 @@ from parity_tests.gate.verdict import NAMES, Comparison, compared
 __all__ = ["main", "text", "write_report"]
 
 
+@as_command(ParityError)
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv), errors=(ParityError,))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="python -m parity_tests compare",
         description="Compare two snapshots, or a snapshot with one taken now: unchanged, moved "

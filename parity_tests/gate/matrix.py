@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnn_harness.cli import Parser, print_json, run
+from cnn_harness.cli import Parser, as_command, print_json
 from parity_tests.gate import store
 from parity_tests.gate.change import ChangedQuantity
 from parity_tests.gate.verdict import NAMES, Comparison, compared
@@ -51,6 +51,7 @@ def _kinds(moved: list[ChangedQuantity]) -> str:
     return ", ".join(f"{kind} ({error:.2g})" for kind, error in sorted(most.items()))
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = Parser(
@@ -60,22 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", metavar="DIR", help="holds `base` and the other snapshots")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-    def body() -> int:
-        args = parser.parse_args(argv)
-        folder = Path(args.folder)
-        base = store.read(folder / BASE)
-        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != BASE)
-        comparisons = [
-            compared(store.read(folder / name), base) for name in names if name[0] != "."
-        ]
-        if args.json:
-            print_json({"comparisons": [comparison.as_dict() for comparison in comparisons]})
-        else:
-            print(table(comparisons))
-        return 0
-
-    return run(body)
+    args = parser.parse_args(argv)
+    folder = Path(args.folder)
+    base = store.read(folder / BASE)
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != BASE)
+    comparisons = [compared(store.read(folder / name), base) for name in names if name[0] != "."]
+    if args.json:
+        print_json({"comparisons": [comparison.as_dict() for comparison in comparisons]})
+    else:
+        print(table(comparisons))
+    return 0
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 from mxnet import autograd
 from mxnet.gluon import nn
 
-from cnn_harness.cli import Parser, run
+from cnn_harness.cli import Parser, as_command
 from parity_tests.backends.runs import reason_of
 from parity_tests.gate.record.subjects import drawn
 
@@ -69,30 +69,27 @@ def probe(name: str, arrays: Any) -> str:
     return f"runs, Σ|output| {figures[0]:.6g}, Σ|input gradient| {figures[1]:.6g}"
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = Parser(
         prog="python -m parity_tests.gate.mxnet2",
         description="Say which operations of the nets this MXNet runs, on mx.nd and mx.np arrays.",
     )
+    parser.parse_args(argv)
+    print(f"MXNet {mx.__version__}")
+    try:
+        from gluon_cnn.models import get_model
 
-    def body() -> int:
-        parser.parse_args(argv)
-        print(f"MXNet {mx.__version__}")
-        try:
-            from gluon_cnn.models import get_model
-
-            net = get_model("lenet")
-            net.initialize()
-            print(f"lenet: {net(mx.nd.zeros((1, *net.input_shape))).shape}")
-        except Exception as error:
-            print(f"lenet: does not run: {reason_of(error)}")
-        for name in LEAVES:
-            for kind in ("nd", "np"):
-                print(f"{name}, mx.{kind}: {probe(name, getattr(mx, kind))}")
-        return 0
-
-    return run(body)
+        net = get_model("lenet")
+        net.initialize()
+        print(f"lenet: {net(mx.nd.zeros((1, *net.input_shape))).shape}")
+    except Exception as error:
+        print(f"lenet: does not run: {reason_of(error)}")
+    for name in LEAVES:
+        for kind in ("nd", "np"):
+            print(f"{name}, mx.{kind}: {probe(name, getattr(mx, kind))}")
+    return 0
 
 
 if __name__ == "__main__":

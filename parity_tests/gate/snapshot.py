@@ -21,7 +21,7 @@ from types import MappingProxyType
 import numpy as np
 
 from gluon_cnn_parity import did_you_mean
-from cnn_harness.cli import Parser, natural, print_json, run
+from cnn_harness.cli import Parser, as_command, natural, print_json
 from cnn_harness.errors import CommandError, UsageError
 from parity_tests.backends.base import SIDES, Backend, backend
 from parity_tests.backends.leaves import ParityError
@@ -138,12 +138,9 @@ def chosen_models(flags: list[str] | None, full: bool) -> list[tuple[str, bool]]
     return chosen + [(name, True) for name in FULL if full and name in names]
 
 
+@as_command(ParityError)
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv), errors=(ParityError,))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="python -m parity_tests snapshot",
         description="Record what MXNet and torch compute now, for a later `compare`. Where only "

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from gluon_cnn_parity.atomic import unfit
-from gluon_cnn_parity.cli import Parser, one_line, run_command
+from gluon_cnn_parity.cli import Parser, one_line, run_by, run_command
 from mxnet_files.budget import Budget, in_float32, rehearse
 from mxnet_files.convert import budget
 from mxnet_files.errors import SymbolError, UsageError
@@ -204,16 +204,9 @@ def differences(alignment: Alignment) -> list[str]:
     return told + [str(difference) for difference in alignment.outputs]
 
 
+@run_by(run_command, prog="mxnet-files map", errors=(SymbolError, ParityError, TensorFileError))
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where the file is written, 1 where the class does not fit, 2 on bad usage."""
-    return run_command(
-        lambda: _main(argv),
-        prog="mxnet-files map",
-        errors=(SymbolError, ParityError, TensorFileError),
-    )
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="mxnet-files map",
         description="Fill your own torch class with MXNet's parameters, whatever its modules' "

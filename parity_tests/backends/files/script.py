@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from cnn_harness.cli import Parser, run
+from cnn_harness.cli import Parser, as_command
 from gluon_cnn_parity.atomic import write_text
 from parity_tests.reporting.verdicts import Side
 
@@ -31,12 +31,9 @@ def script_of(side: Side) -> str:
     return f"#!/usr/bin/env python3\n{tape}\n\n{_OURS.sub('', script)}"
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _main(argv))
-
-
-def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="gluon-parity record",
         description="Write the script that records a net where this project is not installed: it "
