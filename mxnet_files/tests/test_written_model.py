@@ -374,11 +374,13 @@ def test_what_repeats_is_written_once(tmp_path: Path) -> None:
 
 
 def test_branches_that_are_alike_are_a_loop(tmp_path: Path) -> None:
-    """Heads on features of three sizes with an anchor each; slices one after the other."""
+    """Heads on features of three sizes, which a loop makes, an anchor each; slices in a row."""
     x = S.var("data")
     heads, anchors = [], []
     for number in range(3):
-        x = S.Convolution(x, num_filter=4, kernel=(2, 2), name=f"stage{number}")
+        for half, size in (("a", 2), ("b", 1)):
+            name = f"stage{number}_{half}"
+            x = S.Convolution(x, num_filter=4, kernel=(size, size), name=name)
         y = S.Convolution(x, num_filter=2 * number + 2, kernel=(1, 1), name=f"predictor{number}")
         heads.append(S.flatten(S.transpose(y, axes=(0, 2, 3, 1))))
         anchor = S.slice_like(S.var(f"anchor{number}_weight", shape=(1, 1, 5, 5)), x * 0, axes=(2,))
@@ -392,6 +394,8 @@ def test_branches_that_are_alike_are_a_loop(tmp_path: Path) -> None:
     data = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     made, module = written(symbol, random_state(symbol, (2, 3, 6, 6)), data)
     for text in (
+        "for stage in self.stages:\n            x = stage(x)  # (2, 4, 5, 5) to (2, 4, 3, 3)\n",
+        "features = features + (x,)\n",
         "head(feature) for head, feature in zip(self.predictors, features, strict=True)",
         "slice_like(anchor, feature, (2,)).reshape(1, -1)",
         "torch.cat([x[:, :, i : i + 1], x], 2) for i in range(4)",
@@ -399,6 +403,7 @@ def test_branches_that_are_alike_are_a_loop(tmp_path: Path) -> None:
     ):
         assert text in made.text, made.text
     assert " * 0" not in made.text
+    assert {"stages.0.0.weight", "stages.2.1.bias"} <= {*made.state}
     alone = opened(made, tmp_path).double()
     same(module, alone, data)
     same(module, torch.jit.script(alone), data)
@@ -425,7 +430,7 @@ NAMED = {
     "extractor": (extractor, ["conv0", "extra0.0.conv", "extra0.1.conv", "extra1.0.conv",
                               "extra1.1.conv", "head"]),
     "structural": (structural, ["features_0", "features_2", "classifier_1"]),
-    "detector": (Detector, ["conv0.conv", "conv1.conv", "conv4.conv", "conv7.conv",
+    "detector": (Detector, ["conv0.conv", *(f"stages.{i}.conv" for i in range(3)),
                             *(f"{kind}_heads.{i}.conv" for kind in ("score", "box")
                               for i in range(3)), "anchor"]),
     "language": (Language, ["embedding", "lstm", "dense"]),

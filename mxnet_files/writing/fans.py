@@ -1,21 +1,23 @@
 """Branches that are alike and end in one `torch.cat`: heads on features of several sizes.
 
-Such branches are written as one expression in a loop, their layers as an `nn.ModuleList`.
+Such branches are written as one expression in a loop, their layers as an `nn.ModuleList`. So are
+the layers that make the smaller of these features, each of the one before.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from mxnet_files.writing.classes import Classes
+from mxnet_files.writing.classes import Classes, common_tokens, letters
 from mxnet_files.writing.layout import Atom, Brackets, Expr, Infix, call, literal
 from mxnet_files.writing.ops import Op
-from mxnet_files.writing.structure import Block, Item, entries_of, out_of
+from mxnet_files.writing.structure import Block, Item, Run, entries_of, ops_of, out_of
 
-__all__ = ["Fan", "find_fans"]
+__all__ = ["Fan", "Ladder", "Part", "find_fans", "find_ladders", "read_by"]
 
 FEWEST = 3  # branches
 LONGEST = 88  # characters of the expression in the loop
@@ -272,3 +274,132 @@ def _counted(numbers: Sequence[int], counting: list[range]) -> str | None:
         return None
     apart = made.start - counting[0].start
     return INDEX if apart == 0 else f"{INDEX} {'+' if apart > 0 else '-'} {abs(apart)}"
+
+
+@dataclass(eq=False)
+class Ladder:
+    """Layers of one form, each of what the one before gives, whose results loops run over.
+
+    `row` are the values of those loops: the results of the `steps` come last in it.
+    """
+
+    steps: list[list[Item]]
+    row: list[Op]
+
+    @property
+    def entry(self) -> Op:
+        """What the first of the layers reads."""
+        return entries_of(self.steps[0][0])[0]
+
+    @property
+    def before(self) -> list[Op]:
+        """The values that others give."""
+        return self.row[: -len(self.steps)]
+
+
+Part = Item | Run | Fan | Ladder
+
+
+def read_by(part: Part) -> list[Op]:
+    """The values that a part of the top reads."""
+    if isinstance(part, Fan):
+        return part.entries
+    if isinstance(part, Ladder):
+        return [*part.before, part.entry]
+    return [part.entry] if isinstance(part, Run) else entries_of(part)
+
+
+def find_ladders(
+    parts: Sequence[Part], classes: Classes, outputs: Sequence[Op], pinned: set[Op]
+) -> list[Part]:
+    """The parts of the top, each ladder as one, before the loop that is the first to run over it.
+
+    `pinned` are the operations whose layers others use, too.
+    """
+    climber = _Climber(parts, classes, {*outputs}, pinned)
+    before: dict[Part, list[Ladder]] = defaultdict(list)
+    gone: set[Part] = set()
+    rows = {
+        tuple(row): fan for fan in reversed(parts) if isinstance(fan, Fan) for row in fan.varying
+    }
+    for row, fan in rows.items():
+        steps = climber.climb(row)
+        taken = {part for step in steps for part in step}
+        if steps and gone.isdisjoint(taken):
+            gone |= taken
+            before[fan].append(Ladder([_members(step) for step in steps], list(row)))
+    out: list[Part] = []
+    for part in parts:
+        out += before[part]
+        if part not in gone:
+            out.append(part)
+    return out
+
+
+class _Climber:
+    """Finds the layers that lead from one value of a loop to the next."""
+
+    def __init__(
+        self, parts: Sequence[Part], classes: Classes, outputs: set[Op], pinned: set[Op]
+    ) -> None:
+        self.classes, self.outputs, self.pinned = classes, outputs, pinned
+        self.made: dict[Op, Item | Run] = {}
+        self.readers: dict[Op, set[Part]] = defaultdict(set)
+        for part in parts:
+            if not isinstance(part, (Fan, Ladder)):
+                self.made[part.out if isinstance(part, Run) else out_of(part)] = part
+            for op in read_by(part):
+                self.readers[op].add(part)
+
+    def climb(self, row: Sequence[Op]) -> list[list[Item | Run]]:
+        """The steps to the last values of a row, each from the value before; none if too few."""
+        steps: list[list[Item | Run]] = []
+        for place in reversed(range(len(row))):
+            step = self.step(row[place], None if steps else row[place - 1], len(steps and steps[0]))
+            if not step or (steps and self.form(step) != self.form(steps[0])):
+                break
+            others = self.readers[row[place]] - {part for after in steps[:1] for part in after[:1]}
+            if row[place] in self.outputs or not all(
+                isinstance(part, Fan) and list(row) in part.varying for part in others
+            ):
+                break
+            steps.insert(0, step)
+            if place == 0 or read_by(step[0])[0] is not row[place - 1]:
+                break
+        return steps if len(steps) >= FEWEST else []
+
+    def step(self, value: Op, start: Op | None, count: int) -> list[Item | Run]:
+        """The layers that give a value, back to that which `start` is, or so many."""
+        found: list[Item | Run] = []
+        while not found or (value is not start if start is not None else len(found) < count):
+            part = self.made.get(value)
+            inner = found and (self.readers[value] != {found[0]} or value in self.outputs)
+            if part is None or inner or not self.is_layer(part):
+                return []
+            found.insert(0, part)
+            value = read_by(part)[0]
+        return found
+
+    def is_layer(self, part: Item | Run) -> bool:
+        """It is called with one array alone."""
+        if isinstance(part, Run):
+            return True
+        if isinstance(part, Block):
+            return not self.classes.of[part].is_function
+        plain = part.layer is not None and len(part.inputs) == 1 and not part.held
+        return plain and part not in self.pinned and part.build([Atom("x")], ["f"]).flat() == "f(x)"
+
+    def form(self, step: Sequence[Item | Run]) -> Any:
+        """Equal for steps that differ in arguments alone, and in the numbers of their names."""
+        members = _members(step)
+        words = common_tokens([op for member in members for op in ops_of(member)])
+        kinds = [self.classes.of[m] if isinstance(m, Block) else m.key for m in members]
+        return kinds, [letters(word) for word in words]
+
+
+def _members(step: Sequence[Item | Run]) -> list[Item]:
+    """The layers of a step, those of runs one by one."""
+    found: list[Item] = []
+    for part in step:
+        found += part.blocks if isinstance(part, Run) else [part]
+    return found

@@ -22,7 +22,7 @@ from mxnet_files.writing.classes import (
     stem,
     tokens,
 )
-from mxnet_files.writing.fans import INDEX, Fan, find_fans
+from mxnet_files.writing.fans import INDEX, Fan, Ladder, Part, find_fans, find_ladders, read_by
 from mxnet_files.writing.layout import Atom, Brackets, Expr, call, loop, statement
 from mxnet_files.writing.lowering import lower
 from mxnet_files.writing.ops import Op
@@ -31,7 +31,7 @@ from mxnet_files.writing.structure import (
     WEIGHTED,
     Block,
     Item,
-    entries_of,
+    Run,
     find_blocks,
     ops_of,
     shared,
@@ -41,19 +41,9 @@ __all__ = ["Written", "write_model"]
 
 SCORES, BOXES = ("score_heads", "scores"), ("box_heads", "offsets")  # heads, what they give
 PURPOSES = {"softmax": SCORES, "sigmoid": SCORES, "box_decode": BOXES, "multibox_detection": BOXES}
+GENERIC = ("", "conv", "dense")  # what layers are called that have no name of their own
 RESERVED = {"self", "torch", "nn", "F", "Tensor", "Path", "load", "load_file", "math", "Any"}
 RESERVED |= {"Callable", "super", "range", "zip", INDEX}
-
-
-@dataclass(eq=False)
-class Run:
-    """Blocks of one class, one after the other: an nn.Sequential."""
-
-    blocks: list[Block]
-
-    @property
-    def out(self) -> Op:
-        return self.blocks[-1].out
 
 
 @dataclass(frozen=True)
@@ -113,7 +103,7 @@ class _Writer(ClassSource):
     # the file
 
     def write(self) -> Written:
-        items = self.runs()
+        items = self.parts()
         self.name_items(items)
         body = [
             *self.function_sources(),
@@ -180,14 +170,15 @@ class _Writer(ClassSource):
 
     # the top
 
-    def runs(self) -> list[Item | Run | Fan]:
-        """Blocks of one class in a row, by the size of their results; fans."""
-        items = find_fans(self.classes, self.outputs, shared(self.order))
+    def parts(self) -> list[Part]:
+        """Blocks of one class in a row, by the size of their results; fans and ladders."""
+        pinned = shared(self.order)
+        items = find_fans(self.classes, self.outputs, pinned)
         readers: Counter[Op] = Counter()
         for item in items:
-            readers.update(set(item.entries if isinstance(item, Fan) else entries_of(item)))
+            readers.update(set(read_by(item)))
         readers.update(self.outputs)
-        out: list[Item | Run | Fan] = []
+        out: list[Part] = []
         for item in items:
             last = out[-1] if out else None
             if isinstance(item, Block) and not self.classes.of[item].is_function:
@@ -203,10 +194,11 @@ class _Writer(ClassSource):
                 out.append(Run([item]))
                 continue
             out.append(item)
-        return [
+        out = [
             item.blocks[0] if isinstance(item, Run) and len(item.blocks) == 1 else item
             for item in out
         ]
+        return find_ladders(out, self.classes, self.outputs, pinned)
 
     def belongs(self, block: Block, run: Run) -> bool:
         """By name, or by size where the run is none by name."""
@@ -244,7 +236,7 @@ class _Writer(ClassSource):
         scoped = bool(self.scope) and all(name[place : place + 1] == [self.scope] for name in names)
         return place + scoped
 
-    def name_items(self, items: Sequence[Item | Run | Fan]) -> None:
+    def name_items(self, items: Sequence[Part]) -> None:
         """Attributes of the top."""
         taken: set[str] = set()
 
@@ -277,6 +269,8 @@ class _Writer(ClassSource):
         for item in items:
             if isinstance(item, Fan):
                 wanted += self.fan_names(item)
+            elif isinstance(item, Ladder):
+                wanted.append((self.lists, id(item), self.ladder_name(item)))
             elif isinstance(item, Run):
                 words = own([op for block in item.blocks for op in block.ops])
                 name = "_".join(words)
@@ -318,7 +312,7 @@ class _Writer(ClassSource):
         found: list[tuple[dict[Any, str], Any, str]] = []
         for row in fan.layers:
             base = letters("_".join(tokens(stem(row[0], self.depth(ops_of(row[0]))))[:1]))
-            base = "head" if base in ("", "conv", "dense") else base
+            base = "head" if base in GENERIC else base
             found.append((self.lists, id(row), self.purpose(fan.out)[0] or plural(base)))
         for paths in fan.held:
             words = tokens(self.module.meta["mxnet_names"].get(paths[0], paths[0]))
@@ -326,6 +320,12 @@ class _Writer(ClassSource):
             words = words[:-1] if words[1:] and words[-1] in ("weight", "bias") else words
             found.append((self.lists, id(paths), plural(words[-1] if words else "tensor")))
         return found
+
+    def ladder_name(self, ladder: Ladder) -> str:
+        """The list of a ladder, by the word that begins the names of its first step."""
+        ops = [op for item in ladder.steps[0] for op in ops_of(item)]
+        base = letters("".join(common_tokens(ops)[self.depth(ops) :][:1]))
+        return plural("stage" if base in GENERIC else base)
 
     def purpose(self, op: Op) -> tuple[str, str]:
         """What heads are for by what first reads their results, and what those are then called."""
@@ -337,7 +337,7 @@ class _Writer(ClassSource):
             if op.kind in PURPOSES:
                 return PURPOSES[op.kind]
 
-    def top_source(self, items: Sequence[Item | Run | Fan]) -> str:
+    def top_source(self, items: Sequence[Part]) -> str:
         lines = [f"class {self.class_name}(nn.Module):", "    def __init__(self) -> None:"]
         lines.append("        super().__init__()")
         done: set[str] = set()
@@ -357,9 +357,14 @@ class _Writer(ClassSource):
                 for paths in item.held:
                     made += self.hold_all(self.lists[id(paths)], paths)
                 statements += self.fan_statements(item, scope, tuples)
+            elif isinstance(item, Ladder):
+                attr = self.lists[id(item)]
+                listed = Brackets("", tuple(map(self.sequence, item.steps)), "[]")
+                made = statement(f"self.{attr} = ", call("nn.ModuleList", listed))
+                statements.append(self.ladder_statement(item, scope, tuples))
             elif isinstance(item, Run):
                 attr = self.attrs[id(item)]
-                made = statement(f"self.{attr} = ", self.sequence(item))
+                made = statement(f"self.{attr} = ", self.sequence(item.blocks))
                 statements.append(self.call_statement(item.blocks[0].entry, item.out, attr))
             elif isinstance(item, Block):
                 if self.classes.of[item].is_function:
@@ -431,7 +436,7 @@ class _Writer(ClassSource):
         out: list[Statement] = []
         kinds = ["layer" if len(fan.layers) > 1 else "head"] * len(fan.layers)
         kinds += ["feature" if len(row[0].shape or ()) == 4 else "part" for row in fan.varying]
-        kinds += [re.sub(r"s(_\d+)?$", "", self.lists[id(paths)]) for paths in fan.held]
+        kinds += [singular(self.lists[id(paths)]) for paths in fan.held]
         names = [scope.lasting(kind) for kind in kinds]
         inputs: list[Op] = list(fan.shared)
         places: list[list[int]] = []
@@ -463,6 +468,21 @@ class _Writer(ClassSource):
         hint = self.purpose(fan.out)[1] or hint
         return [*out, Statement(fan.out, inputs, build, hint, True)]
 
+    def ladder_statement(
+        self, ladder: Ladder, scope: Scope, tuples: dict[tuple[Op, ...], Op | None]
+    ) -> Statement:
+        """The loop that makes of some features the rest, all of them one value."""
+        attr = self.lists[id(ladder)]
+        made = Op("features", "tuple", (), ladder.row, ladder.row[0].build)
+        made.several = True
+        tuples[tuple(ladder.row)] = made
+
+        def build(args: Sequence[Expr]) -> Expr:
+            return Brackets("", tuple(args[:-1]))
+
+        over = f"{scope.lasting(singular(attr))} in self.{attr}"
+        return Statement(made, [*ladder.before, ladder.entry], build, "features", over=over)
+
     def hold_all(self, attr: str, paths: Sequence[str]) -> list[str]:
         """Tensors that a loop reads, one after the other."""
         made = [self.empty(self.graph.tensor(path)) for path in paths]
@@ -473,9 +493,11 @@ class _Writer(ClassSource):
         hint = attribute_name(identifier(self.spoken(stem(op, self.depth([op])))))[:LONGEST_NAME]
         return Statement(op, list(op.inputs), lambda args: op.build(args, own), hint, op.repeats)
 
-    def sequence(self, run: Run) -> Expr:
-        """nn.Sequential of the blocks, those made alike in a loop."""
-        made = [self.make(block) for block in run.blocks]
+    def sequence(self, items: Sequence[Item]) -> Expr:
+        """nn.Sequential of several layers, those made alike in a loop."""
+        made = [self.make(item) for item in items]
+        if len(made) == 1:
+            return made[0]
         parts: list[Expr] = []
         place = 0
         while place < len(made):
@@ -494,7 +516,7 @@ class _Writer(ClassSource):
 
     # weights
 
-    def collect_state(self, items: Sequence[Item | Run | Fan]) -> None:
+    def collect_state(self, items: Sequence[Part]) -> None:
         for item in items:
             if isinstance(item, Fan):
                 for row in item.layers:
@@ -503,6 +525,12 @@ class _Writer(ClassSource):
                 for paths in item.held:
                     name = self.lists[id(paths)]
                     self.state.update({f"{name}.{i}": path for i, path in enumerate(paths)})
+            elif isinstance(item, Ladder):
+                for number, step in enumerate(item.steps):
+                    for place, layer in enumerate(step):
+                        inner = f".{place}" if len(step) > 1 else ""
+                        prefix = f"{self.lists[id(item)]}.{number}{inner}"
+                        self.state.update(self.states(layer, prefix))
             elif isinstance(item, Run):
                 for number, block in enumerate(item.blocks):
                     self.state.update(self.states(block, f"{self.attrs[id(item)]}.{number}"))
@@ -518,6 +546,11 @@ class _Writer(ClassSource):
 def plural(word: str) -> str:
     """`head` -> heads."""
     return word if word.endswith("s") else f"{word}s"
+
+
+def singular(name: str) -> str:
+    """`anchors_2` -> anchor."""
+    return re.sub(r"s(_\d+)?$", "", name)
 
 
 def progression(made: Sequence[Expr]) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mxnet_files.reading.names import local_name
-from mxnet_files.writing.layout import Atom, Expr, statement
+from mxnet_files.writing.layout import INDENT, Atom, Expr, Infix, call, statement
 from mxnet_files.writing.ops import Op
 
 __all__ = ["LONGEST_NAME", "Scope", "Statement", "emit", "shape_text"]
@@ -37,6 +37,7 @@ class Statement:
     build: Callable[[Sequence[Expr]], Expr]
     hint: str
     repeats: bool = False
+    over: str = ""  # `layer in self.layers`: they go on from the last input, one after the other
 
 
 class Scope:
@@ -144,6 +145,14 @@ def emit(
             for op in reads
             if op in variables and variables[op] in free and not op.several and not op.optional
         ]
+        if st.over:
+            step = "x" if "x" in free or "x" not in scope.taken else scope.fresh("y")
+            scope.taken.add(step)
+            name = variables[st.value] = scope.fresh(safe_hint(st.hint))
+            lines += loop_lines(st, name, built, step, expression(st.inputs[-1]), indent)
+            holders[name] = st.value
+            holders[step] = Op(step, "step", (), [], st.value.build)  # which nobody reads
+            continue
         name = ""
         if not st.value.several:
             passing = last_use[st.value] == place + 1 or not comments
@@ -166,6 +175,22 @@ def emit(
     values = [expression(op).flat() for op in outputs]
     lines += statement("return ", Atom(", ".join(values)), indent=indent)
     return lines
+
+
+def loop_lines(
+    st: Statement, name: str, before: Expr, step: str, entry: Expr, indent: int
+) -> list[str]:
+    """A loop over layers: `name` becomes what it was and the result of each, `step` goes along."""
+    made = st.value.inputs[len(st.inputs) - 1 :]
+    layer = st.over.partition(" ")[0]
+    comment = f"{shape_text(made[0].shape)} to {shape_text(made[-1].shape)}"
+    return [
+        *statement(f"{name} = ", before, indent=indent),
+        *(statement(f"{step} = ", entry, indent=indent) if entry.flat() != step else []),
+        f"{' ' * INDENT * indent}for {st.over}:",
+        *statement(f"{step} = ", call(layer, Atom(step)), comment, indent + 1),
+        *statement(f"{name} = ", Infix(Atom(name), "+", Atom(f"({step},)")), indent=indent + 1),
+    ]
 
 
 def safe_hint(hint: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mxnet_files.writing.ops import Op
 
-__all__ = ["Block", "Item", "find_blocks", "shared"]
+__all__ = ["Block", "Item", "Run", "find_blocks", "shared"]
 
 LARGEST_BLOCK = 400  # operations
 WEIGHTED = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d", "Linear")
@@ -57,6 +57,21 @@ class Block:
 
 
 Item = Op | Block
+
+
+@dataclass(eq=False)
+class Run:
+    """Blocks of one class, one after the other: an nn.Sequential."""
+
+    blocks: list[Block]
+
+    @property
+    def entry(self) -> Op:
+        return self.blocks[0].entry
+
+    @property
+    def out(self) -> Op:
+        return self.blocks[-1].out
 
 
 def ops_of(item: Item) -> list[Op]:
