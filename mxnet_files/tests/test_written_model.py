@@ -409,6 +409,61 @@ def test_branches_that_are_alike_are_a_loop(tmp_path: Path) -> None:
     same(module, torch.jit.script(alone), data)
 
 
+def boxes_by_class() -> Any:
+    """An SSD in small, as GluonCV writes one: heads of scores and boxes, which it decodes."""
+    x, heads, boxes, anchors = S.var("data"), [], [], []
+    for number in range(3):
+        x = S.Convolution(x, num_filter=4, kernel=(2, 2), name=f"ssd0_extra{number}_conv")
+        name = f"ssd0_predictor{number}_conv"
+        y = S.Convolution(x, num_filter=4, kernel=(1, 1), name=f"{name}0")
+        heads.append(S.flatten(S.transpose(y, axes=(0, 2, 3, 1))))
+        y = S.Convolution(x, num_filter=4, kernel=(1, 1), name=f"{name}1")
+        boxes.append(S.flatten(S.transpose(y, axes=(0, 2, 3, 1))))
+        anchor = S.var(f"ssd0_anchor{number}_weight", shape=(1, 1, 5, 5, 4))
+        anchor = S.slice_like(anchor, x * 0, axes=(2, 3))
+        anchors.append(S.reshape(S.reshape(anchor, shape=(1, -1, 4)), shape=(1, -1)))
+    scores = S.softmax(S.reshape(S.concat(*heads, dim=1), shape=(0, -1, 4)), axis=-1)
+    best = S.slice_axis(scores, axis=-1, begin=1, end=None)
+    zeros = S.zeros_like(S.slice_axis(scores, axis=-1, begin=0, end=1))
+    ids = S.broadcast_add(zeros, S.reshape(S.arange(3, name="ssd0_arange"), shape=(1, 1, 3)))
+    mask = best > 0.3
+    ids = S.where(mask, ids, S.ones_like(ids) * -1)
+    best = S.where(mask, best, S.zeros_like(best))
+    offsets = S.reshape(S.concat(*boxes, dim=1), shape=(0, -1, 4))
+    anchors = S.reshape(S.concat(*anchors, dim=1), shape=(1, -1, 4))
+    corners = S.contrib.box_decode(offsets, anchors)
+    rows = []
+    for i in range(3):
+        pair = (S.slice_axis(each, axis=-1, begin=i, end=i + 1) for each in (ids, best))
+        rows.append(S.concat(*pair, corners, dim=-1))
+    found = S.contrib.box_nms(S.concat(*rows, dim=1), overlap_thresh=0.4, id_index=0, topk=9)
+    return S.Group(
+        [S.slice_axis(found, axis=2, begin=i, end=j) for i, j in ((0, 1), (1, 2), (2, 6))]
+    )
+
+
+def test_boxes_are_decoded_in_a_method(tmp_path: Path) -> None:
+    """Behind the last layer; the columns of what box_nms reads have their names."""
+    symbol, data = boxes_by_class(), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    made, module = written(symbol, random_state(symbol, (2, 3, 6, 6)), data)
+    forward, method = made.text.split("    def forward")[-1].split("    def detect")
+    assert "return self.detect(scores, offsets, features)" in forward, made.text
+    assert "softmax" not in forward
+    assert "for extra in self.extras:" in forward
+    for text in (
+        'kept."""',
+        "class_ids = torch.zeros_like(scores[:, :, :1])",
+        "class_ids = class_ids + self.arange.reshape(1, 1, 3)",
+        "class_ids = torch.where(mask, class_ids, torch.full_like(class_ids, -1.0))",
+        "scores = torch.where(mask, scores_2, torch.zeros_like(scores_2))",
+        "torch.cat([class_ids[:, :, i : i + 1], scores[:, :, i : i + 1], x], -1)",
+    ):
+        assert text in method, made.text
+    alone = opened(made, tmp_path).double()
+    same(module, alone, data)
+    same(module, torch.jit.script(alone), data)
+
+
 def extractor() -> Any:
     """Convolutions under a prefix of most layers, two of other sizes of one name; a head alone."""
     x = S.Convolution(S.var("data"), num_filter=2, kernel=(1, 1), name="net0_vgg0_conv0")

@@ -1,14 +1,15 @@
 """Branches that are alike and end in one `torch.cat`: heads on features of several sizes.
 
 Such branches are written as one expression in a loop, their layers as an `nn.ModuleList`. So are
-the layers that make the smaller of these features, each of the one before.
+the layers that make the smaller of these features, each of the one before; and what makes boxes of
+all their results is a method.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +18,11 @@ from mxnet_files.writing.layout import Atom, Brackets, Expr, Infix, call, litera
 from mxnet_files.writing.ops import Op
 from mxnet_files.writing.structure import Block, Item, Run, entries_of, ops_of, out_of
 
-__all__ = ["Fan", "Ladder", "Part", "find_fans", "find_ladders", "read_by"]
+__all__ = ["Fan", "Ladder", "Part", "find_fans", "find_ladders", "find_sections", "read_by"]
 
 FEWEST = 3  # branches
+FEWEST_OF_METHOD = 5  # lines of a forward that become a method
+SUPPRESSING = ("box_nms", "multibox_detection")
 LONGEST = 88  # characters of the expression in the loop
 _NUMBER = re.compile(r"(\d+):(\d+)|(?<![\w.])(\d+)(?![\w.])")
 INDEX = "i"
@@ -403,3 +406,66 @@ def _members(step: Sequence[Item | Run]) -> list[Item]:
     for part in step:
         found += part.blocks if isinstance(part, Run) else [part]
     return found
+
+
+def find_sections(
+    parts: Sequence[Part], classes: Classes, outputs: Sequence[Op]
+) -> dict[str, list[int]]:
+    """What makes boxes of the results of layers: places among the parts, by a method's name.
+
+    No layer comes in between. `detect` gives all outputs, each `propose` one value, which layers
+    behind it read.
+    """
+    made = {op: place for place, part in enumerate(parts) for op in given_by(part)}
+    reads = [{made[op] for op in read_by(part) if op in made} for part in parts]
+    readers = [
+        {user for user, row in enumerate(reads) if place in row} for place in range(len(parts))
+    ]
+
+    def needed(places: Iterable[int]) -> set[int]:
+        found = {*places}
+        for place in reversed(range(len(parts))):
+            found |= reads[place] if place in found else set()
+        return found
+
+    layers = {place for place, part in enumerate(parts) if has_layers(part, classes)}
+    ends = [
+        place
+        for place, part in enumerate(parts)
+        if isinstance(part, Op) and part.kind in SUPPRESSING
+    ]
+    before = needed(layers)
+    found: dict[str, list[int]] = {}
+    last = [place for place in ends if place not in before]
+    for number, group in enumerate([last, *([place] for place in ends if place in before)]):
+        whole = needed(group)
+        inside = whole - needed(whole & layers)
+        for place in range(min(group, default=len(parts)), len(parts)):
+            alone = number == 0 or len(readers[max(inside)]) == 1
+            if reads[place] and reads[place] <= inside and alone and place not in layers:
+                inside.add(place)
+        given = {each for each in inside if not readers[each] <= inside}
+        given |= {made[op] for op in outputs if made.get(op) in inside}
+        results = {made.get(op) for op in outputs}
+        if number == 0 and inside and given <= results <= inside:
+            found["detect"] = sorted(inside)
+        elif number > 0 and given == {max(inside)} and results.isdisjoint(given):
+            name = "propose" if number == 1 else f"propose_{number}"
+            found[name] = sorted(inside)
+    long = [name for name, places in found.items() if len(places) >= FEWEST_OF_METHOD]
+    return {name: found[name] for name in sorted(long, key=lambda name: name == "detect")}
+
+
+def given_by(part: Part) -> list[Op]:
+    """The values that a part of the top gives."""
+    if isinstance(part, Ladder):
+        return part.row[-len(part.steps) :]
+    return [out_of(part)] if isinstance(part, (Op, Block)) else [part.out]
+
+
+def has_layers(part: Part, classes: Classes) -> bool:
+    if isinstance(part, Fan):
+        return bool(part.layers)
+    if isinstance(part, Op):
+        return part.layer is not None
+    return not (isinstance(part, Block) and classes.of[part].is_function)

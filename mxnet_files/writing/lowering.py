@@ -339,7 +339,9 @@ class _Lowering:
         shapes = tuple(tuple(tensor_at(self.module, path).shape) for path in held)
         key = (callee, len(inputs), _constants(node), shapes, *(layer.key if layer else ()))
         ops = [self.value(input) for input in inputs]
-        return Op(name, kind, key, ops, build, layer, held, function, needs)
+        made = Op(name, kind, key, ops, build, layer, held, function, needs)
+        made.settings = _settings(target, arguments(node))
+        return made
 
     def callee(self, target: Any) -> tuple[str, tuple[Any, ...]]:
         """How the file calls a function, and the function if the file has to bring it along."""
@@ -398,6 +400,14 @@ def _names(target: Any, given: Sequence[Any]) -> list[str]:
         else each.name
         for place, (value, each) in enumerate(zip(given, declared, strict=False))
     ]
+
+
+def _settings(target: Any, given: Sequence[Any]) -> dict[str, Any]:
+    """The constants of a call of one of this package's functions, by its parameters."""
+    if not getattr(target, "__module__", "").startswith("mxnet_files"):
+        return {}
+    named = zip(inspect.signature(target).parameters, given, strict=False)
+    return {name: value for name, value in named if not _holds_node(value)}
 
 
 def _without_defaults(target: Any, given: list[Any]) -> list[Any]:

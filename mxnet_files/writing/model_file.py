@@ -22,11 +22,29 @@ from mxnet_files.writing.classes import (
     stem,
     tokens,
 )
-from mxnet_files.writing.fans import INDEX, Fan, Ladder, Part, find_fans, find_ladders, read_by
+from mxnet_files.writing.fans import (
+    INDEX,
+    Fan,
+    Ladder,
+    Part,
+    find_fans,
+    find_ladders,
+    find_sections,
+    read_by,
+)
 from mxnet_files.writing.layout import Atom, Brackets, Expr, call, loop, statement
 from mxnet_files.writing.lowering import lower
 from mxnet_files.writing.ops import Op
-from mxnet_files.writing.statements import LONGEST_NAME, MOVES, Scope, Statement, emit, shape_text
+from mxnet_files.writing.statements import (
+    LONGEST_NAME,
+    MOVES,
+    Scope,
+    Statement,
+    emit,
+    name_columns,
+    safe_hint,
+    shape_text,
+)
 from mxnet_files.writing.structure import (
     WEIGHTED,
     Block,
@@ -42,6 +60,10 @@ __all__ = ["Written", "write_model"]
 SCORES, BOXES = ("score_heads", "scores"), ("box_heads", "offsets")  # heads, what they give
 PURPOSES = {"softmax": SCORES, "sigmoid": SCORES, "box_decode": BOXES, "multibox_detection": BOXES}
 GENERIC = ("", "conv", "dense")  # what layers are called that have no name of their own
+METHODS = {
+    "detect": "Boxes of what the layers give, decoded; of those that overlap, the best is kept.",
+    "propose": "Regions that may hold an object, decoded; of those that overlap, the best is kept.",
+}
 RESERVED = {"self", "torch", "nn", "F", "Tensor", "Path", "load", "load_file", "math", "Any"}
 RESERVED |= {"Callable", "super", "range", "zip", INDEX}
 
@@ -75,6 +97,7 @@ class _Writer(ClassSource):
         self.class_name = identifier(camel or "Model")
         graph = lower(module)
         self.order, self.inputs, self.outputs = graph.order, graph.inputs, graph.outputs
+        name_columns(self.order)
         self.prefix = len(common_tokens(self.order))  # words that begin every name
         self.most, spare = self.shared_word()
         self.scope = self.most if spare else ""
@@ -104,6 +127,7 @@ class _Writer(ClassSource):
 
     def write(self) -> Written:
         items = self.parts()
+        self.sections = find_sections(items, self.classes, self.outputs)
         self.name_items(items)
         body = [
             *self.function_sources(),
@@ -238,7 +262,7 @@ class _Writer(ClassSource):
 
     def name_items(self, items: Sequence[Part]) -> None:
         """Attributes of the top."""
-        taken: set[str] = set()
+        taken: set[str] = {*self.sections}
 
         def take(name: str) -> str:
             base = attribute_name(identifier(name))[:LONGEST_NAME]
@@ -341,7 +365,7 @@ class _Writer(ClassSource):
         lines = [f"class {self.class_name}(nn.Module):", "    def __init__(self) -> None:"]
         lines.append("        super().__init__()")
         done: set[str] = set()
-        statements: list[Statement] = []
+        written: list[list[Statement]] = []  # of each item
         scope = Scope(self.reserved)
         rows = [tuple(row) for item in items if isinstance(item, Fan) for row in item.varying]
         tuples: dict[tuple[Op, ...], Op | None] = {
@@ -349,6 +373,8 @@ class _Writer(ClassSource):
         }
         for item in items:
             made: list[str] = []
+            statements: list[Statement] = []
+            written.append(statements)
             if isinstance(item, Fan):
                 for row in item.layers:
                     listed = Brackets("", tuple(self.make(layer) for layer in row), "[]")
@@ -394,6 +420,7 @@ class _Writer(ClassSource):
             lines = [lines[0]]  # nothing to keep
         else:
             lines.append("")
+        methods = [line for name in self.sections for line in self.method(name, written, scope)]
         signature = [Atom("self")]
         names: dict[Op, str] = {}
         sole = sum(not op.optional for op in self.inputs) == 1
@@ -406,8 +433,43 @@ class _Writer(ClassSource):
         kind = f"tuple[{', '.join(['Tensor'] * len(self.outputs))}]" if several else "Tensor"
         head = Brackets("forward", tuple(signature), after=f" -> {kind}:")
         lines += statement("def ", head, indent=1)
-        lines += emit(statements, self.outputs, names, scope, comments=True)
-        return "\n".join(lines)
+        every = [one for row in written for one in row]
+        results = [one.value for one in every if one.value.kind == "detect"] or self.outputs
+        lines += emit(every, results, names, scope, comments=True)
+        return "\n".join([*lines, *methods])
+
+    def method(self, name: str, written: list[list[Statement]], scope: Scope) -> list[str]:
+        """A section of the forward as a method, whose call takes its place in `written`."""
+        places = self.sections[name]
+        inner = [one for place in places for one in written[place]]
+        made = {one.value for one in inner}
+        hints = {one.value: one.value.noun or one.hint for row in written for one in row}
+        read = dict.fromkeys(op for one in inner for op in one.inputs)
+        given = [op for op in read if op not in made]
+        if any(op.optional or (op.several and op.kind != "tuple") for op in given):
+            return []
+        outputs = self.outputs if name == "detect" else [inner[-1].value]
+        own = Scope(self.reserved | {*scope.kept.values()})
+        names = {op: own.fresh(safe_hint(hints.get(op, "x"))) for op in given}
+        arguments = [Atom(f"{names[op]}: {type_of(op)}") for op in given]
+        whole = outputs[0]
+        if name == "detect":
+            whole = Op(name, name, (), given, outputs[0].build, several=len(outputs) > 1)
+            whole.shape = None if whole.several else outputs[0].shape
+        several = f"tuple[{', '.join(map(type_of, outputs))}]"
+        after = f" -> {several if len(outputs) > 1 else type_of(whole)}:"
+        head = Brackets(name, (Atom("self"), *arguments), after=after)
+        lines = ["", *statement("def ", head, indent=1)]
+        lines.append(f'        """{METHODS[name.partition("_")[0]]}"""')
+        lines += emit(inner, outputs, names, own, comments=True)
+        for place in places:
+            written[place] = []
+
+        def build(args: Sequence[Expr]) -> Expr:
+            return call(f"self.{name}", *args)
+
+        written[places[-1]] = [Statement(whole, given, build, "regions", section=True)]
+        return lines
 
     def own_words(self, name: str) -> str:
         """`mobilenetv3classifier0_conv0` of a mobilenetv3_large is classifier0_conv0."""
@@ -546,6 +608,11 @@ class _Writer(ClassSource):
 def plural(word: str) -> str:
     """`head` -> heads."""
     return word if word.endswith("s") else f"{word}s"
+
+
+def type_of(op: Op) -> str:
+    """The annotation of a value: a tensor, or as many of them as a loop runs over."""
+    return f"tuple[{', '.join(['Tensor'] * len(op.inputs))}]" if op.several else "Tensor"
 
 
 def singular(name: str) -> str:

@@ -71,6 +71,8 @@ class Op:
     first_alone: bool = False  # of which only the first is read: the expression picks it
     optional: bool = False  # an input that may be left out
     repeats: bool = False  # its expression writes an input more than once
+    settings: Mapping[str, Any] = field(default_factory=dict)  # numbers of a call, by their names
+    noun: str = ""  # what the value is, where what reads it says so
 
 
 class Context(Protocol):

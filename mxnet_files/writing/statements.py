@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,21 +11,34 @@ from mxnet_files.reading.names import local_name
 from mxnet_files.writing.layout import INDENT, Atom, Expr, Infix, call, statement
 from mxnet_files.writing.ops import Op
 
-__all__ = ["LONGEST_NAME", "Scope", "Statement", "emit", "shape_text"]
+__all__ = [
+    "LONGEST_NAME",
+    "MOVES",
+    "Scope",
+    "Statement",
+    "emit",
+    "name_columns",
+    "safe_hint",
+    "shape_text",
+]
 
 LONGEST_INLINE = 64  # characters of an expression that stands within another
 LONGEST_NAME = 40
 # A view of a value, which has no name of its own and no line where there is room in the next
 MOVES = {"slice", "reshape", "permute", "transpose", "flatten", "unsqueeze", "zeros_like"}
-KEPT = MOVES | {"add", "sub", "mul", "truediv"}  # a value that becomes another of its kind
+VIEWS = MOVES - {"zeros_like"}  # the same numbers
+PARTS = {"chunk", "getitem", "squeeze"}  # or some of them
+KEPT = VIEWS | {"add", "sub", "mul", "truediv"}  # a value that becomes another of its kind
 NOUNS = {
     **dict.fromkeys(("softmax", "log_softmax"), "scores"),
     **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), "mask"),
     **dict.fromkeys(("where", "gather", "take", "index_select"), "chosen"),
     **dict.fromkeys(("argsort", "argmax", "argmin"), "order"),
+    "zeros_like": "zeros",
     "box_decode": "boxes",
     "box_nms": "detections",
 }
+COLUMNS = {"class_index": "class_ids", "score": "scores", "coordinates": "boxes"}  # of box_nms
 
 
 @dataclass
@@ -37,6 +50,7 @@ class Statement:
     build: Callable[[Sequence[Expr]], Expr]
     hint: str
     repeats: bool = False
+    section: bool = False  # a method in the place of many lines: what it is given has names
     over: str = ""  # `layer in self.layers`: they go on from the last input, one after the other
 
 
@@ -60,6 +74,40 @@ class Scope:
             wanted = f"{hint}_{number}"
         self.taken.add(wanted)
         return wanted
+
+
+def name_columns(order: Sequence[Op]) -> None:
+    """Say of the values that become the columns of boxes under `box_nms` what they are."""
+    for op in order:
+        if op.kind == "box_nms" and op.inputs:
+            _name_columns(op.inputs[0], {op.settings[key]: noun for key, noun in COLUMNS.items()})
+
+
+def _name_columns(rows: Op, nouns: Mapping[int, str]) -> None:
+    """Name what rows of boxes are joined of; `nouns` by the place of their first number."""
+    width, *widths = (op.shape[-1] if op.shape else None for op in (rows, *rows.inputs))
+    sizes = [each for each in widths if isinstance(each, int)]
+    if set(widths) == {width} and (rows.kind.startswith("cat") or rows.kind in VIEWS):
+        for op in rows.inputs:
+            _name_columns(op, nouns)
+    elif rows.kind.startswith("cat") and len(sizes) == len(widths) and sum(sizes) == width:
+        for place, op in enumerate(rows.inputs):
+            if noun := nouns.get(sum(sizes[:place])):
+                _name(op, noun)
+
+
+def _name(value: Op, noun: str) -> None:
+    """Name a value, and those before it that are the same things."""
+    if value.noun or value.kind == "input":
+        return
+    value.noun = "" if value.several else noun
+    if value.kind in VIEWS | PARTS:
+        _name(value.inputs[0], noun)
+    elif value.kind == "where" and len(value.inputs) > 1:
+        _name(value.inputs[1], noun)
+    elif value.kind == "add" and noun == "class_ids":  # numbers from 0 on, added to zeros
+        for op in value.inputs:
+            op.noun = noun if op.kind in ("zeros_like", "mul") and not op.noun else op.noun
 
 
 def emit(
@@ -112,8 +160,10 @@ def emit(
     carried: dict[Op, list[Op]] = {}  # variables within an expression that waits
     for place, st in enumerate(plainly):
         built = st.build([expression(op) for op in st.inputs])
-        nouns[st.value] = NOUNS.get(st.value.kind, st.hint)
-        if st.value.kind in MOVES and len(st.inputs) == 1:
+        nouns[st.value] = st.value.noun or NOUNS.get(st.value.kind, st.hint)
+        if st.section:
+            nouns[st.value] = st.hint
+        elif st.value.kind in VIEWS and len(st.inputs) == 1 and not st.value.noun:
             nouns[st.value] = nouns.get(source(st.inputs[0]), nouns[st.value])
         reads = [v for op in st.inputs for v in carried.get(source(op), [source(op)])]
         final = st.value is sole and place == end - 1
@@ -155,8 +205,11 @@ def emit(
             continue
         name = ""
         if not st.value.several:
-            passing = last_use[st.value] == place + 1 or not comments
-            if dying and (passing or (st.value.kind in KEPT and dying[0] != "x")):
+            named = after is not None and after.section
+            passing = not comments or (last_use[st.value] == place + 1 and not named)
+            kept = st.value.kind in KEPT and dying[:1] not in ([], ["x"])
+            kept = kept and dying[0].startswith(st.value.noun) and not st.section
+            if dying and (passing or kept):
                 name = "x" if passing and "x" in dying else dying[0]
             if passing and comments and ("x" in free or "x" not in scope.taken):
                 name = "x"
