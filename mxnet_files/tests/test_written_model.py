@@ -481,7 +481,24 @@ def structural() -> Any:
     return S.FullyConnected(x, num_hidden=3, name="classifier_1_fwd")
 
 
+def by_class() -> Any:
+    """Most layers in one net; those of another, whose blocks are called by it, have a tensor."""
+    x, found = S.var("data"), []
+    for place in range(9):
+        x = S.Convolution(x, num_filter=2, kernel=(1, 1), name=f"mobilenet0_conv{place}")
+    for place in range(2):
+        x = S.Convolution(x, num_filter=2, kernel=(1, 1), name=f"yolov30_conv{place}")
+        name = f"yolov30_yolooutputv3{place}"
+        y = S.Convolution(x, num_filter=2, kernel=(1, 1), name=f"{name}_conv0")
+        found.append(S.broadcast_mul(y, S.var(f"{name}_anchor_{place}", shape=(1, 2, 1, 1))))
+    return S.Group(found)
+
+
 NAMED = {
+    "by_class": (by_class, [
+        *(f"conv{place}" for place in range(9)), "yolov3_conv0", "output0", "output0_anchor_0",
+        "yolov3_conv1", "output1", "output1_anchor_1",
+    ]),
     "extractor": (extractor, ["conv0", "extra0.0.conv", "extra0.1.conv", "extra1.0.conv",
                               "extra1.1.conv", "head"]),
     "structural": (structural, ["features_0", "features_2", "classifier_1"]),

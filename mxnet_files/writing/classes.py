@@ -23,6 +23,8 @@ __all__ = [
     "common_tokens",
     "letters",
     "plain_words",
+    "shorten",
+    "shortened",
     "stem",
     "tokens",
 ]
@@ -636,6 +638,45 @@ def common_tokens(ops: Sequence[Op]) -> list[str]:
 def letters(word: str) -> str:
     """`conv0` -> conv."""
     return re.sub(r"\d+$", "", word)
+
+
+def shorten(order: Sequence[Op]) -> dict[tuple[str, str], str]:
+    """Leave out of the names what their words say twice; what became of a word behind another.
+
+    A block within a net is often called by the net: `yolov30_yolooutputv30_conv0` is now
+    yolov30_output0_conv0.
+    """
+    rows = {op: tokens(op.name) for op in order if op.kind not in OF_INPUTS}
+    layers = {row[-1] for row in rows.values() if row}
+    inner: dict[str, set[str]] = defaultdict(set)
+    for row in rows.values():
+        for outer, word in pairwise(row):
+            inner[outer].add(word)
+    short: dict[tuple[str, str], str] = {}
+    for outer, words in inner.items():
+        if len(words) > 1 and outer not in layers:
+            made = {word: without(outer, word) for word in words}
+            counts = Counter(made.values())
+            short |= {(outer, word): new for word, new in made.items() if counts[new] == 1}
+    short = {pair: new for pair, new in short.items() if new != pair[1]}
+    for op, row in rows.items():
+        if any(pair in short for pair in pairwise(row)):
+            op.name = "_".join(shortened(row, short))
+    return short
+
+
+def without(outer: str, word: str) -> str:
+    """`yolov30`, `yolooutputv31` -> output1: the net's version goes, too."""
+    common = re.sub(r"v?\d*$", "", outer)
+    rest = word[len(common) :]
+    if len(common) < 3 or not word.startswith(common) or not re.match("[A-Za-z]{3}", rest):
+        return word
+    return re.sub(r"(?<!con)v\d(?=\d+$)", "", rest)
+
+
+def shortened(words: Sequence[str], short: Mapping[tuple[str, str], str]) -> list[str]:
+    """The words of a name, those left out that `shorten` does."""
+    return [*words[:1], *(short.get(pair, pair[1]) for pair in pairwise(words))]
 
 
 def plain_words(words: Sequence[str]) -> list[str]:

@@ -19,6 +19,8 @@ from mxnet_files.writing.classes import (
     common_tokens,
     letters,
     plain_words,
+    shorten,
+    shortened,
     stem,
     tokens,
 )
@@ -59,6 +61,7 @@ __all__ = ["Written", "write_model"]
 
 SCORES, BOXES = ("score_heads", "scores"), ("box_heads", "offsets")  # heads, what they give
 PURPOSES = {"softmax": SCORES, "sigmoid": SCORES, "box_decode": BOXES, "multibox_detection": BOXES}
+LONGEST_VALUE = 24  # characters of a value's name, beyond which its last two words are left
 GENERIC = ("", "conv", "dense")  # what layers are called that have no name of their own
 METHODS = {
     "detect": "Boxes of what the layers give, decoded; of those that overlap, the best is kept.",
@@ -98,14 +101,13 @@ class _Writer(ClassSource):
         graph = lower(module)
         self.order, self.inputs, self.outputs = graph.order, graph.inputs, graph.outputs
         name_columns(self.order)
+        self.short = shorten(self.order)
         self.prefix = len(common_tokens(self.order))  # words that begin every name
         self.most, spare = self.shared_word()
         self.scope = self.most if spare else ""
-        mxnet = module.meta["mxnet_names"]
+        self.spare = self.spare_words()
         said = {word for op in self.order for word in tokens(op.name)}
-        said |= {
-            word for op in self.order for path in op.held for word in tokens(mxnet.get(path, path))
-        }
+        said |= {word for op in self.order for path in op.held for word in self.words_of(path)}
         # words that differ in their numbers alone
         self.numbered = Counter(letters(word) for word in said if letters(word) != word)
         needs = [need for op in self.order for need in op.needs]
@@ -253,12 +255,31 @@ class _Writer(ClassSource):
             return "", False
         return word, not others & inner and not any(name.isdigit() for name in inner)
 
+    def spare_words(self) -> set[tuple[str, ...]]:
+        """A word that may go before a second one, which was called by it and stands alone so."""
+        rows = [row for op in self.order if (row := tokens(op.name)[self.prefix :])]
+        pairs = {tuple(row[:2]) for row in rows}
+        firsts = {row[0] for row in rows}
+        return {
+            (outer, word)
+            for (outer, _), word in self.short.items()
+            if (outer, word) in pairs
+            and word not in firsts
+            and sum(pair[-1] == word for pair in pairs) == 1
+        }
+
+    def words_of(self, path: str) -> list[str]:
+        """The words of MXNet's name of a tensor."""
+        name = self.module.meta["mxnet_names"].get(path, path)
+        return shortened(tokens(name), self.short)
+
     def depth(self, ops: Sequence[Op]) -> int:
         """How many words these names begin with that the attributes leave out."""
         place = self.prefix
         names = [tokens(op.name) for op in ops]
         scoped = bool(self.scope) and all(name[place : place + 1] == [self.scope] for name in names)
-        return place + scoped
+        heads = {tuple(name[place : place + 2]) for name in names}
+        return place + (scoped or (len(heads) == 1 and heads <= self.spare))
 
     def name_items(self, items: Sequence[Part]) -> None:
         """Attributes of the top."""
@@ -316,12 +337,13 @@ class _Writer(ClassSource):
                     name = "_".join(own([item])) or stem(item, self.depth([item]))
                     wanted.append((self.attrs, id(item.layer), name))
                 for path in item.held:
-                    words = tokens(self.module.meta["mxnet_names"].get(path, path))
+                    words = self.words_of(path)
                     start = [*tokens(self.order[-1].name)[: self.prefix], self.scope]
                     for count in (self.prefix + bool(self.scope), self.prefix):
                         if words[:count] == start[:count]:
                             words = words[count:]
                             break
+                    words = words[tuple(words[:2]) in self.spare :]
                     wanted.append((self.held, path, "_".join(words)))
         short = Counter(
             {(id(where), key): self.spoken(name) for where, key, name in wanted}.values()
@@ -339,7 +361,7 @@ class _Writer(ClassSource):
             base = "head" if base in GENERIC else base
             found.append((self.lists, id(row), self.purpose(fan.out)[0] or plural(base)))
         for paths in fan.held:
-            words = tokens(self.module.meta["mxnet_names"].get(paths[0], paths[0]))
+            words = self.words_of(paths[0])
             words = [word for word in map(letters, words) if word]
             words = words[:-1] if words[1:] and words[-1] in ("weight", "bias") else words
             found.append((self.lists, id(paths), plural(words[-1] if words else "tensor")))
@@ -552,7 +574,10 @@ class _Writer(ClassSource):
         return statement(f"self.{attr} = ", call("nn.ParameterList", listed))
 
     def op_statement(self, op: Op, own: Sequence[str]) -> Statement:
-        hint = attribute_name(identifier(self.spoken(stem(op, self.depth([op])))))[:LONGEST_NAME]
+        words = tokens(op.name)[self.depth([op]) :] or tokens(op.name)[-1:] or ["value"]
+        said = self.spoken("_".join(words))
+        said = "_".join(said.split("_")[-2:]) if len(said) > LONGEST_VALUE else said
+        hint = attribute_name(identifier(said))[:LONGEST_NAME]
         return Statement(op, list(op.inputs), lambda args: op.build(args, own), hint, op.repeats)
 
     def sequence(self, items: Sequence[Item]) -> Expr:
