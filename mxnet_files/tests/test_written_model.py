@@ -464,6 +464,35 @@ def test_boxes_are_decoded_in_a_method(tmp_path: Path) -> None:
     same(module, torch.jit.script(alone), data)
 
 
+def heads_that_decode() -> Any:
+    """Each with an array of its own, a constant, and a number that differs, as YOLO's strides."""
+    x, found = S.var("data"), []
+    for place in range(3):
+        x = S.Convolution(x, num_filter=2, kernel=(2, 2), name=f"yolov30_conv{place}")
+        name = f"yolov30_yolooutputv3{place}"
+        anchor = S.var(f"{name}_anchor_{place}", shape=(1, 2, 1, 1))
+        offset = S.var(f"{name}_offset_{place}", shape=(1, 1, 5, 5))
+        with mx.name.Prefix(f"{name}_"):
+            y = S.Convolution(x, num_filter=2, kernel=(1, 1), name="conv0")
+            middle = S.broadcast_add(S.sigmoid(y), S.slice_like(offset, x * 0, axes=(2, 3)))
+            middle, half = middle * (2.0 * 2**place), S.broadcast_mul(S.exp(y), anchor)
+            ids = S.broadcast_add(y * 0, S.reshape(S.arange(2), shape=(1, 2, 1, 1)))
+            found.append(S.concat(ids, middle - half, middle + half, dim=1))
+    return S.Group(found)
+
+
+def test_heads_that_decode_are_one_class(tmp_path: Path) -> None:
+    symbol, data = heads_that_decode(), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    made, module = written(symbol, random_state(symbol, (2, 3, 6, 6)), data)
+    assert made.text.count("class Output(nn.Module):") == 1, made.text
+    assert "torch.sigmoid(" not in made.text.split("class TheNet")[1]
+    assert "Output(8.0)" in made.text
+    assert {"output0.anchor", "output2.anchor"} <= {*made.state}
+    alone = opened(made, tmp_path).double()
+    same(module, alone, data)
+    same(module, torch.jit.script(alone), data)
+
+
 def extractor() -> Any:
     """Convolutions under a prefix of most layers, two of other sizes of one name; a head alone."""
     x = S.Convolution(S.var("data"), num_filter=2, kernel=(1, 1), name="net0_vgg0_conv0")

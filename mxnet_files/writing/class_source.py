@@ -8,11 +8,18 @@ from typing import Any
 import torch
 
 from mxnet_files.reading.names import local_name
-from mxnet_files.writing.classes import Class, Classes, Slot, is_activation, needs_attribute
+from mxnet_files.writing.classes import (
+    NUMBERS,
+    Class,
+    Classes,
+    Slot,
+    is_activation,
+    needs_attribute,
+)
 from mxnet_files.writing.layout import Atom, Brackets, Expr, call, literal, statement
 from mxnet_files.writing.lowering import Lowered
 from mxnet_files.writing.ops import Op
-from mxnet_files.writing.statements import Scope, Statement, emit
+from mxnet_files.writing.statements import COLUMNS, Scope, Statement, emit
 from mxnet_files.writing.structure import Block, Item
 
 __all__ = ["ClassSource"]
@@ -105,6 +112,9 @@ class ClassSource:
 
     def class_source(self, each: Class) -> str:
         lines = [f"class {each.name}(nn.Module):"]
+        if {op.noun for op in each.example.ops} >= {*COLUMNS.values()}:
+            said = "Rows of class, score and box, decoded from what its layers give."
+            lines += [f'    """{said}"""', ""]
         kinds = {"activation": "Callable[[Tensor], Tensor]"}
         parameters: list[Expr] = [Atom("self")]
         required = [p for p in each.parameters if not p.has_default]
@@ -130,7 +140,7 @@ class ClassSource:
                 lines += statement("self.shortcut = ", value)
         for place, op in enumerate(each.example.tail):
             text = each.expressions.get((f"tail{place}", "activation"))
-            if text is not None and is_activation(op) and text in {p.name for p in each.parameters}:
+            if text is not None and is_activation(op) and kept(each, text):
                 lines.append(f"        self.{text} = {text}")
         if each.residual:
             lines.append("        self.residual = residual")
@@ -143,14 +153,14 @@ class ClassSource:
         """What `__init__` keeps for one slot."""
         item = slot.example
         if not needs_attribute(item, self.classes):
-            text = each.expressions.get((slot.attr, "activation"))
-            if text is not None and text in {p.name for p in each.parameters}:
-                return [f"        self.{slot.attr} = {text}"]
-            return []
+            if text := self.number(each, slot):
+                return [f"        self.{text} = {text}"]
+            text = each.expressions.get((slot.attr, "activation"), "")
+            return [f"        self.{slot.attr} = {text}"] if kept(each, text) else []
         lines: list[str] = []
         if isinstance(item, Op):
             for number, path in enumerate(item.held):
-                lines += self.hold(f"{slot.attr}_{number}", path)
+                lines += self.hold(holder(slot.attr, item, number), path)
             if item.layer is None:
                 return lines
         value = self.make(item, slot, each)
@@ -175,18 +185,28 @@ class ClassSource:
             return self.function_statement(item, text)
         if slot is not None and is_activation(item):
             text = self.activation(each, attr, item.function)
-            return Statement(item, list(item.inputs), lambda args: call(text, *args), attr)
+            return Statement(item, list(item.inputs), lambda args: call(text, *args), item.kind)
         own = [f"self.{attr}"] if item.layer is not None else []
-        own += [f"self.{attr}_{number}" for number in range(len(item.held))]
+        own += [f"self.{holder(attr, item, number)}" for number in range(len(item.held))]
+        hint = attr if slot is not None and needs_attribute(item, self.classes) else item.kind
+        if slot is not None and (text := self.number(each, slot)):
+            own.append(f"self.{text}")
         return Statement(
-            item, list(item.inputs), lambda args: item.build(args, own), attr or "y", item.repeats
+            item, list(item.inputs), lambda args: item.build(args, own), hint, item.repeats
         )
+
+    def number(self, each: Class, slot: Slot) -> str:
+        """The parameter that is the number of an operation; empty where it is always the same."""
+        item = slot.example
+        if not isinstance(item, Op) or item.number is None:
+            return ""
+        text = each.expressions.get((slot.attr, NUMBERS.get(item.kind, "number")), "")
+        return text if kept(each, text) else ""
 
     def activation(self, each: Class, attr: str, text: str) -> str:
         """How a forward calls an activation: by name, or as the instance keeps it."""
         shown = each.expressions.get((attr, "activation"), text)
-        kept = shown in {p.name for p in each.parameters}
-        if kept:
+        if kept(each, shown):
             return f"self.{shown if attr.startswith('tail') else attr}"
         return shown
 
@@ -279,7 +299,17 @@ class ClassSource:
             yield from self.states(inner, f"{prefix}.{slot.attr}")
             if isinstance(inner, Op):
                 for number, path in enumerate(inner.held):
-                    yield f"{prefix}.{slot.attr}_{number}", path
+                    yield f"{prefix}.{holder(slot.attr, inner, number)}", path
+
+
+def holder(attr: str, op: Op, number: int) -> str:
+    """The attribute of a tensor that an item reads beside its layer."""
+    return attr if op.layer is None and len(op.held) == 1 else f"{attr}_{number}"
+
+
+def kept(each: Class, text: str) -> bool:
+    """An expression is a parameter of the class, which its instances keep."""
+    return text in {parameter.name for parameter in each.parameters}
 
 
 def plain(argument: str, value: Any) -> str:

@@ -15,6 +15,8 @@ from mxnet_files.writing.ops import Op
 from mxnet_files.writing.structure import Block, Item, entries_of, ops_of, out_of
 
 __all__ = [
+    "GENERIC",
+    "NUMBERS",
     "OF_INPUTS",
     "Class",
     "Classes",
@@ -31,6 +33,8 @@ __all__ = [
 
 OF_INPUTS = ("input", "expect")  # kinds of operations that are no node of the file
 CHANNELS = ("channels", "features", "groups", "num_parameters")
+GENERIC = ("", "conv", "dense")  # what layers are called that have no name of their own
+NUMBERS = {"mul": "factor", "truediv": "divisor"}  # what the number of an operation is called
 CONTAINERS = ("seq", "sequential", "hybridsequential")
 OF_A_LAYER = re.compile(r"conv[123]d|rnn\d*")  # what a layer is called within a block of its own
 
@@ -148,6 +152,13 @@ class Classes:
             return ("class", self.of[item].number)
         return item.key
 
+    def loose(self, item: Item) -> Any:
+        """Equal for items that one number may tell apart, too."""
+        if isinstance(item, Block) or item.number is None:
+            return self.exact(item)
+        callee, inputs, constants, *rest = item.key
+        return (callee, inputs, constants.replace(repr(item.number), "number"), *rest)
+
     def group(self, blocks: Sequence[Block]) -> None:
         """Classes for blocks whose own blocks have theirs."""
         groups: dict[Any, list[Block]] = defaultdict(list)
@@ -165,9 +176,10 @@ class Classes:
         """What two blocks must have in common."""
         if block.body:
             places: dict[Op, int] = {block.entry: -1}
+            alike = self.loose if any(op.layer for op in block.ops) else self.exact
             rows = []
             for number, item in enumerate(block.body):
-                rows.append((self.exact(item), tuple(places[op] for op in entries_of(item))))
+                rows.append((alike(item), tuple(places[op] for op in entries_of(item))))
                 places[out_of(item)] = number
             return ("body" if block.has_layers else "function", tuple(rows))
         join = None if block.join is None else (block.join.key, block.main_first)
@@ -311,7 +323,9 @@ class Classes:
             return "Head" if moves & {op.kind for op in block.ops} else "ConvAct"
         joined = next((one.join for one in each.blocks if one.join is not None), None)
         if joined is None:
-            return "Block"
+            words = {letters("".join(common_tokens(one.ops)[-1:])) for one in each.blocks}
+            word = words.pop() if len(words) == 1 else ""
+            return word.capitalize() if len(word) > 3 and word not in GENERIC else "Block"
         if joined.kind == "mul":
             pooled = any("pool" in op.kind or op.kind == "mean" for op in block.ops[:1])
             return "SqueezeExcitation" if pooled else "Gate"
@@ -407,6 +421,9 @@ class Classes:
         names = list(found)
         ends = {name.rpartition("_")[2] for name in names}
         example = next(item for item in row if item is not None)
+        if isinstance(example, Op) and example.layer is None and len(example.held) == 1:
+            words = [word for word in map(letters, tokens(example.held[0])) if word]
+            return words[-1] if words else "tensor"
         if isinstance(example, Block) and self.of[example].name.startswith("SqueezeExcitation"):
             return "se"
         if len(names) > 1 and len(ends) == 1:
@@ -422,6 +439,8 @@ class Classes:
             return {"activation": owner.name} if owner.is_function else owner.arguments(item)
         if is_activation(item):
             return {"activation": item.function}
+        if item.number is not None:
+            return {NUMBERS.get(item.kind, "number"): item.number}
         return dict(item.layer.args) if item.layer is not None else {}
 
     def parametrise(self, each: Class) -> None:
@@ -511,7 +530,8 @@ class Classes:
                         for value, block in zip(values, each.blocks, strict=True)
                     ]
                     values = parameter.values
-                if kind not in ("channels", "kernel_size") or name == "groups" or None in values:
+                required = ("channels", "kernel_size", "number", *NUMBERS.values())
+                if kind not in required or name == "groups" or None in values:
                     known = Counter(value for value in values if value is not None)
                     parameter.default = known.most_common(1)[0][0]
                     if kind == "channels" and name != "groups":

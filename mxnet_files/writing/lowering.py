@@ -298,6 +298,7 @@ class _Lowering:
         pieces = [template(argument) for argument in given]
         kind = str(getattr(target, "__name__", target))
         callee = kind  # functions of one name in two modules are two
+        number: float | None = None
         function = ""
         if node.op == "call_method":
 
@@ -312,9 +313,14 @@ class _Lowering:
                 return call(own[0], *(each(args, own) for each in pieces))
 
         elif target in _INFIX:
+            floats = [value for value in given if isinstance(value, float)]
+            number = floats[0] if len(floats) == 1 and not held else None
 
             def build(args: Sequence[Expr], own: Sequence[str]) -> Expr:
-                left, right = (each(args, own) for each in pieces)
+                left, right = (
+                    Atom(own[0]) if own and value is number else each(args, own)
+                    for value, each in zip(given, pieces, strict=True)
+                )
                 return Infix(left, _INFIX[target], right)
 
         elif target is operator.getitem:
@@ -340,7 +346,7 @@ class _Lowering:
         key = (callee, len(inputs), _constants(node), shapes, *(layer.key if layer else ()))
         ops = [self.value(input) for input in inputs]
         made = Op(name, kind, key, ops, build, layer, held, function, needs)
-        made.settings = _settings(target, arguments(node))
+        made.settings, made.number = _settings(target, arguments(node)), number
         return made
 
     def callee(self, target: Any) -> tuple[str, tuple[Any, ...]]:

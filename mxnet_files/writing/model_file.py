@@ -14,6 +14,7 @@ from mxnet_files.reading.names import attribute_name, identifier, local_name
 from mxnet_files.writing.borrowed import IMPORTS
 from mxnet_files.writing.class_source import ClassSource
 from mxnet_files.writing.classes import (
+    GENERIC,
     OF_INPUTS,
     Classes,
     common_tokens,
@@ -62,7 +63,6 @@ __all__ = ["Written", "write_model"]
 SCORES, BOXES = ("score_heads", "scores"), ("box_heads", "offsets")  # heads, what they give
 PURPOSES = {"softmax": SCORES, "sigmoid": SCORES, "box_decode": BOXES, "multibox_detection": BOXES}
 LONGEST_VALUE = 24  # characters of a value's name, beyond which its last two words are left
-GENERIC = ("", "conv", "dense")  # what layers are called that have no name of their own
 METHODS = {
     "detect": "Boxes of what the layers give, decoded; of those that overlap, the best is kept.",
     "propose": "Regions that may hold an object, decoded; of those that overlap, the best is kept.",
@@ -300,12 +300,14 @@ class _Writer(ClassSource):
         every = [
             tokens(op.name)[self.depth([op]) :] for op in self.order if op.kind not in OF_INPUTS
         ]
+        keep = [op for op in self.order if op.layer is not None or op.held]
+        kept = [tokens(op.name)[self.depth([op]) :] for op in keep]
 
-        def own(ops: Sequence[Op]) -> list[str]:
+        def own(ops: Sequence[Op], others: Sequence[list[str]] = every) -> list[str]:
             """The fewest words that begin the names of these operations, and of no others."""
             words = common_tokens(ops)[self.depth(ops) :]
             for count in range(1, len(words) + 1):
-                if sum(other[:count] == words[:count] for other in every) <= len(ops):
+                if sum(other[:count] == words[:count] for other in others) <= len(ops):
                     return words[:count]
             return []
 
@@ -328,7 +330,7 @@ class _Writer(ClassSource):
                 wanted.append((self.attrs, id(item), name))
             elif isinstance(item, Block):
                 if not self.classes.of[item].is_function:
-                    words = own(item.ops)
+                    words = own(item.ops) or (own(item.ops, kept) if item.body else [])
                     main = min(item.ops, key=lambda op: (op.kind not in WEIGHTED, op.layer is None))
                     name = "_".join(words) or stem(main, self.depth([main]))
                     wanted.append((self.attrs, id(item), name))

@@ -72,6 +72,9 @@ class Op:
     optional: bool = False  # an input that may be left out
     repeats: bool = False  # its expression writes an input more than once
     settings: Mapping[str, Any] = field(default_factory=dict)  # numbers of a call, by their names
+    number: float | None = (
+        None  # the one constant of its expression, which may be written otherwise
+    )
     noun: str = ""  # what the value is, where what reads it says so
 
 

@@ -12,6 +12,7 @@ from mxnet_files.writing.layout import INDENT, Atom, Expr, Infix, call, statemen
 from mxnet_files.writing.ops import Op
 
 __all__ = [
+    "COLUMNS",
     "LONGEST_NAME",
     "MOVES",
     "Scope",

@@ -117,6 +117,7 @@ class _Finder:
                 self.users[source].append(op)
         self.pinned = shared(self.order)
         self.owner: dict[Op, Block] = {}  # outermost block of an operation
+        self.constant: set[Op] = set()  # what no input leads to
 
     def run(self) -> list[Item]:
         self.join_regions()
@@ -152,7 +153,7 @@ class _Finder:
             if entry is None or entry.several:
                 continue
             inside = self.region(join, entry)
-            if inside is None:
+            if inside is None or (inside & self.constant and not any(op.layer for op in inside)):
                 continue
             self.take(self.block(join, entry, inside), inside)
 
@@ -172,8 +173,11 @@ class _Finder:
             return a
 
         for op in self.place:
+            sources = [source for source in dict.fromkeys(op.inputs) if source not in self.constant]
+            if not sources and op.kind != "input":
+                self.constant.add(op)
             common: Op | None = None
-            for number, source in enumerate(dict.fromkeys(op.inputs)):
+            for number, source in enumerate(sources):
                 common = source if number == 0 else meet(common, source)
             found[op] = common
             depth[op] = depth[common] + 1
