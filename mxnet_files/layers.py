@@ -233,8 +233,26 @@ def _packed(data: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rows, sizes.cpu(), order
 
 
+def _with_one_more(weights: list[Tensor]) -> list[Tensor]:
+    """A projected LSTM's weights with one unit more in its cells, which stays at 0."""
+    out: list[Tensor] = []
+    for place, weight in enumerate(weights):
+        if place % 5 == 4:  # to the projection, (P, H)
+            out.append(F.pad(weight, [0, 1]))
+        else:  # to the gates, (4·H, …)
+            rest = list(weight.shape[1:])
+            gates = weight.reshape([4, -1] + rest)  # noqa: RUF005
+            gates = F.pad(gates, [0, 0] * len(rest) + [0, 1])
+            out.append(gates.reshape([-1] + rest))  # noqa: RUF005
+    return out
+
+
 class LSTM(_Recurrent):
-    """LSTM, gates in the order input, forget, cell, output: (y, state, cell)."""
+    """LSTM, gates in the order input, forget, cell, output: (y, state, cell).
+
+    torch takes states and cells of one size for those of an LSTM without projection: cells get one
+    unit more then.
+    """
 
     def forward(
         self,
@@ -248,14 +266,19 @@ class LSTM(_Recurrent):
         n, batch = self.num_layers, data.size(1)
         drop, both = self.p, self.bidirectional
         h, c = _state(state, batch), _state(cell, batch)
+        alike = self.projection_size == self.state_size
+        if alike:
+            weights, c = _with_one_more(weights), F.pad(c, [0, 1])
         if lengths is None:
-            return torch.lstm(data, [h, c], weights, True, n, drop, self.training, both, False)
+            y, h, c = torch.lstm(data, [h, c], weights, True, n, drop, self.training, both, False)
+            return y, h, c[..., : self.state_size] if alike else c
         rows, sizes, order = _packed(data, lengths)
         first = [h.index_select(1, order), c.index_select(1, order)]
         y, h, c = torch.lstm(rows, sizes, first, weights, True, n, drop, self.training, both)
         back = torch.argsort(order)
         y = _unpacked(data, y, sizes.to(data.device), order)
-        return y, h.index_select(1, back), c.index_select(1, back)
+        h, c = h.index_select(1, back), c.index_select(1, back)
+        return y, h, c[..., : self.state_size] if alike else c
 
 
 class GRU(_Recurrent):

@@ -30,8 +30,8 @@ def rnn(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     a.have_no_effect("lstm_state_clip_nan")
     sizes = (a.state_size, a.num_layers, a.bidirectional, a.p)
     projection = a.projection_size or 0
-    if projection and (a.mode != "lstm" or not 0 < projection < a.state_size):
-        raise w.refuse(f"projection_size={projection}, expected less than state_size, in an lstm")
+    if projection and (a.mode != "lstm" or projection < 0):
+        raise w.refuse(f"projection_size={projection}, expected a size, in an lstm")
     layer: nn.Module
     if a.mode == "lstm":
         layer = LSTM(4, *sizes, projection)

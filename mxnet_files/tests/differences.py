@@ -139,9 +139,6 @@ SHOWN = {
     "`RNN` with `use_sequence_length`.": (
         case("RNN", ones(2, 2, 1), ones(4), ones(1, 2, 1), of([1, 2]), mode="rnn_tanh",
              num_layers=1, state_size=1, use_sequence_length=True, state_outputs=False), ANY, C),
-    "`RNN` with `projection_size` equal to `state_size`.": (
-        case("RNN", ones(2, 1, 1), ones(17), ones(1, 1, 1), ones(1, 1, 1), mode="lstm",
-             num_layers=1, state_size=1, projection_size=1), ANY, R),
     "Rows of `linalg.syevd` for equal eigenvalues.": (
         case("_linalg_syevd", of(np.eye(3), "float64"), outputs=2), ANY, C),
     "`tile` with four `reps` or more.": (case("tile", ones(2, 3), reps=(1, 2, 1, 2)), ANY, C),

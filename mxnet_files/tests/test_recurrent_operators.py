@@ -83,9 +83,10 @@ def test_recurrent_layer_without_states(mode: str) -> None:
 
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_projected_lstm(layers: int, both: bool) -> None:
+@pytest.mark.parametrize("projection", [2, H, H + 1])
+def test_projected_lstm(projection: int, layers: int, both: bool) -> None:
     """MXNet's CPU runs it forward only."""
-    node, arrays = layer("lstm", layers, both, projection=2, state_outputs=True)
+    node, arrays = layer("lstm", layers, both, projection=projection, state_outputs=True)
     compare(S.Group(list(node)), arrays, gradients=False)
 
 
@@ -132,11 +133,14 @@ def test_dropout_between_layers_in_training() -> None:
     ("options", "message"),
     [
         ({"lstm_state_clip_min": -1.0, "lstm_state_clip_max": 1.0}, "lstm_state_clip"),
-        ({"projection_size": 9}, "projection_size=9, expected less than state_size"),
+        ({"projection_size": 9, "mode": "gru"}, "projection_size=9, expected a size, in an lstm"),
+        ({"projection_size": -1}, "projection_size=-1, expected a size, in an lstm"),
     ],
 )
 def test_what_the_cpu_cannot_do_is_refused(options: dict[str, Any], message: str) -> None:
-    node = S.RNN(data, parameters, state, cell, mode="lstm", state_size=H, num_layers=1, **options)
+    options = {"mode": "lstm", **options}
+    states = (state, cell) if options["mode"] == "lstm" else (state,)
+    node = S.RNN(data, parameters, *states, state_size=H, num_layers=1, **options)
     with pytest.raises(SymbolError, match=message):
         import_symbol(json.loads(node.tojson()), {})
 

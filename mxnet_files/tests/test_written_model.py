@@ -612,6 +612,28 @@ def test_shared_weights_stay_shared(tmp_path: Path) -> None:
     same(module, opened(made, tmp_path).double(), data)
 
 
+@pytest.mark.parametrize("projection", [3, 4, None])
+def test_recurrent_layers_that_torch_lacks_are_brought_along(
+    projection: int | None, tmp_path: Path
+) -> None:
+    """A projection to as many as the state has, and to more; sequences of several lengths."""
+    size, lengths = projection or 3, [] if projection else [S.var("lengths")]
+    node = S.RNN(
+        *map(S.var, ("data", "weights", "state", "cell")), *lengths, mode="lstm", state_size=3,
+        num_layers=1, projection_size=projection, use_sequence_length=not projection,
+        state_outputs=True, name="rnn",
+    )  # fmt: skip
+    count = 12 * (2 + size + 2) + (projection or 0) * 3
+    arrays = {"weights": np.random.default_rng(0).normal(size=count)}
+    given = [torch.randn(*shape).double() for shape in ((4, 2, 2), (1, 2, size), (1, 2, 3))]
+    given += [torch.tensor([2, 4])] * len(lengths)
+    module = import_symbol(json.loads(S.Group(list(node)).tojson()), arrays)
+    record_shapes(module.double(), given)
+    made = write_model(module, "the_net")
+    assert "nn.LSTM(" not in made.text
+    same(module, opened(made, tmp_path).double(), *given)
+
+
 def test_labels_and_losses_stay(tmp_path: Path) -> None:
     """A training symbol: the label is optional, its gradient MXNet's."""
     x = S.FullyConnected(S.var("data"), num_hidden=3, name="fc")

@@ -88,6 +88,8 @@ def recurrent(self: Context, node: fx.Node, name: str, layer: Any) -> Op | None:
     is_lstm = isinstance(layer, layers.LSTM)
     if is_parameter(x) or len(states) != (2 if is_lstm else 1):
         return None  # sequences of different lengths
+    if is_lstm and layer.projection_size >= layer.state_size:
+        return None  # nn.LSTM projects to fewer
     pieces = constant_parts(vector)
     size = x.meta.get("shape") if isinstance(x, fx.Node) else None
     if pieces is None or size is None or not all(is_parameter(piece) for piece in pieces):

@@ -142,7 +142,8 @@ class _Lowering:
                 whole = self.value(first)
                 if whole.first_alone:
                     return whole
-                if whole.kind in ("LSTM", "GRU", "RNN") and whole.layer is not None:
+                own = whole.layer is None or whole.layer.kind is not None
+                if whole.kind in ("LSTM", "GRU", "RNN") and not own:  # but torch's
                     return self.state_of(node, name, whole)
             for functions, rule in LAYERS:
                 if node.target in functions:
