@@ -79,8 +79,10 @@ SHOWN = {
     "`Flatten` of one axis.": (case("Flatten", ones(3)), C, R),
     "Integers divided by zero.": (
         case("elemwise_div", ones(1, dtype="int32"), of([0], "int32")), D, R),
-    "Order of equal elements, and of NaN, in `sort`, `argsort` and `topk`.": (
+    "Order of equal elements in `sort`, `argsort` and `topk`.": (
         case("argsort", ones(40)), C, C),
+    "NaN in `sort`, `argsort` and `topk`.": (
+        case("sort", of([3.0, NAN, 1.0, NAN, 2.0, 0.0, 5.0])), C, C),
     "Order of equal scores in `Proposal` and `MultiProposal`.": (
         case("_contrib_Proposal", *equal_scores(), rpn_pre_nms_top_n=30, rpn_post_nms_top_n=20,
              threshold=0.9, rpn_min_size=0), C, C),

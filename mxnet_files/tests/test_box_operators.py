@@ -68,6 +68,14 @@ def test_box_nms_of_other_columns() -> None:
     alike(node[0], {"data": rows.astype(np.float32)})
 
 
+def test_box_nms_beside_nan() -> None:
+    """A score that is NaN is below every threshold; a box with one overlaps none."""
+    rows = candidates(2, 2, 12).astype(np.float32)
+    rows[:, 3, 1] = rows[:, 7, 2] = np.nan
+    for options in NMS:
+        alike(S.contrib.box_nms(d, **options)[0], {"data": rows})
+
+
 def test_box_nms_in_blocks() -> None:
     """More boxes than pairs are held for at a time."""
     rows = candidates(3, 1, 3000).astype(np.float32)

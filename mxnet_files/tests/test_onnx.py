@@ -13,6 +13,7 @@ import torch
 
 from mxnet_files import SymbolError, import_symbol
 from mxnet_files.registry import OPERATORS
+from mxnet_files.running import run
 from mxnet_files.save import (
     IN_FLOAT64,
     OPSETS,
@@ -116,6 +117,18 @@ def detectors() -> dict[str, tuple[Any, list[np.ndarray]]]:
 
 
 DETECTORS = detectors()
+NAN = [
+    "argsort",
+    "falling",
+    "sort",
+    "topk",
+    "least",
+    "nms",
+    "best",
+    "pairs",
+    "detection",
+    "proposal",
+]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -129,12 +142,13 @@ def test_sorts_and_detectors_are_written(name: str) -> None:
     }
     given = [inputs[key] for key in module.meta["mxnet_inputs"]]
     session = ort.InferenceSession(onnx_bytes(module, given)[0])
-    found = session.run(None, {key: x.numpy() for key, x in inputs.items()})
-    with torch.no_grad():
-        wanted = module(*given)
-    for y, z in zip(found, wanted if isinstance(wanted, tuple) else [wanted], strict=True):
-        assert len(np.unique(y)) > 1
-        np.testing.assert_allclose(y, z.numpy(), rtol=1e-6, atol=1e-6)
+    for nan in (False, True) if name in NAN and ort.__version__ >= "1.32" else (False,):
+        if nan:  # of which ONNX says nothing
+            inputs["a"].view(-1)[[1, 9, 19]] = float("nan")
+        found = session.run(None, {key: x.numpy() for key, x in inputs.items()})
+        for y, z in zip(found, run(module, given), strict=True):
+            assert len(np.unique(y)) > 1
+            np.testing.assert_allclose(y, z.numpy(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
