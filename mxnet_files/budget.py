@@ -29,7 +29,7 @@ from torch.utils.flop_counter import flop_registry
 
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.params_file import MAX_NDIM
-from mxnet_files.running import refusals, run
+from mxnet_files.running import Named, refusals, run, where
 
 __all__ = ["Budget", "Cost", "in_float32", "rehearse"]
 
@@ -134,12 +134,11 @@ def in_float32(
         return f", those of {' and '.join(kinds)} as float32"
 
 
-class _Rehearsal(fx.Interpreter):
+class _Rehearsal(Named):
     """Runs a graph node by node under a meter."""
 
     def __init__(self, module: fx.GraphModule, budget: Budget, *, fake: bool) -> None:
         super().__init__(module)
-        self.extra_traceback = False  # it would be added to what an exception says
         self.fake = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
         self.meter = _Meter(budget, real=not fake)
         self.where = "the inputs"
@@ -148,11 +147,11 @@ class _Rehearsal(fx.Interpreter):
         """The cost of one run."""
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
 
-        def where() -> str:
+        def told() -> str:
             on = f"inputs of shape {shapes} (give the shapes it takes with --input)"
             return f"{self.where}: the graph cannot run on {on}"
 
-        with ExitStack() as modes, refusals(where, *DEPENDS_ON_VALUES), quiet():
+        with ExitStack() as modes, refusals(told, *DEPENDS_ON_VALUES), quiet():
             modes.enter_context(torch.no_grad())
             if self.fake is not None:
                 modes.enter_context(self.fake)
@@ -162,9 +161,7 @@ class _Rehearsal(fx.Interpreter):
         return self.meter.cost
 
     def run_node(self, n: fx.Node) -> Any:
-        op, name, _ = n.meta.get("mxnet", ("", n.name, 0))
-        self.where = f"node {name!r}" + (f" ({op})" if op else "")
-        self.meter.where = self.where
+        self.where = self.meter.where = where(n)
         result = super().run_node(n)
         if n.op.startswith("call_") and result is not self.given(n):
             self.meter.result(result)

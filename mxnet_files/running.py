@@ -7,6 +7,7 @@ range. What they raise then depends on their version, and is no bug of ours.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, fx
 from mxnet_files.errors import SymbolError
 
 __all__ = [
+    "Named",
     "distance",
     "in_float64",
     "largest",
@@ -25,9 +27,18 @@ __all__ = [
     "onnx_session",
     "refusals",
     "run",
+    "where",
 ]
 
 LONGEST = 300  # characters of a reason
+TO_CAST = "cast what it reads (Cast), or the net before its export (net.cast('float32'))"
+# as torch calls a dtype that one of its operators lacks
+LACKING = re.compile(r"not implemented for '(\w+)'")
+DTYPES = {
+    "Half": "float16", "BFloat16": "bfloat16", "Float": "float32", "Double": "float64",
+    "Byte": "uint8", "Char": "int8", "Short": "int16", "Int": "int32", "Long": "int64",
+    "Bool": "bool",
+}  # fmt: skip
 
 
 @contextmanager
@@ -53,15 +64,53 @@ def refusals(what: str | Callable[[], str], *passing: type[Exception]) -> Iterat
 
 def reason(error: Exception) -> str:
     """The first line that an exception says, or its kind where it says nothing."""
+    if kind := lacking(error):
+        return f"torch cannot compute it in {kind} here, expected float32: {TO_CAST}"
     said = [line.strip() for line in str(error).splitlines() if line.strip()]
     return said[0][:LONGEST] if said else type(error).__name__
+
+
+def lacking(error: Exception) -> str:
+    """The dtype that torch lacks an operator in, where that is what it says."""
+    found = LACKING.search(str(error))
+    return DTYPES.get(found[1], found[1]) if found else ""
+
+
+def where(node: fx.Node) -> str:
+    """`node 'a' (relu)`: what a node of the graph is in the file, or is a step towards."""
+    last = node
+    while "mxnet" not in last.meta and last.users:
+        last = next(iter(last.users))
+    operator, name, _ = last.meta.get("mxnet", ("", node.name, 0))
+    return f"node {name!r}" + (f" ({operator})" if operator else "")
+
+
+class Named(fx.Interpreter):
+    """Runs a graph node by node, and names the one in whose dtype torch cannot compute."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.extra_traceback = False  # it would be added to what an exception says
+
+    def run_node(self, n: fx.Node) -> Any:
+        try:
+            return super().run_node(n)
+        except RuntimeError as error:
+            if lacking(error):
+                raise SymbolError(f"{where(n)}: {reason(error)}") from None
+            raise
 
 
 def run(module: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """All outputs, without gradients. Raises `SymbolError` where the graph cannot run on them."""
     shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
     with refusals(f"the graph cannot run on inputs of shape {shapes}"), torch.no_grad():
-        found = module.forward(*inputs)  # not __call__, which prints a traceback itself
+        try:
+            found = module.forward(*inputs)  # not __call__, which prints a traceback itself
+        except RuntimeError as error:
+            if lacking(error) and isinstance(module, fx.GraphModule):
+                Named(module).run(*inputs)
+            raise
     several = found if isinstance(found, tuple) else (found,)
     return tuple(y.detach() for y in several)  # a parameter may be an output
 

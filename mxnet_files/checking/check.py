@@ -20,7 +20,7 @@ from mxnet_files.checking.oracle import SUBGRAPH_BACKEND, Oracle, import_mxnet
 from mxnet_files.errors import NotComparable, SymbolError
 from mxnet_files.reading.reader import SymbolGraph, read_graph
 from mxnet_files.registry import OPERATORS
-from mxnet_files.running import distance, in_float64, of_precision, run
+from mxnet_files.running import Named, distance, in_float64, of_precision, run
 
 __all__ = ["CheckReport", "Crashes", "Subject", "compare_with_mxnet", "find_remarks"]
 
@@ -301,7 +301,7 @@ def compare_with_mxnet(subject: Subject, crashes: Crashes | None = None) -> Chec
     return report
 
 
-class _InOrder(fx.Interpreter):
+class _InOrder(Named):
     """Runs a module with what the given outputs are, by the node's and the output's number."""
 
     def __init__(self, module: fx.GraphModule, ties: Mapping[tuple[int, int], np.ndarray]) -> None:

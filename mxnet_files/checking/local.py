@@ -39,6 +39,7 @@ from mxnet_files.functions import (
     mx_shape,
 )
 from mxnet_files.layers import RNN, BatchNorm, Control, Dropout, While
+from mxnet_files.running import Named
 
 __all__ = ["BOUND", "FLOAT32_INSIDE", "NodeError", "Walker", "local_errors"]
 
@@ -185,7 +186,7 @@ def local_errors(
     return walker.errors
 
 
-class Walker(fx.Interpreter):
+class Walker(Named):
     """Runs a module node by node; `seen` is told what each of MXNet's nodes gave."""
 
     def __init__(self, module: fx.GraphModule) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from mxnet_files import import_symbol
+from mxnet_files import SymbolError, import_symbol, running
+from mxnet_files.budget import rehearse
+from mxnet_files.checking.check import Subject, compare_with_mxnet
 from mxnet_files.functions import mx_dtype
 
 S = mx.sym
@@ -68,6 +70,29 @@ def test_what_follows_a_cast_to_integers(name: str) -> None:
 def test_bool_beside_a_number_becomes_int64() -> None:
     agrees(S.Cast(d, dtype="bool") + 2.5, WHOLE.astype("float32"))
     agrees(S._internal._plus_scalar(as_int, scalar=2.5, is_int=False), WHOLE.astype("float32"))
+
+
+@pytest.mark.parametrize("way", ["run", "rehearsed", "compared"])
+def test_a_dtype_that_torch_lacks_is_told_with_the_node(way: str) -> None:
+    """In MXNet's words, where sizes depend on values, too: a rehearsal runs each node on them."""
+    half = S.Cast(d, dtype="float16")
+    x = S.Pooling(half, kernel=(2, 2, 2), pool_type="avg", name="pooled")
+    given = {"data": np.ones((1, 1, 2, 2, 2), np.float32)}
+    if way == "rehearsed":
+        x = S.contrib.boolean_mask(x, S.var("rows"))
+        given["rows"] = np.ones(1, np.float32)
+    module = import_symbol(json.loads(x.tojson()), {})
+    inputs = [torch.from_numpy(each) for each in given.values()]
+    ways: dict[str, Callable[[], Any]] = {
+        "run": lambda: running.run(module, inputs),
+        "rehearsed": lambda: rehearse(module, inputs),
+        "compared": lambda: compare_with_mxnet(Subject(module, x.tojson(), {}, given)),
+    }
+    with pytest.raises(SymbolError) as told:
+        ways[way]()
+    assert str(told.value).startswith(
+        "node 'pooled' (Pooling): torch cannot compute it in float16 here, expected float32: cast"
+    )
 
 
 def test_integers_are_refused_where_mxnet_refuses_them() -> None:
