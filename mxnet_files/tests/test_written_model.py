@@ -464,6 +464,32 @@ def test_boxes_are_decoded_in_a_method(tmp_path: Path) -> None:
     same(module, torch.jit.script(alone), data)
 
 
+def regions_and_boxes() -> Any:
+    """A Faster R-CNN in small: regions, of the best of which a layer makes boxes."""
+    x = S.Convolution(S.var("data"), num_filter=4, kernel=(1, 1), name="rcnn0_conv0")
+    rows = []
+    for name, size in (("score", 1), ("box", 4)):
+        y = S.Convolution(x, num_filter=size, kernel=(1, 1), name=f"rcnn0_{name}")
+        rows.append(S.reshape(S.transpose(y, axes=(0, 2, 3, 1)), shape=(0, -1, size)))
+    boxes = S.contrib.box_decode(rows[1], S.var("rcnn0_anchor", shape=(1, 36, 4)))
+    found = S.concat(S.sigmoid(rows[0]), boxes, dim=-1)
+    found = S.contrib.box_nms(found, overlap_thresh=0.4, coord_start=1, score_index=0)
+    found = S.slice_axis(S.slice_axis(found, axis=1, begin=0, end=5), axis=-1, begin=1, end=5)
+    y = S.FullyConnected(found, num_hidden=12, name="rcnn0_dense0")
+    return S.contrib.box_nms(S.reshape(y, shape=(0, 2, 6)), id_index=0)[0]
+
+
+def test_regions_are_proposed_in_a_method(tmp_path: Path) -> None:
+    """Before the layers that read them; what is short stays in the forward."""
+    symbol, data = regions_and_boxes(), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    made, module = written(symbol, random_state(symbol, (2, 3, 6, 6)), data)
+    assert "x = self.propose(rcnn_score, self.rcnn_box(rcnn_conv))" in made.text, made.text
+    assert "def detect" not in made.text
+    alone = opened(made, tmp_path).double()
+    same(module, alone, data)
+    same(module, torch.jit.script(alone), data)
+
+
 def heads_that_decode() -> Any:
     """Each with an array of its own, a constant, and a number that differs, as YOLO's strides."""
     x, found = S.var("data"), []
