@@ -413,8 +413,8 @@ def find_sections(
 ) -> dict[str, list[int]]:
     """What makes boxes of the results of layers: places among the parts, by a method's name.
 
-    No layer comes in between. `detect` gives all outputs, each `propose` one value, which layers
-    behind it read.
+    No layer comes in between. The last gives all outputs, each one before it a value that layers
+    behind it read. They `detect` where boxes have classes, and `propose` them where not.
     """
     made = {op: place for place, part in enumerate(parts) for op in given_by(part)}
     reads = [{made[op] for op in read_by(part) if op in made} for part in parts]
@@ -435,25 +435,33 @@ def find_sections(
         if isinstance(part, Op) and part.kind in SUPPRESSING
     ]
     before = needed(layers)
-    found: dict[str, list[int]] = {}
+    found: list[tuple[str, set[int]]] = []
     last = [place for place in ends if place not in before]
-    for number, group in enumerate([last, *([place] for place in ends if place in before)]):
+    for group in (*([place] for place in ends if place in before), last):
         whole = needed(group)
         inside = whole - needed(whole & layers)
         for place in range(min(group, default=len(parts)), len(parts)):
-            alone = number == 0 or len(readers[max(inside)]) == 1
+            alone = group is last or len(readers[max(inside)]) == 1
             if reads[place] and reads[place] <= inside and alone and place not in layers:
                 inside.add(place)
         given = {each for each in inside if not readers[each] <= inside}
         given |= {made[op] for op in outputs if made.get(op) in inside}
         results = {made.get(op) for op in outputs}
-        if number == 0 and inside and given <= results <= inside:
-            found["detect"] = sorted(inside)
-        elif number > 0 and given == {max(inside)} and results.isdisjoint(given):
-            name = "propose" if number == 1 else f"propose_{number}"
-            found[name] = sorted(inside)
-    long = [name for name, places in found.items() if len(places) >= FEWEST_OF_METHOD]
-    return {name: found[name] for name in sorted(long, key=lambda name: name == "detect")}
+        final = given <= results <= inside
+        single = given == {max(inside, default=-1)} and results.isdisjoint(given)
+        if len(inside) >= FEWEST_OF_METHOD and (final if group is last else single):
+            ranked = any(has_classes(parts[place]) for place in group)
+            found.append(("detect" if ranked else "propose", inside))
+    names = [name for name, _ in found]
+    return {
+        f"{name}_{count}" if (count := names[:number].count(name) + 1) > 1 else name: sorted(places)
+        for number, (name, places) in enumerate(found)
+    }
+
+
+def has_classes(part: Part) -> bool:
+    """Boxes of one class alone suppress each other."""
+    return isinstance(part, Op) and bool(part.settings.get("class_index", 0) >= 0)
 
 
 def given_by(part: Part) -> list[Op]:

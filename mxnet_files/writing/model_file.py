@@ -63,9 +63,15 @@ __all__ = ["Written", "write_model"]
 SCORES, BOXES = ("score_heads", "scores"), ("box_heads", "offsets")  # heads, what they give
 PURPOSES = {"softmax": SCORES, "sigmoid": SCORES, "box_decode": BOXES, "multibox_detection": BOXES}
 LONGEST_VALUE = 24  # characters of a value's name, beyond which its last two words are left
-METHODS = {
-    "detect": "Boxes of what the layers give, decoded; of those that overlap, the best is kept.",
-    "propose": "Regions that may hold an object, decoded; of those that overlap, the best is kept.",
+METHODS = {  # what they say, and what they give
+    "detect": (
+        "Boxes of what the layers give, decoded; of those that overlap, the best is kept.",
+        "detections",
+    ),
+    "propose": (
+        "Regions that may hold an object, decoded; of those that overlap, the best is kept.",
+        "regions",
+    ),
 }
 RESERVED = {"self", "torch", "nn", "F", "Tensor", "Path", "load", "load_file", "math", "Any"}
 RESERVED |= {"Callable", "super", "range", "zip", INDEX}
@@ -458,7 +464,7 @@ class _Writer(ClassSource):
         head = Brackets("forward", tuple(signature), after=f" -> {kind}:")
         lines += statement("def ", head, indent=1)
         every = [one for row in written for one in row]
-        results = [one.value for one in every if one.value.kind == "detect"] or self.outputs
+        results = [one.value for one in every if one.value.kind == "section"] or self.outputs
         lines += emit(every, results, names, scope, comments=True)
         return "\n".join([*lines, *methods])
 
@@ -472,19 +478,21 @@ class _Writer(ClassSource):
         given = [op for op in read if op not in made]
         if any(op.optional or (op.several and op.kind != "tuple") for op in given):
             return []
-        outputs = self.outputs if name == "detect" else [inner[-1].value]
+        final = made.issuperset(self.outputs)
+        outputs = self.outputs if final else [inner[-1].value]
         own = Scope(self.reserved | {*scope.kept.values()})
         names = {op: own.fresh(safe_hint(hints.get(op, "x"))) for op in given}
         arguments = [Atom(f"{names[op]}: {type_of(op)}") for op in given]
         whole = outputs[0]
-        if name == "detect":
-            whole = Op(name, name, (), given, outputs[0].build, several=len(outputs) > 1)
+        if final:
+            whole = Op(name, "section", (), given, outputs[0].build, several=len(outputs) > 1)
             whole.shape = None if whole.several else outputs[0].shape
         several = f"tuple[{', '.join(map(type_of, outputs))}]"
         after = f" -> {several if len(outputs) > 1 else type_of(whole)}:"
         head = Brackets(name, (Atom("self"), *arguments), after=after)
         lines = ["", *statement("def ", head, indent=1)]
-        lines.append(f'        """{METHODS[name.partition("_")[0]]}"""')
+        said, hint = METHODS[name.partition("_")[0]]
+        lines.append(f'        """{said}"""')
         lines += emit(inner, outputs, names, own, comments=True)
         for place in places:
             written[place] = []
@@ -492,7 +500,7 @@ class _Writer(ClassSource):
         def build(args: Sequence[Expr]) -> Expr:
             return call(f"self.{name}", *args)
 
-        written[places[-1]] = [Statement(whole, given, build, "regions", section=True)]
+        written[places[-1]] = [Statement(whole, given, build, hint, section=True)]
         return lines
 
     def own_words(self, name: str) -> str:
