@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+# Of an engine one call is timed: no test waits for speeds, but those that look at the timing
+os.environ.setdefault("GLUON_CNN_TIMING", "0")
+
 # Test processes share the machine: each takes its part of the cores, and what it starts does too.
 # With more threads than cores, those that wait keep the others from working.
 _PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

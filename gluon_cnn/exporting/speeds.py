@@ -54,7 +54,12 @@ Record = Mapping[str, Any]
 
 def images_per_second(run: Runner, images: np.ndarray) -> dict[str, float]:
     """Images a second by size, of float32 images (N, C, H, W) repeated to that size."""
-    return {str(size): _speed_of(run, _repeated(images, size)) for size in SIZES}
+    return {str(size): _speed_of(run, _repeated(images, size), _seconds()) for size in SIZES}
+
+
+def _seconds() -> float:
+    """How long a size is timed; 0, one call, for who asks for that: whom no speed concerns."""
+    return SECONDS if settings.times_engines() else 0.0
 
 
 def settle(
@@ -72,7 +77,7 @@ def settle(
         best = max(of_size.values(), default=0.0)
         least = CLOSE * best if best < size / SHORT else 0.0
         close = [name for name, speed in of_size.items() if speed > least]
-        if len(close) < 2 or size / best > SECONDS:
+        if len(close) < 2 or size / best > _seconds():
             continue
         runs, x = {name: opened(name) for name in close}, _repeated(images, size)
         turns = [[_in_turn(run, x) for run in runs.values()] for _ in range(TURNS)]
@@ -89,7 +94,7 @@ def _repeated(images: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(images[np.arange(size) % len(images)])
 
 
-def _speed_of(run: Runner, x: np.ndarray, seconds: float = SECONDS) -> float:
+def _speed_of(run: Runner, x: np.ndarray, seconds: float) -> float:
     """Images a second, by the lower quartile of the calls' times: what disturbs one makes it
     slower, never faster."""
     run(x)  # lays weights out, and finds the memory

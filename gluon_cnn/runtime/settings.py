@@ -41,12 +41,14 @@ __all__ = [
     "settled",
     "switched_off",
     "threads",
+    "times_engines",
 ]
 
 BY_USER = "set by the user"
 MARK = "GLUON_CNN_SETTLED"  # what this process chose itself, for its children to know
 SWITCH = "GLUON_CNN_SETTLE"  # 0: choose nothing
 TRIAL = "GLUON_CNN_TRIAL"  # settings that a process of `--tune` is to measure, as JSON
+TIMING = "GLUON_CNN_TIMING"  # 0: one call of an engine is timed, and no more
 
 # Spins of a waiting thread before it sleeps: a fifth of a millisecond. Asleep at once ("passive")
 # LeNet's short loops wait for the kernel to wake threads and take twice as long. libgomp's own
@@ -159,6 +161,11 @@ def _forget_parents_choices() -> None:
     for name, value in chosen.items():
         if os.environ.get(name) == value:
             del os.environ[name]
+
+
+def times_engines() -> bool:
+    """Whether an engine is timed long enough to tell its speed."""
+    return os.environ.get(TIMING) != "0"
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:

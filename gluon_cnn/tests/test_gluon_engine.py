@@ -35,9 +35,11 @@ def _fresh() -> SavedRun:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
-    """An export with ONNX, every installed engine proven and timed."""
+    """An export with ONNX, every installed engine proven and timed as long as for a user."""
     out = tmp_path_factory.mktemp("exports") / "lenet"
-    export.export_net(_fresh(), out, onnx=is_installed("onnxruntime"), engine="auto")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("GLUON_CNN_TIMING", raising=False)
+        export.export_net(_fresh(), out, onnx=is_installed("onnxruntime"), engine="auto")
     return out
 
 
@@ -152,6 +154,12 @@ def test_another_machine_measures_again_and_remembers(
         assert len(measured) == len(names)
 
 
+@pytest.fixture
+def timed(monkeypatch) -> None:
+    monkeypatch.delenv("GLUON_CNN_TIMING", raising=False)
+
+
+@pytest.mark.usefixtures("timed")
 @pytest.mark.parametrize("unit", [1000.0, 10.0], ids=["small", "large"])
 def test_engines_are_timed_again_in_turns(monkeypatch, unit: float) -> None:
     """All of a small net's, else those close to the fastest: the others would be in memory too."""
@@ -181,6 +189,7 @@ def test_engines_are_timed_again_in_turns(monkeypatch, unit: float) -> None:
     assert measured["c"] == {"1": now["c"] if unit == 1000.0 else 0.5 * unit, "64": 8.0}
 
 
+@pytest.mark.usefixtures("timed")
 def test_threads_that_still_wait_by_turning_slow_no_other_engine(monkeypatch) -> None:
     monkeypatch.setattr(speeds, "TURN", 0.01)
     awake: dict[str, float] = {}  # until when an engine's threads wait by turning
