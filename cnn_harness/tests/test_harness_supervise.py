@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,9 +197,19 @@ def _incomplete() -> Job:
 Waited = dict[str, tuple[Job, JobFailed]]
 
 
-@pytest.fixture(scope="module")
-def waited() -> Waited:
-    """Jobs that end where a limit does, all at one time: whose tests would only wait."""
+class _Loop(asyncio.SelectorEventLoop):
+    """For another thread than the main one, which alone can handle signals."""
+
+    def add_signal_handler(self, *_: object) -> None:
+        pass
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        return False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begun() -> Iterator[Future[Waited]]:
+    """Jobs that end where a limit does, all at one time, and beside the tests that need none."""
     reader, writer = os.pipe()
     jobs = {
         "silent": _silent(),
@@ -213,59 +225,26 @@ def waited() -> Waited:
         runs = (job.supervisor.run("127.0.0.1", job.submit) for job in jobs.values())
         return await asyncio.gather(*runs, return_exceptions=True)
 
-    try:
-        ends = asyncio.run(together())
-    finally:
-        for job in jobs.values():
-            job.end()
-        os.close(reader)
-        os.close(writer)
-    failures = [end for end in ends if isinstance(end, JobFailed)]
-    assert len(failures) == len(jobs), ends
-    return dict(zip(jobs, zip(jobs.values(), failures, strict=True), strict=True))
+    def ended() -> Waited:
+        try:
+            with asyncio.Runner(loop_factory=_Loop) as runner:
+                ends = runner.run(together())
+        finally:
+            for job in jobs.values():
+                job.end()
+            os.close(reader)
+            os.close(writer)
+        failures = [end for end in ends if isinstance(end, JobFailed)]
+        assert len(failures) == len(jobs), ends
+        return dict(zip(jobs, zip(jobs.values(), failures, strict=True), strict=True))
+
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(ended)
 
 
-def test_a_node_that_falls_silent_is_lost(waited: Waited) -> None:
-    job, failure = waited["silent"]
-    assert "worker without" in str(failure)
-    assert "not been heard of for 3 s" in str(failure)
-    assert _all_gone(job)
-
-
-@pytest.mark.parametrize(("role", "number"), [("worker", 1), ("server", 0)])
-def test_a_stopped_process_ends_the_job_and_is_named(
-    role: str, number: int, waited: Waited
-) -> None:
-    job, failure = waited[f"{role} {number} stopped"]
-    assert str(failure).startswith(f"{role} ")
-    assert f"(pid {job.pid(role, number)} on " in str(failure)
-    assert "hangs: it is stopped, for 4 s; the job was ended" in str(failure)
-    assert _all_gone(job)
-
-
-def test_who_waits_for_others_to_start_does_not_hang(waited: Waited) -> None:
-    _, failure = waited["waiting"]
-    assert str(failure).startswith("1 workers did not start within 0 s")
-
-
-def test_a_job_in_which_nobody_computes_is_ended(waited: Waited) -> None:
-    job, failure = waited["stuck"]
-    assert "hangs: " in str(failure)
-    if "neither it nor any" not in str(failure):  # all that some systems tell
-        assert f"(pid {job.pid('worker', 1)} on " in str(failure)
-        assert "it writes to a pipe that nobody reads" in str(failure)
-    assert _all_gone(job)
-
-
-def test_what_ignores_being_asked_is_killed(waited: Waited) -> None:
-    job, _ = waited["stubborn"]
-    assert _all_gone(job)
-
-
-def test_processes_that_never_come_are_counted(waited: Waited) -> None:
-    job, failure = waited["incomplete"]
-    assert str(failure).startswith("1 workers, 1 servers did not start within 0 s")
-    assert _all_gone(job)
+@pytest.fixture
+def waited(begun: Future[Waited]) -> Waited:
+    return begun.result()
 
 
 def test_an_interrupted_job_lets_worker_0_save_while_the_others_serve(tmp_path: Path) -> None:
@@ -328,3 +307,46 @@ def test_nodes_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     wait_until(lambda: not any(_alive(int(pid)) for pid in pids.read_text().split()), 35)
+
+
+def test_a_node_that_falls_silent_is_lost(waited: Waited) -> None:
+    job, failure = waited["silent"]
+    assert "worker without" in str(failure)
+    assert "not been heard of for 3 s" in str(failure)
+    assert _all_gone(job)
+
+
+@pytest.mark.parametrize(("role", "number"), [("worker", 1), ("server", 0)])
+def test_a_stopped_process_ends_the_job_and_is_named(
+    role: str, number: int, waited: Waited
+) -> None:
+    job, failure = waited[f"{role} {number} stopped"]
+    assert str(failure).startswith(f"{role} ")
+    assert f"(pid {job.pid(role, number)} on " in str(failure)
+    assert "hangs: it is stopped, for 4 s; the job was ended" in str(failure)
+    assert _all_gone(job)
+
+
+def test_who_waits_for_others_to_start_does_not_hang(waited: Waited) -> None:
+    _, failure = waited["waiting"]
+    assert str(failure).startswith("1 workers did not start within 0 s")
+
+
+def test_a_job_in_which_nobody_computes_is_ended(waited: Waited) -> None:
+    job, failure = waited["stuck"]
+    assert "hangs: " in str(failure)
+    if "neither it nor any" not in str(failure):  # all that some systems tell
+        assert f"(pid {job.pid('worker', 1)} on " in str(failure)
+        assert "it writes to a pipe that nobody reads" in str(failure)
+    assert _all_gone(job)
+
+
+def test_what_ignores_being_asked_is_killed(waited: Waited) -> None:
+    job, _ = waited["stubborn"]
+    assert _all_gone(job)
+
+
+def test_processes_that_never_come_are_counted(waited: Waited) -> None:
+    job, failure = waited["incomplete"]
+    assert str(failure).startswith("1 workers, 1 servers did not start within 0 s")
+    assert _all_gone(job)
