@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import mxnet as mx
@@ -31,8 +32,20 @@ IN_FLOAT64 = ["python", "-m", "gluon_cnn.tests.in_float64"]
 FARTHER = 4.0
 
 
-def _started(workers: int, servers: int, *command: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "gluon_cnn.launch", "-n", str(workers), "-s", str(servers), "--"]
+# The job's launcher, whose processes are killed so soon after they were asked to stop
+IMPATIENT = (
+    "import sys; sys.orig_argv = ['python', '-m', 'gluon_cnn.launch']\n"
+    "from functools import partial\n"
+    "from gluon_cnn import launch\n"
+    "launch.Limits = partial(launch.Limits, grace=1.0)\n"
+    "sys.exit(launch.main())"
+)
+
+
+def _started(
+    workers: int, servers: int, *command: str, launcher: Sequence[str] = ("-m", "gluon_cnn.launch")
+) -> subprocess.Popen[str]:
+    argv = [sys.executable, *launcher, "-n", str(workers), "-s", str(servers), "--"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MXNET_"))}
     return subprocess.Popen(
         [*argv, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -103,7 +116,8 @@ def _all_gone(pids: set[int]) -> bool:
 def test_two_workers_train_as_one_until_one_is_killed(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     flags = [*DIGITS, "--schedule", "constant"]
-    job = _started(2, 1, *TRAIN, *flags, "--epochs", "500", "--out", str(two))
+    command = [*TRAIN, *flags, "--epochs", "500", "--out", str(two)]
+    job = _started(2, 1, *command, launcher=["-c", IMPATIENT])
     assert train.main([*flags, "--epochs", "1", "--out", str(one)]) == 0
     everyone = _kill_when_it_learns(job, "gluon_cnn.train", two)
     killed = time.monotonic()
