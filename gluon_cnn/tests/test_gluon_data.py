@@ -1,5 +1,6 @@
 """The data of a run through the commands: moved, changed, damaged, and poor."""
 
+import importlib
 import json
 import os
 import shutil
@@ -128,13 +129,12 @@ def test_damaged_files_stop_a_run_before_it_begins_or_are_left_out(
 
 @pytest.mark.parametrize("package", ["gluon_cnn", "torch_ref"])
 def test_both_packages_leave_the_same_files_out(package: str, tmp_path: Path) -> None:
-    from cnn_harness.tests.runs import finish
-
     pytest.importorskip("torch")
     photographs(tmp_path / "photos", size=28)
     (tmp_path / "photos/class0/1.png").write_bytes(b"\x89PNG")
     argv = ["--dataset", f"folder:{tmp_path / 'photos'}", *ARGV, "--epochs", "1"]
-    finish(package, *argv, "--skip-damaged", "--out", str(tmp_path / "run"))
+    command = importlib.import_module(f"{package}.train")
+    assert command.main([*argv, "--skip-damaged", "--out", str(tmp_path / "run")]) == 0
     run = json.loads((tmp_path / "run/config.json").read_text())
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "photos/class0/1.png").unlink()
