@@ -14,12 +14,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import mxnet as mx
 import numpy as np
 import pytest
 import torch
 
+from gluon_cnn_parity.child import Tell, follow
 from parity_tests.__main__ import main
 from parity_tests.backends.base import backend
 from parity_tests.backends.runs import NET, Call, NetRun, Objective
@@ -269,33 +271,30 @@ def test_an_interrupted_write_leaves_the_old_snapshot(
     assert [path.name for path in spoilt.parent.iterdir()] == ["spoilt"]
 
 
-# Writes the first snapshot, shortened, in the place of the second, and dies at its N-th renaming.
-KILLED = """
-import os, sys
-from pathlib import Path
-from parity_tests.gate import store
-first, second, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-rename = os.rename
-def counted(old, new):
-    global steps
-    if steps == 0:
-        os._exit(9)
-    steps -= 1
-    rename(old, new)
-os.rename = counted
-new = store.read(first)
-new.settings["seed"] = 1
-store.write(new, second)
-"""
+def _written_and_killed(first: Path, second: Path, steps: int) -> int:
+    """Write the first snapshot, changed, in the place of the second, in a process that dies at its
+    N-th renaming; its exit status."""
+    rename, left = os.rename, iter(range(steps))
+
+    def counted(old: Any, new: Any) -> None:
+        if next(left, None) is None:
+            os._exit(9)
+        rename(old, new)
+
+    def write(_: Tell) -> None:
+        new = store.read(first)
+        new.settings["seed"] = 1
+        with mock.patch("os.rename", counted):
+            store.write(new, second)
+
+    return follow(write, lambda what, value: pytest.fail(str(value)) if value else None)
 
 
 def test_a_killed_write_leaves_the_old_snapshot_or_the_new(folder: Path, tmp_path: Path) -> None:
     seeds = []
     for steps in range(3):
         place = Path(shutil.copytree(folder, tmp_path / str(steps) / "base"))
-        command = [sys.executable, "-c", KILLED, str(folder), str(place), str(steps)]
-        killed = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert killed.returncode == (0 if steps == 2 else 9), killed.stderr
+        assert _written_and_killed(folder, place, steps) == (0 if steps == 2 else 9)
         found = store.read(place)
         assert found.name == "base"
         seeds.append(found.settings.get("seed"))
