@@ -80,17 +80,25 @@ sys.meta_path.insert(0, Refuse())
 """
 
 
+@pytest.fixture
+def without_frameworks(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "sitecustomize.py").write_text(REFUSES_FRAMEWORKS)
+    return {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help", "--version"])
 def test_what_computes_nothing_imports_no_framework(
-    group: CommandGroup, flag: str, tmp_path: Path
+    group: CommandGroup, flag: str, without_frameworks: dict[str, str]
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(REFUSES_FRAMEWORKS)
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", SCRIPTS[group.script]]
-    done = subprocess.run([*command, flag], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", SCRIPTS[group.script], flag]
+    done = subprocess.run(command, env=without_frameworks, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    done = subprocess.run([*command, "check"], env=environment, capture_output=True, text=True)
-    assert done.returncode != 0  # the refusal works
+
+
+def test_frameworks_are_refused(group: CommandGroup, without_frameworks: dict[str, str]) -> None:
+    command = [sys.executable, "-m", SCRIPTS[group.script], "check"]
+    done = subprocess.run(command, env=without_frameworks, capture_output=True, text=True)
+    assert done.returncode != 0
 
 
 def test_every_command_has_help_and_version_and_prints_json(
@@ -162,6 +170,14 @@ def test_a_near_miss_of_a_checked_model_or_level(refused: Any) -> None:
     refused(gluon_parity, ["--level", "foward"], 2, "did you mean forward?")
 
 
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """`gluon-cnn`, as pip writes it."""
+    path = tmp_path / "gluon-cnn"
+    path.write_text("import sys\nfrom gluon_cnn.__main__ import main\nsys.exit(main())\n")
+    return path
+
+
 @pytest.mark.parametrize(
     ("start", "named"),
     [
@@ -175,10 +191,8 @@ def test_a_near_miss_of_a_checked_model_or_level(refused: Any) -> None:
     ],
 )
 def test_errors_begin_with_the_command_as_it_was_started(
-    start: str, named: str, tmp_path: Path
+    start: str, named: str, script: Path, tmp_path: Path
 ) -> None:
-    script = tmp_path / "gluon-cnn"
-    script.write_text("import sys\nfrom gluon_cnn.__main__ import main\nsys.exit(main())\n")
     done = subprocess.run(
         [sys.executable, *start.replace("SCRIPT", str(script)).split()],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "data")])},
@@ -226,9 +240,10 @@ def test_help_imports_no_framework(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", ["--help", "--version", "train --help"])
 @pytest.mark.parametrize("variable", ["", "PYTHONUNBUFFERED=1"])
-def test_help_that_cannot_be_written_is_one_line(words: str, variable: str, tmp_path: Path) -> None:
-    code = "import sys; from gluon_cnn.__main__ import main; sys.exit(main())"
-    command = f"env -u PYTHONUNBUFFERED {variable} {sys.executable} -c '{code}' {words}"
+def test_help_that_cannot_be_written_is_one_line(
+    words: str, variable: str, script: Path, tmp_path: Path
+) -> None:
+    command = f"env -u PYTHONUNBUFFERED {variable} {sys.executable} {script} {words}"
     done = subprocess.run(
         ["bash", "-c", f"{command} > /dev/full"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, cwd=tmp_path,
