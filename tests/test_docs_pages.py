@@ -80,14 +80,26 @@ def test_the_glossary_has_each_term_once_in_order() -> None:
     assert needed <= set(terms)
 
 
-def test_the_picture_of_the_packages_is_drawn_from_the_source() -> None:
-    house = load("docs/house.py")
+@pytest.fixture(scope="module")
+def house() -> ModuleType:
+    return load("docs/house.py")
+
+
+@pytest.fixture(scope="module")
+def arrows(house: ModuleType) -> dict[str, set[str]]:
+    """Which package imports which."""
+    found: dict[str, set[str]] = house.imports_of_rooms()
+    return found
+
+
+def test_the_picture_of_the_packages_is_drawn_from_the_source(
+    house: ModuleType, arrows: dict[str, set[str]]
+) -> None:
     drawn = house.PICTURE.read_text(encoding="utf-8")
-    assert drawn == house.draw(house.imports_of_rooms()), "run: python docs/house.py"
+    assert drawn == house.draw(arrows), "run: python docs/house.py"
 
 
-def test_every_installed_package_is_in_the_picture() -> None:
-    house = load("docs/house.py")
+def test_every_installed_package_is_in_the_picture(house: ModuleType) -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     options = setup["options"]
@@ -97,12 +109,9 @@ def test_every_installed_package_is_in_the_picture() -> None:
     )
 
 
-def test_a_circle_of_packages_is_not_drawn() -> None:
-    house = load("docs/house.py")
-    arrows = house.imports_of_rooms()
-    arrows["cnn_data"] = {"gluon_cnn"}
+def test_a_circle_of_packages_is_not_drawn(house: ModuleType, arrows: dict[str, set[str]]) -> None:
     with pytest.raises(ValueError, match="circle"):
-        house.draw(arrows)
+        house.draw({**arrows, "cnn_data": {"gluon_cnn"}})
 
 
 def test_links_of_the_site_are_relocated() -> None:
