@@ -33,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for suffix in (".safetensors", ".pt"):
         sources[suffix] = folder / f"w{suffix}"
         transfer_file(run / "best.params", sources[suffix])
-    assert export.main([str(run), "--out", str(folder / "export")]) == 0
+    assert export.main([str(run), "--out", str(folder / "export"), "--engine", "mxnet"]) == 0
     return sources
 
 
