@@ -366,13 +366,11 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, warm: list[str]) -> Path:
     """A run folder of LeNet after an epoch, which the pages begin with."""
     folder = tmp_path_factory.mktemp("trained")
-    subprocess.run(
-        [sys.executable, "-m", "gluon_cnn.train", "--epochs", "1"],
-        cwd=folder, capture_output=True, check=True,
-    )  # fmt: skip
+    command = [*warm, "-m", "gluon_cnn.train", "--epochs", "1"]
+    subprocess.run(command, cwd=folder, capture_output=True, check=True)
     return folder / "runs"
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,33 +19,45 @@ __all__ = ["warm_python"]
 SERVE = "serve"
 
 
+# MXNet first, its threads settled; torch's compiler is imported by exports and by optimizers
+FRAMEWORKS = ("gluon_cnn", "torch._dynamo")
+
+
 @contextmanager
-def warm_python(folder: Path) -> Iterator[list[str]]:
-    """The words of a command that stands for `python` while this lasts."""
+def warm_python(folder: Path, imported: Sequence[str] = FRAMEWORKS) -> Iterator[list[str]]:
+    """The words of a command that stands for `python` while this lasts, with these modules.
+
+    What its processes start by `sys.executable` is such a fork, too.
+    """
+    import shlex
     import subprocess
 
-    place = str(folder / "socket")
+    place, script = str(folder / "socket"), folder / "python"
+    words = [sys.executable, "-I", "-S", __file__, place]
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
         listening.bind(place)
         listening.listen()
         number = listening.fileno()
-        server = subprocess.Popen([sys.executable, __file__, SERVE, str(number)], pass_fds=[number])
+        command = [sys.executable, __file__, SERVE, str(number), str(script), *imported]
+        server = subprocess.Popen(command, pass_fds=[number])
     try:
-        yield [sys.executable, "-I", "-S", __file__, place]
+        yield words
     finally:
         server.kill()
         server.wait()
 
 
-def serve(listening: socket.socket) -> None:
+def serve(listening: socket.socket, python: str, imported: Sequence[str]) -> None:
     """Import, and fork for everyone who asks."""
     import gc
     import importlib
 
-    # MXNet first, its threads settled; torch's compiler is imported by exports and by optimizers
-    for name in ("gluon_cnn", "torch._dynamo"):
+    for name in imported:
         importlib.import_module(name)
     del sys.path[0]  # the folder of this file
+    sys.executable = python
     gc.freeze()
     while True:
         connection, _ = listening.accept()
@@ -116,5 +128,5 @@ def ask(place: str, words: list[str]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == SERVE:
-        serve(socket.socket(fileno=int(sys.argv[2])))
+        serve(socket.socket(fileno=int(sys.argv[2])), sys.argv[3], sys.argv[4:])
     sys.exit(ask(sys.argv[1], sys.argv[2:]))
