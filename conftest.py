@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -37,6 +37,25 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return said
 
     return run
+
+
+@pytest.fixture(scope="session")
+def torch_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The words of a `python` that has imported torch, and neither MXNet nor this project."""
+    from tests.warm import warm_python
+
+    with warm_python(tmp_path_factory.mktemp("warm"), ["numpy", "torch"]) as python:
+        yield python
+
+
+@pytest.fixture(scope="session")
+def warm_model_files(torch_python: list[str]) -> Iterator[None]:
+    """`model.py` files run without the second in which each process imports torch."""
+    from mxnet_files.proving import artefacts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artefacts, "PYTHON", torch_python)
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,6 +18,7 @@ from mxnet_files.running import onnx_session, refusals, run
 __all__ = ["RUNNERS", "run_model_file", "run_onnx", "run_program"]
 
 LONGEST_RUN = 600  # seconds that model.py may take
+PYTHON = [sys.executable]  # which runs it
 
 # Refusing the packages shows that the file needs neither; numpy carries the arrays.
 _ALONE = """
@@ -50,7 +51,7 @@ def run_model_file(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndar
         np.savez(given, **arrays)
         try:
             done = subprocess.run(
-                [sys.executable, "-c", _ALONE, str(path.resolve()), str(given), str(result)],
+                [*PYTHON, "-c", _ALONE, str(path.resolve()), str(given), str(result)],
                 capture_output=True, text=True, timeout=LONGEST_RUN, cwd=scratch, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

@@ -30,6 +30,8 @@ from mxnet_files.save import newest_opset
 from mxnet_files.tests.test_symbol_command import SHAPE, small_net, write
 
 S = mx.sym
+pytestmark = pytest.mark.usefixtures("warm_model_files")
+
 FILES = ["model.onnx", "model.pt2", "model.py", "model.safetensors", "report.html", "samples.npz"]
 
 
@@ -80,12 +82,13 @@ def test_the_folder_and_its_report(made: Path) -> None:
     assert all(row["sha256"] in html for row in report["written"] if row["name"] != "report.html")
 
 
-def test_verify_agrees_without_mxnet(out: Path) -> None:
+def test_verify_agrees_without_mxnet(out: Path, torch_python: list[str]) -> None:
     code = (
         "import sys; sys.modules.update(mxnet=None, mxnet_compat=None);"
         f"from mxnet_files.__main__ import main; sys.exit(main(['verify', {str(out)!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    command = [*torch_python, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "6 files are those of the report" in done.stdout
     assert all(f"model.{ending}: " in done.stdout for ending in ("py", "pt2", "onnx"))
@@ -492,7 +495,9 @@ def test_the_page_escapes_what_comes_from_files(made: Path) -> None:
     assert "<script" not in page(report)
 
 
-def test_a_written_program_takes_any_batch(made: Path) -> None:
+def test_a_written_program_takes_any_batch(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so does model.py, here in a Python that has imported nothing."""
+    monkeypatch.setattr(artefacts, "PYTHON", [sys.executable])
     program = torch.export.load(made / "out" / "model.pt2").module()
     x = torch.randn(5, 3, 10, 8)
     spec = artefacts.run_model_file(made / "out" / "model.py", {"data": x.numpy()})

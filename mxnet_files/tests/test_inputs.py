@@ -21,6 +21,8 @@ from mxnet_files.errors import SymbolError
 from mxnet_files.reading.inputs import asked_input, random_inputs, read_inputs
 from mxnet_files.reading.params_file import write_params
 
+pytestmark = pytest.mark.usefixtures("warm_model_files")
+
 S = mx.sym
 WHOLE = ["uint8", "int8", "int32", "int64"]
 QUICK = [("uint8", "declared"), ("int32", "said")]

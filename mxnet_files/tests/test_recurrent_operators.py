@@ -416,6 +416,7 @@ def test_a_state_whose_batch_is_unknown() -> None:
         import_symbol(json.loads(wrong.tojson()), {})
 
 
+@pytest.mark.usefixtures("warm_model_files")
 def test_a_loop_as_every_file(tmp_path: Path) -> None:
     """model.py has as many turns as the input has slices; a file that lacks a weight says so."""
     arrays = draw(CELL, 1)

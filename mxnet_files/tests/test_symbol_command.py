@@ -20,6 +20,8 @@ from mxnet_files.checking.recorded import Recorded
 from mxnet_files.reading.params_file import write_params
 from mxnet_files.save import newest_opset
 
+pytestmark = pytest.mark.usefixtures("warm_model_files")
+
 S = mx.sym
 
 

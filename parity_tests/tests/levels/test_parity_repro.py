@@ -61,11 +61,11 @@ def leaf_by_leaf() -> nn.Module:
 INPUTS = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
 
 
-def _run(folder: Path, side: str) -> np.ndarray:
+def _run(folder: Path, side: str, python: list[str]) -> np.ndarray:
     script = (folder / f"{side}_side.py").read_text()
     (folder / "blocked.py").write_text(f"{BLOCK}__file__ = {str(folder / 'x.py')!r}\n" + script)
     done = subprocess.run(
-        [sys.executable, "-I", str(folder / "blocked.py")],
+        [*python, str(folder / "blocked.py")],
         cwd="/", capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -83,7 +83,7 @@ def _run(folder: Path, side: str) -> np.ndarray:
     ids=["functions", "leaf by leaf", "backward"],
 )
 def test_both_scripts_show_what_the_report_says(
-    make: Callable[[], nn.Module], quantity: str, tmp_path: Path
+    make: Callable[[], nn.Module], quantity: str, tmp_path: Path, torch_python: list[str]
 ) -> None:
     folder = tmp_path / "repro"
     report = check_parity(gluon_net(), make(), INPUTS, transfer=True, repro=folder)
@@ -91,7 +91,8 @@ def test_both_scripts_show_what_the_report_says(
     told = json.loads((folder / "divergence.json").read_text())
     assert told["first"] == str(report.first_divergence)
     assert told["quantity"] == quantity
-    ours, theirs = _run(folder, "gluon"), _run(folder, "torch")
+    ours = _run(folder, "gluon", [sys.executable, "-I"])
+    theirs = _run(folder, "torch", torch_python)
     position = tuple(told["position"])
     assert [ours[position], theirs[position]] == pytest.approx(told["values"], rel=1e-12)
     assert ours[position] != theirs[position]

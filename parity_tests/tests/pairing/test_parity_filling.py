@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -248,12 +247,12 @@ def net():
 """
 
 
-def test_it_needs_no_mxnet(files: tuple[str, str], tmp_path: Path) -> None:
+def test_it_needs_no_mxnet(files: tuple[str, str], tmp_path: Path, torch_python: list[str]) -> None:
     (tmp_path / "theirs.py").write_text(ALONE)
     out = tmp_path / "state.pt"
     arguments = words(files, "", out)
     arguments[arguments.index(f"{HERE}:")] = "theirs:net"
-    command = [sys.executable, "-c", WITHOUT_MXNET, *arguments]
+    command = [*torch_python, "-c", WITHOUT_MXNET, *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert out.exists()
