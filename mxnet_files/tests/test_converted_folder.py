@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gluon_cnn_parity.atomic import sha256
+from gluon_cnn_parity.child import Tell, follow
 from mxnet_files.__main__ import main
 from mxnet_files.checking import apart, recorded
 from mxnet_files.errors import SymbolError
@@ -29,9 +30,9 @@ from mxnet_files.registry import OPERATORS
 from mxnet_files.save import newest_opset
 from mxnet_files.tests.test_symbol_command import SHAPE, small_net, write
 
-S = mx.sym
 pytestmark = pytest.mark.usefixtures("warm_model_files")
 
+S = mx.sym
 FILES = ["model.onnx", "model.pt2", "model.py", "model.safetensors", "report.html", "samples.npz"]
 
 
@@ -504,23 +505,32 @@ def test_a_written_program_takes_any_batch(made: Path, monkeypatch: pytest.Monke
     torch.testing.assert_close(program(x), torch.from_numpy(spec[0]), rtol=1e-5, atol=1e-6)
 
 
-def _limited(which: int, amount: int, made: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
-    command = [sys.executable, "-m", "mxnet_files", words[0], *files, "--input", "data=2,3,10,8"]
-    return subprocess.run(
-        [*command, *words[1:]], capture_output=True, text=True, check=False, timeout=300,
-        preexec_fn=lambda: resource.setrlimit(which, (amount, amount)),
-    )  # fmt: skip
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def convert(_: Tell) -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+        return main(["convert", *_words(made), "--out", str(tmp_path / "out")])
 
-
-def test_a_full_disk_is_one_line_and_leaves_nothing(made: Path, tmp_path: Path) -> None:
-    done = _limited(resource.RLIMIT_FSIZE, 4000, made, "convert", "--out", str(tmp_path / "out"))
-    assert done.returncode == 1
-    (line,) = [x for x in done.stderr.splitlines() if "MXNet start using engine" not in x]
-    assert line.startswith(f"error: {tmp_path / 'out'}: File too large; ")
+    told: dict[str, Any] = {}
+    assert follow(convert, told.__setitem__) == 0
+    assert told["gave"] == 1
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"error: {tmp_path / 'out'}: File too large; ")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_limit_of_memory_that_is_enough_changes_nothing(made: Path) -> None:
-    done = _limited(resource.RLIMIT_AS, 16 * 2**30, made, "check")
+    most = 16 * 2**30
+    done = subprocess.run(
+        [sys.executable, "-m", "mxnet_files", "check", *_words(made)],
+        capture_output=True, text=True, check=False, timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def _words(made: Path) -> list[str]:
+    files = [str(made / "x-symbol.json"), str(made / "x-0000.params")]
+    return [*files, "--input", "data=2,3,10,8"]
