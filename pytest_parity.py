@@ -62,6 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.xmlpath = str(folder / "junit.xml")
     if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
         raise pytest.UsageError("--parity-baseline compares in one process; add -n 0")
+    baseline = Path(config.getoption("parity_baseline"))
+    if not (config.getoption("parity_update") or baseline.exists()):
+        raise pytest.UsageError(  # before the frameworks are imported
+            f"--parity-baseline: {baseline} does not exist, expected the folder of a snapshot "
+            "(record one with --parity-update)"
+        )
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
