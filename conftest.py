@@ -82,7 +82,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """What is imported and collected stays until the end: no collection of garbage searches it."""
+    if not session.config.getoption("numprocesses", None):
+        gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Take what stays until the end, two frameworks above all, out of the collector's way."""
     gc.collect()
     gc.freeze()
+    gc.enable()
