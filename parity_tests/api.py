@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
@@ -43,6 +44,24 @@ _OF_INPUTS = (Level.STRUCTURE, Level.FORWARD, Level.BACKWARD)  # what another ba
 Batches = Sequence[tuple[Any, Any]]  # each (inputs, labels)
 
 
+P = ParamSpec("P")
+
+
+def _set_apart(check: Callable[P, Report]) -> Callable[P, Report]:
+    """The check runs apart from what the user has set in either framework."""
+
+    @wraps(check)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> Report:
+        nets = inspect.signature(check).bind(*args, **kwargs).args[:2]
+        with ExitStack() as stack:
+            for net in nets:
+                stack.enter_context(source_of(net).set_apart())
+            return check(*args, **kwargs)
+
+    return checked
+
+
+@_set_apart
 def check_parity(
     gluon_net: Any,
     torch_net: Any,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Protocol
 
@@ -53,6 +54,9 @@ class Source(Protocol):
     @property
     def side(self) -> Side:
         """Which framework this is."""
+
+    def set_apart(self) -> AbstractContextManager[None]:
+        """The comparison computes in this context, whatever the user has set in the framework."""
 
     def leaves(self, net: Any) -> list[Leaf]:
         """The net's leaves in the order in which they were registered."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from cnn_harness.initial import generator
 from parity_tests.backends.base import leaves_of, side_of
+from parity_tests.backends.gluon.numpy_mode import run_once
 from parity_tests.backends.journal import JOURNAL, Place
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import Arrays, place_of, reason_of
@@ -135,11 +136,9 @@ def user_case(
     if any(p._data is None for p in gluon_net.collect_params().values()):
         gluon_net.initialize(mx.init.Xavier())
     mode = torch_net.training
+    kind = _float_of(gluon_net)
     for side, run in (
-        (
-            "gluon",
-            lambda: gluon_net(*(mx.nd.array(x, dtype=_run_as(x, gluon_net)) for x in inputs)),
-        ),
+        ("gluon", lambda: run_once(gluon_net, inputs, kind)),
         ("torch", lambda: torch_net.eval()(*(_tensor(x, torch_net) for x in inputs))),
     ):
         place = Place(side, "first run")
@@ -164,10 +163,8 @@ def user_case(
     return Case(f"{gluon} beside {theirs}", gluon_net, torch_net, inputs, labels, batches[1:])
 
 
-def _run_as(x: np.ndarray, net: Any) -> str:
-    """The dtype in which a Gluon net takes an array: floats as its parameters are."""
-    if x.dtype.kind != "f":
-        return x.dtype.name
+def _float_of(net: Any) -> str:
+    """The dtype in which a Gluon net takes floats: that of its parameters."""
     kinds = [np.dtype(p.dtype).name for p in net.collect_params().values()]
     return next((kind for kind in kinds if kind.startswith("float")), "float32")
 

@@ -58,11 +58,13 @@ def _settle(net: Any, inputs: Arrays) -> None:
     """Initialise a Gluon net that is not, and settle the shapes that wait for an input."""
     import mxnet as mx
 
+    from parity_tests.backends.gluon.numpy_mode import run_once
+
     if any(p._data is None for p in net.collect_params().values()):
         net.initialize(mx.init.Xavier())
         try:
             with mx.autograd.pause():
-                net(*(mx.nd.array(x, dtype=x.dtype) for x in inputs))
+                run_once(net, inputs)
                 mx.nd.waitall()
         except Exception as error:  # a user's net may raise anything
             reason = f"{reason_of(error)}{place_of(error)}"
@@ -73,7 +75,8 @@ def _settle(net: Any, inputs: Arrays) -> None:
 
 def _run_once(net: object, side: Side, inputs: Arrays) -> None:
     try:
-        attempt(side, backend(side).run_net, net, inputs, "float32", train=False)
+        with backend(side).set_apart():
+            attempt(side, backend(side).run_net, net, inputs, "float32", train=False)
     except DidNotRun as error:
         shapes = ", ".join(str(x.shape) for x in inputs)
         raise ParityError(f"on the recorded inputs {shapes}: {error}") from error

@@ -10,6 +10,7 @@ import torch
 from mxnet.gluon import Block
 from torch import nn
 
+from parity_tests.backends.gluon.numpy_mode import set_apart
 from parity_tests.backends.gluon.tracing.trace import trace_gluon
 from parity_tests.backends.gluon.tracing.vocabulary import read_gluon
 from parity_tests.backends.leaves import ParityError
@@ -36,9 +37,10 @@ def align_nets(
         train: compare what runs in training, dropout among it, instead of inference.
         values: the nets hold equal weights, whose results decide between operations alike.
     """
-    arrays = [mx.nd.array(x, dtype=x.dtype) for x in inputs]
     tensors = [torch.from_numpy(np.array(x)) for x in inputs]
-    left = trace_gluon(gluon_net, *arrays, train=train, values=values)
+    with set_apart():
+        arrays = [mx.nd.array(x, dtype=x.dtype) for x in inputs]
+        left = trace_gluon(gluon_net, *arrays, train=train, values=values)
     right = trace_torch(torch_net, *tensors, train=train, values=values)
     return align(normalise(left, read_gluon), normalise(right, read_torch), values=values)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ class RecordedSource:
 
     def __init__(self, side: Side) -> None:
         self.side = side
+
+    set_apart = staticmethod(nullcontext)
 
     def leaves(self, net: Any) -> list[Leaf]:
         """None of a whole net, whose modules were not recorded; the segments of a cut one."""

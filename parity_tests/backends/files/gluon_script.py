@@ -51,6 +51,9 @@ MODELS = os.path.join(LIBRARY, "gluon", "model_zoo") + os.sep
 COMPOSITES = (rnn.rnn_layer._RNNLayer, rnn.RNNCell, rnn.LSTMCell, rnn.GRUCell)
 # Methods of NDArray that go to the C interface without an operator
 METHODS = {"reshape": "Reshape", "_slice": "_slice", "_at": "_at", "detach": "detach"}
+# Of arrays, and the methods that give the same values as one of the other; MXNet 1.5 has no second
+CLASSES = [NDArray, mx.np.ndarray] if hasattr(mx, "np") else [NDArray]
+IN_THE_OTHER_CLASS = list(zip(CLASSES, ["as_np_ndarray", "as_nd_ndarray"])) if CLASSES[1:] else []
 
 
 @functools.lru_cache(maxsize=None)
@@ -215,9 +218,12 @@ class Recorder:
             mock.patch.object(register, "_imperative_invoke", self._invoke()),
             mock.patch.object(Block, "__call__", self._call()),
             mock.patch.object(SymbolBlock, "forward", self._symbol()),
-            mock.patch.object(NDArray, "__setitem__", self._assign()),
             *self._pauses(),
         ]
+        for owner in CLASSES:
+            patches.append(mock.patch.object(owner, "__setitem__", self._assign(owner)))
+        for owner, method in IN_THE_OTHER_CLASS:
+            patches.append(mock.patch.object(owner, method, self._same(owner, method)))
         for method, kind in METHODS.items():
             patches.append(mock.patch.object(NDArray, method, self._method(method, kind)))
         with ExitStack() as stack:
@@ -295,8 +301,21 @@ class Recorder:
 
         return call
 
-    def _assign(self) -> Callable[..., Any]:
-        original = NDArray.__setitem__
+    def _same(self, owner: Any, method: str) -> Callable[..., Any]:
+        """The method gives an array's values in another object, which comes from where it does."""
+        original = getattr(owner, method)
+
+        def call(array: NDArray) -> NDArray:
+            known = self.tape.producers.get(array)
+            out = original(array)
+            if known is not None and threading.get_ident() == self._thread:
+                self.tape.producers[out] = known
+            return out
+
+        return call
+
+    def _assign(self, owner: Any) -> Callable[..., Any]:
+        original = owner.__setitem__
 
         def assign(array: NDArray, key: Any, value: Any) -> None:
             recording = self._recording
@@ -458,7 +477,7 @@ class ValueRecorder(Recorder):
                     zeros = mx.nd.zeros(x.shape, ctx=x.context)
                     zeros.attach_grad()
                     self._latest[i] = zeros
-                    x = x + zeros
+                    x = x + (zeros if type(x) is NDArray else zeros.as_np_ndarray())
                 passed.append(x)
         return call(passed)
 
@@ -547,6 +566,8 @@ def record(args: Any, inputs: Sequence[Any], folder: str) -> Dict[str, Any]:
     np.random.seed(args.seed)
     arrays = [mx.nd.array(x, ctx=context, dtype=x.dtype) for x in inputs]
     net = load(args, arrays, context)
+    if CLASSES[1:] and mx.util.is_np_array():
+        arrays = [x.as_np_ndarray() for x in arrays]
     try:
         with mx.autograd.pause():
             net(*arrays)  # settles the shapes that wait for an input

@@ -10,7 +10,7 @@ import numpy as np
 
 from parity_tests.backends.base import Backend
 from parity_tests.backends.files.gluon_script import named_parameters
-from parity_tests.backends.gluon import clones, executed, runs
+from parity_tests.backends.gluon import clones, executed, numpy_mode, runs
 from parity_tests.backends.gluon.exports import artefacts
 from parity_tests.backends.gluon.leaves import leaves, values_of
 from parity_tests.backends.gluon.losses import LOSSES, averaged
@@ -32,6 +32,7 @@ class GluonBackend:
     side = Side.GLUON
     optimizers: Mapping[str, Callable[..., Any]] = {"": gluon_trainer}
 
+    set_apart = staticmethod(numpy_mode.set_apart)
     leaves = staticmethod(leaves)
     clone = staticmethod(clones.clone)
     release = staticmethod(clones.release)
@@ -70,7 +71,7 @@ class GluonBackend:
 
     def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
         made = mx.nd.full(shape, number, ctx=like.ctx, dtype=like.dtype)
-        return made.as_np_ndarray() if isinstance(like, mx.np.ndarray) else made
+        return numpy_mode.like(made, like)
 
     join: tuple[str, Replay] = "Concat", lambda arrays, dtype: [mx.nd.concat(*arrays, dim=0)]
 

@@ -63,7 +63,7 @@ def _parameter(source: Parameter, dtype: str | None, gradients: bool) -> Paramet
     if source._data is None:  # declared and never used
         kind = dtype or source.dtype
         return Parameter(source.name, shape=source.shape, dtype=kind, allow_deferred_init=True)
-    own = source.data(source.list_ctx()[0])
+    own = source.data(source.list_ctx()[0]).as_nd_ndarray()
     if dtype is None or own.dtype not in (np.float32, np.float64, np.float16):
         values = own.copyto(mx.cpu())
     elif own.dtype == np.float32:  # as nearly all are: one copy

@@ -40,6 +40,7 @@ class ExecutedBlock(Block):
     """
 
     between: Change | None = None
+    of_operators = True
 
     def __init__(
         self,
@@ -91,6 +92,8 @@ class ExecutedBlock(Block):
 
 class ExecutedGluonNet(Block):
     """The whole net: its segments in the order in which it ran them."""
+
+    of_operators = True
 
     def __init__(self, blocks: Sequence[ExecutedBlock], order: Order) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from mxnet.gluon import Block
 from parity_tests.backends.gluon.clones import alone, as_is, clone, ndarray, release, roles
 from parity_tests.backends.gluon.executed import ExecutedBlock
 from parity_tests.backends.gluon.leaves import leaves
+from parity_tests.backends.gluon.numpy_mode import call, like
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
@@ -74,10 +75,10 @@ def _run_alone(
             x.attach_grad()
     if upstream is None:
         with autograd.pause(train_mode=train):
-            outputs = flat(block(*given))
+            outputs = call(block, given)
         return named(_numpy(outputs), buffers=_buffers(leaf, block))
     with autograd.record(train_mode=train):
-        outputs = flat(block(*given))
+        outputs = call(block, given)
     _check_gradients(outputs, upstream)
     JOURNAL.at(f"{leaf.kind} backward", leaf.path)
     heads = [(y, ndarray(g, dtype)) for y, g in zip(outputs, upstream, strict=True)]
@@ -105,7 +106,7 @@ def sample_dropout(leaf: Leaf, x: np.ndarray) -> np.ndarray:
     """What the leaf's dropout makes of x in training, in float32; draws from MXNet's generator."""
     block = alone(leaf, "float32")
     with autograd.pause(train_mode=True):
-        return block(ndarray(x, "float32")).asnumpy()
+        return call(block, [ndarray(x, "float32")])[0].asnumpy()
 
 
 def _looks_up(leaf: Leaf) -> bool:
@@ -175,10 +176,10 @@ def _run_whole(
     given = [ndarray(x, dtype) for x in inputs]
     if objective is None:
         with autograd.pause(train_mode=train):
-            outputs = flat(copied(*given))
+            outputs = call(copied, given)
         return _finish(watched, calls, outputs)
     with autograd.record(train_mode=train):
-        outputs = flat(copied(*given))
+        outputs = call(copied, given)
         probes = [zeros.probe(y) for y in outputs]
         outputs = [y + z for y, z in zip(outputs, probes, strict=True)]
         loss = _loss(objective, outputs[0], dtype)
@@ -203,7 +204,7 @@ def _loss(objective: Objective, output: mx.nd.NDArray, dtype: str) -> mx.nd.NDAr
     if objective.labels is None or Side.GLUON not in objective.losses:
         return None
     labels = mx.nd.array(objective.labels, dtype=dtype)
-    return objective.losses[Side.GLUON](output, labels)
+    return call(objective.losses[Side.GLUON], (output, labels))[0]
 
 
 def run_loss(objective: Objective, logits: np.ndarray, dtype: str) -> LeafRun:
@@ -250,15 +251,15 @@ def _watch(
 
     def watched(*args: Any) -> Any:
         probes = tuple(map(probe, args))
-        passed = [x if z is None else x + z for x, z in zip(args, probes, strict=True)]
+        passed = [x if z is None else x + like(z, x) for x, z in zip(args, probes, strict=True)]
         JOURNAL.at(leaf.kind, leaf.path)
-        call = _Watched(_numpy(args) if inputs_too else ())
-        call.probes = probes
-        calls.append(call)
+        made = _Watched(_numpy(args) if inputs_too else ())
+        made.probes = probes
+        calls.append(made)
         out = forward(*passed)
-        if not call.outputs:  # else the leaf's own activation child has set them
+        if not made.outputs:  # else the leaf's own activation child has set them
             outputs = _numpy(flat(out))
-            call.outputs = outputs if zeros is None else tuple(map(spill, outputs))
+            made.outputs = outputs if zeros is None else tuple(map(spill, outputs))
         return out
 
     block.__dict__["forward"] = watched
@@ -279,7 +280,7 @@ def _end_before(activation: Block, calls: list[_Watched]) -> None:
 def _dropout(rate: float, mask: np.ndarray | None) -> Callable[[Any], Any]:
     if mask is None:
         return lambda x: x
-    return lambda x: x * mx.nd.array(mask / (1.0 - rate), dtype=x.dtype)
+    return lambda x: x * like(mx.nd.array(mask / (1.0 - rate), dtype=x.dtype), x)
 
 
 class _Zeros:
@@ -298,7 +299,7 @@ class _Zeros:
             if known is None or known.size < size:
                 known = mx.nd.zeros((1 << (size - 1).bit_length(),), dtype=x.dtype)
                 self._known[x.dtype] = known
-            zeros = known[: x.size].reshape(x.shape)
+            zeros = known[: x.size].reshape(x.shape or (1,))
             zeros.attach_grad()
         return zeros
 
@@ -311,11 +312,9 @@ def _finish(
     watched: list[Leaf], calls: Mapping[int, list[_Watched]], outputs: list[mx.nd.NDArray]
 ) -> NetRun:
     for made in calls.values():
-        for call in made:
-            call.input_gradients = tuple(
-                None if z is None else z.grad.asnumpy() for z in call.probes
-            )
-            call.probes = ()
+        for one in made:
+            one.input_gradients = tuple(None if z is None else z.grad.asnumpy() for z in one.probes)
+            one.probes = ()
     run = NetRun(allot(watched, calls), _numpy(outputs))
     for leaf in watched:
         for role, values in _buffers(leaf, leaf.block).items():

@@ -10,6 +10,7 @@ from mxnet import autograd
 
 from parity_tests.backends.gluon import clones, runs
 from parity_tests.backends.gluon.leaves import leaves
+from parity_tests.backends.gluon.numpy_mode import call, like
 from parity_tests.backends.gluon.optimizer import GluonUpdater
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.optimizers import Updater
@@ -52,11 +53,12 @@ class GluonTrainee(Trainee):
 
     def forward(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
         """Logits (N, classes)."""
-        return self.net(x)
+        return call(self.net, [x])[0]
 
     def loss(self, logits: mx.nd.NDArray, labels: np.ndarray) -> mx.nd.NDArray:
         """One loss a sample, (N,)."""
-        return self.objective.losses[Side.GLUON](logits, mx.nd.array(labels, dtype=self.dtype))
+        known = mx.nd.array(labels, dtype=self.dtype)
+        return call(self.objective.losses[Side.GLUON], (logits, known))[0]
 
     def release(self) -> None:
         """The Trainer and its parameters hold each other, and so do a block and its scope."""
@@ -72,7 +74,7 @@ class GluonTrainee(Trainee):
 
         def forward(x: mx.nd.NDArray) -> mx.nd.NDArray:
             factor = self._dropout_factor(leaf.path, rate)
-            return x if factor is None else x * mx.nd.array(factor, dtype=self.dtype)
+            return x if factor is None else x * like(mx.nd.array(factor, dtype=self.dtype), x)
 
         leaf.block.__dict__["forward"] = forward
 
@@ -103,8 +105,8 @@ class OwnGluonTrainee(GluonTrainee):
         return GluonUpdater(parameters, self.rule, make, own=True)
 
     def forward(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
-        made = self.net(x, *(clones.ndarray(value, self.dtype) for value in self.more))
-        return runs.flat(made)[0]
+        more = (clones.ndarray(value, self.dtype) for value in self.more)
+        return call(self.net, [x, *more])[0]
 
     def set_gradient(self, key: Key, value: np.ndarray) -> None:
         """Leave a gradient as backward would."""

@@ -7,6 +7,7 @@ asked for: the levels of a user's own pair need none of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,9 @@ class TorchBackend:
         from parity_tests.backends.torch.optimizer import named_optimizer
 
         return named_optimizer(net, name, numbers)
+
+    def set_apart(self) -> AbstractContextManager[None]:
+        return torch.enable_grad()
 
     def check_optimizer(self, optimizer: Any) -> str:
         right = isinstance(optimizer, torch.optim.Optimizer)

@@ -8,6 +8,7 @@ from parity_tests.pairing.graph import Operation
 __all__ = ["HEAD", "call"]
 
 HEAD = '''\
+import operator
 import os
 
 try:
@@ -24,7 +25,22 @@ def op(name):
         for known in (name, name.replace("_contrib_", "")):
             if hasattr(place, known):
                 return getattr(place, known)
+    places = {"_npi_": "numpy._internal", "_np_": "numpy", "_npx_": "numpy_extension"}
+    for prefix, place in places.items():
+        found = operator.attrgetter(place)(mx.nd) if name.startswith(prefix) else None
+        if hasattr(found, name[len(prefix):]):
+            return of_numpy(getattr(found, name[len(prefix):]))
     raise SystemExit("this MXNet has no operator " + name)
+
+
+def of_numpy(function):
+    """An operator of mx.np, on arrays of mx.nd."""
+    def run(*inputs, **attributes):
+        with mx.util.np_shape(True):
+            out = function(*(x.as_np_ndarray() for x in inputs), **attributes)
+        several = isinstance(out, (list, tuple))
+        return [y.as_nd_ndarray() for y in out] if several else out.as_nd_ndarray()
+    return run
 
 
 def array(name):

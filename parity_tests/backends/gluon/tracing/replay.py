@@ -16,6 +16,7 @@ from mxnet.gluon import Block
 from mxnet.ndarray import NDArray, register
 
 from parity_tests.backends.files.gluon_script import substitute
+from parity_tests.backends.gluon.numpy_mode import like
 from parity_tests.backends.tracing import flatten
 
 __all__ = [
@@ -71,7 +72,7 @@ def replay_operator(
             )
         if not arrays:
             outputs = [_cast(y, kind) for y in outputs]
-        return list(outputs)
+        return [y.as_nd_ndarray() for y in outputs]  # whose arithmetic takes both classes
 
     return _in_single_precision_if_refused(run)
 
@@ -124,8 +125,11 @@ def replay_assignment(assign: Callable[..., Any], key: Any, value: Any) -> Repla
 
     def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
         changed = arrays[0].copy()
-        assign(changed, key, arrays[1] if len(arrays) > 1 else constant)
-        return [changed]
+        if assign is not NDArray.__setitem__:
+            changed = changed.as_np_ndarray()
+        given = like(arrays[1], changed) if len(arrays) > 1 else constant
+        assign(changed, key, given)
+        return [changed.as_nd_ndarray()]
 
     return run
 

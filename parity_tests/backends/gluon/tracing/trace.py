@@ -22,6 +22,7 @@ from parity_tests.backends.files.gluon_script import (
     paths_of,
 )
 from parity_tests.backends.files.tape import Tape
+from parity_tests.backends.gluon.numpy_mode import call
 from parity_tests.backends.gluon.tracing.replay import (
     passes_no_gradient,
     replay_assignment,
@@ -56,7 +57,7 @@ def trace_gluon(
     named = named_parameters(net)
     if any(parameter._data is None for parameter in named.values()):
         with mx.autograd.pause():
-            net(*inputs)  # settles the shapes that wait for an input
+            call(net, inputs)  # settles the shapes that wait for an input
     state = random.getstate(), np.random.get_state()
     # MXNet's BatchNorm writes 1 into a scale that it fixes, whenever it runs
     held = [
@@ -76,7 +77,7 @@ def trace_gluon(
                 tape.add_parameter(name, parameter.data(parameter.list_ctx()[0]))
         for array in flatten(inputs, NDArray):
             tape.add_input(array)
-        outputs = list(flatten(net(*inputs), NDArray))
+        outputs = call(net, inputs)
         graph = graph_of(tape.graph(outputs, train), tape.constants)
     for parameter, array in zip(held, saved, strict=True):
         parameter.data()[:] = array

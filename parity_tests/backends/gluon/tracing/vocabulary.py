@@ -13,7 +13,8 @@ __all__ = ["read_gluon"]
 
 def read_gluon(args: Arguments, emit: Emit) -> list[Operand]:
     """The outputs of one executed operator, expressed in the common vocabulary."""
-    reader = _READERS.get(args.operation.kind)
+    kind = args.operation.kind
+    reader = _READERS.get(_NUMPY.get(kind, kind))
     if reader is None or args.operation.opaque:
         return unknown(args, emit)
     outputs = reader(args, emit)
@@ -33,6 +34,25 @@ _SCALAR = {
     "add": "_plus_scalar", "sub": "_minus_scalar", "rsub": "_rminus_scalar", "mul": "_mul_scalar",
     "div": "_div_scalar", "rdiv": "_rdiv_scalar", "pow": "_power_scalar", "rpow": "_rpower_scalar",
     "maximum": "_maximum_scalar", "minimum": "_minimum_scalar",
+}  # fmt: skip
+
+# What operators of `mx.np` and `npx` are called beside those of `mx.nd` with the same attributes
+_NUMPY = {
+    "_npi_add": "_plus", "_npi_subtract": "_minus", "_npi_multiply": "_mul",
+    "_npi_true_divide": "_div", "_npi_power": "_power", "_npi_add_scalar": "_plus_scalar",
+    "_npi_subtract_scalar": "_minus_scalar", "_npi_rsubtract_scalar": "_rminus_scalar",
+    "_npi_multiply_scalar": "_mul_scalar", "_npi_true_divide_scalar": "_div_scalar",
+    "_npi_rtrue_divide_scalar": "_rdiv_scalar", "_npi_power_scalar": "_power_scalar",
+    "_npi_rpower_scalar": "_rpower_scalar", "_npi_absolute": "abs", "_npi_concatenate": "Concat",
+    "_npi_swapaxes": "SwapAxis", "_npi_matmul": "batch_dot", "_np_copy": "_copy",
+    "_npi_zeros": "_zeros", "_npi_ones": "_ones", "_npi_full": "_full", "_npx_reshape": "Reshape",
+    "_npi_broadcast_to": "broadcast_to", "_npi_argmax": "argmax", "_npi_argmin": "argmin",
+    **{f"_npi_{name}": name for name in
+       ("negative", "square", "sqrt", "reciprocal", "exp", "log", "tanh", "sin", "cos", "log1p",
+        "expm1", "floor", "ceil", "sign", "stack", "mean")},
+    **{f"_np_{name}": name for name in
+       ("transpose", "squeeze", "sum", "prod", "max", "min")},
+    **{f"_npx_{name}": name for name in ("relu", "sigmoid")},
 }  # fmt: skip
 
 _READERS: dict[str, Reader] = {

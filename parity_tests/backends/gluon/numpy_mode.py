@@ -1,0 +1,68 @@
+"""Nets written for `npx.set_np()`: their own code runs on arrays of `mx.np`, the rest on `mx.nd`.
+
+Source: https://mxnet.apache.org/versions/1.9.1/api/python/docs/api/npx/generated/mxnet.npx.set_np.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+from unittest import mock
+
+import mxnet as mx
+from mxnet.gluon import Block, Parameter
+from mxnet.ndarray import NDArray
+
+from parity_tests.backends.runs import Arrays
+from parity_tests.backends.tracing import flatten
+
+__all__ = ["call", "is_on", "like", "run_once", "set_apart"]
+
+_ON: ContextVar[bool] = ContextVar("on", default=False)  # for the nets that are compared
+
+
+@contextmanager
+def set_apart() -> Iterator[None]:
+    """Arrays are of `mx.nd` in this context, except inside `call`, if the user has `mx.np` on."""
+    token = _ON.set(mx.util.is_np_array() or _ON.get())
+    try:
+        with mx.util.np_array(False):
+            yield
+    finally:
+        _ON.reset(token)
+
+
+def is_on() -> bool:
+    """Whether the user's nets run on arrays of `mx.np`."""
+    return _ON.get()
+
+
+def call(function: Callable[..., Any], arrays: Iterable[NDArray]) -> list[NDArray]:
+    """What a user's block or loss gives for these arrays, flat; both are arrays of `mx.nd`."""
+    if not _ON.get() or getattr(function, "of_operators", False):  # which take both classes
+        return list(flatten(function(*arrays), NDArray))
+    data = Parameter.data
+
+    def as_numpy(parameter: Parameter, ctx: Any = None) -> NDArray:
+        return data(parameter, ctx).as_np_ndarray()
+
+    with (
+        mx.util.np_array(True),
+        mock.patch.object(Parameter, "data", as_numpy),
+    ):
+        out = function(*(x.as_np_ndarray() for x in arrays))
+        return [y.as_nd_ndarray() for y in flatten(out, NDArray)]
+
+
+def run_once(net: Block, inputs: Arrays, kind: str = "float32") -> None:
+    """Call a user's net as it is, which settles what waits for inputs; floats are of this dtype."""
+    with set_apart():
+        dtypes = [kind if x.dtype.kind == "f" else x.dtype for x in inputs]
+        call(net, [mx.nd.array(x, dtype=d) for x, d in zip(inputs, dtypes, strict=True)])
+
+
+def like(array: NDArray, other: NDArray) -> NDArray:
+    """The array as one of `mx.np` if the other is one: their arithmetic takes no other."""
+    return array.as_np_ndarray() if isinstance(other, mx.np.ndarray) else array

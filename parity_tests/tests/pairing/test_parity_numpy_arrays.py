@@ -1,0 +1,173 @@
+"""Nets on arrays of `mx.np`: written for `npx.set_np()`, or with such arrays inside."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+from mxnet import npx
+from mxnet.gluon import nn as gnn
+from mxnet.gluon import rnn
+from torch import nn
+
+import gluon_cnn  # noqa: F401  (settles MXNet's threads)
+from parity_tests import check_parity
+from parity_tests.backends.files.recorded import read_recording
+from parity_tests.backends.files.script import script_of
+from parity_tests.pairing.parameters import map_parameters
+from parity_tests.reporting.verdicts import LEVELS, Level, Side
+from parity_tests.tests.pairing.nets import GluonNet, ImperativeNet, TorchNet, random_image
+
+X = random_image(2, 3, 6)
+
+
+@pytest.fixture
+def numpy_arrays() -> Iterator[None]:
+    npx.set_np()
+    yield
+    npx.reset_np()
+
+
+def dense() -> dict[str, Any]:
+    return {"d": gnn.Dense(6, flatten=False, in_units=6), "n": gnn.LayerNorm(in_channels=6)}
+
+
+def linear() -> dict[str, nn.Module]:
+    return {"d": nn.Linear(6, 6), "n": nn.LayerNorm(6)}
+
+
+def normed(s: Any, x: Any) -> Any:
+    y = s.d(x) - s.d(x).mean(axis=-1, keepdims=True)
+    return y / mx.np.sqrt((y**2).mean(axis=-1, keepdims=True) + 1e-5)
+
+
+def attention(s: Any, F: Any, x: Any) -> Any:
+    y = s.d(x)
+    scores = F.npx.softmax(F.np.matmul(y, F.np.swapaxes(y, 1, 2)) / 8.0, axis=-1)
+    return s.n(F.np.concatenate([F.np.matmul(scores, y), x], axis=1) + 1.0)
+
+
+def torch_attention(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.d(x)
+    return s.n(torch.cat([torch.softmax(y @ y.mT / 8.0, -1) @ y, x], 1) + 1.0)
+
+
+# Made inside the test, where `mx.np` is on
+EQUAL: dict[str, Any] = {
+    "attention, hybridized": lambda: (
+        GluonNet(attention, **dense()), TorchNet(torch_attention, **linear())
+    ),
+    "a norm step by step": lambda: (
+        ImperativeNet(normed, **dense()),
+        TorchNet(lambda s, x: nn.functional.layer_norm(s.d(x), (6,)), **linear()),
+    ),
+    "slices, and a number without axes": lambda: (
+        ImperativeNet(lambda s, x: s.d(x)[:, 1:] * mx.np.abs(x).max() + x[:, :2], **dense()),
+        TorchNet(lambda s, x: s.d(x)[:, 1:] * x.abs().max() + x[:, :2], **linear()),
+    ),
+    "a recurrent layer": lambda: (
+        ImperativeNet(lambda s, x: s.l(x), l=rnn.GRU(4, input_size=6, layout="NTC")),
+        TorchNet(lambda s, x: s.l(x)[0], l=nn.GRU(6, 4, batch_first=True)),
+    ),
+    "leaf for leaf": lambda: (
+        ImperativeNet(lambda s, x: s.e(s.d(x)), d=dense()["d"], e=gnn.Dense(2, in_units=18)),
+        nn.Sequential(nn.Linear(6, 6), nn.Flatten(), nn.Linear(18, 2)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_a_net_of_set_np_is_in_parity(name: str, numpy_arrays: None) -> None:
+    gluon_net, torch_net = EQUAL[name]()
+    gluon_net.initialize(mx.init.Xavier())
+    report = check_parity(gluon_net, torch_net, X, transfer=True)
+    assert report.ok, str(report)
+    assert mx.util.is_np_array()  # as it was
+    assert isinstance(gluon_net(mx.np.array(X)), mx.np.ndarray)
+
+
+def test_it_trains_and_its_graph_is_compared(numpy_arrays: None) -> None:
+    gluon_net = GluonNet(lambda s, F, x: F.npx.relu(s.d(x)), d=gnn.Dense(4, in_units=18))
+    gluon_net.initialize(mx.init.Xavier())
+    torch_net = TorchNet(lambda s, x: s.d(x.flatten(1)).relu(), d=nn.Linear(18, 4))
+    levels = [level for level in LEVELS if level in (Level.OPTIMIZER, Level.TRAINING)]
+    report = check_parity(
+        gluon_net, torch_net, X, np.array([1, 3]), [*levels, Level.ARTEFACTS],
+        transfer=True, optimizer="sgd(lr=0.1, momentum=0.9)", steps=2,
+    )  # fmt: skip
+    assert report.ok, str(report)
+
+
+def test_a_fault_is_found_at_its_operation(numpy_arrays: None) -> None:
+    gluon_net, _ = EQUAL["attention, hybridized"]()
+    gluon_net.initialize(mx.init.Xavier())
+    torch_net = TorchNet(lambda s, x: torch_attention(s, x) * 1.0, **linear())
+    torch_net.n = nn.LayerNorm(6, eps=1e-3)
+    first = check_parity(gluon_net, torch_net, X, transfer=True).first_divergence
+    assert first is not None
+    assert (first.level, first.path) == (Level.STRUCTURE, "n")
+
+
+def test_its_parameters_are_mapped(numpy_arrays: None) -> None:
+    gluon_net, torch_net = EQUAL["attention, hybridized"]()
+    gluon_net.initialize(mx.init.Xavier())
+    names = map_parameters(gluon_net, torch_net, [X])
+    assert names["n.weight"] == "n.gamma"
+
+
+def test_arrays_of_np_inside_a_net_of_nd() -> None:
+    def inside(s: Any, x: Any) -> Any:
+        y = s.d(x).as_np_ndarray()
+        return mx.np.maximum(mx.np.einsum("nij,nkj->nik", y, y), 0.1).as_nd_ndarray()
+
+    gluon_net = ImperativeNet(inside, d=dense()["d"])
+    gluon_net.initialize(mx.init.Xavier())
+    torch_net = TorchNet(
+        lambda s, x: torch.einsum("nij,nkj->nik", s.d(x), s.d(x)).clamp(min=0.1), d=nn.Linear(6, 6)
+    )
+    report = check_parity(gluon_net, torch_net, X, transfer=True)
+    assert report.ok, str(report)
+    assert {"d", "einsum", "clamp"} <= {row.path for row in report.rows}
+
+
+NET = """
+import mxnet as mx
+from mxnet import np, npx
+from mxnet.gluon import nn
+
+npx.set_np()
+
+
+class Net(nn.Block):
+    def __init__(self):
+        super().__init__()
+        self.d = nn.Dense(6, flatten=False, in_units=6)
+
+    def forward(self, x):
+        return np.tanh(self.d(x)) * np.abs(x).max()
+
+
+def net():
+    made = Net()
+    made.initialize(mx.init.Xavier())
+    return made
+"""
+
+
+def test_it_is_recorded_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(NET)
+    (tmp_path / "record.py").write_text(script_of(Side.GLUON))
+    command = [sys.executable, "record.py", "mine:net", "--input", "2,3,6", "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    recorded = read_recording(tmp_path / "out", Side.GLUON)
+    torch_net = TorchNet(lambda s, x: s.d(x).tanh() * x.abs().max(), d=nn.Linear(6, 6))
+    report = check_parity(recorded, torch_net, recorded.inputs, transfer=True)
+    assert report.ok, str(report)
