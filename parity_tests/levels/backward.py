@@ -13,6 +13,7 @@ import numpy as np
 from parity_tests.backends.base import SIDES, backend
 from parity_tests.backends.losses import loss_scales
 from parity_tests.backends.runs import NET, Key, NetRun, is_float, output_name, rounded
+from parity_tests.backends.spill import release
 from parity_tests.levels.envelope import backward_envelope, forward_envelope
 from parity_tests.levels.inherited import is_clean, judged_keys, until_certain, with_other_side
 from parity_tests.levels.local import local_calls, local_rows
@@ -31,6 +32,7 @@ def backward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     """The loss, then local rows of every leaf, then the gradients of the whole step."""
     coverage = Coverage()
     rows: list[Row] = []
+    subject.forget(train=False)  # of which the objective was made
     try:
         rows += _local(subject, coverage)
         rows += _loss(subject)
@@ -67,6 +69,7 @@ def _local(subject: Subject, coverage: Coverage) -> Iterator[Row]:
                 if row.compared or row.status == Status.NOTE:
                     coverage.done("gradients", f"{pair.path} {row.quantity}")
             yield from rows
+        release()
 
 
 def _loss(subject: Subject) -> Iterator[Row]:

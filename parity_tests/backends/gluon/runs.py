@@ -9,6 +9,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 from mxnet.gluon import Block
+from mxnet.ndarray.ndarray import _new_alloc_handle
 
 from parity_tests.backends.gluon.clones import alone, as_is, clone, ndarray, release, roles
 from parity_tests.backends.gluon.executed import ExecutedBlock
@@ -177,7 +178,7 @@ def _run_whole(
     if objective is None:
         with autograd.pause(train_mode=train):
             outputs = call(copied, given)
-        return _finish(watched, calls, outputs)
+        return _finish(watched, calls, outputs, spill)
     with autograd.record(train_mode=train):
         outputs = call(copied, given)
         probes = [zeros.probe(y) for y in outputs]
@@ -190,9 +191,9 @@ def _run_whole(
         autograd.backward(outputs, heads, train_mode=train)
     else:
         loss.backward(train_mode=train)
-    run = _finish(watched, calls, outputs)
+    run = _finish(watched, calls, outputs, spill)
     run.loss = None if loss is None else loss.asnumpy()
-    run.output_gradient = None if probes[0] is None else probes[0].grad.asnumpy()
+    run.output_gradient = None if probes[0] is None else _came(probes[0])
     for leaf in watched:
         for role, parameter in roles(leaf, leaf.block):
             if parameter.grad_req != "null":
@@ -241,7 +242,7 @@ def _watch(
 
     MXNet 1.9.1 has no gradient of intermediate arrays: a variable of zeros is added to each input,
     and its gradient is the input's. Adding 0 changes no value. Outputs of a training step wait on
-    the disk, as MXNet holds what it will differentiate.
+    the disk, as MXNet holds what it will differentiate, and so do gradients.
     """
     block = leaf.block
     probe = zeros.probe if zeros is not None and not _looks_up(leaf) else _no_probe
@@ -284,7 +285,10 @@ def _dropout(rate: float, mask: np.ndarray | None) -> Callable[[Any], Any]:
 
 
 class _Zeros:
-    """Variables of zeros of any shape, which share their memory; a gradient each has of its own."""
+    """Variables of zeros of any shape, which share their memory; a gradient each has of its own.
+
+    It gets its memory once it is computed: what a backward pass computes it of goes by then.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Any, mx.nd.NDArray] = {}  # by dtype: the longest so far, flat
@@ -299,8 +303,9 @@ class _Zeros:
             if known is None or known.size < size:
                 known = mx.nd.zeros((1 << (size - 1).bit_length(),), dtype=x.dtype)
                 self._known[x.dtype] = known
-            zeros = known[: x.size].reshape(x.shape or (1,))
-            zeros.attach_grad()
+            zeros = known[: x.size].reshape(x.shape)
+            gradient = mx.nd.NDArray(_new_alloc_handle(x.shape, x.context, True, x.dtype))
+            autograd.mark_variables([zeros], [gradient])
         return zeros
 
 
@@ -308,12 +313,25 @@ def _no_probe(x: Any) -> None:
     return None
 
 
+def _came(zeros: mx.nd.NDArray) -> np.ndarray:
+    """What came back to a variable of zeros."""
+    if not zeros._fresh_grad:  # nothing, and nobody has written there
+        return np.zeros(zeros.shape, zeros.dtype)
+    gradient: np.ndarray = zeros.grad.asnumpy()
+    return gradient
+
+
 def _finish(
-    watched: list[Leaf], calls: Mapping[int, list[_Watched]], outputs: list[mx.nd.NDArray]
+    watched: list[Leaf],
+    calls: Mapping[int, list[_Watched]],
+    outputs: list[mx.nd.NDArray],
+    spill: Spill,
 ) -> NetRun:
     for made in calls.values():
         for one in made:
-            one.input_gradients = tuple(None if z is None else z.grad.asnumpy() for z in one.probes)
+            one.input_gradients = tuple(
+                None if z is None else spill(_came(z)) for z in one.probes
+            )
             one.probes = ()
     run = NetRun(allot(watched, calls), _numpy(outputs))
     for leaf in watched:

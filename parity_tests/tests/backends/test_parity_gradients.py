@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import mxnet as mx
@@ -11,6 +12,7 @@ import torch
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
+from parity_tests.backends import spill
 from parity_tests.backends.gluon import runs as gluon_side
 from parity_tests.backends.runs import Objective
 from parity_tests.backends.torch import runs as torch_side
@@ -126,3 +128,35 @@ def test_what_is_noted_stays_when_mxnet_takes_its_memory_back() -> None:
         gluon_side.run_net(ours, (X * 3,), "float64", train=True, objective=UPSTREAM)
     for array, kept in zip(noted, before, strict=True):
         np.testing.assert_array_equal(array, kept)
+
+
+def test_nothing_comes_back_from_what_nobody_reads_and_that_is_zeros() -> None:
+    class Aside(gluon_nn.HybridBlock):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read = gluon_nn.Dense(2, in_units=4)
+            self.aside = gluon_nn.Dense(4, in_units=4)
+
+        def hybrid_forward(self, F: Any, x: Any) -> Any:
+            return self.read(x) + 0 * F.BlockGrad(self.aside(x)).slice_axis(axis=1, begin=0, end=2)
+
+    ours = Aside()
+    ours.initialize()
+    for _ in range(20):  # in memory that others have written to
+        mx.nd.full((2, 4), np.nan, dtype="float64").wait_to_read()
+    run = gluon_side.run_net(ours, (X,), "float64", train=True, objective=UPSTREAM)
+    (aside,), (read,) = (run.calls[name][0].input_gradients for name in ("aside", "read"))
+    assert aside is not None
+    assert read is not None
+    assert not aside.any()
+    assert read.any()
+
+
+def test_gradients_of_a_whole_step_wait_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spill, "_LEAST", 16)
+    ours, _ = chain("float64")
+    run = gluon_side.run_net(ours, (X,), "float64", train=True, objective=UPSTREAM)
+    for call in (call for found in run.calls.values() for call in found):
+        for array in (*call.input_gradients, *call.outputs):
+            assert array is not None
+            assert isinstance(array.base, mmap.mmap)
