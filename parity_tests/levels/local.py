@@ -197,10 +197,13 @@ def mask_gradients(segment: SegmentPair) -> set[str]:
 
 
 def between_masks(row: Row) -> Row:
-    """The row of a mask's gradient: it tells of values between 0 and 1, which no mask has."""
+    """The row of a mask's gradient: it tells of values between 0 and 1, which no mask has.
+
+    And of what no input decides.
+    """
     if row.status != Status.DIVERGED:
         return row
-    detail = f"{row.detail}; the net's input holds 0 and 1 alone, a mask, and this trains nothing"
+    detail = f"{row.detail}; no input but masks of 0 and 1 decides it, and this trains nothing"
     return replace(row, status=Status.NOTE, compared=0, detail=detail, window=None)
 
 

@@ -627,11 +627,15 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays, pieces: 
 
 
 def _note_masks(segments: Sequence[SegmentPair], inputs: Arrays) -> None:
-    """Note in each segment which of its slots are made of masks, inputs of 0 and 1, alone."""
+    """Note in each segment which of its slots are made of masks alone, inputs of 0 and 1.
+
+    So is what is made of no input.
+    """
     masks = {Slot(-1, i) for i, x in enumerate(inputs) if np.isin(x, (0, 1)).all()}
     for number, segment in enumerate(segments):
         segment.masks = frozenset(i for i, slot in enumerate(segment.slots) if slot in masks)
-        if len(segment.masks) == len(segment.slots) and not segment.parameter_shapes:
+        read = set().union(*(side.reads for side in segment.sides.values()))
+        if read <= masks and not segment.parameter_shapes:
             masks |= {Slot(number, i) for i in range(len(segment.shapes))}
 
 

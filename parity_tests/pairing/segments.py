@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from parity_tests.numerics.compare import holds_whole_numbers
 from parity_tests.pairing.dataflow import Alignment, Difference, OperationPair
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
 from parity_tests.reporting.verdicts import Side
@@ -123,6 +124,14 @@ class _Graphs:
             for x in op.inputs:
                 if x.value.origin is Origin.OPERATION:
                     self.consumers.setdefault(int(x.value.key), []).append(op)
+        # whose results neither an input nor a parameter decides
+        self.constant: set[int] = set()
+        for op in normalised:
+            made = (
+                x.value.origin is Origin.CONSTANT or self._is_constant(x.value) for x in op.inputs
+            )
+            if not op.parameters and all(made):
+                self.constant.add(op.index)
         self.roots: dict[Value, Value] = {
             Value(Origin.INPUT, i): Value(Origin.INPUT, i) for i in range(len(executed.inputs))
         }
@@ -146,6 +155,9 @@ class _Graphs:
                 break
             value = op.inputs[0].value
         return value
+
+    def _is_constant(self, value: Value) -> bool:
+        return value.origin is Origin.OPERATION and value.key in self.constant
 
     def place(self, index: int) -> tuple[str, int]:
         """The module call in which an operation of the common vocabulary ran."""
@@ -246,7 +258,7 @@ def _shared(
                 )
                 for side, op in ends.items()
             }
-            if None in both.values():
+            if None in both.values() or _joins_its_readers(ends, both, graphs):
                 continue
             for side, value in both.items():
                 values[side].append(value)  # type: ignore[arg-type]
@@ -266,6 +278,31 @@ def _shared(
         for side, value in ends_of.items():
             seen[side].add(graphs[side].root(value))
         yield None, {s: [v] for s, v in ends_of.items()}, [graphs[Side.TORCH].shape(torch) or (1,)]
+
+
+def _joins_its_readers(
+    ends: Mapping[Side, Operation],
+    values: Mapping[Side, Value | None],
+    graphs: Mapping[Side, _Graphs],
+) -> bool:
+    """Whether what no input decides is no value to compare by itself.
+
+    It is floats on one side and whole numbers on the other, as `x + torch.arange(6)` makes floats
+    of them itself; or the net assigns to it, which MXNet refuses where a gradient is asked for.
+    """
+    if any(op.index not in graphs[side].constant for side, op in ends.items()):
+        return False
+    readers = (
+        after for side, op in ends.items() for after in graphs[side].consumers.get(op.index, ())
+    )
+    if any(after.kind == "setitem" for after in readers):
+        return True
+    dtypes = [
+        graphs[side].executed.operations[int(value.key)].dtypes[value.output]
+        for side, value in values.items()
+        if value is not None
+    ]
+    return len(set(map(holds_whole_numbers, dtypes))) > 1
 
 
 def _end(graphs: _Graphs, op: Operation, lonely: set[int]) -> Operation:

@@ -17,6 +17,7 @@ from mxnet.gluon import Block, HybridBlock, Parameter
 from mxnet.gluon.block import _BlockScope
 
 from parity_tests.backends.cloning import duplicate
+from parity_tests.backends.gluon.executed import ExecutedBlock
 from parity_tests.backends.gluon.leaves import leaves, role_of, values_of
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import rounded
@@ -50,6 +51,8 @@ def clone(net: Block, dtype: str | None, *, gradients: bool = True) -> Block:
     for block in _blocks(copied):
         if isinstance(block, HybridBlock):
             block._active = False
+        elif isinstance(block, ExecutedBlock):
+            block.dtype = dtype or block.dtype
     return copied
 
 

@@ -37,10 +37,12 @@ class ExecutedBlock(Block):
     """One segment: takes the shared values it reads, gives those it makes.
 
     `between` changes the numbers that pass between the operations inside it, and their gradients.
+    `dtype` is what the net computes in, which decides what is made of no array.
     """
 
     between: Change | None = None
     of_operators = True
+    dtype = "float32"
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class ExecutedBlock(Block):
 
     def forward(self, *arrays: NDArray) -> Any:
         kinds = (np.dtype(x.dtype).name for x in (*arrays, *self._reg_params.values()))
-        kind = next((name for name in kinds if name.startswith("float")), "float32")
+        kind = next((name for name in kinds if name.startswith("float")), self.dtype)
 
         def read(value: Value) -> NDArray:
             key = str(value.key)
@@ -147,4 +149,8 @@ def rebuild(
         key: array.asnumpy() for graph in traces.values() for key, array in graph.constants.items()
     }
     blocks = [ExecutedBlock(Program(layout, traces), parameters, constants) for layout in layouts]
+    kinds = (np.dtype(parameter.dtype).name for parameter in parameters.values())
+    kind = next((name for name in kinds if name.startswith("float")), ExecutedBlock.dtype)
+    for block in blocks:
+        block.dtype = kind
     return ExecutedGluonNet(blocks, Order(layouts, outputs))

@@ -13,6 +13,7 @@ from torch import nn
 
 from parity_tests.backends.cloning import duplicate
 from parity_tests.backends.leaves import Leaf
+from parity_tests.backends.torch.executed import ExecutedModule
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.numerics.operators.table import as_mxnet_holds, single_attributes
 
@@ -42,6 +43,8 @@ def clone(net: nn.Module, dtype: str | None, *, gradients: bool = True) -> nn.Mo
     for module in copied.modules():
         if getattr(module, "inplace", False):
             vars(module)["inplace"] = False
+        if isinstance(module, ExecutedModule):
+            module.dtype = dtype or module.dtype
         for name in single_attributes(module):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, as_mxnet_holds(name, getattr(module, name)))

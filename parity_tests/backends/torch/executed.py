@@ -22,9 +22,11 @@ class ExecutedModule(nn.Module):
     """One segment: takes the shared values it reads, gives those it makes.
 
     `between` changes the numbers that pass between the operations inside it, and their gradients.
+    `dtype` is what the net computes in, which decides what is made of no array.
     """
 
     between: Change | None = None
+    dtype = "float32"
 
     def __init__(self, program: Program, tensors: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class ExecutedModule(nn.Module):
     def forward(self, *arrays: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         held = [*self._parameters.values(), *self._buffers.values()]
         floats = (x for x in (*arrays, *held) if x is not None and x.is_floating_point())
-        kind = str(next((x.dtype for x in floats), torch.float32)).removeprefix("torch.")
+        kind = next((_name(x) for x in floats), self.dtype)
         made: torch.Tensor | tuple[torch.Tensor, ...]
         made = self.program.run(
             arrays,
@@ -71,6 +73,10 @@ class ExecutedModule(nn.Module):
     def _write(self, role: str, value: torch.Tensor) -> None:
         if role in self._buffers:
             self._buffers[role] = value.detach()
+
+
+def _name(x: torch.Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
 
 
 def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:
@@ -135,4 +141,8 @@ def rebuild(
         tensors.update({key: value.detach() for key, value in graph.constants.items()})
         tensors.update(_parts(graph, tensors))
     modules = [ExecutedModule(Program(layout, traces), tensors) for layout in layouts]
+    floats = (_name(x) for x in net.parameters() if x.is_floating_point())
+    kind = next(floats, ExecutedModule.dtype)
+    for module in modules:
+        module.dtype = kind
     return ExecutedNet(modules, Order(layouts, outputs)).train(net.training)

@@ -785,6 +785,78 @@ def test_constants_are_compared_and_not_transferred() -> None:
     assert first.diagnosis.startswith("another constant scale: 1 of 1 values differ, by up to 0.01")
 
 
+ROW = (1, 4)
+
+
+def _halves(y: Any, left: float, right: float) -> Any:
+    y[:, :2] = left
+    y[:, 2:] = right
+    return y
+
+
+# What both nets make of no array, and what torch makes otherwise
+MADE: dict[str, tuple[Callable[[], Any], Callable[[], Any], Callable[[], Any]]] = {
+    "zeros": (
+        lambda: mx.nd.zeros(ROW),
+        lambda: torch.zeros(ROW),
+        lambda: torch.full(ROW, 0.01),
+    ),
+    "ones": (
+        lambda: mx.nd.ones(ROW, ctx=mx.cpu()),
+        lambda: torch.ones(ROW, dtype=torch.float32),
+        lambda: torch.ones(ROW) * 1.01,
+    ),
+    "whole numbers": (
+        lambda: mx.nd.ones(ROW, dtype="int32").astype("float32"),
+        lambda: torch.ones(ROW, dtype=torch.int64),
+        lambda: torch.full(ROW, 2),
+    ),
+    "full": (
+        lambda: mx.nd.full(ROW, 0.1),
+        lambda: torch.full(ROW, 0.1),
+        lambda: torch.full(ROW, 0.11),
+    ),
+    "arange": (
+        lambda: mx.nd.arange(0, 0.4, 0.1).reshape(ROW),
+        lambda: torch.arange(0, 0.4, 0.1).view(ROW),
+        lambda: torch.arange(0, 0.8, 0.2).view(ROW),
+    ),
+    "linspace": (
+        lambda: mx.nd.linspace(0, 1, 4).reshape(ROW),
+        lambda: torch.linspace(0, 1, 4).view(ROW),
+        lambda: torch.linspace(0, 2, 4).view(ROW),
+    ),
+    "eye": (
+        lambda: mx.nd.eye(2, 4, dtype="float32"),
+        lambda: torch.eye(2, 4),
+        lambda: torch.eye(4)[2:],
+    ),
+    "assigned": (
+        lambda: _halves(mx.nd.zeros(ROW), 0.1, 0.2),
+        lambda: _halves(torch.zeros(ROW), 0.1, 0.2),
+        lambda: _halves(torch.zeros(ROW), 0.1, 0.1),
+    ),
+    "array": (
+        lambda: mx.nd.array([[0.1, 2, 3.3, 4]]),
+        lambda: torch.tensor([[0.1, 2, 3.3, 4]]),
+        lambda: torch.tensor([[0.1, 2, 3.3, 5]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_a_forward_makes_of_no_array_is_of_the_net_s_dtype(name: str) -> None:
+    ours, *both = MADE[name]
+    x = random_image(2, 4)
+    dense = {"c": gnn.Dense(4, in_units=4), "d": gnn.Dense(3, in_units=4)}
+    net = initialised(ImperativeNet(lambda s, x: s.d(s.c(x) + ours()), **dense), x)
+    for theirs, right in zip(both, (True, False), strict=True):
+        linear = {"c": nn.Linear(4, 4), "d": nn.Linear(4, 3)}
+        other = TorchNet(lambda s, x, made=theirs: s.d(s.c(x) + made()), **linear)
+        report = check_parity(net, other, x, transfer=True)
+        assert report.ok == right, str(report)
+
+
 @pytest.mark.parametrize(("scale", "right"), [(1.0, True), (1 + 3e-4, False)])
 def test_what_mxnet_computes_in_float32_has_its_bound(scale: float, right: bool) -> None:
     """RNN's mode relu, alone of its modes, and the slope of 1/6 of a hard swish in two steps."""

@@ -17,6 +17,7 @@ from mxnet.ndarray import NDArray, register
 
 from parity_tests.backends.files.gluon_script import substitute
 from parity_tests.backends.gluon.numpy_mode import like
+from parity_tests.backends.runs import rounded
 from parity_tests.backends.tracing import flatten
 
 __all__ = [
@@ -57,22 +58,30 @@ def passes_no_gradient(kind: str) -> bool:
 
 
 def replay_operator(
-    handle: int, attributes: Mapping[str, str], dtype: str, is_numpy: bool, paused: bool
+    handle: int,
+    attributes: Mapping[str, str],
+    dtype: str,
+    dtypes: Sequence[str],
+    is_numpy: bool,
+    paused: bool,
 ) -> Replay:
     """An operator of the C interface; `dtype` is what the net computed in when it was recorded.
 
-    What MXNet refuses in float64 (LRN) is computed in float32.
+    What it gave in that dtype, as `dtypes` says, it gives in that of the run: `one_hot` gives
+    float32 whatever it is given. What it makes of no array starts from the numbers that the net
+    has, as parameters do: 0.1 is that of float32. What MXNet refuses in float64 (LRN) is computed
+    in float32.
     """
 
     def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
-        own = {k: kind if k == "dtype" and v == dtype else v for k, v in attributes.items()}
+        given = {k: kind if k == "dtype" and v == dtype else v for k, v in attributes.items()}
         with mx.autograd.pause(mx.autograd.is_training()) if paused else nullcontext():
             outputs = register._imperative_invoke(
-                handle, list(arrays), list(own), list(own.values()), None, is_numpy, True
+                handle, list(arrays), list(given), list(given.values()), None, is_numpy, True
             )
-        if not arrays:
-            outputs = [_cast(y, kind) for y in outputs]
-        return [y.as_nd_ndarray() for y in outputs]  # whose arithmetic takes both classes
+        outputs = [y.as_nd_ndarray() for y in outputs]  # whose arithmetic takes both classes
+        made = zip(outputs if arrays else [_cast(y, dtype) for y in outputs], dtypes, strict=False)
+        return [_cast(y, kind) if own == dtype else y for y, own in made]
 
     return _in_single_precision_if_refused(run)
 
@@ -122,6 +131,9 @@ def replay_assignment(assign: Callable[..., Any], key: Any, value: Any) -> Repla
     """`x[key] = value`, on a copy of x."""
 
     constant = None if isinstance(value, NDArray) else value
+    if isinstance(value, (float, np.ndarray)):  # as what is made of no array
+        constant = rounded(np.asarray(value), "float32")
+        constant = constant if constant.ndim else constant.item()
 
     def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
         changed = arrays[0].copy()

@@ -164,7 +164,7 @@ class _Recorder(Recorder):
             paused = bool(self.paused) or passes_no_gradient(kind)
             if kind == "_copyto":
                 return replay_copy(dtypes[0], self._dtype, paused)
-            return replay_operator(handle, attributes, self._dtype, bool(flags[1]), paused)
+            return replay_operator(handle, attributes, self._dtype, dtypes, bool(flags[1]), paused)
         if way == "method":
             return replay_method(*rest)
         if way == "assignment":

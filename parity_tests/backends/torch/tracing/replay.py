@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -20,6 +20,10 @@ from parity_tests.backends.tracing import flatten
 from parity_tests.numerics.operators.table import as_mxnet_holds, single_arguments
 
 __all__ = ["ReplayCall", "ReplayModule", "ReplayViewWrite"]
+
+
+# What makes an array of numbers, and reads others for their shape or dtype alone
+_OF_NUMBERS = ("full_like", "new_full", "new_tensor", "fill", "fill_")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class ReplayCall:
         dtype: what the net computed in, which another run may do in another.
         gradients: whether autograd recorded the call.
 
+    What it makes of no array is of the dtype of the run. It starts from the numbers that the net
+    has, as parameters do: 0.1 is that of float32.
+
     Numbers are rounded that MXNet's operator of the same kind holds in float32; `unrounded` is the
     call with the net's own, for where MXNet executes something else.
     """
@@ -68,14 +75,17 @@ class ReplayCall:
             for argument in single_arguments(name):
                 if isinstance(named.get(argument), float):
                     kwargs[argument] = as_mxnet_holds(argument, named[argument])
+        self._sets = name == "setitem"
+        if self._sets and isinstance(args[-1], float):
+            args = (*args[:-1], as_mxnet_holds(name, args[-1]))
         self._function = function
         self._args = _template(tuple(args), tensors, dtype)
         self._kwargs = _template(dict(kwargs), tensors, dtype)
         self._changed = [i for i, x in enumerate(tensors) if any(x is y for y in outputs)]
-        self._sets = name == "setitem"
         self._casts = name in ("float", "double") and dtype.is_floating_point
         self._gradients = gradients
-        self._nullary = not tensors
+        self._made = not tensors or name in _OF_NUMBERS
+        self._dtype = dtype
         if named is not None and kwargs != named:
             self._unrounded = copy.copy(self)
             self._unrounded._kwargs = _template(named, tensors, dtype)
@@ -100,7 +110,8 @@ class ReplayCall:
         given = list(tensors)
         for position in self._changed:
             given[position] = given[position].clone()
-        with nullcontext() if self._gradients else torch.no_grad():
+        recording = nullcontext() if self._gradients else torch.no_grad()
+        with recording, _default(kind) if self._made else nullcontext():
             if self._casts:
                 return [given[0].to(kind)]
             args = _filled(self._args, given, kind)
@@ -108,9 +119,21 @@ class ReplayCall:
             if self._sets:
                 return [given[0]]
             outputs = list(flatten(result, torch.Tensor))
-            if self._nullary:
-                outputs = [y.to(kind) if y.is_floating_point() else y for y in outputs]
+            if self._made:
+                floats = (y.to(self._dtype).to(kind) for y in outputs if y.is_floating_point())
+                outputs = [next(floats) if y.is_floating_point() else y for y in outputs]
             return outputs
+
+
+@contextmanager
+def _default(kind: torch.dtype) -> Iterator[None]:
+    """Floats are of this dtype where a call names none."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind if kind.is_floating_point else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _named(
