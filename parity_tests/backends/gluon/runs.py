@@ -242,7 +242,8 @@ def _watch(
 
     MXNet 1.9.1 has no gradient of intermediate arrays: a variable of zeros is added to each input,
     and its gradient is the input's. Adding 0 changes no value. Outputs of a training step wait on
-    the disk, as MXNet holds what it will differentiate, and so do gradients.
+    the disk, as MXNet holds what it will differentiate, and so do
+    gradients in float64, which are the largest.
     """
     block = leaf.block
     probe = zeros.probe if zeros is not None and not _looks_up(leaf) else _no_probe
@@ -313,12 +314,12 @@ def _no_probe(x: Any) -> None:
     return None
 
 
-def _came(zeros: mx.nd.NDArray) -> np.ndarray:
-    """What came back to a variable of zeros."""
+def _came(zeros: mx.nd.NDArray, spill: Spill | None = None) -> np.ndarray:
+    """What came back to a variable of zeros; in float64 it is moved to the disk."""
     if not zeros._fresh_grad:  # nothing, and nobody has written there
         return np.zeros(zeros.shape, zeros.dtype)
     gradient: np.ndarray = zeros.grad.asnumpy()
-    return gradient
+    return gradient if spill is None or gradient.dtype != np.float64 else spill(gradient)
 
 
 def _finish(
@@ -330,7 +331,7 @@ def _finish(
     for made in calls.values():
         for one in made:
             one.input_gradients = tuple(
-                None if z is None else spill(_came(z)) for z in one.probes
+                None if z is None else _came(z, spill) for z in one.probes
             )
             one.probes = ()
     run = NetRun(allot(watched, calls), _numpy(outputs))
