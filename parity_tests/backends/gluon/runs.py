@@ -330,9 +330,7 @@ def _finish(
 ) -> NetRun:
     for made in calls.values():
         for one in made:
-            one.input_gradients = tuple(
-                None if z is None else _came(z, spill) for z in one.probes
-            )
+            one.input_gradients = tuple(None if z is None else _came(z, spill) for z in one.probes)
             one.probes = ()
     run = NetRun(allot(watched, calls), _numpy(outputs))
     for leaf in watched:

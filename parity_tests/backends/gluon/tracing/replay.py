@@ -81,7 +81,7 @@ def replay_operator(
             )
         outputs = [y.as_nd_ndarray() for y in outputs]  # whose arithmetic takes both classes
         made = zip(outputs if arrays else [_cast(y, dtype) for y in outputs], dtypes, strict=False)
-        return [_cast(y, kind) if own == dtype else y for y, own in made]
+        return [_cast(y, kind) if own == dtype or not arrays else y for y, own in made]
 
     return _in_single_precision_if_refused(run)
 
