@@ -6,6 +6,7 @@ import copy
 import gc
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -135,6 +136,12 @@ class Gate:
         if self.old is not None and old is None:
             raise ParityError(f"it is not in {self.folder}: record it with --parity-update")
         subject = make()
+        with ExitStack() as stack:
+            for one in self._backends.values():
+                stack.enter_context(one.set_apart())
+            return self._judged(name, subject, old)
+
+    def _judged(self, name: str, subject: Subject, old: SubjectRecord | None) -> PairOutcome:
         if old is not None:
             subject = _restarted(subject, started_from(old.inputs))
         elif self._transfer:

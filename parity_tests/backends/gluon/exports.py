@@ -12,7 +12,7 @@ import numpy as np
 from mxnet import gluon
 
 from parity_tests.backends.gluon.clones import clone, ndarray, release
-from parity_tests.backends.gluon.runs import flat
+from parity_tests.backends.gluon.numpy_mode import as_set, call
 from parity_tests.backends.runs import Arrays
 
 __all__ = ["artefacts"]
@@ -28,14 +28,14 @@ def artefacts(net: Any, inputs: Arrays) -> tuple[dict[str, np.ndarray], dict[str
     try:
         arrays = [ndarray(x, "float32") for x in inputs]
         copied.hybridize()
-        live = flat(copied(*arrays))
-        with tempfile.TemporaryDirectory() as folder:
+        live = call(copied, arrays)
+        with as_set(), tempfile.TemporaryDirectory() as folder:
             stem = str(Path(folder) / "net")
             copied.export(stem)
             graph = json.loads(Path(f"{stem}-symbol.json").read_text())
             names = ["data"] if len(inputs) == 1 else [f"data{i}" for i in range(len(inputs))]
             loaded = gluon.SymbolBlock.imports(f"{stem}-symbol.json", names, f"{stem}-0000.params")
-            again = flat(loaded(*arrays))
+            again = call(loaded, arrays)
             release(loaded)
     finally:
         release(copied)

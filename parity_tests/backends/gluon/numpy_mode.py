@@ -6,7 +6,7 @@ Source: https://mxnet.apache.org/versions/1.9.1/api/python/docs/api/npx/generate
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 from unittest import mock
@@ -18,7 +18,7 @@ from mxnet.ndarray import NDArray
 from parity_tests.backends.runs import Arrays
 from parity_tests.backends.tracing import flatten
 
-__all__ = ["call", "is_on", "like", "run_once", "set_apart"]
+__all__ = ["as_set", "call", "is_on", "like", "run_once", "set_apart"]
 
 _ON: ContextVar[bool] = ContextVar("on", default=False)  # for the nets that are compared
 
@@ -43,17 +43,22 @@ def call(function: Callable[..., Any], arrays: Iterable[NDArray]) -> list[NDArra
     """What a user's block or loss gives for these arrays, flat; both are arrays of `mx.nd`."""
     if not _ON.get() or getattr(function, "of_operators", False):  # which take both classes
         return list(flatten(function(*arrays), NDArray))
+    with as_set():
+        out = function(*(x.as_np_ndarray() for x in arrays))
+        return [y.as_nd_ndarray() for y in flatten(out, NDArray)]
+
+
+@contextmanager
+def as_set() -> Iterator[None]:
+    """A user's net may be run and exported in this context."""
     data = Parameter.data
 
     def as_numpy(parameter: Parameter, ctx: Any = None) -> NDArray:
         return data(parameter, ctx).as_np_ndarray()
 
-    with (
-        mx.util.np_array(True),
-        mock.patch.object(Parameter, "data", as_numpy),
-    ):
-        out = function(*(x.as_np_ndarray() for x in arrays))
-        return [y.as_nd_ndarray() for y in flatten(out, NDArray)]
+    patch = mock.patch.object(Parameter, "data", as_numpy) if _ON.get() else nullcontext()
+    with mx.util.np_array(_ON.get()), patch:
+        yield
 
 
 def run_once(net: Block, inputs: Arrays, kind: str = "float32") -> None:

@@ -134,6 +134,18 @@ def test_unchanged_pairs_pass(repository: Path) -> None:
 
 
 @pytest.mark.slow
+def test_pairs_of_set_np_are_recorded_and_held(repository: Path) -> None:
+    nets = NETS.replace("def gluon_net():", "mx.npx.set_np()\n\ndef gluon_net():")
+    held = ["--parity-baseline", "b"]
+    sides = (nets, [*held, "--parity-update", "--parity-transfer"]), (nets, held)
+    (code, recorded), (again, unchanged) = sessions(repository, *sides)
+    assert code == 0, recorded
+    assert "mine: recorded; in agreement" in recorded
+    assert again == 0, unchanged
+    assert "cnn: unchanged; in agreement" in unchanged
+
+
+@pytest.mark.slow
 def test_a_session_that_is_broken_off_records_nothing(repository: Path) -> None:
     update = ["--parity-baseline", "b", "--parity-update"]
     assert run(repository, *update, "--parity-transfer").returncode == 0
