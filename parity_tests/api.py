@@ -55,7 +55,7 @@ def _set_apart(check: Callable[P, Report]) -> Callable[P, Report]:
         nets = inspect.signature(check).bind(*args, **kwargs).args[:2]
         with ExitStack() as stack:
             for net in nets:
-                stack.enter_context(source_of(net).set_apart())
+                stack.enter_context(source_of(net).set_apart(net))
             return check(*args, **kwargs)
 
     return checked

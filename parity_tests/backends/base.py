@@ -55,8 +55,8 @@ class Source(Protocol):
     def side(self) -> Side:
         """Which framework this is."""
 
-    def set_apart(self) -> AbstractContextManager[None]:
-        """The comparison computes in this context, whatever the user has set in the framework."""
+    def set_apart(self, net: Any) -> AbstractContextManager[None]:
+        """The net is compared in this context, whatever the user has set in the framework."""
 
     def leaves(self, net: Any) -> list[Leaf]:
         """The net's leaves in the order in which they were registered."""

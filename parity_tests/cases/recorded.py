@@ -75,7 +75,7 @@ def _settle(net: Any, inputs: Arrays) -> None:
 
 def _run_once(net: object, side: Side, inputs: Arrays) -> None:
     try:
-        with backend(side).set_apart():
+        with backend(side).set_apart(net):
             attempt(side, backend(side).run_net, net, inputs, "float32", train=False)
     except DidNotRun as error:
         shapes = ", ".join(str(x.shape) for x in inputs)

@@ -137,8 +137,9 @@ class Gate:
             raise ParityError(f"it is not in {self.folder}: record it with --parity-update")
         subject = make()
         with ExitStack() as stack:
-            for one in self._backends.values():
-                stack.enter_context(one.set_apart())
+            for side, make_net in subject.make.items():
+                if side in self._backends:
+                    stack.enter_context(self._backends[side].set_apart(make_net()))
             return self._judged(name, subject, old)
 
     def _judged(self, name: str, subject: Subject, old: SubjectRecord | None) -> PairOutcome:

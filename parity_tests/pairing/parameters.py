@@ -38,7 +38,7 @@ def align_nets(
         values: the nets hold equal weights, whose results decide between operations alike.
     """
     tensors = [torch.from_numpy(np.array(x)) for x in inputs]
-    with set_apart():
+    with set_apart(gluon_net):
         arrays = [mx.nd.array(x, dtype=x.dtype) for x in inputs]
         left = trace_gluon(gluon_net, *arrays, train=train, values=values)
     right = trace_torch(torch_net, *tensors, train=train, values=values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ class RecordedSource:
     def __init__(self, side: Side) -> None:
         self.side = side
 
-    set_apart = staticmethod(nullcontext)
+    def set_apart(self, net: Any) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def leaves(self, net: Any) -> list[Leaf]:
         """None of a whole net, whose modules were not recorded; the segments of a cut one."""

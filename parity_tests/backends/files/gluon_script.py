@@ -120,6 +120,17 @@ def named_parameters(net: Block) -> Dict[str, Any]:
     return named
 
 
+def takes_numpy(net: Block) -> bool:
+    """Whether a net is called with arrays of `mx.np`: `npx.set_np()` is on, or `use_np` decorates
+    its class."""
+    method: Any = type(net).forward
+    names = []
+    while hasattr(method, "__wrapped__"):
+        names.append(method.__code__.co_name)
+        method = method.__wrapped__
+    return "_with_np_array" in names or bool(CLASSES[1:] and mx.util.is_np_array())
+
+
 class ByIdentity(MutableMapping):
     """Values by the array that holds them; NDArray has no weak references, so a new array of a
     dead one's address is forgotten when it is made (see `Recorder.patched`)."""
@@ -566,7 +577,7 @@ def record(args: Any, inputs: Sequence[Any], folder: str) -> Dict[str, Any]:
     np.random.seed(args.seed)
     arrays = [mx.nd.array(x, ctx=context, dtype=x.dtype) for x in inputs]
     net = load(args, arrays, context)
-    if CLASSES[1:] and mx.util.is_np_array():
+    if takes_numpy(net):
         arrays = [x.as_np_ndarray() for x in arrays]
     try:
         with mx.autograd.pause():

@@ -1,4 +1,4 @@
-"""Nets written for `npx.set_np()`: their own code runs on arrays of `mx.np`, the rest on `mx.nd`.
+"""Nets on arrays of `mx.np`: their own code runs on these, and the rest on those of `mx.nd`.
 
 Source: https://mxnet.apache.org/versions/1.9.1/api/python/docs/api/npx/generated/mxnet.npx.set_np.html
 """
@@ -15,6 +15,7 @@ import mxnet as mx
 from mxnet.gluon import Block, Parameter
 from mxnet.ndarray import NDArray
 
+from parity_tests.backends.files.gluon_script import takes_numpy
 from parity_tests.backends.runs import Arrays
 from parity_tests.backends.tracing import flatten
 
@@ -24,11 +25,15 @@ _ON: ContextVar[bool] = ContextVar("on", default=False)  # for the nets that are
 
 
 @contextmanager
-def set_apart() -> Iterator[None]:
-    """Arrays are of `mx.nd` in this context, except inside `call`, if the user has `mx.np` on."""
-    token = _ON.set(mx.util.is_np_array() or _ON.get())
+def set_apart(net: Block) -> Iterator[None]:
+    """Arrays are of `mx.nd` in this context, except inside `call`, if the net's are of `mx.np`.
+
+    They are if the user has `npx.set_np()` on, or decorated the net's class by `mx.util.use_np`.
+    """
+    on = takes_numpy(net) or _ON.get()
+    token = _ON.set(on)
     try:
-        with mx.util.np_array(False):
+        with mx.util.np_shape(on or mx.util.is_np_shape()), mx.util.np_array(False):
             yield
     finally:
         _ON.reset(token)
@@ -63,7 +68,7 @@ def as_set() -> Iterator[None]:
 
 def run_once(net: Block, inputs: Arrays, kind: str = "float32") -> None:
     """Call a user's net as it is, which settles what waits for inputs; floats are of this dtype."""
-    with set_apart():
+    with set_apart(net):
         dtypes = [kind if x.dtype.kind == "f" else x.dtype for x in inputs]
         call(net, [mx.nd.array(x, dtype=d) for x, d in zip(inputs, dtypes, strict=True)])
 

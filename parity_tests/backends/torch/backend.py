@@ -111,7 +111,7 @@ class TorchBackend:
 
         return named_optimizer(net, name, numbers)
 
-    def set_apart(self) -> AbstractContextManager[None]:
+    def set_apart(self, net: Any) -> AbstractContextManager[None]:
         return torch.enable_grad()
 
     def check_optimizer(self, optimizer: Any) -> str:

@@ -122,6 +122,21 @@ def test_its_parameters_are_mapped(numpy_arrays: None) -> None:
     assert names["n.weight"] == "n.gamma"
 
 
+@mx.util.use_np
+class Decorated(GluonNet):
+    pass
+
+
+def test_a_class_decorated_by_use_np_is_in_parity() -> None:
+    gluon_net = Decorated(attention, **dense())
+    gluon_net.initialize(mx.init.Xavier())
+    torch_net = TorchNet(torch_attention, **linear())
+    report = check_parity(gluon_net, torch_net, X, transfer=True)
+    assert report.ok, str(report)
+    assert not mx.util.is_np_array()
+    assert not mx.util.is_np_shape()
+
+
 def test_arrays_of_np_inside_a_net_of_nd() -> None:
     def inside(s: Any, x: Any) -> Any:
         y = s.d(x).as_np_ndarray()
