@@ -19,6 +19,7 @@ from gluon_cnn_parity.factories import FactoryError, load_net, place_of, reason_
 
 __all__ = ["OwnNet", "open_own_net"]
 
+_OF_NUMPY = "can only accept MXNet numpy ndarrays"  # as MXNet says it
 MXNET = "mxnet"  # its engine fuses the models of this project alone
 
 
@@ -96,9 +97,13 @@ def run(net: HybridBlock, x: np.ndarray, spec: str) -> np.ndarray:
             f"--gluon {spec} does not run on {x.shape}{hint}: {reason_of(error)}{place_of(error)}"
         ) from error
     except Exception as error:  # a user's forward may raise anything
-        raise UsageError(
-            f"--gluon {spec} does not run on {x.shape}: {reason_of(error)}{place_of(error)}"
-        ) from error
+        reason = f"{reason_of(error)}{place_of(error)}"
+        if _OF_NUMPY in str(error):
+            reason = (
+                "it takes arrays of mx.np, expected those of mx.nd: write its files by the net's "
+                "own export(), and convert them with `mxnet-files convert`"
+            )
+        raise UsageError(f"--gluon {spec} does not run on {x.shape}: {reason}") from error
     if values is None:
         raise UsageError(
             f"--gluon {spec} gives {type(output).__name__}, expected one array: wrap the net in a "

@@ -49,6 +49,11 @@ class Normalised(Layer):  # MXNet computes it in float32 alone
     def hybrid_forward(self, F, x):
         return F.LRN(self.layer(x), nsize=3)
 
+@mx.util.use_np
+class OfNumpy(nn.HybridBlock):
+    def hybrid_forward(self, F, x):
+        return F.npx.relu(x)
+
 class Pair(nn.HybridBlock):
     def hybrid_forward(self, F, x):
         return x, 2 * x
@@ -158,6 +163,7 @@ def test_another_net_than_the_files_is_noticed(
         ("ready", ["--input", "1,3,8,8", "--classes", "3"], "--classes is for the nets of this"),
         ("ready", ["--input", "1,3,8,8", "--engine", "mxnet"], "--engine mxnet is for the nets"),
         ("Pair", ["--input", "1,3,8,8"], "gives tuple, expected one array"),
+        ("OfNumpy", ["--input", "2,3"], "expected those of mx.nd: write its files by"),
         ("Sum", ["--input", "2,3"], "expected float32 with a row for each"),
         ("Nothing", ["--input", "2,3"], "has no parameters"),
         ("Plain", ["--input", "2,3"], "expected a HybridBlock"),
