@@ -6,6 +6,8 @@ What crashed once is refused in the next child, which does the rest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 from gluon_cnn_parity.child import Tell, follow
@@ -29,6 +31,7 @@ def isolated(work: Callable[[], _Result]) -> _Result:
     Raises:
         ParityError: it crashed outside of any call of a framework, or too often.
     """
+    work = partial(copy_context().run, work)  # which a thread does not have
     crashed: dict[Place, str] = {}
     kept: dict[str, Any] = {}
     for _ in range(MOST):

@@ -15,6 +15,7 @@ import torch
 
 from mxnet_files.reading.params_file import BFLOAT16, ParamsFileError, read_params
 from mxnet_files.reading.tensor_files import TensorFileError, read_tensors
+from parity_tests.backends.gluon.numpy_mode import like
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import reason_of
 
@@ -58,7 +59,8 @@ def load_params(net: Any, path: str) -> None:
         value = values[name]
         array = mx.nd.array(value, dtype=value.dtype)
         if parameter._data is not None:
-            parameter.set_data(array.astype(parameter.dtype))
+            held = parameter.data(parameter.list_ctx()[0])
+            parameter.set_data(like(array.astype(parameter.dtype), held))
         else:
             parameter.dtype = value.dtype
             parameter._load_init(array, [mx.cpu()])

@@ -37,9 +37,10 @@ def align_nets(
         train: compare what runs in training, dropout among it, instead of inference.
         values: the nets hold equal weights, whose results decide between operations alike.
     """
-    tensors = [torch.from_numpy(np.array(x)) for x in inputs]
+    given = [x.asnumpy() if isinstance(x, mx.nd.NDArray) else np.array(x) for x in inputs]
+    tensors = [torch.from_numpy(x) for x in given]
     with set_apart(gluon_net):
-        arrays = [mx.nd.array(x, dtype=x.dtype) for x in inputs]
+        arrays = [mx.nd.array(x, dtype=x.dtype) for x in given]
         left = trace_gluon(gluon_net, *arrays, train=train, values=values)
     right = trace_torch(torch_net, *tensors, train=train, values=values)
     return align(normalise(left, read_gluon), normalise(right, read_torch), values=values)

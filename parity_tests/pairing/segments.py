@@ -94,6 +94,12 @@ class SegmentPair:
         return tuple(x.reshape(s) if x.size == math.prod(s) else x for x, s in pairs)
 
     @property
+    def reads_other_inputs(self) -> bool:
+        """Whether one side reads an input of the net that the other does not."""
+        ours, theirs = (segment.reads for segment in self.sides.values())
+        return any(slot.segment < 0 for slot in ours ^ theirs)
+
+    @property
     def trains_otherwise(self) -> bool:
         """Whether a difference shows only at random, in what dropout keeps."""
         operations = [op for _, op in self.alone]

@@ -51,9 +51,31 @@ MODELS = os.path.join(LIBRARY, "gluon", "model_zoo") + os.sep
 COMPOSITES = (rnn.rnn_layer._RNNLayer, rnn.RNNCell, rnn.LSTMCell, rnn.GRUCell)
 # Methods of NDArray that go to the C interface without an operator
 METHODS = {"reshape": "Reshape", "_slice": "_slice", "_at": "_at", "detach": "detach"}
+UNSEEN = [(NDArray, method, kind) for method, kind in METHODS.items()]
+# Called in the place of functions that reach the C interface in yet another way: indexing that
+# gives a view of the memory, and `tensordot`
+INSTEAD: List[Tuple[Any, str, Any]] = []
+if hasattr(NDArray, "_basic_indexing_slice_is_contiguous"):
+    INSTEAD.append((NDArray, "_basic_indexing_slice_is_contiguous", staticmethod(lambda *_: False)))
+
+
+def _tensordot(a: NDArray, b: NDArray, axes: Any) -> NDArray:
+    """By the operator of MXNet's graphs."""
+    if isinstance(axes, int):
+        return mx.nd.numpy._internal.tensordot_int_axes(a, b, axes)
+    first, second = [(axis,) if isinstance(axis, int) else tuple(axis) for axis in axes]
+    return mx.nd.numpy._internal.tensordot(a, b, first, second)
+
+
 # Of arrays, and the methods that give the same values as one of the other; MXNet 1.5 has no second
 CLASSES = [NDArray, mx.np.ndarray] if hasattr(mx, "np") else [NDArray]
 IN_THE_OTHER_CLASS = list(zip(CLASSES, ["as_np_ndarray", "as_nd_ndarray"])) if CLASSES[1:] else []
+if CLASSES[1:]:
+    UNSEEN.append((mx.np.ndarray, "detach", "detach"))
+    if hasattr(mx.numpy.multiarray, "_reshape_view"):
+        UNSEEN.append((mx.numpy.multiarray, "_reshape_view", "Reshape"))
+    if hasattr(mx.nd.numpy._op, "_api_internal"):
+        INSTEAD.append((mx.nd.numpy._op._api_internal, "tensordot", _tensordot))
 
 
 @functools.lru_cache(maxsize=None)
@@ -235,8 +257,10 @@ class Recorder:
             patches.append(mock.patch.object(owner, "__setitem__", self._assign(owner)))
         for owner, method in IN_THE_OTHER_CLASS:
             patches.append(mock.patch.object(owner, method, self._same(owner, method)))
-        for method, kind in METHODS.items():
-            patches.append(mock.patch.object(NDArray, method, self._method(method, kind)))
+        for owner, method, kind in UNSEEN:
+            patches.append(mock.patch.object(owner, method, self._method(owner, method, kind)))
+        for owner, name, seen in INSTEAD:
+            patches.append(mock.patch.object(owner, name, seen))
         with ExitStack() as stack:
             for patch in patches:
                 stack.enter_context(patch)
@@ -297,8 +321,8 @@ class Recorder:
             mock.patch.object(scope, "__exit__", left),
         ]
 
-    def _method(self, method: str, kind: str) -> Callable[..., Any]:
-        original = getattr(NDArray, method)
+    def _method(self, owner: Any, method: str, kind: str) -> Callable[..., Any]:
+        original = getattr(owner, method)
 
         @functools.wraps(original)
         def call(array: NDArray, *args: Any, **kwargs: Any) -> Any:
@@ -494,8 +518,10 @@ class ValueRecorder(Recorder):
 
     def _copied(self, arrays: Sequence[NDArray]) -> Any:
         with self.unseen():
-            copied = mx.nd.identity(arrays[0])
-        return copied
+            x = arrays[0]
+            if type(x) is NDArray:
+                return mx.nd.identity(x)
+            return mx.nd.identity(x.as_nd_ndarray()).as_np_ndarray()
 
     def keep(self, index: int, outputs: List[NDArray]) -> None:
         for i, y in enumerate(outputs):

@@ -33,7 +33,7 @@ def averaged(loss: Loss) -> Loss:
 
     def each(output: NDArray, labels: NDArray) -> NDArray:
         count = output.shape[0]
-        value = loss(output, labels)
+        value = loss(output, labels).as_nd_ndarray()
         if value.size > 1 and value.shape[0] != count:
             raise ValueError(f"the loss is {value.shape}, expected ({count},) or a single number")
         return mx.nd.broadcast_to(value.mean().reshape((1,)), (count,))

@@ -21,6 +21,7 @@ import gluon_cnn  # noqa: F401  (settles MXNet's threads)
 from parity_tests import check_parity
 from parity_tests.backends.files.recorded import read_recording
 from parity_tests.backends.files.script import script_of
+from parity_tests.cases.weight_files import load_params
 from parity_tests.pairing.parameters import map_parameters
 from parity_tests.reporting.verdicts import LEVELS, Level, Side
 from parity_tests.tests.pairing.nets import GluonNet, ImperativeNet, TorchNet, random_image
@@ -72,6 +73,22 @@ EQUAL: dict[str, Any] = {
         ImperativeNet(lambda s, x: s.d(x)[:, 1:] * mx.np.abs(x).max() + x[:, :2], **dense()),
         TorchNet(lambda s, x: s.d(x)[:, 1:] * x.abs().max() + x[:, :2], **linear()),
     ),
+    "axes of size 1": lambda: (
+        ImperativeNet(lambda s, x: s.d(x)[:, None] - x[..., None, :], **dense()),
+        TorchNet(lambda s, x: s.d(x)[:, None] - x[..., None, :], **linear()),
+    ),
+    "one row": lambda: (
+        ImperativeNet(lambda s, x: s.d(x)[0, 1] * x[1, 2], **dense()),
+        TorchNet(lambda s, x: s.d(x)[0, 1] * x[1, 2], **linear()),
+    ),
+    "sums over axes": lambda: (
+        ImperativeNet(lambda s, x: mx.np.tensordot(s.d(x), x, axes=([2], [2])), **dense()),
+        TorchNet(lambda s, x: torch.tensordot(s.d(x), x, ([2], [2])), **linear()),
+    ),
+    "no gradient": lambda: (
+        ImperativeNet(lambda s, x: s.d(x) * s.d(x).detach(), **dense()),
+        TorchNet(lambda s, x: s.d(x) * s.d(x).detach(), **linear()),
+    ),
     "a recurrent layer": lambda: (
         ImperativeNet(lambda s, x: s.l(x), l=rnn.GRU(4, input_size=6, layout="NTC")),
         TorchNet(lambda s, x: s.l(x)[0], l=nn.GRU(6, 4, batch_first=True)),
@@ -103,6 +120,73 @@ def test_it_trains_and_its_graph_is_compared(numpy_arrays: None) -> None:
         transfer=True, optimizer="sgd(lr=0.1, momentum=0.9)", steps=2,
     )  # fmt: skip
     assert report.ok, str(report)
+
+
+# One side reads its input, where the other holds the numbers of this one
+READS: dict[str, Any] = {
+    "an input without gradient": (lambda x: x.detach(), lambda x: x.detach()),
+    "a new axis and back": (lambda x: x[..., None][..., 0], lambda x: x),
+    "one row": (lambda x: x[0, 1].reshape((1, 1, 6)), lambda x: x[0, 1].reshape(1, 1, 6)),
+    "a product": (lambda x: mx.np.outer(x[0, :, 0], x[1, 0]), lambda x: x[0, :, :1] * x[1, 0]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "on"),
+    # mx.nd has no outer product
+    [(name, on) for name in READS for on in (False, True) if on or name != "a product"],
+)
+def test_a_constant_is_not_the_input_that_it_equals(name: str, on: bool) -> None:
+    ours, theirs = READS[name]
+    held = theirs(torch.tensor(X))
+    with mx.util.np_shape(on), mx.util.np_array(on):
+        gluon_net = ImperativeNet(lambda s, x: s.d(x) * _like(ours(x), x), d=dense()["d"])
+        gluon_net.initialize(mx.init.Xavier())
+        torch_net = TorchNet(lambda s, x: s.d(x) * held, d=nn.Linear(6, 6))
+        assert not check_parity(gluon_net, torch_net, X, transfer=True).ok
+        torch_net = TorchNet(lambda s, x: s.d(x) * _like(theirs(x), x), d=nn.Linear(6, 6))
+        report = check_parity(gluon_net, torch_net, X, transfer=True)
+        assert report.ok, str(report)
+
+
+def _like(y: Any, x: Any) -> Any:
+    if y.shape == x.shape:
+        return y
+    return y.broadcast_to(x.shape) if isinstance(y, mx.nd.NDArray) else y.expand(x.shape)
+
+
+@pytest.mark.parametrize(("loss", "equal"), [("own", True), ("gluon", True), ("another", False)])
+def test_its_loss_is_of_np_too(loss: str, equal: bool, numpy_arrays: None) -> None:
+    gluon_net, torch_net = EQUAL["axes of size 1"]()
+    gluon_net.initialize(mx.init.Xavier())
+    losses = {
+        "own": lambda y, label: ((y - label) ** 2).mean() / 2,
+        "another": lambda y, label: mx.np.abs(y - label).mean(),
+        "gluon": mx.gluon.loss.L2Loss(),
+    }
+    labels = random_image(2, 2, 3, 6)[:, :1].repeat(3, axis=1)
+    theirs = lambda y, label: ((y - label) ** 2).mean() / 2  # noqa: E731
+    report = check_parity(
+        gluon_net, torch_net, X, labels, ["backward"], transfer=True, loss=(losses[loss], theirs)
+    )
+    assert report.ok is equal, str(report)
+
+
+def test_it_is_compared_in_a_process_of_its_own(numpy_arrays: None) -> None:
+    gluon_net, torch_net = EQUAL["sums over axes"]()
+    gluon_net.initialize(mx.init.Xavier())
+    report = check_parity(gluon_net, torch_net, X, transfer=True, isolate=True)
+    assert report.ok, str(report)
+
+
+def test_its_weights_come_from_a_file(tmp_path: Path, numpy_arrays: None) -> None:
+    gluon_net, _ = EQUAL["sums over axes"]()
+    gluon_net.initialize(mx.init.Xavier())
+    gluon_net.save_parameters(str(tmp_path / "w.params"))
+    other, _ = EQUAL["sums over axes"]()
+    other.initialize(mx.init.Zero())
+    load_params(other, str(tmp_path / "w.params"))
+    assert (other.d.weight.data() == gluon_net.d.weight.data()).all()
 
 
 def test_a_fault_is_found_at_its_operation(numpy_arrays: None) -> None:
@@ -164,9 +248,10 @@ class Net(nn.Block):
     def __init__(self):
         super().__init__()
         self.d = nn.Dense(6, flatten=False, in_units=6)
+        self.p = nn.Dropout(0.5)
 
     def forward(self, x):
-        return np.tanh(self.d(x)) * np.abs(x).max()
+        return np.tanh(self.p(self.d(x))) * np.abs(x).max()
 
 
 def net():
@@ -183,6 +268,8 @@ def test_it_is_recorded_elsewhere(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     recorded = read_recording(tmp_path / "out", Side.GLUON)
-    torch_net = TorchNet(lambda s, x: s.d(x).tanh() * x.abs().max(), d=nn.Linear(6, 6))
+    torch_net = TorchNet(
+        lambda s, x: s.p(s.d(x)).tanh() * x.abs().max(), d=nn.Linear(6, 6), p=nn.Dropout()
+    )
     report = check_parity(recorded, torch_net, recorded.inputs, transfer=True)
     assert report.ok, str(report)

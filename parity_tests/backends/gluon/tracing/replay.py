@@ -124,7 +124,12 @@ def _cast(array: NDArray, kind: str) -> NDArray:
 
 def replay_method(method: Callable[..., Any], args: Any, kwargs: Any) -> Replay:
     """A method of NDArray that goes to the C interface without an operator."""
-    return lambda arrays, kind: list(flatten(method(arrays[0], *args, **kwargs), NDArray))
+
+    def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
+        made = flatten(method(arrays[0], *args, **kwargs), NDArray)
+        return [y.as_nd_ndarray() for y in made]
+
+    return run
 
 
 def replay_assignment(assign: Callable[..., Any], key: Any, value: Any) -> Replay:
