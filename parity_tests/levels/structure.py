@@ -81,6 +81,7 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
     """
     rows: list[Row] = []
     coverage = Coverage()
+    elsewhere = _elsewhere(subject)
     for pair in subject.pairing.pairs:
         segment = view.segments[pair.path]
         coverage.expect("operations", pair.path)
@@ -97,7 +98,7 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
         alike = _with_one_sides_weights(pair)
         same = not segment.trains_otherwise and agrees(subject, alike, view.traced.modes)
         if same and subject.recorded is None and segment.reads_other_inputs:
-            same = agrees(_elsewhere(subject), alike, view.traced.modes)
+            same = agrees(elsewhere, alike, view.traced.modes)
         if same:
             rows.append(_row(pair.path, "operation", "", Status.OK))
         for row in different:

@@ -385,15 +385,15 @@ def _joined(
     traced = view.traced
     anew: dict[int, set[int]] = {}
     segments = list(view.segments.values())
-    behind = [
-        (segment, {segment.pair.right.index}, anew)
-        for segment in segments
+    # each with the operations that get no cut behind them, and those to compute anew in one
+    asked: list[tuple[SegmentPair, set[int], dict[int, set[int]]]] = [
+        (segment, {segment.pair.right.index}, {})
+        for segment in (() if traced.alignment.equal else segments)
         if segment.pair is not None and segment.unlike and _given(segment) not in lasting
     ]
-    none: set[int] = set()
-    before = [(segment, none, {index: ends}) for segment, index, ends in _choosing(segments)]
-    subject = _subject(view, inputs) if behind or before else None
-    for segment, ends, again in (*behind, *before):
+    asked += [(segment, set(), {index: before}) for segment, index, before in _choosing(segments)]
+    subject = _subject(view, inputs) if asked else None
+    for segment, ends, again in asked:
         if subject is None or _agree(subject, [segment]):
             continue
         pieces = _cut(traced, removed | ends, lasting, {**anew, **again})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -193,7 +193,7 @@ def cut(
     normalised: Mapping[Side, OperationGraph],
     mistaken: Container[int] = (),
     lasting: Container[Value] | None = None,
-    anew: Mapping[int, Container[int]] | None = None,
+    anew: Mapping[int, Set[int]] | None = None,
 ) -> Cut:
     """Cut two aligned graphs. An output that only one of them has is left out.
 
@@ -211,21 +211,20 @@ def cut(
         for number, (_, values, _) in enumerate(shared):
             for position, value in enumerate(values[side]):
                 known[side].setdefault(graphs[side].root(value), Slot(number, position))
+    given = {
+        pair.right.index: [Slot(number, position) for position in range(len(shapes))]
+        for number, (pair, _, shapes) in enumerate(shared)
+        if pair is not None
+    }
     names = _Names()
     pairs = []
     for number, (pair, values, shapes) in enumerate(shared):
         wanted = (anew or {}).get(pair.right.index, ()) if pair is not None else ()
-        before = {
-            i for i, (p, _, _) in enumerate(shared) if p is not None and p.right.index in wanted
-        }
-        given = {
-            side: {value: slot for value, slot in slots.items() if slot.segment not in before}
-            for side, slots in known.items()
-        }
-        repeated = _repeated(number, shared, graphs, given, lasting)
+        both = {slot for i in wanted for slot in given.get(i, ())}
+        repeated = _repeated(number, shared, graphs, known, lasting, both)
         own = {
             side: {value: slot for value, slot in slots.items() if slot not in repeated[side]}
-            for side, slots in given.items()
+            for side, slots in known.items()
         }
         pairs.append(_segment(number, pair, values, shapes, graphs, own, names))
     _give(pairs, executed[Side.TORCH])
@@ -401,14 +400,15 @@ def _repeated(
     graphs: Mapping[Side, _Graphs],
     known: Mapping[Side, Mapping[Value, Slot]],
     lasting: Container[Value] | None,
+    anew: Set[Slot] = frozenset(),
 ) -> dict[Side, set[Slot]]:
     """Shared values that a segment computes anew on one side, which alone would be given them.
 
     One net concatenates what it has concatenated, the other all that came before: what is given
     to both is what came before, and so are gradients. What has parameters is not computed twice,
-    nor is what drops at random.
+    nor is what drops at random. `anew` are those that both sides compute.
     """
-    repeated: dict[Side, set[Slot]] = {side: set() for side in _SIDES}
+    repeated: dict[Side, set[Slot]] = {side: set(anew) for side in _SIDES}
     if lasting is None or shared[number][1][Side.TORCH][0] in lasting:
         return repeated
     while True:
