@@ -44,15 +44,16 @@ _OF_INPUTS = (Level.STRUCTURE, Level.FORWARD, Level.BACKWARD)  # what another ba
 Batches = Sequence[tuple[Any, Any]]  # each (inputs, labels)
 
 
-P = ParamSpec("P")
+_P = ParamSpec("_P")
 
 
-def _set_apart(check: Callable[P, Report]) -> Callable[P, Report]:
+def _set_apart(check: Callable[_P, Report]) -> Callable[_P, Report]:
     """The check runs apart from what the user has set in either framework."""
+    signature = inspect.signature(check)
 
     @wraps(check)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> Report:
-        nets = inspect.signature(check).bind(*args, **kwargs).args[:2]
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> Report:
+        nets = signature.bind(*args, **kwargs).args[:2]
         with ExitStack() as stack:
             for net in nets:
                 stack.enter_context(source_of(net).set_apart(net))

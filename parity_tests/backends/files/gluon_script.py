@@ -47,13 +47,18 @@ __all__ = ["LIBRARY", "MODELS", "Recorder", "handle_of", "new_tape", "operator_o
 
 LIBRARY = os.path.dirname(mx.__file__) + os.sep
 MODELS = os.path.join(LIBRARY, "gluon", "model_zoo") + os.sep
+HAS_NUMPY = hasattr(mx, "np")  # not in MXNet 1.5
 # torch has each of these as one function, so they count as one operation
 COMPOSITES = (rnn.rnn_layer._RNNLayer, rnn.RNNCell, rnn.LSTMCell, rnn.GRUCell)
-# Methods of NDArray that go to the C interface without an operator
-METHODS = {"reshape": "Reshape", "_slice": "_slice", "_at": "_at", "detach": "detach"}
-UNSEEN = [(NDArray, method, kind) for method, kind in METHODS.items()]
-# Called in the place of functions that reach the C interface in yet another way: indexing that
-# gives a view of the memory, and `tensordot`
+# What goes to the C interface without an operator: where it is, its name, and what it counts as
+UNSEEN: List[Tuple[Any, str, str]] = [
+    (NDArray, "reshape", "Reshape"),
+    (NDArray, "_slice", "_slice"),
+    (NDArray, "_at", "_at"),
+    (NDArray, "detach", "detach"),
+]
+# What goes there in yet another way, and what is called in its place: an index gives no view of
+# the memory, and `tensordot` is an operator
 INSTEAD: List[Tuple[Any, str, Any]] = []
 if hasattr(NDArray, "_basic_indexing_slice_is_contiguous"):
     INSTEAD.append((NDArray, "_basic_indexing_slice_is_contiguous", staticmethod(lambda *_: False)))
@@ -67,10 +72,9 @@ def _tensordot(a: NDArray, b: NDArray, axes: Any) -> NDArray:
     return mx.nd.numpy._internal.tensordot(a, b, first, second)
 
 
-# Of arrays, and the methods that give the same values as one of the other; MXNet 1.5 has no second
-CLASSES = [NDArray, mx.np.ndarray] if hasattr(mx, "np") else [NDArray]
-IN_THE_OTHER_CLASS = list(zip(CLASSES, ["as_np_ndarray", "as_nd_ndarray"])) if CLASSES[1:] else []
-if CLASSES[1:]:
+# The classes of arrays, and the method of each that gives its values as one of the other
+CLASSES = {NDArray: "as_np_ndarray", mx.np.ndarray: "as_nd_ndarray"} if HAS_NUMPY else {NDArray: ""}
+if HAS_NUMPY:
     UNSEEN.append((mx.np.ndarray, "detach", "detach"))
     if hasattr(mx.numpy.multiarray, "_reshape_view"):
         UNSEEN.append((mx.numpy.multiarray, "_reshape_view", "Reshape"))
@@ -150,7 +154,7 @@ def takes_numpy(net: Block) -> bool:
     while hasattr(method, "__wrapped__"):
         names.append(method.__code__.co_name)
         method = method.__wrapped__
-    return "_with_np_array" in names or bool(CLASSES[1:] and mx.util.is_np_array())
+    return "_with_np_array" in names or bool(HAS_NUMPY and mx.util.is_np_array())
 
 
 class ByIdentity(MutableMapping):
@@ -253,10 +257,10 @@ class Recorder:
             mock.patch.object(SymbolBlock, "forward", self._symbol()),
             *self._pauses(),
         ]
-        for owner in CLASSES:
+        for owner, other in CLASSES.items():
             patches.append(mock.patch.object(owner, "__setitem__", self._assign(owner)))
-        for owner, method in IN_THE_OTHER_CLASS:
-            patches.append(mock.patch.object(owner, method, self._same(owner, method)))
+            if other:
+                patches.append(mock.patch.object(owner, other, self._same(owner, other)))
         for owner, method, kind in UNSEEN:
             patches.append(mock.patch.object(owner, method, self._method(owner, method, kind)))
         for owner, name, seen in INSTEAD:

@@ -242,8 +242,8 @@ def _watch(
 
     MXNet 1.9.1 has no gradient of intermediate arrays: a variable of zeros is added to each input,
     and its gradient is the input's. Adding 0 changes no value. Outputs of a training step wait on
-    the disk, as MXNet holds what it will differentiate, and so do
-    gradients in float64, which are the largest.
+    the disk, as MXNet holds what it will differentiate, and so do gradients in float64, which are
+    the largest.
     """
     block = leaf.block
     probe = zeros.probe if zeros is not None and not _looks_up(leaf) else _no_probe

@@ -120,8 +120,9 @@ class ReplayCall:
                 return [given[0]]
             outputs = list(flatten(result, torch.Tensor))
             if self._made:
-                floats = (y.to(self._dtype).to(kind) for y in outputs if y.is_floating_point())
-                outputs = [next(floats) if y.is_floating_point() else y for y in outputs]
+                outputs = [
+                    y.to(self._dtype).to(kind) if y.is_floating_point() else y for y in outputs
+                ]
             return outputs
 
 
