@@ -40,8 +40,9 @@ Told = Callable[[int, int], Vitals | None]  # (rank, now) -> vitals; None: it sa
 def _watch(monkeypatch, told: Told, until: int = 200, count: int = 3) -> tuple[int, dict[int, str]]:
     """When the job was ended, 0 for never, and what each process said then."""
     board = Board()
+    began = 1000.0  # whole, so that began + now - began is now
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: began)
     dogs = [Watchdog(board, rank, count, LIMITS) for rank in range(count)]
-    began = dogs[0]._began
     for now in range(2, until, 2):
         ends = {}
         for rank, dog in enumerate(dogs):
