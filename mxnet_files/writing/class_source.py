@@ -16,7 +16,7 @@ from mxnet_files.writing.classes import (
     is_activation,
     needs_attribute,
 )
-from mxnet_files.writing.layout import Atom, Brackets, Expr, call, literal, statement
+from mxnet_files.writing.layout import Atom, Brackets, Expr, Name, call, literal, statement
 from mxnet_files.writing.lowering import Lowered
 from mxnet_files.writing.ops import Op
 from mxnet_files.writing.statements import COLUMNS, Scope, Statement, emit
@@ -32,10 +32,7 @@ class ClassSource:
         self.graph = graph
         self.classes = classes
         self.reserved = reserved  # names of the file, which no local name may hide
-        for each in classes.all:
-            while each.name in reserved:
-                each.name += "_"
-            reserved.add(each.name)
+        reserved.update(each.name for each in classes.all)
 
     def protect(self, each: Class) -> None:
         """Names of parameters that hide nothing; attributes that none of the class's own meets."""
@@ -65,11 +62,6 @@ class ClassSource:
     def make(self, item: Item, slot: Slot | None = None, each: Class | None = None) -> Expr:
         """The call that makes an item; within a class, of its parameters."""
 
-        def text(name: str, value: Any) -> str | None:
-            if each is not None and slot is not None:
-                return each.expressions.get((slot.attr, name))
-            return value if name == "activation" else literal(value).flat()
-
         if isinstance(item, Block):
             owner = self.classes.of[item]
             given = owner.arguments(item)
@@ -86,12 +78,12 @@ class ClassSource:
         named: dict[str, Expr] = {}
         for argument in keep:
             old = original.get(argument, argument)
-            shown = text(old if each is not None else argument, given[argument])
-            if shown is None:
-                shown = literal(given[argument]).flat()
+            shown = literal(given[argument]).flat()
+            if each is not None and slot is not None:
+                shown = each.expressions.get((slot.attr, old), shown)
             if argument not in defaults:
                 positional.append(Atom(shown))
-            elif shown != plain(argument, defaults[argument]):
+            elif shown != literal(defaults[argument]).flat():
                 named[argument] = Atom(shown)
         return call(name, *positional, **named)
 
@@ -115,14 +107,12 @@ class ClassSource:
         if {op.noun for op in each.example.ops} >= {*COLUMNS.values()}:
             said = "Rows of class, score and box, decoded from what its layers give."
             lines += [f'    """{said}"""', ""]
-        kinds = {"activation": "Callable[[Tensor], Tensor]"}
         parameters: list[Expr] = [Atom("self")]
         required = [p for p in each.parameters if not p.has_default]
         for parameter in [*required, *(p for p in each.parameters if p.has_default)]:
-            base = "activation" if parameter.name.endswith("activation") else ""
             sample = next(value for value in parameter.values if value is not None)
-            kind = kinds.get(base) or type_text(parameter.values, sample)
-            default = f" = {plain(base, parameter.default)}" if parameter.has_default else ""
+            kind = type_text(parameter.values, sample)
+            default = f" = {literal(parameter.default).flat()}" if parameter.has_default else ""
             parameters.append(Atom(f"{parameter.name}: {kind}{default}"))
         head = Brackets("__init__", tuple(parameters), after=" -> None:")
         lines += statement("def ", head, indent=1)
@@ -312,16 +302,11 @@ def kept(each: Class, text: str) -> bool:
     return text in {parameter.name for parameter in each.parameters}
 
 
-def plain(argument: str, value: Any) -> str:
-    """A default as it is written."""
-    if argument == "activation" or (isinstance(value, str) and "activation" in argument):
-        return str(value)
-    return literal(value).flat()
-
-
 def type_text(values: Sequence[Any], sample: Any) -> str:
     """The annotation of a parameter."""
     kinds = {type(value) for value in values if value is not None}
+    if kinds == {Name}:
+        return "Callable[[Tensor], Tensor]"
     if kinds == {bool}:
         return "bool"
     if kinds == {float}:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from mxnet_files.reading.names import attribute_name, identifier
-from mxnet_files.writing.layout import literal
+from mxnet_files.writing.layout import Name, literal
 from mxnet_files.writing.ops import Op
-from mxnet_files.writing.structure import Block, Item, entries_of, ops_of, out_of
+from mxnet_files.writing.structure import Block, Item, entries_of, is_module, ops_of, out_of
 
 __all__ = [
     "GENERIC",
@@ -117,8 +117,9 @@ class Class:
 class Classes:
     """The classes of all blocks under `items`, and `items` without the blocks that are alone."""
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[Item], reserved: Collection[str]) -> None:
         self.items = list(items)
+        self.reserved = reserved  # names of the file, which no class's may be
         self.of: dict[Block, Class] = {}
         self.all: list[Class] = []
         by_depth: dict[tuple[bool, int], list[Block]] = defaultdict(list)
@@ -141,7 +142,7 @@ class Classes:
 
     def signature(self, item: Item) -> Signature:
         """Equal for items that one slot can hold."""
-        layer = needs_attribute(item, self)
+        layer = needs_attribute(item, self) and is_module(item)
         if isinstance(item, Block):
             return Signature(("class", self.of[item].number), layer) if layer else ACTIVATION
         return ACTIVATION if is_activation(item) else Signature(item.key, layer)
@@ -250,7 +251,7 @@ class Classes:
             for each in self.all
             if not each.is_function and len(each.blocks) > 1 and each.example in top
             if each.example.join is not None and each.example.join.kind == "add"
-            if not each.example.tail
+            if not each.example.tail and not all(block.shortcut for block in each.blocks)
         ]
         words = [tokens(op.name) for item in self.items for op in ops_of(item)]
         root = common_tokens([op for item in self.items for op in ops_of(item)])
@@ -299,6 +300,8 @@ class Classes:
             base = self.describe(each)
             taken[base] += 1
             each.name = base if taken[base] == 1 else f"{base}{taken[base]}"
+            while each.name in self.reserved:
+                each.name += "_"
 
     def describe(self, each: Class) -> str:
         block = each.example
@@ -436,9 +439,9 @@ class Classes:
         """The arguments of an item's constructor; an activation's is the function."""
         if isinstance(item, Block):
             owner = self.of[item]
-            return {"activation": owner.name} if owner.is_function else owner.arguments(item)
+            return {"activation": Name(owner.name)} if owner.is_function else owner.arguments(item)
         if is_activation(item):
-            return {"activation": item.function}
+            return {"activation": Name(item.function)}
         if item.number is not None:
             return {NUMBERS.get(item.kind, "number"): item.number}
         return dict(item.layer.args) if item.layer is not None else {}
@@ -459,7 +462,7 @@ class Classes:
             known = [value for value in values if value is not None]
             if all(same_value(value, known[0]) for value in known):
                 if known:
-                    each.expressions[key] = repr_value(known[0])
+                    each.expressions[key] = literal(known[0]).flat()
                 continue
             for members, merged in groups:
                 both = [(a, b) for a, b in zip(values, merged, strict=True) if None not in (a, b)]
@@ -565,11 +568,6 @@ def half(values: Sequence[Any], kernels: Sequence[Any]) -> bool:
 
 def same_value(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
-
-
-def repr_value(value: Any) -> str:
-    """A constant of a constructor; the text of a function as it is."""
-    return value if isinstance(value, str) else literal(value).flat()
 
 
 def category(argument: str) -> str:

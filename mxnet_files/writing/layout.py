@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Atom", "Brackets", "Expr", "Infix", "call", "literal", "loop", "statement"]
+__all__ = ["Atom", "Brackets", "Expr", "Infix", "Name", "call", "literal", "loop", "statement"]
 
 WIDTH = 100
 INDENT = 4
@@ -90,6 +90,10 @@ def loop(made: Expr, over: str) -> Brackets:
     return Brackets("*", (made, Atom(f"for {over}")), comma="")
 
 
+class Name(str):
+    """The name of a function, as an argument is: written without quotes."""
+
+
 def literal(value: Any) -> Expr:
     """A constant of an operator: a number, a word of MXNet's, a dtype, or several of them."""
     if isinstance(value, (tuple, list)):
@@ -97,6 +101,8 @@ def literal(value: Any) -> Expr:
         return Brackets("", tuple(map(literal, value)), brackets)
     if isinstance(value, float) and not math.isfinite(value):
         return Atom(f'float("{value}")')
+    if isinstance(value, Name):
+        return Atom(value)
     if isinstance(value, str):
         return Atom('"' + repr(value)[1:-1].replace('"', '\\"') + '"')
     if isinstance(value, float):

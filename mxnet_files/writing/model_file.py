@@ -119,8 +119,9 @@ class _Writer(ClassSource):
         needs = [need for op in self.order for need in op.needs]
         self.needs = list(dict.fromkeys(needs))
         self.borrowed, self.imports = graph.borrowed.sources(self.needs)
-        classes = Classes(find_blocks(self.order, self.outputs))
-        super().__init__(graph, classes, RESERVED | set(self.borrowed))
+        reserved = RESERVED | set(self.borrowed)
+        classes = Classes(find_blocks(self.order, self.outputs), reserved)
+        super().__init__(graph, classes, reserved)
         while self.class_name in self.reserved or local_name(self.class_name) != self.class_name:
             self.class_name += "_"
         self.reserved.add(self.class_name)

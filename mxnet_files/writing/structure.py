@@ -214,7 +214,8 @@ class _Finder:
                 if alone and used | {join} == inside:
                     main_first = len(first) >= len(second)
                     main, shortcut = (first, second) if main_first else (second, first)
-                    return Block(entry, join, main, join, shortcut, main_first=main_first)
+                    if all(map(is_module, shortcut)):
+                        return Block(entry, join, main, join, shortcut, main_first=main_first)
         members = sorted(inside, key=self.place.__getitem__)
         outs = {block.out: block for block in map(self.owner.get, members) if block is not None}
         body = [outs.get(op, op) for op in members if op not in self.owner or op in outs]
@@ -326,6 +327,13 @@ class _Units:
                     item.body = self.gather(item.body)
                 out.append(item)
         return out
+
+
+def is_module(item: Item) -> bool:
+    """Whether one module computes the item, as a `self.shortcut` has to."""
+    if isinstance(item, Block):
+        return item.has_layers
+    return item.layer is not None and not item.held
 
 
 def levels(items: Sequence[Item]) -> Iterable[Sequence[Item]]:
