@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from torch import fx, nn
 
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.errors import SymbolError
-from mxnet_files.reading.attributes import Attribute, declared
+from mxnet_files.reading.attributes import IGNORED, Attribute, declared
 from mxnet_files.reading.names import PathNames, local_name
 
 __all__ = ["OPERATORS", "PARAMETER_SLOTS", "Operator", "Wiring", "register"]
@@ -83,11 +84,38 @@ def register(
     named: InputNames = inputs if callable(inputs) else (lambda a: fixed)
     counted = outputs if callable(outputs) else (lambda a: outputs)
     known = declared(attributes) if isinstance(attributes, str) else attributes
-    operator = Operator(main, build, known, named, counted, dtypes, graphs)
+    entered = Operator(main, build, known, named, counted, dtypes, graphs)
     for name in every:
         if name in OPERATORS:
             raise ValueError(f"operator {name} is registered twice")
-        OPERATORS[name] = operator
+        OPERATORS[name] = entered
+
+
+def register_call(
+    names: str,
+    function: Callable[..., Any],
+    inputs: str | None,
+    attributes: str = "",
+    outputs: int = 1,
+    dtypes: Dtypes = Dtypes.UNKNOWN,
+) -> None:
+    """Enter an operator that is one call: of its inputs, then its attributes as they are declared.
+
+    Any number of inputs are a list; how many there are is no argument, nor is what is `ignored`.
+    With several `outputs`, the function returns that many tensors.
+    """
+    known = declared(attributes)
+    passed = [key for key, one in known.items() if one is not IGNORED and key != "num_args"]
+
+    def build(w: Wiring, a: SimpleNamespace, *given: fx.Node) -> Wired:
+        arrays = given if inputs is not None else [list(given)]
+        arguments = (*arrays, *(getattr(a, key) for key in passed))
+        if outputs == 1:
+            return w.call(function, *arguments)
+        part = "both" if outputs == 2 else "all"
+        return outputs_of(w, w.call(function, *arguments, part=part), outputs)
+
+    register(names, build, inputs, known, outputs, dtypes)
 
 
 class Wiring:
@@ -174,3 +202,8 @@ class Wiring:
     def refuse(self, problem: str) -> SymbolError:
         """An error about the node being built."""
         return SymbolError(f"{self.where}: {problem}")
+
+
+def outputs_of(w: Wiring, result: fx.Node, count: int) -> tuple[fx.Node, ...]:
+    """The `count` items of a function that returns several tensors."""
+    return tuple(w.call(operator.getitem, result, i, part=str(i)) for i in range(count))

@@ -14,9 +14,8 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_dtype, mx_math
 from mxnet_files.operators.indexing import torch_dtype
-from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
 
 __all__: list[str] = []
 
@@ -79,17 +78,15 @@ OWN: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 PLAIN = {**NATIVE, **REAL, **{names: functions[0] for names, functions in OWN.items()}}
 
 
-def unary(
-    function: Callable[..., Any], general: Callable[..., Any] | None = None
-) -> Callable[..., Wired]:
+def unary(function: Callable[..., Any], general: Callable[..., Any]) -> Callable[..., Wired]:
     """`function` of floating point, `general` of what may be integers."""
-    return lambda w, a, x: w.call(function if x in w.floating else general or function, x)
+    return lambda w, a, x: w.call(function if x in w.floating else general, x)
 
 
 for _names, _function in NATIVE.items():
-    register(_names, unary(_function), "data", dtypes=Dtypes.SAME)
+    register_call(_names, _function, "data", dtypes=Dtypes.SAME)
 for _names, _function in REAL.items():
-    register(_names, unary(_function), "data", dtypes=Dtypes.REAL)
+    register_call(_names, _function, "data", dtypes=Dtypes.REAL)
 for _names, _functions in OWN.items():
     register(_names, unary(*_functions), "data", dtypes=Dtypes.SAME)
 
@@ -220,13 +217,7 @@ ARRAY_AND_SCALAR: dict[str, Callable[..., Wired]] = {
 }
 for _names, _build in ARRAY_AND_SCALAR.items():
     register(_names, _build, "data", SCALAR, dtypes=Dtypes.SAME)
-register(
-    "smooth_l1",
-    lambda w, a, x: w.call(mx_math.smooth_l1, x, a.scalar),
-    "data",
-    "scalar: real = 1.0",
-    dtypes=Dtypes.SAME,
-)
+register_call("smooth_l1", mx_math.smooth_l1, "data", "scalar: real = 1.0", dtypes=Dtypes.SAME)
 
 
 def clip(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:

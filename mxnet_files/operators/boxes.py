@@ -8,9 +8,8 @@ from torch import fx
 
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_boxes
-from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
 
 __all__: list[str] = []
 
@@ -75,22 +74,12 @@ register(
     "std0: real = 1.0, std1: real = 1.0, std2: real = 1.0, std3: real = 1.0, "
     "clip: real = -1.0, format: (corner|center) = center",
 )
-register(
-    "_contrib_box_encode",
-    lambda w, a, *xs: outputs_of(w, w.call(mx_boxes.box_encode, *xs, part="both"), 2),
-    "samples matches anchors refs means stds",
-    outputs=2,
+register_call(
+    "_contrib_box_encode", mx_boxes.box_encode, "samples matches anchors refs means stds", outputs=2
 )
-
-
-def bipartite_matching(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    arguments = (a.is_ascend, a.threshold, a.topk)
-    return outputs_of(w, w.call(mx_boxes.bipartite_matching, x, *arguments, part="both"), 2)
-
-
-register(
+register_call(
     "_contrib_bipartite_matching",
-    bipartite_matching,
+    mx_boxes.bipartite_matching,
     "data",
     "is_ascend: boolean = False, threshold: real, topk: integer = -1",
     2,

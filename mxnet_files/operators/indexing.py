@@ -13,7 +13,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_dtype, mx_index, mx_shape
 from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, register, register_call
 
 __all__ = ["torch_dtype"]
 
@@ -64,15 +64,8 @@ register(
     "depth: integer, on_value: double = 1.0, off_value: double = 0.0, dtype: dtype = float32",
     dtypes=Dtypes.MADE,
 )
-register(
-    "where", lambda w, a, *xs: w.call(mx_shape.where, *xs), "condition x y", dtypes=Dtypes.LAST
-)
-register(
-    "gather_nd",
-    lambda w, a, x, i: w.call(mx_index.gather_nd, x, i),
-    "data indices",
-    dtypes=Dtypes.FIRST,
-)
+register_call("where", mx_shape.where, "condition x y", dtypes=Dtypes.LAST)
+register_call("gather_nd", mx_index.gather_nd, "data indices", dtypes=Dtypes.FIRST)
 
 
 def scatter_nd(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> Wired:
@@ -85,18 +78,18 @@ def scatter_nd(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> W
 register("scatter_nd", scatter_nd, "data indices", "shape: shape", dtypes=Dtypes.FIRST)
 
 
-register(
+register_call(
     "_contrib_index_copy",
-    lambda w, a, x, index, y: w.call(mx_index.index_copy, x, index, y),
+    mx_index.index_copy,
     "old_tensor index_vector new_tensor",
     dtypes=Dtypes.FIRST,
 )
 
 
-register("shape_array", lambda w, a, x: w.call(mx_shape.shape_array, x), "data")
-register("size_array", lambda w, a, x: w.call(mx_shape.size_array, x), "data")
-register("zeros_like", lambda w, a, x: w.call(torch.zeros_like, x), "data", dtypes=Dtypes.FIRST)
-register("ones_like", lambda w, a, x: w.call(torch.ones_like, x), "data", dtypes=Dtypes.FIRST)
+register_call("shape_array", mx_shape.shape_array, "data")
+register_call("size_array", mx_shape.size_array, "data")
+register_call("zeros_like", torch.zeros_like, "data", dtypes=Dtypes.FIRST)
+register_call("ones_like", torch.ones_like, "data", dtypes=Dtypes.FIRST)
 
 
 def constant(value: float | None) -> Callable[..., Wired]:
@@ -134,12 +127,7 @@ register(
     "stype: (default|csr|row_sparse)",
     dtypes=Dtypes.FIRST,
 )
-register(
-    "batch_take",
-    lambda w, a, x, indices: w.call(mx_index.batch_take, x, indices),
-    "a indices",
-    dtypes=Dtypes.FIRST,
-)
+register_call("batch_take", mx_index.batch_take, "a indices", dtypes=Dtypes.FIRST)
 
 
 def multi_index(function: Callable[..., Tensor]) -> Callable[..., Wired]:

@@ -12,7 +12,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_attention, mx_loss, mx_math
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.reading.attributes import Attribute, Attributes, boolean, declared
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, register, register_call
 
 __all__: list[str] = []
 
@@ -109,26 +109,16 @@ for _name, _kind in (("Linear", "linear"), ("Logistic", "logistic"), ("MAE", "ma
         "grad_scale: real = 1.0",
         dtypes=Dtypes.FLOATING,
     )
-register(
+register_call(
     "MakeLoss",
-    lambda w, a, x: w.call(mx_loss.make_loss, x, a.grad_scale, a.normalization, a.valid_thresh),
+    mx_loss.make_loss,
     "data",
-    f"grad_scale: real = 1.0, valid_thresh: real = 0.0, {NORMALIZATION}",
+    f"grad_scale: real = 1.0, {NORMALIZATION}, valid_thresh: real = 0.0",
     dtypes=Dtypes.FLOATING,
 )
-register("make_loss", lambda w, a, x: w.call(mx_loss.make_loss, x), "data", dtypes=Dtypes.SAME)
-register(
-    "_contrib_round_ste",
-    lambda w, a, x: w.call(mx_loss.round_straight, x),
-    "data",
-    dtypes=Dtypes.REAL,
-)
-register(
-    "_contrib_sign_ste",
-    lambda w, a, x: w.call(mx_loss.sign_straight, x),
-    "data",
-    dtypes=Dtypes.SAME,
-)
+register_call("make_loss", mx_loss.make_loss, "data", dtypes=Dtypes.SAME)
+register_call("_contrib_round_ste", mx_loss.round_straight, "data", dtypes=Dtypes.REAL)
+register_call("_contrib_sign_ste", mx_loss.sign_straight, "data", dtypes=Dtypes.SAME)
 
 
 def multiply_gradient(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
@@ -166,23 +156,13 @@ register(
     "blank_label: (first|last) = first",
     dtypes=Dtypes.FIRST,
 )
-
-
-def svm_output(w: Wiring, a: SimpleNamespace, x: fx.Node, label: fx.Node) -> Wired:
-    options = (a.margin, a.regularization_coefficient, a.use_linear)
-    return w.call(mx_loss.svm_output, x, label, *options)
-
-
-register(
+register_call(
     "SVMOutput",
-    svm_output,
+    mx_loss.svm_output,
     "data label",
     "margin: real = 1.0, regularization_coefficient: real = 1.0, use_linear: boolean = False",
     dtypes=Dtypes.FLOATING,
 )
-register(
-    "softmax_cross_entropy",
-    lambda w, a, x, label: w.call(mx_loss.softmax_cross_entropy, x, label),
-    "data label",
-    dtypes=Dtypes.FLOATING,
+register_call(
+    "softmax_cross_entropy", mx_loss.softmax_cross_entropy, "data label", dtypes=Dtypes.FLOATING
 )

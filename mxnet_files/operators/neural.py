@@ -14,7 +14,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_attention, mx_math, mx_nn
 from mxnet_files.layers import Dropout
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, register, register_call
 
 __all__ = ["channels_first", "channels_last", "spatial"]
 
@@ -202,15 +202,9 @@ register(
     "lower_bound: real = 0.125, upper_bound: real = 0.334",
     dtypes=Dtypes.FLOATING,
 )
-
-
-def hard_sigmoid(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    return w.call(mx_math.hard_sigmoid, x, a.alpha, a.beta)
-
-
-register(
+register_call(
     "hard_sigmoid",
-    hard_sigmoid,
+    mx_math.hard_sigmoid,
     "data",
     "alpha: real = 0.2, beta: real = 0.5",
     dtypes=Dtypes.FLOATING,
@@ -276,12 +270,7 @@ for _name, (_function, _inputs) in INTERLEAVED.items():
         "heads: integer",
         dtypes=Dtypes.FLOATING,
     )
-register(
-    "_contrib_div_sqrt_dim",
-    lambda w, a, x: w.call(mx_attention.div_sqrt_dim, x),
-    "data",
-    dtypes=Dtypes.FLOATING,
-)
+register_call("_contrib_div_sqrt_dim", mx_attention.div_sqrt_dim, "data", dtypes=Dtypes.FLOATING)
 
 
 def windows(w: Wiring, a: SimpleNamespace) -> tuple[tuple[int, ...], ...]:

@@ -12,14 +12,7 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_nn
 from mxnet_files.layers import BatchNorm, BatchNormWithStatistics
-from mxnet_files.registry import OPERATORS, Wired, Wiring, register
-
-__all__ = ["outputs_of"]
-
-
-def outputs_of(w: Wiring, result: fx.Node, count: int) -> tuple[fx.Node, ...]:
-    """The `count` items of a function that returns several tensors."""
-    return tuple(w.call(operator.getitem, result, i, part=str(i)) for i in range(count))
+from mxnet_files.registry import OPERATORS, Wired, Wiring, outputs_of, register, register_call
 
 
 def batch_norm(w: Wiring, a: SimpleNamespace, x: fx.Node, gamma: fx.Node, *rest: fx.Node) -> Wired:
@@ -142,9 +135,9 @@ register(
     dtypes=Dtypes.FLOATING,
 )
 
-register(
+register_call(
     "L2Normalization",
-    lambda w, a, x: w.call(mx_nn.l2_normalize, x, a.mode, a.eps),
+    mx_nn.l2_normalize,
     "data",
     "mode: (instance|channel|spatial) = instance, eps: real = 1e-10",
     dtypes=Dtypes.FLOATING,

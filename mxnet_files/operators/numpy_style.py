@@ -26,13 +26,12 @@ from mxnet_files.operators import (  # noqa: F401 (what has a second name)
     recurrent,
     reduction,
 )
-from mxnet_files.operators.arithmetic import PLAIN, same, unary
+from mxnet_files.operators.arithmetic import PLAIN, same
 from mxnet_files.operators.indexing import torch_dtype
-from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.operators.ordering import constant, counted
 from mxnet_files.operators.shape import MOST_OUTPUTS, axis_list, integers, transpose
 from mxnet_files.reading.attributes import Attribute, Attributes, declared, word
-from mxnet_files.registry import OPERATORS, Wired, Wiring, register
+from mxnet_files.registry import OPERATORS, Wired, Wiring, outputs_of, register, register_call
 
 __all__: list[str] = []
 
@@ -63,19 +62,14 @@ radians reciprocal sin sinh sqrt square tan tanh ceil fix floor negative rint si
 
 
 for _name in SAME_FUNCTION.split():
-    register(f"_npi_{_name}", unary(PLAIN[_name]), "x", dtypes=Dtypes.FLOATING)
-register("_npi_absolute _npi_abs", unary(torch.abs), "x", dtypes=Dtypes.REAL)
-register("_npi_logical_not", unary(torch.logical_not), "x")
-register("_npx_relu", unary(torch.relu), "data", dtypes=Dtypes.FLOATING)
-register("_npx_sigmoid", unary(torch.sigmoid), "data", dtypes=Dtypes.FLOATING)
+    register_call(f"_npi_{_name}", PLAIN[_name], "x", dtypes=Dtypes.FLOATING)
+register_call("_npi_absolute _npi_abs", torch.abs, "x", dtypes=Dtypes.REAL)
+register_call("_npi_logical_not", torch.logical_not, "x")
+register_call("_npx_relu", torch.relu, "data", dtypes=Dtypes.FLOATING)
+register_call("_npx_sigmoid", torch.sigmoid, "data", dtypes=Dtypes.FLOATING)
 register("_np_copy", same, "a", dtypes=Dtypes.FIRST)
 for _name, _function in (("nan", torch.isnan), ("inf", torch.isinf), ("finite", torch.isfinite)):
-    register(f"_npi_is{_name}", unary(_function), "x")
-
-
-def binary(function: Callable[..., Any]) -> Callable[..., Wired]:
-    return lambda w, a, x, y: w.call(function, x, y)
-
+    register_call(f"_npi_is{_name}", _function, "x")
 
 BINARY: dict[str, Callable[..., Any]] = {
     "add": operator.add,
@@ -99,7 +93,7 @@ SCALAR = "scalar: double = 1.0, is_int: boolean = True"
 names = {"arctan2": "x1 x2", "hypot": "x1 x2"}
 for _name, _function in BINARY.items():
     _inputs = names.get(_name, "lhs rhs")
-    register(f"_npi_{_name}", binary(_function), _inputs, dtypes=Dtypes.FLOATING)
+    register_call(f"_npi_{_name}", _function, _inputs, dtypes=Dtypes.FLOATING)
 
 
 def with_scalar(function: Callable[..., Any], swapped: bool = False) -> Callable[..., Wired]:
@@ -143,7 +137,7 @@ for _name, _function in BINARY.items():
         _build = _maker(_function, swapped=True)
         register(f"_npi_r{_name}_scalar", _build, "data", SCALAR, dtypes=Dtypes.FLOATING)
 for _name, _function in COMPARE.items():
-    register(f"_npi_{_name}", binary(_function), "lhs rhs")
+    register_call(f"_npi_{_name}", _function, "lhs rhs")
     register(f"_npi_{_name}_scalar", beside_number(_function), "data", SCALAR)
 
 AXES = "axis: shape = (), keepdims: boolean = False, initial: double? = None"
@@ -193,14 +187,8 @@ SPREAD = f"{TRUTH}, {KIND}, ddof: integer = 0"
 register("_npi_var", spread(mx_numpy.variance), "a", SPREAD, dtypes=Dtypes.FLOATING)
 register("_npi_std", spread(mx_numpy.deviation), "a", SPREAD, dtypes=Dtypes.FLOATING)
 ARGUMENT = "axis: integer? = None, keepdims: boolean = False"
-
-
-def place(function: Callable[..., Any]) -> Callable[..., Wired]:
-    return lambda w, a, x: w.call(function, x, a.axis, a.keepdims)
-
-
-register("_npi_argmax", place(mx_numpy.argmax), "data", ARGUMENT)
-register("_npi_argmin", place(mx_numpy.argmin), "data", ARGUMENT)
+register_call("_npi_argmax", mx_numpy.argmax, "data", ARGUMENT)
+register_call("_npi_argmin", mx_numpy.argmin, "data", ARGUMENT)
 
 
 def reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
@@ -260,32 +248,17 @@ register(
     "shape: shape = ()",
     dtypes=Dtypes.FIRST,
 )
-
-
-def concatenate(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
-    return w.call(mx_numpy.concatenate, list(inputs), a.axis)
-
-
-register(
+register_call(
     "_npi_concatenate",
-    concatenate,
+    mx_numpy.concatenate,
     None,
     "num_args: integer = 0, axis: integer? = 0",
     dtypes=Dtypes.SAME,
 )
-register(
-    "_npi_stack",
-    lambda w, a, *inputs: w.call(torch.stack, list(inputs), a.axis),
-    None,
-    "axis: integer = 0, num_args: integer = 0",
-    dtypes=Dtypes.SAME,
+register_call(
+    "_npi_stack", torch.stack, None, "axis: integer = 0, num_args: integer = 0", dtypes=Dtypes.SAME
 )
-register(
-    "_npi_where",
-    lambda w, a, c, x, y: w.call(mx_numpy.where, c, x, y),
-    "condition x y",
-    dtypes=Dtypes.LAST,
-)
+register_call("_npi_where", mx_numpy.where, "condition x y", dtypes=Dtypes.LAST)
 NUMBER = "scalar: double = 0.0"
 for _side, _array in (("l", "x"), ("r", "y")):  # the number is the left or the right choice
     register(
@@ -328,18 +301,12 @@ register(
     "constant_value: double = 0.0, reflect_type: word = even",
     dtypes=Dtypes.FIRST,
 )
-
-
-def beside_diagonal(function: Callable[..., Any]) -> Callable[..., Wired]:
-    return lambda w, a, x: w.call(function, x, a.k)
-
-
 for _name, _moved in (
     ("_npi_tril", mx_numpy.tril),
     ("_np_diag", mx_numpy.diag),
     ("_np_diagflat", mx_numpy.diagflat),
 ):
-    register(_name, beside_diagonal(_moved), "data", "k: integer = 0", dtypes=Dtypes.FIRST)
+    register_call(_name, _moved, "data", "k: integer = 0", dtypes=Dtypes.FIRST)
 
 
 def roll(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
@@ -359,8 +326,8 @@ register(
     {**declared("num_args: integer, optimize: ignored"), "subscripts": Attribute(word, "")},
     dtypes=Dtypes.FLOATING,
 )
-register("_npi_matmul", binary(torch.matmul), "a b", dtypes=Dtypes.FLOATING)
-register("_np_dot", binary(mx_numpy.dot), "a b", dtypes=Dtypes.FLOATING)
+register_call("_npi_matmul", torch.matmul, "a b", dtypes=Dtypes.FLOATING)
+register_call("_np_dot", mx_numpy.dot, "a b", dtypes=Dtypes.FLOATING)
 
 MADE = "dtype: dtype = float32, ctx: ignored"
 
@@ -549,29 +516,17 @@ def tensordot_last(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wir
 
 register("_npi_tensordot_int_axes", tensordot_last, "a b", "axes: integer", dtypes=Dtypes.FLOATING)
 PLANE = "offset: integer = 0, axis1: integer = 0, axis2: integer = 1"
-register(
-    "_np_diagonal",
-    lambda w, a, x: w.call(mx_numpy.diagonal, x, a.offset, a.axis1, a.axis2),
-    "data",
-    PLANE,
-    dtypes=Dtypes.FIRST,
-)
-register(
-    "_np_trace",
-    lambda w, a, x: w.call(mx_numpy.trace, x, a.offset, a.axis1, a.axis2),
-    "data",
-    PLANE,
-    dtypes=Dtypes.FIRST,
-)
+register_call("_np_diagonal", mx_numpy.diagonal, "data", PLANE, dtypes=Dtypes.FIRST)
+register_call("_np_trace", mx_numpy.trace, "data", PLANE, dtypes=Dtypes.FIRST)
 
 
 for _name in ("and", "or", "xor"):
     _function = getattr(torch, f"bitwise_{_name}")
-    register(f"_npi_bitwise_{_name}", binary(_function), "lhs rhs", dtypes=Dtypes.SAME)
+    register_call(f"_npi_bitwise_{_name}", _function, "lhs rhs", dtypes=Dtypes.SAME)
     register(
         f"_npi_bitwise_{_name}_scalar", beside_number(_function), "data", SCALAR, dtypes=Dtypes.SAME
     )
-register("_npi_bitwise_not", unary(torch.bitwise_not), "x", dtypes=Dtypes.SAME)
+register_call("_npi_bitwise_not", torch.bitwise_not, "x", dtypes=Dtypes.SAME)
 SIGNS: dict[str, Callable[..., Any]] = {
     "copysign": mx_numpy.copysign,
     "ldexp": mx_numpy.ldexp,
@@ -579,7 +534,7 @@ SIGNS: dict[str, Callable[..., Any]] = {
 }
 for _name, _function in SIGNS.items():
     if _name != "arctan2":  # which is above
-        register(f"_npi_{_name}", binary(_function), "lhs rhs", dtypes=Dtypes.FLOATING)
+        register_call(f"_npi_{_name}", _function, "lhs rhs", dtypes=Dtypes.FLOATING)
     for _letter in ("", "r"):
         register(
             f"_npi_{_letter}{_name}_scalar",
@@ -590,9 +545,9 @@ for _name, _function in SIGNS.items():
         )
 register("_npi_isposinf", lambda w, a, x: w.call(mx_numpy.infinite, x, 1.0), "x")
 register("_npi_isneginf", lambda w, a, x: w.call(mx_numpy.infinite, x, -1.0), "x")
-register(
+register_call(
     "_npi_nan_to_num",
-    lambda w, a, x: w.call(torch.nan_to_num, x, a.nan, a.posinf, a.neginf),
+    torch.nan_to_num,
     "data",
     "copy: ignored, nan: double = 0.0, posinf: double? = None, neginf: double? = None",
     dtypes=Dtypes.FIRST,
@@ -654,8 +609,8 @@ register(
     "to_begin_scalar: double? = None, to_end_scalar: double? = None",
     dtypes=Dtypes.FIRST,
 )
-register("_npi_polyval", binary(mx_numpy.polynomial), "p x", dtypes=Dtypes.SAME)
-register("_npi_diag_indices_from", unary(mx_numpy.diagonal_places), "data")
+register_call("_npi_polyval", mx_numpy.polynomial, "p x", dtypes=Dtypes.SAME)
+register_call("_npi_diag_indices_from", mx_numpy.diagonal_places, "data")
 
 
 def percentile(w: Wiring, a: SimpleNamespace, x: fx.Node, q: fx.Node | None = None) -> Wired:
@@ -672,7 +627,7 @@ register(
     "axis: shape? = None, interpolation: (linear|lower|higher|midpoint|nearest) = linear, "
     "keepdims: boolean = False, q_scalar: double? = None",
 )
-register("_npi_lcm", binary(torch.lcm), "lhs rhs", dtypes=Dtypes.SAME)
+register_call("_npi_lcm", torch.lcm, "lhs rhs", dtypes=Dtypes.SAME)
 register("_npi_lcm_scalar", beside_number(torch.lcm), "data", SCALAR, dtypes=Dtypes.SAME)
 
 

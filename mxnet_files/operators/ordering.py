@@ -13,9 +13,8 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_index
 from mxnet_files.operators.indexing import torch_dtype
-from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, outputs_of, register
 
 __all__: list[str] = []
 

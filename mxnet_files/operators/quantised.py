@@ -15,11 +15,10 @@ from torch import fx
 from mxnet_files.functions import mx_fused, mx_int8, mx_nn
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.neural import ACTIVATIONS, check_kernel, convolution, spatial
-from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.operators.pooling import pooling
 from mxnet_files.operators.shape import MOST_OUTPUTS
 from mxnet_files.reading.attributes import Attributes, declared
-from mxnet_files.registry import OPERATORS, Wired, Wiring, register
+from mxnet_files.registry import OPERATORS, Wired, Wiring, outputs_of, register, register_call
 
 __all__: list[str] = []
 
@@ -194,14 +193,9 @@ register(
 )
 
 
-def quantized_add(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
-    ends = (a.min_calib_range, a.max_calib_range)
-    return outputs_of(w, w.call(mx_int8.elementwise_add, *inputs, *ends, part="all"), 3)
-
-
-register(
+register_call(
     "_contrib_quantized_elemwise_add",
-    quantized_add,
+    mx_int8.elementwise_add,
     "lhs rhs lhs_min lhs_max rhs_min rhs_max",
     CALIBRATED,
     3,

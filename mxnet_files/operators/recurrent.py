@@ -11,9 +11,8 @@ from torch import fx, nn
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_sequence
 from mxnet_files.layers import GRU, LSTM, RNN, Branch, Control, Foreach, While
-from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import PARAMETER_SLOTS, Wired, Wiring, register
+from mxnet_files.registry import PARAMETER_SLOTS, Wired, Wiring, outputs_of, register
 
 __all__: list[str] = []
 

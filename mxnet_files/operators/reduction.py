@@ -12,11 +12,9 @@ from torch import fx
 
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_linalg, mx_math, mx_numpy
-from mxnet_files.operators.arithmetic import unary
 from mxnet_files.operators.indexing import torch_dtype
-from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.operators.shape import axis_list, integers
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
 
 __all__: list[str] = []
 
@@ -80,20 +78,8 @@ register(
     "moments", moments, "data", "axes: shape = (), keepdims: boolean = False", 2, dtypes=Dtypes.SAME
 )
 ARGUMENT = "axis: integer? = None, keepdims: boolean = False"
-register(
-    "argmax",
-    lambda w, a, x: w.call(mx_math.argmax, x, a.axis, a.keepdims),
-    "data",
-    ARGUMENT,
-    dtypes=Dtypes.SAME,
-)
-register(
-    "argmin",
-    lambda w, a, x: w.call(mx_math.argmin, x, a.axis, a.keepdims),
-    "data",
-    ARGUMENT,
-    dtypes=Dtypes.SAME,
-)
+register_call("argmax", mx_math.argmax, "data", ARGUMENT, dtypes=Dtypes.SAME)
+register_call("argmin", mx_math.argmin, "data", ARGUMENT, dtypes=Dtypes.SAME)
 register(
     "argmax_channel",
     lambda w, a, x: w.call(mx_math.argmax, x, 1, False),
@@ -102,12 +88,8 @@ register(
 )
 
 TRANSPOSES = "transpose_a: boolean = False, transpose_b: boolean = False"
-register(
-    "dot",
-    lambda w, a, x, y: w.call(mx_math.dot, x, y, a.transpose_a, a.transpose_b),
-    "lhs rhs",
-    f"{TRANSPOSES}, forward_stype: ignored",
-    dtypes=Dtypes.FLOATING,
+register_call(
+    "dot", mx_math.dot, "lhs rhs", f"{TRANSPOSES}, forward_stype: ignored", dtypes=Dtypes.FLOATING
 )
 
 
@@ -172,12 +154,7 @@ register(
     "transpose: boolean = False, alpha: double = 1.0",
     dtypes=Dtypes.FLOATING,
 )
-register(
-    "_linalg_potrf linalg_potrf",
-    lambda w, a, x: w.call(torch.linalg.cholesky, x),
-    "A",
-    dtypes=Dtypes.FLOATING,
-)
+register_call("_linalg_potrf linalg_potrf", torch.linalg.cholesky, "A", dtypes=Dtypes.FLOATING)
 
 
 def scaled(function: Callable[..., Any]) -> Callable[..., Wired]:
@@ -214,7 +191,7 @@ MATRIX: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("_npi_cholesky", torch.linalg.cholesky),
 )
 for _names, _of in MATRIX:
-    register(_names, unary(_of), "A", dtypes=Dtypes.FLOATING)
+    register_call(_names, _of, "A", dtypes=Dtypes.FLOATING)
 register(
     "_linalg_det linalg_det _npi_det",
     lambda w, a, x: w.call(mx_linalg.det, x, w.np_shape),
@@ -232,30 +209,16 @@ for _names, _of in (
     ("_linalg_gelqf linalg_gelqf", mx_linalg.lower_factor),
     ("_linalg_syevd", mx_linalg.eigenvectors),
 ):
-    register(
-        _names,
-        lambda w, a, x, of=_of: outputs_of(w, w.call(of, x, part="both"), 2),
-        "A",
-        outputs=2,
-        dtypes=Dtypes.FLOATING,
-    )
-register(
-    "khatri_rao",
-    lambda w, a, *xs: w.call(mx_linalg.khatri_rao, list(xs)),
-    None,
-    "num_args: integer",
-    dtypes=Dtypes.FLOATING,
-)
-register(
+    register_call(_names, _of, "A", outputs=2, dtypes=Dtypes.FLOATING)
+register_call("khatri_rao", mx_linalg.khatri_rao, None, "num_args: integer", dtypes=Dtypes.FLOATING)
+register_call(
     "_contrib_quadratic",
-    lambda w, a, x: w.call(mx_math.quadratic, x, a.a, a.b, a.c),
+    mx_math.quadratic,
     "data",
     "a: real = 0.0, b: real = 0.0, c: real = 0.0",
     dtypes=Dtypes.FLOATING,
 )
-register(
-    "_npi_solve", lambda w, a, x, y: w.call(torch.linalg.solve, x, y), "A B", dtypes=Dtypes.FLOATING
-)
+register_call("_npi_solve", torch.linalg.solve, "A B", dtypes=Dtypes.FLOATING)
 OFFSET = "offset: integer = 0"
 MOST_OFFSET = 4_096
 

@@ -11,7 +11,7 @@ from mxnet_files.functions import mx_regions
 from mxnet_files.operators.neural import LAYOUT, bias_unless, check_kernel, groups, spatial
 from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, register, register_call
 
 __all__: list[str] = []
 
@@ -183,9 +183,9 @@ register(
     f"{TARGET}, transform_type: (affine|warp)",
     dtypes=Dtypes.FLOATING,
 )
-register(
+register_call(
     "BilinearSampler",
-    lambda w, a, x, grid: w.call(mx_regions.bilinear_sampler, x, grid),
+    mx_regions.bilinear_sampler,
     "data grid",
     "cudnn_off: ignored",
     dtypes=Dtypes.FLOATING,

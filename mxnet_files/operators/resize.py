@@ -13,7 +13,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_resize, mx_shape
 from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, register, register_call
 
 __all__: list[str] = []
 
@@ -41,20 +41,8 @@ register(
     dtypes=Dtypes.FLOATING,
 )
 BLOCK = "block_size: integer"
-register(
-    "depth_to_space",
-    lambda w, a, x: w.call(mx_shape.depth_to_space, x, a.block_size),
-    "data",
-    BLOCK,
-    dtypes=Dtypes.SAME,
-)
-register(
-    "space_to_depth",
-    lambda w, a, x: w.call(mx_shape.space_to_depth, x, a.block_size),
-    "data",
-    BLOCK,
-    dtypes=Dtypes.SAME,
-)
+register_call("depth_to_space", mx_shape.depth_to_space, "data", BLOCK, dtypes=Dtypes.SAME)
+register_call("space_to_depth", mx_shape.space_to_depth, "data", BLOCK, dtypes=Dtypes.SAME)
 
 
 def crop(w: Wiring, a: SimpleNamespace, x: fx.Node, like: fx.Node | None = None) -> Wired:
@@ -136,9 +124,9 @@ register(
     "data",
     dtypes=Dtypes.MADE,
 )
-register(
+register_call(
     IMAGES.format("normalize"),
-    lambda w, a, x: w.call(mx_resize.image_normalize, x, a.mean, a.std),
+    mx_resize.image_normalize,
     "data",
     "mean: reals = (0, 0, 0, 0), std: reals = (1, 1, 1, 1)",
     dtypes=Dtypes.FIRST,

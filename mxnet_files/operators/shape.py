@@ -9,9 +9,8 @@ from torch import fx
 
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_index, mx_shape
-from mxnet_files.operators.normalise import outputs_of
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
 
 __all__: list[str] = []
 
@@ -105,20 +104,14 @@ def transpose(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
 
 
 register("transpose", transpose, "data", "axes: shape = ()", dtypes=Dtypes.FIRST)
-register(
+register_call(
     "SwapAxis swapaxes",
-    lambda w, a, x: w.call(torch.transpose, x, a.dim1, a.dim2),
+    torch.transpose,
     "data",
     "dim1: integer = 0, dim2: integer = 0",
     dtypes=Dtypes.FIRST,
 )
-register(
-    "expand_dims",
-    lambda w, a, x: w.call(torch.unsqueeze, x, a.axis),
-    "data",
-    "axis: integer",
-    dtypes=Dtypes.FIRST,
-)
+register_call("expand_dims", torch.unsqueeze, "data", "axis: integer", dtypes=Dtypes.FIRST)
 register(
     "squeeze",
     lambda w, a, x: w.call(mx_shape.squeeze, x, axis_list(w, a.axis, "axis")),
@@ -126,25 +119,15 @@ register(
     "axis: shape = ()",
     dtypes=Dtypes.FIRST,
 )
-
-
-def concat(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
-    return w.call(torch.cat, list(inputs), a.dim)
-
-
-register(
+register_call(
     "Concat concat _rnn_param_concat",
-    concat,
+    torch.cat,
     None,
     "dim: integer = 1, num_args: integer = 0",
     dtypes=Dtypes.SAME,
 )
-register(
-    "stack",
-    lambda w, a, *inputs: w.call(torch.stack, list(inputs), a.axis),
-    None,
-    "axis: integer = 0, num_args: integer = 0",
-    dtypes=Dtypes.SAME,
+register_call(
+    "stack", torch.stack, None, "axis: integer = 0, num_args: integer = 0", dtypes=Dtypes.SAME
 )
 
 
@@ -236,9 +219,9 @@ register(
     f"{SLICE}, scalar: double = 0.0",
     dtypes=Dtypes.FIRST,
 )
-register(
+register_call(
     "slice_axis",
-    lambda w, a, x: w.call(mx_shape.slice_axis, x, a.axis, a.begin, a.end),
+    mx_shape.slice_axis,
     "data",
     "axis: integer, begin: integer, end: integer?",
     dtypes=Dtypes.FIRST,
@@ -257,9 +240,9 @@ register(
     "reps: shape",
     dtypes=Dtypes.FIRST,
 )
-register(
+register_call(
     "repeat",
-    lambda w, a, x: w.call(mx_shape.repeat, x, a.repeats, a.axis),
+    mx_shape.repeat,
     "data",
     "repeats: integer, axis: integer? = None",
     dtypes=Dtypes.FIRST,
@@ -295,16 +278,16 @@ register(
     "axis: shape = (), size: shape = ()",
     dtypes=Dtypes.FIRST,
 )
-register(
+register_call(
     "broadcast_like",
-    lambda w, a, x, like: w.call(mx_shape.broadcast_like, x, like, a.lhs_axes, a.rhs_axes),
+    mx_shape.broadcast_like,
     "lhs rhs",
     "lhs_axes: shape = (), rhs_axes: shape = ()",
     dtypes=Dtypes.FIRST,
 )
-register(
+register_call(
     "diag",
-    lambda w, a, x: w.call(mx_index.diagonal, x, a.k, a.axis1, a.axis2),
+    mx_index.diagonal,
     "data",
     "k: integer = 0, axis1: integer = 0, axis2: integer = 1",
     dtypes=Dtypes.FIRST,
