@@ -9,8 +9,6 @@ import sys
 
 from gluon_cnn_parity.command_group import Command, CommandGroup
 
-__all__ = ["main"]
-
 COMMANDS = CommandGroup(
     script="mxnet-files",
     description="Open MXNet's symbol and parameter files in PyTorch, without MXNet.",

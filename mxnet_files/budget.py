@@ -31,8 +31,6 @@ from mxnet_files.errors import SymbolError
 from mxnet_files.reading.params_file import MAX_NDIM
 from mxnet_files.running import Named, refusals, run, where
 
-__all__ = ["Budget", "Cost", "in_float32", "rehearse"]
-
 MOST_CALLS = 500_000  # an operator may loop as often as an attribute says; each turn takes 0.1 ms
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 DEPENDS_ON_VALUES = (

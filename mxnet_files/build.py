@@ -22,8 +22,6 @@ from mxnet_files.reading.reader import Entry, Node, SymbolGraph
 from mxnet_files.registry import AUXILIARY, OPERATORS, PARAMETER_SLOTS, Operator, Wiring
 from mxnet_files.running import refusals
 
-__all__ = ["build_module"]
-
 AUX_STATES_ARE_INPUTS = 900  # since MXNet 0.9 files list auxiliary states among the inputs
 SHOWN = 12  # names listed in one error
 STRUCTURAL = (*PARAMETER_SLOTS, "running_mean", "running_var")  # of a block without children

@@ -14,8 +14,6 @@ import re
 
 from torch import fx
 
-__all__ = ["inline_parameters", "make_readable"]
-
 Body = list[str]
 _FETCH = re.compile(r'(\w+) = ((?:getattr\()*self(?:\.\w+|, "\w+"\))+)')
 # a string as it stands, in which an einsum has letters, or a name

@@ -27,8 +27,6 @@ from mxnet_files.reading.inputs import INPUT, INPUT_HELP, asked_input, random_in
 from mxnet_files.reading.reader import read_symbol
 from mxnet_files.save import NOT_RUN, ONNX_RUNTIME, onnx_bytes, program_bytes, write_files
 
-__all__ = ["check", "main"]
-
 
 def convert_parser() -> Parser:
     """The flags of `convert`."""

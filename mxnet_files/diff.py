@@ -23,8 +23,6 @@ from mxnet_files.reading.params_file import (
 )
 from mxnet_files.reading.tensor_files import SUFFIXES, TensorFileError, read_tensors
 
-__all__ = ["Difference", "compare_arrays", "main", "read_checkpoint"]
-
 SHOWN = 20  # tensors of a kind that are printed
 
 

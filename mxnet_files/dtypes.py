@@ -17,8 +17,6 @@ from torch import fx
 
 from mxnet_files.functions import mx_dtype
 
-__all__ = ["Dtypes"]
-
 
 class Steps(Protocol):
     """What an operator is wired with, as far as dtypes go: `registry.Wiring`."""

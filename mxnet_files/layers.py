@@ -12,19 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "GRU",
-    "LSTM",
-    "RNN",
-    "BatchNorm",
-    "BatchNormWithStatistics",
-    "Branch",
-    "Control",
-    "Dropout",
-    "Foreach",
-    "While",
-]
-
 
 def _channels(axis: int, x: Tensor) -> int:
     """The channel axis of x counted from the left; torch's ONNX exporter needs it so."""

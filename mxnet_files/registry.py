@@ -16,8 +16,6 @@ from mxnet_files.errors import SymbolError
 from mxnet_files.reading.attributes import IGNORED, Attribute, declared
 from mxnet_files.reading.names import PathNames, local_name
 
-__all__ = ["OPERATORS", "PARAMETER_SLOTS", "Operator", "Wiring", "register"]
-
 InputNames: TypeAlias = "Callable[[SimpleNamespace], tuple[str, ...] | None]"
 Wired: TypeAlias = "fx.Node | tuple[fx.Node, ...]"
 

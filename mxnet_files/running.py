@@ -18,18 +18,6 @@ from torch import Tensor, fx
 
 from mxnet_files.errors import SymbolError
 
-__all__ = [
-    "Named",
-    "distance",
-    "in_float64",
-    "largest",
-    "of_precision",
-    "onnx_session",
-    "refusals",
-    "run",
-    "where",
-]
-
 LONGEST = 300  # characters of a reason
 TO_CAST = "cast what it reads (Cast), or the net before its export (net.cast('float32'))"
 # as torch calls a dtype that one of its operators lacks

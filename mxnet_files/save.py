@@ -21,17 +21,6 @@ from mxnet_files.errors import SymbolError
 from mxnet_files.functions import mx_nn
 from mxnet_files.running import onnx_session, refusals, run
 
-__all__ = [
-    "NOT_RUN",
-    "ONNX_RUNTIME",
-    "WITHOUT_ONNX",
-    "onnx_bytes",
-    "program_bytes",
-    "save_onnx",
-    "save_program",
-    "write_files",
-]
-
 TOLERANCE = 1e-4  # of the largest value: of float32 more than most graphs lose
 IN_FLOAT64 = 1e-10  # of graphs in float64 alone
 HALVES = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}  # by their unit

@@ -17,8 +17,6 @@ from mxnet_files.load import load_symbol
 from mxnet_files.reading.reader import read_symbol
 from mxnet_files.registry import OPERATORS
 
-__all__ = ["Model", "main", "survey"]
-
 
 @dataclass(frozen=True)
 class Model:

@@ -29,8 +29,6 @@ from mxnet_files.reading.params_file import read_params, strip_prefixes
 from mxnet_files.reading.reader import read_graph
 from mxnet_files.running import of_precision, refusals
 
-__all__ = ["check_files", "compare_apart", "symbol_text"]
-
 MOST = 8  # stages that may crash before the graph counts as beyond help
 
 

@@ -22,8 +22,6 @@ from mxnet_files.reading.reader import SymbolGraph, read_graph
 from mxnet_files.registry import OPERATORS
 from mxnet_files.running import Named, distance, in_float64, of_precision, run
 
-__all__ = ["CheckReport", "Crashes", "Subject", "compare_with_mxnet", "find_remarks"]
-
 ALLOWED = 8.0  # times MXNet's own distance from the float64 referee
 ALLOWED_FUSED = 64.0  # the same, of MXNet's default backend: a folded BatchNorm rounds otherwise
 SUSPICIOUS = 1e-3  # of the largest output: more than most graphs lose in float32

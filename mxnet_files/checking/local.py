@@ -41,8 +41,6 @@ from mxnet_files.functions import (
 from mxnet_files.layers import RNN, BatchNorm, Control, Dropout, While
 from mxnet_files.running import Named
 
-__all__ = ["BOUND", "FLOAT32_INSIDE", "NodeError", "Walker", "local_errors"]
-
 BOUND = 16.0  # units of u·s, u that of the arrays' dtype
 UNITS = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
 

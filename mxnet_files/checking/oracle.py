@@ -18,15 +18,6 @@ from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
 from mxnet_files.errors import SymbolError
 from mxnet_files.registry import OPERATORS
 
-__all__ = [
-    "SUBGRAPH_BACKEND",
-    "Oracle",
-    "import_mxnet",
-    "shared",
-    "unfused",
-    "without_subgraph_lines",
-]
-
 SUBGRAPH_BACKEND = "MXNET_SUBGRAPH_BACKEND"
 
 

@@ -27,8 +27,6 @@ from mxnet_files.reading.reader import SymbolGraph, read_graph
 from mxnet_files.registry import OPERATORS
 from mxnet_files.running import largest
 
-__all__ = ["FILE", "Recorded", "RecordedCase", "computed", "difference", "replay", "said", "write"]
-
 FILE = Path(__file__).with_name("recorded.jsonl.gz")
 UNITS = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 

@@ -18,8 +18,6 @@ from mxnet_files.errors import UsageError
 from mxnet_files.registry import OPERATORS
 from mxnet_files.save import WITHOUT_ONNX
 
-__all__ = ["IN_ZOO", "Supported", "is_drawn", "main", "supported_operators"]
-
 # Operators whose cases are written by hand; the others' are drawn by the differential tests
 _BY_HAND = re.compile(r"_sg_mkldnn")
 

@@ -23,8 +23,6 @@ from pathlib import Path
 from mxnet_files.checking.oracle import SUBGRAPH_BACKEND
 from mxnet_files.errors import SymbolError
 
-__all__ = ["NETS", "Net", "Outcome", "Verdict", "report", "run_all", "run_net", "table"]
-
 LONGEST = 160  # characters of a reason in the table
 BACKEND_IS_WRONG = "MXNet's own default backend (oneDNN)"
 

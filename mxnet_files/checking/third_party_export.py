@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SOURCES", "main"]
-
 
 def gluoncv2_net(name: str) -> Any:
     """A net of the package gluoncv2."""

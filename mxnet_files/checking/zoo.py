@@ -33,8 +33,6 @@ from mxnet_files.layers import BatchNorm
 from mxnet_files.load import import_symbol, load_symbol
 from mxnet_files.reading.params_file import read_params, strip_prefixes, write_params
 
-__all__ = ["INPUT_SIDES", "MODELS", "check_model", "export_model", "main"]
-
 RESNETS = [f"resnet{depth}_v{version}" for version in (1, 2) for depth in (18, 34, 50, 101, 152)]
 VGGS = [f"vgg{depth}{bn}" for bn in ("", "_bn") for depth in (11, 13, 16, 19)]
 MODELS = (

@@ -17,8 +17,6 @@ from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
 
-__all__: list[str] = []
-
 # One argument, one result. Names are MXNet's.
 NATIVE: dict[str, Callable[..., Any]] = {
     "sign": torch.sign,

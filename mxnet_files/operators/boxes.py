@@ -11,8 +11,6 @@ from mxnet_files.functions import mx_boxes
 from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
 
-__all__: list[str] = []
-
 
 def numbers(w: Wiring, a: SimpleNamespace, key: str, count: int | None = None) -> list[float]:
     """A tuple of reals, refused if it is empty or of another length than `count`."""

@@ -14,8 +14,6 @@ from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.reading.attributes import Attribute, Attributes, boolean, declared
 from mxnet_files.registry import Wired, Wiring, register, register_call
 
-__all__: list[str] = []
-
 
 def softmax(kind: str) -> Callable[..., Wired]:
     """softmax, log_softmax or softmin."""

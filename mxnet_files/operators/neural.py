@@ -16,8 +16,6 @@ from mxnet_files.layers import Dropout
 from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register, register_call
 
-__all__ = ["channels_first", "channels_last", "spatial"]
-
 SPEED = "workspace: ignored, cudnn_tune: ignored, cudnn_off: ignored"
 LAYOUT = "layout: (NCW|NWC|NCHW|NHWC|NCDHW|NDHWC)? = None"
 

@@ -33,8 +33,6 @@ from mxnet_files.operators.shape import MOST_OUTPUTS, axis_list, integers, trans
 from mxnet_files.reading.attributes import Attribute, Attributes, declared, word
 from mxnet_files.registry import OPERATORS, Wired, Wiring, outputs_of, register, register_call
 
-__all__: list[str] = []
-
 # MXNet's second names; a file holds the first as a rule, MXNet 2 some of the others.
 ALIASES = """
 Activation:_npx_activation batch_dot:_npx_batch_dot Flatten:_npx_batch_flatten

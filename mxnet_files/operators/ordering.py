@@ -16,8 +16,6 @@ from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, outputs_of, register
 
-__all__: list[str] = []
-
 LARGEST_RANGE = 2**24  # elements
 PLACES = "dtype: (uint8|int32|int64|float16|float32|float64) = float32"
 AXIS = "axis: integer? = -1"

@@ -21,8 +21,6 @@ from mxnet_files.operators.neural import (
 from mxnet_files.reading.attributes import Attribute, Attributes, boolean, declared
 from mxnet_files.registry import Wired, Wiring, register
 
-__all__: list[str] = []
-
 LONG_SUM = 64  # elements
 PLAIN_MAX = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 PLAIN_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}

@@ -20,8 +20,6 @@ from mxnet_files.operators.shape import MOST_OUTPUTS
 from mxnet_files.reading.attributes import Attributes, declared
 from mxnet_files.registry import OPERATORS, Wired, Wiring, outputs_of, register, register_call
 
-__all__: list[str] = []
-
 CALIBRATED = "min_calib_range: real? = None, max_calib_range: real? = None"
 
 

@@ -14,8 +14,6 @@ from mxnet_files.layers import GRU, LSTM, RNN, Branch, Control, Foreach, While
 from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import PARAMETER_SLOTS, Wired, Wiring, outputs_of, register
 
-__all__: list[str] = []
-
 MOST_LAYERS = 256
 
 

@@ -16,8 +16,6 @@ from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.shape import axis_list, integers
 from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
 
-__all__: list[str] = []
-
 AXES = "axis: shape = (), keepdims: boolean = False, exclude: boolean = False"
 REDUCTIONS: dict[str, Callable[..., Any]] = {
     "sum sum_axis": mx_math.reduce_sum,

@@ -13,8 +13,6 @@ from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register, register_call
 
-__all__: list[str] = []
-
 MOST_BINS = 2**16
 MOST_MOVES = 4_096
 

@@ -15,8 +15,6 @@ from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register, register_call
 
-__all__: list[str] = []
-
 MODES = {"constant": "constant", "edge": "replicate", "reflect": "reflect"}
 
 

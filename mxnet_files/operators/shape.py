@@ -12,8 +12,6 @@ from mxnet_files.functions import mx_index, mx_shape
 from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
 
-__all__: list[str] = []
-
 MOST_OUTPUTS = 4_096
 OPEN = 2**63 - 1  # the open end of a slice, as aten writes it
 

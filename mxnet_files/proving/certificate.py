@@ -21,20 +21,6 @@ from mxnet_files.proving.artefacts import RUNNERS
 from mxnet_files.reading.inputs import read_arrays
 from mxnet_files.running import distance, refusals
 
-__all__ = [
-    "FORMAT",
-    "UNVERIFIED",
-    "Claims",
-    "Verified",
-    "bound",
-    "describe",
-    "read_claims",
-    "read_report",
-    "read_samples",
-    "verify",
-    "versions",
-]
-
 FORMAT = "mxnet-files certificate 1"
 UNVERIFIED = "-unverified"  # in the name of a file that nothing was compared with
 LARGEST_REPORT = 64 * 2**20  # bytes

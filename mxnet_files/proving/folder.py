@@ -40,8 +40,6 @@ from mxnet_files.save import NOT_RUN, ONNX_RUNTIME, onnx_bytes, program_bytes
 from mxnet_files.writing.model_file import write_model
 from mxnet_files.writing.shapes import record_shapes, unrolled
 
-__all__ = ["Source", "write_folder"]
-
 MEANINGLESS = 0.5  # of the largest output: a bound that wrong outputs would keep too
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-__all__ = ["page"]
-
 
 def page(report: Mapping[str, Any]) -> str:
     """A report as `report.json` holds it, but for the page itself. Everything in it is escaped."""

@@ -17,23 +17,6 @@ import numpy as np
 
 from mxnet_files.errors import SymbolError
 
-__all__ = [
-    "IGNORED",
-    "REQUIRED",
-    "Attribute",
-    "Attributes",
-    "boolean",
-    "declared",
-    "double",
-    "hidden",
-    "integer",
-    "read_attributes",
-    "real",
-    "reals",
-    "shape",
-    "word",
-]
-
 LONGEST = 65_536  # characters in one attribute; a shape of 64 axes needs fewer than 2,000
 MOST_ITEMS = 4_096  # numbers in one shape
 Kind = Callable[[str], Any]

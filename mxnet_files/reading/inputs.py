@@ -19,16 +19,6 @@ from mxnet_files.budget import Budget
 from mxnet_files.errors import SymbolError, UsageError
 from mxnet_files.running import refusals
 
-__all__ = [
-    "INPUT",
-    "INPUT_HELP",
-    "Asked",
-    "asked_input",
-    "random_inputs",
-    "read_arrays",
-    "read_inputs",
-]
-
 INPUT, INPUT_HELP = (
     "[NAME=]N,C,H,W[:DTYPE]",
     "shape of an input, once for each; one input without it is 1,3,224,224. The dtype is what the"

@@ -19,8 +19,6 @@ import re
 
 from torch import fx, nn
 
-__all__ = ["PathNames", "attribute_name", "identifier", "local_name"]
-
 DEEPEST = 32  # folders in a path; Python cannot compile an attribute of an attribute of … for ever
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 # Functions and modules are globals of the generated code, under names that begin with these

@@ -22,8 +22,6 @@ from gluon_cnn_parity import did_you_mean
 from mxnet_files.errors import SymbolError
 from mxnet_files.reading.params_file import FILE_MAGIC
 
-__all__ = ["Entry", "Node", "SymbolGraph", "read_graph", "read_symbol"]
-
 LARGEST_FILE = 64 * 2**20  # bytes; the largest file of the model zoo has 0.7 MB
 JOINED = "_sg_"  # begins the names of what MXNet's backends make of several operators
 DEEPEST = 4  # loops and branches within one another

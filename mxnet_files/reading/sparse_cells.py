@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["csr_cells", "row_sparse_cells"]
-
 Shape = tuple[int, ...]
 
 

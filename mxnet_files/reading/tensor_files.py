@@ -24,8 +24,6 @@ import numpy as np
 from gluon_cnn_parity.atomic import replacing_file
 from mxnet_files.reading.params_file import BFLOAT16, MAX_NDIM, SPARSE_LIMIT
 
-__all__ = ["SUFFIXES", "TensorFileError", "read_tensors", "write_tensors"]
-
 SUFFIXES = (".safetensors", ".pt")
 
 # https://github.com/huggingface/safetensors#format

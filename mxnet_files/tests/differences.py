@@ -13,8 +13,6 @@ import torch
 from mxnet_files import import_symbol
 from mxnet_files.tests.spaces import Case
 
-__all__ = ["ANY", "BY_HAND", "COMPUTED", "DIES", "REFUSED", "SHOWN", "bits"]
-
 S = mx.sym
 NAN, INF = float("nan"), float("inf")
 

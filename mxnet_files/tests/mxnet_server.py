@@ -16,8 +16,6 @@ from typing import IO, Any
 
 import numpy as np
 
-__all__ = ["Crash", "Refusal", "Server"]
-
 SECONDS = 60.0  # for one graph
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

@@ -23,8 +23,6 @@ from mxnet_files import operators  # noqa: F401 (fills OPERATORS)
 from mxnet_files.reading.attributes import IGNORED, Attributes
 from mxnet_files.registry import OPERATORS
 
-__all__ = ["SPACES", "Case", "case_of", "cases", "choices", "described", "text", "without_elements"]
-
 FLOATS = ("float32", "float64", "float16")
 WHOLE = ("uint8", "int8", "int32", "int64")
 DTYPES = (*FLOATS, *WHOLE, "bool")

@@ -9,8 +9,6 @@ import numpy as np
 
 from mxnet_files.tests.spaces import Draw, space
 
-__all__: list[str] = []
-
 
 def eight(d: Draw, shape: Sequence[int], dtype: str, most: int = 127) -> np.ndarray:
     """Whole numbers of up to `most`; small ones where oneDNN may add in 16 bits."""

@@ -19,8 +19,6 @@ from mxnet_files.tests.spaces import (
     without_infinities,
 )
 
-__all__: list[str] = []
-
 
 @space("""
 _npi_arccos _npi_arccosh _npi_arcsin _npi_arcsinh _npi_arctan _npi_arctanh _npi_cbrt _npi_cos

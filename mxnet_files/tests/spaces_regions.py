@@ -11,8 +11,6 @@ import numpy as np
 
 from mxnet_files.tests.spaces import FLOATS, Draw, space
 
-__all__: list[str] = []
-
 
 def sequence(d: Draw, parts: int, heads: int) -> tuple[int, ...]:
     return (d.integer(1, 4), d.integer(1, 2), heads * parts * d.integer(1, 3))

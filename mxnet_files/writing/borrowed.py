@@ -13,8 +13,6 @@ from typing import Any
 
 from mxnet_files.writing.layout import literal
 
-__all__ = ["IMPORTS", "Borrowed"]
-
 _NOTE = re.compile(r"\s*# (noqa|type: ignore).*$", re.MULTILINE)
 _LONG = re.compile(r"^(?=.{101})(def \w+)\((.+)\)( -> .+:)$", re.MULTILINE)
 IMPORTS = {

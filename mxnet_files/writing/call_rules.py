@@ -13,8 +13,6 @@ from mxnet_files.functions import mx_math, mx_nn, mx_shape
 from mxnet_files.writing.layout import Atom, Brackets, Expr, call, literal
 from mxnet_files.writing.ops import Context, arguments, is_parameter, one, subject
 
-__all__ = ["CALLS"]
-
 # A call that has a shorter form: (kind, input nodes, expression, bare function)
 Written = tuple[str, list[Any], Callable[[Sequence[Expr]], Expr], str]
 

@@ -22,8 +22,6 @@ from mxnet_files.writing.ops import Op
 from mxnet_files.writing.statements import COLUMNS, Scope, Statement, emit
 from mxnet_files.writing.structure import Block, Item
 
-__all__ = ["ClassSource"]
-
 
 class ClassSource:
     """Writes the classes and functions that blocks have become."""

@@ -14,23 +14,6 @@ from mxnet_files.writing.layout import Name, literal
 from mxnet_files.writing.ops import Op
 from mxnet_files.writing.structure import Block, Item, entries_of, is_module, ops_of, out_of
 
-__all__ = [
-    "GENERIC",
-    "NUMBERS",
-    "OF_INPUTS",
-    "Class",
-    "Classes",
-    "Parameter",
-    "Slot",
-    "common_tokens",
-    "letters",
-    "plain_words",
-    "shorten",
-    "shortened",
-    "stem",
-    "tokens",
-]
-
 OF_INPUTS = ("input", "expect")  # kinds of operations that are no node of the file
 CHANNELS = ("channels", "features", "groups", "num_parameters")
 GENERIC = ("", "conv", "dense")  # what layers are called that have no name of their own

@@ -18,8 +18,6 @@ from mxnet_files.writing.layout import Atom, Brackets, Expr, Infix, call, litera
 from mxnet_files.writing.ops import Op
 from mxnet_files.writing.structure import Block, Item, Run, entries_of, ops_of, out_of
 
-__all__ = ["Fan", "Ladder", "Part", "find_fans", "find_ladders", "find_sections", "read_by"]
-
 FEWEST = 3  # branches
 FEWEST_OF_METHOD = 5  # lines of a forward that become a method
 SUPPRESSING = ("box_nms", "multibox_detection")

@@ -17,8 +17,6 @@ from mxnet_files.writing import parts
 from mxnet_files.writing.layout import Brackets, Expr, call, literal
 from mxnet_files.writing.ops import Context, Layer, Op, arguments, is_parameter, one, subject
 
-__all__ = ["LAYERS", "batch_norm", "recurrent"]
-
 EPS_5 = 9.999999747378752e-06  # MXNet's float32 1e-5, read as a double
 
 

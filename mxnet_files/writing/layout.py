@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["Atom", "Brackets", "Expr", "Infix", "Name", "call", "literal", "loop", "statement"]
-
 WIDTH = 100
 INDENT = 4
 

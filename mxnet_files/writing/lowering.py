@@ -31,8 +31,6 @@ from mxnet_files.writing.ops import (
 )
 from mxnet_files.writing.simplify import simplify
 
-__all__ = ["Lowered", "lower"]
-
 _INFIX = {
     operator.add: "+",
     operator.sub: "-",

@@ -58,8 +58,6 @@ from mxnet_files.writing.structure import (
     shared,
 )
 
-__all__ = ["Written", "write_model"]
-
 SCORES, BOXES = ("score_heads", "scores"), ("box_heads", "offsets")  # heads, what they give
 PURPOSES = {"softmax": SCORES, "sigmoid": SCORES, "box_decode": BOXES, "multibox_detection": BOXES}
 LONGEST_VALUE = 24  # characters of a value's name, beyond which its last two words are left

@@ -15,19 +15,6 @@ from torch import fx, nn
 
 from mxnet_files.writing.layout import Expr, Infix
 
-__all__ = [
-    "Build",
-    "Context",
-    "Layer",
-    "Op",
-    "arguments",
-    "identity",
-    "is_parameter",
-    "one",
-    "subject",
-    "tensor_at",
-]
-
 Build = Callable[[Sequence[Expr], Sequence[str]], Expr]  # inputs, own attributes -> expression
 
 

@@ -16,8 +16,6 @@ from mxnet_files.layers import Control
 from mxnet_files.running import refusals, run
 from mxnet_files.save import batch_is_free, doubled
 
-__all__ = ["record_shapes", "unrolled"]
-
 MOST_WRITTEN = 20_000  # operations of loops in model.py
 
 

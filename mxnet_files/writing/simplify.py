@@ -16,8 +16,6 @@ from mxnet_files.functions import mx_math, mx_shape
 from mxnet_files.writing import parts
 from mxnet_files.writing.ops import arguments
 
-__all__ = ["simplify"]
-
 LIKE: dict[Any, int] = {
     mx_shape.slice_like: 1,
     torch.zeros_like: 0,

@@ -11,18 +11,6 @@ from mxnet_files.reading.names import local_name
 from mxnet_files.writing.layout import INDENT, Atom, Expr, Infix, call, statement
 from mxnet_files.writing.ops import Op
 
-__all__ = [
-    "COLUMNS",
-    "LONGEST_NAME",
-    "MOVES",
-    "Scope",
-    "Statement",
-    "emit",
-    "name_columns",
-    "safe_hint",
-    "shape_text",
-]
-
 LONGEST_INLINE = 64  # characters of an expression that stands within another
 LONGEST_NAME = 40
 # A view of a value, which has no name of its own and no line where there is room in the next

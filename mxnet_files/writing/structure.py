@@ -13,8 +13,6 @@ from typing import Any
 
 from mxnet_files.writing.ops import Op
 
-__all__ = ["Block", "Item", "Run", "find_blocks", "shared"]
-
 LARGEST_BLOCK = 400  # operations
 WEIGHTED = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d", "Linear")
 POOLS = ("pool", "Dropout", "chunk", "getitem")
