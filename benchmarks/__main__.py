@@ -22,8 +22,6 @@ from gluon_cnn.export import export_net, fresh_net
 from gluon_cnn.models import get_model
 from gluon_cnn.runtime import settings as runtime
 
-__all__ = ["main"]
-
 
 def _parser() -> Parser:
     parser = Parser(

@@ -8,21 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = [
-    "IMPORTED",
-    "INFERENCE",
-    "OF_AN_EXPORT",
-    "RECIPE",
-    "SIDES",
-    "TRAINING",
-    "Case",
-    "Group",
-    "Turn",
-    "groups",
-    "repeated",
-    "step_times",
-]
-
 # Side -> what it is
 SIDES = {
     "untuned": "MXNet as it comes",

@@ -26,8 +26,6 @@ from typing import Any, TypeVar
 from benchmarks.cases import IMPORTED, Case, Turn
 from cnn_harness.errors import CommandError
 
-__all__ = ["Child", "Failure", "in_turn", "main", "peak_mb", "serve"]
-
 PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 TIMEOUT = 900.0  # seconds for getting ready, and for one turn
 

@@ -36,8 +36,6 @@ from gluon_cnn.training.assembly import Training, prepare
 from gluon_cnn.training.loop import evaluate, train_epoch, train_step
 from gluon_cnn.training.recipes import OWN
 
-__all__ = ["begin"]
-
 
 def begin(case: Case) -> Turn:
     """A case of this side, ready for its turns; each says under which settings it was measured."""

@@ -28,8 +28,6 @@ from benchmarks.child import Child, serve
 from cnn_harness.cli import Parser, as_command, positive, print_json
 from cnn_harness.errors import CommandError, UsageError
 
-__all__ = ["MODELS", "SIDES", "main", "measure", "rows"]
-
 MODELS = ("resnet50_v1", "vgg16", "mobilenet1.0")
 SIDES = ("mxnet", "mxnet fused", "optimise", "freeze")
 EXPORT = "export"  # which writes the files that all sides open

@@ -15,18 +15,6 @@ from PIL import Image
 from benchmarks.cases import Case, Turn, repeated, step_times
 from cnn_data import ArraySplit, Dataset, load_dataset
 
-__all__ = [
-    "ENGINES_ALONE",
-    "EVERY",
-    "begin",
-    "begin_engine",
-    "engine_alone",
-    "made_up",
-    "mnist",
-    "random_batch",
-    "write_photographs",
-]
-
 EVERY = 100  # batches between two looks at the test accuracy
 
 

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 from cnn_harness.cli import Parser, as_command
 from cnn_harness.errors import CommandError, UsageError
 
-__all__ = ["COSTS", "Cost", "main", "rows"]
-
 CHECK = "parity_tests.tests.pairing.real_pairs"  # in a process of its own, which nothing disturbs
 
 

@@ -16,8 +16,6 @@ from cnn_harness.cli import Parser, as_command, finite_float, positive
 from cnn_harness.errors import UsageError
 from gluon_cnn.models import MODELS
 
-__all__ = ["WORKERS", "Step", "main", "sizes_of", "step"]
-
 WORKERS = (8, 16, 32, 64, 128, 256)
 PER_SERVER = (8, 4, 1)  # workers to a server
 LINKS = (1, 10, 25, 100)  # Gbit/s

@@ -30,8 +30,6 @@ from benchmarks.ratios import Middle, middle, ratio
 from cnn_harness.cli import Parser, as_command, positive, print_json
 from cnn_harness.errors import CommandError
 
-__all__ = ["WORK", "main", "measure", "rows"]
-
 WORK = {"train": "ms a step, LeNet 64", "parity": "s, parity of lenet and mnist_bn_cnn"}
 WARM = 50  # steps before those that are timed: graphs, memory, kernels
 ROOT = Path(__file__).resolve().parents[1]

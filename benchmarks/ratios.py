@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Middle", "best", "middle", "ratio", "reached", "values"]
-
 
 @dataclass(frozen=True)
 class Middle:

@@ -18,8 +18,6 @@ from gluon_cnn.models import get_model
 from gluon_cnn.runtime import machine
 from gluon_cnn.summary import summarise
 
-__all__ = ["describe", "file_name", "picture", "read", "table", "write"]
-
 ACCURACIES = (0.970, 0.990)
 # Part of the benchmarks -> its name, our sides, and the others
 PARTS = {

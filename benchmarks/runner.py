@@ -15,8 +15,6 @@ from benchmarks.results import flop_of_inference, flop_of_training
 from gluon_cnn.runtime import settings as runtime
 from gluon_cnn.training.recipes import OWN
 
-__all__ = ["Sides", "expected_seconds", "run_group", "start"]
-
 # Left by whoever runs the benchmarks, they would decide it
 THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_SPINCOUNT",
            "GOMP_CPU_AFFINITY", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",

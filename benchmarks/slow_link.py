@@ -28,8 +28,6 @@ from gluon_cnn.models import get_model
 # isort: split
 import mxnet as mx  # after gluon_cnn, which settles its threads before it loads
 
-__all__ = ["BOUND", "busiest", "expected_seconds", "gradient_shapes", "main", "network", "worker"]
-
 BOUND = 1_000_000  # MXNET_KVSTORE_BIGARRAY_BOUND
 WORKER = "worker"  # the first word of a worker's own command line
 PREFIX = "gcn"  # of every namespace

@@ -17,8 +17,6 @@ from mxnet.gluon import nn
 from benchmarks.cases import Case, Turn
 from cnn_data import Split, load_dataset
 
-__all__ = ["begin", "build", "train"]
-
 CLASSES = 10
 
 

@@ -19,8 +19,6 @@ from torch_ref.training.assembly import prepare, to_device
 from torch_ref.training.loop import evaluate
 from torch_ref.training.recipes import OWN
 
-__all__ = ["begin"]
-
 
 def begin(case: Case) -> Turn:
     """A case of this side, ready for its turns."""

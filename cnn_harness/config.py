@@ -18,8 +18,6 @@ from cnn_harness.initial import INITIALISERS
 from cnn_harness.schedule import SCHEDULES
 from gluon_cnn_parity.cli import spellings
 
-__all__ = ["OPTIMIZERS", "RunOptions", "TrainConfig", "add_flags", "flag"]
-
 OPTIMIZERS = ("sgd", "adam")
 FITS = ("resize", "pad")
 DATA, OPTIMISATION, REGULARISATION = "model and data", "optimisation", "regularisation"

@@ -22,17 +22,6 @@ from cnn_harness.progress import Partial, Progress, state_of, step_seed
 from cnn_harness.runfolder import RunFolder
 from cnn_harness.schedule import learning_rate
 
-__all__ = [
-    "EpochSteps",
-    "Evaluation",
-    "epoch_rates",
-    "follow_epochs",
-    "require_epochs",
-    "require_finite",
-    "run_epochs",
-    "save_predictions",
-]
-
 CHECK_EVERY = 20  # batches between two looks at the loss: each look waits for the device
 CHECK_TOGETHER = 4  # the same where there are several processes, who also ask whether to stop
 

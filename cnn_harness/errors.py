@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["CommandError", "MissingExtra", "UsageError"]
-
 
 class CommandError(Exception):
     """A failure the user can act on: what arrived, what was expected, what to do (exit code 1)."""

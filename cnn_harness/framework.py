@@ -13,8 +13,6 @@ from cnn_harness.jobs.peers import Peers
 from cnn_harness.jobs.stop import Stop
 from cnn_harness.progress import Progress
 
-__all__ = ["Framework"]
-
 
 @dataclass(frozen=True)
 class Framework:

@@ -24,16 +24,6 @@ from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.sealed import read_json
 from gluon_cnn_parity.atomic import sha256
 
-__all__ = [
-    "INITIALISERS",
-    "Pretrained",
-    "frozen",
-    "generator",
-    "initial_arrays",
-    "some",
-    "weights_file",
-]
-
 INITIALISERS = ("xavier", "he", "gluon", "lecun98")
 WEIGHT_FILES = (".params", ".safetensors", ".pt")
 

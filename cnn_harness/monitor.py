@@ -13,8 +13,6 @@ from cnn_harness.plots import save_curves
 from cnn_harness.runfolder import RunFolder
 from gluon_cnn_parity.terminal import loss_text
 
-__all__ = ["METRICS", "Monitor", "RunMonitor"]
-
 METRICS = (
     "epoch", "train_loss", "train_acc", "test_loss", "test_acc", "test_top5_acc", "lr",
     "seconds", "images_per_second",

@@ -17,19 +17,6 @@ from cnn_harness.config import TrainConfig
 from cnn_harness.errors import CommandError, UsageError
 from gluon_cnn_parity.atomic import writing
 
-__all__ = [
-    "Partial",
-    "Progress",
-    "load_arrays",
-    "progress_from",
-    "progress_of",
-    "read_progress",
-    "require_fitting",
-    "save_arrays",
-    "state_of",
-    "step_seed",
-]
-
 
 @dataclass(frozen=True)
 class Partial:

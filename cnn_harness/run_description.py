@@ -22,21 +22,6 @@ from cnn_harness.framework import Framework
 from cnn_harness.initial import Pretrained, some
 from cnn_harness.sealed import read_json
 
-__all__ = [
-    "absolute_dataset",
-    "describe_run",
-    "difference",
-    "find_dataset",
-    "load_data",
-    "load_for_net",
-    "other_content",
-    "read_run",
-    "require_model",
-    "require_same_images",
-    "settings_of",
-    "versions",
-]
-
 RUN_FORMAT = 1
 FIELDS = frozenset(
     {

@@ -20,8 +20,6 @@ from cnn_harness.sealed import read_sealed, seal
 from gluon_cnn_parity.atomic import replacing_file, unfit
 from gluon_cnn_parity.cli import not_utf8
 
-__all__ = ["RunFolder", "default_name", "require_utf8"]
-
 _TEMPORARY = re.compile(
     r"\.(?:best|config|metrics|curves|predictions|(?:confusion|errors|evaluation)[^/]*)\.\d+\.\w+"
 )

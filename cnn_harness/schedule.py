@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["DEPEND_ON_EPOCHS", "SCHEDULES", "learning_rate"]
-
 SCHEDULES = ("constant", "step", "linear", "cosine")
 DEPEND_ON_EPOCHS = ("linear", "cosine")  # the others are the same however long a run is
 

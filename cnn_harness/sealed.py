@@ -11,8 +11,6 @@ from typing import Any
 from cnn_harness.errors import CommandError
 from gluon_cnn_parity.atomic import replacing_folder, sha256
 
-__all__ = ["MANIFEST", "read_json", "read_sealed", "seal"]
-
 MANIFEST = "manifest.json"
 FORMAT = 2
 LARGEST_JSON = 64 * 2**20  # bytes; a run of 100,000 epochs has rows of 20 million

@@ -36,8 +36,6 @@ from cnn_harness.runfolder import RunFolder, default_name
 from cnn_harness.schedule import DEPEND_ON_EPOCHS
 from cnn_harness.train_flags import read_flags, recipe_names
 
-__all__ = ["learned_nothing", "resume", "train_command"]
-
 EXPLODED = 1000.0  # a mean loss that no net has whose weights are of any use
 
 

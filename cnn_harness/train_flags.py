@@ -17,8 +17,6 @@ from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.framework import Framework
 from cnn_harness.sealed import read_json
 
-__all__ = ["config_words", "likely", "read_flags", "recipe_names"]
-
 LARGEST_YAML = 2**20  # bytes
 
 

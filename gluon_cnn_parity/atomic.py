@@ -16,18 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = [
-    "flush",
-    "name_place",
-    "replacing_file",
-    "replacing_folder",
-    "sha256",
-    "unfit",
-    "write_text",
-    "write_together",
-    "writing",
-]
-
 
 def flush(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on the disk."""

@@ -18,8 +18,6 @@ from typing import Any
 
 from gluon_cnn_parity.native import die_by_signal
 
-__all__ = ["Tell", "follow"]
-
 Tell = Callable[[str, Any], None]  # what, and its value
 
 

@@ -24,11 +24,6 @@ from gluon_cnn_parity import (
 from gluon_cnn_parity.interrupts import raised
 from gluon_cnn_parity.terminal import coloured
 
-__all__ = [
-    "ALIASES", "Command", "Parser", "not_utf8", "one_line", "printable", "run_by", "run_command",
-    "spellings",
-]  # fmt: skip
-
 _P = ParamSpec("_P")
 Command = Callable[_P, int]  # gives an exit code
 

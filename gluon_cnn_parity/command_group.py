@@ -12,8 +12,6 @@ from gluon_cnn_parity import did_you_mean, started
 from gluon_cnn_parity.cli import Parser, run_command
 from gluon_cnn_parity.interrupts import fatal
 
-__all__ = ["Command", "CommandGroup"]
-
 
 @dataclass(frozen=True)
 class Command:

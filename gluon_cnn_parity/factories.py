@@ -9,8 +9,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FactoryError", "load_attribute", "load_net", "net_of", "place_of", "reason_of"]
-
 
 class FactoryError(ValueError):
     """No net came of it; says why in one line."""

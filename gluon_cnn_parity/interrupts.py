@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-__all__ = ["fatal", "raised", "stay_fatal"]
-
 
 def stay_fatal() -> None:
     """Let SIGINT end this process until a command's body begins."""

@@ -21,14 +21,6 @@ from types import TracebackType
 
 from gluon_cnn_parity.native import DEADLY, die_by_signal, how_it_ended
 
-__all__ = [
-    "REMEDY",
-    "after_mxnet",
-    "end_quietly",
-    "refused",
-    "watch",
-]
-
 REMEDY = "free some, allow more (ulimit -v), or compute less at once, as with a smaller batch"
 
 # Compiled where an error is looked at: every command imports this module

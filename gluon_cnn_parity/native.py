@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 
-__all__ = ["DEADLY", "die_by_signal", "how_it_ended"]
-
 DEADLY = (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL)
 
 

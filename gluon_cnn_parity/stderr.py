@@ -9,8 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["say_if_read", "without_lines"]
-
 _LONGEST = 4000  # bytes; a pipe into which something can be written has room for PIPE_BUF, 4096
 
 

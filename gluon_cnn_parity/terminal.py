@@ -6,8 +6,6 @@ import os
 import unicodedata
 from typing import TextIO
 
-__all__ = ["coloured", "columns", "loss_text", "short"]
-
 _CODES = {"red": "31", "green": "32"}
 
 

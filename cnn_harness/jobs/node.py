@@ -28,8 +28,6 @@ from typing import Any
 from cnn_harness.jobs.supervise import BEAT, LOST
 from cnn_harness.jobs.vitals import vitals_of
 
-__all__ = ["REPORT", "encode", "main"]
-
 REPORT = "GLUON_CNN_REPORT"  # the descriptor on which a worker writes its rank
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

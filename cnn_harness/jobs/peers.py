@@ -12,8 +12,6 @@ import numpy as np
 from cnn_data import Dataset
 from cnn_harness.errors import CommandError
 
-__all__ = ["Peers", "require_same_data", "share_state"]
-
 
 class Peers:
     """This process is number `rank` of `count`; number 0 leads: it evaluates and writes.

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["Interrupted", "Stop", "Stopped"]
-
 T = TypeVar("T")
 
 

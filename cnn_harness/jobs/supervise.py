@@ -20,8 +20,6 @@ from typing import Any
 from cnn_harness.errors import CommandError
 from cnn_harness.jobs.vitals import STALL, Vitals, Watch
 
-__all__ = ["BEAT", "ENDED", "LOST", "JobFailed", "Limits", "Node", "Supervisor", "how_ended"]
-
 BEAT = 2.0  # seconds between two signs of life
 LOST = 20.0  # seconds without one after which a node counts as lost
 

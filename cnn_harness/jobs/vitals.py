@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SILENT", "STALL", "Vitals", "Watch", "vitals_of"]
-
 STALL = 40.0  # seconds; with the grace to end, a job that hangs is over within a minute
 BUSY = 0.01  # of a core, less is no computing
 

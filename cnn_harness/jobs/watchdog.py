@@ -22,8 +22,6 @@ from cnn_harness.jobs.supervise import BEAT, ENDED, Limits
 from cnn_harness.jobs.vitals import SILENT, Vitals, Watch, vitals_of
 from gluon_cnn_parity.stderr import say_if_read
 
-__all__ = ["SAID", "Store", "Watchdog"]
-
 SAID = 75  # the status of a process that ends since another hangs, of which a line was said
 WATCHERS = 2  # the processes of rank 0 and 1
 SILENCE = 3 * BEAT  # after which a process does not tell any more what it does

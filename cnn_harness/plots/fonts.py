@@ -13,8 +13,6 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["OWN", "font_families", "shaped"]
-
 _LOG = logging.getLogger(__name__)
 
 OWN = "DejaVu Sans"  # comes with matplotlib
