@@ -30,6 +30,13 @@ def _named(
     return kind, [x], lambda args: call(function, args[0], *fixed, **shown), ""
 
 
+def _of(x: Any, method: str, *given: Any, **named: Any) -> Written:
+    """x.method(given, name=value)."""
+    fixed = [literal(value) for value in given]
+    shown = {name: literal(value) for name, value in named.items()}
+    return method, [x], lambda args: call(f"{subject(args[0])}.{method}", *fixed, **shown), ""
+
+
 def _pool(self: Context, node: fx.Node) -> Written | None:
     x, kernel, stride, pad, *rest = arguments(node)
     kind = str(getattr(node.target, "__name__", ""))
@@ -83,7 +90,7 @@ def _reshape(self: Context, node: fx.Node) -> Written | None:
     if sizes.count(-1) > 1:
         return None
     if len(source) > 1 and sizes == ["size(0)", -1]:
-        return "flatten", [x], lambda args: call(f"{subject(args[0])}.flatten", literal(1)), ""
+        return _of(x, "flatten", 1)
 
     def build(args: Sequence[Expr]) -> Expr:
         x = subject(args[0])
@@ -101,8 +108,7 @@ def _method(name: str) -> Callable[[Context, fx.Node], Written]:
         flat = [
             item for value in rest for item in (value if isinstance(value, tuple) else (value,))
         ]
-        flat = flat or rest  # a shape of no axes
-        return name, [x], lambda args: call(f"{subject(args[0])}.{name}", *map(literal, flat)), ""
+        return _of(x, name, *(flat or rest))  # a shape of no axes
 
     return rule
 
@@ -114,12 +120,7 @@ def _clamp(self: Context, node: fx.Node) -> Written | None:
         return None
     if (low, high) == (0.0, 6.0):
         return "relu6", [x], lambda args: call("relu6", args[0]), "relu6"
-    return (
-        "clamp",
-        [x],
-        lambda args: call(f"{subject(args[0])}.clamp", literal(low), literal(high)),
-        "",
-    )
+    return _of(x, "clamp", low, high)
 
 
 def _plain(function: str) -> Callable[[Context, fx.Node], Written]:
@@ -139,18 +140,13 @@ def _reduction(name: str) -> Callable[[Context, fx.Node], Written | None]:
         source = x.meta.get("shape") if isinstance(x, fx.Node) else None
         if exclude or not axes or source is None or (not keepdims and len(axes) >= len(source)):
             return None
-        named = {"keepdim": literal(True)} if keepdims else {}
+        named: dict[str, Any] = {"keepdim": True} if keepdims else {}
         kind = x.meta["dtype"]
         if not kind.is_floating_point:  # torch sums in int64, and has no mean
             if name == "mean" or kind == torch.bool:
                 return None
-            named["dtype"] = literal(kind)
-        return (
-            name,
-            [x],
-            lambda args: call(f"{subject(args[0])}.{name}", literal(one(axes)), **named),
-            "",
-        )
+            named["dtype"] = kind
+        return _of(x, name, one(axes), **named)
 
     return rule
 
@@ -169,12 +165,7 @@ def _slice_axis(self: Context, node: fx.Node) -> Written | None:
 
 def _split(self: Context, node: fx.Node) -> Written:
     x, count, axis = arguments(node)
-    return (
-        "chunk",
-        [x],
-        lambda args: call(f"{subject(args[0])}.chunk", literal(count), literal(axis)),
-        "",
-    )
+    return _of(x, "chunk", count, axis)
 
 
 def _global_average(self: Context, node: fx.Node) -> Written:

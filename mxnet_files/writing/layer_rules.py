@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,16 +51,6 @@ def batch_norm(self: Context, node: fx.Node, name: str, layer: layers.BatchNorm)
     made = Layer("BatchNorm", args, defaults, state, parts.BatchNorm)
     wrap = None if layer.axis == 1 else MovedAxis(layer.axis)
     return self.layer(node, name, "BatchNorm", made, [x], wrap)
-
-
-def _window(arguments: Iterable[tuple[str, Any, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments and defaults of (name, value, default), equal sizes folded to one number."""
-    given, defaults = {}, {}
-    for name, value, default in arguments:
-        given[name] = one(value)
-        if default is not None:
-            defaults[name] = default
-    return given, defaults
 
 
 @dataclass(frozen=True)
@@ -193,7 +183,8 @@ def _convolution(self: Context, node: fx.Node, name: str) -> Op | None:
         ("groups", groups, 1),
         ("bias", bias is not None, True),
     ]
-    given, defaults = _window(wanted)
+    given = {name: one(value) for name, value, _ in wanted}  # equal sizes as one number
+    defaults = {name: default for name, _, default in wanted if default is not None}
     kind = f"Conv{'Transpose' if transposed else ''}{len(shape) - 2}d"
     return self.layer(node, name, kind, Layer(f"nn.{kind}", given, defaults, state), [x])
 
