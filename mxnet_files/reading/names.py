@@ -60,6 +60,21 @@ def attribute_name(name: str) -> str:
     return _piece(identifier(name))
 
 
+def numbered(name: str, taken: set[str]) -> str:
+    """The name, or with the first number from 2 that none of `taken` has; it is one of them then.
+
+    >>> taken = {"conv", "conv_2"}
+    >>> numbered("conv", taken), numbered("relu", taken), sorted(taken)
+    ('conv_3', 'relu', ['conv', 'conv_2', 'conv_3', 'relu'])
+    """
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    taken.add(free)
+    return free
+
+
 class PathNames:
     """Hands out attribute paths, each one unique and none a prefix of another."""
 

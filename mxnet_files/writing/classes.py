@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from mxnet_files.reading.names import attribute_name, identifier
+from mxnet_files.reading.names import attribute_name, identifier, numbered
 from mxnet_files.writing.layout import Name, literal
 from mxnet_files.writing.ops import Op
 from mxnet_files.writing.structure import Block, Item, entries_of, is_module, ops_of, out_of
@@ -707,17 +707,9 @@ def stem(item: Item, prefix: int) -> str:
 def unique(names: Sequence[str], needed: Sequence[bool]) -> list[str]:
     """Names made different by a number."""
     taken: set[str] = set()
-    out = []
-    for name, keep in zip(names, needed, strict=True):
-        if not keep:
-            out.append(name)
-            continue
-        base, number = name, 1
-        while name in taken:
-            number += 1
-            name = f"{base}_{number}"
-        taken.add(name)
-        out.append(name)
+    out = [
+        numbered(name, taken) if keep else name for name, keep in zip(names, needed, strict=True)
+    ]
     # functions have no attribute, but their slots must be told apart
     seen = Counter[str]()
     for place, keep in enumerate(needed):

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from mxnet_files.reading.names import attribute_name, identifier, local_name
+from mxnet_files.reading.names import attribute_name, identifier, local_name, numbered
 from mxnet_files.writing.borrowed import IMPORTS
 from mxnet_files.writing.class_source import ClassSource
 from mxnet_files.writing.classes import (
@@ -294,13 +294,7 @@ class _Writer(ClassSource):
             base = attribute_name(identifier(name))[:LONGEST_NAME]
             if re.match("__|_$", base):
                 base = f"x{base}"  # within a class, self.__a is another name
-            made = base
-            number = 1
-            while made in taken:
-                number += 1
-                made = f"{base}_{number}"
-            taken.add(made)
-            return made
+            return numbered(base, taken)
 
         every = [
             tokens(op.name)[self.depth([op]) :] for op in self.order if op.kind not in OF_INPUTS

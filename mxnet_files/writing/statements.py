@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mxnet_files.reading.names import local_name
+from mxnet_files.reading.names import local_name, numbered
 from mxnet_files.writing.layout import INDENT, Atom, Expr, Infix, call, statement
 from mxnet_files.writing.ops import Op
 
@@ -57,12 +57,7 @@ class Scope:
         return self.kept[hint]
 
     def fresh(self, hint: str) -> str:
-        wanted, number = hint, 1
-        while wanted in self.taken:
-            number += 1
-            wanted = f"{hint}_{number}"
-        self.taken.add(wanted)
-        return wanted
+        return numbered(hint, self.taken)
 
 
 def name_columns(order: Sequence[Op]) -> None:
