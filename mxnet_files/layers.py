@@ -315,6 +315,11 @@ class RNN(_Recurrent):
         return y, h.index_select(1, torch.argsort(order))
 
 
+Call = Callable[..., Any]
+Bodies = Sequence[Call]
+Shapes = Sequence[tuple[int, ...]]
+
+
 class Control(nn.Module):
     """A loop or a branch: what it runs are its children, modules that give one array or several.
 
@@ -327,17 +332,11 @@ class Control(nn.Module):
         bodies = [body.forward for body in self.children()]  # __call__ prints tracebacks
         return tuple(self.steps(bodies, inputs, shapes, lambda function, *given: function(*given)))
 
-    def steps(
-        self,
-        bodies: Sequence[Callable[..., Any]],
-        inputs: Sequence[Any],
-        shapes: Sequence[tuple[int, ...]],
-        call: Callable[..., Any],
-    ) -> list[Any]:
+    def steps(self, bodies: Bodies, inputs: Sequence[Any], shapes: Shapes, call: Call) -> list[Any]:
         """What the layer gives for inputs of these shapes."""
         raise NotImplementedError
 
-    def turns(self, shapes: Sequence[tuple[int, ...]]) -> int:
+    def turns(self, shapes: Shapes) -> int:
         """How often the body runs."""
         return 1
 
@@ -364,16 +363,10 @@ class Foreach(Control):
         self.body = body
         self.data, self.states, self.outputs = data, states, outputs
 
-    def turns(self, shapes: Sequence[tuple[int, ...]]) -> int:
+    def turns(self, shapes: Shapes) -> int:
         return int(shapes[0][0])
 
-    def steps(
-        self,
-        bodies: Sequence[Callable[..., Any]],
-        inputs: Sequence[Any],
-        shapes: Sequence[tuple[int, ...]],
-        call: Callable[..., Any],
-    ) -> list[Any]:
+    def steps(self, bodies: Bodies, inputs: Sequence[Any], shapes: Shapes, call: Call) -> list[Any]:
         count = self.turns(shapes)
         if any(shape[0] != count for shape in shapes[: self.data]):
             raise ValueError(f"its data has {[shape[0] for shape in shapes[: self.data]]} slices")
@@ -415,16 +408,10 @@ class While(Control):
         self.tests, self.reads, self.variables = list(tests), list(reads), list(variables)
         self.outputs, self.most = outputs, most
 
-    def turns(self, shapes: Sequence[tuple[int, ...]]) -> int:
+    def turns(self, shapes: Shapes) -> int:
         return self.most
 
-    def steps(
-        self,
-        bodies: Sequence[Callable[..., Any]],
-        inputs: Sequence[Any],
-        shapes: Sequence[tuple[int, ...]],
-        call: Callable[..., Any],
-    ) -> list[Any]:
+    def steps(self, bodies: Bodies, inputs: Sequence[Any], shapes: Shapes, call: Call) -> list[Any]:
         values = list(inputs)
         active: Any = None
         turns: list[Any] = []
@@ -459,13 +446,7 @@ class Branch(Control):
         self.condition, self.then, self.other = condition, then, other
         self.tests, self.reads = list(tests), [list(places) for places in reads]
 
-    def steps(
-        self,
-        bodies: Sequence[Callable[..., Any]],
-        inputs: Sequence[Any],
-        shapes: Sequence[tuple[int, ...]],
-        call: Callable[..., Any],
-    ) -> list[Any]:
+    def steps(self, bodies: Bodies, inputs: Sequence[Any], shapes: Shapes, call: Call) -> list[Any]:
         (holds,) = _several(bodies[0](*(inputs[place] for place in self.tests)))
         sides = [
             _several(body(*(inputs[place] for place in places)))
