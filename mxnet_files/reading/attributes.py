@@ -52,14 +52,20 @@ def real(text: str) -> float:
         return float(np.float32(double(text)))
 
 
-def reals(text: str) -> tuple[float, ...]:
-    """`(0.1, 0.2)`, `[1,2]`, `0.5`: a tuple of float32 attributes."""
+def _items(text: str, what: str = "") -> list[str]:
+    """What stands between the commas of `(2, 3)`, `[2,3]`, `(3L,)`, `()` or `3`."""
     body = text.strip()
     if body[:1] + body[-1:] in ("()", "[]"):
         body = body[1:-1].strip()
     items = body.removesuffix(",").split(",") if body else []
     if len(items) > MOST_ITEMS:
-        raise ValueError(f"at most {MOST_ITEMS} numbers")
+        raise ValueError(f"{what}at most {MOST_ITEMS} numbers")
+    return items
+
+
+def reals(text: str) -> tuple[float, ...]:
+    """`(0.1, 0.2)`, `[1,2]`, `0.5`: a tuple of float32 attributes."""
+    items = _items(text)
     try:
         return tuple(real(item) for item in items)
     except ValueError:
@@ -80,16 +86,7 @@ def _item(text: str) -> int | None:
 
 def shape(text: str) -> tuple[int | None, ...]:
     """`(2, 3)`, `[2,3]`, `(3L,)`, `()`, `3`; slices may hold `None`."""
-    body = text.strip()
-    if body == "None":
-        return ()
-    if body[:1] + body[-1:] in ("()", "[]"):
-        body = body[1:-1].strip()
-    if not body:
-        return ()
-    items = body.removesuffix(",").split(",")
-    if len(items) > MOST_ITEMS:
-        raise ValueError(f"a shape of at most {MOST_ITEMS} numbers")
+    items = [] if text.strip() == "None" else _items(text, "a shape of ")
     try:
         return tuple(_item(item) for item in items)
     except ValueError:
@@ -206,14 +203,7 @@ def declared(text: str) -> dict[str, Attribute]:
 
 
 # Notes that frontends leave on nodes; MXNet renames them to __key__ when it loads a file.
-_NOTES = (
-    "ctx_group",
-    "lr_mult",
-    "wd_mult",
-    "force_mirroring",
-    "mirror_stage",
-    "profiler_scope",
-)
+_NOTES = ("ctx_group", "lr_mult", "wd_mult", "force_mirroring", "mirror_stage", "profiler_scope")
 
 
 def hidden(key: str) -> bool:
