@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,18 +31,18 @@ def target(a: SimpleNamespace) -> torch.dtype:
     return torch.uint8 if known and a.min_calib_range >= 0 else torch.int8
 
 
-def quantize(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    arguments = (target(a), a.min_calib_range, a.max_calib_range)
-    return outputs_of(w, w.call(mx_int8.quantize, x, *arguments, part="all"), 3)
+def calibrated(function: Callable[..., Any]) -> Callable[..., Wired]:
+    """`quantize` or `requantize`, to the 8 bits asked for."""
 
+    def build(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
+        arguments = (target(a), a.min_calib_range, a.max_calib_range)
+        return outputs_of(w, w.call(function, *inputs, *arguments, part="all"), 3)
 
-def requantize(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
-    arguments = (target(a), a.min_calib_range, a.max_calib_range)
-    return outputs_of(w, w.call(mx_int8.requantize, *inputs, *arguments, part="all"), 3)
+    return build
 
 
 OUT_TYPE = f"out_type: (auto|int8|uint8) = int8, {CALIBRATED}"
-register("_contrib_quantize_v2", quantize, "data", OUT_TYPE, 3)
+register("_contrib_quantize_v2", calibrated(mx_int8.quantize), "data", OUT_TYPE, 3)
 register(
     "_contrib_quantize",
     lambda w, a, *xs: outputs_of(
@@ -52,7 +52,9 @@ register(
     "out_type: (int8|uint8) = uint8",
     3,
 )
-register("_contrib_requantize", requantize, "data min_range max_range", OUT_TYPE, 3)
+register(
+    "_contrib_requantize", calibrated(mx_int8.requantize), "data min_range max_range", OUT_TYPE, 3
+)
 register(
     "_contrib_dequantize",
     lambda w, a, *xs: w.call(mx_int8.dequantize, *xs),
@@ -162,8 +164,7 @@ def quantized_batch_norm(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     a.have_no_effect("fix_gamma", "use_global_stats", "momentum", "output_mean_var")
     ends = (a.min_calib_range, a.max_calib_range)
     y = w.call(mx_int8.batch_norm, *inputs, a.eps, a.axis, *ends)
-    low, high = (w.constant(torch.tensor([end])) for end in ends)
-    return y, low, high
+    return y, *range_of(w, ends)
 
 
 register(
@@ -297,8 +298,7 @@ def fused_convolution(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
         weight, bias = steps_of(w, both, "folded", 2)
     low, high = named["min_data"], named["max_data"]
     ends = (a.min_calib_range, a.max_calib_range)
-    calibrated = None not in ends
-    arguments = (weight, bias, x, low, high, calibrated, conv.num_group)
+    arguments = (weight, bias, x, low, high, None not in ends, conv.num_group)
     every = w.call(mx_fused.eight_bits, *arguments, part="eight")
     whole, shift, of_data, scale, least, most = steps_of(w, every, "eight", 6)
     w.step = "sums"
@@ -314,12 +314,14 @@ def fused_convolution(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     late = added is not None and slope == 0
     options = (*ends, unsigned, None if late else slope, *limits, late)
     out = w.call(mx_fused.requantize_convolution, y, shift, of_data, scale, *options)
-    if calibrated:
-        first, last = (w.constant(torch.tensor([end])) for end in ends)
-    else:
-        span = w.call(mx_int8.dense_range, x, low, high, least, most, part="range")
-        first, last = outputs_of(w, span, 2)
-    return out, first, last
+    return out, *range_of(w, ends, x, low, high, least, most)
+
+
+def range_of(w: Wiring, ends: Sequence[float | None], *product: fx.Node | None) -> list[fx.Node]:
+    """The calibrated range; without one, that of what `dense_range` takes."""
+    if None not in ends:
+        return [w.constant(torch.tensor([end])) for end in ends]
+    return list(outputs_of(w, w.call(mx_int8.dense_range, *product, part="range"), 2))
 
 
 def steps_of(w: Wiring, every: fx.Node, name: str, count: int) -> list[fx.Node]:
@@ -402,13 +404,7 @@ def fused_dense(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     )  # fmt: skip
     if a.enable_float_output:
         return out
-    if None not in ends:
-        first, last = (w.constant(torch.tensor([end])) for end in ends)
-    else:
-        limits = [named["min_weight"], named["max_weight"]]
-        span = w.call(mx_int8.dense_range, x, low, high, *limits, part="range")
-        first, last = outputs_of(w, span, 2)
-    return out, first, last
+    return out, *range_of(w, ends, x, low, high, named.get("min_weight"), named.get("max_weight"))
 
 
 def dense_inputs(a: SimpleNamespace) -> tuple[str, ...]:
