@@ -55,6 +55,7 @@ class ImageFile:
 
 Finding = ImageFile | str | None  # whole; what is wrong with it; no PNG or JPEG at all
 _Key = tuple[int, int]  # bytes, and nanoseconds of the last change
+_REMEMBERED = (int, int, str, int, int, bool)  # types of a key and an ImageFile
 
 
 def inspect_images(
@@ -156,14 +157,7 @@ class _Memory:
 
     def get(self, path: Path, key: _Key) -> ImageFile | None:
         found = self._files.get(str(path.absolute().relative_to(self._root)))
-        if not isinstance(found, list) or [type(v) for v in found] != [
-            int,
-            int,
-            str,
-            int,
-            int,
-            bool,
-        ]:
+        if not isinstance(found, list) or tuple(map(type, found)) != _REMEMBERED:
             return None
         return ImageFile(*found[2:]) if tuple(found[:2]) == key else None
 
