@@ -6,8 +6,6 @@ import sys
 
 from gluon_cnn_parity.command_group import Command, CommandGroup
 
-__all__ = ["main"]
-
 COMMANDS = CommandGroup(
     script="gluon-cnn",
     description="Classic CNNs in MXNet Gluon: train them, look at them, take them elsewhere.",

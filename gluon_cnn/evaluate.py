@@ -39,8 +39,6 @@ from gluon_cnn.training.saved import SavedRun
 from gluon_cnn_parity.atomic import write_text
 from gluon_cnn_parity.terminal import loss_text
 
-__all__ = ["evaluate_run", "main", "scores", "worst_mistakes"]
-
 MOST_MISTAKES = 20  # in errors.png
 
 

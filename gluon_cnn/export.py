@@ -45,8 +45,6 @@ from gluon_cnn.training.recipes import DEFAULTS
 from gluon_cnn.training.saved import SavedRun, open_run
 from gluon_cnn_parity.atomic import flush, name_place, unfit, writing
 
-__all__ = ["export_net", "fresh_net", "main"]
-
 
 def export_net(
     saved: SavedRun | OwnNet,

@@ -25,8 +25,6 @@ from gluon_cnn.training.devices import find_devices
 from gluon_cnn.training.saved import SavedRun
 from gluon_cnn_parity.atomic import unfit
 
-__all__ = ["feature_maps", "filters", "main", "mosaic"]
-
 MOST_MAPS = 32  # of a layer
 ACROSS = 16  # maps in a row
 FRAME = (0.55, 0.7, 0.95)  # no grey: it is told from every map

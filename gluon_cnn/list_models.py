@@ -10,8 +10,6 @@ from cnn_harness.cli import Parser, print_json, run
 from gluon_cnn.models import MODELS, get_model
 from gluon_cnn.summary import Summary, align, by, summarise
 
-__all__ = ["list_models", "main"]
-
 
 def list_models() -> list[Summary]:
     """The summary of each model for ten classes, at its own input size, in the table's order."""

@@ -29,9 +29,6 @@ from gluon_cnn.training.saved import SavedRun
 from gluon_cnn_parity.atomic import unfit, write_text
 from gluon_cnn_parity.cli import one_line, printable
 
-__all__ = ["find_images", "main", "predict", "predict_readable", "probabilities"]
-
-
 BATCH = 64  # images at a time
 MOST_DRAWN = 100  # images in a grid
 SUFFIXES = frozenset(

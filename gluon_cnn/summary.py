@@ -22,8 +22,6 @@ from gluon_cnn.models.layers import Shape
 from gluon_cnn.models.lenet5 import RBFOutput, ScaledTanh, TableConv2D, TrainableSubsampling
 from gluon_cnn_parity.terminal import columns
 
-__all__ = ["Row", "Summary", "align", "by", "main", "summarise", "table"]
-
 
 @dataclass(frozen=True)
 class Row:

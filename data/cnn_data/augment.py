@@ -14,8 +14,6 @@ from PIL import Image
 from gluon_cnn_parity import did_you_mean
 from cnn_data.errors import DataError
 
-__all__ = ["AUGMENTATIONS", "augment_batch", "augmentation", "mix"]
-
 # Images uint8 (n, C, H, W), the generator, the number of images of the whole batch, and their part
 _Draw = Callable[[np.ndarray, np.random.Generator, int, slice], np.ndarray]
 

@@ -19,8 +19,6 @@ from PIL import features
 from gluon_cnn_parity import cache_folder
 from gluon_cnn_parity.atomic import replacing_file
 
-__all__ = ["WORTH_REMEMBERING", "Decoded", "room_for"]
-
 FORMAT = "cnn_data pixels 1"
 LIMIT = 256 * 2**20  # bytes of pixels that are kept in memory
 KEPT = 2**30  # bytes of all files: those that were used longest ago make room

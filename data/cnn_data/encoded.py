@@ -15,8 +15,6 @@ import numpy as np
 from cnn_data.decoded import Decoded, room_for
 from cnn_data.readers.images import check_fit, decode
 
-__all__ = ["FORMATS", "EncodedImages", "EncodedSplit", "Files", "decoding_pool"]
-
 SLOW = 0.5e-3  # seconds an image above which threads pay: below, they fight over the interpreter
 _TASTE = 4  # images that are timed to find out
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["DataError", "UnknownDataset"]
-
 
 class DataError(ValueError):
     """Data that cannot be used: one line saying what arrived, what was expected, what to do."""

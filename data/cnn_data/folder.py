@@ -19,8 +19,6 @@ from cnn_data.readers.images import check_fit, fits
 from cnn_data.splits import SPLIT_SEED, Dataset, Split, mixed_order, stratified_split
 from gluon_cnn_parity.cli import not_utf8
 
-__all__ = ["content_of", "load_folder", "measure_pixels", "read_trees"]
-
 _LOG = logging.getLogger(__name__)
 
 HELD_OUT = 0.1  # of each class, where there is no test folder

@@ -31,8 +31,6 @@ from cnn_data.readers.images import (
 )
 from gluon_cnn_parity.atomic import write_text
 
-__all__ = ["Finding", "ImageFile", "inspect_images"]
-
 FORMAT = "cnn_data images 1"
 MOST_BYTES = 2**30  # of one file: an image of the most pixels, uncompressed, has fewer
 SILENCE = 30.0  # seconds without a word, where there is no terminal

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-__all__ = ["unreachable"]
-
 PATIENCE = 4.0  # seconds for all hosts together; libraries that download retry for minutes
 
 

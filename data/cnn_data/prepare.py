@@ -18,8 +18,6 @@ from cnn_data.readers.imagenette import find_archive
 from cnn_data.readers.originals import find_files
 from gluon_cnn_parity.cli import Parser, run_by, run_command
 
-__all__ = ["main", "prepare"]
-
 
 def prepare(name: str, data_dir: str | Path | None = None, *, progress: bool = False) -> Path:
     """Prepare a data set below `data_dir`: from the original files there, or by downloading them.

@@ -26,8 +26,6 @@ from cnn_data.network import unreachable
 from cnn_data.readers.images import check_fit
 from cnn_data.splits import Dataset, mixed_order
 
-__all__ = ["build", "find_prepared", "read_prepared"]
-
 _FORMAT = "array_record"
 _AGAIN = "delete that folder and prepare it again with python -m cnn_data.prepare"
 _TRIES = 3  # of a download that breaks off: 1 to 2 seconds

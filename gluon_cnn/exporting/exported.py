@@ -25,22 +25,6 @@ from gluon_cnn.exporting.params_layout import read_layout
 from gluon_cnn.training.saved import SavedRun, open_run
 from gluon_cnn_parity.atomic import sha256
 
-__all__ = [
-    "FORMAT",
-    "INPUT",
-    "OWN_FORMAT",
-    "SYMBOL",
-    "add_to_manifest",
-    "describe",
-    "find_manifest",
-    "import_symbol",
-    "open_exported",
-    "open_saved",
-    "read_manifest",
-    "saved_parser",
-    "write_manifest",
-]
-
 FORMAT = "gluon_cnn export 1"
 OWN_FORMAT = "gluon_cnn export of a user's net 1"  # without classes and normalisation
 INPUT = "data"  # what Gluon's export calls the one input of a net

@@ -20,8 +20,6 @@ import mxnet_compat
 from cnn_harness.errors import CommandError, MissingExtra
 from gluon_cnn.exporting.exported import INPUT
 
-__all__ = ["BATCH", "IR_VERSION", "OPSET", "check_onnx", "require_onnx", "write_onnx"]
-
 OPSET = 13
 IR_VERSION = 7  # of onnx 1.8, the first release with opset 13: old runtimes read it
 BATCH = "batch"  # the name of the axis that has no size

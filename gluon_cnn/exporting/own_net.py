@@ -17,8 +17,6 @@ from gluon_cnn.exporting.params_layout import read_layout
 from gluon_cnn.exporting.reload import BATCHES
 from gluon_cnn_parity.factories import FactoryError, load_net, place_of, reason_of
 
-__all__ = ["OwnNet", "open_own_net"]
-
 _OF_NUMPY = "can only accept MXNet numpy ndarrays"  # as MXNet says it
 MXNET = "mxnet"  # its engine fuses the models of this project alone
 

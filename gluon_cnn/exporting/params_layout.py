@@ -13,8 +13,6 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["LayoutError", "read_layout"]
-
 _LIST_MAGIC = 0x112
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 _ITEM_BYTES = {0: 4, 1: 8, 2: 2, 3: 1, 4: 4, 5: 1, 6: 8, 7: 1, 12: 2}  # by MXNet's dtype number

@@ -31,8 +31,6 @@ from gluon_cnn.exporting.reload import (
 )
 from gluon_cnn.exporting.runners import ENGINES
 
-__all__ = ["FACTOR", "NOISE", "Check", "Live", "judge", "judge_one", "observe"]
-
 NOISE = 4 * 2.0**-24  # of an output's own size: four roundings of float32
 FACTOR = 4.0
 NOT_RELOADED = Reloaded(error="it was not reloaded")

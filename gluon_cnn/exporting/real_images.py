@@ -18,8 +18,6 @@ from cnn_data.readers.images import fit_batch
 from cnn_data.readers.originals import find_files
 from gluon_cnn.training.saved import SavedRun
 
-__all__ = ["DIGITS", "real_images"]
-
 DIGITS = "mnist5k"  # embedded, so always at hand
 
 

@@ -35,17 +35,6 @@ from gluon_cnn.exporting.runners import ENGINES, Runner
 from gluon_cnn.exporting.speeds import images_per_second, settle
 from gluon_cnn_parity.cli import one_line
 
-__all__ = [
-    "BATCHES",
-    "LOADERS",
-    "ONNX_RUNTIME",
-    "SYMBOL_BLOCK",
-    "Reloaded",
-    "main",
-    "parameter_sums",
-    "reload",
-]
-
 BATCHES = (1, 8)  # images at a time; a file that baked its batch in fails one of them
 
 SYMBOL_BLOCK, MODULE = "SymbolBlock.imports", "mx.mod.Module"

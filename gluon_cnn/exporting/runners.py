@@ -25,8 +25,6 @@ from gluon_cnn.runtime import settings
 from gluon_cnn.training.saved import SavedRun
 from gluon_cnn.training.staging import Staging
 
-__all__ = ["AUTO", "ENGINES", "Engine", "Runner", "installed", "mxnet_runner", "rebuild", "require"]
-
 AUTO = "auto"  # the fastest of those that are installed
 
 # Images, float32 (N, C, H, W), to outputs, float32 (N, classes)

@@ -22,20 +22,6 @@ from gluon_cnn.runtime import machine, settings
 from gluon_cnn.training.saved import SavedRun
 from gluon_cnn_parity.atomic import write_text
 
-__all__ = [
-    "LEFT_OUT",
-    "SIZES",
-    "Record",
-    "fastest",
-    "fits",
-    "images_per_second",
-    "make_record",
-    "proven",
-    "recall",
-    "remember",
-    "settle",
-]
-
 SIZES = (1, 64)  # images at a time that are timed
 SECONDS = 0.25  # for each size, after the first call
 LEAST = 3  # calls that are timed, unless one takes longer than SECONDS

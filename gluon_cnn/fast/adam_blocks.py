@@ -23,8 +23,6 @@ from mxnet.base import _LIB, check_call
 
 from gluon_cnn.runtime import settings as runtime
 
-__all__ = ["BlockedCall", "suits"]
-
 # From this many values on threads share the work. LeNet's 400,000 are updated sooner by two than by
 # one, but the whole step, which wakes a second thread while OpenMP's own still wait, takes longer.
 SHARED = 1 << 20

@@ -19,8 +19,6 @@ from mxnet import gluon
 from gluon_cnn.fast.padding import pad_channels
 from gluon_cnn.models import ClassicCNN
 
-__all__ = ["fold_parameters", "fused"]
-
 BACKEND = "MKLDNN"
 # Channels in a block for inference, whatever the processor: with AVX-512, whose vectors hold 16,
 # LeNet's 6 channels as 8 take two thirds of the time of 16. Gradients are faster in whole vectors.

@@ -18,8 +18,6 @@ from mxnet.base import _LIB, NDArrayHandle, c_handle_array, c_str_array, check_c
 
 from gluon_cnn.fast.adam_blocks import BlockedCall, suits
 
-__all__ = ["QuickAdam"]
-
 _NAMES = c_str_array(["lr", "beta1", "beta2", "epsilon", "wd", "rescale_grad", "clip_gradient"])
 _COUNT = len(_NAMES)
 UNCLIPPED = -1.0  # the operator's way to say that it should not

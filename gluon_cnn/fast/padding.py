@@ -20,8 +20,6 @@ from mxnet.gluon import HybridBlock, nn
 from gluon_cnn.models import ClassicCNN
 from gluon_cnn.runtime.machine import channel_block
 
-__all__ = ["PaddedConv", "pad_channels"]
-
 # Forwards that call a block's children, and nothing else
 _CALLS_IN_TURN = (ClassicCNN.hybrid_forward, nn.HybridSequential.hybrid_forward)
 # Between two convolutions: each channel is worked on alone, and zeros stay finite.

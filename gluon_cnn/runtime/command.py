@@ -17,8 +17,6 @@ from cnn_harness.errors import CommandError
 from gluon_cnn.runtime import machine, tuning
 from gluon_cnn.runtime import settings as runtime
 
-__all__ = ["choose", "main", "tune"]
-
 LIMIT = 150.0  # seconds that `--tune` may take
 LOADING = 4.0  # seconds until a process measures, at the least
 # Images a step: enough to be like training, few enough for a minute

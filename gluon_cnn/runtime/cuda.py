@@ -17,8 +17,6 @@ from pathlib import Path
 
 from gluon_cnn.runtime.stand_in import shared_object
 
-__all__ = ["DRIVER", "DRIVER_SYMBOLS", "LIBRARIES", "WHEEL", "Card", "Cuda", "probe"]
-
 DRIVER = "libcuda.so.1"
 WHEEL = "mxnet-cu112"
 OLDEST, NEWEST = (5, 0), (8, 9)

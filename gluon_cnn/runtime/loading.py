@@ -14,8 +14,6 @@ from typing import Any
 from gluon_cnn_parity import memory, needs
 from gluon_cnn_parity.stderr import without_lines
 
-__all__ = ["load_quietly"]
-
 
 def load_quietly() -> None:
     """Import MXNet without its line about the engine, which it writes straight to descriptor 2."""

@@ -11,16 +11,6 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = [
-    "channel_block",
-    "cores",
-    "cpu_model",
-    "fingerprint",
-    "open_cpus",
-    "others_running",
-    "quota",
-]
-
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
 _LOADAVG = Path("/proc/loadavg")

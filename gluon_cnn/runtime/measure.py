@@ -20,8 +20,6 @@ from gluon_cnn.training.loop import train_step
 from gluon_cnn.training.parallel import combining_trainer
 from gluon_cnn.training.staging import Staging
 
-__all__ = ["main", "step_seconds", "training_step"]
-
 LEAST = 3  # steps that are timed, however long they take
 
 

@@ -25,25 +25,6 @@ from gluon_cnn.runtime.cuda import WHEEL, Cuda, probe
 from gluon_cnn.runtime.loading import load_quietly
 from gluon_cnn.runtime.machine import cores
 
-__all__ = [
-    "Setting",
-    "affinity",
-    "cache_file",
-    "child_environment",
-    "cores",
-    "cpu_devices",
-    "cuda",
-    "gpu_choices",
-    "is_worker",
-    "report_rank",
-    "servers",
-    "settle",
-    "settled",
-    "switched_off",
-    "threads",
-    "times_engines",
-]
-
 BY_USER = "set by the user"
 MARK = "GLUON_CNN_SETTLED"  # what this process chose itself, for its children to know
 SWITCH = "GLUON_CNN_SETTLE"  # 0: choose nothing

@@ -10,8 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-__all__ = ["shared_object"]
-
 _PAGE = 0x1000
 _HEADER, _SEGMENT, _SYMBOL, _DYNAMIC = 64, 56, 24, 16  # sizes of the format's structures
 _DT_NULL, _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_SYMENT, _DT_SONAME = (

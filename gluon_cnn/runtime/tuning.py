@@ -14,8 +14,6 @@ from typing import Any
 
 from gluon_cnn_parity.atomic import write_text
 
-__all__ = ["NAMES", "Stored", "candidates", "load", "parse", "store"]
-
 FORMAT = "gluon_cnn runtime 1"
 
 NAMES = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "MXNET_ENGINE_TYPE")

@@ -16,8 +16,6 @@ from mxnet import gluon
 
 from gluon_cnn.fast.optimizers import QuickAdam
 
-__all__ = ["agree_on_statistics", "combining_trainer", "idle", "one_copy", "statistics"]
-
 
 def combining_trainer(
     parameters: Any,

@@ -15,8 +15,6 @@ from cnn_harness.run_description import read_run, require_model
 from gluon_cnn.models import MODELS, ModelError, get_model
 from gluon_cnn.training.checkpoint import load_parameters
 
-__all__ = ["SavedRun", "open_run"]
-
 
 @dataclass(frozen=True)
 class SavedRun:

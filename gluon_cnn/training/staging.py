@@ -5,8 +5,6 @@ from __future__ import annotations
 import mxnet as mx
 import numpy as np
 
-__all__ = ["Staging", "to_devices"]
-
 MOST = 8  # arrays that are kept: a run has two shapes, a server whatever its callers send
 
 

@@ -11,8 +11,6 @@ from cnn_data.builders.base import Examples, ImageBuilder
 from cnn_data.readers.originals import read_files
 from cnn_data.splits import Pair
 
-__all__ = ["Cifar10", "FashionMnist", "Mnist", "Mnist5k"]
-
 
 class _ArrayBuilder(ImageBuilder):
     def _splits(self, files: Sequence[Path]) -> dict[str, Examples]:

@@ -10,8 +10,6 @@ import tensorflow_datasets as tfds
 
 from cnn_data.catalog import CATALOG, Entry
 
-__all__ = ["Examples", "ImageBuilder"]
-
 Examples = Iterator[tuple[str, dict[str, Any]]]
 
 

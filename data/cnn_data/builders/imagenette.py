@@ -9,8 +9,6 @@ from pathlib import Path
 from cnn_data.builders.base import Examples, ImageBuilder
 from cnn_data.readers.imagenette import read_archive
 
-__all__ = ["Imagenette"]
-
 
 class Imagenette(ImageBuilder):
     def _splits(self, files: Sequence[Path]) -> dict[str, Examples]:

@@ -10,8 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from cnn_data.errors import DataError
 
-__all__ = ["tar_members"]
-
 
 def tar_members(
     path: Path, wanted: Callable[[PurePosixPath], bool], most_bytes: int

@@ -16,8 +16,6 @@ from cnn_data.errors import DataError
 from cnn_data.readers.archive import tar_members
 from cnn_data.readers.plain_pickle import UnsafePickle, read_plain
 
-__all__ = ["find_cifar", "parse_binary", "parse_python", "read_cifar"]
-
 ROWS = 10_000  # images a batch
 CLASSES = 10
 

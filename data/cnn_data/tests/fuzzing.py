@@ -23,8 +23,6 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-__all__ = ["Target", "damaged", "fuzz", "one_line_errors"]
-
 MEMORY = 2 * 2**30  # bytes that a reader may ask for beyond what the process has
 SECONDS = 20.0  # that one file may take, on a busy machine
 
