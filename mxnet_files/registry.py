@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import fx, nn
@@ -18,6 +18,7 @@ from mxnet_files.reading.names import PathNames, local_name
 
 InputNames: TypeAlias = "Callable[[SimpleNamespace], tuple[str, ...] | None]"
 Wired: TypeAlias = "fx.Node | tuple[fx.Node, ...]"
+Build = TypeVar("Build", bound="Callable[..., Wired]")
 
 # Inputs that hold learned numbers; a variable here that the .params file lacks is an error.
 AUXILIARY = ("moving_mean", "moving_var")
@@ -87,6 +88,24 @@ def register(
         if name in OPERATORS:
             raise ValueError(f"operator {name} is registered twice")
         OPERATORS[name] = entered
+
+
+def registered(
+    names: str,
+    inputs: str | InputNames | None,
+    attributes: Mapping[str, Attribute] | str = "",
+    outputs: int | Callable[[SimpleNamespace], int] = 1,
+    dtypes: Dtypes = Dtypes.UNKNOWN,
+    *,
+    graphs: int = 0,
+) -> Callable[[Build], Build]:
+    """`register`, written above the function that builds the operator."""
+
+    def enter(build: Build) -> Build:
+        register(names, build, inputs, attributes, outputs, dtypes, graphs=graphs)
+        return build
+
+    return enter
 
 
 def register_call(

@@ -15,7 +15,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_dtype, mx_math
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
+from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call, registered
 
 # One argument, one result. Names are MXNet's.
 NATIVE: dict[str, Callable[..., Any]] = {
@@ -89,12 +89,10 @@ for _names, _functions in OWN.items():
     register(_names, unary(*_functions), "data", dtypes=Dtypes.SAME)
 
 
+@registered("_copy identity", "data", dtypes=Dtypes.SAME)
 def same(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     """Identity: no node at all."""
     return x
-
-
-register("_copy identity", same, "data", dtypes=Dtypes.SAME)
 
 
 def logical(w: Wiring, found: fx.Node, like: fx.Node) -> fx.Node:
@@ -218,6 +216,10 @@ for _names, _build in ARRAY_AND_SCALAR.items():
 register_call("smooth_l1", mx_math.smooth_l1, "data", "scalar: real = 1.0", dtypes=Dtypes.SAME)
 
 
+LIMITS = "a_min: real, a_max: real"
+
+
+@registered("clip", "data", LIMITS, dtypes=Dtypes.SAME)
 def clip(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if math.isnan(a.a_min) or math.isnan(a.a_max):
         raise w.refuse(f"a_min={a.a_min}, a_max={a.a_max}, expected numbers")
@@ -225,10 +227,10 @@ def clip(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(torch.clamp if known else mx_math.clip, x, a.a_min, a.a_max)
 
 
-LIMITS = "a_min: real, a_max: real"
-register("clip", clip, "data", LIMITS, dtypes=Dtypes.SAME)
+CAST = "dtype: dtype"
 
 
+@registered("Cast cast", "data", CAST, dtypes=Dtypes.MADE)
 def cast(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     wanted = torch_dtype(a.dtype)
     if wanted.is_floating_point or wanted is torch.bool:
@@ -236,10 +238,7 @@ def cast(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_dtype.cast, x, wanted)
 
 
-CAST = "dtype: dtype"
-register("Cast cast", cast, "data", CAST, dtypes=Dtypes.MADE)
-
-
+@registered("amp_cast", "data", CAST, dtypes=Dtypes.FIRST)
 def amp_cast(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     wanted = torch_dtype(a.dtype)
     if not wanted.is_floating_point:
@@ -247,9 +246,12 @@ def amp_cast(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.method("to", x, wanted) if x in w.floating else w.call(mx_dtype.recast, x, wanted)
 
 
-register("amp_cast", amp_cast, "data", CAST, dtypes=Dtypes.FIRST)
-
-
+@registered(
+    "amp_multicast",
+    None,
+    "num_outputs: integer, cast_narrow: boolean = False",
+    lambda a: a.num_outputs,
+)
 def amp_multicast(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     if a.num_outputs != len(inputs):
         raise w.refuse(f"num_outputs={a.num_outputs} beside {len(inputs)} inputs")
@@ -257,21 +259,12 @@ def amp_multicast(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     return outputs_of(w, alike, len(inputs))
 
 
-register(
-    "amp_multicast",
-    amp_multicast,
-    None,
-    "num_outputs: integer, cast_narrow: boolean = False",
-    lambda a: a.num_outputs,
-)
+COUNT = "num_args: integer = 0"
 
 
+@registered("add_n ElementWiseSum", None, COUNT, dtypes=Dtypes.SAME)
 def add_n(w: Wiring, a: SimpleNamespace, first: fx.Node, *rest: fx.Node) -> Wired:
     total = first
     for place, x in enumerate(rest, 1):
         total = w.call(operator.add, total, x, part="" if place == len(rest) else f"to_{place}")
     return total
-
-
-COUNT = "num_args: integer = 0"
-register("add_n ElementWiseSum", add_n, None, COUNT, dtypes=Dtypes.SAME)

@@ -9,7 +9,7 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_boxes
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
+from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call, registered
 
 
 def numbers(w: Wiring, a: SimpleNamespace, key: str, count: int | None = None) -> list[float]:
@@ -20,6 +20,14 @@ def numbers(w: Wiring, a: SimpleNamespace, key: str, count: int | None = None) -
     return list(values)
 
 
+@registered(
+    "_contrib_box_nms _contrib_box_non_maximum_suppression",
+    "data",
+    "overlap_thresh: real = 0.5, valid_thresh: real = 0.0, topk: integer = -1, "
+    "coord_start: integer = 2, score_index: integer = 1, id_index: integer = -1, "
+    "background_id: integer = -1, force_suppress: boolean = False, "
+    "in_format: (corner|center) = corner, out_format: (corner|center) = corner",
+)
 def box_nms(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     if a.coord_start < 0 or a.score_index < 0 or 0 <= a.score_index - a.coord_start < 4:
         raise w.refuse(
@@ -44,15 +52,6 @@ def box_nms(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
 
 
 register(
-    "_contrib_box_nms _contrib_box_non_maximum_suppression",
-    box_nms,
-    "data",
-    "overlap_thresh: real = 0.5, valid_thresh: real = 0.0, topk: integer = -1, "
-    "coord_start: integer = 2, score_index: integer = 1, id_index: integer = -1, "
-    "background_id: integer = -1, force_suppress: boolean = False, "
-    "in_format: (corner|center) = corner, out_format: (corner|center) = corner",
-)
-register(
     "_contrib_box_iou",
     lambda w, a, x, y: w.call(mx_boxes.box_iou, x, y, a.format == "center"),
     "lhs rhs",
@@ -60,18 +59,17 @@ register(
 )
 
 
+@registered(
+    "_contrib_box_decode",
+    "data anchors",
+    "std0: real = 1.0, std1: real = 1.0, std2: real = 1.0, std3: real = 1.0, "
+    "clip: real = -1.0, format: (corner|center) = center",
+)
 def box_decode(w: Wiring, a: SimpleNamespace, x: fx.Node, anchors: fx.Node) -> Wired:
     std = [a.std0, a.std1, a.std2, a.std3]
     return w.call(mx_boxes.box_decode, x, anchors, std, a.clip, a.format == "center")
 
 
-register(
-    "_contrib_box_decode",
-    box_decode,
-    "data anchors",
-    "std0: real = 1.0, std1: real = 1.0, std2: real = 1.0, std3: real = 1.0, "
-    "clip: real = -1.0, format: (corner|center) = center",
-)
 register_call(
     "_contrib_box_encode", mx_boxes.box_encode, "samples matches anchors refs means stds", outputs=2
 )
@@ -84,22 +82,28 @@ register_call(
 )
 
 
+@registered(
+    "_contrib_MultiBoxPrior _npx_multibox_prior",
+    "data",
+    "sizes: reals = (1.0,), ratios: reals = (1.0,), clip: boolean = False, "
+    "steps: reals = (-1.0, -1.0), offsets: reals = (0.5, 0.5)",
+)
 def multibox_prior(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     sizes, ratios = numbers(w, a, "sizes"), numbers(w, a, "ratios")
     steps, offsets = numbers(w, a, "steps", 2), numbers(w, a, "offsets", 2)
     return w.call(mx_boxes.multibox_prior, x, sizes, ratios, a.clip, steps, offsets)
 
 
-register(
-    "_contrib_MultiBoxPrior _npx_multibox_prior",
-    multibox_prior,
-    "data",
-    "sizes: reals = (1.0,), ratios: reals = (1.0,), clip: boolean = False, "
-    "steps: reals = (-1.0, -1.0), offsets: reals = (0.5, 0.5)",
-)
 VARIANCES = "variances: reals = (0.1, 0.1, 0.2, 0.2)"
 
 
+@registered(
+    "_contrib_MultiBoxDetection _npx_multibox_detection",
+    "cls_prob loc_pred anchor",
+    "clip: boolean = True, threshold: real = 0.01, background_id: integer = 0, "
+    f"nms_threshold: real = 0.5, force_suppress: boolean = False, {VARIANCES}, "
+    "nms_topk: integer = -1",
+)
 def multibox_detection(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     a.have_no_effect("background_id")  # MXNet takes 0, whatever it says
     return w.call(
@@ -114,16 +118,15 @@ def multibox_detection(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     )
 
 
-register(
-    "_contrib_MultiBoxDetection _npx_multibox_detection",
-    multibox_detection,
-    "cls_prob loc_pred anchor",
-    "clip: boolean = True, threshold: real = 0.01, background_id: integer = 0, "
-    f"nms_threshold: real = 0.5, force_suppress: boolean = False, {VARIANCES}, "
-    "nms_topk: integer = -1",
+@registered(
+    "_contrib_MultiBoxTarget _npx_multibox_target",
+    "anchor label cls_pred",
+    "overlap_threshold: real = 0.5, ignore_label: real = -1.0, "
+    "negative_mining_ratio: real = -1.0, negative_mining_thresh: real = 0.5, "
+    # MXNet itself ignores the first of these
+    f"minimum_negative_samples: ignored, {VARIANCES}",
+    3,
 )
-
-
 def multibox_target(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     every = w.call(
         mx_boxes.multibox_target,
@@ -137,17 +140,6 @@ def multibox_target(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     )
     return outputs_of(w, every, 3)
 
-
-register(
-    "_contrib_MultiBoxTarget _npx_multibox_target",
-    multibox_target,
-    "anchor label cls_pred",
-    "overlap_threshold: real = 0.5, ignore_label: real = -1.0, "
-    "negative_mining_ratio: real = -1.0, negative_mining_thresh: real = 0.5, "
-    # MXNet itself ignores the first of these
-    f"minimum_negative_samples: ignored, {VARIANCES}",
-    3,
-)
 
 MOST_REGIONS = 2**16
 

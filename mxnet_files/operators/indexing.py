@@ -13,7 +13,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_dtype, mx_index, mx_shape
 from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register, register_call
+from mxnet_files.registry import Wired, Wiring, register, register_call, registered
 
 LARGEST_CONSTANT = 2**24  # elements of an array that the file asks for without storing it
 
@@ -25,34 +25,27 @@ def torch_dtype(name: str) -> torch.dtype:
     return found
 
 
+@registered(
+    "take", "a indices", "axis: integer = 0, mode: (clip|wrap|raise) = clip", dtypes=Dtypes.FIRST
+)
 def take(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> Wired:
     if a.mode == "raise":
         raise w.refuse("mode=raise, expected clip or wrap")
     return w.call(mx_shape.take, x, indices, a.axis, a.mode == "wrap")
 
 
-register(
-    "take",
-    take,
-    "a indices",
-    "axis: integer = 0, mode: (clip|wrap|raise) = clip",
+@registered(
+    "pick choose_element_0index",
+    "data index",
+    "axis: integer? = -1, keepdims: boolean = False, mode: (clip|wrap) = clip",
     dtypes=Dtypes.FIRST,
 )
-
-
 def pick(w: Wiring, a: SimpleNamespace, x: fx.Node, index: fx.Node) -> Wired:
     if a.axis is None:
         raise w.refuse("axis=None, expected a number")
     return w.call(mx_shape.pick, x, index, a.axis, a.keepdims, a.mode == "wrap")
 
 
-register(
-    "pick choose_element_0index",
-    pick,
-    "data index",
-    "axis: integer? = -1, keepdims: boolean = False, mode: (clip|wrap) = clip",
-    dtypes=Dtypes.FIRST,
-)
 register(
     "one_hot",
     lambda w, a, x: w.call(
@@ -66,14 +59,12 @@ register_call("where", mx_shape.where, "condition x y", dtypes=Dtypes.LAST)
 register_call("gather_nd", mx_index.gather_nd, "data indices", dtypes=Dtypes.FIRST)
 
 
+@registered("scatter_nd", "data indices", "shape: shape", dtypes=Dtypes.FIRST)
 def scatter_nd(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> Wired:
     size = integers(w, a, "shape")
     if not size or min(size) < 1 or math.prod(size) > LARGEST_CONSTANT:
         raise w.refuse(f"shape={size}, expected positive sizes and at most 2^24 elements")
     return w.call(mx_index.scatter_nd, x, indices, size)
-
-
-register("scatter_nd", scatter_nd, "data indices", "shape: shape", dtypes=Dtypes.FIRST)
 
 
 register_call(
@@ -113,18 +104,17 @@ register("_ones", constant(1.0), "", CONSTANT, dtypes=Dtypes.MADE)
 register("_full", constant(None), "", f"{CONSTANT}, value: double", dtypes=Dtypes.MADE)
 
 
+@registered(
+    "cast_storage _sparse_cast_storage",
+    "data",
+    "stype: (default|csr|row_sparse)",
+    dtypes=Dtypes.FIRST,
+)
 def cast_storage(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     a.have_no_effect("stype")  # how elements are kept is not what they are
     return x
 
 
-register(
-    "cast_storage _sparse_cast_storage",
-    cast_storage,
-    "data",
-    "stype: (default|csr|row_sparse)",
-    dtypes=Dtypes.FIRST,
-)
 register_call("batch_take", mx_index.batch_take, "a indices", dtypes=Dtypes.FIRST)
 
 
@@ -146,25 +136,20 @@ for _names, _function in (
     register(_names, multi_index(_function), "data", SHAPE, dtypes=Dtypes.FIRST)
 
 
+@registered("_contrib_index_array", "data", "axes: shape? = None")
 def index_array(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if a.axes is not None and (not a.axes or None in a.axes):
         raise w.refuse(f"axes={a.axes}, expected numbers")
     return w.call(mx_index.index_array, x, a.axes)
 
 
-register("_contrib_index_array", index_array, "data", "axes: shape? = None")
-
-
-def boolean_mask(w: Wiring, a: SimpleNamespace, x: fx.Node, mask: fx.Node) -> Wired:
-    if a.axis != 0:
-        raise w.refuse(f"axis={a.axis}, expected 0, as MXNet does")
-    return w.call(mx_index.boolean_mask, x, mask)
-
-
-register(
+@registered(
     "_contrib_boolean_mask _npi_boolean_mask",
-    boolean_mask,
     "data index",
     "axis: integer = 0",
     dtypes=Dtypes.FIRST,
 )
+def boolean_mask(w: Wiring, a: SimpleNamespace, x: fx.Node, mask: fx.Node) -> Wired:
+    if a.axis != 0:
+        raise w.refuse(f"axis={a.axis}, expected 0, as MXNet does")
+    return w.call(mx_index.boolean_mask, x, mask)

@@ -12,7 +12,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_attention, mx_loss, mx_math
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.reading.attributes import Attribute, Attributes, boolean, declared
-from mxnet_files.registry import Wired, Wiring, register, register_call
+from mxnet_files.registry import Wired, Wiring, register, register_call, registered
 
 
 def softmax(kind: str) -> Callable[..., Wired]:
@@ -64,6 +64,14 @@ register(
 NORMALIZATION = "normalization: (null|batch|valid) = null"
 
 
+@registered(
+    "SoftmaxOutput Softmax",
+    "data label",
+    "grad_scale: real = 1.0, ignore_label: real = -1.0, multi_output: boolean = False, "
+    f"use_ignore: boolean = False, preserve_shape: boolean = False, {NORMALIZATION}, "
+    "out_grad: boolean = False, smooth_alpha: real = 0.0",
+    dtypes=Dtypes.FLOATING,
+)
 def softmax_output(w: Wiring, a: SimpleNamespace, x: fx.Node, label: fx.Node) -> Wired:
     mode = "channel" if a.multi_output else "last" if a.preserve_shape else "all"
     if not 0 <= a.smooth_alpha <= 1:
@@ -81,17 +89,6 @@ def softmax_output(w: Wiring, a: SimpleNamespace, x: fx.Node, label: fx.Node) ->
         a.smooth_alpha,
         a.out_grad,
     )
-
-
-register(
-    "SoftmaxOutput Softmax",
-    softmax_output,
-    "data label",
-    "grad_scale: real = 1.0, ignore_label: real = -1.0, multi_output: boolean = False, "
-    f"use_ignore: boolean = False, preserve_shape: boolean = False, {NORMALIZATION}, "
-    "out_grad: boolean = False, smooth_alpha: real = 0.0",
-    dtypes=Dtypes.FLOATING,
-)
 
 
 def regression(kind: str) -> Callable[..., Wired]:
@@ -119,20 +116,29 @@ register_call("_contrib_round_ste", mx_loss.round_straight, "data", dtypes=Dtype
 register_call("_contrib_sign_ste", mx_loss.sign_straight, "data", dtypes=Dtypes.SAME)
 
 
+@registered(
+    "_contrib_gradientmultiplier",
+    "data",
+    "scalar: double = 1.0, is_int: boolean = True",
+    dtypes=Dtypes.SAME,
+)
 def multiply_gradient(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     a.have_no_effect("is_int")
     return w.call(mx_loss.multiply_gradient, x, a.scalar)
 
 
-register(
-    "_contrib_gradientmultiplier",
-    multiply_gradient,
-    "data",
-    "scalar: double = 1.0, is_int: boolean = True",
-    dtypes=Dtypes.SAME,
+def ctc_inputs(a: SimpleNamespace) -> tuple[str, ...]:
+    lengths = ("data_lengths",) if a.use_data_lengths else ()
+    return ("data", "label", *lengths, *(("label_lengths",) if a.use_label_lengths else ()))
+
+
+@registered(
+    "CTCLoss ctc_loss _contrib_CTCLoss _contrib_ctc_loss",
+    ctc_inputs,
+    "use_data_lengths: boolean = False, use_label_lengths: boolean = False, "
+    "blank_label: (first|last) = first",
+    dtypes=Dtypes.FIRST,
 )
-
-
 def ctc_loss(w: Wiring, a: Attributes, x: fx.Node, label: fx.Node, *sizes: fx.Node) -> Wired:
     given = list(sizes)
     lengths = given.pop(0) if a.use_data_lengths else None
@@ -141,19 +147,6 @@ def ctc_loss(w: Wiring, a: Attributes, x: fx.Node, label: fx.Node, *sizes: fx.No
     return w.call(mx_attention.ctc_loss, x, label, lengths, of_labels, first)
 
 
-def ctc_inputs(a: SimpleNamespace) -> tuple[str, ...]:
-    lengths = ("data_lengths",) if a.use_data_lengths else ()
-    return ("data", "label", *lengths, *(("label_lengths",) if a.use_label_lengths else ()))
-
-
-register(
-    "CTCLoss ctc_loss _contrib_CTCLoss _contrib_ctc_loss",
-    ctc_loss,
-    ctc_inputs,
-    "use_data_lengths: boolean = False, use_label_lengths: boolean = False, "
-    "blank_label: (first|last) = first",
-    dtypes=Dtypes.FIRST,
-)
 register_call(
     "SVMOutput",
     mx_loss.svm_output,

@@ -14,7 +14,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_attention, mx_math, mx_nn
 from mxnet_files.layers import Dropout
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register, register_call
+from mxnet_files.registry import Wired, Wiring, register, register_call, registered
 
 SPEED = "workspace: ignored, cudnn_tune: ignored, cudnn_off: ignored"
 LAYOUT = "layout: (NCW|NWC|NCHW|NHWC|NCDHW|NDHWC)? = None"
@@ -67,6 +67,17 @@ def groups(w: Wiring, a: SimpleNamespace) -> None:
         raise w.refuse(f"num_filter={a.num_filter}, num_group={a.num_group} do not divide")
 
 
+def bias_unless(a: SimpleNamespace) -> tuple[str, ...]:
+    return ("data", "weight") if a.no_bias else ("data", "weight", "bias")
+
+
+@registered(
+    "Convolution Convolution_v1",
+    bias_unless,
+    "kernel: shape, stride: shape = (), dilate: shape = (), pad: shape = (), "
+    f"num_filter: integer, num_group: integer = 1, no_bias: boolean = False, {LAYOUT}, {SPEED}",
+    dtypes=Dtypes.FLOATING,
+)
 def convolution(
     w: Wiring, a: SimpleNamespace, x: fx.Node, weight: fx.Node, bias: fx.Node | None = None
 ) -> Wired:
@@ -91,20 +102,14 @@ def convolution(
     return channels_last(w, a, y)
 
 
-def bias_unless(a: SimpleNamespace) -> tuple[str, ...]:
-    return ("data", "weight") if a.no_bias else ("data", "weight", "bias")
-
-
-register(
-    "Convolution Convolution_v1",
-    convolution,
+@registered(
+    "Deconvolution",
     bias_unless,
     "kernel: shape, stride: shape = (), dilate: shape = (), pad: shape = (), "
-    f"num_filter: integer, num_group: integer = 1, no_bias: boolean = False, {LAYOUT}, {SPEED}",
+    "adj: shape = (), target_shape: shape = (), num_filter: integer, num_group: integer = 1, "
+    f"no_bias: boolean = True, {LAYOUT}, {SPEED}",
     dtypes=Dtypes.FLOATING,
 )
-
-
 def deconvolution(
     w: Wiring, a: Attributes, x: fx.Node, weight: fx.Node, bias: fx.Node | None = None
 ) -> Wired:
@@ -124,17 +129,12 @@ def deconvolution(
     return w.call(function, x, weight, bias, stride, pad, adjust, a.num_group, dilate)
 
 
-register(
-    "Deconvolution",
-    deconvolution,
+@registered(
+    "FullyConnected",
     bias_unless,
-    "kernel: shape, stride: shape = (), dilate: shape = (), pad: shape = (), "
-    "adj: shape = (), target_shape: shape = (), num_filter: integer, num_group: integer = 1, "
-    f"no_bias: boolean = True, {LAYOUT}, {SPEED}",
+    "num_hidden: integer, no_bias: boolean = False, flatten: boolean = True",
     dtypes=Dtypes.FLOATING,
 )
-
-
 def fully_connected(
     w: Wiring, a: SimpleNamespace, x: fx.Node, weight: fx.Node, bias: fx.Node | None = None
 ) -> Wired:
@@ -147,14 +147,6 @@ def fully_connected(
         w.flat.add(y)
     return y
 
-
-register(
-    "FullyConnected",
-    fully_connected,
-    bias_unless,
-    "num_hidden: integer, no_bias: boolean = False, flatten: boolean = True",
-    dtypes=Dtypes.FLOATING,
-)
 
 ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "relu": torch.relu,
@@ -172,6 +164,13 @@ register(
 )
 
 
+@registered(
+    "LeakyReLU",
+    lambda a: ("data", "gamma") if a.act_type == "prelu" else ("data",),
+    "act_type: (leaky|prelu|elu|selu|gelu|rrelu) = leaky, slope: real = 0.25, "
+    "lower_bound: real = 0.125, upper_bound: real = 0.334",
+    dtypes=Dtypes.FLOATING,
+)
 def leaky_relu(w: Wiring, a: Attributes, x: fx.Node, gamma: fx.Node | None = None) -> Wired:
     if a.act_type not in ("leaky", "elu"):
         a.have_no_effect("slope")
@@ -192,14 +191,6 @@ def leaky_relu(w: Wiring, a: Attributes, x: fx.Node, gamma: fx.Node | None = Non
     return w.call(function, x)
 
 
-register(
-    "LeakyReLU",
-    leaky_relu,
-    lambda a: ("data", "gamma") if a.act_type == "prelu" else ("data",),
-    "act_type: (leaky|prelu|elu|selu|gelu|rrelu) = leaky, slope: real = 0.25, "
-    "lower_bound: real = 0.125, upper_bound: real = 0.334",
-    dtypes=Dtypes.FLOATING,
-)
 register_call(
     "hard_sigmoid",
     mx_math.hard_sigmoid,
@@ -209,21 +200,18 @@ register_call(
 )
 
 
+@registered(
+    "Dropout",
+    "data",
+    "p: real = 0.5, mode: (training|always) = training, axes: shape = (), cudnn_off: ignored",
+    dtypes=Dtypes.FLOATING,
+)
 def dropout(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if not 0 <= a.p < 1:
         raise w.refuse(f"p={a.p}, expected a fraction below 1")
     if a.axes or a.mode == "always":
         return w.layer(Dropout(a.p, a.axes, a.mode == "always"), x)
     return w.layer(nn.Dropout(a.p), x)
-
-
-register(
-    "Dropout",
-    dropout,
-    "data",
-    "p: real = 0.5, mode: (training|always) = training, axes: shape = (), cudnn_off: ignored",
-    dtypes=Dtypes.FLOATING,
-)
 
 
 def embedding(w: Wiring, a: Attributes, x: fx.Node, weight: fx.Node) -> Wired:
@@ -280,13 +268,6 @@ def windows(w: Wiring, a: SimpleNamespace) -> tuple[tuple[int, ...], ...]:
     return (a.kernel, *(spatial(w, a, key, default) for key, default in rest))
 
 
-def col2im(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    size = a.output_size
-    if len(size) != 2 or not all(side and side > 0 for side in size):
-        raise w.refuse(f"output_size={size}, expected two positive numbers")
-    return w.call(F.fold, x, size, *windows(w, a))
-
-
 WINDOWS = "kernel: shape, stride: shape = (), dilate: shape = (), pad: shape = ()"
 register(
     "im2col",
@@ -295,4 +276,11 @@ register(
     WINDOWS,
     dtypes=Dtypes.FLOATING,
 )
-register("col2im", col2im, "data", f"output_size: shape, {WINDOWS}", dtypes=Dtypes.FLOATING)
+
+
+@registered("col2im", "data", f"output_size: shape, {WINDOWS}", dtypes=Dtypes.FLOATING)
+def col2im(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
+    size = a.output_size
+    if len(size) != 2 or not all(side and side > 0 for side in size):
+        raise w.refuse(f"output_size={size}, expected two positive numbers")
+    return w.call(F.fold, x, size, *windows(w, a))

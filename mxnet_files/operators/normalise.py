@@ -12,7 +12,15 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_nn
 from mxnet_files.layers import BatchNorm, BatchNormWithStatistics
-from mxnet_files.registry import OPERATORS, Wired, Wiring, outputs_of, register, register_call
+from mxnet_files.registry import (
+    OPERATORS,
+    Wired,
+    Wiring,
+    outputs_of,
+    register,
+    register_call,
+    registered,
+)
 
 
 def batch_norm(w: Wiring, a: SimpleNamespace, x: fx.Node, gamma: fx.Node, *rest: fx.Node) -> Wired:
@@ -52,6 +60,13 @@ register(
 )
 
 
+@registered(
+    "_contrib_BatchNormWithReLU",
+    INPUTS,
+    OPERATORS["BatchNorm"].attributes,
+    count,
+    dtypes=Dtypes.FLOATING,
+)
 def batch_norm_with_relu(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     y = batch_norm(w, a, *inputs)
     if isinstance(y, tuple):
@@ -59,14 +74,6 @@ def batch_norm_with_relu(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wir
     return w.call(torch.relu, y, part="relu")
 
 
-register(
-    "_contrib_BatchNormWithReLU",
-    batch_norm_with_relu,
-    INPUTS,
-    OPERATORS["BatchNorm"].attributes,
-    count,
-    dtypes=Dtypes.FLOATING,
-)
 register("BatchNorm_v1", batch_norm, INPUTS, BATCH_NORM_V1, count, dtypes=Dtypes.FLOATING)
 register(  # the statistics of several devices at once, which is one batch here
     "_contrib_SyncBatchNorm",
@@ -78,15 +85,18 @@ register(  # the statistics of several devices at once, which is one batch here
 )
 
 
+@registered("InstanceNorm", "data gamma beta", "eps: real = 0.001", dtypes=Dtypes.FLOATING)
 def instance_norm(w: Wiring, a: SimpleNamespace, x: fx.Node, *scale: fx.Node) -> Wired:
     return w.call(torch.instance_norm, x, *scale, None, None, True, 0.0, a.eps, False)
 
 
-register(
-    "InstanceNorm", instance_norm, "data gamma beta", "eps: real = 0.001", dtypes=Dtypes.FLOATING
+@registered(
+    "LayerNorm",
+    "data gamma beta",
+    "axis: integer = -1, eps: real = 1e-05, output_mean_var: boolean = False",
+    count,
+    dtypes=Dtypes.FLOATING,
 )
-
-
 def layer_norm(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     if not a.output_mean_var:
         return w.call(mx_nn.layer_norm, *inputs, a.axis, a.eps)
@@ -94,16 +104,13 @@ def layer_norm(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     return outputs_of(w, y, 3)
 
 
-register(
-    "LayerNorm",
-    layer_norm,
+@registered(
+    "GroupNorm",
     "data gamma beta",
-    "axis: integer = -1, eps: real = 1e-05, output_mean_var: boolean = False",
+    "num_groups: integer = 1, eps: real = 1e-05, output_mean_var: boolean = False",
     count,
     dtypes=Dtypes.FLOATING,
 )
-
-
 def group_norm(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     if a.num_groups < 1:
         raise w.refuse(f"num_groups={a.num_groups}, expected at least 1")
@@ -111,29 +118,17 @@ def group_norm(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     return outputs_of(w, y, 3) if a.output_mean_var else w.call(operator.getitem, y, 0)
 
 
-register(
-    "GroupNorm",
-    group_norm,
-    "data gamma beta",
-    "num_groups: integer = 1, eps: real = 1e-05, output_mean_var: boolean = False",
-    count,
+@registered(
+    "LRN",
+    "data",
+    "nsize: integer, alpha: real = 0.0001, beta: real = 0.75, knorm: real = 2.0",
     dtypes=Dtypes.FLOATING,
 )
-
-
 def local_response(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if a.nsize < 1 or a.nsize % 2 == 0:
         raise w.refuse(f"nsize={a.nsize}, expected an odd number of channels")
     return w.call(F.local_response_norm, x, a.nsize, a.alpha, a.beta, a.knorm)
 
-
-register(
-    "LRN",
-    local_response,
-    "data",
-    "nsize: integer, alpha: real = 0.0001, beta: real = 0.75, knorm: real = 2.0",
-    dtypes=Dtypes.FLOATING,
-)
 
 register_call(
     "L2Normalization",

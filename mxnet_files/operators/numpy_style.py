@@ -31,7 +31,15 @@ from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.ordering import constant, counted
 from mxnet_files.operators.shape import MOST_OUTPUTS, axis_list, integers, transpose
 from mxnet_files.reading.attributes import Attribute, Attributes, declared, word
-from mxnet_files.registry import OPERATORS, Wired, Wiring, outputs_of, register, register_call
+from mxnet_files.registry import (
+    OPERATORS,
+    Wired,
+    Wiring,
+    outputs_of,
+    register,
+    register_call,
+    registered,
+)
 
 # MXNet's second names; a file holds the first as a rule, MXNet 2 some of the others.
 ALIASES = """
@@ -189,6 +197,10 @@ register_call("_npi_argmax", mx_numpy.argmax, "data", ARGUMENT)
 register_call("_npi_argmin", mx_numpy.argmin, "data", ARGUMENT)
 
 
+RESHAPE = "newshape: shape, order: word = C"
+
+
+@registered("_np_reshape", "a", RESHAPE, dtypes=Dtypes.FIRST)
 def reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     size = integers(w, a, "newshape")
     if a.order != "C" or size.count(-1) > 1 or min(size, default=1) < -1:
@@ -196,12 +208,11 @@ def reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     return w.call(torch.reshape, x, size)
 
 
-RESHAPE = "newshape: shape, order: word = C"
-register("_np_reshape", reshape, "a", RESHAPE, dtypes=Dtypes.FIRST)
 # npx's codes, which slices of mx.np arrays are reshaped by, as mx.nd's; its -3 is none of those
 CODES = {-2: 0, -3: -5, -4: -2, -5: -3, -6: -4}
 
 
+@registered("_npx_reshape", "a", f"{RESHAPE}, reverse: boolean = False", dtypes=Dtypes.FIRST)
 def coded_reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     codes = integers(w, a, "newshape")
     if a.order != "C" or min(codes, default=1) < -6 or 0 in codes:
@@ -211,10 +222,6 @@ def coded_reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
         return w.call(torch.reshape, x, codes)
     return w.call(mx_shape.reshape, x, [CODES.get(code, code) for code in codes], a.reverse)
 
-
-register(
-    "_npx_reshape", coded_reshape, "a", f"{RESHAPE}, reverse: boolean = False", dtypes=Dtypes.FIRST
-)
 
 register("_np_transpose", transpose, "a", "axes: shape = ()", dtypes=Dtypes.FIRST)
 register(
@@ -226,12 +233,12 @@ register(
 )
 
 
+@registered("_np_moveaxis", "a", "source: shape, destination: shape", dtypes=Dtypes.FIRST)
 def moveaxis(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     axes = integers(w, a, "source"), integers(w, a, "destination")
     return w.call(torch.movedim if min(*axes[0], *axes[1], 0) == 0 else mx_numpy.moveaxis, x, *axes)
 
 
-register("_np_moveaxis", moveaxis, "a", "source: shape, destination: shape", dtypes=Dtypes.FIRST)
 register(
     "_npi_flip",
     lambda w, a, x: w.call(torch.flip, x, axis_list(w, a.axis, "axis")),
@@ -286,19 +293,18 @@ for _name in ("hstack", "dstack"):  # MXNet describes a `dim` of these, and does
     register(f"_npi_{_name}", joining(_name), None, f"{JOINED}, dim: ignored", dtypes=Dtypes.SAME)
 
 
-def pad(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
-    a.have_no_effect("reflect_type")  # MXNet does not heed it
-    return w.call(mx_numpy.pad, x, a.pad_width, a.mode, a.constant_value)
-
-
-register(
+@registered(
     "_npi_pad",
-    pad,
     "data",
     "pad_width: pairs, mode: (constant|edge|maximum|minimum|reflect|symmetric) = constant, "
     "constant_value: double = 0.0, reflect_type: word = even",
     dtypes=Dtypes.FIRST,
 )
+def pad(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
+    a.have_no_effect("reflect_type")  # MXNet does not heed it
+    return w.call(mx_numpy.pad, x, a.pad_width, a.mode, a.constant_value)
+
+
 for _name, _moved in (
     ("_npi_tril", mx_numpy.tril),
     ("_np_diag", mx_numpy.diag),
@@ -307,6 +313,7 @@ for _name, _moved in (
     register_call(_name, _moved, "data", "k: integer = 0", dtypes=Dtypes.FIRST)
 
 
+@registered("_np_roll", "data", "shift: shape? = None, axis: shape? = None", dtypes=Dtypes.FIRST)
 def roll(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     shift, axes = a.shift or (), a.axis or ()
     if len(shift) == 1:
@@ -316,7 +323,6 @@ def roll(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_numpy.roll, x, shift, axis_list(w, axes, "axis"))
 
 
-register("_np_roll", roll, "data", "shift: shape? = None, axis: shape? = None", dtypes=Dtypes.FIRST)
 register(
     "_npi_einsum",
     lambda w, a, *inputs: w.call(torch.einsum, a.subscripts, list(inputs)),
@@ -351,6 +357,7 @@ register("_npi_zeros", made(0.0), "", SHAPED, dtypes=Dtypes.MADE)
 register("_npi_ones", made(1.0), "", SHAPED, dtypes=Dtypes.MADE)
 
 
+@registered("_npi_full_like", "a", "fill_value: double, dtype: dtype? = None, ctx: ignored")
 def full_like(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if a.dtype is None:
         return w.call(torch.full_like, x, a.fill_value)
@@ -360,7 +367,6 @@ def full_like(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.method("to", w.call(torch.full_like, x, a.fill_value, part="filled"), kind)
 
 
-register("_npi_full_like", full_like, "a", "fill_value: double, dtype: dtype? = None, ctx: ignored")
 WINDOWS = {  # of a cosine
     "hanning": (0.5, 0.5, 0.0),
     "hamming": (0.54, 0.46, 0.0),
@@ -388,6 +394,13 @@ for _name, _parts in WINDOWS.items():
     )
 
 
+@registered(
+    "_npi_logspace",
+    "",
+    "start: double, stop: double, num: integer, endpoint: boolean = True, "
+    f"base: double = 10.0, {FLOATS}",
+    dtypes=Dtypes.MADE,
+)
 def logspace(w: Wiring, a: Attributes) -> Wired:
     parts = a.num - 1 if a.endpoint else a.num
     a.have_no_effect("stop")  # beside num=1
@@ -397,18 +410,13 @@ def logspace(w: Wiring, a: Attributes) -> Wired:
     return constant(w, values, a.dtype)
 
 
-register(
-    "_npi_logspace",
-    logspace,
-    "",
-    "start: double, stop: double, num: integer, endpoint: boolean = True, "
-    f"base: double = 10.0, {FLOATS}",
-    dtypes=Dtypes.MADE,
-)
 RANGE = OPERATORS["_arange"]
 register("_npi_arange", RANGE.build, "", RANGE.attributes, dtypes=Dtypes.MADE)
 
 
+@registered(
+    "_npi_eye", "", f"N: integer, M: integer? = None, k: integer = 0, {MADE}", dtypes=Dtypes.MADE
+)
 def eye(w: Wiring, a: SimpleNamespace) -> Wired:
     columns = a.N if a.M is None else a.M
     if min(a.N, columns) < 0:
@@ -417,24 +425,19 @@ def eye(w: Wiring, a: SimpleNamespace) -> Wired:
     return constant(w, np.eye(a.N, columns, a.k), a.dtype)
 
 
-register(
-    "_npi_eye",
-    eye,
-    "",
-    f"N: integer, M: integer? = None, k: integer = 0, {MADE}",
-    dtypes=Dtypes.MADE,
-)
-
-
+@registered("_npi_around", "x", "decimals: integer = 0", dtypes=Dtypes.FLOATING)
 def around(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if abs(a.decimals) > 64:
         raise w.refuse(f"decimals={a.decimals}, expected -64 to 64")
     return w.call(mx_numpy.around, x, a.decimals)
 
 
-register("_npi_around", around, "x", "decimals: integer = 0", dtypes=Dtypes.FLOATING)
-
-
+@registered(
+    "_npi_norm",
+    "data",
+    "ord: double = 2.0, axis: shape = (), keepdims: boolean = False, flag: integer = -1",
+    dtypes=Dtypes.FLOATING,
+)
 def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     """The flags of `np.linalg.norm`: -2 everything, -1 by order, 0 singular values, 1 L2, 2 sum."""
     axes = axis_list(w, a.axis, "axis")
@@ -449,15 +452,6 @@ def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
         return w.call(mx_numpy.norm, x, 2.0, axes, a.keepdims)
     kind = "sum" if a.flag == 2 else "largest" if a.ord > 0 else "smallest"
     return w.call(mx_numpy.matrix_norm, x, kind, axes, a.keepdims)
-
-
-register(
-    "_npi_norm",
-    norm,
-    "data",
-    "ord: double = 2.0, axis: shape = (), keepdims: boolean = False, flag: integer = -1",
-    dtypes=Dtypes.FLOATING,
-)
 
 
 def splitting(only: int) -> Callable[..., Wired]:
@@ -490,6 +484,9 @@ for _name, _axis in (("hsplit", 1), ("dsplit", 2)):
     )
 
 
+@registered(
+    "_npi_tensordot", "a b", "a_axes_summed: shape, b_axes_summed: shape", dtypes=Dtypes.FLOATING
+)
 def tensordot(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
     left, right = integers(w, a, "a_axes_summed"), integers(w, a, "b_axes_summed")
     if len(left) != len(right):
@@ -497,22 +494,13 @@ def tensordot(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
     return w.call(mx_numpy.tensordot, x, y, left, right)
 
 
-register(
-    "_npi_tensordot",
-    tensordot,
-    "a b",
-    "a_axes_summed: shape, b_axes_summed: shape",
-    dtypes=Dtypes.FLOATING,
-)
-
-
+@registered("_npi_tensordot_int_axes", "a b", "axes: integer", dtypes=Dtypes.FLOATING)
 def tensordot_last(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
     if a.axes < 0:
         raise w.refuse(f"axes={a.axes}, expected a number of axes")
     return w.call(mx_numpy.tensordot_last, x, y, a.axes)
 
 
-register("_npi_tensordot_int_axes", tensordot_last, "a b", "axes: integer", dtypes=Dtypes.FLOATING)
 PLANE = "offset: integer = 0, axis1: integer = 0, axis2: integer = 1"
 register_call("_np_diagonal", mx_numpy.diagonal, "data", PLANE, dtypes=Dtypes.FIRST)
 register_call("_np_trace", mx_numpy.trace, "data", PLANE, dtypes=Dtypes.FIRST)
@@ -571,15 +559,24 @@ for _count in (1, 2, 3):
     )
 
 
+@registered("_npi_diff", "a", "n: integer = 1, axis: integer = -1", dtypes=Dtypes.FIRST)
 def diff(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if not 0 <= a.n <= MOST_OUTPUTS:
         raise w.refuse(f"n={a.n}, expected 0 to {MOST_OUTPUTS}")
     return w.call(mx_numpy.diff, x, a.n, a.axis)
 
 
-register("_npi_diff", diff, "a", "n: integer = 1, axis: integer = -1", dtypes=Dtypes.FIRST)
-
-
+@registered(
+    "_npi_ediff1d",
+    lambda a: (
+        "input1",
+        *(("input2",) if a.to_begin_arr_given else ()),
+        *(("input3",) if a.to_end_arr_given else ()),
+    ),
+    "to_begin_arr_given: boolean = False, to_end_arr_given: boolean = False, "
+    "to_begin_scalar: double? = None, to_end_scalar: double? = None",
+    dtypes=Dtypes.FIRST,
+)
 def ediff1d(w: Wiring, a: Attributes, x: fx.Node, *arrays: fx.Node) -> Wired:
     given = list(arrays)
     ends = [
@@ -595,22 +592,16 @@ def ediff1d(w: Wiring, a: Attributes, x: fx.Node, *arrays: fx.Node) -> Wired:
     return w.call(mx_numpy.differences, x, *ends)
 
 
-register(
-    "_npi_ediff1d",
-    ediff1d,
-    lambda a: (
-        "input1",
-        *(("input2",) if a.to_begin_arr_given else ()),
-        *(("input3",) if a.to_end_arr_given else ()),
-    ),
-    "to_begin_arr_given: boolean = False, to_end_arr_given: boolean = False, "
-    "to_begin_scalar: double? = None, to_end_scalar: double? = None",
-    dtypes=Dtypes.FIRST,
-)
 register_call("_npi_polyval", mx_numpy.polynomial, "p x", dtypes=Dtypes.SAME)
 register_call("_npi_diag_indices_from", mx_numpy.diagonal_places, "data")
 
 
+@registered(
+    "_npi_percentile",
+    lambda a: ("a",) if a.q_scalar is not None else ("a", "q"),
+    "axis: shape? = None, interpolation: (linear|lower|higher|midpoint|nearest) = linear, "
+    "keepdims: boolean = False, q_scalar: double? = None",
+)
 def percentile(w: Wiring, a: SimpleNamespace, x: fx.Node, q: fx.Node | None = None) -> Wired:
     axes = axis_list(w, a.axis or (), "axis")
     if q is None:
@@ -618,17 +609,11 @@ def percentile(w: Wiring, a: SimpleNamespace, x: fx.Node, q: fx.Node | None = No
     return w.call(mx_numpy.percentile, x, q, axes, a.interpolation, a.keepdims)
 
 
-register(
-    "_npi_percentile",
-    percentile,
-    lambda a: ("a",) if a.q_scalar is not None else ("a", "q"),
-    "axis: shape? = None, interpolation: (linear|lower|higher|midpoint|nearest) = linear, "
-    "keepdims: boolean = False, q_scalar: double? = None",
-)
 register_call("_npi_lcm", torch.lcm, "lhs rhs", dtypes=Dtypes.SAME)
 register("_npi_lcm_scalar", beside_number(torch.lcm), "data", SCALAR, dtypes=Dtypes.SAME)
 
 
+@registered("_npi_rot90", "data", "k: integer = 1, axes: shape = ()", dtypes=Dtypes.FIRST)
 def rot90(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     axes = axis_list(w, a.axes, "axes")
     if len(axes) != 2:
@@ -636,9 +621,12 @@ def rot90(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_numpy.rot90, x, a.k, *axes)
 
 
-register("_npi_rot90", rot90, "data", "k: integer = 1, axes: shape = ()", dtypes=Dtypes.FIRST)
-
-
+@registered(
+    "_npi_average",
+    lambda a: ("a", "weights") if a.weighted else ("a",),
+    "axis: shape = (), returned: boolean = False, weighted: boolean = True",
+    dtypes=Dtypes.FLOATING,
+)
 def average(w: Wiring, a: SimpleNamespace, x: fx.Node, weights: fx.Node | None = None) -> Wired:
     axes = axis_list(w, a.axis, "axis")
     if a.returned:
@@ -648,15 +636,7 @@ def average(w: Wiring, a: SimpleNamespace, x: fx.Node, weights: fx.Node | None =
     return w.call(mx_numpy.average, x, weights, axes)
 
 
-register(
-    "_npi_average",
-    average,
-    lambda a: ("a", "weights") if a.weighted else ("a",),
-    "axis: shape = (), returned: boolean = False, weighted: boolean = True",
-    dtypes=Dtypes.FLOATING,
-)
-
-
+@registered("_npi_identity", "", SHAPED, dtypes=Dtypes.MADE)
 def identity(w: Wiring, a: SimpleNamespace) -> Wired:
     size = integers(w, a, "shape")
     if len(size) != 2 or size[0] != size[1] or size[0] < 0:
@@ -665,15 +645,10 @@ def identity(w: Wiring, a: SimpleNamespace) -> Wired:
     return constant(w, np.eye(size[0]), a.dtype)
 
 
-register("_npi_identity", identity, "", SHAPED, dtypes=Dtypes.MADE)
-
-
+@registered("_npi_indices", "", "dimensions: shape, dtype: dtype = int32, ctx: ignored")
 def indices(w: Wiring, a: SimpleNamespace) -> Wired:
     size = integers(w, a, "dimensions")
     if not 1 <= len(size) <= 32 or min(size) < 1:
         raise w.refuse(f"dimensions={size}, expected sizes")
     counted(w, len(size) * math.prod(map(float, size)))
     return constant(w, np.indices(size), a.dtype)
-
-
-register("_npi_indices", indices, "", "dimensions: shape, dtype: dtype = int32, ctx: ignored")

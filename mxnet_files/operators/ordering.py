@@ -14,13 +14,20 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_index
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, outputs_of, register
+from mxnet_files.registry import Wired, Wiring, outputs_of, register, registered
 
 LARGEST_RANGE = 2**24  # elements
 PLACES = "dtype: (uint8|int32|int64|float16|float32|float64) = float32"
 AXIS = "axis: integer? = -1"
 
 
+@registered(
+    "topk _npx_topk",
+    "data",
+    f"{AXIS}, k: integer = 1, ret_typ: (value|indices|mask|both) = indices, "
+    f"is_ascend: boolean = False, {PLACES}",
+    lambda a: 2 if a.ret_typ == "both" else 1,
+)
 def topk(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     if a.ret_typ in ("mask", "value"):
         a.have_no_effect("dtype")
@@ -33,14 +40,6 @@ def topk(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     return both if a.ret_typ == "both" else both[0]
 
 
-register(
-    "topk _npx_topk",
-    topk,
-    "data",
-    f"{AXIS}, k: integer = 1, ret_typ: (value|indices|mask|both) = indices, "
-    f"is_ascend: boolean = False, {PLACES}",
-    lambda a: 2 if a.ret_typ == "both" else 1,
-)
 ASCENDING = f"{AXIS}, is_ascend: boolean = True"
 register(
     "sort",
@@ -72,6 +71,13 @@ def counted(w: Wiring, count: float) -> int:
     return int(count)
 
 
+RANGE = (
+    "start: double, stop: double? = None, step: double = 1.0, repeat: integer = 1, "
+    "dtype: dtype = float32, ctx: ignored"
+)
+
+
+@registered("_arange", "", f"{RANGE}, infer_range: boolean = False", dtypes=Dtypes.MADE)
 def arange(w: Wiring, a: SimpleNamespace) -> Wired:
     if a.infer_range and a.stop is None:
         raise w.refuse("infer_range=True leaves the length to its readers, expected a stop")
@@ -90,43 +96,30 @@ def arange(w: Wiring, a: SimpleNamespace) -> Wired:
     return constant(w, first + places.astype(number) * step, a.dtype)
 
 
-RANGE = (
-    "start: double, stop: double? = None, step: double = 1.0, repeat: integer = 1, "
-    "dtype: dtype = float32, ctx: ignored"
+@registered(
+    "_contrib_arange_like _npx_arange_like",
+    "data",
+    "start: double = 0.0, step: double = 1.0, repeat: integer = 1, axis: integer? = None, "
+    "ctx: ignored",
 )
-register("_arange", arange, "", f"{RANGE}, infer_range: boolean = False", dtypes=Dtypes.MADE)
-
-
 def arange_like(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if a.repeat < 1:
         raise w.refuse(f"repeat={a.repeat}, expected at least 1")
     return w.call(mx_index.arange_like, x, a.start, a.step, a.repeat, a.axis)
 
 
-register(
-    "_contrib_arange_like _npx_arange_like",
-    arange_like,
-    "data",
-    "start: double = 0.0, step: double = 1.0, repeat: integer = 1, axis: integer? = None, "
-    "ctx: ignored",
-)
-
-
-def linspace(w: Wiring, a: Attributes) -> Wired:
-    parts = a.num - 1 if a.endpoint else a.num
-    a.have_no_effect("stop")  # beside num=1
-    step = (a.stop - a.start) / parts if parts > 0 else 0.0
-    return constant(w, a.start + step * np.arange(counted(w, a.num)), a.dtype)
-
-
-register(
+@registered(
     "_linspace _npi_linspace",
-    linspace,
     "",
     "start: double, stop: double, num: integer, endpoint: boolean = True, "
     "dtype: dtype = float32, ctx: ignored",
     dtypes=Dtypes.MADE,
 )
+def linspace(w: Wiring, a: Attributes) -> Wired:
+    parts = a.num - 1 if a.endpoint else a.num
+    a.have_no_effect("stop")  # beside num=1
+    step = (a.stop - a.start) / parts if parts > 0 else 0.0
+    return constant(w, a.start + step * np.arange(counted(w, a.num)), a.dtype)
 
 
 def eye(otherwise: Callable[[SimpleNamespace], int]) -> Callable[..., Wired]:

@@ -19,13 +19,28 @@ from mxnet_files.operators.neural import (
     spatial,
 )
 from mxnet_files.reading.attributes import Attribute, Attributes, boolean, declared
-from mxnet_files.registry import Wired, Wiring, register
+from mxnet_files.registry import Wired, Wiring, registered
 
 LONG_SUM = 64  # elements
 PLAIN_MAX = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 PLAIN_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
+WINDOW = "kernel: shape = (), stride: shape = (), pad: shape = (), global_pool: boolean = False"
+
+
+@registered(
+    "Pooling",
+    "data",
+    {
+        **declared(
+            f"{WINDOW}, pool_type: (max|avg|sum|lp) = max, pooling_convention: (valid|full|same) = "
+            f"valid, p_value: integer? = None, {LAYOUT}, cudnn_off: ignored"
+        ),
+        "count_include_pad": Attribute(lambda text: text == "None" or boolean(text), True),
+    },
+    dtypes=Dtypes.FLOATING,
+)
 def pooling(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     part = "step" if is_last(a) else ""
     x = channels_first(w, a, x)
@@ -68,22 +83,12 @@ def pooling(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     return channels_last(w, a, y)
 
 
-WINDOW = "kernel: shape = (), stride: shape = (), pad: shape = (), global_pool: boolean = False"
-register(
-    "Pooling",
-    pooling,
+@registered(
+    "Pooling_v1",
     "data",
-    {
-        **declared(
-            f"{WINDOW}, pool_type: (max|avg|sum|lp) = max, pooling_convention: (valid|full|same) = "
-            f"valid, p_value: integer? = None, {LAYOUT}, cudnn_off: ignored"
-        ),
-        "count_include_pad": Attribute(lambda text: text == "None" or boolean(text), True),
-    },
+    f"{WINDOW}, pool_type: (max|avg|sum) = max, pooling_convention: (valid|full) = valid",
     dtypes=Dtypes.FLOATING,
 )
-
-
 def pooling_v1(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     if a.global_pool:
         a.have_no_effect("kernel", "stride", "pad", "pooling_convention")
@@ -96,26 +101,11 @@ def pooling_v1(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     return w.call(mx_nn.pool_v1, x, a.pool_type, a.kernel, stride, pad, full)
 
 
-register(
-    "Pooling_v1",
-    pooling_v1,
-    "data",
-    f"{WINDOW}, pool_type: (max|avg|sum) = max, pooling_convention: (valid|full) = valid",
-    dtypes=Dtypes.FLOATING,
+@registered(
+    "_contrib_AdaptiveAvgPooling2D", "data", "output_size: shape = ()", dtypes=Dtypes.FLOATING
 )
-
-
 def adaptive_average(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     size = a.output_size or (1,)
     if len(size) > 2:
         raise w.refuse(f"output_size={size}, expected one or two numbers")
     return w.call(F.adaptive_avg_pool2d, x, size * 2 if len(size) == 1 else size)
-
-
-register(
-    "_contrib_AdaptiveAvgPooling2D",
-    adaptive_average,
-    "data",
-    "output_size: shape = ()",
-    dtypes=Dtypes.FLOATING,
-)

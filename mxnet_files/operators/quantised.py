@@ -18,7 +18,15 @@ from mxnet_files.operators.neural import ACTIVATIONS, check_kernel, convolution,
 from mxnet_files.operators.pooling import pooling
 from mxnet_files.operators.shape import MOST_OUTPUTS
 from mxnet_files.reading.attributes import Attributes, declared
-from mxnet_files.registry import OPERATORS, Wired, Wiring, outputs_of, register, register_call
+from mxnet_files.registry import (
+    OPERATORS,
+    Wired,
+    Wiring,
+    outputs_of,
+    register,
+    register_call,
+    registered,
+)
 
 CALIBRATED = "min_calib_range: real? = None, max_calib_range: real? = None"
 
@@ -74,6 +82,7 @@ def ranges(a: SimpleNamespace) -> tuple[str, ...]:
     return (*arrays, *(f"{end}_{name}" for name in arrays for end in ("min", "max")))
 
 
+@registered("_contrib_quantized_conv", ranges, OPERATORS["Convolution"].attributes, 3)
 def quantized_conv(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     count = 2 if a.no_bias else 3
     (x, weight, *bias), limits = inputs[:count], inputs[count:]
@@ -87,6 +96,7 @@ def quantized_conv(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     return w.call(mx_int8.rounded, y, torch.int32), low, high
 
 
+@registered("_contrib_quantized_fully_connected", ranges, OPERATORS["FullyConnected"].attributes, 3)
 def quantized_dense(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     count = 2 if a.no_bias else 3
     (x, weight, *bias), limits = inputs[:count], inputs[count:]
@@ -100,22 +110,18 @@ def quantized_dense(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     return w.call(mx_int8.rounded, y, torch.int32), low, high
 
 
-register("_contrib_quantized_conv", quantized_conv, ranges, OPERATORS["Convolution"].attributes, 3)
-register(
-    "_contrib_quantized_fully_connected",
-    quantized_dense,
-    ranges,
-    OPERATORS["FullyConnected"].attributes,
-    3,
+@registered(
+    "_contrib_quantized_act", "data min_data max_data", f"act_type: ({'|'.join(ACTIVATIONS)})", 3
 )
-
-
 def quantized_act(w: Wiring, a: SimpleNamespace, x: fx.Node, *limits: fx.Node) -> Wired:
     if a.act_type != "relu":
         raise w.refuse(f"act_type={a.act_type}, expected relu")
     return w.call(mx_int8.rectify, x), *limits
 
 
+@registered(
+    "_contrib_quantized_pooling", "data min_data max_data", OPERATORS["Pooling"].attributes, 3
+)
 def quantized_pooling(w: Wiring, a: Attributes, x: fx.Node, *limits: fx.Node) -> Wired:
     if a.pool_type not in ("max", "avg"):
         raise w.refuse(f"pool_type={a.pool_type}, expected max or avg")
@@ -137,20 +143,6 @@ def quantized_pooling(w: Wiring, a: Attributes, x: fx.Node, *limits: fx.Node) ->
 
 
 register(
-    "_contrib_quantized_act",
-    quantized_act,
-    "data min_data max_data",
-    f"act_type: ({'|'.join(ACTIVATIONS)})",
-    3,
-)
-register(
-    "_contrib_quantized_pooling",
-    quantized_pooling,
-    "data min_data max_data",
-    OPERATORS["Pooling"].attributes,
-    3,
-)
-register(
     "_contrib_quantized_flatten",
     lambda w, a, x, *limits: (w.call(torch.flatten, x, 1), *limits),
     "data min_data max_data",
@@ -158,6 +150,12 @@ register(
 )
 
 
+@registered(
+    "_contrib_quantized_batch_norm",
+    "data gamma beta moving_mean moving_var min_data max_data",
+    {**OPERATORS["BatchNorm"].attributes, **declared(CALIBRATED)},
+    3,
+)
 def quantized_batch_norm(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     if a.min_calib_range is None or a.max_calib_range is None:
         raise w.refuse("its range is not calibrated, which MXNet refuses too")
@@ -167,29 +165,17 @@ def quantized_batch_norm(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     return y, *range_of(w, ends)
 
 
-register(
-    "_contrib_quantized_batch_norm",
-    quantized_batch_norm,
-    "data gamma beta moving_mean moving_var min_data max_data",
-    {**OPERATORS["BatchNorm"].attributes, **declared(CALIBRATED)},
+@registered(
+    "_contrib_quantized_concat",
+    lambda a: tuple(f"arg{i}" for i in range(3 * min(a.num_args, MOST_OUTPUTS))),
+    "dim: integer = 1, num_args: integer",
     3,
 )
-
-
 def quantized_concat(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     count = len(inputs) // 3
     lows, highs = list(inputs[count::2]), list(inputs[count + 1 :: 2])
     every = w.call(mx_int8.concatenate, list(inputs[:count]), lows, highs, a.dim, part="all")
     return outputs_of(w, every, 3)
-
-
-register(
-    "_contrib_quantized_concat",
-    quantized_concat,
-    lambda a: tuple(f"arg{i}" for i in range(3 * min(a.num_args, MOST_OUTPUTS))),
-    "dim: integer = 1, num_args: integer",
-    3,
-)
 
 
 register_call(
@@ -201,6 +187,12 @@ register_call(
 )
 
 
+@registered(
+    "_contrib_quantized_elemwise_mul",
+    "lhs rhs lhs_min lhs_max rhs_min rhs_max",
+    f"{CALIBRATED}, enable_float_output: boolean = False",
+    lambda a: 1 if a.enable_float_output else 3,
+)
 def quantized_multiply(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     ends: tuple[float, ...] = ()
     if None not in (a.min_calib_range, a.max_calib_range):
@@ -210,13 +202,6 @@ def quantized_multiply(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     return outputs_of(w, every, 1 if a.enable_float_output else 3)
 
 
-register(
-    "_contrib_quantized_elemwise_mul",
-    quantized_multiply,
-    "lhs rhs lhs_min lhs_max rhs_min rhs_max",
-    f"{CALIBRATED}, enable_float_output: boolean = False",
-    lambda a: 1 if a.enable_float_output else 3,
-)
 EMBEDDING = OPERATORS["Embedding"]
 register(
     "_contrib_quantized_embedding",
@@ -277,6 +262,43 @@ def leaky_slope(w: Wiring, step: Any) -> float | None:
     raise w.refuse(f"joins {step.node.where}, which MXNet computes on scaled numbers")
 
 
+def range_of(w: Wiring, ends: Sequence[float | None], *product: fx.Node | None) -> list[fx.Node]:
+    """The calibrated range; without one, that of what `dense_range` takes."""
+    if None not in ends:
+        return [w.constant(torch.tensor([end])) for end in ends]
+    return list(outputs_of(w, w.call(mx_int8.dense_range, *product, part="range"), 2))
+
+
+def steps_of(w: Wiring, every: fx.Node, name: str, count: int) -> list[fx.Node]:
+    """The parts of a step that gives several."""
+    return [w.call(operator.getitem, every, place, part=f"{name}{place}") for place in range(count)]
+
+
+def fused_inputs(a: SimpleNamespace) -> tuple[str, ...]:
+    """The inputs of a fused convolution."""
+    conv = part(a, "Convolution")
+    names = ["data", "weight"] if conv is None else list(conv.operator.inputs(conv.attributes))
+    if part(a, "BatchNorm") is not None:
+        names += ["gamma", "beta", "moving_mean", "moving_var"]
+    ends = ["data"]
+    if part(a, "elemwise_add") is not None:
+        names, ends = [*names, "sum"], ["data", "sum"]
+    if a.quantized:
+        names += [f"{end}_{name}" for name in ends for end in ("min", "max")]
+    return tuple(names)
+
+
+FUSED = f"quantized: boolean = False, {CALIBRATED}"
+
+
+@registered(
+    "_sg_mkldnn_conv",
+    fused_inputs,
+    f"{FUSED}, with_bn: boolean = False, with_act: boolean = False, "
+    "with_sum: boolean = False, with_postsum_act: boolean = False",
+    lambda a: 3 if a.quantized else 1,
+    graphs=1,
+)
 def fused_convolution(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     checked(w, a, "Convolution", "BatchNorm", "elemwise_add", "Activation", "LeakyReLU", "clip")
     conv, norm = part(a, "Convolution").attributes, part(a, "BatchNorm")
@@ -317,44 +339,6 @@ def fused_convolution(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     return out, *range_of(w, ends, x, low, high, least, most)
 
 
-def range_of(w: Wiring, ends: Sequence[float | None], *product: fx.Node | None) -> list[fx.Node]:
-    """The calibrated range; without one, that of what `dense_range` takes."""
-    if None not in ends:
-        return [w.constant(torch.tensor([end])) for end in ends]
-    return list(outputs_of(w, w.call(mx_int8.dense_range, *product, part="range"), 2))
-
-
-def steps_of(w: Wiring, every: fx.Node, name: str, count: int) -> list[fx.Node]:
-    """The parts of a step that gives several."""
-    return [w.call(operator.getitem, every, place, part=f"{name}{place}") for place in range(count)]
-
-
-def fused_inputs(a: SimpleNamespace) -> tuple[str, ...]:
-    """The inputs of a fused convolution."""
-    conv = part(a, "Convolution")
-    names = ["data", "weight"] if conv is None else list(conv.operator.inputs(conv.attributes))
-    if part(a, "BatchNorm") is not None:
-        names += ["gamma", "beta", "moving_mean", "moving_var"]
-    ends = ["data"]
-    if part(a, "elemwise_add") is not None:
-        names, ends = [*names, "sum"], ["data", "sum"]
-    if a.quantized:
-        names += [f"{end}_{name}" for name in ends for end in ("min", "max")]
-    return tuple(names)
-
-
-FUSED = f"quantized: boolean = False, {CALIBRATED}"
-register(
-    "_sg_mkldnn_conv",
-    fused_convolution,
-    fused_inputs,
-    f"{FUSED}, with_bn: boolean = False, with_act: boolean = False, "
-    "with_sum: boolean = False, with_postsum_act: boolean = False",
-    lambda a: 3 if a.quantized else 1,
-    graphs=1,
-)
-
-
 def dense_activation(w: Wiring, step: Any) -> tuple[str, float, bool]:
     """What comes after a dense layer, its number, and whether MXNet keeps it in uint8."""
     if step is None:
@@ -372,6 +356,22 @@ def dense_activation(w: Wiring, step: Any) -> tuple[str, float, bool]:
     raise w.refuse(f"joins {step.node.where}, which MXNet does not join to integers")
 
 
+def dense_inputs(a: SimpleNamespace) -> tuple[str, ...]:
+    """The inputs of a fused dense layer."""
+    dense = part(a, "FullyConnected")
+    names = ("data", "weight") if dense is None else dense.operator.inputs(dense.attributes)
+    of = (names[:1] if a.channel_wise_quantize else names) if a.quantized else ()
+    return (*names, *(f"{end}_{name}" for name in of for end in ("min", "max")))
+
+
+@registered(
+    "_sg_mkldnn_fully_connected",
+    dense_inputs,
+    f"{FUSED}, with_eltwise: boolean = False, enable_float_output: boolean = False, "
+    "channel_wise_quantize: boolean? = None",
+    lambda a: 3 if a.quantized and not a.enable_float_output else 1,
+    graphs=1,
+)
 def fused_dense(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     checked(w, a, "FullyConnected", *AFTER)
     dense = part(a, "FullyConnected").attributes
@@ -405,22 +405,3 @@ def fused_dense(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     if a.enable_float_output:
         return out
     return out, *range_of(w, ends, x, low, high, named.get("min_weight"), named.get("max_weight"))
-
-
-def dense_inputs(a: SimpleNamespace) -> tuple[str, ...]:
-    """The inputs of a fused dense layer."""
-    dense = part(a, "FullyConnected")
-    names = ("data", "weight") if dense is None else dense.operator.inputs(dense.attributes)
-    of = (names[:1] if a.channel_wise_quantize else names) if a.quantized else ()
-    return (*names, *(f"{end}_{name}" for name in of for end in ("min", "max")))
-
-
-register(
-    "_sg_mkldnn_fully_connected",
-    fused_dense,
-    dense_inputs,
-    f"{FUSED}, with_eltwise: boolean = False, enable_float_output: boolean = False, "
-    "channel_wise_quantize: boolean? = None",
-    lambda a: 3 if a.quantized and not a.enable_float_output else 1,
-    graphs=1,
-)

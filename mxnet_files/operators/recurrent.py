@@ -12,11 +12,35 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_sequence
 from mxnet_files.layers import GRU, LSTM, RNN, Branch, Control, Foreach, While
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import PARAMETER_SLOTS, Wired, Wiring, outputs_of, register
+from mxnet_files.registry import PARAMETER_SLOTS, Wired, Wiring, outputs_of, registered
 
 MOST_LAYERS = 256
 
 
+def states(a: SimpleNamespace) -> int:
+    """Outputs that a later node may name."""
+    if not a.state_outputs:
+        return 1
+    return 3 if a.mode == "lstm" else 2
+
+
+def rnn_inputs(a: SimpleNamespace) -> tuple[str, ...]:
+    cell = ("state_cell",) if a.mode == "lstm" else ()
+    length = ("sequence_length",) if a.use_sequence_length else ()
+    return ("data", "parameters", "state", *cell, *length)
+
+
+@registered(
+    "RNN _npx_rnn",
+    rnn_inputs,
+    "state_size: integer, num_layers: integer, bidirectional: boolean = False, "
+    "mode: (rnn_relu|rnn_tanh|lstm|gru), p: real = 0.0, state_outputs: boolean = False, "
+    "projection_size: integer? = None, lstm_state_clip_min: double? = None, "
+    "lstm_state_clip_max: double? = None, lstm_state_clip_nan: boolean = False, "
+    "use_sequence_length: boolean = False",
+    states,
+    dtypes=Dtypes.FLOATING,
+)
 def rnn(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     if not 1 <= a.num_layers <= MOST_LAYERS or a.state_size < 1:
         raise w.refuse(f"num_layers={a.num_layers}, state_size={a.state_size}, expected at least 1")
@@ -41,32 +65,6 @@ def rnn(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     return y[:count] if a.state_outputs else y[0]
 
 
-def states(a: SimpleNamespace) -> int:
-    """Outputs that a later node may name."""
-    if not a.state_outputs:
-        return 1
-    return 3 if a.mode == "lstm" else 2
-
-
-def rnn_inputs(a: SimpleNamespace) -> tuple[str, ...]:
-    cell = ("state_cell",) if a.mode == "lstm" else ()
-    length = ("sequence_length",) if a.use_sequence_length else ()
-    return ("data", "parameters", "state", *cell, *length)
-
-
-register(
-    "RNN _npx_rnn",
-    rnn,
-    rnn_inputs,
-    "state_size: integer, num_layers: integer, bidirectional: boolean = False, "
-    "mode: (rnn_relu|rnn_tanh|lstm|gru), p: real = 0.0, state_outputs: boolean = False, "
-    "projection_size: integer? = None, lstm_state_clip_min: double? = None, "
-    "lstm_state_clip_max: double? = None, lstm_state_clip_nan: boolean = False, "
-    "use_sequence_length: boolean = False",
-    states,
-    dtypes=Dtypes.FLOATING,
-)
-
 LENGTH = "use_sequence_length: boolean = False, axis: integer = 0"
 
 
@@ -81,6 +79,12 @@ def time_axis(w: Wiring, a: SimpleNamespace, *allowed: int) -> int:
     return int(a.axis)
 
 
+@registered(
+    "SequenceMask _npx_sequence_mask",
+    data_and_length,
+    f"{LENGTH}, value: real = 0.0",
+    dtypes=Dtypes.FIRST,
+)
 def sequence_mask(w: Wiring, a: Attributes, x: fx.Node, lengths: fx.Node | None = None) -> Wired:
     axis = time_axis(w, a, 0, 1)
     if lengths is None:
@@ -89,28 +93,20 @@ def sequence_mask(w: Wiring, a: Attributes, x: fx.Node, lengths: fx.Node | None 
     return w.call(mx_sequence.sequence_mask, x, lengths, a.value, axis)
 
 
+@registered("SequenceLast", data_and_length, LENGTH, dtypes=Dtypes.FIRST)
 def sequence_last(
     w: Wiring, a: SimpleNamespace, x: fx.Node, lengths: fx.Node | None = None
 ) -> Wired:
     return w.call(mx_sequence.sequence_last, x, lengths, time_axis(w, a, 0, 1))
 
 
+@registered("SequenceReverse", data_and_length, LENGTH, dtypes=Dtypes.FIRST)
 def sequence_reverse(
     w: Wiring, a: SimpleNamespace, x: fx.Node, lengths: fx.Node | None = None
 ) -> Wired:
     time_axis(w, a, 0)
     return w.call(mx_sequence.sequence_reverse, x, lengths)
 
-
-register(
-    "SequenceMask _npx_sequence_mask",
-    sequence_mask,
-    data_and_length,
-    f"{LENGTH}, value: real = 0.0",
-    dtypes=Dtypes.FIRST,
-)
-register("SequenceLast", sequence_last, data_and_length, LENGTH, dtypes=Dtypes.FIRST)
-register("SequenceReverse", sequence_reverse, data_and_length, LENGTH, dtypes=Dtypes.FIRST)
 
 # ---- loops and branches, whose subgraphs `a.inner` holds
 
@@ -192,6 +188,14 @@ def foreach_inputs(a: SimpleNamespace) -> tuple[str, ...]:
     return inputs_of(a, [[found.index(place) for place in range(len(found))]])
 
 
+@registered(
+    "_foreach",
+    foreach_inputs,
+    f"{COUNTED}, num_out_data: integer, in_data_locs: shape, in_state_locs: shape, "
+    "remain_locs: shape",
+    lambda a: a.num_outputs,
+    graphs=1,
+)
 def foreach(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     names = list(a.inner[0].slots)
     given = {names[place]: x for place, x in zip(foreach_places(a), inputs, strict=True)}
@@ -200,21 +204,18 @@ def foreach(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     return results(w, a, layer, inputs, floats)
 
 
-register(
-    "_foreach",
-    foreach,
-    foreach_inputs,
-    f"{COUNTED}, num_out_data: integer, in_data_locs: shape, in_state_locs: shape, "
-    "remain_locs: shape",
-    lambda a: a.num_outputs,
-    graphs=1,
-)
-
-
 def while_reads(a: SimpleNamespace) -> list[list[int]]:
     return reads_of(a, "cond_input_locs", "func_input_locs")
 
 
+@registered(
+    "_while_loop",
+    lambda a: inputs_of(a, while_reads(a)),
+    f"{COUNTED}, num_out_data: integer, max_iterations: integer, cond_input_locs: shape, "
+    "func_input_locs: shape, func_var_locs: shape",
+    lambda a: a.num_outputs,
+    graphs=2,
+)
 def while_loop(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     tests, reads = while_reads(a)
     count = a.num_outputs - a.num_out_data
@@ -227,21 +228,17 @@ def while_loop(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     return results(w, a, layer, inputs, floats)
 
 
-register(
-    "_while_loop",
-    while_loop,
-    lambda a: inputs_of(a, while_reads(a)),
-    f"{COUNTED}, num_out_data: integer, max_iterations: integer, cond_input_locs: shape, "
-    "func_input_locs: shape, func_var_locs: shape",
-    lambda a: a.num_outputs,
-    graphs=2,
-)
-
-
 def branch_reads(a: SimpleNamespace) -> list[list[int]]:
     return reads_of(a, "cond_input_locs", "then_input_locs", "else_input_locs")
 
 
+@registered(
+    "_cond",
+    lambda a: inputs_of(a, branch_reads(a)),
+    f"{COUNTED}, cond_input_locs: shape, then_input_locs: shape, else_input_locs: shape",
+    lambda a: a.num_outputs,
+    graphs=3,
+)
 def branch(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
     tests, *reads = branch_reads(a)
     (then, floats), (other, same) = (
@@ -251,13 +248,3 @@ def branch(w: Wiring, a: SimpleNamespace, *inputs: fx.Node) -> Wired:
         raise w.refuse(f"its branches have {len(floats)} and {len(same)} outputs")
     layer = Branch(test_of(w, a, tests, inputs), then, other, tests, reads)
     return results(w, a, layer, inputs, [x and y for x, y in zip(floats, same, strict=True)])
-
-
-register(
-    "_cond",
-    branch,
-    lambda a: inputs_of(a, branch_reads(a)),
-    f"{COUNTED}, cond_input_locs: shape, then_input_locs: shape, else_input_locs: shape",
-    lambda a: a.num_outputs,
-    graphs=3,
-)

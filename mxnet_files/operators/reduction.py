@@ -14,7 +14,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_linalg, mx_math, mx_numpy
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.shape import axis_list, integers
-from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
+from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call, registered
 
 AXES = "axis: shape = (), keepdims: boolean = False, exclude: boolean = False"
 REDUCTIONS: dict[str, Callable[..., Any]] = {
@@ -36,6 +36,12 @@ for _names, _function in REDUCTIONS.items():
     register(_names, reduction(_function), "data", AXES, dtypes=Dtypes.SAME)
 
 
+@registered(
+    "norm",
+    "data",
+    "ord: integer = 2, axis: shape = (), keepdims: boolean = False, out_dtype: dtype? = None",
+    dtypes=Dtypes.SAME,
+)
 def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if a.ord not in (1, 2):
         raise w.refuse(f"ord={a.ord}, expected 1 or 2")
@@ -43,28 +49,14 @@ def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return y if a.out_dtype is None else w.method("to", y, torch_dtype(a.out_dtype), part="cast")
 
 
-register(
-    "norm",
-    norm,
-    "data",
-    "ord: integer = 2, axis: shape = (), keepdims: boolean = False, out_dtype: dtype? = None",
-    dtypes=Dtypes.SAME,
+@registered(
+    "cumsum _np_cumsum", "a", "axis: integer? = None, dtype: dtype? = None", dtypes=Dtypes.SAME
 )
-
-
 def cumsum(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_math.cumsum, x, a.axis, None if a.dtype is None else torch_dtype(a.dtype))
 
 
-register(
-    "cumsum _np_cumsum",
-    cumsum,
-    "a",
-    "axis: integer? = None, dtype: dtype? = None",
-    dtypes=Dtypes.SAME,
-)
-
-
+@registered("moments", "data", "axes: shape = (), keepdims: boolean = False", 2, dtypes=Dtypes.SAME)
 def moments(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     axes = axis_list(w, integers(w, a, "axes"), "axes")
     if not axes:
@@ -72,9 +64,6 @@ def moments(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return outputs_of(w, w.call(mx_math.moments, x, axes, a.keepdims, part="both"), 2)
 
 
-register(
-    "moments", moments, "data", "axes: shape = (), keepdims: boolean = False", 2, dtypes=Dtypes.SAME
-)
 ARGUMENT = "axis: integer? = None, keepdims: boolean = False"
 register_call("argmax", mx_math.argmax, "data", ARGUMENT, dtypes=Dtypes.SAME)
 register_call("argmin", mx_math.argmin, "data", ARGUMENT, dtypes=Dtypes.SAME)
@@ -123,6 +112,9 @@ GEMM = f"{TRANSPOSES}, alpha: double = 1.0, axis: integer = -2"
 register("_linalg_gemm2 linalg_gemm2", gemm2, "A B", GEMM, dtypes=Dtypes.FLOATING)
 
 
+@registered(
+    "_linalg_gemm linalg_gemm", "A B C", f"{GEMM}, beta: double = 1.0", dtypes=Dtypes.FLOATING
+)
 def gemm(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node, z: fx.Node) -> Wired:
     product = gemm2(w, a, x, y)
     if a.beta == 0:  # nor is C read then
@@ -132,11 +124,12 @@ def gemm(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node, z: fx.Node) -> W
     return w.call(operator.add, product, z, part="sum")
 
 
-register(
-    "_linalg_gemm linalg_gemm", gemm, "A B C", f"{GEMM}, beta: double = 1.0", dtypes=Dtypes.FLOATING
+@registered(
+    "_linalg_syrk linalg_syrk",
+    "A",
+    "transpose: boolean = False, alpha: double = 1.0",
+    dtypes=Dtypes.FLOATING,
 )
-
-
 def syrk(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     other = w.call(torch.transpose, x, -2, -1, part="transposed")
     product = w.call(torch.matmul, *((other, x) if a.transpose else (x, other)))
@@ -145,13 +138,6 @@ def syrk(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return product if a.alpha == 1 else w.call(operator.mul, product, a.alpha, part="scaled")
 
 
-register(
-    "_linalg_syrk linalg_syrk",
-    syrk,
-    "A",
-    "transpose: boolean = False, alpha: double = 1.0",
-    dtypes=Dtypes.FLOATING,
-)
 register_call("_linalg_potrf linalg_potrf", torch.linalg.cholesky, "A", dtypes=Dtypes.FLOATING)
 
 

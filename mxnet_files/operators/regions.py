@@ -11,7 +11,7 @@ from mxnet_files.functions import mx_regions
 from mxnet_files.operators.neural import LAYOUT, bias_unless, check_kernel, groups, spatial
 from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register, register_call
+from mxnet_files.registry import Wired, Wiring, register, register_call, registered
 
 MOST_BINS = 2**16
 MOST_MOVES = 4_096
@@ -25,14 +25,6 @@ def pair(w: Wiring, a: SimpleNamespace, key: str, least: int = 1) -> tuple[int, 
     return sizes
 
 
-def roi_align(w: Wiring, a: SimpleNamespace, x: fx.Node, rois: fx.Node) -> Wired:
-    size = pair(w, a, "pooled_size")
-    if a.sample_ratio > MOST_MOVES:
-        raise w.refuse(f"sample_ratio={a.sample_ratio}, expected at most {MOST_MOVES}")
-    options = (a.spatial_scale, a.sample_ratio, a.position_sensitive, a.aligned)
-    return w.call(mx_regions.roi_align, x, rois, size, *options)
-
-
 POOLED = "pooled_size: shape, spatial_scale: real"
 register(
     "ROIPooling _npx_roi_pooling",
@@ -43,16 +35,29 @@ register(
     POOLED,
     dtypes=Dtypes.FLOATING,
 )
-register(
+
+
+@registered(
     "_contrib_ROIAlign",
-    roi_align,
     "data rois",
     f"{POOLED}, sample_ratio: integer = -1, position_sensitive: boolean = False, "
     "aligned: boolean = False",
     dtypes=Dtypes.FLOATING,
 )
+def roi_align(w: Wiring, a: SimpleNamespace, x: fx.Node, rois: fx.Node) -> Wired:
+    size = pair(w, a, "pooled_size")
+    if a.sample_ratio > MOST_MOVES:
+        raise w.refuse(f"sample_ratio={a.sample_ratio}, expected at most {MOST_MOVES}")
+    options = (a.spatial_scale, a.sample_ratio, a.position_sensitive, a.aligned)
+    return w.call(mx_regions.roi_align, x, rois, size, *options)
 
 
+@registered(
+    "_contrib_RROIAlign",
+    "data rois",
+    f"{POOLED}, sampling_ratio: integer = -1",
+    dtypes=Dtypes.FLOATING,
+)
 def rotated_roi_align(w: Wiring, a: SimpleNamespace, x: fx.Node, rois: fx.Node) -> Wired:
     size = pair(w, a, "pooled_size")
     if a.sampling_ratio > MOST_MOVES:
@@ -60,15 +65,12 @@ def rotated_roi_align(w: Wiring, a: SimpleNamespace, x: fx.Node, rois: fx.Node) 
     return w.call(mx_regions.rotated_roi_align, x, rois, size, a.spatial_scale, a.sampling_ratio)
 
 
-register(
-    "_contrib_RROIAlign",
-    rotated_roi_align,
+@registered(
+    "_contrib_PSROIPooling",
     "data rois",
-    f"{POOLED}, sampling_ratio: integer = -1",
+    "spatial_scale: real, output_dim: integer, pooled_size: integer, group_size: integer = 0",
     dtypes=Dtypes.FLOATING,
 )
-
-
 def psroi_pooling(w: Wiring, a: SimpleNamespace, x: fx.Node, rois: fx.Node) -> Wired:
     group = a.group_size or a.pooled_size
     if min(group, a.pooled_size, a.output_dim) < 1 or max(group, a.pooled_size) ** 2 > MOST_BINS:
@@ -78,15 +80,6 @@ def psroi_pooling(w: Wiring, a: SimpleNamespace, x: fx.Node, rois: fx.Node) -> W
         )
     sizes = (a.output_dim, a.pooled_size, group)
     return w.call(mx_regions.psroi_pooling, x, rois, a.spatial_scale, *sizes)
-
-
-register(
-    "_contrib_PSROIPooling",
-    psroi_pooling,
-    "data rois",
-    "spatial_scale: real, output_dim: integer, pooled_size: integer, group_size: integer = 0",
-    dtypes=Dtypes.FLOATING,
-)
 
 
 def deformable(w: Wiring, a: Attributes, x: fx.Node, offset: fx.Node, *rest: fx.Node) -> Wired:
@@ -143,6 +136,13 @@ register(
 )
 
 
+@registered(
+    "Correlation",
+    "data1 data2",
+    "kernel_size: integer = 1, max_displacement: integer = 1, stride1: integer = 1, "
+    "stride2: integer = 1, pad_size: integer = 0, is_multiply: boolean = True",
+    dtypes=Dtypes.FLOATING,
+)
 def correlation(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
     if a.kernel_size < 1 or a.kernel_size % 2 == 0 or min(a.stride1, a.stride2) < 1:
         raise w.refuse(f"kernel_size={a.kernel_size}, expected odd; strides of at least 1")
@@ -156,16 +156,12 @@ def correlation(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
     return w.call(mx_regions.correlation, x, y, *sizes, a.is_multiply)
 
 
-register(
-    "Correlation",
-    correlation,
-    "data1 data2",
-    "kernel_size: integer = 1, max_displacement: integer = 1, stride1: integer = 1, "
-    "stride2: integer = 1, pad_size: integer = 0, is_multiply: boolean = True",
-    dtypes=Dtypes.FLOATING,
+TARGET = "target_shape: shape = (0, 0)"
+
+
+@registered(
+    "GridGenerator", "data", f"{TARGET}, transform_type: (affine|warp)", dtypes=Dtypes.FLOATING
 )
-
-
 def grid_generator(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     if a.transform_type == "warp":
         a.have_no_effect("target_shape")
@@ -173,14 +169,6 @@ def grid_generator(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     return w.call(mx_regions.grid_generator, x, pair(w, a, "target_shape", 2))
 
 
-TARGET = "target_shape: shape = (0, 0)"
-register(
-    "GridGenerator",
-    grid_generator,
-    "data",
-    f"{TARGET}, transform_type: (affine|warp)",
-    dtypes=Dtypes.FLOATING,
-)
 register_call(
     "BilinearSampler",
     mx_regions.bilinear_sampler,
@@ -190,15 +178,12 @@ register_call(
 )
 
 
-def spatial_transformer(w: Wiring, a: Attributes, x: fx.Node, theta: fx.Node) -> Wired:
-    a.have_no_effect("transform_type", "sampler_type")  # there is one of each
-    return w.call(mx_regions.spatial_transformer, x, theta, pair(w, a, "target_shape", 2))
-
-
-register(
+@registered(
     "SpatialTransformer",
-    spatial_transformer,
     "data loc",
     f"{TARGET}, transform_type: (affine), sampler_type: (bilinear), cudnn_off: ignored",
     dtypes=Dtypes.FLOATING,
 )
+def spatial_transformer(w: Wiring, a: Attributes, x: fx.Node, theta: fx.Node) -> Wired:
+    a.have_no_effect("transform_type", "sampler_type")  # there is one of each
+    return w.call(mx_regions.spatial_transformer, x, theta, pair(w, a, "target_shape", 2))

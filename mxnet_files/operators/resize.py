@@ -13,7 +13,7 @@ from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_resize, mx_shape
 from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, register, register_call
+from mxnet_files.registry import Wired, Wiring, register, register_call, registered
 
 MODES = {"constant": "constant", "edge": "replicate", "reflect": "reflect"}
 
@@ -43,6 +43,13 @@ register_call("depth_to_space", mx_shape.depth_to_space, "data", BLOCK, dtypes=D
 register_call("space_to_depth", mx_shape.space_to_depth, "data", BLOCK, dtypes=Dtypes.SAME)
 
 
+@registered(
+    "Crop",
+    lambda a: ("data", "crop_like")[: a.num_args],
+    "offset: shape = (0, 0), h_w: shape = (0, 0), center_crop: boolean = False, "
+    "num_args: integer = 1",
+    dtypes=Dtypes.SAME,
+)
 def crop(w: Wiring, a: SimpleNamespace, x: fx.Node, like: fx.Node | None = None) -> Wired:
     offset, size = integers(w, a, "offset"), integers(w, a, "h_w")
     if len(offset) != 2 or len(size) != 2:
@@ -52,16 +59,13 @@ def crop(w: Wiring, a: SimpleNamespace, x: fx.Node, like: fx.Node | None = None)
     return w.call(mx_shape.crop, x, size, offset, a.center_crop)
 
 
-register(
-    "Crop",
-    crop,
-    lambda a: ("data", "crop_like")[: a.num_args],
-    "offset: shape = (0, 0), h_w: shape = (0, 0), center_crop: boolean = False, "
-    "num_args: integer = 1",
-    dtypes=Dtypes.SAME,
+@registered(
+    "UpSampling",
+    lambda a: ("data", "weight") if a.sample_type == "bilinear" else None,
+    "scale: integer, num_filter: integer = 0, sample_type: (nearest|bilinear), "
+    "multi_input_mode: (concat|sum) = concat, num_args: integer = 1, workspace: ignored",
+    dtypes=Dtypes.FLOATING,
 )
-
-
 def upsampling(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     if a.scale < 1:
         raise w.refuse(f"scale={a.scale}, expected at least 1")
@@ -76,16 +80,17 @@ def upsampling(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     return w.call(F.conv_transpose2d, x, weight, None, stride, pad, (0, 0), a.num_filter, (1, 1))
 
 
-register(
-    "UpSampling",
-    upsampling,
-    lambda a: ("data", "weight") if a.sample_type == "bilinear" else None,
-    "scale: integer, num_filter: integer = 0, sample_type: (nearest|bilinear), "
-    "multi_input_mode: (concat|sum) = concat, num_args: integer = 1, workspace: ignored",
+RULES = ("size", "odd_scale", "like", "to_even_down", "to_even_up", "to_odd_down", "to_odd_up")
+
+
+@registered(
+    "_contrib_BilinearResize2D",
+    lambda a: ("data", "like") if a.mode == "like" else ("data",),
+    "height: integer = 1, width: integer = 1, scale_height: real? = None, "
+    f"scale_width: real? = None, mode: ({'|'.join(RULES)}) = size, "
+    "align_corners: boolean = True",
     dtypes=Dtypes.FLOATING,
 )
-
-
 def resize(w: Wiring, a: Attributes, x: fx.Node, like: fx.Node | None = None) -> Wired:
     if like is not None:
         a.have_no_effect("height", "width", "scale_height", "scale_width")
@@ -104,17 +109,6 @@ def resize(w: Wiring, a: Attributes, x: fx.Node, like: fx.Node | None = None) ->
     return w.call(mx_resize.resize_bilinear, x, size, a.align_corners)
 
 
-RULES = ("size", "odd_scale", "like", "to_even_down", "to_even_up", "to_odd_down", "to_odd_up")
-register(
-    "_contrib_BilinearResize2D",
-    resize,
-    lambda a: ("data", "like") if a.mode == "like" else ("data",),
-    "height: integer = 1, width: integer = 1, scale_height: real? = None, "
-    f"scale_width: real? = None, mode: ({'|'.join(RULES)}) = size, "
-    "align_corners: boolean = True",
-    dtypes=Dtypes.FLOATING,
-)
-
 IMAGES = "_image_{0} _npx__image_{0}"
 register(
     IMAGES.format("to_tensor"),
@@ -131,19 +125,18 @@ register_call(
 )
 
 
+@registered(
+    IMAGES.format("crop"),
+    "data",
+    "x: integer, y: integer, width: integer, height: integer",
+    dtypes=Dtypes.FIRST,
+)
 def image_crop(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if min(a.x, a.y) < 0 or min(a.width, a.height) < 1:
         raise w.refuse(f"x={a.x}, y={a.y}, size {a.width}×{a.height}, expected a part of the image")
     return w.call(mx_resize.image_crop, x, a.x, a.y, a.width, a.height)
 
 
-register(
-    IMAGES.format("crop"),
-    image_crop,
-    "data",
-    "x: integer, y: integer, width: integer, height: integer",
-    dtypes=Dtypes.FIRST,
-)
 for _name, _axis in (("flip_top_bottom", 0), ("flip_left_right", 1)):
     register(
         IMAGES.format(_name),
@@ -153,6 +146,12 @@ for _name, _axis in (("flip_top_bottom", 0), ("flip_left_right", 1)):
     )
 
 
+@registered(
+    IMAGES.format("resize"),
+    "data",
+    "size: shape = (), keep_ratio: boolean = False, interp: integer = 1",
+    dtypes=Dtypes.FIRST,
+)
 def image_resize(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     size = integers(w, a, "size")
     if len(size) not in (1, 2) or min(size) < 1:
@@ -162,12 +161,3 @@ def image_resize(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     if len(size) == 2:
         a.have_no_effect("keep_ratio")
     return w.call(mx_resize.image_resize, x, size, a.keep_ratio, a.interp == 1)
-
-
-register(
-    IMAGES.format("resize"),
-    image_resize,
-    "data",
-    "size: shape = (), keep_ratio: boolean = False, interp: integer = 1",
-    dtypes=Dtypes.FIRST,
-)

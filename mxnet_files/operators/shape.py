@@ -10,7 +10,7 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_index, mx_shape
 from mxnet_files.reading.attributes import Attributes
-from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call
+from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call, registered
 
 MOST_OUTPUTS = 4_096
 OPEN = 2**63 - 1  # the open end of a slice, as aten writes it
@@ -31,6 +31,20 @@ def axis_list(w: Wiring, axes: tuple[int, ...], key: str) -> tuple[int, ...]:
     return axes
 
 
+def _splits_with_unknown(codes: tuple[int, ...]) -> int:
+    """How many -1 belong to a -4, whichever end the codes are read from."""
+    places = [i for i, code in enumerate(codes) if code == -4]
+    near = {i + step for i in places for step in (-2, -1, 1, 2)}
+    return sum(codes[i] == -1 for i in near if 0 <= i < len(codes))
+
+
+@registered(
+    "Reshape reshape",
+    "data",
+    "shape: shape = (), reverse: boolean = False, target_shape: shape = (), "
+    "keep_highest: boolean = False",
+    dtypes=Dtypes.FIRST,
+)
 def reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     codes = integers(w, a, "shape")
     if not codes and a.target_shape:  # before 0.9: 0 infers, keep_highest keeps the batch axis
@@ -49,23 +63,13 @@ def reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     return w.call(mx_shape.reshape, x, codes, a.reverse)
 
 
-def _splits_with_unknown(codes: tuple[int, ...]) -> int:
-    """How many -1 belong to a -4, whichever end the codes are read from."""
-    places = [i for i, code in enumerate(codes) if code == -4]
-    near = {i + step for i in places for step in (-2, -1, 1, 2)}
-    return sum(codes[i] == -1 for i in near if 0 <= i < len(codes))
-
-
-register(
-    "Reshape reshape",
-    reshape,
-    "data",
-    "shape: shape = (), reverse: boolean = False, target_shape: shape = (), "
-    "keep_highest: boolean = False",
+@registered(
+    "reshape_like",
+    "lhs rhs",
+    "lhs_begin: integer? = None, lhs_end: integer? = None, "
+    "rhs_begin: integer? = None, rhs_end: integer? = None",
     dtypes=Dtypes.FIRST,
 )
-
-
 def reshape_like(w: Wiring, a: SimpleNamespace, x: fx.Node, like: fx.Node) -> Wired:
     lhs, rhs = [
         [0 if begin is None else begin, OPEN if end is None else end]
@@ -74,25 +78,14 @@ def reshape_like(w: Wiring, a: SimpleNamespace, x: fx.Node, like: fx.Node) -> Wi
     return w.call(mx_shape.reshape_like, x, like, lhs, rhs)
 
 
-register(
-    "reshape_like",
-    reshape_like,
-    "lhs rhs",
-    "lhs_begin: integer? = None, lhs_end: integer? = None, "
-    "rhs_begin: integer? = None, rhs_end: integer? = None",
-    dtypes=Dtypes.FIRST,
-)
-
-
+@registered("Flatten flatten", "data", dtypes=Dtypes.FIRST)
 def flatten(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     y = w.call(torch.flatten, x, 1)
     w.flat.add(y)
     return y
 
 
-register("Flatten flatten", flatten, "data", dtypes=Dtypes.FIRST)
-
-
+@registered("transpose", "data", "axes: shape = ()", dtypes=Dtypes.FIRST)
 def transpose(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     axes = axis_list(w, a.axes, "axes")
     if not axes:
@@ -101,7 +94,6 @@ def transpose(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(torch.permute, x, tuple(axis % len(axes) for axis in axes))
 
 
-register("transpose", transpose, "data", "axes: shape = ()", dtypes=Dtypes.FIRST)
 register_call(
     "SwapAxis swapaxes",
     torch.transpose,
@@ -150,6 +142,13 @@ register(
 )
 
 
+@registered(
+    "_split_v2",
+    "data",
+    "indices: shape, axis: integer = 1, squeeze_axis: boolean = False, sections: integer = 0",
+    lambda a: a.sections if a.sections > 0 else len(a.indices),
+    dtypes=Dtypes.FIRST,
+)
 def split_v2(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     if a.sections > 0:
         a.have_no_effect("indices")
@@ -159,16 +158,6 @@ def split_v2(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
         raise w.refuse(f"indices={starts}, expected increasing numbers from 0")
     parts = w.call(mx_shape.split_at, x, starts, a.axis, a.squeeze_axis, part="parts")
     return outputs_of(w, parts, len(starts))
-
-
-register(
-    "_split_v2",
-    split_v2,
-    "data",
-    "indices: shape, axis: integer = 1, squeeze_axis: boolean = False, sections: integer = 0",
-    lambda a: a.sections if a.sections > 0 else len(a.indices),
-    dtypes=Dtypes.FIRST,
-)
 
 
 def slice_axes(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
@@ -262,6 +251,12 @@ register(
 )
 
 
+@registered(
+    "broadcast_axis broadcast_axes",
+    "data",
+    "axis: shape = (), size: shape = ()",
+    dtypes=Dtypes.FIRST,
+)
 def broadcast_axes(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     axes, sizes = axis_list(w, a.axis, "axis"), integers(w, a, "size")
     if len(axes) != len(sizes):
@@ -269,13 +264,6 @@ def broadcast_axes(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_shape.broadcast_axes, x, axes, sizes)
 
 
-register(
-    "broadcast_axis broadcast_axes",
-    broadcast_axes,
-    "data",
-    "axis: shape = (), size: shape = ()",
-    dtypes=Dtypes.FIRST,
-)
 register_call(
     "broadcast_like",
     mx_shape.broadcast_like,
