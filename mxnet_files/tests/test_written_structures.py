@@ -149,6 +149,11 @@ def test_a_net_of_any_structure_is_written_and_computes_the_same(
         same_of(Drawn(seed).net(), tmp_path)
 
 
+def test_a_rate_is_as_short_as_float32_takes_it(tmp_path: Path) -> None:
+    x = S.Dropout(S.Convolution(S.var("data"), num_filter=2, kernel=(1, 1)), p=0.3)
+    assert "nn.Dropout(0.3)" in same_of(x, tmp_path)
+
+
 SIDES: dict[str, Callable[[Any], Any]] = {
     "activation": S.tanh,
     "function": lambda x: x * S.sigmoid(x),

@@ -212,7 +212,7 @@ class _Lowering:
         given: dict[str, Any] = {}
         defaults: dict[str, Any] = {}
         if isinstance(layer, nn.Dropout):
-            given = {"p": round(layer.p, 8)}
+            given = {"p": layer.p}
         else:
             for argument in list(inspect.signature(kind.__init__).parameters.values())[1:]:
                 value = getattr(layer, argument.name)
