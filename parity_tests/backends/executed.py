@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from parity_tests.backends.tracing import pass_on
+from parity_tests.numerics.compare import holds_whole_numbers
 from parity_tests.numerics.operators.table import operator_of, single_arguments
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Replay, Value
 from parity_tests.pairing.segments import Segment, SegmentPair, Slot
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["Layout", "Order", "Program", "Traces", "is_statistic", "shaped"]
+__all__ = ["Layout", "Order", "Program", "Traces", "is_statistic", "shaped", "taken_as"]
 
 # A net's executed graph by mode: in inference, in training
 Traces = Mapping[bool, OperationGraph]
@@ -22,6 +23,19 @@ Traces = Mapping[bool, OperationGraph]
 def is_statistic(role: str) -> bool:
     """Whether training itself changes a tensor of this role, which no gradient does."""
     return role.startswith("running_")
+
+
+def taken_as(given: str, own: str, dtype: str) -> str:
+    """The dtype in which a segment takes an array of another side: whole numbers as its own has.
+
+    One framework keeps indices or a mask as floats, and its operators want no others.
+
+    >>> taken_as("float32", "int64", "float32"), taken_as("bool", "float32", "float64")
+    ('int64', 'float64')
+    """
+    if given == own or not any(map(holds_whole_numbers, (given, own))):
+        return given
+    return own if holds_whole_numbers(own) else dtype
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,13 @@ class Program:
             for train, graph in traces.items()
         }
         self._uses = segment.uses
+        operations = next(iter(traces.values())).operations
+        self._dtypes = {
+            value: operations[int(value.key)].dtypes[value.output]
+            for uses in segment.uses
+            for value, _ in uses
+            if value.origin is Origin.OPERATION
+        }
         self._writes = [(self.roles[name], value) for name, value in segment.writes.items()]
         self._outputs = list(zip(segment.outputs, layout.pair.shapes, strict=True))
         self._ends = set(segment.outputs)
@@ -101,6 +122,7 @@ class Program:
         arrays: Sequence[Any],
         read: Callable[[Value], Any],
         write: Callable[[str, Any], None],
+        take: Callable[[Any, str], Any],
         dtype: str,
         *,
         train: bool,
@@ -109,12 +131,14 @@ class Program:
         """The segment's outputs, one or a tuple.
 
         `read` gives parameters and constants; `write` takes what the net's own code puts into a
-        parameter, by its role. `between` changes what passes between the operations inside.
+        parameter, by its role; `take` gives an array as `taken_as` says, from the dtype that it had
+        in the net. `between` changes what passes between the operations inside.
         """
         values: dict[Value, Any] = {}
         for uses, array in zip(self._uses, arrays, strict=True):
             for value, shape in uses:
-                values[value] = shaped(array, shape)
+                own = self._dtypes.get(value)
+                values[value] = shaped(array if own is None else take(array, own), shape)
         for reads, replay, outputs in self._calls[train]:
             assert replay is not None  # both tracers record it
             given = [values[v] if v in values else read(v) for v in reads]

@@ -16,7 +16,7 @@ from parity_tests.backends.runs import NET, Key, NetRun, is_float, output_name, 
 from parity_tests.backends.spill import release
 from parity_tests.levels.envelope import backward_envelope, forward_envelope
 from parity_tests.levels.inherited import is_clean, judged_keys, until_certain, with_other_side
-from parity_tests.levels.local import local_calls, local_rows
+from parity_tests.levels.local import absent_gradients, local_calls, local_rows, segment_of
 from parity_tests.levels.referee import JUDGED, DidNotRun, Subject, along, attempt, not_compared
 from parity_tests.numerics.chance import FIRST_DRAWS
 from parity_tests.numerics.compare import compare
@@ -52,7 +52,8 @@ def _local(subject: Subject, coverage: Coverage) -> Iterator[Row]:
     for pair in subject.pairing.pairs:
         calls = referee.calls[pair.torch.path]
         wanted = [f"{role} gradient" for role, t in pair.torch.tensors.items() if t.trainable]
-        if not calls or (calls[0].inputs and is_float(calls[0].inputs[0])):
+        first = not calls or (calls[0].inputs and is_float(calls[0].inputs[0]))
+        if first and "input gradient" not in absent_gradients(segment_of(pair)):
             wanted.append("input gradient")
         for quantity in wanted:
             coverage.expect("gradients", f"{pair.path} {quantity}")

@@ -11,7 +11,13 @@ import numpy as np
 from parity_tests.backends.runs import NET, Key
 from parity_tests.backends.spill import release
 from parity_tests.levels.envelope import Envelope
-from parity_tests.levels.local import as_constant, between_masks, content_of, mask_gradients
+from parity_tests.levels.local import (
+    absent_gradients,
+    as_constant,
+    between_masks,
+    content_of,
+    mask_gradients,
+)
 from parity_tests.levels.referee import Subject
 from parity_tests.numerics.chance import FIRST_DRAWS, MOST_DRAWS, beyond_chance
 from parity_tests.numerics.compare import (
@@ -82,8 +88,11 @@ def judged_keys(
     kinds = {pair.torch.path: pair.torch.kind for pair in subject.pairing.pairs}
     keys = {key: None for key in (*expected, *actual) if key[0] in order}
     masks = {path: mask_gradients(segment) for path, segment in subject.segments.items()}
+    nowhere = {path: absent_gradients(segment) for path, segment in subject.segments.items()}
     for path, call, quantity in sorted(keys, key=lambda key: order[key[0]]):
         key = (path, call, quantity)
+        if quantity in nowhere.get(path, ()):
+            continue
         row = Row(
             level=level,
             path=path or NET,

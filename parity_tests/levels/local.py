@@ -39,6 +39,7 @@ from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 __all__ = [
     "LocalCall",
     "Truth",
+    "absent_gradients",
     "agrees",
     "as_constant",
     "between_masks",
@@ -47,6 +48,8 @@ __all__ = [
     "local_rows",
     "mask_gradients",
     "mode_of",
+    "of_whole_numbers",
+    "segment_of",
     "trained_by_one",
     "truth_of",
     "upstream_for",
@@ -175,17 +178,18 @@ def in_doubt(row: Row) -> bool:
 def _rows_of(local: _Local, known: Known) -> list[Row]:
     pair, level, runs = local.pair, local.level, local.runs
     names = {name: None for run in known.values() or runs.values() for name in run}
-    segment = _segment_of(pair)
+    segment = segment_of(pair)
     masks = mask_gradients(segment) if segment is not None and segment.unlike else ()
+    absent = absent_gradients(segment)
     return [
         between_masks(row) if name in masks else row
         for name in names
-        if name.startswith("output") == (level == Level.FORWARD)
+        if name.startswith("output") == (level == Level.FORWARD) and name not in absent
         for row in _quantity_rows(local, name)
     ]
 
 
-def _segment_of(pair: Pair) -> SegmentPair | None:
+def segment_of(pair: Pair) -> SegmentPair | None:
     """What a pair of leaves is made of, where it is made of executed operations."""
     program = getattr(pair.torch.block, "program", None)
     return None if program is None else program.layout.pair
@@ -194,6 +198,11 @@ def _segment_of(pair: Pair) -> SegmentPair | None:
 def mask_gradients(segment: SegmentPair) -> set[str]:
     """The gradients of a segment's masks, by their names."""
     return {input_name(i) for i in segment.masks}
+
+
+def absent_gradients(segment: SegmentPair | None) -> set[str]:
+    """The gradients of what one side has as whole numbers: a mask that the other has as floats."""
+    return set() if segment is None else {input_name(i) for i in segment.whole}
 
 
 def between_masks(row: Row) -> Row:
@@ -280,8 +289,9 @@ def _judged(local: _Local, row: Row) -> Row:
         detail = "numbers inside it overflow when they are moved: what it rounds has no size"
         return replace(row, detail=detail)
 
-    if any(holds_whole_numbers(values.dtype) for values in (actual, expected)):
-        return row.with_verdict(values_equal(actual, expected))  # indices, or a mask
+    whole = of_whole_numbers(actual, expected)
+    if whole is not None:
+        return row.with_verdict(whole)
 
     def judge(wanted: np.ndarray, content: str = content_of(name)) -> Verdict:
         return compare(
@@ -310,6 +320,13 @@ def _judged(local: _Local, row: Row) -> Row:
         return row
     status = Status.DIVERGED if local.strict else Status.NOTE
     return replace(row, status=status, diagnosis=convention.diagnosis)
+
+
+def of_whole_numbers(actual: np.ndarray, expected: np.ndarray) -> Verdict | None:
+    """The verdict on indices, a mask or counts, which count by value; None for other numbers."""
+    if any(holds_whole_numbers(values.dtype) for values in (actual, expected)):
+        return values_equal(actual, expected)
+    return None
 
 
 def as_constant(row: Row, verdict: Verdict) -> Row:

@@ -12,7 +12,13 @@ import numpy as np
 
 from parity_tests.backends.base import backend
 from parity_tests.backends.runs import NET, Arrays, NetRun
-from parity_tests.levels.local import Truth, as_constant, content_of, truth_of
+from parity_tests.levels.local import (
+    Truth,
+    as_constant,
+    content_of,
+    of_whole_numbers,
+    truth_of,
+)
 from parity_tests.levels.referee import DidNotRun, Subject, attempt, not_compared
 from parity_tests.numerics.compare import EXACT, Verdict, compare
 from parity_tests.numerics.operators.table import tolerance
@@ -64,6 +70,10 @@ def _compared(pair: Pair, inputs: Arrays, outputs: Arrays) -> list[Row]:
             name = f"output {index + 1}" if index else "output"
             expected = run[name]
             row = _row(pair.path, "", quantity=name)
+            whole = of_whole_numbers(actual, expected)
+            if whole is not None:
+                rows.append(row.with_verdict(whole))
+                continue
             if actual.shape != expected.shape or not np.array_equal(actual, expected):
                 truth = truth or attempt("torch", truth_of, pair.torch, inputs, train=False)
             row = _judged(row, actual, expected, truth)

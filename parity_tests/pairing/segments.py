@@ -63,7 +63,8 @@ class SegmentPair:
     way has another one where it is made. Of two sides that compute one function in two ways,
     `record` is the operator that one of them is alone, with its hyper-parameters, and `gluon`
     MXNet's leaf: either side's rounding counts. `masks` are the places of slots that are made of
-    inputs of 0 and 1 alone: two ways of masking need not agree in between.
+    inputs of 0 and 1 alone: two ways of masking need not agree in between. `whole` are the places
+    of slots in which one side at least has whole numbers, through which no gradient passes.
     """
 
     path: str
@@ -77,6 +78,7 @@ class SegmentPair:
     record: tuple[str, dict[str, object]] | None = None
     gluon: Any = None
     masks: frozenset[int] = frozenset()  # slots that only say what counts
+    whole: frozenset[int] = frozenset()
 
     @property
     def unlike(self) -> bool:
@@ -228,6 +230,7 @@ def cut(
         }
         pairs.append(_segment(number, pair, values, shapes, graphs, own, names))
     _give(pairs, executed[Side.TORCH])
+    _note_whole(pairs, executed)
     _place_alone(pairs, alignment)
     _name_parameters(pairs, alignment)
     count = min(len(executed[side].outputs) for side in _SIDES)
@@ -542,6 +545,23 @@ def _give(pairs: Sequence[SegmentPair], graph: OperationGraph) -> None:
         seen = [tuple(x.shape) for x in operations[0].inputs] if len(operations) == 1 else []
         if [math.prod(shape) for shape in seen] == [math.prod(shape) for shape in pair.given]:
             pair.given = seen
+
+
+def _note_whole(pairs: Sequence[SegmentPair], executed: Mapping[Side, OperationGraph]) -> None:
+    """Note in each segment what one side takes, or is given, as indices, counts or a mask."""
+    for pair in pairs:
+        whole = set()
+        for side, segment in pair.sides.items():
+            operations = executed[side].operations
+            for place, (slot, uses) in enumerate(zip(pair.slots, segment.uses, strict=True)):
+                values = [value for value, _ in uses]
+                if slot.segment >= 0:
+                    values.append(pairs[slot.segment].sides[side].outputs[slot.output])
+                made = (v for v in values if v.origin is Origin.OPERATION)
+                dtypes = [operations[int(v.key)].dtypes[v.output] for v in made]
+                if any(map(holds_whole_numbers, dtypes)):
+                    whole.add(place)
+        pair.whole = frozenset(whole)
 
 
 def _place_alone(pairs: Sequence[SegmentPair], alignment: Alignment) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from mxnet.gluon import Block, Parameter
 from mxnet.ndarray import NDArray
 
-from parity_tests.backends.executed import Layout, Order, Program, Traces
+from parity_tests.backends.executed import Layout, Order, Program, Traces, taken_as
 from parity_tests.backends.parts import part_of
 from parity_tests.numerics.operators.cases import Change
 from parity_tests.pairing.graph import OperationGraph, Origin, Value
@@ -71,12 +71,22 @@ class ExecutedBlock(Block):
             if value.origin is not Origin.CONSTANT:
                 return self._reg_params[self.program.roles[key]].data()
             constant = self._constants[key]
-            return mx.nd.array(constant, dtype=kind if constant.dtype.kind == "f" else None)
+            return mx.nd.array(
+                constant, dtype=kind if constant.dtype.kind == "f" else constant.dtype
+            )
 
         def write(role: str, value: NDArray) -> None:
             if self._reg_params[role].grad_req == "null":
                 with mx.autograd.pause():
                     self._reg_params[role].set_data(value)
+
+        def take(array: NDArray, own: str) -> NDArray:
+            given = np.dtype(array.dtype).name
+            wanted = taken_as(given, own, kind)
+            if wanted == given:
+                return array
+            with mx.autograd.pause(mx.autograd.is_training()):
+                return array.astype(wanted)
 
         def between(value: NDArray) -> NDArray:
             assert self.between is not None
@@ -86,6 +96,7 @@ class ExecutedBlock(Block):
             arrays,
             read,
             write,
+            take,
             kind,
             train=mx.autograd.is_training(),
             between=None if self.between is None else between,

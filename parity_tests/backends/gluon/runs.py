@@ -82,10 +82,7 @@ def _run_alone(
         outputs = call(block, given)
     _check_gradients(outputs, upstream)
     JOURNAL.at(f"{leaf.kind} backward", leaf.path)
-    heads = [(y, ndarray(g, dtype)) for y, g in zip(outputs, upstream, strict=True)]
-    reached = [head for head in heads if _is_recorded(head[0])]
-    if reached:
-        autograd.backward(*map(list, zip(*reached, strict=True)), train_mode=train)
+    _send_back(outputs, upstream, train)
     return named(
         _numpy(outputs),
         [None if x.grad is None else x.grad.asnumpy() for x in given],
@@ -94,8 +91,24 @@ def _run_alone(
     )
 
 
+def _send_back(outputs: Sequence[mx.nd.NDArray], upstream: Arrays, train: bool) -> None:
+    """Run backwards from the outputs that a gradient passes from."""
+    heads = [
+        (y, ndarray(g, np.dtype(y.dtype).name))
+        for y, g in zip(outputs, upstream, strict=True)
+        if _is_recorded(y)
+    ]
+    if heads:
+        autograd.backward(*map(list, zip(*heads, strict=True)), train_mode=train)
+
+
 def _is_recorded(output: mx.nd.NDArray) -> bool:
-    """Whether a gradient passes from here: MXNet raises where none does, torch gives none."""
+    """Whether a gradient passes from here: MXNet raises where none does, torch gives none.
+
+    From whole numbers none does, though MXNet would send one back through a cast.
+    """
+    if np.dtype(output.dtype).kind != "f":
+        return False
     try:
         autograd.get_symbol(output)
     except mx.MXNetError:
@@ -182,13 +195,12 @@ def _run_whole(
     with autograd.record(train_mode=train):
         outputs = call(copied, given)
         probes = [zeros.probe(y) for y in outputs]
-        outputs = [y + z for y, z in zip(outputs, probes, strict=True)]
+        outputs = [y if z is None else y + z for y, z in zip(outputs, probes, strict=True)]
         loss = _loss(objective, outputs[0], dtype)
     JOURNAL.at("the whole backward pass", "")
     if loss is None:
         _check_gradients(outputs, objective.upstream)
-        heads = [ndarray(g, dtype) for g in objective.upstream]
-        autograd.backward(outputs, heads, train_mode=train)
+        _send_back(outputs, objective.upstream, train)
     else:
         loss.backward(train_mode=train)
     run = _finish(watched, calls, outputs, spill)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from parity_tests.backends.executed import Layout, Order, Program, Traces
+from parity_tests.backends.executed import Layout, Order, Program, Traces, taken_as
 from parity_tests.backends.parts import part_of
 from parity_tests.numerics.operators.cases import Change
 from parity_tests.pairing.graph import OperationGraph, Origin, Value
@@ -51,6 +51,7 @@ class ExecutedModule(nn.Module):
             arrays,
             self._read,
             self._write,
+            partial(_take, kind),
             kind,
             train=self.training,
             between=None if self.between is None else partial(_changed, self.between),
@@ -77,6 +78,11 @@ class ExecutedModule(nn.Module):
 
 def _name(x: torch.Tensor) -> str:
     return str(x.dtype).removeprefix("torch.")
+
+
+def _take(dtype: str, array: torch.Tensor, own: str) -> torch.Tensor:
+    wanted: torch.dtype = getattr(torch, taken_as(_name(array), own, dtype))
+    return array.to(wanted)
 
 
 def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,6 @@ from parity_tests.levels.diagnosis.hypotheses import (
 from parity_tests.levels.diagnosis.structure import explain_structure
 from parity_tests.levels.local import upstream_for
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
-from parity_tests.numerics.compare import holds_whole_numbers
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.numerics.reference import reference_value
 from parity_tests.pairing.align import Pair
@@ -98,13 +97,7 @@ def _weights(row: Row, subject: Subject) -> str:
         if tensor.name != tensors[0].name and tensor.shape == tensors[1].shape
     }
     ours, theirs = (tensor.read() for tensor in tensors)
-    whole = any(holds_whole_numbers(tensor.dtype) for tensor in tensors)
-    if whole:  # no difference of booleans
-        ours, theirs = ours.astype(float), theirs.astype(float)
     name = explained(ours, theirs, role=row.quantity, kind=pair.torch.kind, others=others)
-    if not name and whole and ours.shape == theirs.shape:
-        different = int((ours != theirs).sum())
-        return f"other whole numbers: {different} of {ours.size} differ (indices, a mask)"
     if not name and all(tensor.constant for tensor in tensors):  # which no transfer copies
         apart = np.abs(ours - theirs)
         largest = float(np.abs(theirs).max())

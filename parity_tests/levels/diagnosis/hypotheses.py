@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity_tests.numerics.compare import as_numbers
 from parity_tests.numerics.rounding import mantissa
 
 __all__ = [
@@ -78,9 +79,16 @@ def explained(
     `others` are Gluon's other tensors by name, which torch's may hold instead. `batch` is the
     number of samples that a gradient is summed over.
     """
-    if ours.shape != theirs.shape or ours.size < 2:
+    if ours.shape != theirs.shape:
         return ""
-    return only_explanation(_all(ours, theirs, role, kind, slack, batch, others or {}))
+    numbers = as_numbers(ours, theirs)  # there is no difference of booleans
+    name = ""
+    if ours.size > 1:
+        name = only_explanation(_all(*numbers, role, kind, slack, batch, others or {}))
+    if not name and numbers[0] is not ours:
+        different = int((ours != theirs).sum())
+        return f"other whole numbers: {different} of {ours.size} differ (indices, a mask)"
+    return name
 
 
 def _all(

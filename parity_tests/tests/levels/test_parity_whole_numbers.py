@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 import pytest
 import torch
+from mxnet import npx
 from mxnet.gluon import HybridBlock
 from mxnet.gluon import nn as gnn
 from torch import nn
@@ -15,7 +17,7 @@ from torch import nn
 from parity_tests import check_parity
 from parity_tests.pairing.parameters import transfer_parameters
 from parity_tests.reporting.verdicts import Level, Status
-from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised
+from parity_tests.tests.pairing.nets import GluonNet, ImperativeNet, TorchNet, initialised
 
 INDEX = [2, 0, 1, 5, 3, 4]
 MASK = [1, 0, 1, 1, 0, 1]
@@ -139,3 +141,80 @@ def test_a_fraction_is_no_index() -> None:
     assert first is not None
     assert first.level == Level.WEIGHTS
     assert "1.5 at (2), expected 1 exactly" in first.message
+
+
+ROWS = np.random.default_rng(0).standard_normal((2, 3, 6)).astype(np.float32)
+
+
+@pytest.fixture(params=["nd", "np"])
+def arrays(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The functions of `mx.nd`, then of `mx.np` with `npx.set_np()` on."""
+    if request.param == "nd":
+        yield mx.nd
+        return
+    npx.set_np()
+    yield mx.np
+    npx.reset_np()
+
+
+def _picked(A: Any, y: Any) -> Any:
+    return (mx.nd if A is mx.nd else npx).pick(y, A.argmax(y, axis=-1))
+
+
+def _counted(A: Any, y: Any, number: int = 2) -> Any:
+    return (y * 9).astype("int32") + A.array([number] * 6, dtype="int32")
+
+
+# What a net gives beside the values y; `A` has the functions of MXNet's arrays
+WHOLE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[torch.Tensor], Any]]] = {
+    "a cast": (lambda A, y: (y * 9).astype("int32"), lambda y: (y * 9).int()),
+    "a cast of another width": (lambda A, y: (y * 9).astype("int8"), lambda y: (y * 9).long()),
+    "places": (lambda A, y: A.argmax(y, axis=-1), lambda y: y.argmax(-1)),
+    "places of 32 bits": (lambda A, y: A.argmax(y, axis=-1), lambda y: y.argmax(-1).int()),
+    "places as floats": (
+        lambda A, y: A.argmax(y, axis=-1), lambda y: y.argmax(-1).to(torch.float32),
+    ),
+    "a mask": (lambda A, y: y > 0, lambda y: y > 0),
+    "a mask of bytes": (lambda A, y: (y > 0).astype("uint8"), lambda y: y > 0),
+    "a count": (lambda A, y: (y > 0).sum(axis=-1), lambda y: (y > 0).sum(-1)),
+    "a share": (lambda A, y: (y > 0).mean(axis=-1), lambda y: (y > 0).float().mean(-1)),
+    "a sum with numbers held": (_counted, lambda y: (y * 9).int() + torch.tensor([2] * 6).int()),
+    "what a place picks": (_picked, lambda y: y.gather(-1, y.argmax(-1)[..., None])[..., 0]),
+    "what a mask keeps": (lambda A, y: (y > 0) * y, lambda y: (y > 0) * y),
+    "what a mask of floats keeps": (lambda A, y: (y > 0) * y, lambda y: (y > 0).to(y.dtype) * y),
+}  # fmt: skip
+
+
+def _beside(ours: Any, theirs: Any, A: Any) -> tuple[Any, nn.Module]:
+    """Two nets that give their values and what these functions make of them."""
+    gluon = ImperativeNet(
+        lambda s, x: (lambda y: (y, ours(A, y)))(s.d(x)),
+        d=gnn.Dense(6, flatten=False, in_units=6),
+    )
+    gluon.initialize(mx.init.Xavier())
+    return gluon, TorchNet(lambda s, x: (lambda y: (y, theirs(y)))(s.d(x)), d=nn.Linear(6, 6))
+
+
+SLOW = pytest.mark.slow
+QUICKEST = ("a cast", "a share", "a sum with numbers held", "what a mask keeps")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICKEST else SLOW) for name in WHOLE]
+)
+def test_whole_numbers_beside_values_are_in_parity(name: str, arrays: Any) -> None:
+    gluon, torch_net = _beside(*WHOLE[name], arrays)
+    for quick in (False, True):
+        report = check_parity(gluon, torch_net, ROWS, transfer=True, quick=quick)
+        assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_another_whole_number_is_named(quick: bool, arrays: Any) -> None:
+    for ours, theirs in (
+        (_counted, lambda y: (y * 9).int() + torch.tensor([2, 2, 2, 2, 2, 3]).int()),
+        (lambda A, y: y > 0, lambda y: y > 1),
+    ):
+        report = check_parity(*_beside(ours, theirs, arrays), ROWS, transfer=True, quick=quick)
+        messages = [row.message for row in report.failures if row.level == Level.FORWARD]
+        assert any("exactly" in message for message in messages), str(report)

@@ -68,16 +68,22 @@ def replay_operator(
     """An operator of the C interface; `dtype` is what the net computed in when it was recorded.
 
     What it gave in that dtype, as `dtypes` says, it gives in that of the run: `one_hot` gives
-    float32 whatever it is given. What it makes of no array starts from the numbers that the net
-    has, as parameters do: 0.1 is that of float32. What MXNet refuses in float64 (LRN) is computed
-    in float32.
+    float32 whatever it is given, and so does a mean of whole numbers. What it makes of no array
+    starts from the numbers that the net has, as parameters do: 0.1 is that of float32. What MXNet
+    refuses in float64 (LRN) is computed in float32.
     """
+
+    makes_floats = dtype in dtypes
+
+    def read(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
+        whole = kind == "float64" and all(np.dtype(x.dtype).kind != "f" for x in arrays)
+        return [x.astype(kind) for x in arrays] if whole and makes_floats else [*arrays]
 
     def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
         given = {k: kind if k == "dtype" and v == dtype else v for k, v in attributes.items()}
         with mx.autograd.pause(mx.autograd.is_training()) if paused else nullcontext():
             outputs = register._imperative_invoke(
-                handle, list(arrays), list(given), list(given.values()), None, is_numpy, True
+                handle, read(arrays, kind), list(given), list(given.values()), None, is_numpy, True
             )
         outputs = [y.as_nd_ndarray() for y in outputs]  # whose arithmetic takes both classes
         made = zip(outputs if arrays else [_cast(y, dtype) for y in outputs], dtypes, strict=False)
