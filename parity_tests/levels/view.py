@@ -379,22 +379,24 @@ def _joined(
 ) -> View:
     """Without cuts around what both sides compute otherwise, where its neighbours make it one.
 
-    Such as two ways of masking, where what is masked counts for nothing behind a softmax, and two
-    ways of choosing among equal values, which come from a ReLU that passes no gradient back.
+    Such as two ways of masking, where what is masked counts for nothing behind a softmax, two ways
+    of choosing among equal values, which come from a ReLU that passes no gradient back, and
+    gradients that one side stops before what the other stops them behind.
     """
     traced = view.traced
     anew: dict[int, set[int]] = {}
     segments = list(view.segments.values())
-    # each with the operations that get no cut behind them, and those to compute anew in one
-    asked: list[tuple[SegmentPair, set[int], dict[int, set[int]]]] = [
-        (segment, {segment.pair.right.index}, {})
+    # each of them with the operations that get no cut behind them, and those to compute anew in one
+    asked: list[tuple[list[SegmentPair], set[int], dict[int, set[int]]]] = [
+        ([segment], {segment.pair.right.index}, {})
         for segment in (() if traced.alignment.equal else segments)
         if segment.pair is not None and segment.unlike and _given(segment) not in lasting
     ]
-    asked += [(segment, set(), {index: before}) for segment, index, before in _choosing(segments)]
+    asked += [([segment], set(), {index: before}) for segment, index, before in _choosing(segments)]
+    asked += [(chain, ends, {}) for chain, ends in _stopping(segments, traced)]
     subject = _subject(view, inputs) if asked else None
-    for segment, ends, again in asked:
-        if subject is None or _agree(subject, [segment]):
+    for unlike, ends, again in asked:
+        if subject is None or _agree(subject, unlike):
             continue
         pieces = _cut(traced, removed | ends, lasting, {**anew, **again})
         joined = _view(nets, traced, inputs, pieces)
@@ -433,6 +435,33 @@ def _choosing(segments: Sequence[SegmentPair]) -> list[tuple[SegmentPair, int, s
         if kind in _FLAT or (moves and before):
             back[number] = {index} | (before if moves else set())
     return asked
+
+
+def _stopping(
+    segments: Sequence[SegmentPair], traced: TracedPair
+) -> list[tuple[list[SegmentPair], set[int]]]:
+    """Segments from one in which a side stops gradients to one in which the other does.
+
+    With each list the operations of all but the last, which are torch's.
+    """
+    asked = []
+    back: list[dict[Side, set[int]]] = []  # by segment: it and those before it, from such a side's
+    for number, segment in enumerate(segments):
+        here = {side for side in SIDES if _stops(segment, side, traced)}
+        given = [back[slot.segment] for slot in segment.slots if 0 <= slot.segment < number]
+        before = {side: set().union(*(of[side] for of in given)) for side in SIDES}
+        for side, other in (SIDES, SIDES[::-1]):
+            pairs = [segments[n].pair for n in before[side]]
+            if other in here and pairs:
+                ends = {pair.right.index for pair in pairs if pair is not None}
+                asked.append(([*(segments[n] for n in before[side]), segment], ends))
+        back.append({s: before[s] | {number} if s in here or before[s] else set() for s in SIDES})
+    return asked
+
+
+def _stops(segment: SegmentPair, side: Side, traced: TracedPair) -> bool:
+    operations = traced.executed(side).operations
+    return any(operations[i].own_gradient == "detach" for i in segment.sides[side].executed)
 
 
 def _executed(segment: SegmentPair) -> list[list[int]]:

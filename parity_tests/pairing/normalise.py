@@ -53,10 +53,14 @@ class Emitter:
         self._translated: dict[Value, Operand] = {}
         self._computed: dict[Hashable, int] = {}
         self._current: Operation = _NOWHERE
+        self._behind: set[Value] = set()  # executed: values as before, whose gradients are others
+        self._gradient: object = ""  # what the current operation's results get of their own
 
     def read(self, operation: Operation, read: Reader) -> None:
         """Express one executed operation."""
         self._current = operation
+        behind = not self._behind.isdisjoint(operation.reads)
+        self._gradient = operation.own_gradient or behind
         before = len(self.operations)
         arrays = {x.role: self.translated(x.value, x) for x in operation.inputs}
         for role, parameter in operation.parameters.items():
@@ -66,7 +70,11 @@ class Emitter:
         ordered = {role: arrays[role] for role in operation.roles}
         outputs = read(Arguments(operation, ordered), self)
         for position, output in enumerate(outputs):
-            self._translated[Value(Origin.OPERATION, operation.index, position)] = output
+            value = Value(Origin.OPERATION, operation.index, position)
+            self._translated[value] = output
+            made = output.value.origin is Origin.OPERATION and int(output.value.key) >= before
+            if self._gradient and not made:
+                self._behind.add(value)
         if outputs and outputs[0].value.origin is Origin.OPERATION:
             index = int(outputs[0].value.key)
             if index >= before:
@@ -147,9 +155,7 @@ class Emitter:
             return fresh
         read = tuple((x.role, x.value) for x in operands)
         made = tuple(sorted((name, repr(value)) for name, value in attributes.items()))
-        return self._computed.setdefault(
-            (kind, read, shape, made, self._current.own_gradient), fresh
-        )
+        return self._computed.setdefault((kind, read, shape, made, self._gradient), fresh)
 
     def output(self, first: Operand, position: int, shape: Sequence[int]) -> Operand:
         value = replace(first.value, output=position)

@@ -144,14 +144,17 @@ class _Graphs:
             Value(Origin.INPUT, i): Value(Origin.INPUT, i) for i in range(len(executed.inputs))
         }
         self.first: dict[Value, Value] = {root: root for root in self.roots}
+        apart: set[Value] = set()  # the same values as one before, and not the same gradients
         for op in executed:
+            behind = op.own_gradient or not apart.isdisjoint(op.reads)
             for position in range(len(op.shapes)):
                 value = Value(Origin.OPERATION, op.index, position)
                 stands_for = normalised.stands_for.get(value)
                 if stands_for is not None:
                     root = self._root(stands_for)
-                    if op.own_gradient and root in self.first:
-                        continue  # the same values, and not the same gradients
+                    if behind and root in self.first:
+                        apart.add(value)
+                        continue
                     self.roots[value] = root
                     self.first.setdefault(root, value)
 
@@ -451,7 +454,14 @@ def _closure(
     operations = graphs.executed.operations
     needed: set[int] = set()
     used: dict[Slot, list[tuple[Value, tuple[int, ...]]]] = {}
-    pending = [int(value.key) for value in outputs]
+    pending = []
+    for value in outputs:
+        slot = graphs.slot(value, known)
+        if slot is not None and slot.segment != number:  # that of another, given on as it is
+            used.setdefault(slot, []).append((value, graphs.shape(value)))
+        else:
+            pending.append(int(value.key))
+    given = list(used)
     while pending:
         index = pending.pop()
         if index in needed:
@@ -467,13 +477,8 @@ def _closure(
                     used[slot].append(use)
             elif value.origin is Origin.OPERATION:
                 pending.append(int(value.key))
-    ordered = {
-        slot: used[slot]
-        for index in sorted(needed)
-        for value in operations[index].reads
-        for slot in [graphs.slot(value, known)]
-        if slot is not None and slot in used
-    }
+    read = [graphs.slot(value, known) for i in sorted(needed) for value in operations[i].reads]
+    ordered = {slot: used[slot] for slot in (*given, *read) if slot is not None and slot in used}
     return sorted(needed), ordered
 
 
@@ -488,6 +493,7 @@ def _normalised(
         for value in outputs
         for root in [graphs.normalised.stands_for.get(value)]
         if root is not None and root.origin is Origin.OPERATION
+        if (slot := graphs.slot(value, known)) is None or slot.segment == number
     ]
     while pending:
         index = pending.pop()

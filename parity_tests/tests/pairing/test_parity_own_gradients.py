@@ -136,6 +136,16 @@ EQUAL: dict[str, tuple[Forward, Forward]] = {
     "a prefix that is detached": (_detached, _detached),
     "a prefix without recording": (_paused, _no_grad),
     "a prefix that is blocked": (lambda s, x: s.b(mx.nd.BlockGrad(s.a(x))), _detached),
+    "an input that is detached, times 1": (
+        lambda s, x: s.b(s.a(x)) * (x.detach() * 1.0), lambda s, x: s.b(s.a(x)) * x.detach(),
+    ),
+    "a gradient that is stopped before and behind the rest": (
+        lambda s, x: s.b(x) * (s.a(x).detach() * 2).tanh(),
+        lambda s, x: s.b(x) * (s.a(x) * 2).tanh().detach(),
+    ),
+    "an output whose gradient is": (
+        lambda s, x: (s.b(x), s.a(x).detach() * 2), lambda s, x: (s.b(x), (s.a(x) * 2).detach()),
+    ),
 }  # fmt: skip
 
 
@@ -165,6 +175,13 @@ DIFFERENT: dict[str, tuple[Forward, Forward, str, str]] = {
     ),
     "torch detaches": (plain, _detached, "b", "stopped gradient"),
     "Gluon detaches": (_detached, plain, "b", "stopped gradient"),
+    "torch detaches its output, times 1": (
+        plain, lambda s, x: plain(s, x).detach() * 1.0, "mul", "stopped gradient",
+    ),
+    "Gluon detaches one of two equal values": (
+        lambda s, x: s.a(x).relu() + s.b(s.a(x).detach().relu()),
+        lambda s, x: s.a(x).relu() + s.b(s.a(x).relu()), "relu", "stopped gradient",
+    ),
     "torch does not record": (plain, _no_grad, "a", "stopped gradient"),
     "Gluon does not record": (_paused, plain, "a", "stopped gradient"),
 }  # fmt: skip
