@@ -64,7 +64,7 @@ def _local(subject: Subject, coverage: Coverage) -> Iterator[Row]:
         for call in local_calls(subject, pair, referee, train=True, backward=True):
             rows = local_rows(Level.BACKWARD, pair, call, train=True, strict=subject.strict)
             given = {row.quantity for row in rows}
-            if "input gradient" not in given and any(row.compared for row in rows):
+            if "input gradient" not in given and (not rows or any(row.compared for row in rows)):
                 coverage.done("gradients", f"{pair.path} input gradient")  # neither side has one
             for row in rows:
                 if row.compared or row.status == Status.NOTE:

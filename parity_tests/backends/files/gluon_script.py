@@ -562,7 +562,11 @@ def record_pass(net: Block, inputs: Sequence[NDArray], folder: str, train: bool)
                 ends = [y + 0 for y in outputs] if train else []
         if train:
             heads = head_gradients(outputs)
-            mx.autograd.backward(ends, [mx.nd.array(g, ctx=context) for g in heads])
+            # through a cast MXNet would send a gradient back from whole numbers
+            sent = [i for i, y in enumerate(ends) if np.dtype(y.dtype).kind == "f"]
+            if sent:
+                grads = [mx.nd.array(heads[i], ctx=context) for i in sent]
+                mx.autograd.backward([ends[i] for i in sent], grads)
             for i, gradient in enumerate(heads):
                 archive.add(f"head.{i}", gradient)
             for index, position, zeros in recorder.probes:

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -20,12 +21,15 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 import numpy as np
 
 __all__ = [
+    "FILE",
     "Archive",
     "RecordError",
     "Tape",
+    "asked",
     "describe_factory",
     "flatten",
     "main",
+    "read_arrays",
     "spans",
     "writing",
 ]
@@ -296,30 +300,100 @@ def write_json(folder: str, name: str, value: Any) -> None:
         json.dump(value, file, allow_nan=False)
 
 
-def read_inputs(path: str, shapes: Sequence[str], seed: int) -> List[Any]:
-    """The arrays of an .npz file in order, or normal ones of these shapes."""
+SHAPE = re.compile(r"([1-9]\d{0,5}(?:,[1-9]\d{0,5})*)(?::(\w+))?(?:<([1-9]\d{0,8}))?")
+FILE = re.compile(r".*\.np[yz](:.*)?")
+DTYPES = "float16", "float32", "float64", "int8", "int32", "int64", "uint8", "bool"
+MOST_VALUES = 2**31
+
+Hint = Callable[[str, Sequence[str]], str]
+
+
+def no_hint(name: str, names: Sequence[str]) -> str:
+    return ""
+
+
+def asked(text: str, option: str, hint: Hint = no_hint) -> Tuple[Tuple[int, ...], str, int]:
+    """The shape, dtype and limit of whole numbers that `4,20:int64<1000` asks to draw."""
+    match = SHAPE.fullmatch(text)
+    if match is None:
+        raise RecordError(
+            f"{option} is {text!r}, expected a shape such as 1,3,32,32 or 4,20:int64<1000, or a "
+            "file x.npy, x.npz or x.npz:name"
+        )
+    shape = tuple(int(size) for size in match.group(1).split(","))
+    dtype, limit = match.group(2) or "float32", int(match.group(3) or 0)
+    if dtype not in DTYPES:
+        names = ", ".join(DTYPES)
+        raise RecordError(
+            f"{option} {text} asks for {dtype!r}, expected one of {names}{hint(dtype, DTYPES)}"
+        )
+    if np.prod([float(size) for size in shape]) > MOST_VALUES:
+        raise RecordError(f"{option} {text} has more than {MOST_VALUES:,} values")
+    if "int" in dtype:
+        if not limit:
+            raise RecordError(f"{option} {text} needs a limit, such as {match.group(1)}:{dtype}<10")
+        if limit - 1 > np.iinfo(dtype).max:
+            raise RecordError(f"{option} {text}: {dtype} holds at most {np.iinfo(dtype).max}")
+    return shape, dtype, limit
+
+
+def read_arrays(text: str, option: str, hint: Hint = no_hint) -> List[Any]:
+    """The arrays of `x.npy` or `x.npz`, or that of `x.npz:name`."""
+    path, _, name = text.partition(".npz:")
+    path = f"{path}.npz" if name else text
+    if not os.path.isfile(path):
+        raise RecordError(f"{option}: {path} is no file")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        whole = isinstance(loaded, np.ndarray)
+        held = {"": loaded} if whole else {key: loaded[key] for key in loaded.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RecordError(f"{option}: {path} cannot be read: {reason}") from None
+    if name and name not in held:
+        names = ", ".join(held)
+        raise RecordError(f"{option}: {path} has no {name!r}, only {names}{hint(name, list(held))}")
+    chosen = [held[name]] if name else list(held.values())
+    for array in chosen:
+        if array.dtype.name not in DTYPES:
+            raise RecordError(
+                f"{option}: {path} holds {array.dtype}, expected one of {', '.join(DTYPES)}"
+            )
+    if not chosen:
+        raise RecordError(f"{option}: {path} holds no arrays")
+    return chosen
+
+
+def read_inputs(path: str, texts: Sequence[str], seed: int) -> List[Any]:
+    """The arrays of an .npz file in order, or those that the texts ask for."""
     if path:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return [file[name] for name in file.files]
-        except (OSError, ValueError) as error:
-            raise RecordError(f"--inputs {path} cannot be read: {error}") from error
+        return read_arrays(path, "--inputs")
     draw = np.random.RandomState(seed)
-    sizes = []
-    for text in shapes:
-        try:
-            sizes.append(tuple(int(part) for part in text.split(",")))
-        except ValueError:
-            sizes.append(())
-        if not sizes[-1] or min(sizes[-1]) < 1:
-            raise RecordError(f"--input is {text!r}, expected a shape such as 1,3,224,224")
-    return [draw.standard_normal(size).astype(np.float32) for size in sizes]
+    found: List[Any] = []
+    for text in texts:
+        if FILE.fullmatch(text):
+            found += read_arrays(text, "--input")
+        else:
+            found.append(_drawn(draw, *asked(text, "--input")))
+    return found
+
+
+def _drawn(draw: Any, shape: Tuple[int, ...], dtype: str, limit: int) -> Any:
+    if dtype == "bool":
+        return draw.random_sample(shape) < 0.5
+    if dtype.startswith("float"):
+        return draw.standard_normal(shape).astype(dtype)
+    return draw.randint(0, limit, shape).astype(dtype)
 
 
 def head_gradients(outputs: Sequence[Any]) -> List[Any]:
-    """What a step sends back into each of the net's outputs: normal numbers, always the same."""
+    """What a step sends back into each of the net's outputs: normal numbers, always the same.
+
+    Zeros into whole numbers.
+    """
     draw = np.random.RandomState(7)
-    return [draw.standard_normal(y.shape).astype(np.float32) for y in outputs]
+    drawn = [draw.standard_normal(y.shape) * (np.dtype(y.dtype).kind == "f") for y in outputs]
+    return [np.asarray(gradient, np.float32) for gradient in drawn]
 
 
 def describe_factory(spec: str) -> Any:
@@ -340,8 +414,9 @@ def main(record: Callable[..., Dict[str, Any]], extend: Callable[[Any], None]) -
     """The command of a recording script: 0 and a folder, or 2 and one line."""
     parser = argparse.ArgumentParser(description="Record what a net computes, into a folder.")
     parser.add_argument("net", nargs="?", metavar="PKG:FACTORY", help="your net")
-    parser.add_argument("--input", action="append", default=[], metavar="N,C,H,W",
-                        help="shape of a random input; repeat for several")  # fmt: skip
+    parser.add_argument("--input", action="append", default=[], metavar="SHAPE|FILE",
+                        help="N,C,H,W to draw, N,T:int64<1000 for whole numbers, or x.npy, x.npz, "
+                        "x.npz:name; once for each input")  # fmt: skip
     parser.add_argument("--inputs", default="", metavar="FILE.npz", help="the inputs, in order")
     parser.add_argument("--seed", type=int, default=0, help="of random inputs")
     parser.add_argument("--out", required=True, metavar="DIR", help="the new folder")
@@ -349,7 +424,7 @@ def main(record: Callable[..., Dict[str, Any]], extend: Callable[[Any], None]) -
     args = parser.parse_args()
     try:
         if bool(args.input) == bool(args.inputs):
-            raise RecordError("name --input SHAPE or --inputs FILE.npz, one of the two")
+            raise RecordError("name --input SHAPE|FILE or --inputs FILE.npz, one of the two")
         inputs = read_inputs(args.inputs, args.input, args.seed)
         with writing(args.out) as (part, state):
             with Archive(os.path.join(part, "inputs.npz")) as archive:

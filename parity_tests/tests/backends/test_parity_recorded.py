@@ -27,7 +27,9 @@ from parity_tests.__main__ import main
 from parity_tests.backends.files.recorded import RecordedNet, read_recording
 from parity_tests.backends.files.replayed import ReplayedNet
 from parity_tests.backends.files.script import script_of
+from parity_tests.backends.files.tape import RecordError, read_inputs
 from parity_tests.backends.leaves import ParityError
+from parity_tests.cases.arrays import read_batches
 from parity_tests.reporting.verdicts import Side
 
 GLUON = """
@@ -381,6 +383,60 @@ def test_no_name_in_a_record_becomes_code(torch_recorded: RecordedNet, tmp_path:
     net = ReplayedNet({False: record}, torch_recorded.parameters, [], {False: {}})
     with pytest.raises(ParityError, match=r"torch\.hub\.load"):
         net.eval()(*(torch.from_numpy(x) for x in torch_recorded.inputs))
+
+
+def test_inputs_are_described_as_for_the_check(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.ones((2, 3)), b=np.array([True, False]))
+    texts = ["2,4:int64<11", "2,3", f"{tmp_path / 'x.npz'}:b", "2:bool"]
+    found = read_inputs("", texts, 0)
+    assert [x.dtype.name for x in found] == ["int64", "float32", "bool", "bool"]
+    assert [x.shape for x in found] == [(2, 4), (2, 3), (2,), (2,)]
+    assert 0 <= found[0].min() < found[0].max() < 11
+    checked = [x.dtype for x in read_batches(texts, None)[0][0]]
+    assert checked == [x.dtype for x in found]
+    for text in ("2,4:int64", "2:int7<3", "2,0", "none.npy", "2:uint8<300", "x"):
+        with pytest.raises(RecordError) as refused:
+            read_inputs("", [text], 0)
+        with pytest.raises(ParityError) as here:
+            read_batches([text], None)
+        assert str(here.value).startswith(str(refused.value))
+
+
+WHOLE = """
+import mxnet as mx
+from mxnet.gluon import Block, nn
+
+
+class Net(Block):
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.e = nn.Embedding(11, 6)
+            self.d = nn.Dense(6, flatten=False, in_units=6)
+
+    def forward(self, ids, x):
+        y = self.d(self.e(ids) * x)
+        return y, (y * 9).astype("int32"), (y > 0) * y
+"""
+
+
+class WholeTwin(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.d = nn.Embedding(11, 6), nn.Linear(6, 6)
+
+    def forward(self, ids: torch.Tensor, x: torch.Tensor) -> Any:
+        y = self.d(self.e(ids) * x)
+        return y, (y * 9).int(), (y > 0) * y
+
+
+@pytest.mark.slow
+def test_whole_numbers_that_a_recorded_net_gives_send_nothing_back(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(WHOLE)
+    inputs = "--input", "2,4:int64<11", "--input", "2,4,6"
+    made = record(sys.executable, tmp_path, "mine:Net", *inputs)
+    report = check_parity(made, WholeTwin(), made.inputs, transfer=True)
+    assert report.ok, str(report)
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
