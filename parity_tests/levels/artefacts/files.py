@@ -45,6 +45,7 @@ from parity_tests.levels.artefacts.exported import (
     write_files,
 )
 from parity_tests.levels.artefacts.graphs import Entry
+from parity_tests.levels.local import of_whole_numbers
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, Verdict, bits_equal, compare
 from parity_tests.numerics.operators.table import kind_of_symbol, operator_of
@@ -254,7 +255,8 @@ class _Judge:
             return
         for place, actual in enumerate(outputs):
             row = _wrong(way, output_name(place), "", **_SINGLE)
-            verdict = compare(actual, self.truth.outputs[place])
+            expected = self.truth.outputs[place]
+            verdict = of_whole_numbers(actual, expected) or compare(actual, expected)
             if verdict.reason != "values" or not self.truth.deviations:
                 yield row.with_verdict(verdict)
                 continue

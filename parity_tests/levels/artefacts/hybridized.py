@@ -32,10 +32,10 @@ from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET, Arrays, input_name, is_float, output_name
 from parity_tests.levels.artefacts.files import exported_rows
 from parity_tests.levels.diagnosis.graphs import explain_graph
-from parity_tests.levels.local import content_of
+from parity_tests.levels.local import content_of, of_whole_numbers
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
-from parity_tests.reporting.rows import Coverage, Row
+from parity_tests.reporting.rows import LEFT_OUT, Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
 __all__ = ["STEPS", "VARIANTS", "artefacts_rows"]
@@ -57,12 +57,11 @@ def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
         coverage.expect("artefacts", path)
     try:
         rows += _rows(NET, partial(_whole, subject.gluon_net), subject.inputs)
-        if any(row.status != Status.OK for row in rows):
+        if not rows or any(row.status != Status.OK for row in rows):
             rows = _leaf_rows(subject) + rows
-        if is_on():
-            detail = "of a net on mx.np arrays no files are compared; mxnet-files check does it"
-            rows.append(_row(path=NET, detail=detail, status=Status.NOTE))
-        elif isinstance(subject.gluon_net, HybridBlock):
+        if why := _without_files(subject.gluon_net):
+            rows.append(_row(path=NET, detail=LEFT_OUT + why, status=Status.NOTE, compared=1))
+        else:
             of_files, coverage_of_files = exported_rows(subject)
             rows += of_files
             coverage.merge(coverage_of_files)
@@ -72,6 +71,13 @@ def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
         for path in coverage.expected["artefacts"]:
             coverage.done("artefacts", path)
     return rows, coverage
+
+
+def _without_files(net: Block) -> str:
+    """Why a net has no files that could be compared; empty where it has."""
+    if not isinstance(net, HybridBlock):
+        return f"{type(net).__name__} is no HybridBlock: it has no graph, and no files"
+    return "the files of a net on mx.np arrays; mxnet-files check compares them" if is_on() else ""
 
 
 def _leaf_rows(subject: Subject) -> list[Row]:
@@ -100,13 +106,12 @@ def _whole(net: Block, dtype: str) -> Block:
 
 
 def _rows(path: str, make: Callable[[str], Block], inputs: Arrays) -> Iterator[Row]:
+    if not isinstance(make("float32"), HybridBlock):
+        return  # `_without_files` says so of the net, and its leaves are compared
     imperative = attempt("gluon", _steps, make("float32"), inputs, "float32")
     for variant, flags in VARIANTS.items():
         block = make("float32")
         blank = _row(path=path, check=variant, dtype="float32")
-        if not isinstance(block, HybridBlock):
-            yield replace(blank, detail=f"{type(block).__name__} is no HybridBlock")
-            continue
         block.hybridize(**flags)
         try:
             graph = attempt("gluon", _steps, block, inputs, "float32")
@@ -148,7 +153,8 @@ def _compared(blank: Row, graph: Steps, imperative: Steps) -> Iterator[Row]:
         for name in {**expected, **actual}:
             row = replace(blank, quantity=f"{name}, step {step + 1}", mode=mode)
             if name in actual and name in expected:
-                verdict = compare(actual[name], expected[name], content=_content(name))
+                both = actual[name], expected[name]
+                verdict = of_whole_numbers(*both) or compare(*both, content=_content(name))
                 yield row.with_verdict(verdict)
             else:
                 detail = f"only one of imperative and {blank.check} gives it"
@@ -174,6 +180,11 @@ def _in_another_order(
             expected, single = exact[step].get(name), imperative[step].get(name)
             if expected is None or single is None or expected.shape != actual.shape:
                 return rows
+            row = replace(blank, quantity=f"{name}, step {step + 1}", mode=mode)
+            whole = of_whole_numbers(actual, single)
+            if whole is not None:
+                judged.append(row.with_verdict(whole))
+                continue
             own = float(np.abs(single - expected).max())
             least = 4 * UNIT["float32"] * float(np.abs(expected).max())
             verdict = compare(
@@ -185,7 +196,6 @@ def _in_another_order(
                 unit="float32",
                 content=_content(name),
             )
-            row = replace(blank, quantity=f"{name}, step {step + 1}", mode=mode)
             verdict = replace(verdict, unit="× the imperative net's own error")
             judged.append(replace(row.with_verdict(verdict), unit="own errors"))
     return judged
@@ -217,11 +227,14 @@ def _train(block: Block, inputs: Arrays, dtype: str) -> dict[str, np.ndarray]:
             x.attach_grad()
     with autograd.record():
         outputs = call(block, arrays)
-    autograd.backward(outputs, [_head(y, dtype) for y in outputs])
+    live = [y for y in outputs if np.dtype(y.dtype).kind == "f"]
+    if live:
+        autograd.backward(live, [_head(y, dtype) for y in live])
     results = {output_name(i): y.asnumpy() for i, y in enumerate(outputs)}
-    results |= {input_name(i): x.grad.asnumpy() for i, x in enumerate(arrays) if x.grad is not None}
+    reached = [(i, x.grad) for i, x in enumerate(arrays) if live and x.grad is not None]
+    results |= {input_name(i): gradient.asnumpy() for i, gradient in reached}
     for i, parameter in enumerate(block.collect_params().values()):
-        if parameter.grad_req != "null":
+        if live and parameter.grad_req != "null":
             results[f"parameter {i} gradient"] = parameter.grad().asnumpy()
             parameter.set_data(parameter.data() - _RATE * parameter.grad())
         results[f"parameter {i}"] = parameter.data().asnumpy()

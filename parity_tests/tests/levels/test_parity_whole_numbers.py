@@ -218,3 +218,29 @@ def test_another_whole_number_is_named(quick: bool, arrays: Any) -> None:
         report = check_parity(*_beside(ours, theirs, arrays), ROWS, transfer=True, quick=quick)
         messages = [row.message for row in report.failures if row.level == Level.FORWARD]
         assert any("exactly" in message for message in messages), str(report)
+
+
+@SLOW
+@pytest.mark.parametrize("alone", [False, True])
+def test_graphs_and_files_of_whole_numbers_are_compared(alone: bool) -> None:
+    def cast(s: Any, F: Any, x: Any) -> Any:
+        y = s.d(x)
+        made = (y * 0.01).astype("int32")  # zeros
+        return made if alone else (y, made, y > 0)
+
+    def theirs(s: Any, x: torch.Tensor) -> Any:
+        y = s.d(x)
+        return (y * 0.01).int() if alone else (y, (y * 0.01).int(), y > 0)
+
+    gluon = initialised(GluonNet(cast, d=gnn.Dense(6, flatten=False, in_units=6)), ROWS)
+    torch_net = TorchNet(theirs, d=nn.Linear(6, 6))
+    report = check_parity(gluon, torch_net, ROWS, transfer=True, levels=["weights", "artefacts"])
+    assert report.ok, str(report)
+
+
+def test_a_net_that_is_not_hybrid_has_no_files() -> None:
+    gluon, torch_net = _beside(*WHOLE["a mask"], mx.nd)
+    report = check_parity(gluon, torch_net, ROWS, transfer=True, levels=["weights", "artefacts"])
+    assert report.ok, str(report)
+    assert "ImperativeNet is no HybridBlock" in " ".join(row.detail for row in report.rows)
+    assert any(row.path == "d" and row.compared for row in report.rows)  # its leaf is one
