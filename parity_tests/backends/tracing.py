@@ -22,6 +22,7 @@ from parity_tests.pairing.graph import (
 
 __all__ = [
     "BACKENDS",
+    "HELD",
     "digest",
     "flatten",
     "graph_of",
@@ -33,6 +34,8 @@ __all__ = [
 BACKENDS = os.path.dirname(__file__) + os.sep  # whose frames are not the user's code
 # How many values of an output its digest samples
 _SAMPLES = 16
+# How many numbers that no input decides are kept of an operation: indices are no more
+HELD = 1 << 16
 
 
 def graph_of(record: Mapping[str, Any], constants: Mapping[str, Any]) -> OperationGraph:
@@ -82,6 +85,7 @@ def _operation(index: int, op: Mapping[str, Any], parameters: Mapping[str, Param
         replay,
         own_gradient=_own_gradient(op),
         infinite=op.get("infinite", False),
+        held=op.get("held"),
     )
 
 

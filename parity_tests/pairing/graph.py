@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 __all__ = ["Operand", "Operation", "OperationGraph", "Origin", "Parameter", "Replay", "Value"]
 
 # Runs an operation again: its arrays in the order of `Operation.reads`, and the dtype of floats
@@ -70,7 +72,8 @@ class Operation:
     runs an executed operation on other arrays, leaving those it is given as they are. `normalised`
     operations are in the common vocabulary and cannot be run. `own_gradient`: what was executed
     passes back no gradient ("detach"), or its own and not its kind's ("own gradient"). `infinite`:
-    its first output holds infinities, as behind a mask of −∞.
+    its first output holds infinities, as behind a mask of −∞. `held` is its first output where no
+    input and no parameter decides it, as of an index that the net's code writes out.
     """
 
     index: int
@@ -92,6 +95,7 @@ class Operation:
     normalised: bool = False
     own_gradient: str = ""
     infinite: bool = False
+    held: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from parity_tests.numerics.operators.executed import is_known
 from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
 from parity_tests.pairing.rewrites import ORDERED, RULES
@@ -50,6 +52,8 @@ class Emitter:
         self.operations: list[Operation] = []
         self._rules = rules
         self._parameters = graph.parameters
+        self._constants = graph.constants
+        self._held = {op.index: op.held for op in graph}
         self._translated: dict[Value, Operand] = {}
         self._computed: dict[Hashable, int] = {}
         self._current: Operation = _NOWHERE
@@ -68,7 +72,7 @@ class Emitter:
             arrays[role] = Operand(role, value, parameter.shape)
         # parameters were split from the other inputs
         ordered = {role: arrays[role] for role in operation.roles}
-        outputs = read(Arguments(operation, ordered), self)
+        outputs = read(Arguments(operation, ordered, self._known(operation)), self)
         for position, output in enumerate(outputs):
             value = Value(Origin.OPERATION, operation.index, position)
             self._translated[value] = output
@@ -79,6 +83,19 @@ class Emitter:
             index = int(outputs[0].value.key)
             if index >= before:
                 self.operations[index] = replace(self.operations[index], digest=operation.digest)
+
+    def _known(self, operation: Operation) -> dict[str, np.ndarray]:
+        """The operands that neither an input nor a parameter decides, by role."""
+        known = {}
+        for x in operation.inputs:
+            held = None
+            if x.value.origin is Origin.CONSTANT:
+                held = self._constants.get(str(x.value.key))
+            elif x.value.origin is Origin.OPERATION and not x.value.output:
+                held = self._held.get(int(x.value.key))
+            if held is not None:
+                known[x.role] = held
+        return known
 
     def stands_for(self) -> dict[Value, Value]:
         """The normalised value of every executed one."""

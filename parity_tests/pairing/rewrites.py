@@ -20,6 +20,7 @@ from parity_tests.pairing.vocabulary import (
     broadcast,
     emit_concat,
     emit_pool,
+    emit_take,
     real,
 )
 
@@ -30,6 +31,47 @@ def _same_shape(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], _: Attributes
 ) -> Operand | None:
     return inputs[0] if inputs[0].shape == shape else None
+
+
+def _all_of_it(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """A slice of all there is, in its order or backwards."""
+    x, along = inputs[0], attributes["axis"]
+    if x.shape != shape:
+        return None
+    return x if attributes["step"] > 0 else graph("flip", [("input", x)], shape, axes=(along,))
+
+
+def _flip_of_flip(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """Axes of one value are turned around once; twice is not at all."""
+    x, over = inputs[0], tuple(a for a in attributes["axes"] if shape[a] != 1)
+    before = produced_by(graph, x, "flip")
+    if before is not None and before.inputs:
+        x = before.inputs[0]
+        over = tuple(sorted({*over} ^ {*before.attributes["axes"]}))
+        graph.merge(before)
+    elif over == attributes["axes"]:
+        return None
+    return graph("flip", [("input", x)], shape, axes=over) if over else x
+
+
+def _gather_of_rows(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """Places that are the same wherever one is on the other axes are places along the axis."""
+    x, *indices = inputs
+    along = attributes["axis"]
+    others = [a for a in range(len(shape)) if a != along]
+    if not indices or any(x.shape[a] != shape[a] for a in others):
+        return None
+    grown = produced_by(graph, indices[0], "expand")
+    index = grown.inputs[0] if grown is not None and grown.inputs else indices[0]
+    if len(index.shape) != len(shape) or any(index.shape[a] != 1 for a in others):
+        return None
+    return emit_take(graph, x, index, along, shape)
 
 
 def _through_reshape(
@@ -364,7 +406,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "reshape": (_same_shape, _through_reshape),
     "expand": (_same_shape,),
     "transpose": (_through_transpose,),
-    "slice": (_same_shape, _slice_of_concat, _slice_of_moved_concat),
+    "slice": (_all_of_it, _slice_of_concat, _slice_of_moved_concat),
+    "flip": (_flip_of_flip,),
+    "gather": (_gather_of_rows,),
     "pad": (_same_shape,),
     "cast": (_same_type,),
     "concat": (_flat_concat, _concat_of_zeros),

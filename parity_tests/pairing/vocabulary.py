@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from parity_tests.pairing.graph import Operand, Operation
+from parity_tests.pairing.graph import Operand, Operation, Origin
 
 __all__ = [
     "COMMUTATIVE",
@@ -17,15 +19,19 @@ __all__ = [
     "REVERSED",
     "Arguments",
     "Emit",
+    "Mask",
     "axes",
     "axis",
     "broadcast",
     "emit_assignment",
     "emit_concat",
+    "emit_gather",
+    "emit_index",
     "emit_pool",
     "emit_reduction",
     "emit_slices",
     "emit_stack",
+    "emit_take",
     "per_axis",
     "real",
 ]
@@ -73,6 +79,19 @@ class Arguments:
 
     operation: Operation
     arrays: Mapping[str, Operand]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+    def known(self, role: str) -> np.ndarray | None:
+        """The numbers of an array that neither an input nor a parameter decides."""
+        held: Any = self.constants.get(role)
+        if hasattr(held, "asnumpy"):
+            return np.asarray(held.asnumpy())
+        return np.asarray(held.detach().cpu()) if hasattr(held, "detach") else held
+
+    def index(self, role: str) -> Operand | np.ndarray:
+        """An array of indices: its numbers where they are known."""
+        known = self.known(role)
+        return self.arrays[role] if known is None else known
 
     def __getitem__(self, role: str) -> Operand:
         return self.arrays[role]
@@ -181,3 +200,140 @@ def emit_slices(
         parts.append(emit("reshape", [("input", part)], shape))
         start += length
     return parts
+
+
+@dataclass(frozen=True)
+class Mask:
+    """An array of booleans in a key, whose values an input decides."""
+
+    array: Operand
+
+
+def emit_index(
+    emit: Emit, x: Operand, key: Sequence[Any], shape: Sequence[int], *, numbers_first: bool = False
+) -> Operand | None:
+    """`x[key]`, an array of the key as an operand, or its numbers where they are known.
+
+    Single numbers take part as arrays do, which decides where the axes of these come, or are
+    looked up before them (`numbers_first`). None for a key that the vocabulary has no words for.
+    """
+    parts: list[Any] = []
+    for k in key:
+        known_mask = isinstance(k, np.ndarray) and k.dtype.kind == "b"
+        parts += np.nonzero(k) if known_mask else [k]
+    if isinstance(parts[0], Mask) and all(k in (slice(None), ...) for k in parts[1:]):
+        return emit("mask", [("input", x), ("mask", parts[0].array)], shape)
+    arrays = [k for k in parts if isinstance(k, (np.ndarray, Operand))]
+    if any(isinstance(k, Mask) or (k is None and arrays) for k in parts):
+        return None
+    free = len(x.shape) - sum(k is not None and k is not ... for k in parts)
+    along, placed = 0, {}
+    for k in parts:
+        if k is ...:
+            along += free
+        elif k is not None:
+            if isinstance(k, slice):
+                x = _ranged(emit, x, along, k)
+            else:
+                placed[along] = k
+            along += 1
+    together = max(placed, default=0) - min(placed, default=0) < max(len(placed), 1)
+    for along, k in sorted(placed.items(), reverse=True):
+        if not isinstance(k, int):
+            continue
+        if arrays and not together and not numbers_first:
+            placed[along] = np.array(k)
+            continue
+        x = _ranged(emit, x, along, slice(k, k + 1 or None))
+        if arrays:
+            x = emit("reshape", [("input", x)], (*x.shape[:along], *x.shape[along + 1 :]))
+            del placed[along]
+            placed = {a - (a > along): array for a, array in placed.items()}
+    if not arrays:
+        return emit("reshape", [("input", x)], shape)
+    if len(placed) == 1:
+        ((along, index),) = placed.items()
+        return emit_take(emit, x, index, along, shape)
+    return _emit_places(emit, x, placed, shape)
+
+
+def _ranged(emit: Emit, x: Operand, along: int, taken: slice) -> Operand:
+    begin, end, step = taken.indices(x.shape[along])
+    shape = (*x.shape[:along], len(range(begin, end, step)), *x.shape[along + 1 :])
+    return emit("slice", [("input", x)], shape, axis=along, begin=begin, step=step)
+
+
+def emit_take(
+    emit: Emit, x: Operand, index: Operand | np.ndarray, along: int, shape: Sequence[int]
+) -> Operand:
+    """What lies at these places along one axis; their axes are in its place."""
+    before, after = x.shape[:along], x.shape[along + 1 :]
+    count = math.prod(index.shape)
+    if isinstance(index, Operand):
+        if x.value.origin is Origin.PARAMETER and not along and len(x.shape) == 2:
+            rows = (*index.shape, *after)
+            out = emit("embedding", [("input", index), ("weight", x)], rows)
+            return emit("reshape", [("input", out)], shape)
+        flat = emit("reshape", [("input", index)], (count,))
+        inputs = [("input", x), ("index", flat)]
+        out = emit("take", inputs, (*before, count, *after), axis=along)
+        return emit("reshape", [("input", out)], shape)
+    places = index.reshape(-1).astype(int) % max(x.shape[along], 1)
+    first = int(places[0]) if count else 0
+    if count and np.array_equal(places, np.arange(first, first + count)):  # as `x[first:end]`
+        out = _ranged(emit, x, along, slice(first, first + count))
+    else:
+        inputs, kept = [("input", x)], (*before, count, *after)
+        out = emit("take", inputs, kept, axis=along, index=_numbers(places))
+    return emit("reshape", [("input", out)], shape)
+
+
+def _numbers(places: np.ndarray) -> object:
+    """Indices as an attribute that can be told from others: many of them by their digest."""
+    flat = places.reshape(-1).astype(np.int64)
+    if flat.size <= 32:
+        return tuple(flat.tolist())
+    return f"{flat.size} numbers with the digest {hashlib.sha256(flat.tobytes()).hexdigest()[:8]}"
+
+
+def emit_gather(
+    emit: Emit, x: Operand, index: Operand | np.ndarray, along: int, shape: Sequence[int]
+) -> Operand:
+    """What lies along one axis at places of their own for each place on the other axes."""
+    if isinstance(index, Operand):
+        return emit("gather", [("input", x), ("index", index)], shape, axis=along)
+    places = np.broadcast_to(index.astype(int) % max(x.shape[along], 1), shape)
+    rows = np.moveaxis(places, along, -1).reshape(-1, shape[along])
+    others = [[n for a, n in enumerate(sizes) if a != along] for sizes in (x.shape, shape)]
+    if others[0] == others[1] and (rows == rows[:1]).all():
+        return emit_take(emit, x, rows[0], along, shape)
+    return emit("gather", [("input", x)], shape, axis=along, index=_numbers(places))
+
+
+def _emit_places(
+    emit: Emit, x: Operand, placed: Mapping[int, Operand | np.ndarray], shape: Sequence[int]
+) -> Operand:
+    """What lies at places that several arrays give together, one for each of some axes."""
+    (_, first), *rest = sorted(placed.items())
+    rows = isinstance(first, np.ndarray) and np.array_equal(first, np.arange(x.shape[0]))
+    if rows and list(placed) == list(range(len(x.shape))) and len(placed) == 2:
+        ((_, second),) = rest
+        if second.shape == first.shape:  # one of each row
+            column = (x.shape[0], 1)
+            index: Operand | np.ndarray
+            if isinstance(second, Operand):
+                index = emit("reshape", [("input", second)], column)
+            else:
+                index = second.reshape(column)
+            out = emit_gather(emit, x, index, 1, column)
+            return emit("reshape", [("input", out)], shape)
+    known = {a: k for a, k in placed.items() if isinstance(k, np.ndarray)}
+    if len(known) == len(placed):  # two ways of writing one set of places
+        known = dict(zip(known, np.broadcast_arrays(*known.values()), strict=True))
+    inputs = [("input", x)]
+    inputs += [(f"index.{a}", k) for a, k in sorted(placed.items()) if isinstance(k, Operand)]
+    numbers: dict[str, object] = {}
+    for a, k in known.items():
+        places = _numbers(k % max(x.shape[a], 1))
+        numbers[f"index of axis {a}"] = places if k.ndim == 1 else (k.shape, places)
+    return emit("index", inputs, shape, axes=tuple(sorted(placed)), **numbers)

@@ -41,6 +41,7 @@ from parity_tests.backends.files.tape import (
     main,
     spans,
     write_json,
+    written_key,
 )
 
 __all__ = ["LIBRARY", "MODELS", "Recorder", "handle_of", "new_tape", "operator_of", "paths_of"]
@@ -259,6 +260,7 @@ class Recorder:
         ]
         for owner, other in CLASSES.items():
             patches.append(mock.patch.object(owner, "__setitem__", self._assign(owner)))
+            patches.append(mock.patch.object(owner, "__getitem__", self._index(owner)))
             if other:
                 patches.append(mock.patch.object(owner, other, self._same(owner, other)))
         for owner, method, kind in UNSEEN:
@@ -352,6 +354,25 @@ class Recorder:
             return out
 
         return call
+
+    def _index(self, owner: Any) -> Callable[..., Any]:
+        """`x[key]` with arrays or lists in the key, as torch has it, is one operation."""
+        original = owner.__getitem__
+
+        def index(array: NDArray, key: Any) -> Any:
+            written = written_key(key, NDArray) if self._recording else None
+            if written is None:
+                return original(array, key)
+            arrays = list(flatten((array, key), NDArray))
+            with self.unseen():
+                out = self.run(
+                    "_getitem", arrays, lambda xs: original(xs[0], substitute(key, iter(xs[1:])))
+                )
+            operands = [(f"key.{i}" if i >= 0 else "data", x) for i, x in enumerate(arrays, -1)]
+            self.note("_getitem", {"key": written}, operands, out, ("index", original, key))
+            return out
+
+        return index
 
     def _assign(self, owner: Any) -> Callable[..., Any]:
         original = owner.__setitem__

@@ -147,6 +147,8 @@ def _read(path: Path, side: Side, state: Mapping[str, Any]) -> RecordedNet:
         for train, record in records.items():
             for number, operation in enumerate(record["operations"]):
                 operation["replay"] = Recorded(number)
+                if operation.get("fixed", False):
+                    operation["held"] = values[train][f"{number}.0"]
             graphs[train] = graph_of(record, constants_of[train]).live()
     return RecordedNet(side, path, state, ordered, parameters, graphs, values, replayed)
 

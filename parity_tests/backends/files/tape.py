@@ -32,6 +32,7 @@ __all__ = [
     "read_arrays",
     "spans",
     "writing",
+    "written_key",
 ]
 
 FORMAT = 2  # of manifest.json, as every sealed folder of this distribution has it
@@ -58,8 +59,9 @@ class Tape:
 
     Each has `kind`, `attributes`, `roles` and `reads` (the arguments that are arrays, and where
     they come from), `shapes` and `dtypes` of its outputs, `path` and `call` of the module it ran
-    in, and `source`, the line that called it. A value is (origin, key, output): an "operation" and
-    which of its outputs, an "input", a "parameter" by its name, or a "constant".
+    in, `source`, the line that called it, and whether it is `fixed`: of constants alone. A value is
+    (origin, key, output): an "operation" and which of its outputs, an "input", a "parameter" by its
+    name, or a "constant".
 
     Args:
         producers: maps arrays, by identity, to the values they hold.
@@ -141,17 +143,19 @@ class Tape:
         index = len(self.operations)
         path, call = self._stack[-1]
         described = [self.describe(array) for array in outputs]
+        reads = [self.value(array) for _, array in operands]
         record = {
             "kind": kind,
             "attributes": dict(attributes),
             "roles": [role for role, _ in operands],
-            "reads": [self.value(array) for _, array in operands],
+            "reads": reads,
             "operands": [self.describe(array)[0] for _, array in operands],
             "shapes": [shape for shape, _ in described],
             "dtypes": [dtype for _, dtype in described],
             "path": path,
             "call": call,
             "source": self._source(),
+            "fixed": all(map(self._is_fixed, reads)),
         }
         record.update(more)
         self.operations.append(record)
@@ -173,6 +177,10 @@ class Tape:
                 )
             self.producers[array] = known
         return known
+
+    def _is_fixed(self, value: Tuple[str, Any, int]) -> bool:
+        origin, key, _ = value
+        return origin == "constant" or (origin == "operation" and self.operations[key]["fixed"])
 
     def hand_over(self) -> None:
         """A computed value goes to numpy: arrays that come from nowhere now may be made of it."""
@@ -237,6 +245,32 @@ def spans(key: Any, shape: Sequence[int]) -> Any:
             axes.append(k if isinstance(k, slice) else slice(k, k + 1 or None))
     axes += [slice(None)] * (len(shape) - len(axes))
     return [list(one.indices(length)) for one, length in zip(axes, shape)]
+
+
+def written_key(key: Any, leaf: Any) -> Any:
+    """The key of `x[key]` as JSON, where arrays or lists are in it; None of any other key.
+
+    An array of class `leaf` is its place among those of the key.
+    """
+    written: List[Any] = []
+    arrays = several = 0
+    for k in key if isinstance(key, tuple) else (key,):
+        if isinstance(k, leaf):
+            kind = "mask" if np.dtype(k.dtype).kind == "b" else "array"
+            written.append({kind: arrays})
+            arrays += 1
+        elif isinstance(k, (list, tuple, range, np.ndarray)):
+            values = np.asarray(k)
+            if values.dtype.kind not in "iub":
+                return None
+            written.append({"values": values.tolist()})
+            several += 1
+        elif isinstance(k, slice):
+            ends = (k.start, k.stop, k.step)
+            written.append({"slice": [None if end is None else int(end) for end in ends]})
+        else:
+            written.append("..." if k is Ellipsis else None if k is None else int(k))
+    return written if arrays or several else None
 
 
 class Archive:

@@ -142,9 +142,7 @@ def _name_alone(side: Side, op: Operation) -> str:
         even = all(before == behind for before, behind in widths)
         return f"{'padding' if even else 'asymmetric padding'}: {where}"
     if op.kind == "flip":
-        axes = op.attributes.get("dims", op.attributes.get("axis"))
-        axes = axes if isinstance(axes, (tuple, list)) else (axes,)
-        return f"{'BGR channels' if tuple(axes) == (1,) else 'mirrored'}: {where}"
+        return f"{'BGR channels' if op.attributes['axes'] == (1,) else 'mirrored'}: {where}"
     return ""
 
 

@@ -209,7 +209,7 @@ OPERATORS = (
         Operator(kind=kind, scale=_moved, rounds=Rounds.GRADIENTS)
         for kind in (
             "concat", "slice", "pad", "transpose", "expand", "maximum", "minimum", "abs", "take",
-            "max", "min",
+            "flip", "gather", "index", "mask", "max", "min",
         )
     ),
     Operator(kind="erf", scale=measured, tolerances=_ERF),

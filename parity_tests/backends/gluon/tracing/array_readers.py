@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from parity_tests.backends.gluon.tracing.reading import Reader, attribute, flag, parse
+from typing import Any
+
+import numpy as np
+
+from parity_tests.backends.gluon.tracing.reading import (
+    Reader,
+    attribute,
+    flag,
+    parse,
+    unknown,
+    within,
+)
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import (
     REVERSED,
     Arguments,
     Emit,
+    Mask,
     axes,
     axis,
     emit_assignment,
     emit_concat,
+    emit_gather,
+    emit_index,
     emit_reduction,
     emit_slices,
     emit_stack,
+    emit_take,
     real,
 )
 
 __all__ = [
     "assign",
     "binary",
+    "boolean_mask",
     "cast",
     "concat",
     "constant",
     "copy",
+    "flip",
+    "gather_nd",
+    "getitem",
     "matmul",
     "pad",
+    "pick",
     "reduce",
     "rows",
     "scalar",
@@ -163,9 +183,72 @@ def reduce(kind: str) -> Reader:
 
 
 def take(args: Arguments, emit: Emit) -> Operand:
-    x, index = list(args.arrays.values())[:2]
+    x, role = args.first, list(args.arrays)[1]
     along = axis(attribute(args, "axis", 0), len(x.shape))
-    return emit("take", [("input", x), ("index", index)], args.shape, axis=along)
+    return emit_take(emit, x, within(args, role, x.shape[along]), along, args.shape)
+
+
+def pick(args: Arguments, emit: Emit) -> Operand:
+    """One number of each row, by an index without the row's axis, or with it as one place."""
+    x, role = args.first, list(args.arrays)[1]
+    along = axis(attribute(args, "axis", -1), len(x.shape))
+    column = (*x.shape[:along], 1, *x.shape[along + 1 :])
+    index = within(args, role, x.shape[along])
+    if isinstance(index, Operand):
+        index = emit("reshape", [("input", index)], column)
+    else:
+        index = index.reshape(column)
+    out = emit_gather(emit, x, index, along, column)
+    return emit("reshape", [("input", out)], args.shape)
+
+
+def gather_nd(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+    """The places that the first axis of the indices gives, one of each of the leading axes."""
+    x, index = args.first, args.index("indices")
+    if isinstance(index, np.ndarray):
+        key: list[Any] = list(index.astype(int))
+    else:
+        parts = emit_slices(emit, index, 0, [index.shape[1:]] * index.shape[0], squeeze=True)
+        key = list(parts)
+    return emit_index(emit, x, key, args.shape) or unknown(args, emit)
+
+
+def getitem(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+    """`x[key]` with arrays or lists in the key."""
+    known = emit_index(
+        emit, args.first, [_part(k, args) for k in args.attribute("key")], args.shape
+    )
+    return unknown(args, emit) if known is None else known
+
+
+def _part(written: Any, args: Arguments) -> Any:
+    """What stands in a key, an array's numbers where they are known; see `tape.written_key`."""
+    if not isinstance(written, dict):
+        return ... if written == "..." else written
+    ((what, value),) = written.items()
+    if what == "slice":
+        return slice(*value)
+    if what == "values":
+        return np.asarray(value)
+    index = args.index(f"key.{value}")
+    if isinstance(index, np.ndarray):
+        return index if index.dtype.kind in "iub" else index.astype(int)
+    return Mask(index) if what == "mask" else index
+
+
+def boolean_mask(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+    """The places along one axis where a mask is not 0."""
+    mask = args.known("index")
+    if mask is None:
+        return unknown(args, emit)
+    along = axis(attribute(args, "axis", 0), len(args.first.shape))
+    return emit_take(emit, args.first, np.flatnonzero(mask), along, args.shape)
+
+
+def flip(args: Arguments, emit: Emit) -> Operand:
+    over = attribute(args, "axis", None)
+    over = axes(over, len(args.shape))
+    return emit("flip", [("input", args.first)], args.shape, axes=over)
 
 
 def constant(value: float | None = None) -> Reader:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from parity_tests.backends.leaves import ParityError
 from parity_tests.pairing.graph import Operation
 
@@ -60,7 +62,19 @@ def call(operation: Operation, arrays: list[str]) -> str:
     if kind in ("_slice", "_at"):
         start, *stop = attributes["args"]
         return f"{arrays[0]}[{start if not stop else f'{start}:{stop[0]}'}]"
+    if kind == "_getitem":
+        return f"{arrays[0]}[{', '.join(_part(k, arrays[1:]) for k in attributes['key'])}]"
     if operation.opaque or kind.startswith("_set") or kind[-4:] in ("LSTM", "Cell"):
         raise ParityError(f"{kind} cannot be written as a script of its own")
     options = [f"{key}={value!r}" for key, value in attributes.items()]
     return f"op({kind!r})({', '.join([*arrays, *options])})"
+
+
+def _part(written: Any, arrays: list[str]) -> str:
+    """What stands in a key; see `tape.written_key`."""
+    if not isinstance(written, dict):
+        return str(written)
+    ((what, value),) = written.items()
+    if what == "slice":
+        return ":".join("" if end is None else str(end) for end in value)
+    return str(value) if what == "values" else arrays[value]

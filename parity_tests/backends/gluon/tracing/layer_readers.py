@@ -5,9 +5,24 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from parity_tests.backends.gluon.tracing.reading import Reader, attribute, flag, moved, unknown
+from parity_tests.backends.gluon.tracing.reading import (
+    Reader,
+    attribute,
+    flag,
+    moved,
+    unknown,
+    within,
+)
 from parity_tests.pairing.graph import Operand
-from parity_tests.pairing.vocabulary import Arguments, Emit, axis, emit_pool, per_axis, real
+from parity_tests.pairing.vocabulary import (
+    Arguments,
+    Emit,
+    axis,
+    emit_pool,
+    emit_take,
+    per_axis,
+    real,
+)
 
 __all__ = [
     "activation",
@@ -216,7 +231,8 @@ def lrn(args: Arguments, emit: Emit) -> Operand:
 
 
 def embedding(args: Arguments, emit: Emit) -> Operand:
-    return emit("embedding", [("input", args["data"]), ("weight", args["weight"])], args.shape)
+    weight = args["weight"]
+    return emit_take(emit, weight, within(args, "data", weight.shape[0]), 0, args.shape)
 
 
 def normalize(args: Arguments, emit: Emit) -> Operand:

@@ -6,10 +6,23 @@ import ast
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import Arguments, Emit
 
-__all__ = ["Reader", "attribute", "fill", "flag", "identity", "moved", "parse", "plain", "unknown"]
+__all__ = [
+    "Reader",
+    "attribute",
+    "fill",
+    "flag",
+    "identity",
+    "moved",
+    "parse",
+    "plain",
+    "unknown",
+    "within",
+]
 
 Reader = Callable[[Arguments, Emit], "Operand | list[Operand]"]
 
@@ -57,3 +70,11 @@ def moved(emit: Emit, x: Operand, along: int, to: int) -> Operand:
 
 def fill(names: Sequence[str], reader: Reader) -> dict[str, Reader]:
     return dict.fromkeys(names, reader)
+
+
+def within(args: Arguments, role: str, length: int) -> Operand | np.ndarray:
+    """An array of indices, its numbers where they are known: of those beyond an end the last."""
+    index = args.index(role)
+    if isinstance(index, np.ndarray) and attribute(args, "mode", "clip") == "clip":
+        return index.clip(0, length - 1)
+    return index

@@ -26,6 +26,7 @@ __all__ = [
     "replay_block",
     "replay_copy",
     "replay_function",
+    "replay_index",
     "replay_method",
     "replay_operator",
 ]
@@ -134,6 +135,20 @@ def replay_method(method: Callable[..., Any], args: Any, kwargs: Any) -> Replay:
     def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
         made = flatten(method(arrays[0], *args, **kwargs), NDArray)
         return [y.as_nd_ndarray() for y in made]
+
+    return run
+
+
+def replay_index(index: Callable[..., Any], key: Any) -> Replay:
+    """`x[key]`, the arrays of the key given anew."""
+    template = substitute(key, repeat(_Slot()))
+
+    def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
+        x, *others = arrays
+        if index is not NDArray.__getitem__:
+            x = x.as_np_ndarray()
+        given = (like(other, x) for other in others)
+        return [index(x, substitute(template, given, _Slot)).as_nd_ndarray()]
 
     return run
 

@@ -29,11 +29,12 @@ from parity_tests.backends.gluon.tracing.replay import (
     replay_block,
     replay_copy,
     replay_function,
+    replay_index,
     replay_method,
     replay_operator,
 )
 from parity_tests.backends.journal import JOURNAL
-from parity_tests.backends.tracing import BACKENDS, digest, flatten, graph_of, replay_whole
+from parity_tests.backends.tracing import BACKENDS, HELD, digest, flatten, graph_of, replay_whole
 from parity_tests.pairing.graph import OperationGraph, Replay
 
 __all__ = ["trace_gluon"]
@@ -155,6 +156,9 @@ class _Recorder(Recorder):
         if self._values and outputs:
             with self.unseen():
                 record["digest"] = digest(outputs[0].asnumpy())
+        if record["fixed"] and outputs and outputs[0].size <= HELD:
+            with self.unseen():
+                record["held"] = outputs[0].asnumpy()
         return index
 
     def _replay(self, kind: str, how: tuple[Any, ...], dtypes: Sequence[str]) -> Replay | None:
@@ -167,6 +171,8 @@ class _Recorder(Recorder):
             return replay_operator(handle, attributes, self._dtype, dtypes, bool(flags[1]), paused)
         if way == "method":
             return replay_method(*rest)
+        if way == "index":
+            return replay_index(*rest)
         if way == "assignment":
             return replay_assignment(*rest)
         if way == "block":

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
 from parity_tests.backends.files.tape import spans
 from parity_tests.backends.torch.tracing.reading import Reader, dim, unknown
 from parity_tests.pairing.graph import Operand
@@ -9,13 +15,17 @@ from parity_tests.pairing.vocabulary import (
     REVERSED,
     Arguments,
     Emit,
+    Mask,
     axes,
     axis,
     emit_assignment,
     emit_concat,
+    emit_gather,
+    emit_index,
     emit_reduction,
     emit_slices,
     emit_stack,
+    emit_take,
     real,
 )
 
@@ -26,7 +36,10 @@ __all__ = [
     "concat",
     "constant",
     "extreme",
+    "flip",
+    "gather",
     "getitem",
+    "masked_select",
     "matmul",
     "narrow",
     "norm",
@@ -105,28 +118,43 @@ def narrow(args: Arguments, emit: Emit) -> Operand:
 
 def getitem(args: Arguments, emit: Emit) -> Operand | list[Operand]:
     key = args.attribute("arg.1")
-    keys = key if isinstance(key, tuple) else (key,)
-    if not all(isinstance(k, (int, slice)) or k is None or k is Ellipsis for k in keys):
-        return unknown("index", args, emit)
-    x = args.first
-    missing = len(x.shape) - sum(1 for k in keys if k is not None and k is not Ellipsis)
-    along = 0
-    for k in keys:
-        if k is None:
-            continue
-        if k is Ellipsis:
-            along += missing
-            continue
-        size = x.shape[along]
-        if isinstance(k, slice):
-            begin, end, step = k.indices(size)
-        else:
-            begin, end, step = k % size, k % size + 1, 1
-        shape = list(x.shape)
-        shape[along] = len(range(begin, end, step))
-        x = emit("slice", [("input", x)], shape, axis=along, begin=begin, step=step)
-        along += 1
-    return emit("reshape", [("input", x)], args.shape)
+    arrays = iter([role for role in args.arrays if role.startswith("arg.1.")])
+    keys = [_part(k, args, arrays) for k in (key if isinstance(key, tuple) else (key,))]
+    known = emit_index(emit, args.first, keys, args.shape, numbers_first=True)
+    return unknown("index", args, emit) if known is None else known
+
+
+def _part(k: Any, args: Arguments, arrays: Iterator[str]) -> Any:
+    """What stands in a key, an array's numbers where they are known."""
+    if isinstance(k, str):
+        index = args.index(next(arrays))
+        return Mask(index) if k == "mask" and isinstance(index, Operand) else index
+    return np.asarray(k) if isinstance(k, (list, tuple, range)) else k
+
+
+def flip(args: Arguments, emit: Emit) -> Operand:
+    over = {"fliplr": 1, "flipud": 0}.get(args.operation.kind, args.attribute("dims"))
+    over = axes(over, len(args.shape))
+    return emit("flip", [("input", args.first)], args.shape, axes=over)
+
+
+def gather(args: Arguments, emit: Emit) -> Operand:
+    """`gather`, and `take_along_dim`, which broadcasts, and names the index otherwise."""
+    x, along = args["input"], dim(args, None)
+    role = "index" if "index" in args.arrays else "indices"
+    index = args.index(role)
+    if along is None:
+        x, along = emit("reshape", [("input", x)], (math.prod(x.shape),)), 0
+        return emit_take(emit, x, index, along, args.shape)
+    return emit_gather(emit, x, index, axis(along, len(x.shape)), args.shape)
+
+
+def masked_select(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+    mask = args.index("mask")
+    if mask.shape != args["input"].shape:
+        return unknown("masked_select", args, emit)
+    key = [Mask(mask) if isinstance(mask, Operand) else mask]
+    return emit_index(emit, args["input"], key, args.shape) or unknown("mask", args, emit)
 
 
 def pad(args: Arguments, emit: Emit) -> Operand:
@@ -174,9 +202,11 @@ def extreme(kind: str) -> Reader:
 
 
 def take(args: Arguments, emit: Emit) -> Operand:
+    """`index_select`, and `take`, which counts along all axes."""
     x = args["input"]
-    along = axis(dim(args, 0), len(x.shape))
-    return emit("take", [("input", x), ("index", args["index"])], args.shape, axis=along)
+    if args.operation.kind == "take":
+        x = emit("reshape", [("input", x)], (math.prod(x.shape),))
+    return emit_take(emit, x, args.index("index"), axis(dim(args, 0), len(x.shape)), args.shape)
 
 
 def constant(value: float | None = None) -> Reader:

@@ -7,7 +7,15 @@ from typing import Any
 
 from parity_tests.backends.torch.tracing.reading import Reader, dim
 from parity_tests.pairing.graph import Operand
-from parity_tests.pairing.vocabulary import Arguments, Emit, axis, emit_pool, per_axis, real
+from parity_tests.pairing.vocabulary import (
+    Arguments,
+    Emit,
+    axis,
+    emit_pool,
+    emit_take,
+    per_axis,
+    real,
+)
 
 __all__ = [
     "adaptive",
@@ -203,7 +211,7 @@ def lrn(args: Arguments, emit: Emit) -> Operand:
 
 
 def embedding(args: Arguments, emit: Emit) -> Operand:
-    return emit("embedding", [("input", args["input"]), ("weight", args["weight"])], args.shape)
+    return emit_take(emit, args["weight"], args.index("input"), 0, args.shape)
 
 
 def normalize(args: Arguments, emit: Emit) -> Operand:

@@ -30,7 +30,15 @@ from parity_tests.backends.files.tape import Tape
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.torch.tracing.binding import SPELLINGS, bind, call_name
 from parity_tests.backends.torch.tracing.replay import ReplayCall, ReplayModule, ReplayViewWrite
-from parity_tests.backends.tracing import BACKENDS, digest, flatten, graph_of, pass_on, replay_whole
+from parity_tests.backends.tracing import (
+    BACKENDS,
+    HELD,
+    digest,
+    flatten,
+    graph_of,
+    pass_on,
+    replay_whole,
+)
 from parity_tests.pairing.graph import OperationGraph, Origin, Replay
 
 __all__ = ["trace_torch"]
@@ -256,16 +264,17 @@ class _Recorder(TorchFunctionMode):
         attributes: dict[str, object] = {}
         for role, value in arguments.items():
             tensors = list(flatten(value, torch.Tensor))
-            if isinstance(value, torch.Tensor):
+            key = name == "getitem" and role == "arg.1"
+            if isinstance(value, torch.Tensor) and not key:
                 operands.append((role, value))
             elif tensors:
                 operands += [(f"{role}.{i}", tensor) for i, tensor in enumerate(tensors)]
-                if name == "getitem":
+                if key:
                     attributes[role] = _without_tensors(value)
             else:
                 attributes[role] = value
         values = self._digest(outputs[0])
-        self._tape.add(
+        index = self._tape.add(
             name,
             attributes,
             operands,
@@ -275,6 +284,10 @@ class _Recorder(TorchFunctionMode):
             stops_gradient=stops,
             infinite=_is_infinite(outputs[0]),
         )
+        record = self._tape.operations[index]
+        if record["fixed"] and math.prod(record["shapes"][0]) <= HELD:
+            with torch._C.DisableTorchFunction():
+                record["held"] = outputs[0].detach().cpu().numpy().copy()
         for tensor in outputs:
             self._write_through(tensor, name)
 
@@ -431,7 +444,7 @@ def _in_custom_function() -> bool:
 
 def _without_tensors(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return "tensor"
+        return "mask" if value.dtype is torch.bool else "tensor"
     if isinstance(value, (tuple, list)):
         return tuple(map(_without_tensors, value))
     return value
