@@ -20,6 +20,35 @@ __all__ = ["Layout", "Order", "Program", "Traces", "is_statistic", "shaped", "ta
 Traces = Mapping[bool, OperationGraph]
 
 
+# What is read for places alone, by operator and argument; torch takes whole numbers there
+_PLACES = {
+    "take": "indices", "batch_take": "indices", "gather_nd": "indices", "pick": "index",
+    "one_hot": "indices", "Embedding": "data", "_contrib_boolean_mask": "index",
+    "_getitem": "key", "scatter_nd": "indices", "_npx_one_hot": "data", "_npx_pick": "index",
+}  # fmt: skip
+_CASTS = ("long", "int", "to", "type", "type_as", "_to_copy", "Cast", "_copyto")
+
+
+def _reads_places(op: Operation, role: str) -> bool:
+    """Whether an operation looks up what its argument says, or makes whole numbers of it."""
+    if op.kind in _CASTS:
+        return all(map(holds_whole_numbers, op.dtypes))
+    return _PLACES.get(op.kind) == role.partition(".")[0]
+
+
+def _places(segment: Segment, graph: OperationGraph) -> set[int]:
+    """The numbers of a segment's inputs that are read for places alone."""
+    numbers = set(segment.outputs)
+    for op in (graph.operations[index] for index in reversed(segment.executed)):
+        if any(_value(op.index, i) in numbers for i in range(len(op.shapes))):
+            roles = op.roles if len(op.roles) == len(op.reads) else [""] * len(op.reads)
+            numbers |= {
+                v for role, v in zip(roles, op.reads, strict=True) if not _reads_places(op, role)
+            }
+    read = enumerate(segment.uses)
+    return {i for i, uses in read if uses and all(value not in numbers for value, _ in uses)}
+
+
 def is_statistic(role: str) -> bool:
     """Whether training itself changes a tensor of this role, which no gradient does."""
     return role.startswith("running_")
@@ -73,6 +102,7 @@ class Program:
             ]
             for train, graph in traces.items()
         }
+        self.places = set.intersection(*(_places(segment, graph) for graph in traces.values()))
         self._uses = segment.uses
         operations = next(iter(traces.values())).operations
         self._dtypes = {

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LargestMoves", "elementwise_moves", "largest", "largest_move", "perturbed", "pieces"]
+__all__ = [
+    "LargestMoves",
+    "elementwise_moves",
+    "holds_integers",
+    "largest",
+    "largest_move",
+    "perturbed",
+    "pieces",
+]
 
 _CHUNK = 1 << 20  # values at a time: a full-size gradient has a hundred million
 
@@ -24,6 +32,15 @@ def perturbed(array: np.ndarray, size: float, draw: Callable[[tuple[int, ...]], 
     noise += 1.0
     noise *= array
     return noise.astype(array.dtype)
+
+
+def holds_integers(array: np.ndarray) -> bool:
+    """Whether all numbers are whole, as of an index, a mask or a count that floats hold: exact.
+
+    >>> holds_integers(np.array([0.0, 3.0])), holds_integers(np.array([0.5, 3.0]))
+    (True, False)
+    """
+    return bool((np.rint(array) == array).all())
 
 
 def pieces(array: np.ndarray) -> Iterator[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from parity_tests.numerics.chance import FIRST_LOCAL_DRAWS
 from parity_tests.numerics.operators.cases import Change, ScaleCase, Scales
 from parity_tests.numerics.operators.formulas import measured, stepwise
 from parity_tests.numerics.operators.table import operator_of, tolerance
+from parity_tests.numerics.perturb import holds_integers
 from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.verdicts import Side
 
@@ -114,6 +115,8 @@ def _case(
     draws: int,
 ) -> ScaleCase:
     inputs = tuple(rounded(x, "float64") for x in inputs)
+    program = getattr(leaf.block, "program", None)
+    places = set() if program is None else {i for i in program.places if holds_integers(inputs[i])}
 
     def parameter(role: str) -> np.ndarray | None:
         tensor = leaf.tensors.get(role)
@@ -122,7 +125,7 @@ def _case(
     def rerun(change: Change, upstream_only: bool, *, inside: bool = False) -> LeafRun:
         return backend(side).run_leaf(
             leaf,
-            inputs if upstream_only else _changed(inputs, change),
+            inputs if upstream_only else _changed(inputs, change, places),
             "float64",
             train=train,
             upstream=None if upstream is None else _changed(upstream, change),
@@ -133,5 +136,6 @@ def _case(
     return ScaleCase(leaf.family, leaf.hyper, inputs, run, train, upstream, parameter, rerun, draws)
 
 
-def _changed(arrays: Arrays, change: Change) -> Arrays:
-    return tuple(change(a) if is_float(a) else a for a in arrays)
+def _changed(arrays: Arrays, change: Change, places: Container[int] = ()) -> Arrays:
+    """All but whole numbers, and indices that floats hold."""
+    return tuple(change(a) if is_float(a) and i not in places else a for i, a in enumerate(arrays))

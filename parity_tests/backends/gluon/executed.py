@@ -13,6 +13,7 @@ from mxnet.ndarray import NDArray
 from parity_tests.backends.executed import Layout, Order, Program, Traces, taken_as
 from parity_tests.backends.parts import part_of
 from parity_tests.numerics.operators.cases import Change
+from parity_tests.numerics.perturb import holds_integers
 from parity_tests.pairing.graph import OperationGraph, Origin, Value
 from parity_tests.pairing.segments import Slot
 
@@ -20,14 +21,19 @@ __all__ = ["ExecutedBlock", "ExecutedGluonNet", "rebuild"]
 
 
 class _Changed(mx.autograd.Function):
-    """The same array with its numbers changed, and its gradient on the way back."""
+    """The same array with its numbers changed, and its gradient on the way back.
+
+    Whole numbers stay, which would be other indices with noise.
+    """
 
     def __init__(self, change: Change) -> None:
         super().__init__()
         self._change = change
 
     def forward(self, x: NDArray) -> NDArray:
-        return mx.nd.array(self._change(x.asnumpy()), dtype=x.dtype)
+        numbers = x.asnumpy()
+        changed = numbers if holds_integers(numbers) else self._change(numbers)
+        return mx.nd.array(changed, dtype=x.dtype)
 
     def backward(self, gradient: NDArray) -> NDArray:
         return mx.nd.array(self._change(gradient.asnumpy()), dtype=gradient.dtype)

@@ -12,6 +12,7 @@ from torch import nn
 from parity_tests.backends.executed import Layout, Order, Program, Traces, taken_as
 from parity_tests.backends.parts import part_of
 from parity_tests.numerics.operators.cases import Change
+from parity_tests.numerics.perturb import holds_integers
 from parity_tests.pairing.graph import OperationGraph, Origin, Value
 from parity_tests.pairing.segments import Slot
 
@@ -88,13 +89,15 @@ def _take(dtype: str, array: torch.Tensor, own: str) -> torch.Tensor:
 def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:
     """The value with its numbers changed, and its gradient on the way back.
 
-    What is infinite stays so: a mask of −∞ is rounded by nothing, and ∞ − ∞ is no number. What an
+    What is infinite stays so: a mask of −∞ is rounded by nothing, and ∞ − ∞ is no number. So do
+    whole numbers, which would be other indices with noise. What an
     operation keeps of its own result for the way back (tanh has 1 − y²) is that number too.
     """
     if not value.is_floating_point():
         return value
     numbers = value.detach()
-    move = torch.from_numpy(change(numbers.numpy())) - numbers
+    whole = holds_integers(numbers.numpy())
+    move = torch.from_numpy(numbers.numpy() if whole else change(numbers.numpy())) - numbers
     move = torch.where(numbers.isfinite(), move, 0.0)
     if value.is_leaf or value._base is not None:  # given, or a view of what is
         moved = value + move

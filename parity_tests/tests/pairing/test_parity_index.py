@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import gluon_cnn  # noqa: F401  (settles MXNet's threads)
 from parity_tests import check_parity
+from parity_tests.numerics.perturb import holds_integers
 from parity_tests.tests.pairing.nets import ImperativeNet, TorchNet, random_image
 
 X = random_image(4, 5, 6)
@@ -104,6 +105,12 @@ EQUAL: dict[str, tuple[Callable[[], Block], Callable[[], nn.Module]]] = {
         lambda: gluon(lambda s, x: nd.pick(s.d(x)[:, 0], nd.array(LABELS))),
         lambda: twin(one_of_each),
     ),
+    "one of each row, by ones": (
+        lambda: gluon(
+            lambda s, x: (s.d(x)[:, 0] * nd.one_hot(nd.array(LABELS), 6)).sum(axis=1)
+        ),
+        lambda: twin(one_of_each),
+    ),
     "backwards": (
         lambda: gluon(lambda s, x: s.d(x)[:, ::-1] * nd.flip(s.d(x), axis=2) + s.d(x)[::-1]),
         lambda: twin(lambda s, x: s.d(x).flip(1) * s.d(x).flip(-1) + s.d(x).flip((0, 1)).flip(1)),
@@ -178,6 +185,13 @@ UNEQUAL: dict[str, tuple[Callable[[], Block], Callable[[], nn.Module], str]] = {
         lambda: twin(lambda s, x: s.d(x)[tensor([0, 3, 3]), tensor([1, 4, 3])]),
         "getitem structure: Gluon has (1, 4, 4), torch has (1, 4, 3) (index of axis 1)",
     ),
+    "other ones": (
+        lambda: gluon(
+            lambda s, x: (s.d(x)[:, 0] * nd.one_hot(nd.array([0, 3, 3, 2]), 6)).sum(axis=1)
+        ),
+        lambda: twin(one_of_each),
+        "getitem (2) structure",
+    ),
     "another axis backwards": (
         lambda: gluon(lambda s, x: s.d(x)[:, ::-1]),
         lambda: twin(lambda s, x: s.d(x).flip(2)),
@@ -202,3 +216,18 @@ def test_other_places_are_named(name: str) -> None:
     levels = ["structure", "forward"]
     report = check_parity(make(), make_twin(), X, transfer=True, levels=levels)
     assert told in str(report.first_divergence), str(report)
+
+
+def test_other_rows_that_floats_count_are_a_divergence() -> None:
+    """Noise in an index would measure how far the rows are apart, and allow as much."""
+    net = ImperativeNet(lambda s, x: s.e(x), e=gnn.Embedding(9, 4))
+    net.initialize(mx.init.Normal(1))
+    other = TorchNet(lambda s, x: s.e((x + 1).long().clamp(max=8)), e=nn.Embedding(9, 4))
+    ids = np.array([[1, 2], [2, 8]], np.float32)
+    report = check_parity(net, other, ids, transfer=True)
+    assert str(report.first_divergence).startswith("e "), str(report)
+
+
+def test_whole_numbers_are_exact() -> None:
+    assert holds_integers(np.array([0.0, -3.0, np.inf]))
+    assert not holds_integers(np.array([0.0, 0.5]))
