@@ -78,17 +78,13 @@ def _through_reshape(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], _: Attributes
 ) -> Operand | None:
     x = inputs[0]
-    if x.value.origin is Origin.PARAMETER and _squeezed(x.shape) == _squeezed(shape):
-        return Operand("", x.value, shape)  # a parameter of another rank broadcasts alike
+    if x.value.origin is Origin.PARAMETER:
+        return Operand("", x.value, shape)
     before = produced_by(graph, x, "reshape")
     if before is None or not before.inputs:
         return None
     graph.merge(before)
     return graph("reshape", [("input", before.inputs[0])], shape)
-
-
-def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
 
 
 def _through_transpose(

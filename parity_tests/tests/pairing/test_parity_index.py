@@ -49,7 +49,7 @@ def one_of_each(s: Any, x: Any) -> Any:
     return s.d(x)[:, 0][torch.arange(4), tensor(LABELS)]
 
 
-P: dict[str, Any] = {"p": (1, 8, 6), "q": (3, 5, 6), "r": (5, 6), "w": (7, 6)}
+P: dict[str, Any] = {"p": (1, 8, 6), "q": (3, 5, 6), "r": (4, 6, 5), "w": (7, 6)}
 
 # All of one value: rows that come twice send back two gradients
 EQUAL: dict[str, tuple[Callable[[], Block], Callable[[], nn.Module]]] = {
@@ -123,12 +123,12 @@ EQUAL: dict[str, tuple[Callable[[], Block], Callable[[], nn.Module]]] = {
         lambda: gluon(
             lambda s, x: nd.dot(
                 nd.broadcast_add(s.d(x), s.p.data()[:, :5]) * s.q.data()[0] + s.q.data()[-1],
-                s.r.data().T,
+                s.r.data().reshape((20, 6)).T,
             ),
             **P,
         ),
         lambda: twin(
-            lambda s, x: ((s.d(x) + s.p[:, :5]) * s.q[0] + s.q[-1]) @ s.r.t(), **P
+            lambda s, x: ((s.d(x) + s.p[:, :5]) * s.q[0] + s.q[-1]) @ s.r.reshape(20, 6).t(), **P
         ),
     ),
     "rows of a parameter": (
