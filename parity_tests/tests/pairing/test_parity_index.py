@@ -119,6 +119,10 @@ EQUAL: dict[str, tuple[Callable[[], Block], Callable[[], nn.Module]]] = {
         lambda: gluon(lambda s, x: s.d(x)[:, ::2] + mnp.fliplr(s.d(x))[:, 1:4]),
         lambda: twin(lambda s, x: s.d(x)[:, 0::2] + torch.fliplr(s.d(x))[:, 1:4]),
     ),
+    "padded by mx.np": (
+        lambda: gluon(lambda s, x: mnp.pad(s.d(x), ((0, 0), (2, 1), (0, 3))) * 2),
+        lambda: twin(lambda s, x: F.pad(s.d(x), (0, 3, 2, 1)) * 2),
+    ),
     "parts of parameters": (
         lambda: gluon(
             lambda s, x: nd.dot(

@@ -162,8 +162,9 @@ def rows(args: Arguments, emit: Emit) -> Operand:
 
 
 def pad(args: Arguments, emit: Emit) -> Operand:
-    flat = attribute(args, "pad_width", ())
-    widths = tuple(zip(flat[::2], flat[1::2], strict=True))
+    widths = attribute(args, "pad_width", ())
+    if args.operation.kind == "Pad":
+        widths = tuple(zip(widths[::2], widths[1::2], strict=True))
     mode = str(attribute(args, "mode", "constant"))
     value = real(attribute(args, "constant_value", 0.0)) if mode == "constant" else 0.0
     x = args.first

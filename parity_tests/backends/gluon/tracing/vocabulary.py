@@ -104,7 +104,7 @@ _READERS: dict[str, Reader] = {
     "_getitem": arrays.getitem,
     "_contrib_boolean_mask": arrays.boolean_mask,
     **fill(("reverse", "_npi_flip"), arrays.flip),
-    "Pad": arrays.pad,
+    **fill(("Pad", "_npi_pad"), arrays.pad),
     "mean": arrays.reduce("mean"),
     "sum": arrays.reduce("sum"),
     "prod": arrays.reduce("prod"),
