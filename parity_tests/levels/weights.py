@@ -168,7 +168,8 @@ def _held(tensor: Tensor, leaves: list[Leaf]) -> np.ndarray | None:
         return None
     value = tensor.read()
     arrays = [x for leaf in leaves for x in getattr(leaf.block, "held", ())]
-    like = [x for x in arrays if x.size == value.size and x.dtype == value.dtype]
+    whole = holds_whole_numbers(value.dtype)  # of which MXNet holds indices in floats
+    like = [x for x in arrays if x.size == value.size and (whole or x.dtype == value.dtype)]
     equal = (x for x in like if (x.reshape(-1) == value.reshape(-1)).all())
     return next(equal, like[0] if like else None)
 

@@ -159,6 +159,13 @@ def _arrays(path: Path) -> Mapping[str, np.ndarray]:
     return arrays
 
 
+@dataclass(frozen=True)
+class RecordedBlock:
+    """What stands for a segment's block: the arrays that the net's code held there."""
+
+    held: list[np.ndarray]
+
+
 @dataclass
 class RecordedSegments:
     """A recorded net, cut where it corresponds to the other side: values, and nothing to run."""
@@ -194,7 +201,17 @@ class RecordedSegments:
                 name, value.shape, str(value.dtype), name in self.net.state["trainable"],
                 is_statistic(role), value.copy,
             )  # fmt: skip
-        return Leaf(self.side, layout.pair.path, layout.kind, self, layout.hyper, tensors)
+        block = RecordedBlock(self._held(layout))
+        return Leaf(self.side, layout.pair.path, layout.kind, block, layout.hyper, tensors)
+
+    def _held(self, layout: Layout) -> list[np.ndarray]:
+        """The constants that a segment reads."""
+        found: dict[str, np.ndarray] = {}
+        for train, graph in self.net.graphs.items():
+            for value in (v for i in layout.segment.executed for v in graph.operations[i].reads):
+                if value.origin is Origin.CONSTANT:
+                    found[str(value.key)] = self.net.value(train, value)
+        return list(found.values())
 
     def with_values(self, values: Mapping[tuple[str, str], np.ndarray]) -> RecordedSegments:
         return dataclasses.replace(self, changed={**self.changed, **values})
