@@ -166,11 +166,10 @@ def _inside_bounds(subject: Subject, outputs: Mapping[Key, np.ndarray]) -> dict[
     moved = dict(outputs)
     for pair in subject.pairing.pairs:
         program = getattr(pair.torch.block, "program", None)
-        if pair.torch.family != "clip" or program is None:
+        slots = [] if program is None else program.layout.pair.slots
+        if pair.torch.family != "clip" or not slots or slots[0].segment < 0:
             continue
-        slot = program.layout.pair.slots[0]
-        if slot.segment < 0:
-            continue
+        slot = slots[0]
         key = (subject.pairing.pairs[slot.segment].torch.path, 0, output_name(slot.output))
         for bound, inwards in ((pair.torch.hyper.get("min"), 1), (pair.torch.hyper.get("max"), -1)):
             if bound is not None and key in moved and (moved[key] == bound).any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -40,10 +40,13 @@ def scales_of(
     """
     given = as_given(leaf, inputs)
     seen = {input_name(i): x.shape for i, x in enumerate(given)}
+    own = {name: values.shape for name, values in run.items() if name in seen}
     case = _case(Side.TORCH, leaf, given, _shaped(run, seen), train, upstream, draws)
     scale = operator_of(leaf.family).scale
+    held = _held(leaf)
+    if held is not None:
+        return _of_held(case, *held, scale)
     scales = scale(case)
-    own = {name: values.shape for name, values in run.items() if name in seen}
     scales.sizes, scales.drift = _shaped(scales.sizes, own), _shaped(scales.drift, own)
     segment = _segment(leaf)
     if segment is None or scale not in (measured, stepwise):
@@ -70,6 +73,47 @@ def as_given(leaf: Leaf, inputs: Arrays) -> Arrays:
     """A leaf's inputs in the shapes in which its operation sees them."""
     segment = _segment(leaf)
     return inputs if segment is None else segment.as_given(inputs)
+
+
+def _held(leaf: Leaf) -> tuple[str, np.ndarray] | None:
+    """What the operation of a segment computes with in the place of an input: a parameter.
+
+    Its role and its values, as the operation sees them.
+    """
+    segment = _segment(leaf)
+    operations = [] if segment is None else segment.sides[Side.TORCH].normalised
+    if segment is None or len(operations) != 1 or "input" not in operations[0].parameters:
+        return None
+    (op,) = operations
+    role = segment.sides[Side.TORCH].parameters[op.parameters["input"].name]
+    values = rounded(leaf.tensors[role].read(), "float64")
+    return role, values.reshape(op.shape) if values.size == math.prod(op.shape) else values
+
+
+def _of_held(
+    case: ScaleCase, role: str, values: np.ndarray, scale: Callable[[ScaleCase], Scales]
+) -> Scales:
+    """The scales where a parameter has the place of the first input: formulas ask for an input."""
+    count = len(case.inputs)
+    names = {input_name(i): input_name(i + 1) for i in range(count)}
+    names[f"{role} gradient"] = input_name(0)
+    back = {new: old for old, new in names.items()}
+    shapes = {name: x.shape for name, x in case.run.items()}
+
+    def renamed(run: Mapping[str, np.ndarray]) -> LeafRun:
+        new = {names.get(name, name): x for name, x in run.items()}
+        return _shaped(new, {input_name(0): values.shape})
+
+    def rerun(change: Change, upstream_only: bool, *, inside: bool = False) -> LeafRun:
+        return renamed(case.rerun(change, upstream_only, inside=inside))
+
+    inputs = (values, *case.inputs)
+    scales = scale(replace(case, inputs=inputs, run=renamed(case.run), rerun=rerun))
+    for of in (scales.sizes, scales.drift):
+        named = {back.get(name, name): x for name, x in of.items()}
+        of.clear()
+        of.update(_shaped(named, shapes))
+    return scales
 
 
 def _segment(leaf: Leaf) -> SegmentPair | None:

@@ -411,8 +411,9 @@ def _repeated(
     """Shared values that a segment computes anew on one side, which alone would be given them.
 
     One net concatenates what it has concatenated, the other all that came before: what is given
-    to both is what came before, and so are gradients. What has parameters is not computed twice,
-    nor is what drops at random. `anew` are those that both sides compute.
+    to both is what came before, and so are gradients. Layers are not computed twice, whose
+    parameters meet what comes in, nor is what drops at random; what parameters alone decide may be.
+    `anew` are those that both sides compute.
     """
     repeated: dict[Side, set[Slot]] = {side: set(anew) for side in _SIDES}
     if lasting is None or shared[number][1][Side.TORCH][0] in lasting:
@@ -441,10 +442,11 @@ def _repeatable(
     operations = [
         graphs.executed.operations[i] for i in _closure(number, outputs, graphs, known)[0]
     ]
-    reads = (value for op in operations for value in op.reads)
-    return all(value.origin is not Origin.PARAMETER for value in reads) and not any(
-        op.kind.lower().endswith("dropout") for op in operations
-    )
+    reads = {value for op in operations for value in op.reads}
+    held = any(value.origin is Origin.PARAMETER for value in reads)
+    if held and any(value.origin is Origin.INPUT for value in graphs.executed.leading_to(reads)[1]):
+        return False
+    return not any(op.kind.lower().endswith("dropout") for op in operations)
 
 
 def _closure(

@@ -90,7 +90,7 @@ def _prelu_scale(case: ScaleCase) -> Scales:
     # x or a·x is rounded once; the gradient of a adds up the products of the maps that it is for
     slope, name = case.parameter("weight"), "weight gradient"
     if slope is None:  # computed by the net
-        slope, name = case.inputs[1], "input 1 gradient"
+        slope, name = case.inputs[1], "input 2 gradient"
     channels = np.abs(slope).reshape(-1, *(1,) * (case.x.ndim - 2))
     scales = elementwise(case, np.abs(case.y), case.g * np.where(case.x > 0, 1.0, channels))
     products = case.g * np.maximum(-case.x, 0)
