@@ -160,7 +160,9 @@ def _addends(
 
     def addend(path: str, call: int, index: int) -> np.ndarray | None:
         size = sizes.get((path, call, name(index)))
-        return None if size is None else _noise(size, draw, generator) * np.float32(part)
+        if size is None:
+            return None
+        return np.asarray(_noise(size, draw, generator) * np.float32(part))  # of no axes, too
 
     return addend
 

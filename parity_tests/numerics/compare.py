@@ -212,9 +212,9 @@ def _values(
     actual: np.ndarray, expected: np.ndarray, size: np.ndarray, factor: float, unit: str
 ) -> Verdict:
     if np.issubdtype(actual.dtype, np.floating):
-        distance = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+        distance = np.asarray(np.abs(actual.astype(np.float64) - expected.astype(np.float64)))
     else:  # integers and booleans: exact in their own type
-        distance = (actual != expected).astype(np.float64)
+        distance = np.asarray(actual != expected, np.float64)
     roundoff = UNIT.get(unit, UNIT["float64"]) * size
     if unit in SMALLEST:
         roundoff = np.where(size > 0, roundoff + SMALLEST[unit], 0.0)

@@ -97,7 +97,8 @@ def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:
         return value
     numbers = value.detach()
     whole = holds_integers(numbers.numpy())
-    move = torch.from_numpy(numbers.numpy() if whole else change(numbers.numpy())) - numbers
+    moved_to = numbers.numpy() if whole else np.asarray(change(numbers.numpy()))
+    move = torch.from_numpy(moved_to) - numbers
     move = torch.where(numbers.isfinite(), move, 0.0)
     if value.is_leaf or value._base is not None:  # given, or a view of what is
         moved = value + move
@@ -105,7 +106,7 @@ def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:
         moved = value
         moved.data += move  # autograd is not told
     if moved.requires_grad:
-        moved.register_hook(lambda g: torch.from_numpy(change(g.numpy())))
+        moved.register_hook(lambda g: torch.from_numpy(np.asarray(change(g.numpy()))))
     return moved
 
 

@@ -80,7 +80,7 @@ def run_leaf(
         vars(module)["forward"] = _dropout(0.0, None)
     if change is not None:
         for value in module.parameters():
-            value.data = torch.from_numpy(change(value.data.numpy()))
+            value.data = torch.from_numpy(np.asarray(change(value.data.numpy())))
         if inside and isinstance(module, ExecutedModule):
             module.between = change
     given = [_tensor(x, dtype) for x in inputs]
@@ -468,7 +468,7 @@ def _zeros(x: torch.Tensor) -> Callable[[], np.ndarray]:
 
 def _tensor(value: np.ndarray, dtype: str) -> torch.Tensor:
     kept = rounded(value, dtype)
-    return torch.from_numpy(np.ascontiguousarray(kept).copy())
+    return torch.from_numpy(np.array(kept, order="C"))  # a copy, of no axes, too
 
 
 def _flat(out: Any) -> list[torch.Tensor]:

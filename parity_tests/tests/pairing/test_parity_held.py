@@ -149,3 +149,12 @@ def test_a_spectral_norm_of_weights_is_compared(factor: float) -> None:
 
     report = compared(ours, theirs, MATRIX)
     assert report.ok == (factor == 1.0), str(report)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1 + 1e-6])
+def test_a_parameter_of_no_axes_has_its_partner(factor: float) -> None:
+    """As CLIP's logit scale: MXNet has no arrays of no axes."""
+    report = compared(
+        scaled(lambda F, w: F.exp(w).reshape((1, 1))), lambda x, w: x * (factor * w).exp(), (1,), ()
+    )
+    assert report.ok == (factor == 1.0), str(report)
