@@ -85,7 +85,8 @@ class Program:
     """The executed operations of one segment, ready to run on arrays of their framework.
 
     `roles` maps the net's parameters to their roles; one that starts with "_" is read and of no
-    consequence. Copies of a net share their programs: nothing here changes.
+    consequence. `rounds`: numbers that MXNet's operators hold in float32 are rounded so. Copies of
+    a net share their programs: nothing here changes.
     """
 
     def __init__(self, layout: Layout, traces: Traces) -> None:
@@ -94,7 +95,7 @@ class Program:
         hidden = {name: f"_hidden_{i}" for i, name in enumerate(segment.hidden)}
         self.roles = {**segment.parameters, **hidden}
         gluon = layout.pair.sides[Side.GLUON].normalised
-        self._rounds = any(operator_of(op.kind).single or single_arguments(op.kind) for op in gluon)
+        self.rounds = any(operator_of(op.kind).single or single_arguments(op.kind) for op in gluon)
         self._calls = {
             train: [
                 (op.reads, self._replay(op), [_value(op.index, i) for i in range(len(op.shapes))])
@@ -120,7 +121,7 @@ class Program:
         random = op.kind.lower().removesuffix("_").endswith("dropout")
         if random and self.layout.kind != "dropout":
             return pass_on
-        return op.replay if self._rounds else getattr(op.replay, "unrounded", op.replay)
+        return op.replay if self.rounds else getattr(op.replay, "unrounded", op.replay)
 
     def __deepcopy__(self, memo: object) -> Program:
         return self

@@ -85,8 +85,12 @@ class NetPair:
             self._unseen = str(error) if isinstance(error, Unseen) else ""
             return  # the levels will say so, each for itself
         if mapping or not leaves_suffice(own, traced):
-            views = [view_of(nets, each, inputs) for each in traced]
-            self._parts = [(seen(view), view) for view in views]
+            known: Mapping[str, str] = {}
+            self._parts = []
+            for each in traced:
+                view = view_of(nets, each, inputs, known)
+                known = view.traced.alignment.parameters
+                self._parts.append((seen(view), view))
 
     def transfer(self) -> None:
         """Give the torch net the Gluon net's values."""

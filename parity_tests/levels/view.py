@@ -32,6 +32,7 @@ from parity_tests.backends.runs import Arrays, NetRun, Objective
 from parity_tests.levels.local import agrees
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.levels.weights import copy_paired
+from parity_tests.numerics.operators.batch_norm import OWN
 from parity_tests.numerics.operators.executed import (
     STEPPED,
     is_known,
@@ -315,8 +316,13 @@ def _within_leaves(pairing: Pairing, partners: Mapping[str, str], traced: Traced
     return all(partners[left.path] == right.path for left, right in traced.alignment.pairs)
 
 
-def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> View:
-    """The nets of segments that correspond.
+def view_of(
+    nets: Mapping[Side, Any],
+    traced: TracedPair,
+    inputs: Arrays,
+    known: Mapping[str, str] | None = None,
+) -> View:
+    """The nets of segments that correspond; `known` are parameters paired in another mode.
 
     Where the nets execute something else, operations may be paired that compute something else,
     though both nets agree again behind them: there is no cut between these. Nor is there one where
@@ -336,7 +342,12 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
             math.prod(a) != math.prod(b) for a, b in zip(*(o.shapes for o in pair), strict=False)
         )
     }
-    traced = _settled(nets, traced, inputs)
+    traced = _as_known(traced, known or {})
+    kinds = {
+        pair.right.index for pair in traced.alignment.pairs if pair.left.kind != pair.right.kind
+    }
+    for removed in (unlike | kinds, set()) if unlike | kinds else (set(),):
+        traced = _settled(nets, traced, inputs, removed)
     # what follows cannot run on the unlike, unless nothing but they is paired wrongly
     for removed in (unlike | masked, set(masked)) if unlike else (set(masked),):
         view = _view(nets, traced, inputs, _cut(traced, removed))
@@ -351,13 +362,31 @@ def view_of(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Vie
     return view
 
 
-def _settled(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> TracedPair:
-    """Parameters that were paired by their shape alone, paired by what is computed of them."""
+def _as_known(traced: TracedPair, known: Mapping[str, str]) -> TracedPair:
+    """Parameters that were paired by their shape alone, paired as in another mode.
+
+    In training nothing tells by the outputs which running statistic is which.
+    """
+    alignment = traced.alignment
+    guessed = {name: alignment.parameters[name] for name in alignment.guessed}
+    found = {name: known[name] for name in guessed if known.get(name) in guessed.values()}
+    if set(found.values()) != {guessed[name] for name in found}:
+        return traced
+    return replace(traced, alignment=alignment.settled(found))
+
+
+def _settled(
+    nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays, removed: set[int]
+) -> TracedPair:
+    """Parameters that were paired by their shape alone, paired by what is computed of them.
+
+    There is no cut behind what is `removed`: what reads them may be paired wrongly itself.
+    """
     alignment = traced.alignment
     guessed = {name: alignment.parameters[name] for name in alignment.guessed}
     if len(guessed) < 2 or any(map(is_recorded, nets.values())):
         return traced
-    view = _view(nets, traced, inputs, _cut(traced, set()))
+    view = _view(nets, traced, inputs, _cut(traced, removed))
     subject, train = _subject(view, inputs), traced.modes[0]
     found: dict[str, str] = {}
     way: Sequence[int] = ()
@@ -369,9 +398,7 @@ def _settled(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays) -> Tr
         if pair.gluon.path in calls and view.segments[pair.path].unlike:
             names, way = settled(pair, guessed, calls[pair.gluon.path][0].inputs, train, way)
             found.update(names)
-    return replace(
-        traced, alignment=replace(alignment, parameters={**alignment.parameters, **found})
-    )
+    return replace(traced, alignment=alignment.settled(found))
 
 
 def _joined(
@@ -390,7 +417,9 @@ def _joined(
     asked: list[tuple[list[SegmentPair], set[int], dict[int, set[int]]]] = [
         ([segment], {segment.pair.right.index}, {})
         for segment in (() if traced.alignment.equal else segments)
-        if segment.pair is not None and segment.unlike and _given(segment) not in lasting
+        if segment.pair is not None
+        and (segment.unlike or segment.differences)
+        and _given(segment) not in lasting
     ]
     asked += [([segment], set(), {index: before}) for segment, index, before in _choosing(segments)]
     asked += [(chain, ends, {}) for chain, ends in _stopping(segments, traced)]
@@ -709,7 +738,15 @@ def kind_of_segment(
     known = all(_is_double(op) for ops in operations.values() for op in ops)
     known = known and not any(operator_of(op.kind).single for op in operations[Side.GLUON])
     head = "steps" if _in_steps(segment) else "custom" if known else "single"
-    return f"{head}:{'+'.join(names)}", {side: {} for side in SIDES}
+    hyper: dict[str, object] = {}
+    kept = [
+        op.attributes["kept"]
+        for op in operations[Side.GLUON]
+        if op.kind == "batch_norm" and op.attributes["kept"] != OWN
+    ]
+    if known and kept and segment.sides[Side.TORCH].writes:
+        head, hyper = "written_norm", {"kept": max(kept)}
+    return f"{head}:{'+'.join(names)}", dict.fromkeys(SIDES, hyper)
 
 
 def _in_steps(segment: SegmentPair) -> bool:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from parity_tests.backends.base import backend
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, rounded
 from parity_tests.backends.torch.executed import ExecutedModule
+from parity_tests.reporting.verdicts import Side
 
 __all__ = ["Convention", "unbiased", "variance"]
 
@@ -32,7 +34,7 @@ def unbiased(leaf: Leaf, inputs: Arrays) -> dict[str, tuple[float, int]]:
     for name, kept, size in _norms(leaf, inputs):
         n = size // leaf.tensors[name].size if name in leaf.tensors else 0
         if n > 1:
-            found[name] = (float(np.float32(kept)), n)
+            found[name] = (kept, n)
     return found
 
 
@@ -53,6 +55,21 @@ def variance(leaf: Leaf, quantity: str, inputs: Arrays, train: bool) -> Conventi
     )
 
 
+def _is_biased(leaf: Leaf, inputs: Arrays, name: str, kept: float, size: int) -> bool:
+    """Whether Gluon's own code, which may keep either variance, keeps the biased one."""
+    ours: Leaf | None = leaf.block.program.layout.pair.gluon
+    if ours is None or name not in ours.tensors:
+        return False
+    new = [
+        backend(of.side).run_leaf(of, inputs, "float64", train=True)[name].reshape(-1)
+        for of in (ours, leaf)
+    ]
+    n = size // leaf.tensors[name].size
+    old = kept * rounded(leaf.tensors[name].read(), "float64").reshape(-1)
+    biased = old + (new[1] - old) * ((n - 1) / n)
+    return bool(np.abs(new[0] - biased).max() < np.abs(new[0] - new[1]).max())
+
+
 def _norms(leaf: Leaf, inputs: Arrays) -> Iterator[tuple[str, float, int]]:
     """torch's own BatchNorms in a leaf: the name of the variance, the part of it that a step keeps,
     and the size of what it normalises, which an executed leaf may make of its inputs."""
@@ -61,17 +78,21 @@ def _norms(leaf: Leaf, inputs: Arrays) -> Iterator[tuple[str, float, int]]:
         layout = module.program.layout
         norms = [op for op in layout.segment.normalised if op.kind == "batch_norm"]
         norms = [op for op in norms if "running_var" in op.parameters]
-        if not norms or any(segment.writes for segment in layout.pair.sides.values()):
+        if not norms or layout.segment.writes:
             return
         given = zip(inputs, layout.segment.uses, strict=True)
         x, shape = next((x, uses[0][1]) for x, uses in given if uses)
         for norm in norms:
             name = layout.segment.parameters[norm.parameters["running_var"].name]
             size = math.prod(norm.inputs[0].shape) * x.size // math.prod(shape)  # another batch
-            yield name, float(norm.attributes["kept"]), size
+            part = float(norm.attributes["kept"])
+            part = float(np.float32(part)) if module.program.rounds else part
+            own = layout.pair.sides[Side.GLUON].writes
+            if not own or _is_biased(leaf, inputs, name, part, size):
+                yield name, part, size
         return
     plain = type(module).forward is nn.modules.batchnorm._BatchNorm.forward
     updated = plain and leaf.kind == "batchnorm" and not leaf.hyper["global_stats"]
     kept: Any = leaf.hyper["kept"] if updated else None
     if kept is not None:
-        yield "running_var", kept, inputs[0].size
+        yield "running_var", float(np.float32(kept)), inputs[0].size

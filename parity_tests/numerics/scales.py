@@ -14,6 +14,7 @@ from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays, LeafRun, input_name, is_float, rounded
 from parity_tests.numerics.chance import FIRST_LOCAL_DRAWS
 from parity_tests.numerics.operators.cases import Change, ScaleCase, Scales
+from parity_tests.numerics.operators.executed import written_norm
 from parity_tests.numerics.operators.formulas import measured, stepwise
 from parity_tests.numerics.operators.table import operator_of, tolerance
 from parity_tests.numerics.perturb import holds_integers
@@ -49,7 +50,7 @@ def scales_of(
     scales = scale(case)
     scales.sizes, scales.drift = _shaped(scales.sizes, own), _shaped(scales.drift, own)
     segment = _segment(leaf)
-    if segment is None or scale not in (measured, stepwise):
+    if segment is None or scale not in (measured, stepwise, written_norm):
         return scales
     if segment.record is not None and segment.record[0] != leaf.family:
         kind, hyper = segment.record

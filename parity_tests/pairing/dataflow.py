@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from parity_tests.numerics.operators.batch_norm import OWN
 from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
@@ -88,6 +88,11 @@ class Alignment:
         """How many rows each part has of a side's parameters that are several of the other's."""
         of_side = (one for one in self.packed if one.side == side)
         return {one.whole.name: [part.shape[0] for part in one.parts] for one in of_side}
+
+    def settled(self, parameters: Mapping[str, str]) -> Alignment:
+        """The same with partners for some that were guessed."""
+        left = [name for name in self.guessed if name not in parameters]
+        return replace(self, parameters={**self.parameters, **parameters}, guessed=left)
 
     @property
     def unlike(self) -> int:

@@ -88,7 +88,7 @@ class Tape:
         self._models = tuple(models)
         self._callers = len(_frames(1))  # whoever made this runs the net, and is not of it
         self.left = ""  # where a computed value last went to numpy
-        self._held: List[Tuple[str, Any]] = []  # the net's own arrays, by name
+        self._held: Dict[str, Any] = {}  # the net's own arrays, by name
         self._stack = [("", 0)]
         self._calls: Dict[str, int] = {}
 
@@ -105,7 +105,12 @@ class Tape:
             return
         self.producers[array] = ("parameter", name, 0)
         self.parameters[name] = self.describe(array)
-        self._held.append((name, array))
+        self._held[name] = array
+
+    def hold(self, name: str, array: Any) -> None:
+        """What the net holds under a name by now, which its own code may have assigned."""
+        if name in self._held:
+            self._held[name] = array
 
     def add_input(self, array: Any) -> None:
         self.producers[array] = ("input", len(self.inputs), 0)
@@ -210,8 +215,8 @@ class Tape:
 
     def _writes(self) -> Dict[str, Tuple[str, Any, int]]:
         """What is in the net's parameters by now, where it is not what was there."""
-        now = {name: self.producers[array] for name, array in self._held}
-        return {name: value for name, value in now.items() if value[0] != "parameter"}
+        now = {name: self.producers.get(array) for name, array in self._held.items()}
+        return {name: value for name, value in now.items() if value and value[0] != "parameter"}
 
 
 def flatten(value: Any, leaf: Any) -> Iterator[Any]:

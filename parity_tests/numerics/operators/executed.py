@@ -38,6 +38,7 @@ __all__ = [
     "kind_beside",
     "kind_of_executed",
     "kind_of_rounding",
+    "written_norm",
 ]
 
 Attributes = Mapping[str, Any]
@@ -116,6 +117,21 @@ def _layer_norm(case: ScaleCase) -> Scales:
     return scales
 
 
+def written_norm(case: ScaleCase) -> Scales:
+    """Measured; a statistic of a norm that torch's side writes out, with the momentum of MXNet's.
+
+    That is rounded: what is kept of the old statistic, and what is taken of the new one.
+    """
+    scales = measured(case)
+    kept = case.hyper["kept"]
+    for name in scales.sizes:
+        old = case.parameter(name)
+        if name.startswith("running_") and old is not None and kept < 1:
+            new = (case.run[name] - kept * old) / (1 - kept)
+            scales.raise_to(name, np.abs(old) + np.abs(new))
+    return scales
+
+
 def _group_norm(case: ScaleCase) -> Scales:
     return normalised_rows(case, case.x.shape[0] * case.hyper["groups"], beside_channels(case))
 
@@ -183,6 +199,14 @@ _HARD_SWISH_BY_LINE = {
     ("train", "gluon", "float64"): Tolerance(constant(64 * 2.0**29), f"{_LINE}; {_SIXTH}"),
 }
 
+_WRITTEN = {
+    **MEASURED,
+    ("statistics", "gluon", "float64"): Tolerance(
+        constant(64.0 + 2.0**28),
+        "MXNet rounds the momentum to float32, and a norm that is written out need not: each of "
+        "its parts is off by up to 2⁻²⁵ of the old statistic, or of the new one",
+    ),
+}
 _STEPS = (
     "a function and some arithmetic beside it: what either rounds arrives as its derivative says, "
     "and adds up; arithmetic is off by 1 u at most, and the function as its own record says"
@@ -253,6 +277,7 @@ OPERATORS = (
         # of RNN's modes relu alone: tanh, LSTM and GRU are off by 2⁻⁵² there, relu by 2⁻²⁴
         for kind in ("lrn", "rnn_relu", "single")
     ),
+    Operator(kind="written_norm", scale=written_norm, tolerances=_WRITTEN),
     Operator(kind="steps", scale=stepwise, tolerances=_IN_STEPS, single_precision=True),
 )  # fmt: skip
 

@@ -48,7 +48,7 @@ OPERATORS = registered(
 # Every class that no record reads
 CUSTOM = Operator(kind="custom", scale=measured, tolerances=MEASURED, by_mode=True)
 # What several operations make together on one side at least
-COMPOSED = ("custom", "single", "steps")
+COMPOSED = ("custom", "single", "steps", "written_norm")
 
 _PACKAGES = {Side.GLUON: "mxnet.gluon", Side.TORCH: "torch.nn"}
 

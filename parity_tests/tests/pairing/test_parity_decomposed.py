@@ -45,6 +45,16 @@ def norm_by_hand(eps: float = 1e-5, power: float = 0.5) -> TorchNet:
     return TorchNet(forward, n=nn.LayerNorm(8), d=nn.Linear(8, 3))
 
 
+def norm_by_variance(unbiased: bool = False) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        deviation = (x.var(-1, keepdim=True, unbiased=unbiased) + 1e-5).sqrt()
+        normal: torch.Tensor = s.d(centred / deviation * s.n.weight + s.n.bias)
+        return normal
+
+    return TorchNet(forward, n=nn.LayerNorm(8), d=nn.Linear(8, 3))
+
+
 def layer_norm() -> GluonNet:
     norm = gnn.LayerNorm(in_channels=8)
     return GluonNet(lambda s, F, x: s.d(s.n(x)), n=norm, d=dense(3, 8))
@@ -409,6 +419,7 @@ EQUAL: dict[str, Pair] = {
     "formulas": (by_formulas, by_functions, IMAGE),
     "a mean that one side goes on with": (pooled_by_hand, pooled, SEQUENCES),
     "layer norm by hand": (layer_norm, norm_by_hand, SEQUENCES),
+    "layer norm by a variance": (layer_norm, norm_by_variance, SEQUENCES),
     "LSTM unrolled": (unrolled, lstm, SEQUENCES),
     "pixel shuffle": (shuffled, by_shuffle, IMAGE),
     "convolution of pixels as a linear layer": (pointwise_conv, by_linear, IMAGE),
@@ -470,6 +481,7 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
         "m Gluon has 0.9, torch has 0.8 momentum",
     ),
     "another eps": (layer_norm, lambda: norm_by_hand(eps=1e-3), SEQUENCES, "layer_norm"),
+    "an unbiased variance": (layer_norm, lambda: norm_by_variance(True), SEQUENCES, "layer_norm"),
     "not the root": (layer_norm, lambda: norm_by_hand(power=0.51), SEQUENCES, "layer_norm"),
     "an input scaled": (unrolled, lambda: lstm(1 + 3e-6), SEQUENCES, "lstm"),
     "pixels turned": (shuffled, lambda: by_shuffle(swapped=True), IMAGE, "transposed"),

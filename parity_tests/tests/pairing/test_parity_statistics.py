@@ -128,3 +128,105 @@ def test_a_block_that_is_not_hybrid_may_keep_its_own() -> None:
     report = check_parity(initialised(gluon_net, x), torch_net, x, transfer=True)
     assert report.ok, str(report)
     assert running(report) == {("n", "running_mean"), ("n", "running_var")}
+
+
+class WrittenOut(gluon.Block):
+    """A batch norm in steps, which keeps the biased variance, or torch's."""
+
+    def __init__(self, momentum: float = 0.9, unbiased: bool = False) -> None:
+        super().__init__()
+        self.momentum, self.unbiased = momentum, unbiased
+        with self.name_scope():
+            self.gamma = self.params.get("gamma", shape=(4,))
+            self.beta = self.params.get("beta", shape=(4,))
+            self.mean = self.params.get("mean", shape=(4,), grad_req="null", init="zeros")
+            self.var = self.params.get("var", shape=(4,), grad_req="null", init="ones")
+
+    def forward(self, x: Any) -> Any:
+        mean, var = (p.data() for p in (self.mean, self.var))
+        if mx.autograd.is_training():
+            mean = x.mean(axis=0)
+            var = mx.nd.square(x - mean).mean(axis=0)
+            with mx.autograd.pause():
+                ratio = len(x) / (len(x) - 1) if self.unbiased else 1
+                for kept, new in ((self.mean, mean), (self.var, var * ratio)):
+                    kept.set_data(self.momentum * kept.data() + (1 - self.momentum) * new)
+        return (x - mean) / mx.nd.sqrt(var + 1e-5) * self.gamma.data() + self.beta.data()
+
+
+class WrittenOutInTorch(nn.Module):
+    """The same with `rsqrt`; its statistics are assigned to the module."""
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
+    def __init__(self, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(4)), nn.Parameter(torch.zeros(4))
+        self.register_buffer("running_mean", torch.zeros(4))
+        self.register_buffer("running_var", torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            mean = x.mean(0)
+            var = ((x - mean) ** 2).mean(0)
+            with torch.no_grad():
+                kept = 1 - self.momentum
+                self.running_mean = kept * self.running_mean + self.momentum * mean
+                self.running_var = kept * self.running_var + self.momentum * var
+        return (x - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
+
+
+ROWS = np.random.default_rng(2).standard_normal((6, 4)).astype(np.float32)
+
+
+def of_rows(norm: Any) -> Any:
+    if isinstance(norm, nn.Module):
+        return TorchNet(lambda s, x: s.n(s.d(x)), d=nn.Linear(4, 4), n=norm)
+    net = ImperativeNet(lambda s, x: s.n(s.d(x)), d=gnn.Dense(4, in_units=4), n=norm)
+    net.initialize(mx.init.Normal(0.5))
+    return net
+
+
+WRITTEN: dict[str, tuple[Any, Any, int]] = {
+    "Gluon's": (WrittenOut, lambda: nn.BatchNorm1d(4), 2),
+    "Gluon's, with torch's variance": (lambda: WrittenOut(0.9, True), lambda: nn.BatchNorm1d(4), 2),
+    "torch's": (lambda: gnn.BatchNorm(in_channels=4), WrittenOutInTorch, 0),
+    "both": (WrittenOut, WrittenOutInTorch, 0),
+}
+
+
+@pytest.mark.parametrize(
+    "whose",
+    [w if w in ("torch's", "both") else pytest.param(w, marks=pytest.mark.slow) for w in WRITTEN],
+)
+def test_a_norm_that_is_written_out_is_compared_with_its_statistics(whose: str) -> None:
+    gluon_norm, torch_norm, named = WRITTEN[whose]
+    torch_net = of_rows(torch_norm())
+    held = dict(torch_net.named_buffers())
+    report = check_parity(of_rows(gluon_norm()), torch_net, ROWS, transfer=True)
+    assert report.ok, str(report)
+    assert len(running(report)) == 2
+    assert len({q for _, q in running(report)} & {"running_mean", "running_var"}) == named
+    ratios = [row for row in report.rows if "variance ratio" in row.diagnosis]
+    assert bool(ratios) == (whose == "Gluon's"), str(report)
+    assert all(buffer is held[name] for name, buffer in torch_net.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("gluon_norm", "torch_norm"),
+    [
+        (WrittenOut, lambda: WrittenOutInTorch(0.1 + 1e-8)),
+        pytest.param(WrittenOut, lambda: WrittenOutInTorch(eps=1e-4), marks=pytest.mark.slow),
+        (lambda: gnn.BatchNorm(in_channels=4), lambda: WrittenOutInTorch(0.1 + 1e-6)),
+        pytest.param(
+            lambda: WrittenOut(0.9 + 1e-8), lambda: nn.BatchNorm1d(4), marks=pytest.mark.slow
+        ),
+        pytest.param(WrittenOut, lambda: nn.BatchNorm1d(4, eps=1e-4), marks=pytest.mark.slow),
+    ],
+)
+def test_another_norm_than_the_one_written_out_is_found(gluon_norm: Any, torch_norm: Any) -> None:
+    report = check_parity(of_rows(gluon_norm()), of_rows(torch_norm()), ROWS, transfer=True)
+    assert not report.ok

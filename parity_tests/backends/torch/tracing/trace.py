@@ -99,13 +99,15 @@ def _trace(
             stack.enter_context(_DispatchRecorder(recorder))
         stack.enter_context(recorder)
         result = net(*inputs)
+        for name, buffer in net.named_buffers(remove_duplicate=False):
+            tape.hold(name, buffer)
     return graph_of(tape.graph(list(flatten(result, torch.Tensor)), train), tape.constants)
 
 
 @contextlib.contextmanager
 def _unchanged(net: nn.Module) -> Iterator[None]:
     """Restores modes, tensors and random states on leaving."""
-    modes = [(module, module.training) for module in net.modules()]
+    modes = [(module, module.training, dict(module._buffers)) for module in net.modules()]
     held = [*net.parameters(), *net.buffers()]
     versions = [(t, t._version, t.detach().clone()) for t in held if not t.is_meta]
     state = random.getstate(), np.random.get_state()
@@ -120,8 +122,9 @@ def _unchanged(net: nn.Module) -> Iterator[None]:
                 # a batch norm's update in training does not count as a new version
                 if tensor._version != version or not torch.equal(tensor, value):
                     tensor.copy_(value)
-        for module, mode in modes:
+        for module, mode, buffers in modes:
             module.training = mode
+            module._buffers.update(buffers)  # which its own code may have replaced
 
 
 @contextlib.contextmanager
