@@ -86,6 +86,7 @@ def _operation(index: int, op: Mapping[str, Any], parameters: Mapping[str, Param
         own_gradient=_own_gradient(op),
         infinite=op.get("infinite", False),
         held=op.get("held"),
+        lacks_gradient=op.get("lacks_gradient", ""),
     )
 
 

@@ -219,15 +219,19 @@ def between_masks(row: Row) -> Row:
 def agrees(subject: Subject, pair: Pair, modes: Sequence[bool]) -> bool:
     """Whether both sides of a pair compute the same in these modes.
 
-    What one side alone trains has no gradient on the other.
+    What one side alone trains has no gradient on the other, and no gradient is asked for of what a
+    framework does not differentiate.
     """
+    segment = segment_of(pair)
+    lacking = segment is not None and segment.lacks_gradient
     frozen = {f"{role} gradient" for role, _, _ in trained_by_one(pair)}
     try:
         for train in modes:
             run = subject.run(Side.TORCH, "float64", train=train)
-            for call in local_calls(subject, pair, run, train=train, backward=train):
+            backward = train and not lacking
+            for call in local_calls(subject, pair, run, train=train, backward=backward):
                 rows = local_rows(Level.FORWARD, pair, replace(call, upstream=None), train=train)
-                if train:  # statistics, and gradients
+                if backward:  # statistics, and gradients
                     rows += local_rows(Level.BACKWARD, pair, call, train=train)
                 failed = [r for r in rows if r.status in (Status.DIVERGED, Status.NOT_COMPARED)]
                 if any(row.quantity not in frozen for row in failed):

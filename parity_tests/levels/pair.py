@@ -20,7 +20,7 @@ from parity_tests.levels.quick import quick_rows
 from parity_tests.levels.referee import DidNotRun, Subject, not_compared
 from parity_tests.levels.saved import save_mapped
 from parity_tests.levels.structure import executed_rows, structure_rows
-from parity_tests.levels.view import Unseen, View, leaves_suffice, trace_pair, view_of
+from parity_tests.levels.view import TracedPair, Unseen, View, leaves_suffice, trace_pair, view_of
 from parity_tests.levels.weights import (
     copy_paired,
     copy_weights,
@@ -60,6 +60,7 @@ class NetPair:
         self._transfer_map = project_map(nets[Side.GLUON], nets[Side.TORCH])
         self._untrained = ""  # why the nets do not run in training
         self._undriven = ""  # why their optimizers are not compared
+        self._undifferentiated = ""  # why no gradient of Gluon's is that of the net
         self._unseen = ""  # why what the nets execute cannot be followed
         own = pair_leaves(*(leaves_of(net) for net in nets.values()))
         strict = self._transfer_map is not None if strict is None else strict
@@ -85,6 +86,7 @@ class NetPair:
             self._unseen = str(error) if isinstance(error, Unseen) else ""
             return  # the levels will say so, each for itself
         if mapping or not leaves_suffice(own, traced):
+            self._undifferentiated = _lacks_gradient(traced[-1])
             known: Mapping[str, str] = {}
             self._parts = []
             for each in traced:
@@ -150,8 +152,8 @@ class NetPair:
         makers = check_optimizers(optimizer)
         subject, view = self._parts[-1]
         self._steps = steps
-        if self._unseen:
-            self._undriven = self._unseen
+        if self._unseen or self._undifferentiated:
+            self._undriven = self._unseen or self._undifferentiated
             return
         if True not in subject.modes:
             return
@@ -190,6 +192,8 @@ class NetPair:
         if level == Level.BACKWARD:
             if True not in last[0].modes:
                 return [not_compared(level, NET, "inputs", self._untrained)], Coverage()
+            if self._undifferentiated:
+                return [not_compared(level, NET, "gradient", self._undifferentiated)], Coverage()
             objective = last[0].objective
             if objective.upstream and not any(g.any() for g in objective.upstream):
                 detail = f"{LEFT_OUT}nothing to differentiate: every output holds whole numbers"
@@ -232,6 +236,14 @@ class NetPair:
             return rows_of_level(level, self._trial, self._steps)
         except DidNotRun as error:
             return [not_compared(level, NET, "inputs", error)], Coverage()
+
+
+def _lacks_gradient(traced: TracedPair) -> str:
+    """Why MXNet gives no gradient of what its net computes in training; empty where it does."""
+    graph = traced.executed(Side.GLUON)
+    computed, _ = graph.leading_to(graph.outputs)
+    whys = (op.lacks_gradient for op in graph if op.index in computed)
+    return next(filter(None, whys), "") if graph.train else ""
 
 
 def _artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:

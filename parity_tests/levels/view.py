@@ -53,6 +53,7 @@ from parity_tests.pairing.vocabulary import POINTWISE
 from parity_tests.reporting.verdicts import Side
 
 __all__ = [
+    "TracedPair",
     "Unseen",
     "View",
     "coincide",

@@ -74,6 +74,7 @@ class Operation:
     passes back no gradient ("detach"), or its own and not its kind's ("own gradient"). `infinite`:
     its first output holds infinities, as behind a mask of −∞. `held` is its first output where no
     input and no parameter decides it, as of an index that the net's code writes out.
+    `lacks_gradient`: why its framework does not differentiate what has a gradient.
     """
 
     index: int
@@ -96,6 +97,7 @@ class Operation:
     own_gradient: str = ""
     infinite: bool = False
     held: np.ndarray | None = field(default=None, compare=False, repr=False)
+    lacks_gradient: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:

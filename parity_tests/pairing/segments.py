@@ -79,6 +79,7 @@ class SegmentPair:
     gluon: Any = None
     masks: frozenset[int] = frozenset()  # slots that only say what counts
     whole: frozenset[int] = frozenset()
+    lacks_gradient: bool = False  # a framework does not differentiate what one side computes
 
     @property
     def unlike(self) -> bool:
@@ -391,7 +392,12 @@ def _segment(
         if shown[-1].merged:
             last = graph.executed.operations[shown[-1].merged[-1]]
     path = names.of(graph, sides[Side.TORCH].executed, last)
-    return SegmentPair(path, slots, shapes, sides, pair)
+    lacks = any(
+        graphs[side].executed.operations[i].lacks_gradient
+        for side, segment in sides.items()
+        for i in segment.executed
+    )
+    return SegmentPair(path, slots, shapes, sides, pair, lacks_gradient=lacks)
 
 
 def _writes(executed: OperationGraph, operations: Sequence[Operation]) -> dict[str, Value]:

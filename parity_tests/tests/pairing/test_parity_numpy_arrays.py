@@ -23,7 +23,7 @@ from parity_tests.backends.files.recorded import read_recording
 from parity_tests.backends.files.script import script_of
 from parity_tests.cases.weight_files import load_params
 from parity_tests.pairing.parameters import map_parameters
-from parity_tests.reporting.verdicts import LEVELS, Level, Side
+from parity_tests.reporting.verdicts import LEVELS, Level, Side, Status
 from parity_tests.tests.pairing.nets import GluonNet, ImperativeNet, TorchNet, random_image
 
 X = random_image(2, 3, 6)
@@ -120,6 +120,53 @@ def test_it_trains_and_its_graph_is_compared(numpy_arrays: None) -> None:
         transfer=True, optimizer="sgd(lr=0.1, momentum=0.9)", steps=2,
     )  # fmt: skip
     assert report.ok, str(report)
+
+
+# What MXNet gives no gradient of: as an operator, or in steps on torch's side
+LACKING: dict[str, Any] = {
+    "np.var": (
+        lambda y: mx.np.var(y, axis=-1),
+        lambda y: (y - y.mean(-1, keepdim=True)).square().mean(-1),
+    ),
+    "np.std": (
+        lambda y: y + y.std(axis=-1, keepdims=True),
+        lambda y: y + y.std(-1, keepdim=True, unbiased=False),
+    ),
+    "np.percentile": (lambda y: mx.np.percentile(y, 50, axis=-1), lambda y: y.quantile(0.5, -1)),
+}
+
+
+@pytest.mark.parametrize("factor", [1, 1 + 1e-4])
+@pytest.mark.parametrize("name", LACKING)
+def test_what_mxnet_does_not_differentiate_is_said_in_one_row(
+    name: str, factor: float, numpy_arrays: None
+) -> None:
+    """Its backward pass through `np.var` alone ends the process."""
+    ours, theirs = LACKING[name]
+    gluon_net = ImperativeNet(lambda s, x: ours(s.d(x)), d=dense()["d"])
+    gluon_net.initialize(mx.init.Xavier())
+    torch_net = TorchNet(lambda s, x: theirs(s.d(x)) * factor, d=linear()["d"])
+    report = check_parity(gluon_net, torch_net, X, transfer=True)
+    (row,) = (row for row in report.rows if row.level == Level.BACKWARD)
+    assert row.status == Status.NOT_COMPARED
+    assert f"MXNet cannot differentiate `{name}`" in row.detail
+    others = {row.level for row in report.failures} - {Level.BACKWARD}
+    assert others == (set() if factor == 1 else {Level.STRUCTURE, Level.FORWARD}), str(report)
+
+
+def test_what_needs_no_gradient_may_be_what_mxnet_does_not_differentiate(
+    numpy_arrays: None,
+) -> None:
+    def forward(s: Any, x: Any) -> Any:
+        y = s.d(x)
+        with mx.autograd.pause():
+            scale = mx.np.var(y)
+        return y * scale
+
+    gluon_net = ImperativeNet(forward, d=dense()["d"])
+    gluon_net.initialize(mx.init.Xavier())
+    torch_net = TorchNet(lambda s, x: s.d(x) * s.d(x).detach().var(unbiased=False), d=linear()["d"])
+    assert check_parity(gluon_net, torch_net, X, transfer=True).ok
 
 
 # One side reads its input, where the other holds the numbers of this one

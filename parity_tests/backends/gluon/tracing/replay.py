@@ -21,6 +21,7 @@ from parity_tests.backends.runs import rounded
 from parity_tests.backends.tracing import flatten
 
 __all__ = [
+    "lacks_gradient",
     "passes_no_gradient",
     "replay_assignment",
     "replay_block",
@@ -56,6 +57,33 @@ def passes_no_gradient(kind: str) -> bool:
     (True, False)
     """
     return _FLAT.fullmatch(kind) is not None
+
+
+# Those whose gradient it registers as zeros, and which have one; and what to write instead
+_LACKING = {
+    "_npi_var": ("np.var", "the mean of squares, np.square(x - x.mean(…, keepdims=True)).mean(…)"),
+    "_npi_std": ("np.std", "the root of a mean of squares of x - x.mean(…, keepdims=True)"),
+    "_npi_percentile": ("np.percentile", "what np.sort gives, with weights beside it"),
+    **{
+        f"_npi_{name}": (f"np.linalg.{name}", "mx.nd.linalg.syevd, which has a gradient")
+        for name in ("eig", "eigh", "eigvals", "eigvalsh")
+    },
+    **dict.fromkeys(
+        ("_npi_pinv", "_npi_pinv_scalar_rcond"),
+        ("np.linalg.pinv", "its definition, with np.linalg.inv"),
+    ),
+}
+
+
+def lacks_gradient(kind: str) -> str:
+    """Why MXNet does not train through an operator that has a gradient; empty where it does."""
+    if kind not in _LACKING:
+        return ""
+    name, instead = _LACKING[kind]
+    return (
+        f"MXNet cannot differentiate `{name}`: 0 comes back from it, and a step may end the "
+        f"process; write it as {instead}"
+    )
 
 
 def replay_operator(

@@ -24,6 +24,7 @@ from parity_tests.backends.files.gluon_script import (
 from parity_tests.backends.files.tape import Tape
 from parity_tests.backends.gluon.numpy_mode import call
 from parity_tests.backends.gluon.tracing.replay import (
+    lacks_gradient,
     passes_no_gradient,
     replay_assignment,
     replay_block,
@@ -152,6 +153,8 @@ class _Recorder(Recorder):
         record["replay"] = self._replay(kind, how, record["dtypes"])
         if self.paused:
             record["stops_gradient"] = True
+        elif why := lacks_gradient(kind):
+            record["lacks_gradient"] = f"{why} ({record['source']})"
         outputs = list(flatten(out, NDArray))
         if self._values and outputs:
             with self.unseen():
@@ -165,7 +168,7 @@ class _Recorder(Recorder):
         way, *rest = how
         if way == "operator":
             handle, attributes, flags = rest
-            paused = bool(self.paused) or passes_no_gradient(kind)
+            paused = bool(self.paused) or passes_no_gradient(kind) or bool(lacks_gradient(kind))
             if kind == "_copyto":
                 return replay_copy(dtypes[0], self._dtype, paused)
             return replay_operator(handle, attributes, self._dtype, dtypes, bool(flags[1]), paused)
