@@ -24,15 +24,19 @@ Traces = Mapping[bool, OperationGraph]
 _PLACES = {
     "take": "indices", "batch_take": "indices", "gather_nd": "indices", "pick": "index",
     "one_hot": "indices", "Embedding": "data", "_contrib_boolean_mask": "index",
-    "_getitem": "key", "scatter_nd": "indices", "_npx_one_hot": "data", "_npx_pick": "index",
+    "SequenceMask": "sequence_length", "SequenceLast": "sequence_length",
+    "SequenceReverse": "sequence_length", "_getitem": "key", "scatter_nd": "indices",
+    "_npx_one_hot": "data", "_npx_pick": "index",
 }  # fmt: skip
-_CASTS = ("long", "int", "to", "type", "type_as", "_to_copy", "Cast", "_copyto")
 
 
 def _reads_places(op: Operation, role: str) -> bool:
-    """Whether an operation looks up what its argument says, or makes whole numbers of it."""
-    if op.kind in _CASTS:
-        return all(map(holds_whole_numbers, op.dtypes))
+    """Whether an operation looks up what its argument says, or makes whole numbers of it.
+
+    A length says where a sequence ends.
+    """
+    if all(map(holds_whole_numbers, op.dtypes)):  # a cast, or a comparison
+        return True
     return _PLACES.get(op.kind) == role.partition(".")[0]
 
 

@@ -292,3 +292,36 @@ def test_a_trace_leaves_functions_as_they_were() -> None:
     graph = trace_gluon(initialised(net, IMAGE), mx.nd.array(IMAGE))
     assert [op.own_gradient for op in graph] == ["", "own gradient", ""]
     assert autograd.Function.__call__ is original
+
+
+def reversed_rows(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    places = torch.arange(len(x))[:, None]
+    moved = torch.where(places < lengths, lengths - 1 - places, places)
+    return x.gather(0, moved.long()[..., None].expand(x.shape))
+
+
+# Operators of sequences whose lengths are an input, and what they compute
+OF_LENGTHS: dict[str, Any] = {
+    "SequenceMask": lambda x, n: x * (torch.arange(len(x))[:, None] < n)[..., None],
+    "SequenceLast": lambda x, n: x[n.long() - 1, torch.arange(x.shape[1])],
+    "SequenceReverse": reversed_rows,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+@pytest.mark.parametrize("name", OF_LENGTHS)
+def test_lengths_of_sequences_have_no_gradient(name: str, dtype: str) -> None:
+    """MXNet sends back what lies in the memory for that of lengths in floats."""
+    x = np.random.default_rng(0).standard_normal((5, 3, 4)).astype(np.float32)
+    lengths = np.array([2, 5, 3], dtype)
+    for more in (0, 1):
+        gluon_net = GluonNet(
+            lambda s, F, x, n: getattr(F, name)(s.d(x), n, use_sequence_length=True),
+            d=gnn.Dense(4, flatten=False, in_units=4),
+        )
+        gluon_net.initialize()
+        torch_net = TorchNet(
+            lambda s, x, n, more=more: OF_LENGTHS[name](s.d(x), n - more), d=nn.Linear(4, 4)
+        )
+        report = check_parity(gluon_net, torch_net, (x, lengths), transfer=True)
+        assert report.ok == (not more), str(report)

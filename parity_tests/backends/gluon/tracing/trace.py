@@ -153,7 +153,7 @@ class _Recorder(Recorder):
         record["replay"] = self._replay(kind, how, record["dtypes"])
         if self.paused:
             record["stops_gradient"] = True
-        elif why := lacks_gradient(kind):
+        if not self.paused and (why := lacks_gradient(kind)):
             record["lacks_gradient"] = f"{why} ({record['source']})"
         outputs = list(flatten(out, NDArray))
         if self._values and outputs:
@@ -171,7 +171,8 @@ class _Recorder(Recorder):
             paused = bool(self.paused) or passes_no_gradient(kind) or bool(lacks_gradient(kind))
             if kind == "_copyto":
                 return replay_copy(dtypes[0], self._dtype, paused)
-            return replay_operator(handle, attributes, self._dtype, dtypes, bool(flags[1]), paused)
+            made = self._dtype, dtypes, bool(flags[1])
+            return replay_operator(kind, handle, attributes, *made, paused)
         if way == "method":
             return replay_method(*rest)
         if way == "index":
