@@ -136,3 +136,19 @@ def test_bad_input_is_one_line_and_2(
 ) -> None:
     argv = own("ours", "Theirs", "--input", "4,3,6,6", "--labels", "4:int64<5", *more)
     refused(main, argv, 2, *words)
+
+
+@pytest.mark.parametrize("loss", ["softmax_ce", "own", "another"])
+def test_labels_of_classes_may_be_floats(loss: str) -> None:
+    """As Gluon's loss takes them, and torch's does not."""
+    gluon_net = mx.gluon.nn.Dense(5, in_units=6)
+    gluon_net.initialize()
+    theirs = torch.nn.CrossEntropyLoss(label_smoothing=0.1 * (loss == "another"))
+    own = mx.gluon.loss.SoftmaxCrossEntropyLoss(), theirs
+    report = check_parity(
+        gluon_net, torch.nn.Linear(6, 5), np.eye(4, 6, dtype=np.float32),
+        LABELS.astype(np.float32), ["forward", "backward", "training"], transfer=True,
+        loss="softmax_ce" if loss == "softmax_ce" else own, optimizer="sgd(lr=0.1)", steps=1,
+    )  # fmt: skip
+    assert report.ok == (loss != "another"), str(report)
+    assert any(row.quantity == "loss" for row in report.rows)

@@ -15,7 +15,7 @@ __all__ = ["LOSSES", "averaged", "label_tensor"]
 
 
 def _softmax_ce(y: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    return _each(functional.cross_entropy(y, label, reduction="none"))
+    return _each(functional.cross_entropy(y, label.long(), reduction="none"))  # checked before
 
 
 def _l2(y: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -47,13 +47,29 @@ def averaged(loss: Loss) -> Loss:
 
     def each(output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         count = output.shape[0]
-        value: torch.Tensor = loss(output, labels)
+        value = _of_classes(loss, output, labels)
         if value.numel() > 1 and value.shape[0] != count:
             shape = tuple(value.shape)
             raise ValueError(f"the loss is {shape}, expected ({count},) or a single number")
         return value.mean().expand(count)
 
     return each
+
+
+def _of_classes(loss: Loss, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """A loss of these labels, of classes in floats as of classes: Gluon's losses take both."""
+    try:
+        value: torch.Tensor = loss(output, labels)
+    except (RuntimeError, IndexError) as error:
+        if not labels.is_floating_point():
+            raise
+        if not torch.equal(labels, labels.round()):
+            words = (
+                "the labels are no classes; give whole numbers, or a torch loss that takes these"
+            )
+            raise ValueError(f"{words} ({error})") from error
+        value = loss(output, labels.long())
+    return value
 
 
 def label_tensor(labels: np.ndarray, dtype: str) -> torch.Tensor:
