@@ -1,27 +1,41 @@
 """One parameter of a net that is several of the other's, along its first axis, as those parts.
 
 Such as `in_proj_weight` beside three `Dense`. The executed graph gets the parts as parameters of
-their own, `in_proj_weight[0:8]`, and an operation that joins them where the whole was read.
+their own, `in_proj_weight[0:8]`, and an operation that joins them where the whole was read. So it
+gets the transpose of a matrix that the other net holds the other way, `weight[transposed]`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
-from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
+from parity_tests.pairing.dataflow import Alignment
+from parity_tests.pairing.graph import (
+    Operand,
+    Operation,
+    OperationGraph,
+    Origin,
+    Parameter,
+    Replay,
+    Value,
+)
 
-__all__ = ["left_joined", "part_of", "with_parts"]
+__all__ = ["left_joined", "part_of", "turned_weights", "with_parts", "with_turned"]
 
+_TURNED = "[transposed]"
 _PART = re.compile(r"(.+)\[(\d+):(\d+)\]")
 
 
-def part_of(name: str, wholes: Mapping[str, Any]) -> tuple[str, slice] | None:
-    """The parameter that a name is a part of, and which of its rows; None of a whole one."""
+def part_of(name: str, wholes: Mapping[str, Any]) -> tuple[str, Callable[[Any], Any]] | None:
+    """The parameter that a name is a part of, and what takes it of that; None of a whole one."""
+    if name not in wholes and name.endswith(_TURNED):
+        return name.removesuffix(_TURNED), lambda array: array.T
     found = None if name in wholes else _PART.fullmatch(name)
-    return found and (found[1], slice(int(found[2]), int(found[3])))
+    return found and (found[1], itemgetter(slice(int(found[2]), int(found[3]))))
 
 
 def with_parts(
@@ -31,17 +45,71 @@ def with_parts(
 
     `join` is the framework's kind of what joins arrays along their first axis, and its replay.
     """
-    parameters = dict(graph.parameters)
-    joins: list[Operation] = []
-    joined: dict[Value, Value] = {}
-    kind, replay = join
+    made: dict[str, dict[str, Parameter]] = {}
     for name, of_whole in lengths.items():
-        whole, begin = parameters.pop(name), 0
-        parts: dict[str, Parameter] = {}
+        whole, begin = graph.parameters[name], 0
+        parts = made.setdefault(name, {})
         for length in of_whole:
             part = f"{name}[{begin}:{begin + length}]"
             parts[f"part.{len(parts)}"] = Parameter(part, (length, *whole.shape[1:]), whole.dtype)
             begin += length
+    return _made_of(graph, made, join[0], {"dim": 0}, join[1])
+
+
+def turned_weights(alignment: Alignment) -> dict[str, str]:
+    """Matrices of torch's that are Gluon's transposed, by their names: Gluon's.
+
+    One side multiplies by a matrix (in, out), where the other has a linear layer of (out, in).
+    """
+    unlike = [pair for pair in alignment.pairs if pair.left.kind != pair.right.kind]
+    sides = [
+        sorted((*alone, *(pair[i] for pair in map(tuple, unlike))), key=lambda op: op.index)
+        for i, alone in enumerate(alignment.alone)
+    ]
+    found: dict[str, str] = {}
+    for kinds in (("matmul", "linear"), ("linear", "matmul")):
+        ours, theirs = (
+            {m.name: m for op in ops if op.kind == kind for m in _matrices(op)}
+            for ops, kind in zip(sides, kinds, strict=True)
+        )
+        for name, matrix in theirs.items():
+            alike = (n for n, m in ours.items() if m.shape == matrix.shape[::-1])
+            partner = next(alike, None)
+            if partner is not None and not name.endswith(_TURNED):
+                found[name] = partner
+                del ours[partner]
+    return found
+
+
+def _matrices(op: Operation) -> list[Parameter]:
+    """What is multiplied by, of a product or a linear layer."""
+    held = op.parameters.get("other" if op.kind == "matmul" else "weight")
+    return [held] if held is not None and len(held.shape) == 2 else []
+
+
+def with_turned(graph: OperationGraph, names: Iterable[str]) -> OperationGraph:
+    """torch's executed graph with the transposes of these matrices in their place."""
+    wholes = {name: graph.parameters[name] for name in names if name in graph.parameters}
+    made = {
+        name: {"input": Parameter(f"{name}{_TURNED}", whole.shape[::-1], whole.dtype)}
+        for name, whole in wholes.items()
+    }
+    return _made_of(graph, made, "t", {}, lambda arrays, dtype: [arrays[0].T])
+
+
+def _made_of(
+    graph: OperationGraph,
+    made: Mapping[str, Mapping[str, Parameter]],
+    kind: str,
+    attributes: Mapping[str, Any],
+    replay: Replay,
+) -> OperationGraph:
+    """The executed graph where an operation makes parameters of others, given by its roles."""
+    parameters = dict(graph.parameters)
+    joins: list[Operation] = []
+    joined: dict[Value, Value] = {}
+    for name, parts in made.items():
+        whole = parameters.pop(name)
         parameters |= {part.name: part for part in parts.values()}
         read = Value(Origin.PARAMETER, name)
         first = next(op for op in graph if read in op.reads)
@@ -49,7 +117,7 @@ def with_parts(
         joined[read] = Value(Origin.OPERATION, index)
         joins.append(
             Operation(
-                index, kind, {"dim": 0}, (), parts, (whole.shape,), (whole.dtype,),
+                index, kind, attributes, (), parts, (whole.shape,), (whole.dtype,),
                 first.path, first.call, first.source, roles=tuple(parts), replay=replay,
                 reads=tuple(Value(Origin.PARAMETER, part.name) for part in parts.values()),
             )

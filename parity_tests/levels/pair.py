@@ -158,7 +158,7 @@ class NetPair:
         if True not in subject.modes:
             return
         if view is not None and view.traced.packed:
-            self._undriven = f"{view.traced.packed[0]}, which an optimizer updates as one"
+            self._undriven = f"{view.traced.packed[0]}, of which no optimizer is followed"
             return
         if self._transfer_map is not None and loss is None:
             loss = self._own_losses(subject)

@@ -91,9 +91,9 @@ def _proven(
             for role, tensor in pair.torch.tensors.items():
                 if role in pair.gluon.tensors and tensor.name not in proven:
                     proven.add(tensor.name)
-                    name, rows_of = part_of(tensor.name, written) or (tensor.name, ...)
+                    name, taken = part_of(tensor.name, written) or (tensor.name, None)
                     sources[name] = None
-                    actual = written[name][rows_of]
+                    actual = written[name] if taken is None else taken(written[name])
                     expected = pair.gluon.tensors[role].read().reshape(actual.shape)
                     verdict = bits_equal(actual, expected.astype(actual.dtype))
                     rows.append(_row(verdict, pair.path, role))

@@ -27,7 +27,13 @@ from parity_tests.backends.base import (
 from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.numbers import beside_numbers, with_numbers
-from parity_tests.backends.parts import left_joined, part_of, with_parts
+from parity_tests.backends.parts import (
+    left_joined,
+    part_of,
+    turned_weights,
+    with_parts,
+    with_turned,
+)
 from parity_tests.backends.runs import Arrays, NetRun, Objective
 from parity_tests.levels.local import agrees
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
@@ -73,7 +79,7 @@ class Unseen(DidNotRun):
 class TracedPair:
     """What both nets execute, and how it aligns; `modes` are those in which they execute it.
 
-    `packed` says which parameters are read as parts, since the other net has several.
+    `packed` says which parameters are read as parts, since the other net has several, or turned.
     """
 
     traces: dict[Side, Traces]
@@ -193,6 +199,13 @@ def _aligned(
     """The traces in one vocabulary, aligned; `statistics` are roles by parameters' names."""
     modes = tuple(traces[Side.TORCH])
     found = _one_vocabulary(nets, traces, modes, statistics, mapping)
+    turned = turned_weights(found.alignment)
+    if turned and not any(map(is_recorded, nets.values())):
+        apart = {m: with_turned(g, turned) for m, g in found.traces[Side.TORCH].items()}
+        traces = {**found.traces, Side.TORCH: apart}
+        words = [f"torch's {name} is Gluon's {other}, transposed" for name, other in turned.items()]
+        again = _one_vocabulary(nets, traces, modes, statistics, mapping, [*found.packed, *words])
+        found = again if again.alignment.total else found
     executed = {side: found.executed(side) for side in SIDES}
     numbers = beside_numbers(found.alignment, nets, executed)
     if not numbers:

@@ -143,7 +143,7 @@ def whole_of(name: str, tensors: Mapping[str, torch.Tensor]) -> str:
 def rows_of(name: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """A tensor, or the rows of it that a name says."""
     part = part_of(name, tensors)
-    return tensors[part[0]][part[1]] if part else tensors[name]
+    return part[1](tensors[part[0]]) if part else tensors[name]
 
 
 def tensors(net: nn.Module) -> dict[str, torch.Tensor]:

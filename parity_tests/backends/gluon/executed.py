@@ -135,7 +135,7 @@ def _parts(graph: OperationGraph, parameters: Mapping[str, Parameter]) -> dict[s
         part = part_of(name, parameters)
         if part is not None:
             whole = parameters[part[0]]
-            rows = whole.data(whole.list_ctx()[0])[part[1]]
+            rows = part[1](whole.data(whole.list_ctx()[0]))
             twin = Parameter(
                 name,
                 grad_req="null",

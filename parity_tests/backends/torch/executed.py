@@ -130,7 +130,7 @@ def _parts(graph: OperationGraph, tensors: Mapping[str, torch.Tensor]) -> dict[s
         part = part_of(name, tensors)
         if part is not None:
             whole = tensors[part[0]]
-            rows = whole.detach()[part[1]]
+            rows = part[1](whole.detach())
             trained = isinstance(whole, nn.Parameter)
             parts[name] = nn.Parameter(rows, whole.requires_grad) if trained else rows
     return parts

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
 
+import mxnet as mx
 import numpy as np
 import pytest
 import torch
+from mxnet import gluon
 from mxnet.gluon import nn as gnn
+from safetensors.torch import load_file
 from torch import nn
 
 from parity_tests import check_parity
 from parity_tests.backends.leaves import ParityError
+from parity_tests.reporting.verdicts import Level
 from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised
 
 RNG = np.random.default_rng(7)
@@ -179,3 +184,76 @@ def test_what_one_optimizer_updates_as_one_is_said() -> None:
     )  # fmt: skip
     assert not report.ok
     assert "in_proj_weight (24, 8) has the place of" in str(report.first_divergence)
+
+
+class Multiplied(gluon.Block):
+    """Two layers that multiply by matrices of (in, out)."""
+
+    def __init__(self, sizes: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.sizes = sizes
+        with self.name_scope():
+            for i, shape in enumerate(itertools.pairwise(sizes)):
+                setattr(self, f"weight{i}", self.params.get(f"weight{i}", shape=shape))
+                setattr(self, f"bias{i}", self.params.get(f"bias{i}", shape=shape[1:]))
+
+    def forward(self, x: Any) -> Any:
+        x = mx.nd.relu(mx.nd.dot(x, self.weight0.data()) + self.bias0.data().expand_dims(0))
+        return mx.nd.dot(x, self.weight1.data()) + self.bias1.data().expand_dims(0)
+
+
+class MultipliedInTorch(nn.Module):
+    """The same."""
+
+    def __init__(self, sizes: tuple[int, int, int]) -> None:
+        super().__init__()
+        shapes = list(itertools.pairwise(sizes))
+        self.weights = nn.ParameterList(torch.zeros(shape) for shape in shapes)
+        self.biases = nn.ParameterList(torch.zeros(shape[1]) for shape in shapes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x @ self.weights[0] + self.biases[0]).relu()
+        return x @ self.weights[1] + self.biases[1]
+
+
+def dense(sizes: tuple[int, int, int]) -> gnn.Sequential:
+    net = gnn.Sequential()
+    net.add(gnn.Dense(sizes[1], activation="relu", in_units=sizes[0]))
+    net.add(gnn.Dense(sizes[2], in_units=sizes[1]))
+    return net
+
+
+def linear(sizes: tuple[int, int, int], slope: float = 0.0) -> nn.Sequential:
+    layers = [nn.Linear(*pair) for pair in itertools.pairwise(sizes)]
+    return nn.Sequential(layers[0], nn.LeakyReLU(slope), layers[1])
+
+
+@pytest.mark.parametrize("sizes", [(5, 4, 3), pytest.param((5, 5, 5), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "right"),
+    [
+        (Multiplied, linear, True),
+        (dense, MultipliedInTorch, True),
+        (Multiplied, lambda sizes: linear(sizes, 1e-4), False),
+    ],
+)
+def test_a_matrix_that_the_other_net_holds_transposed_has_its_partner(
+    ours: Any, theirs: Any, right: bool, sizes: tuple[int, int, int], tmp_path: Path
+) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    net = ours(sizes)
+    net.initialize(mx.init.Normal(0.5))
+    path = tmp_path / "state.safetensors"
+    report = check_parity(net, theirs(sizes), x, transfer=True, save_mapped=path)
+    assert report.ok == right, str(report)
+    if right:
+        state = load_file(path).values()
+        held = [p.data().asnumpy() for p in net.collect_params().values()]
+        found = [any(np.array_equal(a.numpy(), b.T) for b in held) for a in state]
+        assert all(found), "as torch's layers hold them"
+        levels = [Level.OPTIMIZER]
+        trained = check_parity(
+            net, theirs(sizes), x, np.array([0, 1, 2]), levels, transfer=True,
+            optimizer="sgd(lr=0.1)", steps=1,
+        )  # fmt: skip
+        assert "transposed, of which no optimizer is followed" in str(trained.first_divergence)

@@ -44,7 +44,7 @@ _NUMPY = {
     "_npi_multiply_scalar": "_mul_scalar", "_npi_true_divide_scalar": "_div_scalar",
     "_npi_rtrue_divide_scalar": "_rdiv_scalar", "_npi_power_scalar": "_power_scalar",
     "_npi_rpower_scalar": "_rpower_scalar", "_npi_absolute": "abs", "_npi_concatenate": "Concat",
-    "_npi_swapaxes": "SwapAxis", "_npi_matmul": "batch_dot", "_np_copy": "_copy",
+    "_npi_swapaxes": "SwapAxis", "_npi_matmul": "batch_dot", "_np_dot": "dot", "_np_copy": "_copy",
     "_npi_zeros": "_zeros", "_npi_ones": "_ones", "_npi_full": "_full", "_npx_reshape": "Reshape",
     "_npi_broadcast_to": "broadcast_to", "_npi_argmax": "argmax", "_npi_argmin": "argmin",
     **{f"_npi_{name}": name for name in
