@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity_tests.backends.base import backend
+from parity_tests.backends.base import SIDES, backend
 from parity_tests.backends.leaves import Leaf
-from parity_tests.backends.runs import NET
+from parity_tests.backends.runs import NET, output_name
 from parity_tests.levels.local import agrees, trained_by_one
-from parity_tests.levels.referee import Subject
-from parity_tests.levels.view import View
+from parity_tests.levels.referee import DidNotRun, Subject
+from parity_tests.levels.view import View, are_near
 from parity_tests.numerics.operators.table import COMPOSED, operator_of
 from parity_tests.pairing.align import Pair, Pairing, differences
 from parity_tests.pairing.graph import Operation
@@ -109,10 +109,29 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
     counts = view.output_counts
     if len(set(counts)) > 1:
         rows.append(_row(NET, "outputs", f"Gluon has {counts[0]}, torch has {counts[1]}"))
+    rows += _exchanged(view, subject)
     rows += _never_run(view)
     for side, op in view.unreached:
         rows.append(_row(op.path or NET, "operation", _only(side, op)))
     return rows, coverage
+
+
+def _exchanged(view: View, subject: Subject) -> Iterator[Row]:
+    """What the nets give in one place, and is made in different ones; unless it is the same."""
+    pairs = list(zip(*(view.outputs[side] for side in SIDES), strict=False))
+    if all(ours[0] == theirs[0] for ours, theirs in pairs):
+        return
+    try:
+        runs = [subject.run(side, "float32", train=subject.modes[0]) for side in SIDES]
+    except DidNotRun:
+        return  # the other levels say so
+    paths = list(view.segments)
+    for place, ends in enumerate(pairs):
+        values = [run.outputs[place] for run in runs]
+        if ends[0][0] != ends[1][0] and not are_near(*values):
+            ours, theirs = (paths[s.segment] if s.segment >= 0 else "an input" for s, _ in ends)
+            detail = f"Gluon gives that of {ours}, torch that of {theirs}"
+            yield _row(NET, output_name(place), detail)
 
 
 def _elsewhere(subject: Subject) -> Subject:

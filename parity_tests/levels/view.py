@@ -62,6 +62,7 @@ __all__ = [
     "TracedPair",
     "Unseen",
     "View",
+    "are_near",
     "coincide",
     "kind_of_segment",
     "leaves_suffice",
@@ -100,7 +101,7 @@ class View:
     traced: TracedPair
     segments: dict[str, SegmentPair] = field(default_factory=dict)
     unused: list[Leaf] = field(default_factory=list)  # held, and never run
-    outputs: list[tuple[Slot, tuple[int, ...]]] = field(default_factory=list)  # torch's
+    outputs: Mapping[Side, list[tuple[Slot, tuple[int, ...]]]] = field(default_factory=dict)
     recorded: Recorded | None = None  # the side that was run elsewhere
     rebuild: Mapping[Side, Callable[[Any], Any]] = field(default_factory=dict)  # from a clone
 
@@ -438,16 +439,17 @@ def _joined(
     asked += [([segment], set(), {index: before}) for segment, index, before in _choosing(segments)]
     asked += [(chain, ends, {}) for chain, ends in _stopping(segments, traced)]
     subject = _subject(view, inputs) if asked else None
-    for unlike, ends, again in asked:
+    for unlike, uncut, again in asked:
         if subject is None or _agree(subject, unlike):
             continue
-        pieces = _cut(traced, removed | ends, lasting, {**anew, **again})
+        pieces = _cut(traced, removed | uncut, lasting, {**anew, **again})
         joined = _view(nets, traced, inputs, pieces)
         known = [_executed(s) for s in view.segments.values()]
         changed = [s for s in joined.segments.values() if _executed(s) not in known]
-        whole = len(joined.outputs) == len(view.outputs)  # none of the net's lay at such a cut
+        ends = [len(of.outputs[Side.TORCH]) for of in (joined, view)]
+        whole = ends[0] == ends[1]  # none of the net's lay at such a cut
         if whole and _agree(_subject(joined, inputs), changed):
-            view, removed, anew = joined, removed | ends, {**anew, **again}
+            view, removed, anew = joined, removed | uncut, {**anew, **again}
     return view
 
 
@@ -592,7 +594,7 @@ def _mistaken(view: View, inputs: Arrays) -> tuple[set[int], set[Value] | None]:
         wrong |= {number for number, error in errors.items() if error > _NEAR}
         differing = {number for number, error in errors.items() if error > rounding}
         # what torch gives out may be paired with what Gluon has on the way to something else
-        given = zip(view.outputs, *(runs[side].outputs for side in SIDES), strict=False)
+        given = zip(view.outputs[Side.TORCH], *(runs[side].outputs for side in SIDES), strict=False)
         ends = {slot.segment for (slot, _), *both in given if _error(*both) > rounding}
         lasting |= _reaching(ends, differing, segments)
         subject.forget(train=train)
@@ -651,6 +653,11 @@ def _reaching(ends: set[int], differing: set[int], segments: Sequence[SegmentPai
         lasting |= sources & differing
 
 
+def are_near(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether nothing but rounding, of whatever size, tells two arrays apart."""
+    return _error(one, other) <= _NEAR
+
+
 def _error(one: np.ndarray, other: np.ndarray) -> float:
     """The largest difference, in units of the largest value."""
     if one.size != other.size:
@@ -693,9 +700,8 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays, pieces: 
         elif side == Side.GLUON:
             for segment, leaf in zip(segments, leaves_of(rebuilt[side]), strict=True):
                 segment.gluon = leaf
-    unused, outputs = _unused(nets, traced), pieces.outputs[Side.TORCH]
-    by_path = {s.path: s for s in segments}
-    return View(rebuilt, traced, by_path, unused, outputs, recorded, rebuild)
+    by_path, unused = {s.path: s for s in segments}, _unused(nets, traced)
+    return View(rebuilt, traced, by_path, unused, pieces.outputs, recorded, rebuild)
 
 
 def _note_masks(segments: Sequence[SegmentPair], inputs: Arrays) -> None:

@@ -7,10 +7,12 @@ import pytest
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
+from parity_tests import check_parity
 from parity_tests.backends.base import leaves_of
 from parity_tests.levels.structure import structure_rows
 from parity_tests.pairing.align import Pairing, pair_leaves
 from parity_tests.reporting.rows import Row
+from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised, random_image
 
 
 def ours(*blocks: Any) -> gluon_nn.HybridSequential:
@@ -200,3 +202,20 @@ def test_a_parameter_without_values_is_refused_by_name() -> None:
     net.initialize(mx.init.Xavier())
     with pytest.raises(ParityError, match=r"0\.weight .*run the net once"):
         leaves_of(net)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_outputs_in_another_order_are_named(quick: bool) -> None:
+    x = random_image(2, 4)
+    gluon_net = initialised(GluonNet(lambda s, F, x: (F.tanh(s.d(x)), s.d(x)), d=dense()), x)
+    alike, other = (
+        TorchNet(function, d=nn.Linear(4, 4))
+        for function in (
+            lambda s, x: (s.d(x).tanh(), s.d(x)),
+            lambda s, x: (s.d(x), s.d(x).tanh()),
+        )
+    )
+    assert check_parity(gluon_net, alike, x, transfer=True, quick=quick).ok
+    first = check_parity(gluon_net, other, x, transfer=True, quick=quick).first_divergence
+    assert first is not None
+    assert "Gluon gives that of tanh, torch that of d" in first.message
