@@ -68,6 +68,10 @@ def cells(ours: Build, theirs: Build) -> tuple[Build, Build, Arrays]:
     return lambda: ImperativeNet(forward, l=ours()), second, (STEPS[0],)
 
 
+def positive(x: Any) -> Any:
+    return x[x > 0]
+
+
 TABLE: dict[str, tuple[Build, Build, Arrays]] = {
     "add": of(lambda F, x, y: x + y, lambda x, y: x + y, X, Y),
     "sub": of(lambda F, x, y: x - y, lambda x, y: x - y, X, Y),
@@ -89,6 +93,11 @@ TABLE: dict[str, tuple[Build, Build, Arrays]] = {
     "minimum": of(lambda F, x, y: F.minimum(x, y), torch.minimum, X, Y),
     "abs": of(lambda F, x: F.abs(x), torch.abs, X),
     "take": of(lambda F, x, i: F.take(x, i), lambda x, i: x.index_select(0, i), X, ROWS),
+    "gather": of(lambda F, x, i: F.pick(x, i), lambda x, i: x.gather(1, i.long()[:, None])[:, 0],
+                 X, ROWS),
+    "index": of(lambda F, x, i: F.gather_nd(x, F.stack(i, i)), lambda x, i: x[i, i], X, ROWS),
+    "mask": of(lambda F, x: positive(x.as_np_ndarray()).as_nd_ndarray(), positive, X),
+    "flip": of(lambda F, x: F.flip(x, axis=1), lambda x: x.flip(1), X),
     "max": of(lambda F, x: F.max(x, axis=1), lambda x: x.amax(1), X),
     "min": of(lambda F, x: F.min(x, axis=1), lambda x: x.amin(1), X),
     "erf": of(lambda F, x: F.erf(x), torch.erf, X),
