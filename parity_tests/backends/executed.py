@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,14 +29,15 @@ _PLACES = {
     "SequenceReverse": "sequence_length", "_getitem": "key", "scatter_nd": "indices",
     "_npx_one_hot": "data", "_npx_pick": "index",
 }  # fmt: skip
+_COMPARED = re.compile("(greater|less|lesser|equal)(_|$)")
 
 
 def _reads_places(op: Operation, role: str) -> bool:
-    """Whether an operation looks up what its argument says, or makes whole numbers of it.
+    """Whether an operation looks up what its argument says, compares it, or makes it integers.
 
     A length says where a sequence ends.
     """
-    if all(map(holds_whole_numbers, op.dtypes)):  # a cast, or a comparison
+    if _COMPARED.search(op.kind) or all(map(holds_whole_numbers, op.dtypes)):
         return True
     return _PLACES.get(op.kind) == role.partition(".")[0]
 

@@ -51,6 +51,19 @@ MODELS = os.path.join(LIBRARY, "gluon", "model_zoo") + os.sep
 HAS_NUMPY = hasattr(mx, "np")  # not in MXNet 1.5
 # torch has each of these as one function, so they count as one operation
 COMPOSITES = (rnn.rnn_layer._RNNLayer, rnn.RNNCell, rnn.LSTMCell, rnn.GRUCell)
+# Arguments that say how long, where or of which class. MXNet 1.9.1 writes no gradient of these, and
+# what lies in the memory that is set aside for one comes back
+UNWRITTEN = {
+    **dict.fromkeys(
+        ("SequenceMask", "SequenceLast", "SequenceReverse", "_npx_sequence_mask"), (1,)
+    ),
+    **dict.fromkeys(("_contrib_boolean_mask", "_npi_boolean_mask", "_contrib_index_copy"), (1,)),
+    **dict.fromkeys(("SoftmaxOutput", "LinearRegressionOutput", "MAERegressionOutput"), (1,)),
+    **dict.fromkeys(("LogisticRegressionOutput", "SVMOutput"), (1,)),
+    **dict.fromkeys(
+        ("CTCLoss", "_contrib_CTCLoss", "_contrib_ctc_loss", "_npx_ctc_loss"), (1, 2, 3)
+    ),
+}
 # What goes to the C interface without an operator: where it is, its name, and what it counts as
 UNSEEN: List[Tuple[Any, str, str]] = [
     (NDArray, "reshape", "Reshape"),
@@ -533,7 +546,9 @@ class ValueRecorder(Recorder):
         with self.unseen():
             for i, x in enumerate(arrays):
                 known = self.tape.producers.get(x, ("constant",))
-                if known[0] in ("operation", "input") and x.dtype == np.float32:
+                if i in UNWRITTEN.get(kind, ()):
+                    x = x.detach()
+                elif known[0] in ("operation", "input") and x.dtype == np.float32:
                     zeros = mx.nd.zeros(x.shape, ctx=x.context)
                     zeros.attach_grad()
                     self._latest[i] = zeros

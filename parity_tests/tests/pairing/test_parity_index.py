@@ -173,6 +173,23 @@ def test_a_hybrid_parameter_and_indices_of_the_input_are_in_parity() -> None:
     assert report.ok, str(report)
 
 
+def test_lengths_that_floats_hold_are_sent_no_gradient_and_no_noise() -> None:
+    """MXNet leaves the memory of their gradient as it finds it."""
+
+    def masked(s: Any, x: Any, lengths: Any) -> Any:
+        return nd.SequenceMask(s.d(x), lengths, use_sequence_length=True, axis=1)
+
+    def torch_masked(compare: Callable[..., torch.Tensor]) -> nn.Module:
+        return twin(
+            lambda s, x, lengths: s.d(x) * compare(torch.arange(5), lengths[:, None])[..., None]
+        )
+
+    inputs = X, np.array([1, 5, 3, 2], np.float32)
+    report = check_parity(gluon(masked), torch_masked(torch.lt), inputs, transfer=True)
+    assert report.ok, str(report)
+    assert not check_parity(gluon(masked), torch_masked(torch.le), inputs, transfer=True).ok
+
+
 UNEQUAL: dict[str, tuple[Callable[[], Block], Callable[[], nn.Module], str]] = {
     "another row": (
         lambda: gluon(lambda s, x: s.d(x)[[0, 3, 3]] * 2),

@@ -15,7 +15,7 @@ import numpy as np
 from mxnet.gluon import Block
 from mxnet.ndarray import NDArray, register
 
-from parity_tests.backends.files.gluon_script import substitute
+from parity_tests.backends.files.gluon_script import UNWRITTEN, substitute
 from parity_tests.backends.gluon.numpy_mode import like
 from parity_tests.backends.runs import rounded
 from parity_tests.backends.tracing import flatten
@@ -86,21 +86,6 @@ def lacks_gradient(kind: str) -> str:
     )
 
 
-# Arguments that say how long, where or of which class. MXNet 1.9.1 writes no gradient of these, and
-# what lies in the memory that is set aside for one comes back
-_UNWRITTEN = {
-    **dict.fromkeys(
-        ("SequenceMask", "SequenceLast", "SequenceReverse", "_npx_sequence_mask"), (1,)
-    ),
-    **dict.fromkeys(("_contrib_boolean_mask", "_npi_boolean_mask", "_contrib_index_copy"), (1,)),
-    **dict.fromkeys(("SoftmaxOutput", "LinearRegressionOutput", "MAERegressionOutput"), (1,)),
-    **dict.fromkeys(("LogisticRegressionOutput", "SVMOutput"), (1,)),
-    **dict.fromkeys(
-        ("CTCLoss", "_contrib_CTCLoss", "_contrib_ctc_loss", "_npx_ctc_loss"), (1, 2, 3)
-    ),
-}
-
-
 def replay_operator(
     kind: str,
     handle: int,
@@ -117,7 +102,7 @@ def replay_operator(
     starts from the numbers that the net has, as parameters do: 0.1 is that of float32. What MXNet
     refuses in float64 (LRN) is computed in float32.
     """
-    unwritten = _UNWRITTEN.get(kind, ())
+    unwritten = UNWRITTEN.get(kind, ())
 
     makes_floats = dtype in dtypes
 
