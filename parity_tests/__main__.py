@@ -6,8 +6,6 @@ import sys
 
 from gluon_cnn_parity.command_group import Command, CommandGroup
 
-__all__ = ["main"]
-
 COMMANDS = CommandGroup(
     script="gluon-parity",
     description="Say, operation by operation, whether a Gluon and a PyTorch net compute the same.",

@@ -32,8 +32,6 @@ from parity_tests.reporting.results import SCHEMA
 from parity_tests.reporting.table import table
 from parity_tests.reporting.verdicts import LEVELS, Level, Side
 
-__all__ = ["main"]
-
 # What takes many steps, and minutes, is checked where it is asked for.
 MANY_STEPS = (Level.OPTIMIZER, Level.TRAINING, Level.MULTI_DEVICE)
 OF_ONE_STEP = tuple(level for level in LEVELS if level not in MANY_STEPS)

@@ -17,8 +17,6 @@ from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.torch.forks import refuse_dead_autograd
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["isolated"]
-
 _Result = TypeVar("_Result")
 MOST = 12  # crashes of one piece of work; a net has a few operations that crash, or is beyond help
 

@@ -20,8 +20,6 @@ from parity_tests.isolation import isolated
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import LEVELS, Level
 
-__all__ = ["add_flags", "check_own_pair", "is_own_pair", "reasons"]
-
 _NEEDED = ("gluon", "torch", "input")
 
 

@@ -26,22 +26,6 @@ from parity_tests.pairing.graph import OperationGraph, Replay
 from parity_tests.pairing.segments import Slot
 from parity_tests.reporting.verdicts import Side
 
-__all__ = [
-    "SIDES",
-    "Backend",
-    "Recorded",
-    "Referee",
-    "Source",
-    "Tensors",
-    "backend",
-    "backend_of",
-    "is_recorded",
-    "leaves_of",
-    "referee",
-    "side_of",
-    "source_of",
-]
-
 SIDES = (Side.GLUON, Side.TORCH)
 
 # Values of parameters and buffers by (path, role)

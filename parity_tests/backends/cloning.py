@@ -11,8 +11,6 @@ from collections import OrderedDict
 from functools import cache
 from typing import Any
 
-__all__ = ["duplicate"]
-
 _PLAIN_BASES = (bool, int, float, complex, str, bytes, type(None), type)
 _PLAIN = frozenset(_PLAIN_BASES)
 _DICTS = (dict, OrderedDict)

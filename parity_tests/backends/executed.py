@@ -15,8 +15,6 @@ from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Replay
 from parity_tests.pairing.segments import Segment, SegmentPair, Slot
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["Layout", "Order", "Program", "Traces", "is_statistic", "shaped", "taken_as"]
-
 # A net's executed graph by mode: in inference, in training
 Traces = Mapping[bool, OperationGraph]
 

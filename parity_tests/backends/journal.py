@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["JOURNAL", "Journal", "Place"]
-
 
 @dataclass(frozen=True)
 class Place:

@@ -15,12 +15,6 @@ import numpy as np
 
 from parity_tests.reporting.verdicts import Side
 
-__all__ = [
-    "Leaf",
-    "ParityError",
-    "Tensor",
-]
-
 
 class ParityError(ValueError):
     """What parity cannot work with: one line with what arrived, what was expected, what to do."""

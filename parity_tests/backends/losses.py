@@ -11,15 +11,6 @@ from parity_tests.backends.runs import Arrays, LeafRun, Loss, Objective, is_floa
 from parity_tests.numerics.perturb import elementwise_moves, perturbed
 from parity_tests.reporting.verdicts import Side
 
-__all__ = [
-    "Losses",
-    "check_labels",
-    "cross_entropy",
-    "fixed_gradients",
-    "loss_scales",
-    "objective_of",
-]
-
 # Gluon's and torch's loss, each a name or a function of (output, labels); one name for both
 Losses = str | tuple[str | Loss, str | Loss]
 

@@ -16,8 +16,6 @@ from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Replay
 from parity_tests.pairing.vocabulary import ELEMENTWISE, real
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["beside_numbers", "with_numbers"]
-
 
 def beside_numbers(
     alignment: Alignment, nets: Mapping[Side, Any], traces: Mapping[Side, OperationGraph]

@@ -14,8 +14,6 @@ import numpy as np
 
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["Numbers", "OptimizedParameters", "Optimizers", "Slots", "Updater"]
-
 # Gluon's and torch's optimizer, each "sgd(lr=0.1)" or a function of the net; one text for both
 Optimizers = str | tuple[str | Callable[[Any], Any], str | Callable[[Any], Any]]
 

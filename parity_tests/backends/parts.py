@@ -24,8 +24,6 @@ from parity_tests.pairing.graph import (
     Value,
 )
 
-__all__ = ["left_joined", "part_of", "turned_weights", "with_parts", "with_turned"]
-
 _TURNED = "[transposed]"
 _PART = re.compile(r"(.+)\[(\d+):(\d+)\]")
 

@@ -9,8 +9,6 @@ import weakref
 
 import numpy as np
 
-__all__ = ["Spill", "release"]
-
 _LEAST = 1 << 20  # bytes: smaller arrays stay in memory
 _FILE = 1 << 26  # bytes of a file, which holds many arrays
 _ALL: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()

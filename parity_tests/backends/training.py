@@ -20,18 +20,6 @@ from parity_tests.backends.optimizers import Updater
 from parity_tests.backends.runs import Arrays, Call, Objective, Outputs, allot, output_name
 from parity_tests.numerics.update_rules import Rule
 
-__all__ = [
-    "OWN_RATE",
-    "Batch",
-    "Key",
-    "MakeTrainee",
-    "Masks",
-    "Owned",
-    "Stages",
-    "State",
-    "Trainee",
-]
-
 Key = tuple[str, str]  # (path, role)
 OWN_RATE = math.nan  # a user's optimizer has its own
 Masks = Mapping[str, np.ndarray]  # by path: True where dropout keeps a value

@@ -11,8 +11,6 @@ from parity_tests.backends.files.tape import FILE, RecordError, asked, read_arra
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import Arrays
 
-__all__ = ["read_batches"]
-
 
 def read_batches(
     inputs: Sequence[str], labels: str | None, count: int = 1, seed: int = 0

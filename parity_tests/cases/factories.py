@@ -17,8 +17,6 @@ from gluon_cnn_parity.factories import (
 )
 from parity_tests.backends.leaves import ParityError
 
-__all__ = ["load_function", "load_net", "parse_call"]
-
 
 def parse_call(text: str, option: str) -> tuple[str, list[Any], dict[str, Any]]:
     """A name and its arguments, which are Python literals.

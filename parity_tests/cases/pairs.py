@@ -26,8 +26,6 @@ from parity_tests.cases.weight_files import import_symbol, load_params, load_tor
 from parity_tests.levels.weights import copy_weights, pairing_map
 from parity_tests.pairing.align import pair_leaves
 
-__all__ = ["Case", "load_own_net", "project_case", "random_values", "set_equal_values", "user_case"]
-
 
 @dataclass(frozen=True)
 class Case:

@@ -18,8 +18,6 @@ from torch import nn
 
 from parity_tests.cases.pairs import Case, set_equal_values
 
-__all__ = ["random_case"]
-
 Shape = tuple[int, int, int]
 
 

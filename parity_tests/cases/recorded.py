@@ -15,8 +15,6 @@ from parity_tests.levels.referee import DidNotRun, attempt
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level, Side
 
-__all__ = ["check_recorded"]
-
 
 def check_recorded(
     folder: str,

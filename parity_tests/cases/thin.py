@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["gluon_model", "torch_model"]
-
 
 def gluon_model(name: str, size: int | None, divisor: int, **options: Any) -> Any:
     """A Gluon model of this project, not initialised, its widths divided."""

@@ -19,8 +19,6 @@ from parity_tests.backends.gluon.numpy_mode import like
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.runs import reason_of
 
-__all__ = ["import_symbol", "load_params", "load_torch_weights"]
-
 SHOWN = 6  # names in a message
 
 

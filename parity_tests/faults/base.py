@@ -10,8 +10,6 @@ from parity_tests.reporting.kill_matrix import Outcome
 from parity_tests.reporting.results import Results
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["GROUPS", "Detection", "Fault", "fault", "first_detection"]
-
 GROUPS = (
     "weights", "structure", "arithmetic", "batchnorm", "loss", "optimizer", "data", "artefacts",
     "checker",

@@ -24,8 +24,6 @@ from parity_tests.faults.kinds.training import LOSS
 from parity_tests.faults.kinds.weights import WEIGHTS
 from parity_tests.reporting.kill_matrix import Outcome
 
-__all__ = ["FAULTS", "outcomes"]
-
 FAULTS: tuple[Fault, ...] = (
     *WEIGHTS,
     *STRUCTURE,

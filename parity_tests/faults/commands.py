@@ -17,8 +17,6 @@ from parity_tests.reporting.files import write_report
 from parity_tests.reporting.kill_matrix import Outcome, kill_matrix, score
 from parity_tests.reporting.results import SCHEMA
 
-__all__ = ["clean_command", "faults_command", "format_matrix", "plant", "plant_all", "try_clean"]
-
 CLEAN_PAIRS = 1000
 
 

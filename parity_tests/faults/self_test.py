@@ -23,8 +23,6 @@ from parity_tests.backends import losses
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["NAMES", "named", "self_test"]
-
 # By its name: the package has the function by that name
 compare: Any = import_module("parity_tests.numerics.compare")
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Accord", "PairAgreement", "judge_pair"]
-
 
 class Accord(StrEnum):
     """What is said of two nets beside each other, whether or not one of them moved."""

@@ -13,8 +13,6 @@ from parity_tests.gate.record.operations import OperationChanges, operation_chan
 from parity_tests.gate.record.quantities import CHECKS, Failure, QuantityRecord, SideRecord
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["Change", "ChangedQuantity", "changed_quantities", "unrecorded"]
-
 
 class Change(StrEnum):
     """What two snapshots say of a side, or of one quantity of it."""

@@ -18,8 +18,6 @@ from parity_tests.gate.snapshot import RULES_NAME, add_options, progress, snapsh
 from parity_tests.gate.store import Snapshot
 from parity_tests.gate.verdict import NAMES, Comparison, compared
 
-__all__ = ["main", "text", "write_report"]
-
 
 @as_command(ParityError)
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["GROUPS", "difference", "fingerprint"]
-
 Fingerprint = dict[str, dict[str, str]]
 
 # Each with what a change of it is called

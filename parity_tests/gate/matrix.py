@@ -16,8 +16,6 @@ from parity_tests.gate.change import ChangedQuantity
 from parity_tests.gate.verdict import NAMES, Comparison, compared
 from parity_tests.reporting.verdicts import Check
 
-__all__ = ["main", "table"]
-
 BASE = "base"
 
 

@@ -22,8 +22,6 @@ from cnn_harness.cli import Parser, as_command
 from parity_tests.backends.runs import reason_of
 from parity_tests.gate.record.subjects import drawn
 
-__all__ = ["LEAVES", "main", "probe"]
-
 # Every operation of the project's nets, with the shape of an input
 LEAVES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "conv2d 5×5": (lambda: nn.Conv2D(6, 5, in_channels=3), (2, 3, 12, 12)),

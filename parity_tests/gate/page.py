@@ -7,8 +7,6 @@ from parity_tests.gate.change import Change
 from parity_tests.gate.verdict import NAMES, Comparison
 from parity_tests.reporting.templating import render
 
-__all__ = ["page"]
-
 ROWS = 500  # changed quantities shown; gate.json has all
 
 # Nothing red stands in a verdict that is green

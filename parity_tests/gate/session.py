@@ -30,8 +30,6 @@ from parity_tests.gate.store import Snapshot, SubjectRecord
 from parity_tests.gate.verdict import PairChange, compared
 from parity_tests.reporting.verdicts import Check
 
-__all__ = ["Gate", "GateError", "PairOutcome", "entries", "reasons"]
-
 
 class GateError(Exception):
     """What stops a session before its first test, in one line."""

@@ -36,18 +36,6 @@ from parity_tests.gate.record.sides import Execute, record_side
 from parity_tests.gate.record.subjects import STEPS, Subject, project_subject
 from parity_tests.gate.store import Snapshot, SubjectRecord
 
-__all__ = [
-    "RULES_NAME",
-    "add_options",
-    "backends",
-    "chosen_models",
-    "main",
-    "progress",
-    "record_of",
-    "snapshot_now",
-    "take_snapshot",
-]
-
 RULES_NAME = "optimizers"
 
 Say = Callable[[str], None]

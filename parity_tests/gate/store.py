@@ -26,8 +26,6 @@ from parity_tests.gate.record.operations import Operations
 from parity_tests.gate.record.quantities import Failure, QuantityRecord, SideRecord
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["SCHEMA", "Snapshot", "SnapshotError", "SubjectRecord", "check_free", "read", "write"]
-
 SCHEMA = 2
 PLAIN = 1  # of snapshots in which no side's operations are
 READABLE = (PLAIN, SCHEMA)

@@ -17,8 +17,6 @@ from parity_tests.gate.record.quantities import CHECKS, QuantityRecord, SideReco
 from parity_tests.gate.store import Snapshot, SnapshotError
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["NAMES", "Agreement", "Comparison", "PairChange", "SideVerdict", "compared"]
-
 NAMES = {"gluon": "MXNet", "torch": "torch"}
 _LIBRARY = {"gluon": "mxnet", "torch": "torch"}
 NOW = "now"

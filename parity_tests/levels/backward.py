@@ -25,8 +25,6 @@ from parity_tests.numerics.operators.table import tolerance
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["backward_rows", "in_common_terms", "variances"]
-
 
 def backward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     """The loss, then local rows of every leaf, then the gradients of the whole step."""

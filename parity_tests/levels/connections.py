@@ -24,8 +24,6 @@ from parity_tests.numerics.reference import common_activations
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Mode, Side
 
-__all__ = ["explain_connections", "explanations"]
-
 
 def _softmax(x: np.ndarray) -> np.ndarray:
     powers = np.exp(x - x.max(axis=-1, keepdims=True))

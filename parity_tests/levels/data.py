@@ -26,8 +26,6 @@ from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Status
 
-__all__ = ["check_data", "data_rows"]
-
 Batch = tuple[np.ndarray, np.ndarray]
 
 EPOCHS = (1, 2)  # the second is shuffled otherwise

@@ -39,8 +39,6 @@ from parity_tests.numerics.scales import scales_of
 from parity_tests.reporting.progress import show
 from parity_tests.reporting.verdicts import Level, Side
 
-__all__ = ["DRAWS", "Envelope", "backward_envelope", "forward_envelope", "forward_truth"]
-
 DRAWS = 4
 _NEAR = 2.0**-15
 

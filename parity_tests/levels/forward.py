@@ -20,8 +20,6 @@ from parity_tests.pairing.align import Pair
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
-__all__ = ["forward_rows"]
-
 
 def forward_rows(subject: Subject) -> tuple[list[Row], Coverage]:
     """Local rows of every leaf first, then the inherited ones; inference, then training."""

@@ -31,8 +31,6 @@ from parity_tests.numerics.compare import (
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["is_clean", "judged_keys", "until_certain", "with_other_side"]
-
 
 def is_clean(rows: Iterable[Row]) -> bool:
     """Whether nothing diverged: else an inherited error is a consequence, and not chance."""

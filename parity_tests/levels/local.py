@@ -36,25 +36,6 @@ from parity_tests.reporting.progress import show
 from parity_tests.reporting.rows import LEFT_OUT, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = [
-    "LocalCall",
-    "Truth",
-    "absent_gradients",
-    "agrees",
-    "as_constant",
-    "between_masks",
-    "content_of",
-    "local_calls",
-    "local_rows",
-    "mask_gradients",
-    "mode_of",
-    "of_whole_numbers",
-    "segment_of",
-    "trained_by_one",
-    "truth_of",
-    "upstream_for",
-]
-
 # What a torch leaf gives in float64, and the scales of it
 Truth = tuple[LeafRun, Scales]
 

@@ -32,8 +32,6 @@ from parity_tests.pairing.align import Pairing, pair_leaves
 from parity_tests.reporting.rows import LEFT_OUT, Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["NetPair"]
-
 
 class NetPair:
     """Two nets, and the leaves by which each level compares them.

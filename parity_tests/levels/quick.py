@@ -27,8 +27,6 @@ from parity_tests.reporting.progress import show
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
-__all__ = ["QUICK", "quick_rows"]
-
 QUICK = (
     "quick: float32 and inference alone, each operation on the same input; gradients, training, "
     "statistics, and what small errors add up to over the net, were not looked at"

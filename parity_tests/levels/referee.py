@@ -36,9 +36,6 @@ from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Level, Side, Status
 
-__all__ = ["DidNotRun", "Subject", "along", "attempt", "not_compared"]
-
-
 JUDGED = ((Side.GLUON, "float64"), (Side.GLUON, "float32"), (Side.TORCH, "float32"))
 
 

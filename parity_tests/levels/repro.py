@@ -23,8 +23,6 @@ from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["write_repro"]
-
 _MAIN = """\
 here = os.path.dirname(os.path.abspath(__file__))
 arrays = np.load(os.path.join(here, "arrays.npz"))

@@ -24,8 +24,6 @@ from parity_tests.numerics.compare import bits_equal
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["check_saved_path", "save_mapped"]
-
 
 def check_saved_path(path: str | Path) -> Path:
     """Raises ParityError for a name that no state dict has."""

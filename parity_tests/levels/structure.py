@@ -20,8 +20,6 @@ from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.rows import LEFT_OUT, Coverage, Row
 from parity_tests.reporting.verdicts import Level, Side, Status
 
-__all__ = ["executed_rows", "structure_rows"]
-
 
 def structure_rows(pairing: Pairing) -> tuple[list[Row], Coverage]:
     """One row for every leaf that agrees, and one for every single difference."""

@@ -58,19 +58,6 @@ from parity_tests.pairing.statistics import running_statistics, with_own_statist
 from parity_tests.pairing.vocabulary import POINTWISE
 from parity_tests.reporting.verdicts import Side
 
-__all__ = [
-    "TracedPair",
-    "Unseen",
-    "View",
-    "are_near",
-    "coincide",
-    "kind_of_segment",
-    "leaves_suffice",
-    "slot_shapes",
-    "trace_pair",
-    "view_of",
-]
-
 
 class Unseen(DidNotRun):
     """A net that hands its values to code which no framework records."""

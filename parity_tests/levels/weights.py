@@ -25,15 +25,6 @@ from parity_tests.pairing.align import Pairing
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Side, Status
 
-__all__ = [
-    "TransferMap",
-    "copy_paired",
-    "copy_weights",
-    "pairing_map",
-    "project_map",
-    "weights_rows",
-]
-
 Arrays = Mapping[str, np.ndarray]
 
 _row = partial(Row, level=Level.WEIGHTS)

@@ -39,11 +39,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = [
-    "FIRST_DRAWS", "FIRST_LOCAL_DRAWS", "LOCAL_CERTAIN", "MOST_DRAWS", "MOST_LOCAL_DRAWS",
-    "PER_VALUE", "alarm_probability", "beyond_chance", "local_alarm_probability",
-]  # fmt: skip
-
 FIRST_DRAWS = 2
 MOST_DRAWS = 64
 PER_VALUE = 2e-15  # of a false alarm, for each value that is compared

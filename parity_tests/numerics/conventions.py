@@ -16,8 +16,6 @@ from parity_tests.backends.runs import Arrays, rounded
 from parity_tests.backends.torch.executed import ExecutedModule
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["Convention", "unbiased", "variance"]
-
 
 @dataclass(frozen=True)
 class Convention:

@@ -12,16 +12,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "LargestMoves",
-    "elementwise_moves",
-    "holds_integers",
-    "largest",
-    "largest_move",
-    "perturbed",
-    "pieces",
-]
-
 _CHUNK = 1 << 20  # values at a time: a full-size gradient has a hundred million
 
 

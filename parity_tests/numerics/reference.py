@@ -15,8 +15,6 @@ from parity_tests.numerics.operators.cases import ReferenceCase
 from parity_tests.numerics.operators.table import OPERATORS, operator_of
 from parity_tests.numerics.scales import as_given
 
-__all__ = ["common_activations", "reference_value"]
-
 
 def reference_value(
     leaf: Leaf, inputs: Arrays, *, train: bool, upstream: Arrays | None = None, fault: str = ""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["mantissa"]
-
 
 def mantissa(array: np.ndarray, bits: int, *, away: bool = False) -> np.ndarray:
     """float32 values rounded to `bits` bits of mantissa, to even or ties away from zero."""

@@ -21,8 +21,6 @@ from parity_tests.numerics.perturb import holds_integers
 from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["as_given", "scales_of"]
-
 
 def scales_of(
     leaf: Leaf,

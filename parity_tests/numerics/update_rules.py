@@ -13,15 +13,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "Rule",
-    "Update",
-    "apply_update",
-    "parsable_rate",
-    "parse_as_mxnet_float32",
-    "rounding_of",
-]
-
 Arrays = Mapping[str, np.ndarray]
 
 

@@ -9,8 +9,6 @@ from parity_tests.pairing.graph import Operand, Operation
 from parity_tests.pairing.rules import Attributes, Graph, produced_by
 from parity_tests.pairing.vocabulary import real
 
-__all__ = ["gate_of_itself", "hard_gate", "rectifier"]
-
 
 def gate_of_itself(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes

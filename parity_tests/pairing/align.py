@@ -19,8 +19,6 @@ from parity_tests.numerics.compare import holds_whole_numbers
 from parity_tests.numerics.operators.batch_norm import OWN
 from parity_tests.numerics.operators.table import operator_of
 
-__all__ = ["Pair", "Pairing", "differences", "pair_leaves"]
-
 
 @dataclass(frozen=True)
 class Pair:

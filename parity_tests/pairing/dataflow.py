@@ -11,8 +11,6 @@ from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origi
 from parity_tests.pairing.matching import GraphSide, Matching
 from parity_tests.pairing.vocabulary import COMMUTATIVE
 
-__all__ = ["Alignment", "Difference", "OperationPair", "Packed", "align"]
-
 
 @dataclass(frozen=True)
 class Difference:

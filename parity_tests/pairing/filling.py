@@ -37,8 +37,6 @@ from parity_tests.pairing.dataflow import Alignment, align
 from parity_tests.pairing.graph import OperationGraph
 from parity_tests.pairing.normalise import normalise
 
-__all__ = ["Filled", "fill", "main"]
-
 TIMES = 64  # as far from float64 as the import's own float32, times this, may the user's net be
 SHOWN = 5
 

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Operand", "Operation", "OperationGraph", "Origin", "Parameter", "Replay", "Value"]
-
 # Runs an operation again: its arrays in the order of `Operation.reads`, and the dtype of floats
 Replay = Callable[[Sequence[Any], str], list[Any]]
 

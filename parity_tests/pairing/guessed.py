@@ -18,8 +18,6 @@ from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays
 from parity_tests.pairing.align import Pair
 
-__all__ = ["settled"]
-
 MOST_WAYS = 24  # of four parameters of one shape
 _NEAR = 1e-5  # of the largest value: by which a way is taken without a look at the others
 

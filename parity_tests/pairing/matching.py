@@ -17,8 +17,6 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Value
 from parity_tests.pairing.vocabulary import COMMUTATIVE
 
-__all__ = ["GraphSide", "Matching"]
-
 
 class GraphSide:
     """One graph with its labels, consumers and hashes.

@@ -17,8 +17,6 @@ from parity_tests.pairing.rewrites import ORDERED, RULES
 from parity_tests.pairing.rules import Rule
 from parity_tests.pairing.vocabulary import COMMUTATIVE, Arguments, Emit
 
-__all__ = ["Reader", "normalise"]
-
 # The outputs of one executed operation, in the common vocabulary
 Reader = Callable[[Arguments, Emit], Sequence[Operand]]
 

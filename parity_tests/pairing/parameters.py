@@ -19,8 +19,6 @@ from parity_tests.backends.torch.tracing.vocabulary import read_torch
 from parity_tests.pairing.dataflow import Alignment, align
 from parity_tests.pairing.normalise import normalise
 
-__all__ = ["align_nets", "map_parameters", "transfer_parameters"]
-
 
 def align_nets(
     gluon_net: Block,

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from gluon_cnn_parity import did_you_mean
 from parity_tests.pairing.graph import Operation, OperationGraph
 
-__all__ = ["known_names", "pinned_pairs", "unknown_name"]
-
 
 def known_names(graph: OperationGraph) -> dict[str, None]:
     """What a mapping may name of a net: modules that ran, those around them, and parameters."""

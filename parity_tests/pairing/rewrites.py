@@ -24,8 +24,6 @@ from parity_tests.pairing.vocabulary import (
     real,
 )
 
-__all__ = ["ORDERED", "RULES"]
-
 
 def _same_shape(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], _: Attributes

@@ -8,8 +8,6 @@ from typing import Any, Protocol
 from parity_tests.pairing.graph import Operand, Operation
 from parity_tests.pairing.vocabulary import Emit
 
-__all__ = ["Attributes", "Graph", "Rule", "produced_by"]
-
 
 class Graph(Emit, Protocol):
     """The graph under construction."""

@@ -22,8 +22,6 @@ from parity_tests.pairing.dataflow import Alignment, Difference, OperationPair
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["Cut", "Segment", "SegmentPair", "Slot", "cut"]
-
 _SIDES = (Side.GLUON, Side.TORCH)
 
 

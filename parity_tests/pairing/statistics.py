@@ -12,8 +12,6 @@ from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
 _STATISTIC = "running_statistic"
 _REDUCES = frozenset(("mean", "sum", "global_avg_pool", "var", "std"))
 
-__all__ = ["running_statistics", "with_own_statistics", "without_updates"]
-
 
 def running_statistics(inference: OperationGraph) -> dict[str, str]:
     """The roles of running statistics by their names, as a normalised graph reads them.

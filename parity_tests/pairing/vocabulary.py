@@ -12,30 +12,6 @@ import numpy as np
 
 from parity_tests.pairing.graph import Operand, Operation, Origin
 
-__all__ = [
-    "COMMUTATIVE",
-    "ELEMENTWISE",
-    "POINTWISE",
-    "REVERSED",
-    "Arguments",
-    "Emit",
-    "Mask",
-    "axes",
-    "axis",
-    "broadcast",
-    "emit_assignment",
-    "emit_concat",
-    "emit_gather",
-    "emit_index",
-    "emit_pool",
-    "emit_reduction",
-    "emit_slices",
-    "emit_stack",
-    "emit_take",
-    "per_axis",
-    "real",
-]
-
 # a ∘ b = b ∘ a
 COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum"})
 # Operators on two arrays of broadcast shapes, or on one array and a scalar

@@ -9,8 +9,6 @@ from parity_tests.backends.runs import NET
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Status
 
-__all__ = ["BY_LAYER", "consequences", "in_order_of_backward"]
-
 # The levels whose rows are of single layers
 BY_LAYER = (Level.STRUCTURE, Level.WEIGHTS, Level.FORWARD, Level.BACKWARD)
 

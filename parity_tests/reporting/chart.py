@@ -11,8 +11,6 @@ from parity_tests.reporting.results import Results
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Side, Status
 
-__all__ = ["Picture", "inherited_picture", "local_picture"]
-
 WIDTH, LEFT, RIGHT, TOP, HEIGHT, FOOT = 1160.0, 62.0, 8.0, 20.0, 150.0, 44.0
 DECADES = 2.0  # above the highest bound; what is farther off stands at the rim, with its number
 LABELLED = 3  # marks beyond their bound get their number beside them, unless they are more

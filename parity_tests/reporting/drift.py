@@ -15,8 +15,6 @@ from typing import Any
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
-__all__ = ["Answer", "Drift", "answers", "drifts"]
-
 
 @dataclass(frozen=True)
 class Distance:

@@ -12,8 +12,6 @@ from pathlib import Path
 import mxnet as mx
 import torch
 
-__all__ = ["environment"]
-
 PACKAGES = ("mxnet", "mxnet-cu112", "torch", "numpy", "onnx", "onnxruntime")
 # Variables that decide how either framework, or a library below it, computes.
 SWITCHES = re.compile(

@@ -16,8 +16,6 @@ from parity_tests.reporting.kill_matrix import Outcome, score
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.results import SCHEMA
 
-__all__ = ["document", "schema", "write_report"]
-
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of `report.json`, with a description of every field."""

@@ -17,8 +17,6 @@ from parity_tests.reporting.rows import Row
 from parity_tests.reporting.templating import render
 from parity_tests.reporting.verdicts import LEVELS, Check, Level, Status
 
-__all__ = ["page"]
-
 FAILURES = 12  # rows of a net that are shown at once; the table of all comparisons has the rest
 CARDS = 3  # divergences with their values; the rest are in their nets' sections
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from parity_tests.reporting.verdicts import LEVELS, Level
 
-__all__ = ["MATRIX_LEVELS", "Cell", "KillMatrix", "Outcome", "kill_matrix", "score"]
-
 MATRIX_LEVELS = (*LEVELS, Level.SELF_TEST)
 
 

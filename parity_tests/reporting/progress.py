@@ -10,8 +10,6 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-__all__ = ["progress_line", "show"]
-
 _LINE: ContextVar[tqdm | None] = ContextVar("progress line", default=None)
 
 

@@ -10,8 +10,6 @@ from parity_tests.numerics.compare import Verdict
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 from parity_tests.reporting.window import ValueWindow
 
-__all__ = ["ALLOWED", "LEFT_OUT", "Coverage", "Row"]
-
 ALLOWED = "allowed, "  # how the detail of a note begins that the user allows
 LEFT_OUT = "not compared: "  # and of one that leaves something out, with its reason
 

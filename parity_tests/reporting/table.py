@@ -10,8 +10,6 @@ from parity_tests.backends.runs import NET
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["table"]
-
 MOST = 5  # places of which the same is said
 HEAD = ("model", "level", "verdict", "values", "worst/bound", "where")
 # The groups of coverage that a level is responsible for.

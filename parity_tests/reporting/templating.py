@@ -19,8 +19,6 @@ with needs("parity"):
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape
 
-__all__ = ["WORDS", "render"]
-
 # After a dot, slash or underscore of a name, and not inside a number
 _BREAK = re.compile(r"(?<=\w)([_/]|\.(?!\d)|(?<!\d)\.)(?=\w)")
 _COMMIT = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28}\b")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["LEVELS", "Check", "Level", "Mode", "Side", "Status"]
-
 
 class Level(StrEnum):
     """What is compared; in the order in which a cause comes before its effects."""

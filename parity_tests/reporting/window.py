@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ValueWindow", "window_at"]
-
 ROWS, COLUMNS = 3, 5
 
 Grid = tuple[tuple[float, ...], ...]

@@ -17,8 +17,6 @@ from parity_tests.pairing.normalise import normalise
 from parity_tests.pairing.segments import Slot
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["RecordedSource"]
-
 
 class RecordedSource:
     """What `Source` asks of a net, of one that was run elsewhere."""

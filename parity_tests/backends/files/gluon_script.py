@@ -44,8 +44,6 @@ from parity_tests.backends.files.tape import (
     written_key,
 )
 
-__all__ = ["LIBRARY", "MODELS", "Recorder", "handle_of", "new_tape", "operator_of", "paths_of"]
-
 LIBRARY = os.path.dirname(mx.__file__) + os.sep
 MODELS = os.path.join(LIBRARY, "gluon", "model_zoo") + os.sep
 HAS_NUMPY = hasattr(mx, "np")  # not in MXNet 1.5

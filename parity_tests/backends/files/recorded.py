@@ -23,8 +23,6 @@ from parity_tests.pairing.graph import OperationGraph, Origin, Value
 from parity_tests.pairing.segments import Slot
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["RecordedNet", "RecordedSegments", "read_recording"]
-
 _RECORDER = 1  # the only version of a recorded folder so far
 _PASSES = {False: "inference", True: "training"}
 

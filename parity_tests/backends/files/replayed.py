@@ -17,8 +17,6 @@ from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.torch.tracing.trace import trace_torch
 from parity_tests.pairing.graph import Operation, OperationGraph
 
-__all__ = ["ReplayedNet", "replayed_graph"]
-
 
 @cache
 def _functions() -> Mapping[str, Callable[..., Any]]:

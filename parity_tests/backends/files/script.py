@@ -13,8 +13,6 @@ from cnn_harness.cli import Parser, as_command
 from gluon_cnn_parity.atomic import write_text
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["main", "script_of"]
-
 _OURS = re.compile(r"^from parity_tests\.backends\.files\.tape import \([^)]*\)\n", re.MULTILINE)
 
 

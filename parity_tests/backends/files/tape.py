@@ -20,21 +20,6 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-__all__ = [
-    "FILE",
-    "Archive",
-    "RecordError",
-    "Tape",
-    "asked",
-    "describe_factory",
-    "flatten",
-    "main",
-    "read_arrays",
-    "spans",
-    "writing",
-    "written_key",
-]
-
 FORMAT = 2  # of manifest.json, as every sealed folder of this distribution has it
 RECORDER = 1  # of what a recorded folder holds
 THIS_FILE = (lambda: 0).__code__.co_filename

@@ -28,8 +28,6 @@ from parity_tests.backends.files.tape import (
     write_json,
 )
 
-__all__ = ["ValueRecorder", "record_pass"]
-
 LIBRARY = os.path.dirname(torch.__file__) + os.sep
 # returned as it came, or no operation of the net
 UNMODIFIED = ("contiguous", "to", "float", "type", "requires_grad_", "cpu")

@@ -22,18 +22,6 @@ from parity_tests.backends.gluon.leaves import leaves, role_of, values_of
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import rounded
 
-__all__ = [
-    "alone",
-    "as_is",
-    "clone",
-    "leaf_with_values",
-    "ndarray",
-    "release",
-    "roles",
-    "set_values",
-    "with_values",
-]
-
 
 def clone(net: Block, dtype: str | None, *, gradients: bool = True) -> Block:
     """An independent copy with parameters rounded through float32 to `dtype`, or as they are."""

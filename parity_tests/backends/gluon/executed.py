@@ -17,8 +17,6 @@ from parity_tests.numerics.perturb import holds_integers
 from parity_tests.pairing.graph import OperationGraph, Origin, Value
 from parity_tests.pairing.segments import Slot
 
-__all__ = ["ExecutedBlock", "ExecutedGluonNet", "rebuild"]
-
 
 class _Changed(mx.autograd.Function):
     """The same array with its numbers changed, and its gradient on the way back.

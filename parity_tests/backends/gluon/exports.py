@@ -15,8 +15,6 @@ from parity_tests.backends.gluon.clones import clone, ndarray, release
 from parity_tests.backends.gluon.numpy_mode import as_set, call
 from parity_tests.backends.runs import Arrays
 
-__all__ = ["artefacts"]
-
 
 def artefacts(net: Any, inputs: Arrays) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
     """What the exported symbol computes when it is loaded again, and its graph.

@@ -17,8 +17,6 @@ from parity_tests.backends.leaves import Leaf, ParityError, Tensor
 from parity_tests.numerics.operators import table as operators
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["describe", "leaves", "role_of", "values_of"]
-
 
 def leaves(net: Block) -> list[Leaf]:
     """The net's leaves in the order of registration; a block used twice appears twice.

@@ -11,8 +11,6 @@ from mxnet.ndarray import NDArray
 
 from parity_tests.backends.runs import Loss
 
-__all__ = ["LOSSES", "averaged"]
-
 
 def _softmax_ce(y: NDArray, label: NDArray) -> NDArray:
     return gluon.loss.SoftmaxCrossEntropyLoss(axis=1 if y.ndim > 2 else -1)(y, label)

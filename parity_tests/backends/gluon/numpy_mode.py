@@ -19,8 +19,6 @@ from parity_tests.backends.files.gluon_script import takes_numpy
 from parity_tests.backends.runs import Arrays
 from parity_tests.backends.tracing import flatten
 
-__all__ = ["as_set", "call", "is_on", "like", "run_once", "set_apart"]
-
 _ON: ContextVar[bool] = ContextVar("on", default=False)  # for the nets that are compared
 
 

@@ -14,8 +14,6 @@ from parity_tests.backends.optimizers import Numbers, Slots, Updater
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["GluonParameters", "GluonUpdater", "MakeGluon", "gluon_trainer", "named_optimizer"]
-
 MakeGluon = Callable[[list[gluon.Parameter], Rule], gluon.Trainer]
 
 

@@ -32,8 +32,6 @@ from parity_tests.backends.tracing import flatten
 from parity_tests.numerics.operators.cases import Change
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["cross_entropy", "flat", "run_leaf", "run_loss", "run_net", "sample_dropout"]
-
 
 def run_leaf(
     leaf: Leaf,

@@ -18,8 +18,6 @@ from parity_tests.backends.runs import Arrays, Call
 from parity_tests.backends.training import Key, Owned, Trainee
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["GluonTrainee", "OwnGluonTrainee"]
-
 
 class GluonTrainee(Trainee):
     """Trains a clone of a Gluon net."""

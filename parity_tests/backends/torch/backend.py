@@ -28,8 +28,6 @@ from parity_tests.pairing.graph import OperationGraph, Replay
 from parity_tests.pairing.normalise import normalise
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["BACKEND", "TorchBackend"]
-
 
 class TorchBackend:
     """Nothing but names: each is documented where it is defined, and in `Backend`."""

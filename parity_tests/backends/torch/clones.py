@@ -17,17 +17,6 @@ from parity_tests.backends.torch.executed import ExecutedModule
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.numerics.operators.table import as_mxnet_holds, single_attributes
 
-__all__ = [
-    "clone",
-    "computed",
-    "leaf_with_values",
-    "release",
-    "set_values",
-    "share",
-    "twin",
-    "with_values",
-]
-
 
 def clone(net: nn.Module, dtype: str | None, *, gradients: bool = True) -> nn.Module:
     """An independent copy on the CPU, floats rounded through float32 to `dtype`, not in place.

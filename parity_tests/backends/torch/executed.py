@@ -16,8 +16,6 @@ from parity_tests.numerics.perturb import holds_integers
 from parity_tests.pairing.graph import OperationGraph, Origin, Value
 from parity_tests.pairing.segments import Slot
 
-__all__ = ["ExecutedModule", "ExecutedNet", "rebuild"]
-
 
 class ExecutedModule(nn.Module):
     """One segment: takes the shared values it reads, gives those it makes.

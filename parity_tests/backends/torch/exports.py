@@ -12,8 +12,6 @@ import torch
 from parity_tests.backends.runs import Arrays
 from parity_tests.backends.torch.clones import clone
 
-__all__ = ["artefacts"]
-
 
 def artefacts(net: Any, inputs: Arrays) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
     """What a saved and loaded state and the traced graph compute, and the graph.

@@ -11,8 +11,6 @@ import torch
 
 from parity_tests.backends.leaves import ParityError
 
-__all__ = ["begin_autograd", "refuse_dead_autograd"]
-
 
 def begin_autograd() -> None:
     """One backward pass, unless there are GPUs: their threads would forbid forks from then on."""

@@ -15,8 +15,6 @@ from parity_tests.backends.torch.executed import ExecutedNet
 from parity_tests.numerics.operators import table as operators
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["describe", "leaves"]
-
 # Counts batches for an average that MXNet does not have; nothing reads it while momentum is set.
 _IGNORED = ("num_batches_tracked",)
 

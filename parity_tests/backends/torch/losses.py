@@ -11,8 +11,6 @@ from torch.nn import functional
 
 from parity_tests.backends.runs import Loss
 
-__all__ = ["LOSSES", "averaged", "label_tensor"]
-
 
 def _softmax_ce(y: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     return _each(functional.cross_entropy(y, label.long(), reduction="none"))  # checked before

@@ -15,16 +15,6 @@ from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Side
 from torch_ref import optim
 
-__all__ = [
-    "MakeTorch",
-    "OwnTorchUpdater",
-    "TorchParameters",
-    "TorchUpdater",
-    "named_optimizer",
-    "torch_optimizer",
-    "torchs_own",
-]
-
 MakeTorch = Callable[[list[torch.nn.Parameter], Rule], torch.optim.Optimizer]
 
 

@@ -15,8 +15,6 @@ from parity_tests.backends.torch.clones import share
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.tracing import flatten
 
-__all__ = ["gradient_noise", "run_clone", "shake"]
-
 
 class _Replaced(torch.autograd.Function):
     """Passes another value on, and the gradient back as if nothing had happened."""

@@ -41,17 +41,6 @@ from parity_tests.backends.tracing import flatten
 from parity_tests.numerics.operators.cases import Change
 from parity_tests.reporting.verdicts import Side
 
-__all__ = [
-    "ChangeValue",
-    "cross_entropy",
-    "noise_moves",
-    "run_copy",
-    "run_leaf",
-    "run_loss",
-    "run_net",
-    "sample_dropout",
-]
-
 # Changes a value in a run: (leaf path, index of the call, index of the input or output, value).
 ChangeValue = Callable[[str, int, int, torch.Tensor], torch.Tensor]
 # Takes a value of a run at its place

@@ -18,8 +18,6 @@ from parity_tests.backends.tracing import flatten
 from parity_tests.backends.training import Key, Owned, Trainee
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["OwnTorchTrainee", "TorchTrainee"]
-
 
 class TorchTrainee(Trainee):
     """Trains a clone of a torch net."""

@@ -20,8 +20,6 @@ from parity_tests.faults.kinds.pairs import in_model, in_pair, plain_case, turne
 from parity_tests.faults.kinds.weights import ten_bits
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["ARITHMETIC", "Backward"]
-
 functional = nn.functional
 
 

@@ -21,8 +21,6 @@ from parity_tests.faults.base import Detection, Fault, fault
 from parity_tests.faults.kinds.pairs import Plant, edited, in_model, in_pair
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["ARTEFACTS"]
-
 
 class _OtherGraph(gluon_nn.Activation):
     """Imperative it is a ReLU, hybridized something else: a graph that went stale."""

@@ -15,8 +15,6 @@ from parity_tests.faults.kinds.pairs import in_model, turned
 from parity_tests.reporting.verdicts import Level
 from torch_ref.models.layers import MXBatchNorm2d
 
-__all__ = ["BATCHNORM"]
-
 functional = nn.functional
 
 

@@ -26,8 +26,6 @@ from parity_tests.pairing.matching import Matching
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level, Status
 
-__all__ = ["CHECKER"]
-
 _values, _compare = compare._values, compare.compare
 
 Change = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

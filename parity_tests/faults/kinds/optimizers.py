@@ -24,8 +24,6 @@ from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level, Side
 from torch_ref import optim
 
-__all__ = ["ADAM", "MOMENTUM", "OPTIMIZERS", "making"]
-
 MOMENTUM = Course(Rule("sgd", momentum=0.9, wd=0.013), "step")
 ADAM = Course(Rule("adam", wd=0.013, epsilon=1e-3), "constant", rate=0.01)
 CLIPPED = Course(Rule("sgd", momentum=0.9, wd=0.5, clip=0.05), "constant")

@@ -17,11 +17,6 @@ from parity_tests.api import check_parity
 from parity_tests.cases.pairs import Case, project_case, set_equal_values
 from parity_tests.faults.base import Detection, first_detection
 
-__all__ = [
-    "Plant", "detected", "edited", "exchanged", "in_model", "in_pair", "plain_case", "replaced",
-    "turned",
-]  # fmt: skip
-
 Plant = Callable[[Case], None]
 
 # One after the other, until one of them speaks: what comes later cannot be the first divergence.

@@ -18,8 +18,6 @@ from parity_tests.levels.data import data_rows
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["DATA"]
-
 Batch = tuple[np.ndarray, np.ndarray]
 Stream = Iterator[Batch]
 

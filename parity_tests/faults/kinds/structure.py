@@ -20,8 +20,6 @@ from parity_tests.faults.base import Fault, fault
 from parity_tests.faults.kinds.pairs import Plant, in_model, in_pair, plain_case, replaced
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["STRUCTURE"]
-
 
 def _with(**attributes: Any) -> Callable[[Any], nn.Module]:
     """The same layer with other attributes."""

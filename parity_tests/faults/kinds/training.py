@@ -23,8 +23,6 @@ from parity_tests.levels.training.level import check_training
 from parity_tests.levels.training.trials import plain_trial
 from parity_tests.reporting.verdicts import Level, Side
 
-__all__ = ["LOSS", "TRAINEES"]
-
 
 class MeanForSum(TorchTrainee):
     def loss(self, logits: torch.Tensor, labels: np.ndarray) -> torch.Tensor:

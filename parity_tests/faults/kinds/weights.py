@@ -10,8 +10,6 @@ from parity_tests.faults.base import Fault, fault
 from parity_tests.faults.kinds.pairs import Plant, edited, exchanged, in_model
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["WEIGHTS", "ten_bits"]
-
 Change = Callable[[np.ndarray], np.ndarray]
 
 

@@ -22,8 +22,6 @@ from parity_tests.gate.record.sizes import Key, Sizes, TensorsByKey, bias_sums
 from parity_tests.gate.record.subjects import Subject
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["Artefacts", "Item", "Net", "Stream", "Training", "run_all"]
-
 Item = Quantity | QuantityRecord | Failure | dict[str, bytes]
 Values = Iterable[tuple[Any, np.ndarray]]  # by key
 

@@ -15,8 +15,6 @@ from parity_tests.gate.record.subjects import drawn
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT
 from parity_tests.numerics.perturb import LargestMoves, perturbed, pieces
 
-__all__ = ["DRAWS", "NOISE", "PAIRS", "Draw", "NoiseEnvelope", "largest", "noisy"]
-
 NOISE = 16.0  # units of float32's roundoff, the bound of a single operation
 PAIRS = 2
 

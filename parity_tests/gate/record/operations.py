@@ -24,15 +24,6 @@ from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origi
 from parity_tests.pairing.segments import Segment, SegmentPair, cut
 from parity_tests.reporting.verdicts import Side
 
-__all__ = [
-    "ExecutedNet",
-    "OperationChanges",
-    "Operations",
-    "Step",
-    "execute",
-    "operation_changes",
-]
-
 
 @dataclass(frozen=True)
 class Step:

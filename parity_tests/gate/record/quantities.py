@@ -16,17 +16,6 @@ from parity_tests.gate.record.operations import Operations
 from parity_tests.numerics.perturb import pieces
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = [
-    "CHECKS",
-    "SAMPLE",
-    "SUMS",
-    "Failure",
-    "Quantity",
-    "QuantityRecord",
-    "SideRecord",
-    "sampled",
-]  # fmt: skip
-
 SAMPLE = 256  # values kept of each tensor and dtype
 SUMS = 4  # sums with random signs, of the float64 values
 

@@ -16,8 +16,6 @@ from parity_tests.gate.record.subjects import RATE, RULES, drawn
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["record_rules"]
-
 
 def record_rules(backend: Backend) -> SideRecord:
     """Every update rule of a side, alone, on one parameter of 64 values, for four steps."""

@@ -24,8 +24,6 @@ from parity_tests.numerics.operators.record import Rounds
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.reporting.verdicts import Check, Level
 
-__all__ = ["Execute", "record_side", "start_of"]
-
 LOSS = "(loss)"
 
 _UNIT = UNIT["float32"]

@@ -9,8 +9,6 @@ import numpy as np
 from parity_tests.backends.runs import NetRun
 from parity_tests.gate.record.noise import largest
 
-__all__ = ["Key", "Sizes", "TensorsByKey", "bias_sums"]
-
 Key = tuple[str, str]  # (path, quantity)
 TensorsByKey = dict[Key, np.ndarray]
 

@@ -18,8 +18,6 @@ from parity_tests.cases.models import MODELS
 from parity_tests.cases.thin import gluon_model, torch_model
 from parity_tests.numerics.update_rules import Rule
 
-__all__ = ["RULES", "STEPS", "Subject", "Tensors", "drawn", "fixed_upstream", "project_subject"]
-
 # (path, role) by the suite's names, which are the same on both sides of a pair
 Tensors = dict[tuple[str, str], np.ndarray]
 

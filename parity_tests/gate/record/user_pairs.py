@@ -21,8 +21,6 @@ from parity_tests.cases.factories import load_net
 from parity_tests.gate.record.sides import start_of
 from parity_tests.gate.record.subjects import STEPS, Subject, drawn
 
-__all__ = ["START", "cross_entropy", "pair_subject", "parse_entries", "started_from", "starts"]
-
 START = "start"
 
 

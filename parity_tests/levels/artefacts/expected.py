@@ -39,8 +39,6 @@ from parity_tests.numerics.compare import UNIT
 from parity_tests.numerics.operators.table import kind_of_symbol, operator_of, tolerance
 from parity_tests.numerics.perturb import largest_move
 
-__all__ = ["Truth", "find_truth"]
-
 Arrays = Mapping[str, np.ndarray]
 
 

@@ -37,17 +37,6 @@ from parity_tests.backends.runs import Arrays
 from parity_tests.levels.artefacts.graphs import Entry, Graph, inputs_of, stand_in
 from parity_tests.reporting.verdicts import Check
 
-__all__ = [
-    "OF_ONNX",
-    "WAYS",
-    "Opened",
-    "Values",
-    "Workspace",
-    "bound",
-    "mxnet_alone",
-    "write_files",
-]
-
 Values = dict[Entry, np.ndarray]
 
 

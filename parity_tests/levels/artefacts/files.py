@@ -52,8 +52,6 @@ from parity_tests.numerics.operators.table import kind_of_symbol, operator_of
 from parity_tests.reporting.rows import LEFT_OUT, Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Status
 
-__all__ = ["exported_rows"]
-
 _row = partial(Row, level=Level.ARTEFACTS, path=NET)
 _SINGLE: dict[str, Any] = {"dtype": "float32", "mode": Mode.INFERENCE}
 

@@ -20,8 +20,6 @@ from mxnet.gluon import HybridBlock
 from parity_tests.backends.base import leaves_of
 from parity_tests.backends.gluon import clones as gluon_clones
 
-__all__ = ["LEAF", "Entry", "Graph", "inputs_of", "trace"]
-
 LEAF = "__leaf__"  # MXNet keeps attributes of its own form alone: two underscores around
 
 # A node's name, made unique, and the number of its output.

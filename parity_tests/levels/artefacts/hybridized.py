@@ -38,8 +38,6 @@ from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
 from parity_tests.reporting.rows import LEFT_OUT, Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["STEPS", "VARIANTS", "artefacts_rows"]
-
 VARIANTS: dict[Check, dict[str, bool]] = {
     Check.HYBRIDIZED: {},
     Check.STATIC: {"static_alloc": True, "static_shape": True},

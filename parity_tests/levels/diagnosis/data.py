@@ -9,8 +9,6 @@ import numpy as np
 from cnn_data import Batches
 from parity_tests.levels.diagnosis.hypotheses import Explanation, close, explained, only_explanation
 
-__all__ = ["explain_images", "explain_labels"]
-
 Batch = tuple[np.ndarray, np.ndarray]
 
 

@@ -34,8 +34,6 @@ from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["diagnose"]
-
 MOST = 24  # rows of a report that are explained: what follows from a cause needs no name of its own
 
 

@@ -28,8 +28,6 @@ from parity_tests.pairing.segments import SegmentPair
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Level, Side
 
-__all__ = ["explain_segment"]
-
 
 def explain_segment(row: Row, pair: Pair, segment: SegmentPair, subject: Subject) -> str:
     """The name of a difference in a segment; empty where nothing explains it."""

@@ -9,8 +9,6 @@ import numpy as np
 from parity_tests.backends.runs import Arrays
 from parity_tests.levels.diagnosis.hypotheses import SLACK, close, explained
 
-__all__ = ["explain_graph"]
-
 
 def explain_graph(
     quantity: str,

@@ -15,16 +15,6 @@ import numpy as np
 from parity_tests.numerics.compare import as_numbers
 from parity_tests.numerics.rounding import mantissa
 
-__all__ = [
-    "Explanation",
-    "close",
-    "explained",
-    "factor_of",
-    "only_explanation",
-    "rearranged",
-    "single_value",
-]
-
 SLACK = {"float64": 2.0**-40, "float32": 2.0**-20}  # of the largest value: a few roundings
 _GENERAL = ("permuted rows",)  # says less than any name that fits as well
 

@@ -16,8 +16,6 @@ from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["explain_structure"]
-
 _POOLS = {
     ("max", "avg"): "average for maximum pooling",
     ("avg", "max"): "maximum for average pooling",

@@ -23,8 +23,6 @@ from parity_tests.numerics.reference import common_activations
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["Step", "explain_stage"]
-
 SLACK = {"float64": 1e-9, "float32": 2e-5}  # of the largest value: what a whole pass rounds
 
 

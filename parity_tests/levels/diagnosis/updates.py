@@ -19,8 +19,6 @@ from parity_tests.numerics.update_rules import (
     parse_as_mxnet_float32,
 )
 
-__all__ = ["explain_rates", "explain_update"]
-
 Arrays = Mapping[str, np.ndarray]
 # Of the step that an update takes. A foreign optimizer does not round its numbers to float32 as
 # MXNet does, which is 6e-8 of each.

@@ -21,8 +21,6 @@ from parity_tests.backends.training import Batch, Key, Stages
 from parity_tests.numerics.update_rules import Rule
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["DEVICES", "InTurn", "SplitTrainee", "parts_of"]
-
 DEVICES = [mx.cpu(0), mx.cpu(1)]
 
 

@@ -30,8 +30,6 @@ from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["BATCH_SIZES", "MULTI_DEVICE_MODELS", "check_multi_device", "multi_device_rows"]
-
 MULTI_DEVICE_MODELS = ("lenet", "mnist_bn_cnn", "alexnet")
 BATCH_SIZES = {"lenet": 31, "mnist_bn_cnn": 15}  # odd, so that the halves differ; the rest take 7
 STEPS = 6

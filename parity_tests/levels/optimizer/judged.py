@@ -13,8 +13,6 @@ from parity_tests.numerics.update_rules import Rule, Update, apply_update
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
-__all__ = ["judged_update"]
-
 
 def judged_update(
     rule: Rule,

@@ -22,8 +22,6 @@ from parity_tests.numerics.compare import compare
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Side
 
-__all__ = ["schedule_rows"]
-
 _BASE = 0.1
 _FACTOR = 0.1
 

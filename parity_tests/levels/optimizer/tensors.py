@@ -6,8 +6,6 @@ from functools import cache
 
 import numpy as np
 
-__all__ = ["SHAPES", "first_weights", "gradients"]
-
 # More parameters than MXNet's SGD updates at once (4), of several ranks, one of a single value.
 SHAPES = {
     "kernel": (7, 5, 3, 3),

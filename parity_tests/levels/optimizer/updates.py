@@ -27,8 +27,6 @@ from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Side
 
-__all__ = ["COURSES", "STEPS", "Course", "check_optimizer", "optimizer_rows"]
-
 STEPS = 50
 
 # An optimizer over (the framework's parameters, rule)

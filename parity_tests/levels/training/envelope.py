@@ -29,8 +29,6 @@ from parity_tests.numerics.perturb import largest_move
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side
 
-__all__ = ["DRAWS", "curve_rows", "noise_of", "one_ulp"]
-
 DRAWS = 4
 
 

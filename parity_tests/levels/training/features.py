@@ -38,8 +38,6 @@ from parity_tests.reporting.report import Report
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["FEATURES", "FEATURES_MODEL", "check_features", "feature_rows"]
-
 FEATURES_MODEL = "lenet"  # in whose report the features stand
 IMAGES, EPOCHS = 60, 2
 

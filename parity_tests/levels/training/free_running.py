@@ -25,8 +25,6 @@ from parity_tests.reporting.progress import show
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["TOGETHER", "Shaken", "free_rows"]
-
 TOGETHER = 1e-9  # relative distance of two free runs in float64
 STAGES = ("logits", "loss", "logit gradient", "gradient", "slot", "weight", "buffer")
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Status
 
-__all__ = ["Ledger"]
-
 # (check, side, dtype, path, quantity without the step)
 _Key = tuple[str, str, str, str, str]
 

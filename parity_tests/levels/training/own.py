@@ -31,8 +31,6 @@ from parity_tests.reporting.progress import show
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["check_optimizers", "own_trial", "rows_of_level"]
-
 DRIVEN = 5  # steps of the optimizers on gradients that are drawn
 _RULE = {"lr": "rate", "learning_rate": "rate", "weight_decay": "wd", "eps": "epsilon"}
 _NUMBERS = {

@@ -33,8 +33,6 @@ from parity_tests.numerics.update_rules import Update
 from parity_tests.reporting.rows import Row
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 
-__all__ = ["resynchronised_rows"]
-
 
 def resynchronised_rows(trial: Trial, steps: int) -> list[Row]:
     """Rows of `steps` steps that all start from Gluon's float32 state."""

@@ -10,8 +10,6 @@ from parity_tests.levels.training.resynchronised import resynchronised_rows
 from parity_tests.levels.training.trial import Trial
 from parity_tests.reporting.rows import Coverage, Row
 
-__all__ = ["RESYNCHRONISED", "STEPS", "training_rows"]
-
 RESYNCHRONISED = 3  # steps by default: each measures its envelopes afresh
 STEPS = 100
 

@@ -14,8 +14,6 @@ from parity_tests.numerics.update_rules import Rule, rounding_of
 from parity_tests.pairing.align import Pair, Pairing, pair_leaves
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["KNOWN_RULES", "OwnTrial", "Trial"]
-
 KNOWN_RULES = ("sgd", "nag", "adam")  # those that are written out in `numerics.update_rules`
 
 

@@ -33,8 +33,6 @@ from parity_tests.reporting.verdicts import Side
 from torch_ref.models.layers import MXBatchNorm2d
 from torch_ref.training.losses import loss_for as torch_loss_for
 
-__all__ = ["plain_trial", "project_trial", "rule_of"]
-
 BATCH = {"lenet": 32, "cifar_cnn": 32, "mnist_bn_cnn": 16}  # images a step; the deep toys take 8
 
 

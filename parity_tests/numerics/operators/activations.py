@@ -22,8 +22,6 @@ from parity_tests.numerics.operators.record import (
     gluon_function,
 )
 
-__all__ = ["OPERATORS"]
-
 _UNIT = 2.0**-24  # of float32, in which MXNet holds the line of a hard sigmoid in either dtype
 _SELU_LAMBDA, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # arXiv 1706.02515, eq. 14
 _AMPLITUDE, _SLOPE = 1.7159, 2 / 3  # LeCun 1998, appendix A

@@ -13,14 +13,6 @@ import numpy as np
 from parity_tests.numerics.operators.cases import ScaleCase, Scales
 from parity_tests.numerics.operators.formulas import measured, off_one_by_one
 
-__all__ = [
-    "OWN",
-    "batch_norm_scales",
-    "beside_channels",
-    "instance_norm_scales",
-    "normalised_rows",
-]
-
 # How much of the running statistics a step keeps where the net's own code keeps them
 OWN = "as its own code says"
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from parity_tests.numerics.chance import FIRST_LOCAL_DRAWS
 
-__all__ = ["Change", "ReferenceCase", "ScaleCase", "Scales"]
-
 Change = Callable[[np.ndarray], np.ndarray]
 
 

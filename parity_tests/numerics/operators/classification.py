@@ -19,8 +19,6 @@ from parity_tests.numerics.operators.record import (
     plus_root,
 )
 
-__all__ = ["LOG_SOFTMAX", "OPERATORS"]
-
 _CLASSES = Tolerance(
     plus_root,
     "the exponentials of the n classes are added one by one: √n·u, as above; 24 was seen for "

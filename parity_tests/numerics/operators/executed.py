@@ -31,16 +31,6 @@ from parity_tests.numerics.operators.record import (
     plus_root,
 )
 
-__all__ = [
-    "OPERATORS",
-    "STEPPED",
-    "is_known",
-    "kind_beside",
-    "kind_of_executed",
-    "kind_of_rounding",
-    "written_norm",
-]
-
 Attributes = Mapping[str, Any]
 Shapes = Mapping[str, Sequence[int]]
 _Read = Callable[[Attributes, Shapes], tuple[str, Hyper]]

@@ -18,17 +18,6 @@ from parity_tests.numerics.operators.cases import ScaleCase, Scales
 from parity_tests.numerics.operators.record import Tolerance, constant
 from parity_tests.numerics.perturb import elementwise_moves, perturbed
 
-__all__ = [
-    "MEASURED",
-    "elementwise",
-    "exact",
-    "linear",
-    "measured",
-    "off_one_by_one",
-    "stepwise",
-    "with_bias",
-]
-
 # Far above float32's roundoff, through which inputs pass. Where a value jumps by j (at the bound of
 # a clip), s is 2j/step: 64 u·s must not be less than j, which a rounding can move a result by.
 _STEP = 2.0**-18

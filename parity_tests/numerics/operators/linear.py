@@ -13,8 +13,6 @@ from parity_tests.numerics.operators.formulas import linear, with_bias
 from parity_tests.numerics.operators.record import Hyper, Operator, Reader, Shapes
 from parity_tests.numerics.rounding import mantissa
 
-__all__ = ["OPERATORS", "number"]
-
 _ROUNDED = ("TF32 rounding", "float16 rounding")
 
 

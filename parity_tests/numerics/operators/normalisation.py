@@ -17,8 +17,6 @@ from parity_tests.numerics.operators.record import (
     plus_root,
 )
 
-__all__ = ["OPERATORS"]
-
 _UNBLOCKED = Tolerance(
     plus_root,
     "MXNet's CPU BatchNorm adds a channel's n values one by one in the dtype of the input. "

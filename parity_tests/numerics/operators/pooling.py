@@ -21,8 +21,6 @@ from parity_tests.numerics.operators.record import (
     plus_root,
 )
 
-__all__ = ["OPERATORS"]
-
 _AVERAGE = {
     ("*", "gluon", "float32"): Tolerance(
         plus_root,

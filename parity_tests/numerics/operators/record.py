@@ -10,11 +10,6 @@ from typing import Any
 
 from parity_tests.numerics.operators.cases import ReferenceCase, ScaleCase, Scales
 
-__all__ = [
-    "Operator", "Reader", "Rounds", "Tolerance", "attributes", "constant", "gluon_activation",
-    "gluon_function", "plus_length", "plus_root",
-]  # fmt: skip
-
 Hyper = dict[str, object]
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -14,8 +14,6 @@ from parity_tests.numerics.operators.record import (
     gluon_function,
 )
 
-__all__ = ["OPERATORS"]
-
 
 def _flatten(c: ReferenceCase) -> Any:
     return c.x.flatten(c.hyper["start"], c.hyper["end"])

@@ -20,11 +20,6 @@ from parity_tests.numerics.operators.formulas import MEASURED, measured
 from parity_tests.numerics.operators.record import Operator, Reader, Tolerance, constant
 from parity_tests.reporting.verdicts import Side
 
-__all__ = [
-    "COMPOSED", "CUSTOM", "OPERATORS", "TOLERANCES", "as_mxnet_holds", "describe", "kind_of_symbol",
-    "operator_of", "registered", "single_arguments", "single_attributes", "tolerance",
-]  # fmt: skip
-
 
 def registered(*families: Iterable[Operator]) -> dict[str, Operator]:
     """The records by their kind. Raises ValueError for a kind that is registered twice."""

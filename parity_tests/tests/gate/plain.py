@@ -14,8 +14,6 @@ from parity_tests.gate.record.subjects import STEPS, Subject, drawn
 from parity_tests.gate.record.user_pairs import cross_entropy
 from torch_ref.models.layers import MXBatchNorm2d
 
-__all__ = ["plain_subject"]
-
 
 def plain_subject() -> Subject:
     """Every operation of the project's nets once or twice, on two images of 12×12."""

@@ -25,8 +25,6 @@ from torch.nn import functional
 from parity_tests.gate.change import Change
 from parity_tests.reporting.verdicts import Level
 
-__all__ = ["SHIMS", "Shim", "planted"]
-
 Operator = Callable[..., Any]
 
 

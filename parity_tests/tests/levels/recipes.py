@@ -43,8 +43,6 @@ from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 from torch_ref.models import MODELS
 from torch_ref.training import loop
 
-__all__ = ["METRICS", "check_recipe", "first_weight_rows", "metric_rows"]
-
 METRICS = ("train_loss", "train_acc", "test_loss", "test_acc", "test_top5_acc")
 _COMMANDS = {Side.GLUON: gluon_cnn.train, Side.TORCH: torch_ref.train}
 

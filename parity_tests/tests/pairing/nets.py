@@ -10,8 +10,6 @@ import numpy as np
 from mxnet.gluon import Block, HybridBlock
 from torch import nn
 
-__all__ = ["GluonNet", "ImperativeNet", "TorchNet", "initialised", "random_image"]
-
 
 class _Function:
     """A net of either framework that is one function over the children given by name."""

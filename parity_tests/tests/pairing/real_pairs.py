@@ -25,8 +25,6 @@ from parity_tests.backends.leaves import ParityError
 from parity_tests.pairing.parameters import align_nets, transfer_parameters
 from parity_tests.tests.pairing.nets import initialised
 
-__all__ = ["build", "check", "images", "measure"]
-
 
 def _register_nothing(*args: object, **kwargs: object) -> Callable[[Any], Any]:
     return lambda function: function

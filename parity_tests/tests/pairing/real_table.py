@@ -18,8 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["DIFFERENT", "EQUAL", "Pair", "check", "main", "run", "table"]
-
 
 class Pair(NamedTuple):
     """A net of two zoos; the size of the square images that it is made for, and the smallest that

@@ -33,35 +33,6 @@ from parity_tests.pairing.vocabulary import (
     real,
 )
 
-__all__ = [
-    "assign",
-    "binary",
-    "boolean_mask",
-    "cast",
-    "concat",
-    "constant",
-    "copy",
-    "flip",
-    "gather_nd",
-    "getitem",
-    "matmul",
-    "pad",
-    "pick",
-    "reduce",
-    "rows",
-    "scalar",
-    "slice_axis",
-    "slice_like",
-    "slice_ranges",
-    "split",
-    "stack",
-    "sum_of",
-    "swap_axes",
-    "swapped",
-    "take",
-    "transpose",
-]
-
 
 def binary(kind: str) -> Reader:
     def read(args: Arguments, emit: Emit) -> Operand:

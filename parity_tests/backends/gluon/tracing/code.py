@@ -7,8 +7,6 @@ from typing import Any
 from parity_tests.backends.leaves import ParityError
 from parity_tests.pairing.graph import Operation
 
-__all__ = ["HEAD", "call"]
-
 HEAD = '''\
 import operator
 import os

@@ -24,29 +24,6 @@ from parity_tests.pairing.vocabulary import (
     real,
 )
 
-__all__ = [
-    "activation",
-    "adaptive",
-    "batch_norm",
-    "bilinear",
-    "clip",
-    "conv",
-    "conv_transpose",
-    "dense",
-    "dropout",
-    "embedding",
-    "hard_sigmoid",
-    "leaky_relu",
-    "lrn",
-    "norm",
-    "normalize",
-    "pool",
-    "rnn",
-    "softmax",
-    "upsample",
-]
-
-
 # MXNet's names of an RNN layer's or cell's parameters, by torch's
 _RNN_ROLES = {"i2h_weight": "weight_ih", "h2h_weight": "weight_hh",
               "i2h_bias": "bias_ih", "h2h_bias": "bias_hh", "h2r_weight": "weight_hr"}  # fmt: skip

@@ -11,19 +11,6 @@ import numpy as np
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import Arguments, Emit
 
-__all__ = [
-    "Reader",
-    "attribute",
-    "fill",
-    "flag",
-    "identity",
-    "moved",
-    "parse",
-    "plain",
-    "unknown",
-    "within",
-]
-
 Reader = Callable[[Arguments, Emit], "Operand | list[Operand]"]
 
 

@@ -20,18 +20,6 @@ from parity_tests.backends.gluon.numpy_mode import like
 from parity_tests.backends.runs import rounded
 from parity_tests.backends.tracing import flatten
 
-__all__ = [
-    "lacks_gradient",
-    "passes_no_gradient",
-    "replay_assignment",
-    "replay_block",
-    "replay_copy",
-    "replay_function",
-    "replay_index",
-    "replay_method",
-    "replay_operator",
-]
-
 Replay = Callable[[Sequence[Any], str], list[Any]]
 
 _FLOATS = ("float32", "float64")

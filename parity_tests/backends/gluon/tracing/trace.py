@@ -38,8 +38,6 @@ from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.tracing import BACKENDS, HELD, digest, flatten, graph_of, replay_whole
 from parity_tests.pairing.graph import OperationGraph, Replay
 
-__all__ = ["trace_gluon"]
-
 
 def trace_gluon(
     net: Block, *inputs: NDArray, train: bool = False, values: bool = False

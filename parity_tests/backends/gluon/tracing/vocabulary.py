@@ -8,8 +8,6 @@ from parity_tests.backends.gluon.tracing.reading import Reader, fill, identity, 
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import Arguments, Emit
 
-__all__ = ["read_gluon"]
-
 
 def read_gluon(args: Arguments, emit: Emit) -> list[Operand]:
     """The outputs of one executed operator, expressed in the common vocabulary."""

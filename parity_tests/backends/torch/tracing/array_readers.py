@@ -29,29 +29,6 @@ from parity_tests.pairing.vocabulary import (
     real,
 )
 
-__all__ = [
-    "assign",
-    "binary",
-    "cast",
-    "concat",
-    "constant",
-    "extreme",
-    "flip",
-    "gather",
-    "getitem",
-    "masked_select",
-    "matmul",
-    "narrow",
-    "norm",
-    "pad",
-    "permute",
-    "reduce",
-    "split",
-    "stack",
-    "take",
-    "transpose",
-]
-
 
 def binary(kind: str) -> Reader:
     def read(args: Arguments, emit: Emit) -> Operand:

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["SPELLINGS", "bind", "call_name"]
-
 _SPECIAL_NAMES = {
     "truediv": "div", "floordiv": "floor_divide", "rtruediv": "rdiv", "__rmatmul__": "rmatmul",
     "itruediv": "div", "imul": "mul", "iadd": "add", "isub": "sub",

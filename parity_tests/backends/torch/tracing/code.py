@@ -7,8 +7,6 @@ from parity_tests.backends.torch.tracing.replay import ReplayCall
 from parity_tests.backends.tracing import pass_on
 from parity_tests.pairing.graph import Operation
 
-__all__ = ["HEAD", "call"]
-
 HEAD = """\
 import os
 

@@ -17,27 +17,6 @@ from parity_tests.pairing.vocabulary import (
     real,
 )
 
-__all__ = [
-    "adaptive",
-    "batch_norm",
-    "clip",
-    "conv",
-    "conv_transpose",
-    "dropout",
-    "embedding",
-    "gelu",
-    "interpolate",
-    "linear",
-    "lrn",
-    "norm",
-    "normalize",
-    "pixel_shuffle",
-    "pool",
-    "prelu",
-    "rnn",
-    "softmax",
-]
-
 
 def conv(args: Arguments, emit: Emit) -> Operand:
     x, weight = args["input"], args["weight"]

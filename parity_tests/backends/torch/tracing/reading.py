@@ -8,8 +8,6 @@ from typing import Any
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import Arguments, Emit, real
 
-__all__ = ["Reader", "dim", "fill", "identity", "plain", "unknown"]
-
 Reader = Callable[[Arguments, Emit], "Operand | list[Operand]"]
 
 

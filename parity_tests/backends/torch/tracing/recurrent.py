@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["in_steps"]
-
 Between = Callable[[torch.Tensor], torch.Tensor]
 State = tuple[torch.Tensor, ...]
 # The next state, of the sums of what the input and the last state give

@@ -19,9 +19,6 @@ from parity_tests.backends.torch.tracing.recurrent import in_steps
 from parity_tests.backends.tracing import flatten
 from parity_tests.numerics.operators.table import as_mxnet_holds, single_arguments
 
-__all__ = ["ReplayCall", "ReplayModule", "ReplayViewWrite"]
-
-
 # What makes an array of numbers, and reads others for their shape or dtype alone
 _OF_NUMBERS = ("full_like", "new_full", "new_tensor", "fill", "fill_")
 

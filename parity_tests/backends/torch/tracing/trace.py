@@ -41,8 +41,6 @@ from parity_tests.backends.tracing import (
 )
 from parity_tests.pairing.graph import OperationGraph, Origin, Replay
 
-__all__ = ["trace_torch"]
-
 _LIBRARY = os.path.dirname(torch.__file__) + os.sep
 # MXNet has each of these as one operator or one block
 _COMPOSITES = (nn.RNNBase, nn.RNNCellBase)

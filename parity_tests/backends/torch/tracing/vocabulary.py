@@ -8,8 +8,6 @@ from parity_tests.backends.torch.tracing.reading import Reader, fill, identity, 
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import Arguments, Emit, real
 
-__all__ = ["read_torch"]
-
 
 def read_torch(args: Arguments, emit: Emit) -> list[Operand]:
     """The outputs of one executed call, expressed in the common vocabulary."""

@@ -15,8 +15,6 @@ from parity_tests.reporting.verdicts import Level, Side
 from parity_tests.tests.pairing.real_faults.planting import Call, NotHere, Site
 from parity_tests.tests.pairing.real_faults.recipes import Plant, Recipe, at_call, table
 
-__all__ = ["GLUON"]
-
 
 def _complement(call: Call) -> Any:
     return call.run(momentum=1 - call.kwargs["momentum"])

@@ -32,8 +32,6 @@ from parity_tests.tests.pairing.real_faults.torch_recipes import TORCH
 from parity_tests.tests.pairing.real_pairs import build, images
 from parity_tests.tests.pairing.real_table import Pair
 
-__all__ = ["NETS", "RECIPES", "planted_in"]
-
 RECIPES = (*TORCH, *GLUON)
 
 # Of each family one, at the smallest size; with how many faults are planted

@@ -28,8 +28,6 @@ from parity_tests.levels.view import View
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin
 from parity_tests.reporting.verdicts import Side
 
-__all__ = ["Call", "NotHere", "Site", "behaviour", "block_of", "differ", "meddle", "sites"]
-
 
 class NotHere(Exception):
     """A fault that does not fit the place, or changes nothing there."""

@@ -11,8 +11,6 @@ from parity_tests.pairing.graph import Operation
 from parity_tests.reporting.verdicts import Level, Side
 from parity_tests.tests.pairing.real_faults.planting import Change, NotHere, Site
 
-__all__ = ["Recipe", "at_call", "following", "table"]
-
 Plant = Callable[[Site, Any], None]
 
 

@@ -19,8 +19,6 @@ from parity_tests.reporting.verdicts import Level
 from parity_tests.tests.pairing.real_faults.nets import NETS
 from parity_tests.tests.pairing.real_table import Pair
 
-__all__ = ["main", "planted"]
-
 _SECONDS = 3600  # that a net may take
 
 

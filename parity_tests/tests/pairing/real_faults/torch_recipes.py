@@ -19,8 +19,6 @@ from parity_tests.reporting.verdicts import Level, Side
 from parity_tests.tests.pairing.real_faults.planting import Call, NotHere, Site
 from parity_tests.tests.pairing.real_faults.recipes import Plant, Recipe, at_call, following, table
 
-__all__ = ["TORCH"]
-
 _NORMS = ("batch_norm",)
 
 
