@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from parity_tests.backends.runs import NET
 from parity_tests.reporting.causes import consequences, in_order_of_backward
 from parity_tests.reporting.drift import Answer, Drift, answers, drifts
 from parity_tests.reporting.rows import Coverage, Row
@@ -82,12 +83,22 @@ class Results:
     @property
     def ok(self) -> bool:
         failed = any(row.status.failed for row in self.rows)
-        every_level = all(self.compared(level) for level in self.levels)
+        every_level = all(map(self._is_done, self.levels))
         return bool(self.levels) and every_level and not failed and not self.coverage.missing()
 
     def compared(self, level: str) -> int:
         """How many values were compared at a level."""
         return sum(row.compared for row in self.rows if row.level == level)
+
+    def _is_done(self, level: Level) -> bool:
+        """Whether values were compared there, or elsewhere, and the net has none there."""
+        elsewhere = any(map(self.compared, self.levels))
+        return self.compared(level) > 0 or (elsewhere and bool(self._absence(level)))
+
+    def _absence(self, level: Level) -> str:
+        """Why a net has nothing that a level could compare; empty where it has."""
+        said = (row for row in self.rows if row.level == level and row.left_out)
+        return next((row.detail for row in said if row.path == NET and not row.quantity), "")
 
     @property
     def failures(self) -> list[Row]:
@@ -133,9 +144,11 @@ class Results:
         if self.ok:
             return None
         missing = self.coverage.missing()
-        empty = [level for level in self.levels if not self.compared(level)]
+        empty = [level for level in self.levels if not self._is_done(level)]
         level = empty[0] if empty else self.levels[0] if self.levels else Level.NONE
-        detail = f"not compared: {', '.join(missing[:5])}" if missing else "nothing was compared"
+        detail = self._absence(level) or "nothing was compared"
+        if missing:
+            detail = f"not compared: {', '.join(missing[:5])}"
         return Divergence(level, "", "coverage", None, None, "", f"{level}: {detail}")
 
     @property
@@ -175,7 +188,7 @@ class Results:
             return "differs" if level == Level.STRUCTURE else "diverged"
         if failed:
             return "not compared"
-        return "" if self.compared(level) else "nothing compared"
+        return "" if self._is_done(level) else "nothing compared"
 
     def worst(self, level: str) -> Row | None:
         """The row of a level whose error is the largest part of its bound."""

@@ -137,8 +137,25 @@ def test_a_block_that_cannot_be_hybridized_has_no_artefacts() -> None:
     gluon_net = GluonPlain()
     gluon_net.initialize()
     report = check_parity(gluon_net, torch_net, FLAT, levels=("artefacts",), transfer=True)
-    assert not report.ok
-    assert "no HybridBlock" in str(report)
+    assert report.ok  # its leaves have graphs
+    assert "no HybridBlock" in report.notes[-1].detail
+
+
+@pytest.mark.parametrize("levels", [("artefacts",), ("forward", "artefacts")])
+def test_what_compares_nothing_is_no_pass(levels: tuple[str, ...]) -> None:
+    """A net without artefacts, and without leaves that have some."""
+
+    class Double(Block):
+        def forward(self, x: Any) -> Any:
+            return x * 2
+
+    class TorchDouble(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+    report = check_parity(Double(), TorchDouble(), FLAT, levels=levels)
+    assert report.ok == (levels != ("artefacts",))
+    assert report.ok or "artefacts: not compared: Double is no HybridBlock" in str(report)
 
 
 def test_leaves_of_the_users_own_are_measured() -> None:

@@ -57,15 +57,17 @@ def artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:
         rows += _rows(NET, partial(_whole, subject.gluon_net), subject.inputs)
         if not rows or any(row.status != Status.OK for row in rows):
             rows = _leaf_rows(subject) + rows
-        if why := _without_files(subject.gluon_net):
-            rows.append(_row(path=NET, detail=LEFT_OUT + why, status=Status.NOTE, compared=1))
+        why = _without_files(subject.gluon_net)
+        if why:
+            rows.append(_row(path=NET, quantity="", detail=LEFT_OUT + why, status=Status.NOTE))
         else:
             of_files, coverage_of_files = exported_rows(subject)
             rows += of_files
             coverage.merge(coverage_of_files)
     except DidNotRun as error:
         rows.append(_row(path=NET, detail=str(error)))
-    if any(row.compared for row in rows):
+        why = ""
+    if why or any(row.compared for row in rows):
         for path in coverage.expected["artefacts"]:
             coverage.done("artefacts", path)
     return rows, coverage
