@@ -420,14 +420,17 @@ def _joined(
         ([segment], {segment.pair.right.index}, {})
         for segment in (() if traced.alignment.equal else segments)
         if segment.pair is not None
-        and (segment.unlike or segment.differences)
+        and (segment.unlike or (segment.differences and not segment.pair.right.parameters))
         and _given(segment) not in lasting
     ]
     asked += [([segment], set(), {index: before}) for segment, index, before in _choosing(segments)]
     asked += [(chain, ends, {}) for chain, ends in _stopping(segments, traced)]
     subject = _subject(view, inputs) if asked else None
+    refused: set[str] = set()  # what differs between operations of one kind, and stays a difference
     for unlike, uncut, again in asked:
-        if subject is None or _agree(subject, unlike):
+        alone = len(unlike) == 1 and not again and not unlike[0].unlike
+        differs = repr(unlike[0].differences) if alone else ""
+        if subject is None or differs in refused or _agree(subject, unlike):
             continue
         pieces = _cut(traced, removed | uncut, lasting, {**anew, **again})
         joined = _view(nets, traced, inputs, pieces)
@@ -437,6 +440,8 @@ def _joined(
         whole = ends[0] == ends[1]  # none of the net's lay at such a cut
         if whole and _agree(_subject(joined, inputs), changed):
             view, removed, anew = joined, removed | uncut, {**anew, **again}
+        elif differs:
+            refused.add(differs)
     return view
 
 
