@@ -32,9 +32,14 @@ def gluoncv_net(name: str) -> Any:
         net = get_model(name, pretrained=False, pretrained_base=False)
     except (TypeError, Warning):  # nets that have no base; DarkNet raises a warning
         net = get_model(name, pretrained=False)
+    limit_regions(net)
+    return net
+
+
+def limit_regions(net: Any) -> None:
+    """Let an R-CNN of GluonCV have REGIONS of them; other nets have none."""
     if hasattr(net, "rpn"):
         net.rpn._test_post_nms = net._rpn_test_post_nms = net._rcnn_max_dets = REGIONS
-    return net
 
 
 def recurrent_net(name: str) -> Any:
