@@ -224,7 +224,8 @@ NAMES: dict[frozenset[str], str] = {
         "never runs training mode": ("wrong in training",),
         "pairs layers by position": ("wrong backward", "wrong in training"),
         "names the last failure first": ("the first of two", "weights that were never copied",
-                                         "wrong backward", "wrong in training"),
+                                         "a leaf too many", "wrong backward",
+                                         "wrong in training"),
         "copies before it compares": ("weights that were never copied",),
         "skips what is missing": ("a net without a bias",),
     }.items()
