@@ -221,6 +221,6 @@ class Wiring:
         return SymbolError(f"{self.where}: {problem}")
 
 
-def outputs_of(w: Wiring, result: fx.Node, count: int) -> tuple[fx.Node, ...]:
-    """The `count` items of a function that returns several tensors."""
-    return tuple(w.call(operator.getitem, result, i, part=str(i)) for i in range(count))
+def outputs_of(w: Wiring, result: fx.Node, count: int, part: str = "") -> tuple[fx.Node, ...]:
+    """The `count` items of a function that returns several tensors, which is `part` of a node."""
+    return tuple(w.call(operator.getitem, result, i, part=f"{part}{i}") for i in range(count))

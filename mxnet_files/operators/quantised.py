@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -269,11 +268,6 @@ def range_of(w: Wiring, ends: Sequence[float | None], *product: fx.Node | None) 
     return list(outputs_of(w, w.call(mx_int8.dense_range, *product, part="range"), 2))
 
 
-def steps_of(w: Wiring, every: fx.Node, name: str, count: int) -> list[fx.Node]:
-    """The parts of a step that gives several."""
-    return [w.call(operator.getitem, every, place, part=f"{name}{place}") for place in range(count)]
-
-
 def fused_inputs(a: SimpleNamespace) -> tuple[str, ...]:
     """The inputs of a fused convolution."""
     conv = part(a, "Convolution")
@@ -317,12 +311,12 @@ def fused_convolution(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
         both = w.call(
             mx_fused.fold_batch_norm, weight, bias, *rest, b.eps, b.fix_gamma, part="folded"
         )
-        weight, bias = steps_of(w, both, "folded", 2)
+        weight, bias = outputs_of(w, both, 2, "folded")
     low, high = named["min_data"], named["max_data"]
     ends = (a.min_calib_range, a.max_calib_range)
     arguments = (weight, bias, x, low, high, None not in ends, conv.num_group)
     every = w.call(mx_fused.eight_bits, *arguments, part="eight")
-    whole, shift, of_data, scale, least, most = steps_of(w, every, "eight", 6)
+    whole, shift, of_data, scale, least, most = outputs_of(w, every, 6, "eight")
     w.step = "sums"
     y = convolution(w, conv, wide(w, x, "wide"), whole)
     w.step = ""
@@ -394,7 +388,7 @@ def fused_dense(w: Wiring, a: Attributes, *inputs: fx.Node) -> Wired:
     else:
         limits = [named.get(f"{end}_{of}") for of in ("weight", "bias") for end in ("min", "max")]
         every = w.call(mx_fused.dense_weights, weight, bias, x, low, high, *limits, part="eight")
-    whole, shift, of_data, scale = steps_of(w, every, "eight", 4)
+    whole, shift, of_data, scale = outputs_of(w, every, 4, "eight")
     flat = w.call(torch.flatten, x, 1, part="flat") if dense.flatten else x
     y = w.call(F.linear, wide(w, flat, "wide"), whole, part="sums")
     kind, alpha, unsigned = dense_activation(w, part(a, *AFTER))
