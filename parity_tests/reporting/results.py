@@ -92,8 +92,9 @@ class Results:
 
     def _is_done(self, level: Level) -> bool:
         """Whether values were compared there, or elsewhere, and the net has none there."""
-        elsewhere = any(map(self.compared, self.levels))
-        return self.compared(level) > 0 or (elsewhere and bool(self._absence(level)))
+        if self.compared(level):
+            return True
+        return bool(self._absence(level)) and any(map(self.compared, self.levels))
 
     def _absence(self, level: Level) -> str:
         """Why a net has nothing that a level could compare; empty where it has."""
