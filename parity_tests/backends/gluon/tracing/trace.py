@@ -151,7 +151,7 @@ class _Recorder(Recorder):
         record["replay"] = self._replay(kind, how, record["dtypes"])
         if self.paused:
             record["stops_gradient"] = True
-        if not self.paused and (why := lacks_gradient(kind)):
+        elif why := lacks_gradient(kind):
             record["lacks_gradient"] = f"{why} ({record['source']})"
         outputs = list(flatten(out, NDArray))
         if self._values and outputs:
