@@ -359,12 +359,14 @@ register("_npi_ones", made(1.0), "", SHAPED, dtypes=Dtypes.MADE)
 
 @registered("_npi_full_like", "a", "fill_value: double, dtype: dtype? = None, ctx: ignored")
 def full_like(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    if a.dtype is None:
+    if a.dtype is None and x in w.floating:
         return w.call(torch.full_like, x, a.fill_value)
-    kind = torch_dtype(a.dtype)
-    if kind.is_floating_point:  # an x of integers would cut the number
-        x = w.method("to", x, kind, part="as")
-    return w.method("to", w.call(torch.full_like, x, a.fill_value, part="filled"), kind)
+    if a.dtype is None:
+        number = w.call(mx_dtype.number, a.fill_value, x, part="number")
+    else:
+        wide = torch.tensor(a.fill_value, dtype=torch.float64)
+        number = w.constant(mx_dtype.cast(wide, torch_dtype(a.dtype)))
+    return w.method("expand_as", number, x)
 
 
 WINDOWS = {  # of a cosine

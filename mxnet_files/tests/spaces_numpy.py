@@ -201,7 +201,8 @@ def made(d: Draw) -> list[np.ndarray]:
 
 @space("_npi_full_like")
 def full_like(d: Draw) -> list[np.ndarray]:
-    d.a |= {"fill_value": d.one(2.0, -1.0, 0.0, 3.5), "dtype": d.one(None, "float32", "int32")}
+    d.a["fill_value"] = d.one(2.0, -1.0, 0.0, 3.5, 300.0)
+    d.a["dtype"] = d.one(None, "float32", "int32", "uint8")
     d.dtype = d.one(*FLOATS, "int32", "int64", d.dtype)
     return [d.array(d.shape(0, 3))]
 
