@@ -139,6 +139,30 @@ def test_one_axis_is_reshaped_to_two(tmp_path: Path) -> None:
     assert y.shape == (2, 1)
 
 
+RESHAPES: dict[tuple[int, ...], str] = {
+    (0, -4, 2, -1, -2): "unflatten(1, (2, -1))",
+    (0, -4, 2, 2, 0, 0): "unflatten(1, (2, 2))",
+    (-4, 1, 2, -2): "unflatten(0, (1, 2))",
+    (0, 0, -4, -1, 3, 0): "unflatten(2, (-1, 3))",
+    (0, -3, -2): "flatten(1, 2)",
+    (-3, 0, 0): "flatten(0, 1)",
+    (0, 0, -3): "flatten(2)",
+    (0, 0, -1): "flatten(2)",
+    (0, 0, 0, -1): "flatten(3)",
+    (-1,): "reshape(-1)",
+    (0, -1, 5): "reshape(",
+    (0, -3, 5): "reshape(",
+}
+
+
+@pytest.mark.parametrize("codes", RESHAPES, ids=str)
+def test_a_reshape_of_one_place_is_flatten_or_unflatten(
+    codes: tuple[int, ...], tmp_path: Path
+) -> None:
+    text, _ = agree(tmp_path, S.reshape(S.exp(D), shape=codes), draw(2, 4, 3, 5))
+    assert f".{RESHAPES[codes]}" in text
+
+
 CUTS = {
     "slice": lambda x: S.slice_axis(x, axis=-1, begin=1, end=5),
     "reshape": lambda x: S.reshape(x, shape=(-2, 1)),

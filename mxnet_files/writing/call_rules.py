@@ -69,7 +69,12 @@ def _reshape(self: Context, node: fx.Node) -> Written | None:
     """MXNet's codes, read beside the input's number of axes."""
     x, codes = arguments(node)[0], list(arguments(node)[1])
     source = x.meta.get("shape") if isinstance(x, fx.Node) else None
-    if source is None or (len(arguments(node)) > 2 and arguments(node)[2]) or -4 in codes:
+    if source is None or (len(arguments(node)) > 2 and arguments(node)[2]):
+        return None
+    short = _one_change(codes, len(source))
+    if short is not None:
+        return _of(x, *short)
+    if -4 in codes:
         return None
     sizes: list[int | str] = []
     axis = 0
@@ -89,8 +94,6 @@ def _reshape(self: Context, node: fx.Node) -> Written | None:
             axis += 1
     if sizes.count(-1) > 1:
         return None
-    if len(source) > 1 and sizes == ["size(0)", -1]:
-        return _of(x, "flatten", 1)
 
     def build(args: Sequence[Expr]) -> Expr:
         x = subject(args[0])
@@ -98,6 +101,25 @@ def _reshape(self: Context, node: fx.Node) -> Written | None:
         return call(f"{x}.reshape", *(shown or [Atom("()")]))
 
     return "reshape", [x], build, ""
+
+
+def _one_change(codes: Sequence[int], axes: int) -> tuple[Any, ...] | None:
+    """flatten or unflatten with its arguments, where the codes copy all axes but one place."""
+    before = next((place for place, code in enumerate(codes) if code != 0), len(codes))
+    change, after = codes[before : before + 1], list(codes[before + 1 :])
+    rest = ("flatten", before) if before else ("flatten",)
+    method: tuple[Any, ...]
+    if change == [-4] and len(after) > 1 and all(size == -1 or size > 0 for size in after[:2]):
+        method = ("unflatten", before, tuple(after[:2]))
+        after, copied = after[2:], axes - before - 1
+    elif change == [-3]:
+        copied = axes - before - 2
+        method = ("flatten", before, before + 1) if copied else rest
+    elif change == [-1] and not after and before < axes:
+        return rest
+    else:
+        return None
+    return method if copied >= 0 and after in ([-2], [0] * copied) else None
 
 
 def _method(name: str) -> Callable[[Context, fx.Node], Written]:

@@ -305,7 +305,7 @@ class Classes:
             known = [part for part in parts if part]
             if len(known) == len(parts) and len(parts) <= 3:
                 return "".join(known)
-            moves = {"permute", "transpose", "flatten", "reshape"}
+            moves = {"permute", "transpose", "flatten", "unflatten", "reshape"}
             return "Head" if moves & {op.kind for op in block.ops} else "ConvAct"
         joined = next((one.join for one in each.blocks if one.join is not None), None)
         if joined is None:

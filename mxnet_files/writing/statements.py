@@ -14,8 +14,8 @@ from mxnet_files.writing.ops import Op
 LONGEST_INLINE = 64  # characters of an expression that stands within another
 LONGEST_NAME = 40
 # A view of a value, which has no name of its own and no line where there is room in the next
-MOVES = {"slice", "reshape", "permute", "transpose", "flatten", "unsqueeze", "zeros_like"}
-VIEWS = MOVES - {"zeros_like"}  # the same numbers
+VIEWS = {"slice", "reshape", "permute", "transpose", "flatten", "unflatten", "unsqueeze"}
+MOVES = VIEWS | {"zeros_like"}
 PARTS = {"chunk", "getitem", "squeeze"}  # or some of them
 KEPT = VIEWS | {"add", "sub", "mul", "truediv"}  # a value that becomes another of its kind
 NOUNS = {
