@@ -115,6 +115,27 @@ def halves(x: Any, name: str, _: float) -> Any:
     return S.concat(second, first, dim=1)
 
 
+def shuffled(x: Any) -> Any:
+    """Channels of two groups in turns, as ShuffleNet does."""
+    y = S.swapaxes(S.reshape(x, shape=(0, -4, 2, -1, -2)), dim1=1, dim2=2)
+    return S.reshape(y, shape=(0, -3, -2))
+
+
+def cut_unit(x: Any, name: str, number: float) -> Any:
+    """ShuffleNet V2's: one half passes; the channels are shuffled by two of three numbers."""
+    first, second = S.split(x, num_outputs=2, axis=1, name=name)
+    second = S.Convolution(second, num_filter=CHANNELS // 2, kernel=(1, 1), name=f"{name}_c")
+    y = S.concat(first, S.relu(second), dim=1)
+    return shuffled(y) if number > 1 else y
+
+
+def halves_joined(x: Any, name: str, number: float) -> Any:
+    """a + tanh(b), or a gate of one half by the other."""
+    first, second = S.split(x, num_outputs=2, axis=1, name=name)
+    y = first + S.tanh(second) if number > 1 else first * S.sigmoid(second)
+    return S.Convolution(y, num_filter=CHANNELS, kernel=(1, 1), name=f"{name}_c")
+
+
 SIMPLE: dict[str, Callable[[Any, str, float], Any]] = {
     "norm": lambda x, name, _: S.BatchNorm(x, fix_gamma=False, name=name),
     "swish": lambda x, name, _: x * S.sigmoid(x),
@@ -131,6 +152,8 @@ SIMPLE: dict[str, Callable[[Any, str, float], Any]] = {
     "unit": lambda x, name, _: S.L2Normalization(x, mode="channel", name=name),
     "gate": gate,
     "halves": halves,
+    "cut_unit": cut_unit,
+    "halves_joined": halves_joined,
 }
 JOINS: dict[str, Callable[[Any, Any], Any]] = {
     "mul": lambda a, b: a * b,
@@ -171,6 +194,15 @@ def test_a_shortcut_may_be_no_layer(side: str, tmp_path: Path) -> None:
         y = S.Convolution(S.relu(y), num_filter=CHANNELS, kernel=(1, 1), name=f"block{block}_b")
         x = y + SIDES[side](x)
     assert same_of(x, tmp_path).count("class ") == 2
+
+
+def test_units_that_cut_and_shuffle_are_a_loop(tmp_path: Path) -> None:
+    x = S.Convolution(S.var("data"), num_filter=CHANNELS, kernel=(1, 1), name="stem")
+    for unit in range(4):
+        x = cut_unit(x, f"stage_unit{unit}", 2)
+    text = same_of(S.Convolution(x, num_filter=2, kernel=(1, 1), name="last"), tmp_path)
+    assert "for _ in range(4)" in text
+    assert text.count(".chunk(2, 1)") == text.count(".unflatten(1, (2, -1))") == 1
 
 
 def same_of(symbol: Any, folder: Path) -> str:

@@ -148,6 +148,8 @@ class _Finder:
             if len(set(join.inputs)) < 2 or join.several or join in self.owner:
                 continue
             entry = dominators[join]
+            if entry is not None and entry.kind == "chunk" and len(entry.inputs) == 1:
+                entry = entry.inputs[0]  # the block cuts what comes in
             if entry is None or entry.several:
                 continue
             inside = self.region(join, entry)
@@ -207,9 +209,9 @@ class _Finder:
             chains = [self.chain(source, entry) for source in sources]
             first, second = chains
             if first is not None and second is not None and sum(map(len, chains)) > 0:  # type: ignore[arg-type]
-                used = {op for chain in chains for item in chain for op in ops_of(item)}  # type: ignore[union-attr]
+                used = [op for chain in chains for item in chain for op in ops_of(item)]  # type: ignore[union-attr]
                 alone = not first or not second or join.kind == "add"
-                if alone and used | {join} == inside:
+                if alone and len(used) == len(set(used)) and {*used, join} == inside:
                     main_first = len(first) >= len(second)
                     main, shortcut = (first, second) if main_first else (second, first)
                     if all(map(is_module, shortcut)):
@@ -232,7 +234,7 @@ class _Finder:
         return items[::-1]
 
     def take(self, block: Block, inside: set[Op]) -> None:
-        """Let the block own its operations, and the activation or scaling that follows."""
+        """Let the block own its operations, and the activation, scaling or shuffle that follows."""
         while True:
             after = self.users[block.out]
             if len(after) != 1 or block.out in self.outputs:
@@ -251,8 +253,26 @@ class _Finder:
             block.tail.append(user)
             block.out = user
             inside.add(user)
+        if block.body and block.has_layers:
+            shuffle = self.shuffle(block.out)
+            block.body += shuffle
+            block.out = shuffle[-1] if shuffle else block.out
+            inside.update(shuffle)
         for op in inside:
             self.owner[op] = block
+
+    def shuffle(self, value: Op) -> list[Op]:
+        """The views that follow and end in the shape of the value: channels in another order."""
+        views: list[Op] = []
+        last = value
+        while last not in self.outputs and len(self.users[last]) == 1:
+            (last,) = self.users[last]
+            if last.kind not in ("reshape", "unflatten", "transpose", "permute", "flatten"):
+                break
+            views.append(last)
+            if last.shape is not None and last.shape == value.shape:
+                return views if len(views) > 1 else []
+        return []
 
 
 class _Units:
