@@ -163,6 +163,33 @@ def test_a_reshape_of_one_place_is_flatten_or_unflatten(
     assert f".{RESHAPES[codes]}" in text
 
 
+FORMS: dict[str, Any] = {
+    "F.relu(x)[:, 1:]": lambda x: S.slice(x, begin=(None, 1), end=(None, None)),
+    "F.relu(x)[:, -3:4:2]": lambda x: S.slice(x, begin=(0, -3), end=(None, 4), step=(1, 2)),
+    "F.relu(x)[:]": lambda x: S.slice(x, begin=(0,), end=(None,)),
+    "F.interpolate(x, scale_factor=2.0)": lambda x: S.UpSampling(x, scale=2, sample_type="nearest"),
+    "F.conv2d(": lambda x: S.Convolution(
+        x, S.reshape(S.abs(D), shape=(2, 4, 3, 5)), num_filter=2, kernel=(3, 5), no_bias=True
+    ),
+    ", stride=(1, 2), padding=(1, 2), groups=2": lambda x: S.Convolution(
+        x,
+        S.slice_axis(S.abs(D), axis=1, begin=0, end=2),
+        num_filter=2,
+        kernel=(3, 5),
+        stride=(1, 2),
+        pad=(1, 2),
+        num_group=2,
+        no_bias=True,
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_call_is_written_as_a_person_writes_it(form: str, tmp_path: Path) -> None:
+    text, _ = agree(tmp_path, FORMS[form](S.relu(D)), draw(2, 4, 3, 5))
+    assert form in text
+
+
 CUTS = {
     "slice": lambda x: S.slice_axis(x, axis=-1, begin=1, end=5),
     "reshape": lambda x: S.reshape(x, shape=(-2, 1)),

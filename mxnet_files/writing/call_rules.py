@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import fx
 
 from mxnet_files.functions import mx_math, mx_nn, mx_shape
+from mxnet_files.operators.shape import OPEN
 from mxnet_files.writing.layout import Atom, Brackets, Expr, call, literal
 from mxnet_files.writing.ops import Context, arguments, is_parameter, one, subject
 
@@ -18,16 +19,16 @@ Written = tuple[str, list[Any], Callable[[Sequence[Expr]], Expr], str]
 
 
 def _named(
-    function: str, kind: str, x: Any, positional: Sequence[Any], **named: tuple[Any, Any]
+    function: str, kind: str, inputs: list[Any], positional: Sequence[Any], **named: tuple[Any, Any]
 ) -> Written:
-    """function(x, positional, name=value), the names whose values are not the default."""
+    """function(inputs, positional, name=value), the names whose values are not the default."""
     shown = {
         name: literal(one(value))
         for name, (value, default) in named.items()
         if one(value) != default
     }
     fixed = [literal(one(value)) for value in positional]
-    return kind, [x], lambda args: call(function, args[0], *fixed, **shown), ""
+    return kind, inputs, lambda args: call(function, *args, *fixed, **shown), ""
 
 
 def _of(x: Any, method: str, *given: Any, **named: Any) -> Written:
@@ -49,7 +50,7 @@ def _pool(self: Context, node: fx.Node) -> Written | None:
     named = {"stride": (stride, one(kernel)), "padding": (pad, 0)}
     if "avg" in kind and rest:
         named |= {"ceil_mode": (rest[0], False), "count_include_pad": (rest[1], True)}
-    return _named(f"F.{kind}", kind, x, [kernel], **named)
+    return _named(f"F.{kind}", kind, [x], [kernel], **named)
 
 
 def _full_pool(self: Context, node: fx.Node) -> Written | None:
@@ -62,7 +63,7 @@ def _full_pool(self: Context, node: fx.Node) -> Written | None:
     named = {"stride": (stride, one(kernel)), "padding": (pad, 0), "ceil_mode": (full, False)}
     if kind == "avg":
         named["count_include_pad"] = (count, True)
-    return _named(f"F.{name}", name, x, [kernel], **named)
+    return _named(f"F.{name}", name, [x], [kernel], **named)
 
 
 def _reshape(self: Context, node: fx.Node) -> Written | None:
@@ -185,6 +186,38 @@ def _slice_axis(self: Context, node: fx.Node) -> Written | None:
     return "slice", [x], lambda args: Atom(f"{subject(args[0])}[{index}]"), ""
 
 
+def _slice_axes(self: Context, node: fx.Node) -> Written:
+    """slice_axes(x, [0, 1], [2⁶³ − 1, 9], [1, 2]) -> x[:, 1:9:2]."""
+    x, *ends = arguments(node)
+    cuts = []
+    for begin, end, step in zip(*ends, strict=True):
+        last = "" if end == OPEN else f"{end}"
+        cuts.append(f"{begin or ''}:{last}" + (f":{step}" if step != 1 else ""))
+    while cuts[1:] and cuts[-1] == ":":
+        del cuts[-1]
+    index = ", ".join(cuts or ["..."])
+    return "slice", [x], lambda args: Atom(f"{subject(args[0])}[{index}]"), ""
+
+
+def _convolution(self: Context, node: fx.Node) -> Written | None:
+    """One whose weights are computed, or are another layer's too."""
+    x, weight, bias, stride, pad, dilate, groups = arguments(node)
+    inputs = [x, weight, *([] if bias is None else [bias])]
+    if len(set(inputs)) < len(inputs):
+        return None
+    kind = str(getattr(node.target, "__name__", ""))
+    named = {"stride": (stride, 1), "padding": (pad, 0), "dilation": (dilate, 1)}
+    return _named(f"F.{kind}", kind, inputs, [], **named, groups=(groups, 1))
+
+
+def _upsample(self: Context, node: fx.Node) -> Written | None:
+    """One array enlarged; torch enlarges floats alone."""
+    (x, *others), scale, _ = arguments(node)
+    if others or is_parameter(x) or x.meta["dtype"] not in (torch.float32, torch.float64):
+        return None
+    return _named("F.interpolate", "interpolate", [x], [], scale_factor=(float(scale), None))
+
+
 def _split(self: Context, node: fx.Node) -> Written:
     x, count, axis = arguments(node)
     return _of(x, "chunk", count, axis)
@@ -192,7 +225,7 @@ def _split(self: Context, node: fx.Node) -> Written:
 
 def _global_average(self: Context, node: fx.Node) -> Written:
     x, size = arguments(node)
-    return _named("F.adaptive_avg_pool2d", "adaptive_avg_pool2d", x, [size])
+    return _named("F.adaptive_avg_pool2d", "adaptive_avg_pool2d", [x], [size])
 
 
 def _concatenate(self: Context, node: fx.Node) -> Written | None:
@@ -213,7 +246,10 @@ CALLS: dict[Any, Callable[[Context, fx.Node], Written | None]] = {
     **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), _pool),
     mx_nn.pool: _full_pool,
     mx_shape.reshape: _reshape,
+    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _convolution),
     mx_shape.slice_axis: _slice_axis,
+    mx_shape.slice_axes: _slice_axes,
+    mx_shape.upsample_nearest: _upsample,
     mx_shape.split_even: _split,
     mx_math.reduce_mean: _reduction("mean"),
     mx_math.reduce_sum: _reduction("sum"),
