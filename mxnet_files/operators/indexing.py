@@ -11,7 +11,6 @@ from torch import Tensor, fx
 
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_dtype, mx_index, mx_shape
-from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register, register_call, registered
 
@@ -37,12 +36,10 @@ def take(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> Wired:
 @registered(
     "pick choose_element_0index",
     "data index",
-    "axis: integer? = -1, keepdims: boolean = False, mode: (clip|wrap) = clip",
+    "axis: integer = -1, keepdims: boolean = False, mode: (clip|wrap) = clip",
     dtypes=Dtypes.FIRST,
 )
 def pick(w: Wiring, a: SimpleNamespace, x: fx.Node, index: fx.Node) -> Wired:
-    if a.axis is None:
-        raise w.refuse("axis=None, expected a number")
     return w.call(mx_shape.pick, x, index, a.axis, a.keepdims, a.mode == "wrap")
 
 
@@ -59,12 +56,11 @@ register_call("where", mx_shape.where, "condition x y", dtypes=Dtypes.LAST)
 register_call("gather_nd", mx_index.gather_nd, "data indices", dtypes=Dtypes.FIRST)
 
 
-@registered("scatter_nd", "data indices", "shape: shape", dtypes=Dtypes.FIRST)
+@registered("scatter_nd", "data indices", "shape: integers", dtypes=Dtypes.FIRST)
 def scatter_nd(w: Wiring, a: SimpleNamespace, x: fx.Node, indices: fx.Node) -> Wired:
-    size = integers(w, a, "shape")
-    if not size or min(size) < 1 or math.prod(size) > LARGEST_CONSTANT:
-        raise w.refuse(f"shape={size}, expected positive sizes and at most 2^24 elements")
-    return w.call(mx_index.scatter_nd, x, indices, size)
+    if not a.shape or min(a.shape) < 1 or math.prod(a.shape) > LARGEST_CONSTANT:
+        raise w.refuse(f"shape={a.shape}, expected positive sizes and at most 2^24 elements")
+    return w.call(mx_index.scatter_nd, x, indices, a.shape)
 
 
 register_call(
@@ -83,7 +79,7 @@ register_call("ones_like", torch.ones_like, "data", dtypes=Dtypes.FIRST)
 
 def constant(value: float | None) -> Callable[..., Wired]:
     def build(w: Wiring, a: SimpleNamespace) -> Wired:
-        size = integers(w, a, "shape")
+        size = a.shape
         if not size or min(size) < 0 or math.prod(size) > LARGEST_CONSTANT:
             raise w.refuse(f"shape={size}, expected sizes and at most 2^24 elements")
         filled = a.value if value is None else value
@@ -98,7 +94,7 @@ def constant(value: float | None) -> Callable[..., Wired]:
     return build
 
 
-CONSTANT = "shape: shape = (), dtype: dtype? = float32, ctx: ignored"
+CONSTANT = "shape: integers = (), dtype: dtype? = float32, ctx: ignored"
 register("_zeros", constant(0.0), "", CONSTANT, dtypes=Dtypes.MADE)
 register("_ones", constant(1.0), "", CONSTANT, dtypes=Dtypes.MADE)
 register("_full", constant(None), "", f"{CONSTANT}, value: double", dtypes=Dtypes.MADE)
@@ -120,15 +116,14 @@ register_call("batch_take", mx_index.batch_take, "a indices", dtypes=Dtypes.FIRS
 
 def multi_index(function: Callable[..., Tensor]) -> Callable[..., Wired]:
     def build(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-        size = integers(w, a, "shape")
-        if not size or min(size[1:], default=1) < 1:  # the first size is not looked at
-            raise w.refuse(f"shape={size}, expected positive sizes")
-        return w.call(function, x, size)
+        if not a.shape or min(a.shape[1:], default=1) < 1:  # the first size is not looked at
+            raise w.refuse(f"shape={a.shape}, expected positive sizes")
+        return w.call(function, x, a.shape)
 
     return build
 
 
-SHAPE = "shape: shape = ()"
+SHAPE = "shape: integers = ()"
 for _names, _function in (
     ("_unravel_index unravel_index", mx_index.unravel_index),
     ("_ravel_multi_index ravel_multi_index", mx_index.ravel_multi_index),
@@ -136,9 +131,9 @@ for _names, _function in (
     register(_names, multi_index(_function), "data", SHAPE, dtypes=Dtypes.FIRST)
 
 
-@registered("_contrib_index_array", "data", "axes: shape? = None")
+@registered("_contrib_index_array", "data", "axes: integers? = None")
 def index_array(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    if a.axes is not None and (not a.axes or None in a.axes):
+    if a.axes == ():
         raise w.refuse(f"axes={a.axes}, expected numbers")
     return w.call(mx_index.index_array, x, a.axes)
 

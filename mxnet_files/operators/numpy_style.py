@@ -29,7 +29,7 @@ from mxnet_files.operators import (  # noqa: F401 (what has a second name)
 from mxnet_files.operators.arithmetic import PLAIN, same
 from mxnet_files.operators.indexing import torch_dtype
 from mxnet_files.operators.ordering import constant, counted
-from mxnet_files.operators.shape import MOST_OUTPUTS, axis_list, integers, transpose
+from mxnet_files.operators.shape import MOST_OUTPUTS, increasing, transpose
 from mxnet_files.reading.attributes import Attribute, Attributes, declared, word
 from mxnet_files.registry import (
     OPERATORS,
@@ -146,12 +146,13 @@ for _name, _function in COMPARE.items():
     register_call(f"_npi_{_name}", _function, "lhs rhs")
     register(f"_npi_{_name}_scalar", beside_number(_function), "data", SCALAR)
 
-AXES = "axis: shape = (), keepdims: boolean = False, initial: double? = None"
+TRUTH = "axis: axes = (), keepdims: boolean = False"
+AXES = f"{TRUTH}, initial: double? = None"
 KIND = "dtype: dtype? = None"
 
 
-def reducing(function: Callable[..., Any]) -> Callable[..., Wired]:
-    """Over axes, or all of them to shape ()."""
+def reducing(function: Callable[..., Any], *more: str) -> Callable[..., Wired]:
+    """Over axes, or all of them to shape (); `more` are attributes that come behind the axes."""
 
     def build(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
         if getattr(a, "initial", None) is not None:
@@ -159,7 +160,7 @@ def reducing(function: Callable[..., Any]) -> Callable[..., Wired]:
         kind = getattr(a, "dtype", None)
         if kind is not None:
             x = w.method("to", x, torch_dtype(kind), part="cast")
-        return w.call(function, x, axis_list(w, a.axis, "axis"), a.keepdims)
+        return w.call(function, x, a.axis, *(getattr(a, key) for key in more), a.keepdims)
 
     return build
 
@@ -173,36 +174,22 @@ REDUCTIONS: tuple[tuple[str, Callable[..., Any], str], ...] = (
 )
 for _names, _reduce, _attributes in REDUCTIONS:
     register(_names, reducing(_reduce), "a", _attributes, dtypes=Dtypes.FLOATING)
-TRUTH = "axis: shape = (), keepdims: boolean = False"
-register("_np_all", reducing(mx_numpy.reduce_all), "data", TRUTH)
-register("_np_any _np_sometrue", reducing(mx_numpy.reduce_any), "data", TRUTH)
-
-
-def spread(function: Callable[..., Any]) -> Callable[..., Wired]:
-    """The variance or its root."""
-
-    def build(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-        if a.dtype is not None:
-            x = w.method("to", x, torch_dtype(a.dtype), part="cast")
-        return w.call(function, x, axis_list(w, a.axis, "axis"), a.ddof, a.keepdims)
-
-    return build
-
-
+register_call("_np_all", mx_numpy.reduce_all, "data", TRUTH)
+register_call("_np_any _np_sometrue", mx_numpy.reduce_any, "data", TRUTH)
 SPREAD = f"{TRUTH}, {KIND}, ddof: integer = 0"
-register("_npi_var", spread(mx_numpy.variance), "a", SPREAD, dtypes=Dtypes.FLOATING)
-register("_npi_std", spread(mx_numpy.deviation), "a", SPREAD, dtypes=Dtypes.FLOATING)
+for _name, _reduce in (("_npi_var", mx_numpy.variance), ("_npi_std", mx_numpy.deviation)):
+    register(_name, reducing(_reduce, "ddof"), "a", SPREAD, dtypes=Dtypes.FLOATING)
 ARGUMENT = "axis: integer? = None, keepdims: boolean = False"
 register_call("_npi_argmax", mx_numpy.argmax, "data", ARGUMENT)
 register_call("_npi_argmin", mx_numpy.argmin, "data", ARGUMENT)
 
 
-RESHAPE = "newshape: shape, order: word = C"
+RESHAPE = "newshape: integers, order: word = C"
 
 
 @registered("_np_reshape", "a", RESHAPE, dtypes=Dtypes.FIRST)
 def reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
-    size = integers(w, a, "newshape")
+    size = a.newshape
     if a.order != "C" or size.count(-1) > 1 or min(size, default=1) < -1:
         raise w.refuse(f"newshape={size}, order={a.order}, expected sizes and at most one -1")
     return w.call(torch.reshape, x, size)
@@ -214,7 +201,7 @@ CODES = {-2: 0, -3: -5, -4: -2, -5: -3, -6: -4}
 
 @registered("_npx_reshape", "a", f"{RESHAPE}, reverse: boolean = False", dtypes=Dtypes.FIRST)
 def coded_reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
-    codes = integers(w, a, "newshape")
+    codes = a.newshape
     if a.order != "C" or min(codes, default=1) < -6 or 0 in codes:
         raise w.refuse(f"newshape={codes}, order={a.order}, expected sizes and codes from -6")
     if all(code > 0 or code == -1 for code in codes):
@@ -223,35 +210,19 @@ def coded_reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     return w.call(mx_shape.reshape, x, [CODES.get(code, code) for code in codes], a.reverse)
 
 
-register("_np_transpose", transpose, "a", "axes: shape = ()", dtypes=Dtypes.FIRST)
-register(
-    "_np_squeeze",
-    lambda w, a, x: w.call(mx_numpy.squeeze, x, axis_list(w, a.axis, "axis")),
-    "a",
-    "axis: shape = ()",
-    dtypes=Dtypes.FIRST,
-)
+register("_np_transpose", transpose, "a", "axes: axes = ()", dtypes=Dtypes.FIRST)
+register_call("_np_squeeze", mx_numpy.squeeze, "a", "axis: axes = ()", dtypes=Dtypes.FIRST)
 
 
-@registered("_np_moveaxis", "a", "source: shape, destination: shape", dtypes=Dtypes.FIRST)
+@registered("_np_moveaxis", "a", "source: integers, destination: integers", dtypes=Dtypes.FIRST)
 def moveaxis(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    axes = integers(w, a, "source"), integers(w, a, "destination")
+    axes = a.source, a.destination
     return w.call(torch.movedim if min(*axes[0], *axes[1], 0) == 0 else mx_numpy.moveaxis, x, *axes)
 
 
-register(
-    "_npi_flip",
-    lambda w, a, x: w.call(torch.flip, x, axis_list(w, a.axis, "axis")),
-    "data",
-    "axis: shape",
-    dtypes=Dtypes.FIRST,
-)
-register(
-    "_npi_broadcast_to",
-    lambda w, a, x: w.call(torch.broadcast_to, x, integers(w, a, "shape")),
-    "array",
-    "shape: shape = ()",
-    dtypes=Dtypes.FIRST,
+register_call("_npi_flip", torch.flip, "data", "axis: axes", dtypes=Dtypes.FIRST)
+register_call(
+    "_npi_broadcast_to", torch.broadcast_to, "array", "shape: integers = ()", dtypes=Dtypes.FIRST
 )
 register_call(
     "_npi_concatenate",
@@ -313,14 +284,14 @@ for _name, _moved in (
     register_call(_name, _moved, "data", "k: integer = 0", dtypes=Dtypes.FIRST)
 
 
-@registered("_np_roll", "data", "shift: shape? = None, axis: shape? = None", dtypes=Dtypes.FIRST)
+@registered("_np_roll", "data", "shift: integers? = None, axis: axes? = None", dtypes=Dtypes.FIRST)
 def roll(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     shift, axes = a.shift or (), a.axis or ()
     if len(shift) == 1:
         shift = shift * max(1, len(axes))
-    if not shift or None in (*shift, *axes) or len(shift) != max(1, len(axes)):
+    if not shift or len(shift) != max(1, len(axes)):
         raise w.refuse(f"shift={a.shift}, axis={a.axis}, expected a number for each axis")
-    return w.call(mx_numpy.roll, x, shift, axis_list(w, axes, "axis"))
+    return w.call(mx_numpy.roll, x, shift, axes)
 
 
 register(
@@ -340,19 +311,15 @@ def made(value: float) -> Callable[..., Wired]:
     """Zeros or ones; in np shapes a 0 is a size."""
 
     def build(w: Wiring, a: SimpleNamespace) -> Wired:
-        size = integers(w, a, "shape")
-        count = 1.0
-        for extent in size:
-            count *= extent
-        counted(w, count)
-        if min(size, default=0) < 0:
-            raise w.refuse(f"shape={size}, expected sizes")
-        return w.constant(torch.full(size, value, dtype=torch_dtype(a.dtype)))
+        counted(w, math.prod(map(float, a.shape)))
+        if min(a.shape, default=0) < 0:
+            raise w.refuse(f"shape={a.shape}, expected sizes")
+        return w.constant(torch.full(a.shape, value, dtype=torch_dtype(a.dtype)))
 
     return build
 
 
-SHAPED = f"shape: shape = (), {MADE}"
+SHAPED = f"shape: integers = (), {MADE}"
 register("_npi_zeros", made(0.0), "", SHAPED, dtypes=Dtypes.MADE)
 register("_npi_ones", made(1.0), "", SHAPED, dtypes=Dtypes.MADE)
 
@@ -437,12 +404,12 @@ def around(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
 @registered(
     "_npi_norm",
     "data",
-    "ord: double = 2.0, axis: shape = (), keepdims: boolean = False, flag: integer = -1",
+    "ord: double = 2.0, axis: axes = (), keepdims: boolean = False, flag: integer = -1",
     dtypes=Dtypes.FLOATING,
 )
 def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     """The flags of `np.linalg.norm`: -2 everything, -1 by order, 0 singular values, 1 L2, 2 sum."""
-    axes = axis_list(w, a.axis, "axis")
+    axes = a.axis
     told = f"flag={a.flag}, ord={a.ord}, axis={a.axis}"
     if len(axes) == (0 if a.flag == -2 else 1) and a.flag in (-2, -1, 1):
         if not math.isfinite(a.ord) or (a.flag != -1 and a.ord != 2):
@@ -462,9 +429,7 @@ def splitting(only: int) -> Callable[..., Wired]:
     def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
         if a.axis != only or a.squeeze_axis:
             raise w.refuse(f"axis={a.axis}, squeeze_axis={a.squeeze_axis}, expected axis {only}")
-        starts = integers(w, a, "indices")
-        if a.sections < 1 and (not starts or starts[0] != 0 or list(starts) != sorted(starts)):
-            raise w.refuse(f"indices={starts}, expected increasing numbers from 0")
+        starts = a.indices if a.sections > 0 else increasing(w, a)
         count = a.sections if a.sections > 0 else len(starts)
         if count > MOST_OUTPUTS:
             raise w.refuse(f"{count} parts, expected at most {MOST_OUTPUTS}")
@@ -487,10 +452,13 @@ for _name, _axis in (("hsplit", 1), ("dsplit", 2)):
 
 
 @registered(
-    "_npi_tensordot", "a b", "a_axes_summed: shape, b_axes_summed: shape", dtypes=Dtypes.FLOATING
+    "_npi_tensordot",
+    "a b",
+    "a_axes_summed: integers, b_axes_summed: integers",
+    dtypes=Dtypes.FLOATING,
 )
 def tensordot(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
-    left, right = integers(w, a, "a_axes_summed"), integers(w, a, "b_axes_summed")
+    left, right = a.a_axes_summed, a.b_axes_summed
     if len(left) != len(right):
         raise w.refuse(f"a_axes_summed={left}, b_axes_summed={right}, expected as many")
     return w.call(mx_numpy.tensordot, x, y, left, right)
@@ -601,55 +569,52 @@ register_call("_npi_diag_indices_from", mx_numpy.diagonal_places, "data")
 @registered(
     "_npi_percentile",
     lambda a: ("a",) if a.q_scalar is not None else ("a", "q"),
-    "axis: shape? = None, interpolation: (linear|lower|higher|midpoint|nearest) = linear, "
+    "axis: axes = (), interpolation: (linear|lower|higher|midpoint|nearest) = linear, "
     "keepdims: boolean = False, q_scalar: double? = None",
 )
 def percentile(w: Wiring, a: SimpleNamespace, x: fx.Node, q: fx.Node | None = None) -> Wired:
-    axes = axis_list(w, a.axis or (), "axis")
     if q is None:
         q = w.call(torch.full, [], a.q_scalar, part="q")
-    return w.call(mx_numpy.percentile, x, q, axes, a.interpolation, a.keepdims)
+    return w.call(mx_numpy.percentile, x, q, a.axis, a.interpolation, a.keepdims)
 
 
 register_call("_npi_lcm", torch.lcm, "lhs rhs", dtypes=Dtypes.SAME)
 register("_npi_lcm_scalar", beside_number(torch.lcm), "data", SCALAR, dtypes=Dtypes.SAME)
 
 
-@registered("_npi_rot90", "data", "k: integer = 1, axes: shape = ()", dtypes=Dtypes.FIRST)
+@registered("_npi_rot90", "data", "k: integer = 1, axes: axes = ()", dtypes=Dtypes.FIRST)
 def rot90(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    axes = axis_list(w, a.axes, "axes")
-    if len(axes) != 2:
+    if len(a.axes) != 2:
         raise w.refuse(f"axes={a.axes}, expected two")
-    return w.call(mx_numpy.rot90, x, a.k, *axes)
+    return w.call(mx_numpy.rot90, x, a.k, *a.axes)
 
 
 @registered(
     "_npi_average",
     lambda a: ("a", "weights") if a.weighted else ("a",),
-    "axis: shape = (), returned: boolean = False, weighted: boolean = True",
+    "axis: axes = (), returned: boolean = False, weighted: boolean = True",
     dtypes=Dtypes.FLOATING,
 )
 def average(w: Wiring, a: SimpleNamespace, x: fx.Node, weights: fx.Node | None = None) -> Wired:
-    axes = axis_list(w, a.axis, "axis")
     if a.returned:
         raise w.refuse("returned=True, expected the averages alone")
     if weights is None:
-        return w.call(mx_numpy.reduce_mean, x, axes, False)
-    return w.call(mx_numpy.average, x, weights, axes)
+        return w.call(mx_numpy.reduce_mean, x, a.axis, False)
+    return w.call(mx_numpy.average, x, weights, a.axis)
 
 
 @registered("_npi_identity", "", SHAPED, dtypes=Dtypes.MADE)
 def identity(w: Wiring, a: SimpleNamespace) -> Wired:
-    size = integers(w, a, "shape")
+    size = a.shape
     if len(size) != 2 or size[0] != size[1] or size[0] < 0:
         raise w.refuse(f"shape={size}, expected a square")  # MXNet's others are none
     counted(w, float(size[0]) * size[0])
     return constant(w, np.eye(size[0]), a.dtype)
 
 
-@registered("_npi_indices", "", "dimensions: shape, dtype: dtype = int32, ctx: ignored")
+@registered("_npi_indices", "", "dimensions: integers, dtype: dtype = int32, ctx: ignored")
 def indices(w: Wiring, a: SimpleNamespace) -> Wired:
-    size = integers(w, a, "dimensions")
+    size = a.dimensions
     if not 1 <= len(size) <= 32 or min(size) < 1:
         raise w.refuse(f"dimensions={size}, expected sizes")
     counted(w, len(size) * math.prod(map(float, size)))

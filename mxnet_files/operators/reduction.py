@@ -13,10 +13,9 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_linalg, mx_math, mx_numpy
 from mxnet_files.operators.indexing import torch_dtype
-from mxnet_files.operators.shape import axis_list, integers
 from mxnet_files.registry import Wired, Wiring, outputs_of, register, register_call, registered
 
-AXES = "axis: shape = (), keepdims: boolean = False, exclude: boolean = False"
+AXES = "axis: axes = (), keepdims: boolean = False, exclude: boolean = False"
 REDUCTIONS: dict[str, Callable[..., Any]] = {
     "sum sum_axis": mx_math.reduce_sum,
     "mean": mx_math.reduce_mean,
@@ -26,26 +25,20 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
     "nansum": mx_math.reduce_nansum,
     "nanprod": mx_math.reduce_nanprod,
 }
-
-
-def reduction(function: Callable[..., Any]) -> Callable[..., Wired]:
-    return lambda w, a, x: w.call(function, x, axis_list(w, a.axis, "axis"), a.keepdims, a.exclude)
-
-
 for _names, _function in REDUCTIONS.items():
-    register(_names, reduction(_function), "data", AXES, dtypes=Dtypes.SAME)
+    register_call(_names, _function, "data", AXES, dtypes=Dtypes.SAME)
 
 
 @registered(
     "norm",
     "data",
-    "ord: integer = 2, axis: shape = (), keepdims: boolean = False, out_dtype: dtype? = None",
+    "ord: integer = 2, axis: axes = (), keepdims: boolean = False, out_dtype: dtype? = None",
     dtypes=Dtypes.SAME,
 )
 def norm(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     if a.ord not in (1, 2):
         raise w.refuse(f"ord={a.ord}, expected 1 or 2")
-    y = w.call(mx_math.norm, x, a.ord, axis_list(w, a.axis, "axis"), a.keepdims)
+    y = w.call(mx_math.norm, x, a.ord, a.axis, a.keepdims)
     return y if a.out_dtype is None else w.method("to", y, torch_dtype(a.out_dtype), part="cast")
 
 
@@ -56,12 +49,11 @@ def cumsum(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_math.cumsum, x, a.axis, None if a.dtype is None else torch_dtype(a.dtype))
 
 
-@registered("moments", "data", "axes: shape = (), keepdims: boolean = False", 2, dtypes=Dtypes.SAME)
+@registered("moments", "data", "axes: axes = (), keepdims: boolean = False", 2, dtypes=Dtypes.SAME)
 def moments(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    axes = axis_list(w, integers(w, a, "axes"), "axes")
-    if not axes:
+    if not a.axes:
         raise w.refuse("axes is empty, expected the axes of mean and variance")
-    return outputs_of(w, w.call(mx_math.moments, x, axes, a.keepdims, part="both"), 2)
+    return outputs_of(w, w.call(mx_math.moments, x, a.axes, a.keepdims, part="both"), 2)
 
 
 ARGUMENT = "axis: integer? = None, keepdims: boolean = False"

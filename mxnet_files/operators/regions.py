@@ -9,7 +9,6 @@ from torch import fx
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_regions
 from mxnet_files.operators.neural import LAYOUT, bias_unless, check_kernel, groups, spatial
-from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register, register_call, registered
 
@@ -19,13 +18,13 @@ MOST_MOVES = 4_096
 
 def pair(w: Wiring, a: SimpleNamespace, key: str, least: int = 1) -> tuple[int, ...]:
     """Two positive sizes."""
-    sizes = integers(w, a, key)
+    sizes: tuple[int, ...] = getattr(a, key)
     if len(sizes) != 2 or min(sizes) < least or sizes[0] * sizes[1] > MOST_BINS:
         raise w.refuse(f"{key}={sizes}, expected two numbers of at least {least}")
     return sizes
 
 
-POOLED = "pooled_size: shape, spatial_scale: real"
+POOLED = "pooled_size: integers, spatial_scale: real"
 register(
     "ROIPooling _npx_roi_pooling",
     lambda w, a, x, rois: w.call(
@@ -156,7 +155,7 @@ def correlation(w: Wiring, a: SimpleNamespace, x: fx.Node, y: fx.Node) -> Wired:
     return w.call(mx_regions.correlation, x, y, *sizes, a.is_multiply)
 
 
-TARGET = "target_shape: shape = (0, 0)"
+TARGET = "target_shape: integers = (0, 0)"
 
 
 @registered(

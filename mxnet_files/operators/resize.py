@@ -11,7 +11,6 @@ from torch import fx
 
 from mxnet_files.dtypes import Dtypes
 from mxnet_files.functions import mx_resize, mx_shape
-from mxnet_files.operators.shape import integers
 from mxnet_files.reading.attributes import Attributes
 from mxnet_files.registry import Wired, Wiring, register, register_call, registered
 
@@ -19,7 +18,7 @@ MODES = {"constant": "constant", "edge": "replicate", "reflect": "reflect"}
 
 
 def pad(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
-    width = integers(w, a, "pad_width")
+    width = a.pad_width
     if len(width) not in (8, 10) or any(width[:4]) or min(width) < 0:
         raise w.refuse(f"pad_width={width}, expected (0, 0, 0, 0, before, after, …), 4 or 5 axes")
     pairs = [width[i : i + 2] for i in range(4, len(width), 2)]
@@ -35,7 +34,7 @@ register(
     "Pad pad",
     pad,
     "data",
-    f"mode: ({'|'.join(MODES)}), pad_width: shape, constant_value: double = 0.0",
+    f"mode: ({'|'.join(MODES)}), pad_width: integers, constant_value: double = 0.0",
     dtypes=Dtypes.FLOATING,
 )
 BLOCK = "block_size: integer"
@@ -46,12 +45,12 @@ register_call("space_to_depth", mx_shape.space_to_depth, "data", BLOCK, dtypes=D
 @registered(
     "Crop",
     lambda a: ("data", "crop_like")[: a.num_args],
-    "offset: shape = (0, 0), h_w: shape = (0, 0), center_crop: boolean = False, "
+    "offset: integers = (0, 0), h_w: integers = (0, 0), center_crop: boolean = False, "
     "num_args: integer = 1",
     dtypes=Dtypes.SAME,
 )
 def crop(w: Wiring, a: SimpleNamespace, x: fx.Node, like: fx.Node | None = None) -> Wired:
-    offset, size = integers(w, a, "offset"), integers(w, a, "h_w")
+    offset, size = a.offset, a.h_w
     if len(offset) != 2 or len(size) != 2:
         raise w.refuse(f"offset={offset}, h_w={size}, expected two numbers each")
     if like is not None:
@@ -149,11 +148,11 @@ for _name, _axis in (("flip_top_bottom", 0), ("flip_left_right", 1)):
 @registered(
     IMAGES.format("resize"),
     "data",
-    "size: shape = (), keep_ratio: boolean = False, interp: integer = 1",
+    "size: integers = (), keep_ratio: boolean = False, interp: integer = 1",
     dtypes=Dtypes.FIRST,
 )
 def image_resize(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
-    size = integers(w, a, "size")
+    size = a.size
     if len(size) not in (1, 2) or min(size) < 1:
         raise w.refuse(f"size={size}, expected width and height, or one number")
     if a.interp not in (0, 1):

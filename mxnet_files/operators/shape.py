@@ -16,21 +16,6 @@ MOST_OUTPUTS = 4_096
 OPEN = 2**63 - 1  # the open end of a slice, as aten writes it
 
 
-def integers(w: Wiring, a: SimpleNamespace, key: str) -> tuple[int, ...]:
-    """A shape that holds no None."""
-    value = getattr(a, key)
-    if None in value:
-        raise w.refuse(f"{key}={value}, expected numbers only")
-    return value
-
-
-def axis_list(w: Wiring, axes: tuple[int, ...], key: str) -> tuple[int, ...]:
-    """Refuse None and repeated axes."""
-    if None in axes or len(set(axes)) != len(axes):
-        raise w.refuse(f"{key}={axes}, expected different axes")
-    return axes
-
-
 def _splits_with_unknown(codes: tuple[int, ...]) -> int:
     """How many -1 belong to a -4, whichever end the codes are read from."""
     places = [i for i, code in enumerate(codes) if code == -4]
@@ -41,14 +26,14 @@ def _splits_with_unknown(codes: tuple[int, ...]) -> int:
 @registered(
     "Reshape reshape",
     "data",
-    "shape: shape = (), reverse: boolean = False, target_shape: shape = (), "
+    "shape: integers = (), reverse: boolean = False, target_shape: integers = (), "
     "keep_highest: boolean = False",
     dtypes=Dtypes.FIRST,
 )
 def reshape(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
-    codes = integers(w, a, "shape")
+    codes = a.shape
     if not codes and a.target_shape:  # before 0.9: 0 infers, keep_highest keeps the batch axis
-        codes = tuple(-1 if size == 0 else size for size in integers(w, a, "target_shape"))
+        codes = tuple(-1 if size == 0 else size for size in a.target_shape)
         if a.keep_highest:
             codes = (0, *codes[1:])
         if codes.count(-1) > 1:
@@ -85,13 +70,12 @@ def flatten(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return y
 
 
-@registered("transpose", "data", "axes: shape = ()", dtypes=Dtypes.FIRST)
+@registered("transpose", "data", "axes: axes = ()", dtypes=Dtypes.FIRST)
 def transpose(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    axes = axis_list(w, a.axes, "axes")
-    if not axes:
+    if not a.axes:
         return w.call(mx_shape.reverse_axes, x)
     # positive axes: torch's ONNX exporter writes negative ones as they are
-    return w.call(torch.permute, x, tuple(axis % len(axes) for axis in axes))
+    return w.call(torch.permute, x, tuple(axis % len(a.axes) for axis in a.axes))
 
 
 register_call(
@@ -102,13 +86,7 @@ register_call(
     dtypes=Dtypes.FIRST,
 )
 register_call("expand_dims", torch.unsqueeze, "data", "axis: integer", dtypes=Dtypes.FIRST)
-register(
-    "squeeze",
-    lambda w, a, x: w.call(mx_shape.squeeze, x, axis_list(w, a.axis, "axis")),
-    "data",
-    "axis: shape = ()",
-    dtypes=Dtypes.FIRST,
-)
+register_call("squeeze", mx_shape.squeeze, "data", "axis: axes = ()", dtypes=Dtypes.FIRST)
 register_call(
     "Concat concat _rnn_param_concat",
     torch.cat,
@@ -142,10 +120,18 @@ register(
 )
 
 
+def increasing(w: Wiring, a: SimpleNamespace) -> tuple[int, ...]:
+    """Where the parts begin, refused unless they go on from 0."""
+    starts: tuple[int, ...] = a.indices
+    if not starts or starts[0] != 0 or list(starts) != sorted(starts):
+        raise w.refuse(f"indices={starts}, expected increasing numbers from 0")
+    return starts
+
+
 @registered(
     "_split_v2",
     "data",
-    "indices: shape, axis: integer = 1, squeeze_axis: boolean = False, sections: integer = 0",
+    "indices: integers, axis: integer = 1, squeeze_axis: boolean = False, sections: integer = 0",
     lambda a: a.sections if a.sections > 0 else len(a.indices),
     dtypes=Dtypes.FIRST,
 )
@@ -153,9 +139,7 @@ def split_v2(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
     if a.sections > 0:
         a.have_no_effect("indices")
         return split_evenly(w, x, a.sections, a.axis, a.squeeze_axis)
-    starts = integers(w, a, "indices")
-    if not starts or starts[0] != 0 or list(starts) != sorted(starts):
-        raise w.refuse(f"indices={starts}, expected increasing numbers from 0")
+    starts = increasing(w, a)
     parts = w.call(mx_shape.split_at, x, starts, a.axis, a.squeeze_axis, part="parts")
     return outputs_of(w, parts, len(starts))
 
@@ -213,20 +197,10 @@ register_call(
     "axis: integer, begin: integer, end: integer?",
     dtypes=Dtypes.FIRST,
 )
-register(
-    "slice_like",
-    lambda w, a, x, like: w.call(mx_shape.slice_like, x, like, axis_list(w, a.axes, "axes")),
-    "data shape_like",
-    "axes: shape = ()",
-    dtypes=Dtypes.FIRST,
+register_call(
+    "slice_like", mx_shape.slice_like, "data shape_like", "axes: axes = ()", dtypes=Dtypes.FIRST
 )
-register(
-    "tile",
-    lambda w, a, x: w.call(torch.tile, x, integers(w, a, "reps")),
-    "data",
-    "reps: shape",
-    dtypes=Dtypes.FIRST,
-)
+register_call("tile", torch.tile, "data", "reps: integers", dtypes=Dtypes.FIRST)
 register_call(
     "repeat",
     mx_shape.repeat,
@@ -234,34 +208,22 @@ register_call(
     "repeats: integer, axis: integer? = None",
     dtypes=Dtypes.FIRST,
 )
-register(
-    "reverse flip",
-    lambda w, a, x: w.call(torch.flip, x, axis_list(w, a.axis, "axis")),
-    "data",
-    "axis: shape",
-    dtypes=Dtypes.FIRST,
-)
-
-register(
-    "broadcast_to",
-    lambda w, a, x: w.call(mx_shape.broadcast_to, x, integers(w, a, "shape")),
-    "data",
-    "shape: shape = ()",
-    dtypes=Dtypes.FIRST,
+register_call("reverse flip", torch.flip, "data", "axis: axes", dtypes=Dtypes.FIRST)
+register_call(
+    "broadcast_to", mx_shape.broadcast_to, "data", "shape: integers = ()", dtypes=Dtypes.FIRST
 )
 
 
 @registered(
     "broadcast_axis broadcast_axes",
     "data",
-    "axis: shape = (), size: shape = ()",
+    "axis: axes = (), size: integers = ()",
     dtypes=Dtypes.FIRST,
 )
 def broadcast_axes(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
-    axes, sizes = axis_list(w, a.axis, "axis"), integers(w, a, "size")
-    if len(axes) != len(sizes):
-        raise w.refuse(f"axis={axes}, size={sizes}, expected a size for each axis")
-    return w.call(mx_shape.broadcast_axes, x, axes, sizes)
+    if len(a.axis) != len(a.size):
+        raise w.refuse(f"axis={a.axis}, size={a.size}, expected a size for each axis")
+    return w.call(mx_shape.broadcast_axes, x, a.axis, a.size)
 
 
 register_call(

@@ -93,6 +93,22 @@ def shape(text: str) -> tuple[int | None, ...]:
         raise ValueError("a shape such as (2, 2)") from None
 
 
+def integers(text: str) -> tuple[int, ...]:
+    """A shape that holds no None."""
+    found = shape(text)
+    if None in found:
+        raise ValueError("numbers only")
+    return tuple(size for size in found if size is not None)
+
+
+def axes(text: str) -> tuple[int, ...]:
+    """Axes, each named once."""
+    found = integers(text)
+    if len(set(found)) != len(found):
+        raise ValueError("different axes")
+    return found
+
+
 def optional(kind: Kind) -> Kind:
     """`kind`, or None where the file says `None`."""
 
@@ -170,8 +186,9 @@ class Attributes(SimpleNamespace):
 
 IGNORED = Attribute(word, None)  # tunes MXNet's speed or memory, not what it computes
 _KINDS: dict[str, Kind] = {
-    "boolean": boolean, "double": double, "dtype": dtype, "integer": integer, "pairs": pairs,
-    "real": real, "reals": reals, "shape": shape, "word": word,
+    "axes": axes, "boolean": boolean, "double": double, "dtype": dtype, "integer": integer,
+    "integers": integers, "pairs": pairs, "real": real, "reals": reals, "shape": shape,
+    "word": word,
 }  # fmt: skip
 _DECLARED = re.compile(r"(\w+): (\w+|\([\w|]+\))(\??)(?: = (.+))?")
 
