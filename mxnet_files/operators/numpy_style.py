@@ -102,33 +102,19 @@ for _name, _function in BINARY.items():
     register_call(f"_npi_{_name}", _function, _inputs, dtypes=Dtypes.FLOATING)
 
 
-def with_scalar(function: Callable[..., Any], swapped: bool = False) -> Callable[..., Wired]:
-    """An array beside a number; it is floating point, so that the number is of its dtype."""
+def beside_number(
+    function: Callable[..., Any], number: str = "own", swapped: bool = False
+) -> Callable[..., Wired]:
+    """An array beside a number: `plain`, as an array of x's shape or as one of x's `own` dtype."""
 
     def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
-        a.have_no_effect("is_int")  # beside floating point
-        return w.call(function, *((a.scalar, x) if swapped else (x, a.scalar)))
-
-    return build
-
-
-def filled(function: Callable[..., Any], swapped: bool = False) -> Callable[..., Wired]:
-    """A function of two arrays, one of which is a number."""
-
-    def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
-        a.have_no_effect("is_int")
-        other = w.call(torch.full_like, x, a.scalar, part="scalar")
+        a.have_no_effect("is_int")  # beside floating point, or a number of x's dtype
+        other = a.scalar
+        if number == "filled":
+            other = w.call(torch.full_like, x, a.scalar, part="scalar")
+        elif number == "own":
+            other = w.call(mx_dtype.number, a.scalar, x, part="scalar")
         return w.call(function, *((other, x) if swapped else (x, other)))
-
-    return build
-
-
-def beside_number(function: Callable[..., Any]) -> Callable[..., Wired]:
-    """An array beside a number of its own dtype."""
-
-    def build(w: Wiring, a: Attributes, x: fx.Node) -> Wired:
-        a.have_no_effect("is_int")
-        return w.call(function, x, w.call(mx_dtype.number, a.scalar, x, part="scalar"))
 
     return build
 
@@ -137,10 +123,11 @@ for _name, _function in BINARY.items():
     if _name in ("hypot", "arctan2"):
         continue
     # beside the number 0.5 torch takes the square root, which is NaN at -inf
-    _maker = filled if _name in ("mod", "power") else with_scalar
-    register(f"_npi_{_name}_scalar", _maker(_function), "data", SCALAR, dtypes=Dtypes.FLOATING)
+    _kind = "filled" if _name in ("mod", "power") else "plain"
+    _build = beside_number(_function, _kind)
+    register(f"_npi_{_name}_scalar", _build, "data", SCALAR, dtypes=Dtypes.FLOATING)
     if _name not in ("add", "multiply"):
-        _build = _maker(_function, swapped=True)
+        _build = beside_number(_function, _kind, swapped=True)
         register(f"_npi_r{_name}_scalar", _build, "data", SCALAR, dtypes=Dtypes.FLOATING)
 for _name, _function in COMPARE.items():
     register_call(f"_npi_{_name}", _function, "lhs rhs")
@@ -494,7 +481,7 @@ for _name, _function in SIGNS.items():
     for _letter in ("", "r"):
         register(
             f"_npi_{_letter}{_name}_scalar",
-            filled(_function, swapped=_letter == "r"),
+            beside_number(_function, "filled", swapped=_letter == "r"),
             "data",
             SCALAR,
             dtypes=Dtypes.FLOATING,
