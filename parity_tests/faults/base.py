@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parity_tests.reporting.kill_matrix import Outcome
 from parity_tests.reporting.results import Results
@@ -26,9 +26,11 @@ class Detection:
     message: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Fault:
     """One way to be wrong, planted on purpose into something that is right.
+
+    The fields are in the order in which the catalogue's tables have them.
 
     `where` says where it is injected, `imitates` what happens so in practice and `source` where
     that was met. `level` and `path` are where it must be caught first, `diagnosis` the name that it
@@ -36,14 +38,14 @@ class Fault:
     """
 
     name: str
-    group: str
     where: str
-    imitates: str
-    source: str
+    run: Callable[[], Detection]
     level: Level
     path: str
-    run: Callable[[], Detection]
-    diagnosis: str = ""
+    diagnosis: str
+    imitates: str
+    source: str
+    group: str = field(kw_only=True)
 
     def outcome(self) -> Outcome:
         """Plant it and see."""
@@ -56,17 +58,6 @@ class Fault:
             diagnosis=detection.diagnosis, expected_diagnosis=self.diagnosis,
             message=detection.message, seconds=time.perf_counter() - started,
         )  # fmt: skip
-
-
-def fault(
-    name: str, where: str, run: Callable[[], Detection], level: Level, path: str, diagnosis: str,
-    imitates: str, source: str, *, group: str,
-) -> Fault:  # fmt: skip
-    """A `Fault`, its fields in the order in which the catalogue's tables have them."""
-    return Fault(
-        name=name, group=group, where=where, imitates=imitates, source=source, level=level,
-        path=path, run=run, diagnosis=diagnosis,
-    )  # fmt: skip
 
 
 def first_detection(report: Results) -> Detection:

@@ -15,7 +15,7 @@ from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
 from parity_tests.cases.pairs import Case, project_case
-from parity_tests.faults.base import Fault, fault
+from parity_tests.faults.base import Fault
 from parity_tests.faults.kinds.pairs import in_model, in_pair, plain_case, turned
 from parity_tests.faults.kinds.weights import ten_bits
 from parity_tests.reporting.verdicts import Level
@@ -187,7 +187,7 @@ def _dropped() -> Case:
 _MASKS = {"1": np.random.default_rng(4).random((5, 16)) >= 0.25}
 
 
-_fault = partial(fault, group="arithmetic")
+_fault = partial(Fault, group="arithmetic")
 
 ARITHMETIC: tuple[Fault, ...] = (
     _fault("convolution with a flipped kernel", "torch lenet, features.3",

@@ -17,7 +17,7 @@ from mxnet.gluon import nn as gluon_nn
 
 from parity_tests.backends.runs import NET
 from parity_tests.cases.pairs import Case, project_case
-from parity_tests.faults.base import Detection, Fault, fault
+from parity_tests.faults.base import Detection, Fault
 from parity_tests.faults.kinds.pairs import Plant, edited, in_model, in_pair
 from parity_tests.reporting.verdicts import Level
 
@@ -136,7 +136,7 @@ def _two_inputs() -> Detection:
     return first_detection(check_parity(net, Twin(), inputs, None, levels, transfer=True))
 
 
-_fault = partial(fault, group="artefacts")
+_fault = partial(Fault, group="artefacts")
 
 ARTEFACTS: tuple[Fault, ...] = (
     _fault("graph without an activation", "Gluon lenet, features.4, hybridized",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from parity_tests.faults.base import Fault, fault
+from parity_tests.faults.base import Fault
 from parity_tests.faults.kinds.pairs import in_model, turned
 from parity_tests.reporting.verdicts import Level
 from torch_ref.models.layers import MXBatchNorm2d
@@ -127,7 +127,7 @@ _PATH = "features.4"
 
 def _fault(name: str, cls: Any, level: Level, diagnosis: str, imitates: str, source: str) -> Fault:
     run, where = in_model("mnist_bn_cnn", turned(_PATH, cls)), f"torch mnist_bn_cnn, {_PATH}"
-    return fault(name, where, run, level, _PATH, diagnosis, imitates, source, group="batchnorm")
+    return Fault(name, where, run, level, _PATH, diagnosis, imitates, source, group="batchnorm")
 
 
 BATCHNORM: tuple[Fault, ...] = (

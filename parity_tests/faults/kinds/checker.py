@@ -17,7 +17,7 @@ import numpy as np
 from parity_tests import api
 from parity_tests.backends import losses, runs
 from parity_tests.backends.runs import Objective
-from parity_tests.faults.base import Detection, Fault, fault
+from parity_tests.faults.base import Detection, Fault
 from parity_tests.faults.self_test import compare, named, self_test
 from parity_tests.levels import backward, local, referee, weights
 from parity_tests.levels.referee import Subject
@@ -183,7 +183,7 @@ def _fault(
 ) -> Fault:
     where = ", ".join(f"{getattr(t, '__name__', t)}.{n}" for t, n, _ in patches)
     run = _tested(*patches)
-    return fault(
+    return Fault(
         name, where, run, Level.SELF_TEST, path, diagnosis, imitates, source, group="checker"
     )
 

@@ -16,7 +16,7 @@ import torch
 from cnn_harness.schedule import learning_rate
 from parity_tests.backends.gluon.optimizer import gluon_trainer
 from parity_tests.backends.torch.optimizer import torch_optimizer, torchs_own
-from parity_tests.faults.base import Detection, Fault, fault, first_detection
+from parity_tests.faults.base import Detection, Fault, first_detection
 from parity_tests.levels.optimizer.schedules import schedule_rows
 from parity_tests.levels.optimizer.updates import Course, check_optimizer
 from parity_tests.numerics.update_rules import Rule
@@ -184,7 +184,7 @@ def _no_decay_of_biases(parameters: list[Any], rule: Rule) -> mx.gluon.Trainer:
     return gluon_trainer(parameters, rule)
 
 
-_other = partial(fault, group="optimizer")
+_other = partial(Fault, group="optimizer")
 
 
 def _fault(

@@ -13,7 +13,7 @@ import torch_ref.training.assembly
 import torch_ref.training.recipes
 from cnn_data import ArraySplit, Batches, Dataset, Split, load_dataset
 from cnn_harness.config import TrainConfig
-from parity_tests.faults.base import Detection, Fault, fault, first_detection
+from parity_tests.faults.base import Detection, Fault, first_detection
 from parity_tests.levels.data import data_rows
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level
@@ -100,7 +100,7 @@ def _fault(
     path: str = "train epoch 1 batch 1",
 ) -> Fault:  # fmt: skip
     where = "batches of torch_ref.training.assembly"
-    return fault(name, where, run, Level.DATA, path, diagnosis, imitates, source, group="data")
+    return Fault(name, where, run, Level.DATA, path, diagnosis, imitates, source, group="data")
 
 
 DATA: tuple[Fault, ...] = (

@@ -16,7 +16,7 @@ from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
 from parity_tests.cases.pairs import Case
-from parity_tests.faults.base import Fault, fault
+from parity_tests.faults.base import Fault
 from parity_tests.faults.kinds.pairs import Plant, in_model, in_pair, plain_case, replaced
 from parity_tests.reporting.verdicts import Level
 
@@ -160,7 +160,7 @@ def _fault(
     name: str, where: str, run: Any, path: str, diagnosis: str, imitates: str, source: str,
     level: Level = Level.STRUCTURE,
 ) -> Fault:  # fmt: skip
-    return fault(name, where, run, level, path, diagnosis, imitates, source, group="structure")
+    return Fault(name, where, run, level, path, diagnosis, imitates, source, group="structure")
 
 
 _OPERATOR = "an operator's default taken for the layer's"

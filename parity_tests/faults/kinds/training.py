@@ -18,7 +18,7 @@ from parity_tests.backends.gluon.trainee import GluonTrainee
 from parity_tests.backends.runs import NET
 from parity_tests.backends.torch.trainee import TorchTrainee
 from parity_tests.backends.training import Batch, Stages
-from parity_tests.faults.base import Detection, Fault, fault, first_detection
+from parity_tests.faults.base import Detection, Fault, first_detection
 from parity_tests.levels.training.level import check_training
 from parity_tests.levels.training.trials import plain_trial
 from parity_tests.reporting.verdicts import Level, Side
@@ -187,7 +187,7 @@ def _fault(
 ) -> Fault:  # fmt: skip
     where = f"{side} side of a small training run"
     run = _trained(side, cls)
-    return fault(name, where, run, Level.TRAINING, path, diagnosis, imitates, source, group=group)
+    return Fault(name, where, run, Level.TRAINING, path, diagnosis, imitates, source, group=group)
 
 
 LOSS: tuple[Fault, ...] = (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from parity_tests.faults.base import Fault, fault
+from parity_tests.faults.base import Fault
 from parity_tests.faults.kinds.pairs import Plant, edited, exchanged, in_model
 from parity_tests.reporting.verdicts import Level
 
@@ -46,7 +46,7 @@ def _planted(
     group: str = "weights",
 ) -> Fault:  # fmt: skip
     run, where, path = in_model(model, plant), f"torch {model}, {tensor}", tensor.rpartition(".")[0]
-    return fault(name, where, run, Level.WEIGHTS, path, diagnosis, imitates, source, group=group)
+    return Fault(name, where, run, Level.WEIGHTS, path, diagnosis, imitates, source, group=group)
 
 
 def _fault(name: str, model: str, tensor: str, change: Change, *said: str) -> Fault:
