@@ -34,33 +34,21 @@ Patch = tuple[Any, str, Any]
 
 def _judging(change: Change) -> Patch:
     """Other numbers are judged than those that are given."""
-
-    def values(
-        actual: np.ndarray, expected: np.ndarray, size: Any, factor: float, unit: str
-    ) -> Verdict:
-        return _values(*change(actual, expected), size, factor, unit)
-
-    return compare, "_values", values
+    return compare, "_values", lambda a, e, *bound: _values(*change(a, e), *bound)
 
 
 def _bounded(change: Callable[[np.ndarray, float], tuple[np.ndarray, float]]) -> Patch:
     """Another bound is applied."""
-
-    def values(
-        actual: np.ndarray, expected: np.ndarray, size: Any, factor: float, unit: str
-    ) -> Verdict:
-        return _values(actual, expected, *change(size, factor), unit)
-
-    return compare, "_values", values
+    return (
+        compare,
+        "_values",
+        lambda a, e, size, factor, unit: _values(a, e, *change(size, factor), unit),
+    )
 
 
 def _before(change: Change) -> Patch:
     """The arrays are made to fit before they are compared."""
-
-    def compared(actual: np.ndarray, expected: np.ndarray, **options: Any) -> Verdict:
-        return _compare(*change(actual, expected), **options)
-
-    return compare, "compare", compared
+    return compare, "compare", lambda a, e, **options: _compare(*change(a, e), **options)
 
 
 def _means(a: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
