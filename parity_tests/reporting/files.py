@@ -12,7 +12,7 @@ from typing import Any
 from gluon_cnn_parity.atomic import write_together
 from parity_tests.reporting.environment import environment
 from parity_tests.reporting.html import page
-from parity_tests.reporting.kill_matrix import Outcome, score
+from parity_tests.reporting.kill_matrix import JUDGED, Outcome, score
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.results import SCHEMA
 
@@ -39,8 +39,7 @@ def document(reports: Sequence[Report], outcomes: Sequence[Outcome] = ()) -> dic
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
-    judged = ("caught", "right_level", "right_path", "diagnosed", "misdiagnosed")
-    return {**asdict(outcome), **{name: getattr(outcome, name) for name in judged}}
+    return {**asdict(outcome), **{name: getattr(outcome, name) for name in JUDGED}}
 
 
 def write_report(folder: Path, reports: Sequence[Report], outcomes: Sequence[Outcome] = ()) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from parity_tests.reporting.verdicts import LEVELS, Level
 
 MATRIX_LEVELS = (*LEVELS, Level.SELF_TEST)
+JUDGED = ("caught", "right_level", "right_path", "diagnosed", "misdiagnosed")  # of an outcome
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,8 @@ class KillMatrix:
 
 def score(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """How many faults there were, and how many were caught, where, and called by their name."""
-    return {
-        "total": len(outcomes),
-        "caught": sum(o.caught for o in outcomes),
-        "right_level": sum(o.right_level for o in outcomes),
-        "right_path": sum(o.right_path for o in outcomes),
-        "diagnosed": sum(o.diagnosed for o in outcomes),
-        "misdiagnosed": sum(o.misdiagnosed for o in outcomes),
-    }
+    sums = {name: sum(getattr(o, name) for o in outcomes) for name in JUDGED}
+    return {"total": len(outcomes), **sums}
 
 
 def kill_matrix(outcomes: Sequence[Outcome]) -> KillMatrix | None:
