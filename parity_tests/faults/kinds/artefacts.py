@@ -13,11 +13,14 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
+import torch
 from mxnet.gluon import nn as gluon_nn
+from torch import nn
 
+from parity_tests.api import check_parity
 from parity_tests.backends.runs import NET
 from parity_tests.cases.pairs import Case, project_case
-from parity_tests.faults.base import Detection, Fault
+from parity_tests.faults.base import Detection, Fault, first_detection
 from parity_tests.faults.kinds.pairs import Plant, edited, in_model, in_pair
 from parity_tests.reporting.verdicts import Level
 
@@ -112,12 +115,6 @@ class _Swapped(mx.gluon.HybridBlock):
 
 
 def _two_inputs() -> Detection:
-    import torch
-    from torch import nn
-
-    from parity_tests.api import check_parity
-    from parity_tests.faults.base import first_detection
-
     class Twin(nn.Module):
         def __init__(self) -> None:
             super().__init__()
