@@ -28,7 +28,7 @@ from mxnet_files.operators import (  # noqa: F401 (what has a second name)
 )
 from mxnet_files.operators.arithmetic import PLAIN, same
 from mxnet_files.operators.indexing import torch_dtype
-from mxnet_files.operators.ordering import constant, counted
+from mxnet_files.operators.ordering import constant, counted, eye, spaced
 from mxnet_files.operators.shape import MOST_OUTPUTS, increasing, transpose
 from mxnet_files.reading.attributes import Attribute, Attributes, declared, word
 from mxnet_files.registry import (
@@ -358,11 +358,8 @@ for _name, _parts in WINDOWS.items():
     dtypes=Dtypes.MADE,
 )
 def logspace(w: Wiring, a: Attributes) -> Wired:
-    parts = a.num - 1 if a.endpoint else a.num
-    a.have_no_effect("stop")  # beside num=1
-    step = (a.stop - a.start) / parts if parts > 0 else 0.0
     with np.errstate(all="ignore"):
-        values = np.float64(a.base) ** (a.start + step * np.arange(counted(w, a.num)))
+        values = np.float64(a.base) ** spaced(w, a)
     return constant(w, values, a.dtype)
 
 
@@ -370,15 +367,13 @@ RANGE = OPERATORS["_arange"]
 register("_npi_arange", RANGE.build, "", RANGE.attributes, dtypes=Dtypes.MADE)
 
 
-@registered(
-    "_npi_eye", "", f"N: integer, M: integer? = None, k: integer = 0, {MADE}", dtypes=Dtypes.MADE
+register(
+    "_npi_eye",
+    eye(lambda a: a.N if a.M is None else a.M),
+    "",
+    f"N: integer, M: integer? = None, k: integer = 0, {MADE}",
+    dtypes=Dtypes.MADE,
 )
-def eye(w: Wiring, a: SimpleNamespace) -> Wired:
-    columns = a.N if a.M is None else a.M
-    if min(a.N, columns) < 0:
-        raise w.refuse(f"N={a.N}, M={columns}, expected sizes")
-    counted(w, float(a.N) * columns)
-    return constant(w, np.eye(a.N, columns, a.k), a.dtype)
 
 
 @registered("_npi_around", "x", "decimals: integer = 0", dtypes=Dtypes.FLOATING)

@@ -108,6 +108,14 @@ def arange_like(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     return w.call(mx_index.arange_like, x, a.start, a.step, a.repeat, a.axis)
 
 
+def spaced(w: Wiring, a: Attributes) -> np.ndarray:
+    """`num` numbers from start to stop, in equal steps."""
+    parts = a.num - 1 if a.endpoint else a.num
+    a.have_no_effect("stop")  # beside num=1
+    step = (a.stop - a.start) / parts if parts > 0 else 0.0
+    return np.asarray(a.start + step * np.arange(counted(w, a.num)))
+
+
 @registered(
     "_linspace _npi_linspace",
     "",
@@ -116,10 +124,7 @@ def arange_like(w: Wiring, a: SimpleNamespace, x: fx.Node) -> Wired:
     dtypes=Dtypes.MADE,
 )
 def linspace(w: Wiring, a: Attributes) -> Wired:
-    parts = a.num - 1 if a.endpoint else a.num
-    a.have_no_effect("stop")  # beside num=1
-    step = (a.stop - a.start) / parts if parts > 0 else 0.0
-    return constant(w, a.start + step * np.arange(counted(w, a.num)), a.dtype)
+    return constant(w, spaced(w, a), a.dtype)
 
 
 def eye(otherwise: Callable[[SimpleNamespace], int]) -> Callable[..., Wired]:
