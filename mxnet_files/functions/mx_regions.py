@@ -112,11 +112,11 @@ def _picked(rows: Tensor, places: Tensor) -> Tensor:
 
 
 def _samples(
-    start: Tensor, step: Tensor, count: int, grid: Tensor, number: int, size: int
+    start: Tensor, step: Tensor, count: int, grid: Tensor, number: int, size: int, axis: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sample `number` of each bin along one axis: low and high pixel, weight of the high, inside.
 
-    start, step and grid are (R,), results (R, count).
+    start, step and grid are (R,), results (R, count) with an axis of size 1 put in.
     """
     bins = torch.arange(count, device=start.device).to(start.dtype)
     at = start.unsqueeze(1) + bins * step.unsqueeze(1)
@@ -126,7 +126,7 @@ def _samples(
     low = at.to(torch.int64).clamp(max=size - 1)
     high = (low + 1).clamp(max=size - 1)
     weight = torch.where(low >= size - 1, torch.zeros_like(at), at - low.to(at.dtype))
-    return low, high, weight, inside
+    return low.unsqueeze(axis), high.unsqueeze(axis), weight.unsqueeze(axis), inside.unsqueeze(axis)
 
 
 def _sampled(extent: Tensor, samples: int) -> tuple[Tensor, int]:
@@ -178,18 +178,9 @@ def roi_align(
     places: list[Tensor] = []
     weights: list[Tensor] = []
     for i in range(most):
-        low, high, ly, in_y = _samples(top, down, size[0], rows, i, h)
-        low, high, ly, in_y = (
-            low.unsqueeze(2),
-            high.unsqueeze(2),
-            ly.unsqueeze(2),
-            in_y.unsqueeze(2),
-        )
+        low, high, ly, in_y = _samples(top, down, size[0], rows, i, h, 2)
         for j in range(across):
-            near, far, lx, in_x = _samples(left, right, size[1], columns, j, w)
-            near, far, lx, in_x = (
-                near.unsqueeze(1), far.unsqueeze(1), lx.unsqueeze(1), in_x.unsqueeze(1)
-            )  # fmt: skip
+            near, far, lx, in_x = _samples(left, right, size[1], columns, j, w, 1)
             hy, hx = 1.0 - ly, 1.0 - lx
             places.append((base * h + low) * w + near)
             places.append((base * h + low) * w + far)
@@ -201,18 +192,25 @@ def roi_align(
             weights.append(ly * hx * inside)
             weights.append(ly * lx * inside)
     shape = [rois.size(0), size[0], size[1], channels]
+    mean = _mean_of_samples(pixels, places, weights, shape, rows * columns)
+    mean = torch.where(real.reshape([-1, 1, 1, 1]), mean, torch.zeros_like(mean))
+    return mean.permute(0, 3, 1, 2)
+
+
+def _mean_of_samples(
+    x: Tensor, places: list[Tensor], weights: list[Tensor], shape: list[int], count: Tensor
+) -> Tensor:
+    """Pixels of x by weight, summed for each bin, over the `count` of samples of each region."""
     if len(places) == 0:
-        return x.new_zeros(shape).permute(0, 3, 1, 2)
+        return x.new_zeros(shape)
     index, weight = torch.stack(places, -1), torch.stack(weights, -1)
     total = F.embedding_bag(
         index.reshape([-1, index.size(-1)]),
-        _pixels(pixels),
+        _pixels(x),
         per_sample_weights=weight.reshape([-1, index.size(-1)]),
         mode="sum",
-    ).reshape(shape)
-    total = total / (rows * columns).reshape([-1, 1, 1, 1])
-    total = torch.where(real.reshape([-1, 1, 1, 1]), total, torch.zeros_like(total))
-    return total.permute(0, 3, 1, 2)
+    )
+    return total.reshape(shape) / count.reshape([-1, 1, 1, 1])
 
 
 def _bilinear(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -421,14 +419,5 @@ def rotated_roi_align(
                     places.append(base + high * w + far)
                     weights.append(weight * inside.to(x.dtype))
     shape = [rois.size(0), size[0], size[1], x.size(1)]
-    if len(places) == 0:
-        return x.new_zeros(shape).permute(0, 3, 1, 2)
-    index, share = torch.stack(places, -1), torch.stack(weights, -1)
-    total = F.embedding_bag(
-        index.reshape([-1, index.size(-1)]),
-        _pixels(x),
-        per_sample_weights=share.reshape([-1, index.size(-1)]),
-        mode="sum",
-    )
-    mean = total.reshape(shape) / (rows * columns).reshape([-1, 1, 1, 1])
+    mean = _mean_of_samples(x, places, weights, shape, rows * columns)
     return mean.permute(0, 3, 1, 2)
