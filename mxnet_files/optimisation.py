@@ -206,9 +206,7 @@ def fetched(module: fx.GraphModule, node: Any) -> Tensor | None:
     """The tensor of a get_attr node, None for anything else."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
-    value: Any = module
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
+    value: Tensor = operator.attrgetter(str(node.target))(module)
     return value
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Protocol
 
 import torch
@@ -28,11 +29,6 @@ class Layer:
     state: Mapping[str, str]
     kind: type | None = None  # the class, where the file has to bring it along
     key: tuple[Any, ...] = ()
-
-    @property
-    def positional(self) -> int:
-        """How many arguments are written without their names: those without a default."""
-        return sum(name not in self.defaults for name in self.args)
 
 
 @dataclass(eq=False)
@@ -125,8 +121,6 @@ def identity(node: fx.Node) -> tuple[Any, ...]:
 
 def tensor_at(module: nn.Module, path: str) -> torch.Tensor:
     """The parameter or buffer at a dotted path."""
-    value: Any = module
-    for piece in path.split("."):
-        value = getattr(value, piece)
+    value = attrgetter(path)(module)
     assert isinstance(value, torch.Tensor)
     return value
