@@ -23,7 +23,7 @@ import numpy as np
 
 from cnn_data import DataError, pixels
 from cnn_data.catalog import entry_for
-from cnn_harness.cli import Parser, natural, positive, print_json, run
+from cnn_harness.cli import Parser, as_command, natural, positive, print_json
 from cnn_harness.errors import CommandError, UsageError
 from cnn_harness.runfolder import require_utf8
 from gluon_cnn.exporting.exported import (
@@ -270,11 +270,6 @@ def fresh_net(
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    return run(lambda: _command(_parser().parse_args(argv)), errors=(DataError, ModelError))
-
-
 def _parser() -> Parser:
     own = argparse.SUPPRESS  # what is not given is not in the namespace: the model decides
     parser = Parser(
@@ -325,8 +320,10 @@ def shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-def _command(args: argparse.Namespace) -> int:
-    sizes = dict(vars(args))
+@as_command(DataError, ModelError)
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    sizes = dict(vars(_parser().parse_args(argv)))
     path, model, gluon, out, onnx, engine, as_json = (
         sizes.pop(name) for name in ("run", "model", "gluon", "out", "onnx", "engine", "json")
     )

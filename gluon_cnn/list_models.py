@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from cnn_harness.cli import Parser, print_json, run
+from cnn_harness.cli import Parser, as_command, print_json
 from gluon_cnn.models import MODELS, get_model
 from gluon_cnn.summary import Summary, align, by, summarise
 
@@ -16,22 +15,16 @@ def list_models() -> list[Summary]:
     return [summarise(get_model(name)) for name in MODELS]
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _command(_parser().parse_args(argv)))
-
-
-def _parser() -> Parser:
     parser = Parser(
         prog="python -m gluon_cnn.list_models",
         description="List every model: input, trainable and fixed parameters, multiply-adds of "
         "one image, for ten classes",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
-
-
-def _command(args: argparse.Namespace) -> int:
+    args = parser.parse_args(argv)
     summaries = list_models()
     if args.json:
         models = {

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
-from cnn_harness.cli import Parser, positive, print_json, run
+from cnn_harness.cli import Parser, as_command, positive, print_json
 from gluon_cnn.models import MODELS, ClassicCNN, ModelError, get_model, leaves
 from gluon_cnn.models.layers import Shape
 from gluon_cnn.models.lenet5 import RBFOutput, ScaledTanh, TableConv2D, TrainableSubsampling
@@ -213,12 +213,9 @@ def align(cells: Sequence[Sequence[str]], left: int) -> list[str]:
     return ["  ".join(padded(*each) for each in enumerate(line)).rstrip() for line in cells]
 
 
+@as_command(ModelError)
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(lambda: _command(_parser().parse_args(argv)), errors=(ModelError,))
-
-
-def _parser() -> Parser:
     # What is not given is not in the namespace: the model's own document decides.
     own = argparse.SUPPRESS
     parser = Parser(
@@ -233,11 +230,7 @@ def _parser() -> Parser:
     ):
         parser.add_argument(flag, metavar="N", type=positive, default=own, help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
-
-
-def _command(args: argparse.Namespace) -> int:
-    sizes = dict(vars(args))
+    sizes = dict(vars(parser.parse_args(argv)))
     name, as_json = sizes.pop("model"), sizes.pop("json")
     summary = summarise(get_model(name, **sizes))
     if as_json:

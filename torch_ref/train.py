@@ -12,7 +12,7 @@ if __name__ == "__main__":
     require("torch", extras="torch", program="python -m torch_ref.train")
 
 from cnn_data import DataError
-from cnn_harness.cli import natural, run
+from cnn_harness.cli import as_command, natural
 from cnn_harness.config import RunOptions, flag
 from cnn_harness.framework import Framework
 from cnn_harness.jobs.vitals import STALL
@@ -54,12 +54,10 @@ FRAMEWORK = Framework(
 )
 
 
+@as_command(DataError, ModelError)
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run(
-        lambda: train_command(FRAMEWORK, argv, "python -m torch_ref.train"),
-        errors=(DataError, ModelError),
-    )
+    return train_command(FRAMEWORK, argv, "python -m torch_ref.train")
 
 
 if __name__ == "__main__":
