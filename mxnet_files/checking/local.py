@@ -97,14 +97,6 @@ def _per_output(*args: Any) -> int:
     return args[0].numel() // max(1, args[-1].numel())
 
 
-def _window(x: Tensor, kernel: Sequence[int], *_: Any) -> int:
-    return math.prod(kernel)
-
-
-def _kernel_of(x: Tensor, kind: str, kernel: Sequence[int], *_: Any) -> int:
-    return math.prod(kernel)
-
-
 RESIZES = tuple(getattr(mx_resize, name) for name in mx_resize.__all__)
 
 
@@ -121,8 +113,12 @@ def _filter(x: Tensor, weight: Tensor, *_: Any) -> int:
 LENGTHS: dict[Any, Callable[..., int]] = {
     **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d, F.linear), _filter),
     mx_regions.deformable_convolution: lambda x, offset, mask, weight, *_: _filter(x, weight),
-    **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), _window),
-    **dict.fromkeys((mx_nn.pool, mx_nn.pool_1d, mx_nn.pool_v1), _kernel_of),
+    **dict.fromkeys(
+        (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), lambda x, kernel, *_: math.prod(kernel)
+    ),
+    **dict.fromkeys(
+        (mx_nn.pool, mx_nn.pool_1d, mx_nn.pool_v1), lambda x, kind, kernel, *_: math.prod(kernel)
+    ),
     # windows of an adaptive pooling may overlap: a pixel more on each side
     F.adaptive_avg_pool2d: lambda x, size, y: math.prod(
         -(-x.size(i) // y.size(i)) + 1 for i in (-2, -1)
