@@ -40,14 +40,7 @@ MODELS: Mapping[str, Toy] = MappingProxyType(
         "cifar_cnn": Toy((3, 32, 32)),
         "mnist_bn_cnn": Toy(_DIGITS, divisor=4),
         "alexnet": Toy((3, 67, 67), divisor=16, resized=True),
-        "vgg11": _VGG,
-        "vgg13": _VGG,
-        "vgg16": _VGG,
-        "vgg19": _VGG,
-        "vgg11_bn": _VGG,
-        "vgg13_bn": _VGG,
-        "vgg16_bn": _VGG,
-        "vgg19_bn": _VGG,
+        **{f"vgg{depth}{norm}": _VGG for norm in ("", "_bn") for depth in (11, 13, 16, 19)},
     }
 )
 FULL = ("alexnet", "vgg16")  # those whose full size is checked too, where that is asked for
