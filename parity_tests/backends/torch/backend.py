@@ -15,15 +15,14 @@ import torch
 
 from parity_tests.backends.base import Referee
 from parity_tests.backends.optimizers import OptimizedParameters
-from parity_tests.backends.runs import Arrays, Loss, Objective, rounded
+from parity_tests.backends.runs import Arrays, Loss, rounded
 from parity_tests.backends.torch import clones, executed, referee, runs
 from parity_tests.backends.torch.exports import artefacts
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.torch.losses import LOSSES, averaged
 from parity_tests.backends.torch.tracing.trace import trace_torch
 from parity_tests.backends.torch.tracing.vocabulary import read_torch
-from parity_tests.backends.training import Owned, Trainee
-from parity_tests.numerics.update_rules import Rule
+from parity_tests.backends.training import Trainee
 from parity_tests.pairing.graph import OperationGraph, Replay
 from parity_tests.pairing.normalise import normalise
 from parity_tests.reporting.verdicts import Side
@@ -82,27 +81,17 @@ class TorchBackend:
 
         return {"": torch_optimizer, "torch.optim ": torchs_own}
 
-    def optimized(
-        self,
-        values: Mapping[str, np.ndarray],
-        rule: Rule,
-        make: Callable[..., Any] | None = None,
-    ) -> OptimizedParameters:
+    @property
+    def optimized(self) -> Callable[..., OptimizedParameters]:
         from parity_tests.backends.torch.optimizer import TorchParameters
 
-        return TorchParameters(values, rule, make)
+        return TorchParameters
 
-    def trainee(
-        self,
-        net: Any,
-        dtype: str,
-        rule: Rule,
-        objective: Objective,
-        paths: Mapping[str, str] | None = None,
-    ) -> Trainee:
+    @property
+    def trainee(self) -> Callable[..., Trainee]:
         from parity_tests.backends.torch.trainee import TorchTrainee
 
-        return TorchTrainee(net, dtype, rule, objective, paths)
+        return TorchTrainee
 
     def named_optimizer(self, net: Any, name: str, numbers: Mapping[str, float]) -> Any:
         from parity_tests.backends.torch.optimizer import named_optimizer
@@ -116,17 +105,11 @@ class TorchBackend:
         right = isinstance(optimizer, torch.optim.Optimizer)
         return "" if right else f"{type(optimizer).__name__}, expected a torch.optim.Optimizer"
 
-    def own_trainee(
-        self,
-        net: Owned,
-        dtype: str,
-        rule: Rule,
-        objective: Objective,
-        paths: Mapping[str, str] | None = None,
-    ) -> Trainee:
+    @property
+    def own_trainee(self) -> Callable[..., Trainee]:
         from parity_tests.backends.torch.trainee import OwnTorchTrainee
 
-        return OwnTorchTrainee(net, dtype, rule, objective, paths)
+        return OwnTorchTrainee
 
 
 BACKEND: Referee = TorchBackend()
