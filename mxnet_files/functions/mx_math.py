@@ -58,11 +58,8 @@ def _axes(x: Tensor, axes: list[int], exclude: bool) -> list[int]:
     named = [axis + count if axis < 0 else axis for axis in axes]
     if not exclude:
         return named
-    others: list[int] = []  # none where all are excluded: torch would take that for all of them
-    for axis in range(count):
-        if axis not in named:
-            others.append(axis)
-    return others
+    # none where all are excluded: torch would take that for all of them
+    return mx_shape.other_axes(count, named)
 
 
 def _at_least_1d(x: Tensor) -> Tensor:

@@ -289,19 +289,10 @@ def split(x: Tensor, parts: int, starts: list[int], axis: int) -> list[Tensor]:
     return mx_shape.split_at(x, starts, axis, False)
 
 
-def _rest(count: int, axes: list[int]) -> list[int]:
-    """The other axes."""
-    rest: list[int] = []
-    for axis in range(count):
-        if axis not in axes:
-            rest.append(axis)
-    return rest
-
-
 def tensordot(a: Tensor, b: Tensor, left: list[int], right: list[int]) -> Tensor:
     """Sums of products over the axes `left` of a and `right` of b."""
     first, second = [axis % a.dim() for axis in left], [axis % b.dim() for axis in right]
-    rest, other = _rest(a.dim(), first), _rest(b.dim(), second)
+    rest, other = mx_shape.other_axes(a.dim(), first), mx_shape.other_axes(b.dim(), second)
     shape = [a.size(axis) for axis in rest] + [b.size(axis) for axis in other]
     inner = 1
     for axis in first:
@@ -424,13 +415,10 @@ def percentile(x: Tensor, q: Tensor, axes: list[int], between: str, keepdims: bo
     Where one lies between two elements, float32 says where.
     """
     over = [axis % x.dim() for axis in axes] if len(axes) > 0 else list(range(x.dim()))
-    rest: list[int] = []
+    rest = mx_shape.other_axes(x.dim(), over)
     kept = list(x.shape)
-    for axis in range(x.dim()):
-        if axis in over:
-            kept[axis] = 1
-        else:
-            rest.append(axis)
+    for axis in over:
+        kept[axis] = 1
     left = [x.size(axis) for axis in rest]
     y = x if x.dtype == torch.float64 else x.to(torch.float32)
     ordered = y.permute(rest + over).reshape(left + [-1]).sort(-1).values

@@ -13,6 +13,7 @@ __all__ = [
     "crop_like",
     "depth_to_space",
     "one_hot",
+    "other_axes",
     "pick",
     "repeat",
     "reshape",
@@ -180,6 +181,15 @@ def squeeze(x: Tensor, axes: list[int]) -> Tensor:
     """Drop axes of size 1 (none given: all); at least one axis stays."""
     y = x.squeeze() if len(axes) == 0 else without(x, axes)
     return y.reshape([1]) if y.dim() == 0 else y
+
+
+def other_axes(count: int, axes: list[int]) -> list[int]:
+    """Those of `count` axes that are not among these."""
+    others: list[int] = []
+    for axis in range(count):
+        if axis not in axes:
+            others.append(axis)
+    return others
 
 
 def without(x: Tensor, axes: list[int]) -> Tensor:
