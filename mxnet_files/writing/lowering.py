@@ -226,8 +226,7 @@ class _Lowering:
         made = Layer(cls, given, defaults, {}, kind if own else None, (cls,))
         if all(isinstance(arg, fx.Node) and not is_parameter(arg) for arg in arguments(node)):
             return self.layer(node, name, kind.__name__, made, arguments(node))
-        op = self.general(node, name, layer=made)
-        return op
+        return self.general(node, name, layer=made)
 
     def state_of(self, node: fx.Node, name: str, whole: Op) -> Op:
         """An output of torch's recurrent layers: (y, h) or (y, (h, c))."""

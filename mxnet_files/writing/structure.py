@@ -120,9 +120,7 @@ class _Finder:
     def run(self) -> list[Item]:
         self.join_regions()
         items = self.top()
-        units = _Units(self, items)
-        items = units.gather(items)
-        return items
+        return _Units(self, items).gather(items)
 
     def top(self) -> list[Item]:
         """Blocks and the operations outside them; a block stands where its result does."""
