@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,7 @@ class SymbolGraph:
 
     def reachable(self) -> list[int]:
         """Numbers of the nodes that the heads need, in file order."""
-        needed: set[int] = set()
-        stack = [head.node for head in self.heads]
-        while stack:
-            number = stack.pop()
-            if number not in needed:
-                needed.add(number)
-                stack.extend(entry.node for entry in self.nodes[number].inputs)
-        return sorted(needed)
+        return sorted(self._met())
 
     def operations(self) -> Iterator[Node]:
         """The nodes that the heads need, variables apart, and those of their subgraphs."""
@@ -90,6 +83,10 @@ class SymbolGraph:
 
     def variables(self) -> list[int]:
         """Numbers of the variables in the order in which MXNet meets them from the heads."""
+        return [number for number in self._met() if self.nodes[number].op == "null"]
+
+    def _met(self) -> Iterable[int]:
+        """Numbers of the nodes in the order in which MXNet meets them from the heads."""
         seen: dict[int, None] = {}
         stack = [head.node for head in reversed(self.heads)]
         while stack:
@@ -97,7 +94,7 @@ class SymbolGraph:
             if number not in seen:
                 seen[number] = None
                 stack.extend(entry.node for entry in reversed(self.nodes[number].inputs))
-        return [number for number in seen if self.nodes[number].op == "null"]
+        return seen
 
     def with_heads(self, names: Sequence[str]) -> SymbolGraph:
         """The graph with other outputs: nodes by name, `split0:1` for a node's second output.
