@@ -16,7 +16,7 @@ import numpy as np
 from parity_tests.reporting.window import ValueWindow, window_at
 
 __all__ = [
-    "ENVELOPE_FACTOR", "EXACT", "SMALLEST", "UNIT", "Mismatch", "Verdict", "as_numbers",
+    "ENVELOPE_FACTOR", "EXACT", "SMALLEST", "UNIT", "Measured", "Mismatch", "Verdict", "as_numbers",
     "bits_equal", "compare", "holds_whole_numbers", "values_equal",
 ]  # fmt: skip
 
@@ -32,8 +32,24 @@ class Mismatch(AssertionError):
     """A comparison that failed, raised by `Verdict.require`."""
 
 
+class Measured:
+    """What has an error and a bound; both are None where nothing was measured."""
+
+    error: float | None
+    bound: float | None
+
+    @property
+    def fraction(self) -> float | None:
+        """Error as a fraction of the bound: 0 for equal values, above 1 for a divergence."""
+        if self.error is None or self.bound is None:
+            return None
+        if self.error == 0:
+            return 0.0
+        return self.error / self.bound if self.bound else math.inf
+
+
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Measured):
     """What one comparison found.
 
     `reason` is empty when it passed, else the first check that failed: "nothing compared", "shape",
@@ -55,15 +71,6 @@ class Verdict:
     @property
     def ok(self) -> bool:
         return not self.reason
-
-    @property
-    def fraction(self) -> float | None:
-        """Error as a fraction of the bound: 0 for equal values, above 1 for a divergence."""
-        if self.error is None or self.bound is None:
-            return None
-        if self.error == 0:
-            return 0.0
-        return self.error / self.bound if self.bound else math.inf
 
     def __str__(self) -> str:
         if self.reason and self.reason != "values":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from parity_tests.numerics.compare import Verdict
+from parity_tests.numerics.compare import Measured, Verdict
 from parity_tests.reporting.verdicts import Check, Level, Mode, Side, Status
 from parity_tests.reporting.window import ValueWindow
 
@@ -15,7 +14,7 @@ LEFT_OUT = "not compared: "  # and of one that leaves something out, with its re
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(Measured):
     """One comparison.
 
     `check` says which kind ("local", "inherited", "value", "round trip", …), `side` whose values
@@ -104,15 +103,6 @@ class Row:
             return "Gluon", "PyTorch"
         witness = self.check == Check.INHERITED and self.dtype == "float64"
         return f"{side} {self.dtype}".strip(), "PyTorch float64" if witness else "float64"
-
-    @property
-    def fraction(self) -> float | None:
-        """Error as a fraction of the bound; None where nothing was measured."""
-        if self.error is None or self.bound is None:
-            return None
-        if self.error == 0:
-            return 0.0
-        return self.error / self.bound if self.bound else math.inf
 
     @property
     def allowance(self) -> str:
