@@ -1,8 +1,9 @@
 """NAME.onnx: MXNet's own converter, then what it leaves undone.
 
 The converter (`mx.onnx`) covers opsets 12 and 13, but stamps the newest opset of the installed
-onnx on the file, declares every parameter as an input of the graph, and leaves the output's shape
-unknown. Here the file says 13, asks for the images alone, and has a batch of any size.
+onnx on the file, declares every parameter as an input of the graph, leaves the output's shape
+unknown, and writes nodes that do nothing. Here the file says 13, asks for the images alone, has a
+batch of any size, and computes no more than the net.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def write_onnx(
         raise CommandError(f"{path.name}: MXNet's ONNX converter: {error}") from error
     model = onnx.load(str(path))
     _, (output_shape,), _ = symbol.infer_shape(**{INPUT: (1, *input_shape)})
+    _leave_out(model.graph, _matrices(symbol, input_shape))
     _finish(model, path.stem, (BATCH, *output_shape[1:]))
     onnx.save(model, str(path))
 
@@ -146,6 +148,32 @@ def _own_translations() -> Iterator[None]:
     finally:
         for name in own:
             del ours[name]
+
+
+def _matrices(symbol: mx.sym.Symbol, input_shape: tuple[int, ...]) -> set[str]:
+    """The nodes whose output has two axes, by the names that the converter gives their outputs."""
+    inside = symbol.get_internals()
+    _, shapes, _ = inside.infer_shape(**{INPUT: (1, *input_shape)})
+    names = (name.removesuffix("_output") for name in inside.list_outputs())
+    return {name for name, shape in zip(names, shapes, strict=True) if len(shape) == 2}
+
+
+def _leave_out(graph: Any, matrices: set[str]) -> None:
+    """Take out nodes that give what they are given: dropout, and before a dense layer the
+    converter's own flattening of a matrix, which costs ONNX Runtime 3 % of LeNet on one image."""
+    given: dict[str, str] = {}  # by each such node to those that read it
+    kept = []
+    outputs = {value.name for value in graph.output}
+    for node in graph.node:
+        node.input[:] = [given.get(name, name) for name in node.input]
+        output = node.output[0]
+        flat = node.op_type == "Flatten" and node.input[0] in matrices and output not in matrices
+        if (flat or node.op_type == "Identity") and output not in outputs:
+            given[output] = node.input[0]
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _finish(model: Any, name: str, output_shape: tuple[str | int, ...]) -> None:

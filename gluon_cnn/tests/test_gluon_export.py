@@ -787,6 +787,31 @@ def test_a_fixed_gamma_counts_as_one_in_onnx(fixed: bool, tmp_path: Path) -> Non
     np.testing.assert_allclose(found, expected.asnumpy(), rtol=1e-5, atol=1e-6)
 
 
+def test_an_onnx_file_has_no_nodes_that_do_nothing(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from gluon_cnn.exporting import onnx_file
+
+    x = mx.sym.var("data")  # of four axes
+    for name in ("first", "second"):
+        x = mx.sym.FullyConnected(x, num_hidden=3, flatten=True, name=name)
+        x = mx.sym.Dropout(x, name=f"{name}_drop")
+    symbol = mx.sym.Dropout(mx.sym.Activation(x, act_type="relu", name="relu"), name="last")
+    data = np.random.default_rng(0).normal(size=(4, 2, 3, 3)).astype(np.float32)
+    shapes, _, _ = symbol.infer_shape(data=data.shape)
+    arguments = {
+        name: mx.nd.random.normal(shape=shape)
+        for name, shape in zip(symbol.list_arguments(), shapes, strict=True)
+    }
+    params = {name: array for name, array in arguments.items() if name != "data"}
+    onnx_file.write_onnx(symbol, params, data.shape[1:], tmp_path / "x.onnx")
+    nodes = onnx.load(str(tmp_path / "x.onnx")).graph.node
+    # the last one names the output
+    assert [node.op_type for node in nodes] == ["Flatten", "Gemm", "Gemm", "Relu", "Identity"]
+    (found,) = onnxruntime.InferenceSession(tmp_path / "x.onnx").run(None, {"data": data})
+    (expected,) = symbol.bind(mx.cpu(), {**arguments, "data": mx.nd.array(data)}).forward()
+    np.testing.assert_allclose(found, expected.asnumpy(), rtol=1e-5, atol=1e-6)
+
+
 def test_json_is_one_object_with_every_comparison(capsys, tmp_path: Path) -> None:
     argv = ["--model", "lenet", "--classes", "3", "--seed", "4", "--out", str(tmp_path / "o")]
     assert export.main([*argv, "--engine", "mxnet", "--json"]) == 0
