@@ -28,11 +28,13 @@ from gluon_cnn.exporting.exported import SYMBOL, find_manifest, open_saved
 from gluon_cnn.exporting.onnx_file import require_onnx
 from gluon_cnn.exporting.proof import Live, judge_one, observe
 from gluon_cnn.exporting.real_images import real_images
-from gluon_cnn.exporting.reload import BATCHES, Reloaded
+from gluon_cnn.exporting.reload import BATCHES, Reloaded, shown
 from gluon_cnn.exporting.runners import (
     AUTO,
     ENGINES,
+    Opener,
     Runner,
+    Way,
     installed,
     mxnet_runner,
     rebuild,
@@ -58,10 +60,12 @@ __all__ = ["Loaded", "add_flag", "for_command", "load", "load_saved"]
 
 class Loaded:
     """Outputs, float32 (N, classes), of prepared images, float32 (N, C, H, W); `name` is the
-    engine's. Threads that call it take turns: engines keep arrays from one call to the next."""
+    engine's, `way` says how it is run, as results do. Threads that call it take turns: engines keep
+    arrays from one call to the next."""
 
-    def __init__(self, name: str, run: Runner, input_shape: tuple[int, int, int]) -> None:
-        self.name = name
+    def __init__(self, way: str, run: Runner, input_shape: tuple[int, int, int]) -> None:
+        self.name = Way.parse(way).engine
+        self.way = way
         self.input_shape = input_shape
         self._run = run
         self._turn = threading.Lock()
@@ -89,13 +93,14 @@ def load(path: str | Path, engine: str = AUTO, *, batch: int = 64) -> Loaded:
         path: the folder. Files that an engine needs and that are not there are written into a
             temporary folder.
         engine: `mxnet`, `onnxruntime`, `openvino` or `torch`, each from the extra of its name; or
-            `auto`, the fastest of those that are installed, by what `export` measured on this
-            machine, else measured now and remembered.
+            `auto`, the fastest of those that are installed, in its fastest way, by what `export`
+            measured on this machine, else measured now and remembered.
         batch: how many images the function will mostly get, which `auto` decides by.
 
     Returns:
         A function of images, float32 (N, C, H, W), prepared as the net was trained, to its
-        outputs, float32 (N, classes); `.name` says which engine it is.
+        outputs, float32 (N, classes); `.name` says which engine it is, `.way` also how it is run:
+        `onnxruntime, parts of 32 on 2 threads`.
 
     Raises:
         UsageError: an unknown engine.
@@ -120,17 +125,18 @@ def load(path: str | Path, engine: str = AUTO, *, batch: int = 64) -> Loaded:
 
 def load_saved(saved: SavedRun, engine: str, *, batch: int = 64) -> Loaded:
     """`load` of a net on the CPU that is open already; it may end hybridized."""
-    own, observed = _of_export(saved), None
+    own, observed, way = _of_export(saved), None, engine
     if engine == AUTO:
-        engine, observed = _choose(saved, own, batch)
+        way, observed = _choose(saved, own, batch)
+    engine = Way.parse(way).engine if engine == AUTO else engine
     if require(engine) is ENGINES["mxnet"]:
         run = mxnet_runner(rebuild(saved) or saved.net, saved.input_shape)
     else:
-        if observed is None and not proven(own, engine):
+        if observed is None and not proven(own, way):
             observed = _observe(saved)
         with _files(saved, observed, onnx=ENGINES[engine].onnx) as folder:
-            run = _open(engine, folder, saved.model, observed)
-    return Loaded(engine, run, saved.input_shape)
+            run = _open(way, Opener(folder, saved.model), observed)
+    return Loaded(way, run, saved.input_shape)
 
 
 def add_flag(parser: Parser) -> None:
@@ -184,7 +190,7 @@ def _of_export(saved: SavedRun) -> Record | None:
 
 
 def _choose(saved: SavedRun, own: Record | None, batch: int) -> tuple[str, _Observed | None]:
-    """The fastest engine, and what was observed if it had to be measured."""
+    """The fastest engine, how to run it, and what was observed if it had to be measured."""
     names = [name for name in installed() if not ENGINES[name].onnx or _has_onnx(saved)]
     for record in (own, recall(saved)):
         if fits(record, names):
@@ -192,16 +198,23 @@ def _choose(saved: SavedRun, own: Record | None, batch: int) -> tuple[str, _Obse
     observed = _observe(saved)
     speeds: dict[str, dict[str, float]] = {}
     with _files(saved, observed, onnx=any(ENGINES[name].onnx for name in names)) as folder:
+        opener = Opener(folder, saved.model)
         for name in names:
             try:
-                run = _open(name, folder, saved.model, observed)
+                run = _open(name, Opener(folder, saved.model), observed)
             except CommandError as error:
                 print(f"engine {name} is left out: {error}", file=sys.stderr)
                 speeds[name] = dict(LEFT_OUT)
             else:
                 speeds[name] = images_per_second(run, observed.inputs)
                 del run  # one engine at a time is in memory
-        settle(speeds, observed.inputs, lambda name: _open(name, folder, saved.model, None))
+        settle(speeds, observed.inputs, opener, in_ways=opener.small)
+        for way in [way for way in speeds if way not in names]:
+            try:
+                _open(way, opener, observed)
+            except CommandError as error:
+                print(f"{way} is left out: {error}", file=sys.stderr)
+                del speeds[way]
     record = make_record(speeds)
     remember(saved, record)
     return fastest(record, names, batch), observed
@@ -231,21 +244,21 @@ def _files(saved: SavedRun, observed: _Observed | None, *, onnx: bool) -> Iterat
         yield Path(folder)
 
 
-def _open(name: str, folder: Path, model: str, observed: _Observed | None) -> Runner:
-    """The engine on an export's files, held against what was observed.
+def _open(way: str, opener: Opener, observed: _Observed | None) -> Runner:
+    """An engine on an export's files, run in this way, held against what was observed.
 
     Raises: CommandError where it cannot open or run them, or computes something else.
     """
-    engine = ENGINES[name]
+    folder, model = opener.files
+    label = Way.parse(way).label
     try:
-        run = engine.open(folder, model)
-        if observed is not None:
-            outputs = {n: run(observed.inputs[:n]) for n in BATCHES}
+        run = opener(way)
+        outputs = {} if observed is None else shown(run, observed.inputs, way)
     except CommandError:
         raise
     except Exception as error:  # whatever the engine's own libraries raise
         reason = f"{type(error).__name__}: {one_line(error)[:500]}"
-        raise CommandError(f"{folder}/{model} by {engine.label}: {reason}") from error
+        raise CommandError(f"{folder}/{model} by {label}: {reason}") from error
     if observed is not None:
-        judge_one(model, observed.live, engine.label, Reloaded(outputs))
+        judge_one(model, observed.live, label, Reloaded(outputs))
     return run

@@ -110,7 +110,7 @@ def evaluate_run(
     return {
         "run": str(saved.path),
         "model": saved.model,
-        "engine": "mxnet" if engine is None else engine.name,
+        "engine": "mxnet" if engine is None else engine.way,
         "dataset": dataset.name,
         "images": len(true),
         "measured": _measured(dataset),

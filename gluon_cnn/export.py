@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +37,7 @@ from gluon_cnn.exporting.own_net import OwnNet, engines_for, open_own_net
 from gluon_cnn.exporting.proof import Check, Live, judge, judge_one, observe
 from gluon_cnn.exporting.real_images import DIGITS, real_images
 from gluon_cnn.exporting.reload import BATCHES, LOADERS, reload
-from gluon_cnn.exporting.runners import AUTO, ENGINES, installed, require
+from gluon_cnn.exporting.runners import AUTO, ENGINES, Way, installed, require
 from gluon_cnn.exporting.speeds import LEFT_OUT, make_record
 from gluon_cnn.models import MODELS, ModelError, get_model
 from gluon_cnn.training.assembly import set_first_weights
@@ -179,8 +179,9 @@ def check_files(
 ) -> tuple[list[Check], dict[str, dict[str, float]]]:
     """Compare the files in a folder with the live net, and time the engines on them.
 
-    Returns the checks that held, and images a second of each engine by batch size. An engine that
-    differs is said and left out where `tolerant`. Raises: CommandError where something differs.
+    Returns the checks that held, and images a second of each engine by batch size, and of other
+    ways to run one where they are faster. An engine that differs is said and left out where
+    `tolerant`, such a way always. Raises: CommandError where something differs.
     """
     if onnx:
         params = {
@@ -208,9 +209,25 @@ def check_files(
                 checks.append(check)
                 say(str(check))
         speeds[name] = reloaded[label].speeds
-        told = ", ".join(f"{n:,.0f} at batch {size}" for size, n in speeds[name].items())
-        say(f"{label}, images/s: {told}")
+        say(_speeds_line(label, speeds[name]))
+    for label, found in reloaded.items():
+        if found.way is None or not any(speeds[Way.parse(found.way).engine].values()):
+            continue
+        try:
+            checks += (own := judge_one(saved.model, live, label, found))
+        except CommandError as error:
+            say(f"{label} is left out: {error}")
+            continue
+        for check in own:
+            say(str(check))
+        speeds[found.way] = found.speeds
+        say(_speeds_line(label, found.speeds))
     return checks, speeds
+
+
+def _speeds_line(label: str, speeds: Mapping[str, float]) -> str:
+    told = ", ".join(f"{n:,.0f} at batch {size}" for size, n in speeds.items())
+    return f"{label}, images/s: {told}"
 
 
 def _require_free(out: Path) -> None:

@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         for image, share, best in zip(readable, shares, top, strict=True)
     ]
-    name = "mxnet" if engine is None else engine.name
+    name = "mxnet" if engine is None else engine.way
     result = {"run": args.run, "engine": name, "predictions": answers}
     if args.out is not None:
         as_csv = args.out.suffix.lower() == ".csv"

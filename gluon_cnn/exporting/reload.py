@@ -13,7 +13,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from gluon_cnn.exporting.exported import (
     import_symbol,
     read_manifest,
 )
-from gluon_cnn.exporting.runners import ENGINES, Runner
+from gluon_cnn.exporting.runners import ENGINES, Opener, Runner, Way
 from gluon_cnn.exporting.speeds import images_per_second, settle
 from gluon_cnn_parity.cli import one_line
 
@@ -49,6 +50,17 @@ class Reloaded:
     parameters: dict[str, str] = field(default_factory=dict)  # name -> sha256 of its values
     error: str | None = None
     speeds: dict[str, float] = field(default_factory=dict)  # of an engine, by batch size
+    way: str | None = None  # in which an engine was run that is not its own
+
+
+def shown(run: Runner, inputs: np.ndarray, way: str) -> dict[int, np.ndarray]:
+    """Outputs by batch size that show what a way of running an engine computes: of the inputs in
+    `BATCHES`, and of as many of them, repeated, as fill a part for each thread and begin another.
+    """
+    how = Way.parse(way)
+    more = how.rows * max(1, how.threads) + max(BATCHES)
+    sizes = (*BATCHES, more) if how.rows else BATCHES
+    return {n: run(np.resize(inputs, (n, *inputs.shape[1:]))) for n in sizes}
 
 
 def reload(
@@ -90,7 +102,7 @@ def _read(folder: Path) -> dict[str, Reloaded]:
     for label, result in json.loads((folder / "results.json").read_text()).items():
         outputs = {n: np.load(folder / f"{label}-{n}.npy") for n in result["batches"]}
         by_loader[label] = Reloaded(
-            outputs, result["parameters"], result["error"], result["speeds"]
+            outputs, result["parameters"], result["error"], result["speeds"], result["way"]
         )
     return by_loader
 
@@ -155,34 +167,47 @@ def _examine(folder: Path, images: np.ndarray, into: Path, engines: Sequence[str
         raise CommandError(f"{folder} holds no export")
     name = manifest.stem
     has_onnx = (folder / f"{name}.onnx").exists()
-    timed = {ENGINES[engine].label: ENGINES[engine].open for engine in engines}
+    opener = Opener(folder, name)
+    timed = {ENGINES[engine].label: engine for engine in engines}
     by_loader: dict[str, dict[str, Any]] = {}
     for label in dict.fromkeys((*LOADERS, *timed)):
         if label == ONNX_RUNTIME and not has_onnx:
             continue
-        batches: list[int] = []
-        parameters: dict[str, str] = {}
-        speeds: dict[str, float] = {}
-        error = None
-        try:
+        with _finding(by_loader, label) as found:
             if label in timed:
-                forward = timed[label](folder, name)
+                forward = ENGINES[timed[label]].open(folder, name)
             else:
-                forward, parameters = LOADERS[label](folder, name)
+                forward, found["parameters"] = LOADERS[label](folder, name)
             for size in BATCHES:
-                np.save(into / f"{label}-{size}.npy", forward(images[:size]))
-                batches.append(size)
+                _keep(into, label, size, forward(images[:size]), found)
             if label in timed:
-                speeds = images_per_second(forward, images)
+                found["speeds"] = images_per_second(forward, images)
             del forward  # one engine at a time is in memory
-        except Exception as caught:  # whatever a file provokes is what was to be found
-            error = f"{type(caught).__name__}: {one_line(caught)[:500]}"
-        by_loader[label] = {
-            "batches": batches, "parameters": parameters, "error": error, "speeds": speeds,
-        }  # fmt: skip
-    speeds_of = {label: each["speeds"] for label, each in by_loader.items() if each["speeds"]}
-    settle(speeds_of, images, lambda label: timed[label](folder, name))
+    speeds = {e: each for label, e in timed.items() if (each := by_loader[label]["speeds"])}
+    settle(speeds, images, opener, in_ways=opener.small)
+    for way in [way for way in speeds if way not in engines]:
+        label = Way.parse(way).label
+        with _finding(by_loader, label, way=way, speeds=speeds[way]) as found:
+            for size, outputs in shown(opener(way), images, way).items():
+                _keep(into, label, size, outputs, found)
     (into / "results.json").write_text(json.dumps(by_loader))
+
+
+@contextmanager
+def _finding(
+    by_loader: dict[str, dict[str, Any]], label: str, **known: Any
+) -> Iterator[dict[str, Any]]:
+    found = {"batches": [], "parameters": {}, "error": None, "speeds": {}, "way": None, **known}
+    by_loader[label] = found
+    try:
+        yield found
+    except Exception as caught:  # whatever a file provokes is what was to be found
+        found["error"] = f"{type(caught).__name__}: {one_line(caught)[:500]}"
+
+
+def _keep(into: Path, label: str, size: int, outputs: np.ndarray, found: Mapping[str, Any]) -> None:
+    np.save(into / f"{label}-{size}.npy", outputs)
+    found["batches"].append(size)
 
 
 if __name__ == "__main__":

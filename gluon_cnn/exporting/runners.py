@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +27,7 @@ from gluon_cnn.runtime import settings
 from gluon_cnn.training.saved import SavedRun
 from gluon_cnn.training.staging import Staging
 
-AUTO = "auto"  # the fastest of those that are installed
+AUTO = "auto"  # the fastest of those that are installed, in its fastest way
 
 # Images, float32 (N, C, H, W), to outputs, float32 (N, classes)
 Runner = Callable[[np.ndarray], np.ndarray]
@@ -39,6 +41,8 @@ class Engine:
     package: str  # whose version its speed and its proof belong to
     onnx: bool  # whether it reads NAME.onnx
     open: Callable[[Path, str], Runner]  # folder, NAME
+    # That many, of one thread each, which share the weights and may be called at once
+    open_threads: Callable[[Path, str, int], list[Runner]] | None = None
 
     @property
     def version(self) -> str:
@@ -97,15 +101,23 @@ def _mxnet(folder: Path, name: str) -> Runner:
 
 
 def _onnxruntime(folder: Path, name: str) -> Runner:
+    return _OnnxRuntime(_session(folder, name, settings.threads()))
+
+
+def _onnxruntime_threads(folder: Path, name: str, count: int) -> list[Runner]:
+    session = _session(folder, name, 1)  # computes in the thread that calls it
+    return [_OnnxRuntime(session) for _ in range(count)]
+
+
+def _session(folder: Path, name: str, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = settings.threads()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
         str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
     )
-    return _OnnxRuntime(session)
 
 
 COPIED = 2**14  # bytes of images that are copied sooner than ONNX Runtime looks at their array
@@ -149,16 +161,25 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _openvino(folder: Path, name: str) -> Runner:
+    options = {"INFERENCE_NUM_THREADS": settings.threads(), "PERFORMANCE_HINT": "LATENCY"}
+    return _request(_compiled(folder, name, options))
+
+
+def _openvino_threads(folder: Path, name: str, count: int) -> list[Runner]:
+    compiled = _compiled(folder, name, {"INFERENCE_NUM_THREADS": count, "NUM_STREAMS": count})
+    return [_request(compiled) for _ in range(count)]
+
+
+def _compiled(folder: Path, name: str, options: dict[str, Any]) -> Any:
     import openvino
 
     # Left alone it may compute in bfloat16 where the processor has it
-    options = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": settings.threads(),
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    model = openvino.Core().compile_model(str(folder / f"{name}.onnx"), "CPU", options)
-    request = model.create_infer_request()
+    options = {"INFERENCE_PRECISION_HINT": "f32", **options}
+    return openvino.Core().compile_model(str(folder / f"{name}.onnx"), "CPU", options)
+
+
+def _request(compiled: Any) -> Runner:
+    request = compiled.create_infer_request()
     # The request owns its output: the next call writes over it. Lists of arrays take 15 µs more
     return lambda x: request.infer(x, share_inputs=True, share_outputs=True)[0].copy()
 
@@ -175,10 +196,115 @@ def _torch(folder: Path, name: str) -> Runner:
 
 ENGINES = {
     "mxnet": Engine("MXNet fused", "mxnet", False, _mxnet),
-    "onnxruntime": Engine("ONNX Runtime", "onnxruntime", True, _onnxruntime),
-    "openvino": Engine("OpenVINO", "openvino", True, _openvino),
+    "onnxruntime": Engine("ONNX Runtime", "onnxruntime", True, _onnxruntime, _onnxruntime_threads),
+    "openvino": Engine("OpenVINO", "openvino", True, _openvino, _openvino_threads),
     "torch": Engine("PyTorch frozen", "torch", False, _torch),
 }
+
+
+ROWS = (16, 32, 128)  # images of a part
+SMALL = 20e6  # bytes of parameters: a net whose ways may all be in memory at once
+_WAY = re.compile(r"(?P<engine>\w+)(, parts of (?P<rows>\d+))?((,| on) (?P<threads>\d+) threads?)?")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How an engine runs a batch: whole or by parts, by its own threads or by so many of ours.
+
+    Its text (`onnxruntime, parts of 32 on 2 threads`) is what results and records call it.
+    """
+
+    engine: str
+    rows: int = 0  # images of a part; 0: the batch is not cut
+    threads: int = 0  # that compute parts at once; 0: one part after another, by every thread
+
+    @classmethod
+    def parse(cls, text: str) -> Way:
+        """Raises: ValueError for what is no way of an engine that is known."""
+        found = _WAY.fullmatch(text)
+        if found is None or found["engine"] not in ENGINES:
+            raise ValueError(f"{text!r} is no way to run an engine")
+        return cls(found["engine"], int(found["rows"] or 0), int(found["threads"] or 0))
+
+    def __str__(self) -> str:
+        return self._named(self.engine)
+
+    @property
+    def label(self) -> str:
+        """The text with the engine's own name, as in the lines of `export`."""
+        return self._named(ENGINES[self.engine].label)
+
+    def _named(self, name: str) -> str:
+        parts = f", parts of {self.rows}" if self.rows else ""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return name + parts + (f"{' on' if parts else ','} {threads}" if self.threads else "")
+
+
+def ways(engine: str, size: int) -> list[Way]:
+    """The ways to run a small net on `size` images that may be faster than the engine's own."""
+    if ENGINES[engine].open_threads is None:
+        return []
+    threads = settings.threads()
+    if size == 1:
+        return [Way(engine, threads=1)] if threads > 1 else []
+    rows = [count for count in ROWS if count < size]
+    at_once = [Way(engine, count, threads) for count in rows] if threads > 1 else []
+    return [*(Way(engine, count) for count in rows), *at_once]
+
+
+class Opener:
+    """Opens ways on the files of an export; where the net is small, ways share their engine."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.files = folder, name
+        params = folder / f"{name}-0000.params"
+        self.small = params.exists() and params.stat().st_size < SMALL
+        self._held: dict[tuple[str, int], list[Runner]] = {}
+
+    def __call__(self, way: str) -> Runner:
+        """Raises: whatever the engine's own libraries raise."""
+        how = Way.parse(way)
+        runs = self._held.get((how.engine, how.threads)) or self._open(how)
+        if self.small:
+            self._held[how.engine, how.threads] = runs
+        return InParts(runs, how.rows) if how.rows else runs[0]
+
+    def _open(self, how: Way) -> list[Runner]:
+        engine = ENGINES[how.engine]
+        if not how.threads:
+            return [engine.open(*self.files)]
+        if engine.open_threads is None:
+            raise ValueError(f"{how}: the threads of this engine are the process's")
+        return engine.open_threads(*self.files, how.threads)
+
+
+class InParts:
+    """Runs a batch by parts of at most `rows` images, as many at once as there are `runs`."""
+
+    def __init__(self, runs: Sequence[Runner], rows: int) -> None:
+        self._runs, self._rows = runs, rows
+        self._pool = ThreadPoolExecutor(max(1, len(runs) - 1))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        rows = min(self._rows, -(-len(x) // len(self._runs)))
+        if len(x) <= rows:
+            return self._runs[0](x)
+        starts = range(0, len(x), rows)
+        outputs = [np.empty(0)] * len(starts)
+        left = iter(enumerate(starts))
+
+        def work(run: Runner) -> None:
+            for place, start in left:
+                outputs[place] = run(x[start : start + rows])
+
+        others = [self._pool.submit(work, run) for run in self._runs[1:]]
+        try:
+            work(self._runs[0])
+        finally:
+            wait(others)
+        for other in others:
+            other.result()  # raises what it raised
+        return np.concatenate(outputs)
 
 
 def installed() -> list[str]:

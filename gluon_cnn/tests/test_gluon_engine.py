@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +18,7 @@ from cnn_harness.errors import CommandError, MissingExtra, UsageError
 from gluon_cnn import engine, evaluate, export, predict
 from gluon_cnn.exporting import proof, runners, speeds
 from gluon_cnn.exporting.exported import add_to_manifest, open_saved, read_manifest
+from gluon_cnn.exporting.reload import Reloaded
 from gluon_cnn.runtime import machine
 from gluon_cnn.training.saved import SavedRun
 
@@ -35,11 +37,9 @@ def _fresh() -> SavedRun:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
-    """An export with ONNX, every installed engine proven and timed as long as for a user."""
+    """An export with ONNX, every installed engine proven and timed by one call."""
     out = tmp_path_factory.mktemp("exports") / "lenet"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("GLUON_CNN_TIMING", raising=False)
-        export.export_net(_fresh(), out, onnx=is_installed("onnxruntime"), engine="auto")
+    export.export_net(_fresh(), out, onnx=is_installed("onnxruntime"), engine="auto")
     return out
 
 
@@ -157,6 +157,176 @@ def test_another_machine_measures_again_and_remembers(
 @pytest.fixture
 def timed(monkeypatch) -> None:
     monkeypatch.delenv("GLUON_CNN_TIMING", raising=False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("timed")
+def test_an_export_is_timed_in_every_way_and_size(tmp_path: Path) -> None:
+    _needs("onnxruntime")
+    out = tmp_path / "lenet"
+    found = export.export_net(_fresh(), out, engine="onnxruntime")
+    measured = _manifest(out)["engines"]["measured"]
+    assert set(measured["onnxruntime"]["images_per_second"]) == {"1", "64", "500"}
+    for way in measured.keys() - {"mxnet", "onnxruntime"}:
+        label = runners.Way.parse(way).label
+        assert [check["batch"] for check in found["checks"] if check["loader"] == label][:2] == [
+            1,
+            8,
+        ]
+        assert speeds.proven(_manifest(out)["engines"], way)
+
+
+@pytest.mark.parametrize(
+    ("way", "text", "label"),
+    [(("onnxruntime",), "onnxruntime", "ONNX Runtime"),
+     (("onnxruntime", 0, 1), "onnxruntime, 1 thread", "ONNX Runtime, 1 thread"),
+     (("openvino", 16), "openvino, parts of 16", "OpenVINO, parts of 16"),
+     (("openvino", 32, 2), "openvino, parts of 32 on 2 threads",
+      "OpenVINO, parts of 32 on 2 threads")],
+)  # fmt: skip
+def test_a_way_has_a_text(way: tuple[Any, ...], text: str, label: str) -> None:
+    assert (str(runners.Way(*way)), runners.Way(*way).label) == (text, label)
+    assert runners.Way.parse(text) == runners.Way(*way)
+
+
+@pytest.mark.parametrize("text", ["", "caffe", "torch, parts of", "torch on 2 threads and more"])
+def test_what_is_no_way_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no way to run an engine"):
+        runners.Way.parse(text)
+
+
+@pytest.mark.parametrize("engine_name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("how", [", 1 thread", ", parts of 3", ", parts of 3 on 2 threads"])
+def test_every_way_computes_what_the_engine_does(
+    engine_name: str, how: str, exported: Path
+) -> None:
+    _needs(engine_name)
+    opener = runners.Opener(exported, "lenet")
+    own, run = opener(engine_name), opener(engine_name + how)
+    x = np.random.default_rng(1).standard_normal((17, 1, 28, 28), dtype=np.float32)
+    for count in (17, 1, 2, 3, 4, 17):
+        outputs = run(x[:count])
+        assert (outputs.dtype, outputs.shape) == (np.float32, (count, 4))
+        np.testing.assert_allclose(outputs, own(x[:count]), rtol=0, atol=2e-6)
+
+
+def test_parts_run_at_once_and_an_error_in_one_is_raised() -> None:
+    both = threading.Barrier(2)
+    ended = []
+
+    def run(x: np.ndarray) -> np.ndarray:
+        both.wait(10)  # until the other thread has a part, too
+        if x[0] in wrong:
+            raise RuntimeError("no kernel")
+        ended.append(threading.current_thread())
+        return 2 * x
+
+    x = np.arange(8, dtype=np.float32)
+    wrong: list[float] = []
+    np.testing.assert_array_equal(runners.InParts([run, run], 2)(x), 2 * x)
+    assert len(set(ended)) == 2
+    for first in (4.0, 6.0):  # whichever thread has it
+        ended.clear()
+        wrong[:] = [first]
+        with pytest.raises(RuntimeError, match="no kernel"):
+            runners.InParts([run, run], 2)(x)
+        assert len(ended) == 3  # nothing runs on behind
+
+
+def test_only_engines_with_threads_of_their_own_have_ways(monkeypatch) -> None:
+    monkeypatch.setattr(runners.settings, "threads", lambda: 3)
+    assert runners.ways("mxnet", 64) == runners.ways("torch", 64) == []
+    assert [str(way) for way in runners.ways("onnxruntime", 1)] == ["onnxruntime, 1 thread"]
+    assert [str(way) for way in runners.ways("openvino", 64)] == [
+        "openvino, parts of 16", "openvino, parts of 32",
+        "openvino, parts of 16 on 3 threads", "openvino, parts of 32 on 3 threads",
+    ]  # fmt: skip
+    monkeypatch.setattr(runners.settings, "threads", lambda: 1)
+    assert runners.ways("onnxruntime", 1) == []
+    assert all(way.rows and not way.threads for way in runners.ways("onnxruntime", 64))
+
+
+@pytest.mark.usefixtures("timed")
+@pytest.mark.parametrize("gain", [1.2, 1.01])
+def test_a_way_is_kept_where_it_gains(monkeypatch, gain: float) -> None:
+    faster = runners.ways("onnxruntime", 64)[1]
+
+    def opened(way: str) -> runners.Runner:
+        if way.startswith("openvino,"):
+            raise RuntimeError("no such option")
+        return lambda x: np.array(way)
+
+    def speed_of(run: runners.Runner, x: np.ndarray, seconds: float) -> float:
+        way = str(run(x))
+        return 1e4 * (gain if way == str(faster) else 0.9 if "," in way else 1.0)
+
+    monkeypatch.setattr(speeds, "_speed_of", speed_of)
+    monkeypatch.setattr(speeds, "PAUSE", 0.0)
+    measured = {name: {"1": 1e4, "64": 1e4} for name in ("onnxruntime", "openvino")}
+    speeds.settle(measured, np.zeros((1, 1, 2, 2), np.float32), opened, in_ways=True)
+    assert measured.pop(str(faster), None) == ({"64": 1e4 * gain} if gain == 1.2 else None)
+    assert list(measured) == ["onnxruntime", "openvino"]
+
+
+def test_auto_runs_an_engine_in_its_fastest_way(exported: Path, monkeypatch) -> None:
+    _needs("onnxruntime")
+    way = "onnxruntime, parts of 16 on 2 threads"
+    monkeypatch.setattr(engine, "observe", _never)  # it was proven here
+    names = [name for name in runners.installed() if name != "mxnet"]
+    before = _manifest(exported)["engines"]
+    measured = {name: {"1": 9.0, "64": 1.0} for name in ("mxnet", *names)}
+    try:
+        measured[way] = {"500": 7.0}
+        add_to_manifest(exported / "lenet.json", engines=speeds.make_record(measured))
+        assert engine.load(exported, batch=1).way == "mxnet"
+        net = engine.load(exported, batch=400)
+        assert (net.name, net.way) == ("onnxruntime", way)
+        assert net(_images()).shape == (5, 4)
+    finally:
+        add_to_manifest(exported / "lenet.json", engines=before)
+    assert not speeds.proven(before, way)
+
+
+def test_a_way_that_computes_something_else_is_left_out(monkeypatch, capsys) -> None:
+    _needs("onnxruntime")
+    way = "onnxruntime, parts of 16 on 2 threads"
+
+    def settle(measured: dict[str, dict[str, float]], *_: Any, **__: Any) -> None:
+        measured[way] = {"64": 1e9}
+
+    def threads(folder: Path, name: str, count: int) -> list[runners.Runner]:
+        run = right.open(folder, name)
+        return [lambda x: run(x) + (len(x) == 16)] * count  # wrong in whole parts alone
+
+    right = runners.ENGINES["onnxruntime"]
+    monkeypatch.setattr(engine, "installed", lambda: ["mxnet", "onnxruntime"])
+    monkeypatch.setattr(engine, "settle", settle)
+    assert engine.load_saved(_fresh(), "auto").way == way
+    monkeypatch.setattr(speeds, "FORMAT", "another")  # so that it is measured again
+    monkeypatch.setitem(runners.ENGINES, "onnxruntime", replace(right, open_threads=threads))
+    assert "," not in engine.load_saved(_fresh(), "auto").way
+    said = capsys.readouterr().err
+    assert re.match(rf"{way} is left out: .*2 threads, batch 40: .* off, expected", said)
+
+
+@pytest.mark.parametrize("off", [0.0, 1.0])
+def test_an_export_keeps_the_ways_that_are_proven(monkeypatch, off: float) -> None:
+    way = "onnxruntime, parts of 16 on 2 threads"
+    saved = _fresh()
+    images = np.random.default_rng(0).standard_normal((8, 1, 28, 28), dtype=np.float32)
+    live = proof.observe(saved.net, images)
+    right = Reloaded(live.outputs, live.parameters, speeds={"1": 1.0, "64": 1.0})
+    outputs = {**live.outputs, 40: np.resize(live.outputs[8], (40, 4))}
+    outputs[40][39, 0] += off
+    found = dict.fromkeys(("SymbolBlock.imports", "mx.mod.Module", "ONNX Runtime"), right)
+    found["ONNX Runtime, so"] = Reloaded(outputs, speeds={"64": 2.0}, way=way)
+    monkeypatch.setattr(export, "reload", lambda *_: [found])
+    said: list[str] = []
+    _, measured = export.check_files(
+        saved, Path("x"), live, images, ["onnxruntime"], onnx=False, say=said.append
+    )
+    assert measured.get(way) == (None if off else {"64": 2.0})
+    assert any("ONNX Runtime, so is left out: lenet.onnx by" in line for line in said) == bool(off)
 
 
 @pytest.mark.usefixtures("timed")
