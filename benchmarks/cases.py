@@ -33,6 +33,7 @@ INFERENCE = ("eager", "channels_last", "compiled", "compiled_channels_last", "fr
              "onnxruntime", "openvino")  # fmt: skip
 COMPILED = ("compiled", "compiled_channels_last", "frozen")  # which need a C++ compiler
 OF_AN_EXPORT = ("auto", "onnxruntime", "openvino")  # which open the files of `gluon_cnn.export`
+BESIDE = ("onnxruntime", "openvino")  # which `auto` runs beside itself, in one process
 
 
 # What a measurement that is ready gives for the turn of that number, from 0
@@ -53,6 +54,11 @@ class Case:
     data_dir: str | None = None
     epochs: int = 0
     export: str | None = None  # folder of the model's export, for OF_AN_EXPORT
+
+    @property
+    def anew(self) -> bool:
+        """Whether every turn has a process of its own: each has other luck with its memory."""
+        return (self.part, self.side) == ("infer", "auto")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,15 +92,16 @@ IMPORTED = {
     "untuned": "import mxnet_compat; mxnet_compat.install(); import mxnet",
     "eager": "import torch",
 }
-# A call takes half a minute and 14 GB (ONNX Runtime more than 23, which it is killed for): those
-# engines beside each other, in fewer turns
-LONG = {("vgg16", 500): ("frozen", "openvino", "auto")}
-# `auto` alone: two engines more in its process do not fit into 23 GB beside the other sides
+# A call takes half a minute and 14 GB (ONNX Runtime more than 23, which it is killed for), and its
+# first one counts: those beside each other of which one was the fastest
+LONG: dict[tuple[str, int], tuple[str, ...]] = {("vgg16", 500): ("openvino", "auto")}
+# `auto` alone: other engines in its process do not fit into 23 GB beside the other sides
 CROWDED = {*LONG, ("vgg16", 64)}
 GROWTH = (1, 4, 16, 64, 256, 1024)
 PHOTOGRAPHS = (("cifar_cnn", 64, 20_000), ("alexnet", 32, 320))  # and how many
 RECIPE = "quick-lenet-mnist"  # what `ours` and its PyTorch twin train with, to an accuracy on MNIST
 SEEDS = 10
+PROCESSES = 5  # of `auto`, each with the engines beside it
 
 
 def groups(
@@ -107,6 +114,7 @@ def groups(
     """
     seconds = 0.3  # of a turn: tens of steps of a small net, one of the largest
     turns = 2 if quick else repeats
+    few = min(turns, 3)
     found = []
     for part, measured, sides in (
         ("train", TRAINED, ("untuned", *TRAINING, "own_loop", "ours")),
@@ -114,9 +122,13 @@ def groups(
     ):
         runnable = [side for side in sides if compiler or side not in COMPILED]
         for model, batch in (("lenet", 64),) if quick else measured:
-            some = LONG.get((model, batch), sides) if part == "infer" else sides
+            some: tuple[str, ...] = sides
+            count = turns
+            if part == "infer":
+                crowded = (model, batch) in CROWDED
+                some = LONG.get((model, batch), sides if crowded else _without(sides, BESIDE))
+                count = few if crowded else min(turns, PROCESSES)
             cases = (Case(part, s, model, batch, threads, seconds) for s in runnable if s in some)
-            count = turns if some is sides else min(turns, 3)
             found.append(Group(f"{part} {model} {batch}", tuple(cases), count))
     imports = tuple(Case("import", side, threads=threads) for side in IMPORTED)
     found.append(Group("import", imports, turns))
@@ -127,16 +139,14 @@ def groups(
     for batch in GROWTH[:3] if quick else GROWTH:
         for count in sorted({1, threads}):
             cases = (Case("train", s, "lenet", batch, count, seconds) for s in ("ours", "eager"))
-            found.append(
-                Group(f"growth batch {batch} threads {count}", tuple(cases), min(turns, 3))
-            )
+            found.append(Group(f"growth batch {batch} threads {count}", tuple(cases), few))
     for images in (1_000, 10_000) if quick else (6_000, 60_000):
         case = Case("epoch", "ours", batch=64, threads=threads, images=images)
-        found.append(Group(f"growth images {images}", (case,), min(turns, 3)))
+        found.append(Group(f"growth images {images}", (case,), few))
     for model, batch, images in PHOTOGRAPHS[:1] if quick else PHOTOGRAPHS:
         count = 500 if quick else images
         case = Case("waiting", "ours", model, batch, threads, images=count)
-        found.append(Group(f"waiting {model} {batch}", (case,), min(turns, 3)))
+        found.append(Group(f"waiting {model} {batch}", (case,), few))
     if data_dir is not None:
         accuracy = (
             Case("accuracy", "source", batch=500, threads=threads, data_dir=data_dir, epochs=1),
@@ -147,6 +157,10 @@ def groups(
         command = Case("command", "ours", threads=threads, data_dir=data_dir, epochs=1)
         found.append(Group("memory of a full MNIST run", (command,), 1))
     return found
+
+
+def _without(sides: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(side for side in sides if side not in others)
 
 
 WARM = 0.7  # seconds of steps before the first turn, at least one: graphs, memory, kernels
@@ -171,11 +185,8 @@ def step_times(step: Callable[[], Any], seconds: float, untimed: float = AGAIN) 
 
 def repeated(case: Case, step: Callable[[], Any]) -> Turn:
     """The turn of a case whose step is one batch, warmed here: images a second."""
-    began = time.perf_counter()
-    while True:
-        step()
-        if time.perf_counter() - began > min(case.seconds, WARM):
-            break
+    if (case.model, case.batch) not in LONG:
+        _warm(step, min(case.seconds, WARM))
 
     def turn(_: int) -> dict[str, Any]:
         times = step_times(step, case.seconds)
@@ -185,7 +196,18 @@ def repeated(case: Case, step: Callable[[], Any]) -> Turn:
     return turn
 
 
-ROUNDS = 12  # of slices, one of each program
+def _warm(step: Callable[[], Any], seconds: float) -> None:
+    began = time.perf_counter()
+    while True:
+        step()
+        if time.perf_counter() - began > seconds:
+            break
+
+
+ROUNDS = 5  # of slices, one of each program
+FEWEST = 2  # rounds, where they take longer than MOST
+MOST = 4.0  # seconds
+PAUSE = 0.05  # seconds before a slice: the threads of the program before it still spin
 
 
 def side_by_side(
@@ -193,17 +215,19 @@ def side_by_side(
 ) -> dict[str, list[float]]:
     """Seconds of a call of programs that compute the same, in one process, slice by slice.
 
-    Two processes of one program differ by up to 5 % for as long as they live; here all have the
-    same memory and cores. Slices begin with an untimed call, and each program begins rounds.
+    Two processes of one program differ by up to 30 % for as long as they live; here all have the
+    same memory and cores. A slice takes so many seconds; each program begins rounds.
     """
+    for step in programs.values():
+        _warm(step, 2 * seconds)
     times: dict[str, list[float]] = {name: [] for name in programs}
     began = time.perf_counter()
     for number in range(ROUNDS):
-        if number and time.perf_counter() - began > seconds:
+        if number >= FEWEST and time.perf_counter() - began > MOST:
             break
         first = number % len(programs)
         for name in [*programs][first:] + [*programs][:first]:
-            programs[name]()
-            slice_of = step_times(programs[name], seconds / ROUNDS / len(programs), untimed=0.0)
+            time.sleep(PAUSE)
+            slice_of = step_times(programs[name], seconds, untimed=seconds / 2)
             times[name].append(statistics.median(slice_of))
     return times

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
-from benchmarks.cases import CROWDED, RECIPE, Case, Turn, repeated, side_by_side
-from benchmarks.numpy_side import ENGINES_ALONE, EVERY, engine_alone, made_up, mnist, random_batch
+from gluon_cnn_parity import is_installed
+from benchmarks.cases import BESIDE, CROWDED, RECIPE, ROUNDS, Case, Turn, repeated, side_by_side
+from benchmarks.numpy_side import EVERY, engine_alone, made_up, mnist, random_batch
 from cnn_data import Dataset, load_dataset
 from cnn_harness.config import TrainConfig
 from cnn_harness.epochs import epoch_rates
@@ -91,22 +94,7 @@ def _own_step(net: gluon.HybridBlock, x: np.ndarray, y: np.ndarray) -> Callable[
 
 def _infer(case: Case) -> Turn:
     if case.side == "auto":
-        assert case.export is not None
-        run = engine.load(case.export, batch=case.batch)
-        x, _ = random_batch(run.input_shape, case.batch)
-        turn = repeated(case, lambda: run(x))
-        alone, again = _alone(case, run.name), _alone(case, run.name)
-
-        def timed(number: int) -> dict[str, Any]:
-            found = {**turn(number), "engine": run.name}
-            if alone is not None and again is not None:
-                found["side_by_side"] = side_by_side(
-                    {"auto": lambda: run(x), "alone": lambda: alone(x), "again": lambda: again(x)},
-                    4 * case.seconds,
-                )
-            return found
-
-        return timed
+        return _auto(case)
     net = get_model(case.model)
     net.initialize(mx.init.Xavier())
     x, _ = random_batch(net.input_shape, case.batch)
@@ -115,6 +103,37 @@ def _infer(case: Case) -> Turn:
         return repeated(case, lambda: fast(x))
     net.hybridize(static_alloc=True, static_shape=True)
     return repeated(case, lambda: net(mx.nd.array(x)).asnumpy())
+
+
+def _auto(case: Case) -> Turn:
+    """`--engine auto`, and beside it, where memory holds them, the engines as documented. The first
+    to be opened, and to be called, is another one in each turn; `again` is the engine that `auto`
+    took a second time: how far two of a kind are apart."""
+    assert case.export is not None
+    load = partial(engine.load, case.export, batch=case.batch)
+    if (case.model, case.batch) in CROWDED:
+        run = load()
+        x, _ = random_batch(run.input_shape, case.batch)
+        alone = repeated(case, lambda: run(x))
+        return lambda number: {**alone(number), "engine": run.way}
+
+    def turn(number: int) -> dict[str, Any]:
+        peers = {name: partial(engine_alone, case, name) for name in BESIDE if is_installed(name)}
+        begin: dict[str, Callable[[], Any]] = {"auto": load, **peers}
+        first = number % len(begin)
+        runs = {name: begin[name]() for name in [*begin][first:] + [*begin][:first]}
+        auto = runs["auto"]
+        if auto.name in peers:
+            runs["again"] = peers[auto.name]()
+        x, _ = random_batch(auto.input_shape, case.batch)
+        programs = {name: partial(run, x) for name, run in runs.items()}
+        times = side_by_side(programs, case.seconds / ROUNDS)
+        seconds = {name: statistics.median(found) for name, found in times.items()}
+        speeds = {name: {"images_per_second": case.batch / s} for name, s in seconds.items()}
+        return {**speeds.pop("auto"), "seconds": seconds["auto"], "engine": auto.way,
+                "beside": speeds}  # fmt: skip
+
+    return turn
 
 
 def _accuracy(case: Case) -> Turn:
@@ -156,13 +175,6 @@ def _epoch(case: Case) -> Turn:
         return {"seconds": seconds, "images_per_second": case.images / seconds}
 
     return turn
-
-
-def _alone(case: Case, name: str) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The engine that `auto` takes, without `gluon_cnn`; None where it reads no ONNX, or memory
-    does not hold it beside another."""
-    held = name in ENGINES_ALONE and (case.model, case.batch) not in CROWDED
-    return engine_alone(case, name) if held else None
 
 
 def _waiting(case: Case) -> Turn:

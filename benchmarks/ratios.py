@@ -28,8 +28,14 @@ def middle(numbers: Sequence[float]) -> Middle:
 def values(
     result: Mapping[str, Any], side: str, quantity: str = "images_per_second"
 ) -> list[float]:
-    """What each turn of a side measured; empty where it failed."""
-    return [run[quantity] for run in result["runs"].get(side, [])]
+    """What each turn of a side measured, in a process of its own or beside `auto`; empty where it
+    failed."""
+    runs = result["runs"].get(side) or [
+        run["beside"][side]
+        for run in result["runs"].get("auto", ())
+        if side in run.get("beside", ())
+    ]
+    return [run[quantity] for run in runs if quantity in run]
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Middle:

@@ -132,25 +132,29 @@ def _speeds(results: Mapping[str, Mapping[str, Any]], part: str) -> str:
                 told = f"{found[2].median:.2f} ({found[2].least:.2f}–{found[2].most:.2f})"
             row.append(told)
         if part == "infer":
-            row += [_side_by_side(result, "auto"), _side_by_side(result, "again")]
+            row.append(_again(result))
         rows.append(row)
     heads = [*(SIDES[side] for side in columns), "best", *RATIOS[part]]
     if part == "infer":
-        heads += ["auto / its engine alone, in one process", "that engine / itself"]
+        heads.append("auto's engine / itself")
     return _rows([f"{title}, images/s", *heads], rows)
 
 
-def _side_by_side(result: Mapping[str, Any], program: str) -> str:
-    """How many times as fast the program was as the engine alone that ran in its process."""
-    turns = [run["side_by_side"] for run in result["runs"].get("auto", ()) if "side_by_side" in run]
-    found = [ratio(turn["alone"], turn[program]).median for turn in turns]
+def _again(result: Mapping[str, Any]) -> str:
+    """How far two of the engine that `auto` took are apart, each as documented, in one process."""
+    found = []
+    for run in result["runs"].get("auto", ()):
+        beside = run.get("beside", {})
+        if "again" in beside:
+            first = beside[run["engine"].partition(",")[0]]
+            found.append(beside["again"]["images_per_second"] / first["images_per_second"])
     return _spread(found, len(found), ".3f") if found else "–"
 
 
 def _engine(result: Mapping[str, Any], side: str) -> str:
-    """Which engines `auto` took."""
-    names = sorted({run["engine"] for run in result["runs"][side] if "engine" in run})
-    return f" {', '.join(names)}" if names else ""
+    """Which engines `auto` took, and how it ran them."""
+    names = sorted({run["engine"] for run in result["runs"].get(side, ()) if "engine" in run})
+    return f" {'; '.join(names)}" if names else ""
 
 
 def _short(number: float) -> str:

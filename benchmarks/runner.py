@@ -87,14 +87,19 @@ class Sides:
 
         Where memory would hold all twice, those start at once that measure nothing as they begin.
         """
-        first, *rest = sorted(cases, key=lambda case: case.side not in COMPILED)
+        staying = [case for case in cases if not case.anew]
+        if not staying:
+            return
+        several = any(case.anew and (case.model, case.batch) not in CROWDED for case in cases)
+        others = 4 if several else 1  # engines in who is started anew
+        first, *rest = sorted(staying, key=lambda case: case.side not in COMPILED)
         self._start([first])
         together = []
-        if self._largest and self._has_room(2 * len(rest)):
+        if self._largest and self._has_room(2 * len(rest) + others - 1):
             together = [case for case in rest if case.side not in SETTLED]
         self._start(together)
         for case in rest:
-            if case not in together and self._has_room(2):  # for who is started anew, too
+            if case not in together and self._has_room(1 + others):
                 self._start([case])
 
     def turn(self, case: Case, number: int) -> Mapping[str, Any] | None:
@@ -110,7 +115,7 @@ class Sides:
             self._leave_out(case, error)
             return None
         self._largest = max(self._largest, ready.peak_mb)
-        if not self._has_room(1):
+        if case.anew or not self._has_room(1):
             self._kept.pop(case.side).close()
         return found
 
@@ -172,6 +177,7 @@ def run_group(
 
 
 # What was seen on 2 cores of an AMD EPYC (Zen 4)
+BESIDES = 3.0  # seconds of engines beside each other
 STARTING = 1.5  # seconds until a process is ready
 COMPILING = 6.0  # seconds more where it compiles
 RATE = 60e9  # floating-point operations a second and thread of a large net
@@ -204,5 +210,5 @@ def _turn_seconds(case: Case) -> float:
     if case.part == "waiting":
         return 2 * case.images * max(image, EPOCH / 60_000)
     if case.side == "auto" and (case.model, case.batch) not in CROWDED:
-        return max(AGAIN + 5 * case.seconds, 7 * case.batch * image)  # its engine alone, twice
+        return 2 * STARTING + max(BESIDES, 12 * case.batch * image)  # four engines
     return max(AGAIN + case.seconds, case.batch * image)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gluon_cnn_parity import is_installed
 from benchmarks import __main__ as command
-from benchmarks import cases, child, numpy_side, ratios, results, runner, source_script
+from benchmarks import cases, child, ratios, results, runner, source_script
 from benchmarks.cases import Case, Group
 from cnn_data import ArraySplit, load_dataset
 
@@ -62,16 +63,19 @@ def test_a_row_says_who_is_best_and_how_ours_stands_to_the_best_other() -> None:
     assert row.endswith(
         "| MXNet as it comes | 0.85 (0.80–0.90) | 1.35 (1.20–1.50) | 1.20 (1.20–1.20) |"
     )
-    infer = _result("infer lenet 1", ours=[1.0], auto=[4.0], openvino=[2.0], onnxruntime=[1.0])
-    infer["runs"]["auto"][0] |= {
-        "engine": "openvino",
-        "side_by_side": {"auto": [2.0, 4.0], "alone": [3.0, 6.0], "again": [3.0, 5.0]},
-    }
+    infer = _result("infer lenet 1", ours=[1.0, 1.0], auto=[4.0, 2.0], eager=[1.0, 1.0])
+    for run, again in zip(infer["runs"]["auto"], (2.2, 1.1), strict=True):
+        speeds = {"openvino": run["images_per_second"] / 2, "onnxruntime": 1.0, "again": again}
+        run |= {
+            "engine": "openvino, parts of 16",
+            "beside": {side: {"images_per_second": speed} for side, speed in speeds.items()},
+        }
     (row,) = (line for line in results.table({"infer lenet 1": infer}).splitlines()
               if line.startswith("| lenet 1 "))  # fmt: skip
-    assert "| **4 (4–4) openvino** | 1 (1–1) |" in row
+    assert "| **3 (2–4) openvino, parts of 16** | 1 (1–1) |" in row
     assert row.endswith(
-        "| gluon_cnn --engine auto | 2.00 (2.00–2.00) | 1.500 (1.500–1.500) | 1.100 (1.100–1.100) |"
+        "| 1 (1–1) | 1.5 (1–2) | – | gluon_cnn --engine auto | 2.00 (2.00–2.00) "
+        "| 1.100 (1.100–1.100) |"
     )
     # What was not measured equally often is not compared
     assert results.compared(_result("x", ours=[1.0], eager=[1.0, 2.0]), "train") is None
@@ -174,6 +178,20 @@ def test_who_has_no_room_is_started_for_each_turn_and_who_compiles_stays() -> No
         alive += line.startswith("start ") - line.startswith("end ")
         assert alive <= 3
     assert alive == 0
+
+
+def test_auto_has_a_process_of_its_own_in_every_turn() -> None:
+    seen: list[str] = []
+    group = Group("g", (Case("infer", "eager"), Case("infer", "auto")), 2)
+    result = runner.run_group(group, print, _sides(seen))
+    assert seen == [
+        "start eager", "eager is ready", "eager 0",
+        "start auto", "auto is ready", "auto 0", "end auto",
+        "start auto", "auto is ready", "auto 1", "end auto", "eager 1", "end eager",
+    ]  # fmt: skip
+    assert [len(found) for found in result["runs"].values()] == [2, 2]
+    only = runner.run_group(Group("g", group.cases[1:], 1), print, _sides(seen))
+    assert len(only["runs"]["auto"]) == 1
 
 
 def test_a_side_that_fails_is_reported_and_the_others_go_on() -> None:
@@ -308,10 +326,11 @@ def test_an_engine_is_measured_on_the_exported_file(side: str, exports: Path) ->
     )
     found = _measured(group.cases[0])
     assert found["images_per_second"] == pytest.approx(4 / found["seconds"])
-    assert ("engine" in found) == (side == "auto")
-    alone = found.get("engine") in numpy_side.ENGINES_ALONE
-    assert ("side_by_side" in found) == alone
-    assert not alone or set(found["side_by_side"]) == {"auto", "alone", "again"}
+    assert ("engine" in found) == ("beside" in found) == (side == "auto")
+    if side == "auto":
+        peers = {name for name in cases.BESIDE if is_installed(name)}
+        assert set(found["beside"]) - {"again"} == peers
+        assert ("again" in found["beside"]) == (found["engine"].partition(",")[0] in peers)
 
 
 def test_programs_of_one_process_take_turns() -> None:
@@ -325,9 +344,11 @@ def test_programs_of_one_process_take_turns() -> None:
         return step
 
     programs = {"fast": program("fast", 0.001), "slow": program("slow", 0.004)}
-    times = cases.side_by_side(programs, 0.2)
+    times = cases.side_by_side(programs, 0.01)
+    assert [len(found) for found in times.values()] == [cases.ROUNDS] * 2
     assert 1.5 < min(times["slow"]) / min(times["fast"]) < 8
-    assert 3 <= sum(a != b for a, b in pairwise(calls)) < 2 * cases.ROUNDS
+    # both are warmed, and whoever ends a round begins the next
+    assert sum(a != b for a, b in pairwise(calls)) == 2 + cases.ROUNDS
 
 
 @pytest.fixture(scope="module")
@@ -440,12 +461,15 @@ def test_quick_is_small_and_the_whole_covers_every_model() -> None:
     six = ("lenet", "lenet5", "mnist_bn_cnn", "cifar_cnn", "alexnet", "vgg16")
     assert {f"infer {model} {batch}" for model in six for batch in (1, 64, 500)} < names
     (longest,) = (group for group in whole if group.name == "infer vgg16 500")
-    assert {case.side for case in longest.cases} == {"frozen", "openvino", "auto"}
-    assert longest.repeats == 3
+    assert {case.side for case in longest.cases} == {"openvino", "auto"}
+    (crowded,) = (group for group in whole if group.name == "infer vgg16 64")
+    assert crowded.repeats == longest.repeats == 3
     sides = {c.side for group in whole for c in group.cases}
     assert sides == set(cases.SIDES)
-    assert not sides - {c.side for g in quick for c in g.cases} - {*cases.COMPILED, "source"}
+    quickly = {c.side for g in quick for c in g.cases} | {*cases.BESIDE}  # in the process of auto
+    assert not sides - quickly - {*cases.COMPILED, "source"}
     assert {"accuracy", "peak", "memory of a full MNIST run"} < names
     assert len(names) == len(whole)
-    whole.remove(longest)
+    for group in (longest, crowded):
+        whole.remove(group)
     assert all(g.repeats >= 5 for g in whole if g.name.startswith(("train", "infer", "accuracy")))
