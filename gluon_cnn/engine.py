@@ -55,6 +55,8 @@ from gluon_cnn.exporting.speeds import (
 from gluon_cnn.training.saved import SavedRun
 from gluon_cnn_parity.cli import one_line
 
+FLOAT32 = np.dtype(np.float32)  # numpy's one object of it
+
 __all__ = ["Loaded", "add_flag", "for_command", "load", "load_saved"]
 
 
@@ -69,9 +71,16 @@ class Loaded:
         self.input_shape = input_shape
         self._run = run
         self._turn = threading.Lock()
+        self._shape: tuple[int, ...] = ()  # of the last images
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Raises: ValueError for another shape or dtype."""
+        if type(x) is not np.ndarray or x.dtype is not FLOAT32 or x.shape != self._shape:
+            self._check(x)
+        with self._turn:
+            return self._run(np.ascontiguousarray(x))
+
+    def _check(self, x: object) -> None:
         if (
             not isinstance(x, np.ndarray)
             or x.dtype != np.float32
@@ -82,8 +91,7 @@ class Loaded:
             raise ValueError(f"got {found}, expected a float32 array (N, {wanted})")
         if not len(x):
             raise ValueError(f"got no images, expected at least one in {x.shape}")
-        with self._turn:
-            return self._run(np.ascontiguousarray(x))
+        self._shape = x.shape
 
 
 def load(path: str | Path, engine: str = AUTO, *, batch: int = 64) -> Loaded:

@@ -130,10 +130,11 @@ class _OnnxRuntime:
         self._session = session
         self._names = [output.name for output in session.get_outputs()]
         self._x = self._y = np.empty(0, np.float32)
+        self._shape: tuple[int, ...] = ()  # of the images that are bound
         self._binding = session.io_binding()
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        if x.shape != self._x.shape:
+        if x.shape != self._shape:
             outputs: np.ndarray = self._session.run(self._names, {INPUT: x})[0]
             if x.nbytes <= COPIED:
                 self._bind(x, outputs)
@@ -143,7 +144,7 @@ class _OnnxRuntime:
         return self._y.copy()
 
     def _bind(self, x: np.ndarray, outputs: np.ndarray) -> None:
-        self._x, self._y = _aligned(x.shape), _aligned(outputs.shape)
+        self._x, self._y, self._shape = _aligned(x.shape), _aligned(outputs.shape), x.shape
         self._binding = self._session.io_binding()
         for bind, name, array in (
             (self._binding.bind_input, INPUT, self._x),

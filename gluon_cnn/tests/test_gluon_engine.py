@@ -513,3 +513,14 @@ def test_engines_other_than_mxnet_are_for_the_cpu() -> None:
 def test_images_of_another_shape_or_dtype_are_refused(images: Any) -> None:
     with pytest.raises(ValueError, match=r"got .*, expected"):
         engine.load_saved(_fresh(), "mxnet")(images)
+
+
+def test_images_are_looked_at_in_every_call() -> None:
+    net = engine.load_saved(_fresh(), "mxnet")
+    x = _images()
+    outputs = net(x)
+    np.testing.assert_array_equal(net(np.asfortranarray(x)), outputs)
+    wrongs: tuple[Any, ...] = (x.astype(np.float64), x.byteswap().view(">f4"), list(x))
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match=r"got .*, expected a float32 array"):
+            net(wrong)
