@@ -183,19 +183,23 @@ class Trainee(ABC):
 
     def state(self) -> State:
         """What the next step starts from."""
-        slots = self.updater.slots()
         return State(
             {key: self.tensors[key].read() for key in self.keys(trainable=True)},
-            {key: slots["/".join(key)] for key in self.keys(trainable=True)},
+            {key: self._slots(key) for key in self.keys(trainable=True)},
             {key: self.tensors[key].read() for key in self.keys(trainable=False)},
             self.count,
         )
+
+    def _slots(self, key: Key) -> dict[str, np.ndarray]:
+        """A parameter's slots in the shape that its tensor has on both sides."""
+        slots, shape = self.updater.slots_of("/".join(key)), self.tensors[key].shape
+        return {name: value.reshape(shape) for name, value in slots.items()}
 
     def named_state(self) -> Iterator[tuple[str, str, np.ndarray]]:
         """The state as (path, quantity, value), one value in memory at a time."""
         for key in self.keys(trainable=True):
             path, role = key
-            for slot, value in self.updater.slots_of("/".join(key)).items():
+            for slot, value in self._slots(key).items():
                 yield path, f"{role} {slot}", value
             yield path, role, self.tensors[key].read()
         for key in self.keys(trainable=False):
@@ -211,7 +215,10 @@ class Trainee(ABC):
         for key, value in {**state.weights, **state.buffers}.items():
             self._put(key, value.astype(self.dtype))
         slots = {
-            "/".join(key): {name: value.astype(self.dtype) for name, value in named.items()}
+            "/".join(key): {
+                name: value.astype(self.dtype).reshape(self.parameter(key).shape)
+                for name, value in named.items()
+            }
             for key, named in state.slots.items()
         }
         if state.count:

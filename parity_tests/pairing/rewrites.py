@@ -161,13 +161,8 @@ def _slice_of_moved_concat(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
 ) -> Operand | None:
     """One of the parts of what was joined, and then reshaped and transposed, is that part moved."""
-    x, moves = inputs[0], []
-    while (move := graph.producer(x)) is not None and move.kind in ("reshape", "transpose"):
-        if not move.inputs:
-            return None
-        moves.append(move)
-        x = move.inputs[0]
-    inner = produced_by(graph, x, "concat")
+    moves = _moves(graph, inputs[0])
+    inner = produced_by(graph, moves[-1].inputs[0] if moves else inputs[0], "concat")
     if not moves or inner is None or attributes["step"] != 1 or 0 in inner.shape:
         return None
     along, before = int(inner.attributes["axis"]), inner.shape
@@ -233,6 +228,69 @@ def _of_joined(kind: str, along: int) -> Rule:
         return emit_concat(graph, made, axis, shape)
 
     return rule
+
+
+# Layers that add a parameter, by the axis along which it lies
+_BIASED = {"linear": -1, "conv": 1, "conv_transpose": 1}
+
+
+def _bias_of_its_own(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], _: Attributes
+) -> Operand | None:
+    """A parameter that is added to what a layer without a bias gives, moved or not, is its bias."""
+    if len(inputs) != 2 or inputs[1].value.origin is not Origin.PARAMETER:
+        return None
+    x, bias = inputs
+    count, rank = math.prod(bias.shape), len(bias.shape)
+    long = [a for a in range(-rank, 0) if bias.shape[a] > 1]
+    together = not long or math.prod(shape[long[0] : long[-1] + 1 or None]) == count
+    places = long[:1] or range(-rank, 0)
+    moves = _moves(graph, x)
+    layer = graph.producer(moves[-1].inputs[0] if moves else x)
+    if x.shape != shape or not together or layer is None or layer.kind not in _BIASED:
+        return None
+    given = {*layer.parameters, *(y.role for y in layer.inputs)}
+    own = _BIASED[layer.kind] % len(layer.shape)
+    lies = any(_before(moves, place % len(shape), count) == own for place in places)
+    if not lies or layer.shape[own] != count or "bias" in given or "weight" not in layer.parameters:
+        return None
+    weight = layer.parameters["weight"]
+    operands = [(y.role, y) for y in layer.inputs]
+    operands += [("weight", Operand("", Value(Origin.PARAMETER, weight.name), weight.shape))]
+    operands += [("bias", Operand("", bias.value, (count,)))]
+    graph.merge(layer, *moves)
+    out = graph(layer.kind, operands, layer.shape, **layer.attributes)
+    for move in reversed(moves):
+        out = graph(move.kind, [("input", out)], move.shape, **move.attributes)
+    return out
+
+
+def _moves(graph: Graph, x: Operand) -> list[Operation]:
+    """The reshapes and transposes behind which a value is, the last one first."""
+    moves = []
+    while (move := graph.producer(x)) is not None and move.kind in ("reshape", "transpose"):
+        if not move.inputs:
+            break
+        moves.append(move)
+        x = move.inputs[0]
+    return moves
+
+
+def _before(moves: Sequence[Operation], along: int, count: int) -> int | None:
+    """Which axis of `count` values those were that now begin along an axis; None without any."""
+    for move in moves:
+        before = move.inputs[0].shape
+        if move.kind == "transpose":
+            if move.shape[along] != count:
+                return None
+            along = move.attributes["order"][along]
+            continue
+        starts = math.prod(move.shape[:along])
+        found = [a for a, n in enumerate(before) if (math.prod(before[:a]), n) == (starts, count)]
+        if not found:
+            return None
+        along = found[0]
+    return along
 
 
 def _concat_of_zeros(
@@ -406,7 +464,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "pad": (_same_shape,),
     "cast": (_same_type,),
     "concat": (_flat_concat, _concat_of_zeros),
-    "add": (_scalar("add"), _without_expand("add")),
+    "add": (_scalar("add"), _without_expand("add"), _bias_of_its_own),
     "sub": (_scalar("sub"), _without_expand("sub")),
     "mul": (_scalar("mul"), _without_expand("mul"), gate_of_itself, hard_gate),
     "div": (_scalar("div"), _without_expand("div")),
@@ -468,13 +526,9 @@ def _side_by_side(groups: Iterable[_Axes]) -> _Axes:
 
 def _moved(graph: Graph, x: Operand) -> tuple[Operand, _Axes]:
     """What a value is made of by reshapes and transposes, and its axes in that."""
-    moves = []
-    while (move := graph.producer(x)) is not None and move.kind in ("reshape", "transpose"):
-        if not move.inputs:
-            break
-        moves.append(move)
-        x = move.inputs[0]
-    source, axes = x, _whole(x)
+    moves = _moves(graph, x)
+    source = moves[-1].inputs[0] if moves else x
+    axes = _whole(source)
     for move in reversed(moves):
         if move.kind == "transpose":
             source, axes = _turned(move.inputs[0], source, axes, move.attributes["order"])

@@ -609,7 +609,7 @@ def _name_parameters(pairs: Sequence[SegmentPair], alignment: Alignment) -> None
 
 
 def _free_role(role: str, taken: Mapping[str, str]) -> str:
-    if role in ("input", "other") or role.startswith("input."):
+    if role in ("input", "other") or "." in role:  # one of several, as `torch.einsum` has them
         role = "parameter"
     if role not in taken:
         return role

@@ -1,0 +1,140 @@
+"""Layers that a user writes of a product and a parameter added to it, beside the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mxnet import gluon
+from mxnet.gluon import nn as gnn
+from torch import nn
+
+from parity_tests import check_parity
+from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised, random_image
+
+ROWS, IMAGE = random_image(3, 5), random_image(3, 2, 5, 5)
+LEVELS = ("structure", "weights", "forward", "backward", "optimizer", "training")
+
+
+class Own(gluon.HybridBlock):
+    """`product(F, x, weight)`, and `moved` makes of the bias what is added to it."""
+
+    def __init__(self, product: Any, *shapes: tuple[int, ...], moved: Any = None, **bias: Any):
+        super().__init__()
+        self._product, self._moved = product, moved or (lambda F, b: b)
+        with self.name_scope():
+            self.weight = self.params.get("weight", shape=shapes[0])
+            self.bias = self.params.get("bias", shape=shapes[1], init="zeros", **bias)
+
+    def hybrid_forward(self, F: Any, x: Any, weight: Any, bias: Any) -> Any:
+        return F.broadcast_add(self._product(F, x, weight), self._moved(F, bias))
+
+
+def product(F: Any, x: Any, weight: Any) -> Any:
+    return F.FullyConnected(x, weight, no_bias=True, num_hidden=4, flatten=False)
+
+
+def maps(F: Any, x: Any, weight: Any) -> Any:
+    return F.Convolution(x, weight, no_bias=True, kernel=(3, 3), num_filter=4)
+
+
+def in_heads(F: Any, x: Any, weight: Any) -> Any:
+    return F.reshape(product(F, x, weight), (0, 2, 2))
+
+
+def own_maps(shape: tuple[int, ...] = (4,)) -> Own:
+    return Own(maps, (4, 2, 3, 3), shape, moved=lambda F, b: F.reshape(b, (1, 4, 1, 1)))
+
+
+def with_head(maps: Any) -> GluonNet:
+    return GluonNet(lambda s, F, x: s.d(F.relu(s.c(x))), c=maps, d=gnn.Dense(4, in_units=36))
+
+
+def torch_maps() -> TorchNet:
+    return TorchNet(
+        lambda s, x: s.d(s.c(x).relu().flatten(1)), c=nn.Conv2d(2, 4, 3), d=nn.Linear(36, 4)
+    )
+
+
+def held(forward: Callable[..., Any]) -> TorchNet:
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = (torch.randn(shape, generator=generator) for shape in ((4, 5), (4,)))
+    return TorchNet(forward, weight=nn.Parameter(weight), bias=nn.Parameter(bias))
+
+
+EQUAL: dict[str, tuple[Callable[[], Any], Callable[[], Any], np.ndarray]] = {
+    "own dense": (lambda: Own(product, (4, 5), (4,)), lambda: nn.Linear(5, 4), ROWS),
+    "own maps": (lambda: with_head(own_maps()), torch_maps, IMAGE),
+    "a bias of four axes": (lambda: with_head(own_maps((1, 4, 1, 1))), torch_maps, IMAGE),
+    "cut into heads": (
+        lambda: Own(in_heads, (4, 5), (4,), moved=lambda F, b: F.reshape(b, (2, 2))),
+        lambda: TorchNet(lambda s, x: s.l(x).view(-1, 2, 2), l=nn.Linear(5, 4)), ROWS,
+    ),
+    "own linear": (
+        lambda: gnn.Dense(4, in_units=5),
+        lambda: held(lambda s, x: F.linear(x, s.weight) + s.bias), ROWS,
+    ),
+    "einsum": (
+        lambda: gnn.Dense(4, in_units=5),
+        lambda: held(lambda s, x: torch.einsum("ni,oi->no", x, s.weight) + s.bias), ROWS,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_an_own_layer_is_in_parity_with_the_layer(name: str) -> None:
+    ours, theirs, x = EQUAL[name]
+    report = check_parity(initialised(ours(), x), theirs(), x, transfer=True)
+    assert report.ok, str(report)
+
+
+def test_a_bias_of_other_axes_is_trained_as_the_layer_s() -> None:
+    """Its momentum has its own shape, and is judged in the one that both sides have."""
+    ours, theirs, x = EQUAL["a bias of four axes"]
+    report = check_parity(
+        initialised(ours(), x), theirs(), x, transfer=True, levels=LEVELS, steps=2,
+        labels=np.array([0, 1, 2]), optimizer="sgd(lr=0.1, momentum=0.9)",
+    )  # fmt: skip
+    assert report.ok, str(report)
+
+
+FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
+    "twice": (lambda: Own(product, (4, 5), (4,), moved=lambda F, b: 2 * b), "bias"),
+    "no gradient": (
+        lambda: Own(product, (4, 5), (4,), moved=lambda F, b: F.stop_gradient(b)),
+        "stopped gradient: Gluon's are all 0",
+    ),
+    "no gradient before it": (
+        lambda: Own(lambda F, x, w: F.stop_gradient(product(F, x, w)), (4, 5), (4,)),
+        "stopped gradient: Gluon's are all 0",
+    ),
+    "in another place": (
+        lambda: Own(lambda F, x, w: product(F, x + 1, w), (4, 5), (4,)),
+        "Gluon only",
+    ),
+    "one for every row": (
+        lambda: Own(product, (4, 5), (3,), moved=lambda F, b: F.reshape(b, (3, 1))),
+        "bias",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_an_own_layer_that_adds_otherwise_is_named(name: str) -> None:
+    make, words = FAULTS[name]
+    report = check_parity(initialised(make(), ROWS), nn.Linear(5, 4), ROWS, transfer=True)
+    assert not report.ok
+    assert words in str(report.first_divergence), str(report)
+
+
+def test_an_own_bias_that_learns_at_another_rate_is_named() -> None:
+    net = initialised(Own(product, (4, 5), (4,), lr_mult=2.0), ROWS)
+    report = check_parity(
+        net, nn.Linear(5, 4), ROWS, transfer=True, levels=LEVELS, steps=1,
+        labels=np.array([0, 1, 2]), optimizer="sgd(lr=0.1)",
+    )  # fmt: skip
+    assert "bias learning rate" in str(report.first_divergence), str(report)
