@@ -37,7 +37,7 @@ def _reads_places(op: Operation, role: str) -> bool:
     """
     if _COMPARED.search(op.kind) or all(map(holds_whole_numbers, op.dtypes)):
         return True
-    return _PLACES.get(op.kind) == role.partition(".")[0]
+    return _PLACES.get(op.kind) == role.partition(".")[0] or op.attributes.get("lengths") == role
 
 
 def _places(segment: Segment, graph: OperationGraph) -> set[int]:

@@ -17,10 +17,18 @@ from parity_tests.backends.runs import NET, Arrays, Objective, arrays
 from parity_tests.levels.backward import backward_rows
 from parity_tests.levels.forward import forward_rows
 from parity_tests.levels.quick import quick_rows
-from parity_tests.levels.referee import DidNotRun, Subject, not_compared
+from parity_tests.levels.referee import DidNotRun, Subject, attempt, not_compared
 from parity_tests.levels.saved import save_mapped
 from parity_tests.levels.structure import executed_rows, structure_rows
-from parity_tests.levels.view import TracedPair, Unseen, View, leaves_suffice, trace_pair, view_of
+from parity_tests.levels.view import (
+    TracedPair,
+    Unseen,
+    View,
+    are_near,
+    leaves_suffice,
+    trace_pair,
+    view_of,
+)
 from parity_tests.levels.weights import (
     copy_paired,
     copy_weights,
@@ -59,6 +67,7 @@ class NetPair:
         self._untrained = ""  # why the nets do not run in training
         self._undriven = ""  # why their optimizers are not compared
         self._undifferentiated = ""  # why no gradient of Gluon's is that of the net
+        self._unheeded = ""  # why Gluon's outputs are not those that are compared
         self._unseen = ""  # why what the nets execute cannot be followed
         own = pair_leaves(*(leaves_of(net) for net in nets.values()))
         strict = self._transfer_map is not None if strict is None else strict
@@ -91,6 +100,8 @@ class NetPair:
                 view = view_of(nets, each, inputs, known)
                 known = view.traced.alignment.parameters
                 self._parts.append((seen(view), view))
+            if any("lengths" in op.attributes for op in traced[0].executed(Side.GLUON)):
+                self._unheeded = _heeds_no_lengths(self._own, self._parts[0][0])
 
     def transfer(self) -> None:
         """Give the torch net the Gluon net's values."""
@@ -180,6 +191,8 @@ class NetPair:
         if self._unseen and level in (Level.STRUCTURE, Level.FORWARD, Level.BACKWARD):
             rows = [row for row in rows if row.check != Check.INHERITED]
             rows.append(not_compared(level, NET, "operation", self._unseen))
+        if self._unheeded and level == Level.FORWARD:
+            rows.append(not_compared(level, NET, "output", self._unheeded))
         return rows, coverage
 
     def _rows(self, level: Level) -> tuple[list[Row], Coverage]:
@@ -242,6 +255,22 @@ def _lacks_gradient(traced: TracedPair) -> str:
     computed, _ = graph.leading_to(graph.outputs)
     whys = (op.lacks_gradient for op in graph if op.index in computed)
     return next(filter(None, whys), "") if graph.train else ""
+
+
+def _heeds_no_lengths(own: Subject, executed: Subject) -> str:
+    """Why a net gives something else here than its layers do that heed lengths; empty if not."""
+    try:
+        runs = [attempt(Side.GLUON, s.run_gluon, "float32", train=False) for s in (own, executed)]
+    except DidNotRun as error:
+        return str(error)
+    if all(are_near(*both) for both in zip(*(run.outputs for run in runs), strict=False)):
+        return ""
+    return (
+        "on a CPU MXNet 1.9.1 computes every step, whatever lengths a layer with "
+        "`use_sequence_length` is given: the net gives other outputs here than on a GPU, whose are "
+        "compared; put F.SequenceMask or F.SequenceLast behind it, or unroll cells with "
+        "`valid_length`"
+    )
 
 
 def _artefacts_rows(subject: Subject) -> tuple[list[Row], Coverage]:

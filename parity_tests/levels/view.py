@@ -310,7 +310,9 @@ def _within_leaves(pairing: Pairing, partners: Mapping[str, str], traced: Traced
         # A leaf is run as a whole, its own gradients too, unless what calls it stops all of them.
         # In float64 the net's own code would round where it casts to float32, or fills an array.
         whole = leaves & {op.path for op in graph if op.own_gradient != "detach"}
-        own = any(
+        # One that is given lengths is given more than arrays, or heeds them on a GPU alone.
+        packed = any(x.role == "lengths" for op in traced.normalised[side] for x in op.inputs)
+        own = packed or any(
             op.kind in _TO_FLOAT32 or (op.own_gradient and op.path not in whole) for op in graph
         )
         if len(graph.outputs) != 1 or not once or own or computed - leaves:
@@ -408,9 +410,10 @@ def _joined(
 ) -> View:
     """Without cuts around what both sides compute otherwise, where its neighbours make it one.
 
-    Such as two ways of masking, where what is masked counts for nothing behind a softmax, two ways
-    of choosing among equal values, which come from a ReLU that passes no gradient back, and
-    gradients that one side stops before what the other stops them behind.
+    Such as two ways of masking, where what is masked counts for nothing behind a softmax, a mask of
+    what a recurrent layer with lengths leaves 0, two ways of choosing among equal values, which
+    come from a ReLU that passes no gradient back, and gradients that one side stops before what the
+    other stops them behind.
     """
     traced = view.traced
     anew: dict[int, set[int]] = {}
@@ -422,6 +425,12 @@ def _joined(
         if segment.pair is not None
         and (segment.unlike or (segment.differences and not segment.pair.right.parameters))
         and _given(segment) not in lasting
+    ]
+    asked += [
+        ([segment], layers, {})
+        for segment in segments
+        if segment.alone and _given(segment) not in lasting
+        if (layers := _layers(segment, segments))
     ]
     asked += [([segment], set(), {index: before}) for segment, index, before in _choosing(segments)]
     asked += [(chain, ends, {}) for chain, ends in _stopping(segments, traced)]
@@ -443,6 +452,16 @@ def _joined(
         elif differs:
             refused.add(differs)
     return view
+
+
+def _layers(segment: SegmentPair, segments: Sequence[SegmentPair]) -> set[int]:
+    """Torch's recurrent layers with lengths that a segment reads: a mask behind these is theirs."""
+    before = [segments[slot.segment].pair for slot in segment.slots if slot.segment >= 0]
+    return {
+        pair.right.index
+        for pair in before
+        if pair is not None and any(x.role == "lengths" for x in pair.right.inputs)
+    }
 
 
 # What chooses among values: of equal ones each framework sends the gradient to the first, to all

@@ -102,6 +102,41 @@ def _through_transpose(
     return graph("transpose", [("input", before.inputs[0])], shape, order=combined)
 
 
+def _there_and_back(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """What is put in an order, and then back from it."""
+    before = produced_by(graph, inputs[0], "take")
+    if before is None or not before.inputs or before.attributes["axis"] != attributes["axis"]:
+        return None
+    x, *first = before.inputs
+    if x.shape != shape:
+        return None
+    if first and len(inputs) > 1:
+        undone = _undoes(graph, inputs[1], first[0])
+    else:
+        forth, back = before.attributes.get("index"), attributes.get("index")
+        if not isinstance(forth, tuple) or not isinstance(back, tuple):
+            return None
+        undone = [forth[i] for i in back] == list(range(len(back)))
+    return x if undone else None
+
+
+def _undoes(graph: Graph, back: Operand, forth: Operand) -> bool:
+    """Whether an index is made of a permutation as `scatter_(0, forth, arange)` makes its inverse,
+    or `argsort`."""
+    made = graph.producer(back)
+    if made is None:
+        return False
+    read = {x.role: x for x in made.inputs}
+    if made.kind == "argsort":
+        return read["input"].value == forth.value and not made.attributes.get("descending")
+    counted = produced_by(graph, read["src"], "arange") if "src" in read else None
+    if made.kind != "scatter" or counted is None or read["index"].value != forth.value:
+        return False
+    return counted.attributes.get("start", 0) == 0 and counted.attributes.get("step", 1) == 1
+
+
 def _same_type(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
 ) -> Operand | None:
@@ -461,6 +496,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "slice": (_all_of_it, _slice_of_concat, _slice_of_moved_concat),
     "flip": (_flip_of_flip,),
     "gather": (_gather_of_rows,),
+    "take": (_there_and_back,),
     "pad": (_same_shape,),
     "cast": (_same_type,),
     "concat": (_flat_concat, _concat_of_zeros),

@@ -44,6 +44,10 @@ class Emit(Protocol):
         """Another output of the operation that produced `first`."""
         ...
 
+    def producer(self, operand: Operand) -> Operation | None:
+        """The normalised operation whose first output an operand is."""
+        ...
+
     def is_zero(self, value: Operand) -> bool:
         """Whether a value is an array of zeros, whatever the input."""
         ...

@@ -425,6 +425,8 @@ class Recorder:
                 operands += [(name, p.data()) for name, p in block._reg_params.items()]
                 names = ("_mode", "_hidden_size", "_num_layers", "_dir", "_dropout", "_layout")
                 attributes = {n.lstrip("_"): getattr(block, n) for n in names if hasattr(block, n)}
+                if getattr(block, "_use_sequence_length", False):
+                    attributes["lengths"] = operands[len(arrays) - 1][0]
                 if id(block) in self.rates:
                     attributes["dropout"] = self.rates[id(block)]
                 self.note(type(block).__name__, attributes, operands, out, ("block", block, args))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mxnet import gluon
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from parity_tests import check_parity
 from parity_tests.backends.torch.tracing.recurrent import in_steps
@@ -105,7 +106,9 @@ def test_what_drops_between_the_layers_passes_on_and_its_rate_is_compared(
 
 
 def arrays_of(given: Any) -> list[torch.Tensor]:
-    return [given] if isinstance(given, torch.Tensor) else [y for x in given for y in arrays_of(x)]
+    if given is None or isinstance(given, torch.Tensor):
+        return [] if given is None else [given]
+    return [y for x in given for y in arrays_of(x)]
 
 
 MODULES: dict[str, Callable[..., nn.Module]] = {
@@ -120,6 +123,23 @@ MODULES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+def assert_steps(module: nn.Module, given: list[Any]) -> None:
+    made = in_steps(module, dict(module.named_parameters()), given, lambda value: value)
+    for a, b in zip(arrays_of(made), arrays_of(module(*given)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("lengths", [[6, 4, 1], [2, 6, 4]], ids=["sorted", "in any order"])
+@pytest.mark.parametrize("kind", ["LSTM", "projected", "GRU"])
+def test_the_steps_of_packed_sequences_are_the_layer(kind: str, lengths: list[int]) -> None:
+    module = MODULES[kind](4, 5, num_layers=2, bidirectional=True, batch_first=True).double()
+    x = torch.randn((3, 6, 4), dtype=torch.float64)
+    ordered = lengths == sorted(lengths, reverse=True)
+    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=ordered)
+    assert_steps(module, [packed])
+    assert_steps(module, [packed, module(packed)[1]])
+
+
 @pytest.mark.parametrize("kind", MODULES)
 def test_the_steps_are_the_layer(kind: str) -> None:
     cell = kind.endswith("Cell")
@@ -128,11 +148,8 @@ def test_the_steps_are_the_layer(kind: str) -> None:
         forms += [{"num_layers": 2, "bidirectional": True}, {"batch_first": True}]
     for form in forms:
         module = MODULES[kind](4, 5, **form).double()
-        held = dict(module.named_parameters())
         for shape in ((3, 4),) if cell else ((3, 6, 4), (6, 4)):
             x = torch.randn(shape, dtype=torch.float64)
             first = module(x)
             for given in ([x], [x, first if cell else first[1]]):
-                made = in_steps(module, held, given, lambda value: value)
-                for a, b in zip(arrays_of(made), arrays_of(module(*given)), strict=True):
-                    torch.testing.assert_close(a, b)
+                assert_steps(module, given)

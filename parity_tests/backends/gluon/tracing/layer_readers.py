@@ -224,6 +224,9 @@ def rnn(mode: str) -> Reader:
     def read(args: Arguments, emit: Emit) -> list[Operand]:
         inputs: list[tuple[str, Operand | None]] = []
         for role, x in args.arrays.items():
+            if role == args.attribute("lengths"):
+                inputs.append(("lengths", x))
+                continue
             if role.startswith("input."):
                 if role == "input.0" or not emit.is_zero(x):
                     inputs.append((role, x))

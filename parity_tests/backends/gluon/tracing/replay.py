@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import repeat
 from typing import Any
 from unittest import mock
@@ -208,17 +209,49 @@ class _Slot:
 def replay_block(block: Block, args: Any, names: Sequence[str]) -> Replay:
     """A recurrent layer or cell, which counts as one operation, with its parameters given anew.
 
-    Dropout between its layers passes its input on, as it does as a leaf.
+    Dropout between its layers passes its input on, as it does as a leaf. A layer that is given
+    lengths heeds them.
     """
+    heeds = getattr(block, "_use_sequence_length", False)
     skip = getattr(block, "skip_states", False)
     count = len(list(flatten(args, NDArray)))
     template = substitute(args, repeat(_Slot()))  # the arrays themselves are let go
+    settings: dict[str, Any] = {"skip_states": skip and not heeds, "_dropout": 0}
+    if heeds:
+        settings["_use_sequence_length"] = False
 
     def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
-        given = iter(arrays[:count])
+        given = substitute(template, iter(arrays[:count]), _Slot)
         parameters = dict(zip(names, arrays[count:], strict=True))
-        with mock.patch.multiple(block, skip_states=skip, _dropout=0, create=True):
-            out = block.hybrid_forward(mx.nd, *substitute(template, given, _Slot), **parameters)
-        return list(flatten(out, NDArray))
+        forward = partial(block.hybrid_forward, mx.nd, **parameters)
+        with mock.patch.multiple(block, create=True, **settings):
+            out = _by_lengths(block, forward, *given) if heeds else forward(*given)
+        return list(flatten(out[0] if heeds and skip else out, NDArray))
 
     return run
+
+
+def _by_lengths(
+    block: Block, forward: Callable[..., Any], x: NDArray, states: Any, lengths: NDArray
+) -> Any:
+    """Each sequence by itself, and zeros behind its end.
+
+    So does cuDNN. On a CPU MXNet 1.9.1 computes all steps, or refuses: "RNN use_sequence_length
+    option is only available for cuDNN".
+    """
+    time = block._layout.find("T")
+    steps = x.shape[time]
+    outputs, ends = [], []
+    for row, length in enumerate(np.clip(lengths.asnumpy().astype(int), 1, steps)):
+        own = x.slice_axis(axis=1 - time, begin=row, end=row + 1)
+        own = own.slice_axis(axis=time, begin=0, end=int(length))
+        given = [state.slice_axis(axis=1, begin=row, end=row + 1) for state in states]
+        out, end = forward(own, given)
+        rest = list(out.shape)
+        rest[time] = steps - int(length)
+        if rest[time]:
+            out = mx.nd.concat(out, mx.nd.zeros(rest, dtype=out.dtype), dim=time)
+        outputs.append(out)
+        ends.append(end)
+    last = [mx.nd.concat(*of_all, dim=1) for of_all in zip(*ends, strict=True)]
+    return mx.nd.concat(*outputs, dim=1 - time), last

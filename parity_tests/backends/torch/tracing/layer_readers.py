@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from parity_tests.backends.torch.tracing.reading import Reader, dim
+from parity_tests.backends.torch.tracing.packed import Packed, is_packed
+from parity_tests.backends.torch.tracing.reading import Reader, dim, unknown
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import (
     Arguments,
@@ -206,22 +207,39 @@ def pixel_shuffle(args: Arguments, emit: Emit) -> Operand:
 
 def rnn(mode: str) -> Reader:
     def read(args: Arguments, emit: Emit) -> list[Operand]:
+        packed = Packed(args, emit) if is_packed(args, emit) else None
+        given = list(args.arrays.items())
+        first: list[tuple[str, Operand | None]] = [*given[:1]]
+        if packed is not None:
+            if packed.inputs is None:
+                return unknown(mode, args, emit)
+            first = packed.inputs
         # states of zeros are the default, given or not
-        inputs = [
-            (role, x) for role, x in args.arrays.items() if role == "input.0" or not emit.is_zero(x)
-        ]
+        others = given[1 if packed is None else packed.count :]
+        inputs = [*first, *((role, x) for role, x in others if not emit.is_zero(x))]
         layers = int(args.attribute("num_layers", 1))
         rate = real(args.attribute("dropout", 0.0)) if emit.train and layers > 1 else 0.0
+        layout = {"batch_first": bool(args.attribute("batch_first", False))}
+        shape, shapes = args.shape, list(args.operation.shapes)
+        x, lengths = first[0][1], None
+        if packed is not None:
+            layout, lengths = packed.layout, first[1][1]
+            assert x is not None
+            shape = (*x.shape[:2], shape[-1])
+            shapes[1 : packed.count] = []
         out = emit(
             mode,
             inputs,
-            args.shape,
+            shape,
             mode=str(args.attribute("mode", mode)).lower(),
             layers=layers,
             dropout=rate,
             bidirectional=bool(args.attribute("bidirectional", False)),
-            batch_first=bool(args.attribute("batch_first", False)),
+            **layout,
         )
-        return [emit.output(out, i, s) for i, s in enumerate(args.operation.shapes)]
+        states = [emit.output(out, i, s) for i, s in enumerate(shapes) if i]
+        if packed is None or lengths is None:
+            return [out, *states]
+        return [*packed.packed(out, lengths), *states]
 
     return read

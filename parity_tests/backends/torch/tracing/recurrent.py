@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 Between = Callable[[torch.Tensor], torch.Tensor]
 State = tuple[torch.Tensor, ...]
@@ -19,13 +20,24 @@ _Step = Callable[[torch.Tensor, torch.Tensor, State, Between], State]
 
 
 def in_steps(
-    module: nn.Module, held: Mapping[str, torch.Tensor], args: Sequence[Any], between: Between
+    module: nn.Module,
+    held: Mapping[str, torch.Tensor],
+    args: Sequence[Any],
+    between: Between,
+    lengths: torch.Tensor | None = None,
 ) -> Any:
     """What a layer or cell gives with these parameters, every number inside being `between`'s.
 
-    None where its input is no array. Dropout between its layers passes its input on.
+    None where its input is no array. Dropout between its layers passes its input on. Of `lengths`
+    each state is the one at its sequence's end, and what is behind it is 0.
     """
     x, *states = args
+    if isinstance(x, PackedSequence):
+        padded, lengths = pad_packed_sequence(x)  # in their own order, as the states are
+        y, *last = in_steps(module, held, (padded, *states), between, lengths)
+        if x.sorted_indices is not None:
+            y, lengths = y[:, x.sorted_indices], lengths[x.sorted_indices.cpu()]
+        return PackedSequence(pack_padded_sequence(y, lengths).data, *x[1:]), *last
     if not isinstance(x, torch.Tensor):
         return None
     step = _STEPS[getattr(module, "mode", type(module).__name__.removesuffix("Cell"))]
@@ -41,7 +53,7 @@ def in_steps(
     single = x.dim() == 2
     if single:
         x, start = x.unsqueeze(1), [h.unsqueeze(1) for h in start]
-    elif module.batch_first:
+    elif module.batch_first and lengths is None:
         x = x.transpose(0, 1)
     ways = ("", "_reverse")[: 1 + module.bidirectional]
     sizes = [module.proj_size or module.hidden_size, module.hidden_size][: _STATES[step]]
@@ -53,15 +65,22 @@ def in_steps(
             state = state or tuple(x.new_zeros(x.shape[1], size) for size in sizes)
             found = []
             for number in range(len(x)) if not way else reversed(range(len(x))):
-                state = _next(step, x[number], state, held, f"_l{layer}{way}", between)
-                found.append(state[0])
+                made = _next(step, x[number], state, held, f"_l{layer}{way}", between)
+                if lengths is None:
+                    state = made
+                    found.append(state[0])
+                    continue
+                goes_on = (number < lengths).to(x.device)[:, None]
+                pairs = zip(made, state, strict=True)
+                state = tuple(torch.where(goes_on, new, old) for new, old in pairs)
+                found.append(torch.where(goes_on, state[0], 0.0))
             outputs.append(torch.stack(found if not way else found[::-1]))
             ends.append(state)
         x = torch.cat(outputs, -1)
     last = [torch.stack(of_all) for of_all in zip(*ends, strict=True)]
     if single:
         x, last = x.squeeze(1), [h.squeeze(1) for h in last]
-    elif module.batch_first:
+    elif module.batch_first and lengths is None:
         x = x.transpose(0, 1)
     return x, *last
 

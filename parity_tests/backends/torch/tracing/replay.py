@@ -13,6 +13,7 @@ from unittest import mock
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import resolve_name
 
 from parity_tests.backends.torch.tracing.recurrent import in_steps
@@ -33,6 +34,13 @@ class _Slot:
 @dataclass(frozen=True)
 class _Float:
     """The place of the dtype that the net computes in."""
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A packed sequence, with places for its arrays."""
+
+    parts: tuple[Any, ...]
 
 
 class ReplayCall:
@@ -157,6 +165,8 @@ def _template(value: Any, tensors: Sequence[torch.Tensor], dtype: torch.dtype) -
         return next((_Slot(i) for i, x in enumerate(tensors) if x is value), value.detach())
     if value is dtype:
         return _Float()
+    if isinstance(value, PackedSequence):
+        return _Packed(tuple(_template(part, tensors, dtype) for part in value))
     if type(value) in (tuple, list):
         return type(value)(_template(part, tensors, dtype) for part in value)
     if type(value) is dict:
@@ -169,6 +179,8 @@ def _filled(template: Any, tensors: Sequence[torch.Tensor], dtype: torch.dtype) 
         return tensors[template.position]
     if type(template) is _Float:
         return dtype
+    if type(template) is _Packed:
+        return PackedSequence(*_filled(template.parts, tensors, dtype))
     if type(template) in (tuple, list):
         return type(template)(_filled(part, tensors, dtype) for part in template)
     if type(template) is dict:
@@ -185,7 +197,7 @@ def _text(template: Any, names: Sequence[str]) -> str:
     if type(template) in (tuple, list):
         inside = ", ".join(_text(part, names) for part in template)
         return f"[{inside}]" if type(template) is list else f"({inside}{',' if template else ''})"
-    if isinstance(template, (torch.Tensor, Mapping)):
+    if isinstance(template, (torch.Tensor, Mapping, _Packed)):
         raise ValueError("it was given an array that nothing produced")
     if isinstance(template, torch.device):
         return f"torch.{template!r}"

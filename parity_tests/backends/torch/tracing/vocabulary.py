@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from parity_tests.backends.torch.tracing import array_readers as arrays
 from parity_tests.backends.torch.tracing import layer_readers as layers
+from parity_tests.backends.torch.tracing import packed
 from parity_tests.backends.torch.tracing.reading import Reader, fill, identity, plain, unknown
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import Arguments, Emit, real
@@ -118,6 +119,8 @@ _READERS: dict[str, Reader] = {
     "local_response_norm": layers.lrn,
     "embedding": layers.embedding,
     **fill(("matmul", "bmm", "mm"), arrays.matmul),
+    "_pack_padded_sequence": packed.pack,
+    "_pad_packed_sequence": packed.pad,
     "normalize": layers.normalize,
     "pixel_shuffle": layers.pixel_shuffle,
     **{name: layers.rnn(name.lower()) for name in
