@@ -342,7 +342,8 @@ def view_of(
         pair.right.index
         for pair in traced.alignment.pairs
         # one side may give more: a recurrent layer of MXNet gives no states where it got none
-        if any(
+        if pair.stacked
+        or any(
             math.prod(a) != math.prod(b) for a, b in zip(*(o.shapes for o in pair), strict=False)
         )
     }

@@ -36,6 +36,11 @@ class OperationPair:
     def __iter__(self) -> Iterator[Operation]:
         return iter((self.left, self.right))
 
+    @property
+    def stacked(self) -> bool:
+        """Whether one recurrent layer has in it what the other side has one after the other."""
+        return any(d.what in ("layers", "bidirectional") for d in self.differences)
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -264,7 +269,7 @@ def _map_by_shape(result: Alignment, back: dict[str, str]) -> None:
     Where one side has a layer and the other computes it step by step, no operation says which
     parameter is which; the values will.
     """
-    unlike = [pair for pair in result.pairs if pair.left.kind != pair.right.kind]
+    unlike = [pair for pair in result.pairs if pair.left.kind != pair.right.kind or pair.stacked]
     sides = (
         sorted((*result.alone[0], *(p.left for p in unlike)), key=lambda op: op.index),
         sorted((*result.alone[1], *(p.right for p in unlike)), key=lambda op: op.index),
@@ -342,7 +347,7 @@ def _filling(whole: Parameter, parts: Sequence[Parameter]) -> tuple[Parameter, .
 def _map_parameters(result: Alignment, left: GraphSide, right: GraphSide) -> None:
     back: dict[str, str] = {}
     for pair in result.pairs:
-        for role, mine in pair.left.parameters.items():
+        for role, mine in pair.left.parameters.items() if not pair.stacked else ():
             theirs = pair.right.parameters.get(role)
             if theirs is None:
                 continue

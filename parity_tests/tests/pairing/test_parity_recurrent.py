@@ -153,3 +153,31 @@ def test_the_steps_are_the_layer(kind: str) -> None:
             first = module(x)
             for given in ([x], [x, first if cell else first[1]]):
                 assert_steps(module, given)
+
+
+def in_two_ways(put_back: bool = True) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        first, last = s.a(x)[0], s.b(x.flip(0))[0]
+        return torch.cat([first, last.flip(0) if put_back else last], 2)
+
+    return TorchNet(forward, a=nn.LSTM(6, 4), b=nn.LSTM(6, 4))
+
+
+# One layer of two, or of two ways, beside one for each
+STACKED: dict[str, tuple[dict[str, Any], Callable[[], TorchNet]]] = {
+    "layers": (
+        {"num_layers": 2},
+        lambda: TorchNet(lambda s, x: s.b(s.a(x)[0])[0], a=nn.LSTM(6, 4), b=nn.LSTM(4, 4)),
+    ),
+    "ways": ({"bidirectional": True}, in_two_ways),
+    "ways, not put back": ({"bidirectional": True}, lambda: in_two_ways(False)),
+}
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_a_layer_of_several_is_in_parity_with_several_layers(name: str) -> None:
+    options, make = STACKED[name]
+    x = drawn(1)
+    net = ours(gluon.rnn.LSTM(4, input_size=6, **options), x)
+    report = check_parity(net, make(), x, transfer=True, levels=("structure", "forward"))
+    assert report.ok == ("not" not in name), str(report)
