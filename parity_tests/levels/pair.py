@@ -30,9 +30,11 @@ from parity_tests.levels.view import (
     view_of,
 )
 from parity_tests.levels.weights import (
+    PER_GROUP,
     copy_paired,
     copy_weights,
     pairing_map,
+    per_group,
     project_map,
     weights_rows,
 )
@@ -188,12 +190,23 @@ class NetPair:
         Of nets whose values leave their framework it is what layers alone say, and that.
         """
         rows, coverage = self._rows(level)
+        if level in (Level.BACKWARD, Level.OPTIMIZER):
+            rows = list(map(self._comparable, rows))
         if self._unseen and level in (Level.STRUCTURE, Level.FORWARD, Level.BACKWARD):
             rows = [row for row in rows if row.check != Check.INHERITED]
             rows.append(not_compared(level, NET, "operation", self._unseen))
         if self._unheeded and level == Level.FORWARD:
             rows.append(not_compared(level, NET, "output", self._unheeded))
         return rows, coverage
+
+    def _comparable(self, row: Row) -> Row:
+        """A row, or what says that its values have no partners one to one: see `per_group`."""
+        role = row.quantity.removesuffix(" gradient")
+        pairs = (pair for subject, _ in self._parts for pair in subject.pairing.pairs)
+        grouped = any(pair.path == row.path and per_group(pair, role) for pair in pairs)
+        if row.status != Status.DIVERGED or not grouped:
+            return row
+        return not_compared(row.level, row.path, row.quantity, PER_GROUP, check=row.check)
 
     def _rows(self, level: Level) -> tuple[list[Row], Coverage]:
         first, last = self._parts[0][0], self._parts[-1]
@@ -243,6 +256,9 @@ class NetPair:
         if self._trial is None:
             why = self._undriven or self._untrained
             return [not_compared(level, NET, "inputs", why)], Coverage()
+        pairs = self._parts[-1][0].pairing.pairs
+        if level == Level.TRAINING and any(per_group(p, r) for p in pairs for r in p.torch.tensors):
+            return [not_compared(level, NET, "inputs", PER_GROUP)], Coverage()
         try:
             return rows_of_level(level, self._trial, self._steps)
         except DidNotRun as error:

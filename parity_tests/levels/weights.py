@@ -21,7 +21,7 @@ from parity_tests.backends.base import backend, backend_of, leaves_of, source_of
 from parity_tests.backends.leaves import Leaf, Tensor
 from parity_tests.backends.runs import NET
 from parity_tests.numerics.compare import holds_whole_numbers, values_equal
-from parity_tests.pairing.align import Pairing
+from parity_tests.pairing.align import Pair, Pairing
 from parity_tests.reporting.rows import Coverage, Row
 from parity_tests.reporting.verdicts import Check, Level, Side, Status
 
@@ -40,18 +40,44 @@ class TransferMap:
     to_gluon: Callable[[Arrays], dict[str, np.ndarray]]
 
 
+# Of MXNet 1.9.1's GroupNorm, beside torch's
+PER_GROUP = (
+    "MXNet's GroupNorm has one value a group, and torch's one a channel: they may be equal, and "
+    "training moves them apart; give both `center=False, scale=False` and `affine=False`, and a "
+    "scale and a shift a channel behind it"
+)
+
+
+def per_group(pair: Pair, role: str) -> int:
+    """How many channels have one value of Gluon's, where torch has one for each; else 0."""
+    ours, theirs = pair.gluon.tensors.get(role), pair.torch.tensors.get(role)
+    kinds = {pair.gluon.kind, pair.torch.kind}
+    if not kinds <= {"group_norm", "custom:GroupNorm"} or ours is None or theirs is None:
+        return 0
+    count, rest = divmod(theirs.size, ours.size)
+    return count if count > 1 and not rest else 0
+
+
+def _fitted(values: np.ndarray, count: int) -> np.ndarray:
+    """A tensor's values as its partner holds them, each `count` times where that is per channel."""
+    return np.repeat(values, count) if count else values.copy()
+
+
 def pairing_map(pairing: Pairing) -> TransferMap:
     """The map that the pairing of leaves implies: role by role, for nets that are not ours."""
     names = {
-        pair.gluon.tensors[role].name: tensor.name
+        pair.gluon.tensors[role].name: (tensor.name, per_group(pair, role))
         for pair in pairing.pairs
         for role, tensor in pair.torch.tensors.items()
-        if role in pair.gluon.tensors and pair.gluon.tensors[role].shape == tensor.shape
+        if role in pair.gluon.tensors
+        if pair.gluon.tensors[role].shape == tensor.shape or per_group(pair, role)
     }
-    back = {theirs: ours for ours, theirs in names.items()}
+    back = {theirs: ours for ours, (theirs, count) in names.items() if not count}
     return TransferMap(
         "the pairing",
-        lambda arrays: {names[n]: a.copy() for n, a in arrays.items() if n in names},
+        lambda arrays: {
+            names[n][0]: _fitted(a, names[n][1]) for n, a in arrays.items() if n in names
+        },
         lambda arrays: {back[n]: a.copy() for n, a in arrays.items() if n in back},
     )
 
@@ -98,6 +124,12 @@ def copy_paired(pairing: Pairing, to: Side = Side.TORCH) -> None:
             and ours.tensors[role].shape == tensor.shape
             and not (tensor.constant and ours.tensors[role].constant)
         }
+        if to == Side.TORCH:
+            own |= {
+                role: np.repeat(ours.tensors[role].read(), count)
+                for role in theirs.tensors
+                if (count := per_group(pair, role))
+            }
         backend(to).set_values(theirs, own)
 
 
@@ -148,7 +180,9 @@ def _values(pairing: Pairing, coverage: Coverage) -> Iterator[Row]:
                 yield replace(row, side=owner, detail=detail)
                 continue
             coverage.done(group, key)
-            verdict = values_equal(tensors[0].read(), tensors[1].read())
+            pair = Pair(gluon, theirs) if gluon is not None and theirs is not None else None
+            count = per_group(pair, role) if pair is not None else 0
+            verdict = values_equal(_fitted(tensors[0].read(), count), tensors[1].read())
             row = _judged(verdict, path=path, quantity=role, check=Check.VALUE)
             yield replace(row, dtype=tensors[1].dtype)
 
@@ -199,6 +233,10 @@ def _round_trip(
     for pair in pairing.pairs:
         for role, tensor in pair.gluon.tensors.items():
             if role not in pair.torch.tensors:
+                continue
+            if per_group(pair, role):
+                row = _row(path=pair.path, quantity=role, status=Status.NOT_COMPARED)
+                yield replace(row, check=Check.TRANSFER, detail=PER_GROUP)
                 continue
             sent = fingerprints[tensor.name]
             for check, leaf in (

@@ -3,16 +3,19 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import mxnet as mx
 import numpy as np
 import pytest
 import torch
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
+from parity_tests import check_parity
 from parity_tests.backends.base import leaves_of
 from parity_tests.cases.pairs import Case, project_case
 from parity_tests.levels.weights import (
     TransferMap,
+    copy_paired,
     fingerprint,
     pairing_map,
     project_map,
@@ -20,6 +23,7 @@ from parity_tests.levels.weights import (
 )
 from parity_tests.pairing.align import Pairing, pair_leaves
 from parity_tests.reporting.rows import Row
+from parity_tests.reporting.verdicts import Level, Status
 
 Arrays = dict[str, np.ndarray]
 
@@ -166,3 +170,39 @@ def test_nets_without_parameters_say_so() -> None:
     pairing = pair_leaves(leaves_of(gluon_net), leaves_of(torch_net))
     (row,) = weights_rows(gluon_net, torch_net, pairing)[0]
     assert "neither net has parameters" in row.detail
+
+
+def in_groups() -> tuple[gluon_nn.HybridSequential, nn.Sequential, np.ndarray]:
+    """MXNet's GroupNorm has a scale for each group; torch's has one for each channel."""
+    x = np.random.default_rng(0).standard_normal((2, 4, 2, 2)).astype(np.float32)
+    net = gluon_nn.HybridSequential()
+    net.add(gluon_nn.GroupNorm(2, gamma_initializer=mx.init.Uniform(1.0)), gluon_nn.Dense(3))
+    net.initialize()
+    net(mx.nd.array(x))
+    return net, nn.Sequential(nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(16, 3)), x
+
+
+@pytest.mark.slow
+def test_one_value_a_group_and_one_a_channel_train_otherwise() -> None:
+    report = check_parity(
+        *in_groups(), transfer=True, levels=("weights", "forward", "backward", "training"),
+        labels=np.array([0, 1]), optimizer="sgd(lr=0.1)", steps=1,
+    )  # fmt: skip
+    assert not [row for row in report.rows if row.status == Status.DIVERGED], str(report)
+    left = {row.level: row.detail for row in report.rows if row.status == Status.NOT_COMPARED}
+    assert set(left) == {Level.WEIGHTS, Level.BACKWARD, Level.TRAINING}
+    assert all("one value a group" in why for why in left.values())
+
+
+@pytest.mark.parametrize(("more", "right"), [(0.0, True), (0.1, False)])
+def test_one_value_a_group_equals_the_same_in_each_of_its_channels(
+    more: float, right: bool
+) -> None:
+    net, torch_net, _ = in_groups()
+    pairing = pair_leaves(leaves_of(net), leaves_of(torch_net))
+    copy_paired(pairing)
+    with torch.no_grad():
+        torch_net[0].weight[3] += more
+    rows, _ = weights_rows(net, torch_net, pairing)
+    wrong = [(row.path, row.quantity) for row in rows if row.status == Status.DIVERGED]
+    assert wrong == ([] if right else [("0", "weight")])
