@@ -55,7 +55,7 @@ from parity_tests.pairing.guessed import settled
 from parity_tests.pairing.pinned import known_names, pinned_pairs, unknown_name
 from parity_tests.pairing.segments import Cut, SegmentPair, Slot, cut
 from parity_tests.pairing.statistics import running_statistics, with_own_statistics, without_updates
-from parity_tests.pairing.vocabulary import POINTWISE
+from parity_tests.pairing.vocabulary import NORMS, POINTWISE
 from parity_tests.reporting.verdicts import Side
 
 
@@ -811,6 +811,7 @@ def _is_double(op: Operation) -> bool:
     return is_known(op.kind) and not operator_of(kind).single_precision
 
 
+_NORMED = NORMS - {"layer_norm"}
 # What the scale of an operation asks of no operand's shape
 _OF_ANY_SHAPE = POINTWISE | {"linear", "dropout", "mul", "div", "mean", "sum"}
 
@@ -828,7 +829,9 @@ def _read(
     shaped = op.kind in _OF_ANY_SHAPE or [x.shape for x in op.inputs] == given
     if op.kind == "batch_norm" and len(given) == len(op.inputs) == 1:
         shaped = op.inputs[0].shape[:2] == given[0][:2]  # (N, C) is a map of one value
-    if not shaped or len(op.shapes) != 1:
+    # What a norm rounds is told by a scale (C,); one of more axes is that of the net's own code.
+    wide = op.kind in _NORMED and any(len(p.shape) > 1 for p in op.parameters.values())
+    if not shaped or wide or len(op.shapes) != 1:
         return None
     operands = {x.role: x.shape for x in op.inputs}
     operands |= {role: parameter.shape for role, parameter in op.parameters.items()}

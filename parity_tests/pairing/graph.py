@@ -50,11 +50,16 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter or buffer that an operation reads: its name in the net, its shape and dtype."""
+    """A parameter or buffer that an operation reads: its name in the net, its shape and dtype.
+
+    `neutral`: not trained, and a norm's scale of ones or shift of zeros, as Gluon's norms hold them
+    where they are told to have none.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    neutral: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,11 @@ class OperationGraph:
 
     def __len__(self) -> int:
         return len(self.operations)
+
+    def with_neutral(self, names: Iterable[str]) -> OperationGraph:
+        """The same with these parameters known to change nothing where a norm reads them."""
+        known = {name: replace(self.parameters[name], neutral=True) for name in names}
+        return replace(self, parameters={**self.parameters, **known})
 
     def live(self) -> OperationGraph:
         """The executed operations that reach an output or a write, indexed anew.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from parity_tests.numerics.compare import holds_whole_numbers
 from parity_tests.pairing.activation_rules import gate_of_itself, hard_gate, rectifier
@@ -265,39 +265,52 @@ def _of_joined(kind: str, along: int) -> Rule:
     return rule
 
 
-# Layers that add a parameter, by the axis along which it lies
-_BIASED = {"linear": -1, "conv": 1, "conv_transpose": 1}
+# Layers that add a parameter, and norms, by the axis along which it lies
+_NORMED = {"layer_norm": -1, "group_norm": 1, "instance_norm": 1, "batch_norm": 1}
+_BIASED = {"linear": -1, "conv": 1, "conv_transpose": 1, **_NORMED}
 
 
-def _bias_of_its_own(
-    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], _: Attributes
-) -> Operand | None:
-    """A parameter that is added to what a layer without a bias gives, moved or not, is its bias."""
-    if len(inputs) != 2 or inputs[1].value.origin is not Origin.PARAMETER:
-        return None
-    x, bias = inputs
-    count, rank = math.prod(bias.shape), len(bias.shape)
-    long = [a for a in range(-rank, 0) if bias.shape[a] > 1]
-    together = not long or math.prod(shape[long[0] : long[-1] + 1 or None]) == count
-    places = long[:1] or range(-rank, 0)
-    moves = _moves(graph, x)
-    layer = graph.producer(moves[-1].inputs[0] if moves else x)
-    if x.shape != shape or not together or layer is None or layer.kind not in _BIASED:
-        return None
-    given = {*layer.parameters, *(y.role for y in layer.inputs)}
-    own = _BIASED[layer.kind] % len(layer.shape)
-    lies = any(_before(moves, place % len(shape), count) == own for place in places)
-    if not lies or layer.shape[own] != count or "bias" in given or "weight" not in layer.parameters:
-        return None
-    weight = layer.parameters["weight"]
-    operands = [(y.role, y) for y in layer.inputs]
-    operands += [("weight", Operand("", Value(Origin.PARAMETER, weight.name), weight.shape))]
-    operands += [("bias", Operand("", bias.value, (count,)))]
-    graph.merge(layer, *moves)
-    out = graph(layer.kind, operands, layer.shape, **layer.attributes)
-    for move in reversed(moves):
-        out = graph(move.kind, [("input", out)], move.shape, **move.attributes)
-    return out
+def _of_its_own(role: str, layers: Mapping[str, int]) -> Rule:
+    """A parameter that is added to what a layer without a bias gives, moved or not, is its bias.
+
+    So is one that is multiplied with what a norm without a scale gives its scale.
+    """
+
+    def rule(
+        graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], _: Attributes
+    ) -> Operand | None:
+        if len(inputs) != 2 or inputs[1].value.origin is not Origin.PARAMETER:
+            return None
+        x, own = inputs
+        count, rank = math.prod(own.shape), len(own.shape)
+        long = [a for a in range(-rank, 0) if own.shape[a] > 1]
+        together = not long or math.prod(shape[long[0] : long[-1] + 1 or None]) == count
+        places = long[:1] or range(-rank, 0)
+        moves = _moves(graph, x)
+        layer = graph.producer(moves[-1].inputs[0] if moves else x)
+        if x.shape != shape or not together or layer is None or layer.kind not in layers:
+            return None
+        axis = layers[layer.kind] % len(layer.shape)
+        given = {y.role for y in layer.inputs} | set(layer.parameters)
+        has = given & ({role} if role == "bias" else {"weight", "bias"})
+        lies = any(_before(moves, place % len(shape), count) == axis for place in places)
+        if not lies or layer.shape[axis] != count or has:
+            return None
+        if layer.kind not in _NORMED and "weight" not in layer.parameters:
+            return None
+        if layer.attributes.get("axis", axis) != axis:  # a norm over several axes
+            return None
+        operands = [(y.role, y) for y in layer.inputs]
+        for name, held in layer.parameters.items():
+            operands.append((name, Operand("", Value(Origin.PARAMETER, held.name), held.shape)))
+        operands.append((role, Operand("", own.value, (count,))))
+        graph.merge(layer, *moves)
+        out = graph(layer.kind, operands, layer.shape, **layer.attributes)
+        for move in reversed(moves):
+            out = graph(move.kind, [("input", out)], move.shape, **move.attributes)
+        return out
+
+    return rule
 
 
 def _moves(graph: Graph, x: Operand) -> list[Operation]:
@@ -500,9 +513,15 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "pad": (_same_shape,),
     "cast": (_same_type,),
     "concat": (_flat_concat, _concat_of_zeros),
-    "add": (_scalar("add"), _without_expand("add"), _bias_of_its_own),
+    "add": (_scalar("add"), _without_expand("add"), _of_its_own("bias", _BIASED)),
     "sub": (_scalar("sub"), _without_expand("sub")),
-    "mul": (_scalar("mul"), _without_expand("mul"), gate_of_itself, hard_gate),
+    "mul": (
+        _scalar("mul"),
+        _without_expand("mul"),
+        gate_of_itself,
+        hard_gate,
+        _of_its_own("weight", _NORMED),
+    ),
     "div": (_scalar("div"), _without_expand("div")),
     "pow": (_scalar("pow"),),
     "maximum": (_scalar("maximum"),),

@@ -18,6 +18,9 @@ COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum"})
 REVERSED = {"sub": "rsub", "div": "rdiv", "pow": "rpow"}
 ELEMENTWISE = COMMUTATIVE | {*REVERSED, *REVERSED.values()}
 
+# What has a scale and a shift of its own, or none
+NORMS = frozenset({"layer_norm", "group_norm", "instance_norm", "batch_norm"})
+
 # Functions of one value each, whatever the array's shape
 POINTWISE = frozenset(
     {"relu", "sigmoid", "tanh", "exp", "log", "abs", "erf", "sin", "cos", "softsign", "selu",

@@ -202,7 +202,7 @@ def test_one_value_a_group_equals_the_same_in_each_of_its_channels(
     pairing = pair_leaves(leaves_of(net), leaves_of(torch_net))
     copy_paired(pairing)
     with torch.no_grad():
-        torch_net[0].weight[3] += more
+        dict(torch_net.named_parameters())["0.weight"][3] += more
     rows, _ = weights_rows(net, torch_net, pairing)
     wrong = [(row.path, row.quantity) for row in rows if row.status == Status.DIVERGED]
     assert wrong == ([] if right else [("0", "weight")])

@@ -178,7 +178,7 @@ def test_other_lengths_are_named(name: str) -> None:
     assert failed, str(report)
 
 
-@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_lengths_that_mxnet_does_not_heed_are_not_compared(quick: bool) -> None:
     """On a CPU every step is computed: the layers are compared as a GPU computes them."""
     net = ours(with_lengths, layer(use_sequence_length=True))

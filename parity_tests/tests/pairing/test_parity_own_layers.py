@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import mxnet as mx
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,7 @@ def test_an_own_layer_is_in_parity_with_the_layer(name: str) -> None:
     assert report.ok, str(report)
 
 
+@pytest.mark.slow
 def test_a_bias_of_other_axes_is_trained_as_the_layer_s() -> None:
     """Its momentum has its own shape, and is judged in the one that both sides have."""
     ours, theirs, x = EQUAL["a bias of four axes"]
@@ -138,3 +141,42 @@ def test_an_own_bias_that_learns_at_another_rate_is_named() -> None:
         labels=np.array([0, 1, 2]), optimizer="sgd(lr=0.1)",
     )  # fmt: skip
     assert "bias learning rate" in str(report.first_divergence), str(report)
+
+
+class OwnScale(gluon.HybridBlock):
+    """A norm that has neither scale nor shift, and those of the net behind it."""
+
+    def __init__(self, norm: Any, shape: tuple[int, ...], *, shift: bool = True):
+        super().__init__()
+        self._shift = shift
+        with self.name_scope():
+            self.norm = norm(center=False, scale=False)
+            self.gain = self.params.get("gain", shape=shape)
+            self.beta = self.params.get("beta", shape=shape)
+
+    def hybrid_forward(self, F: Any, x: Any, gain: Any, beta: Any) -> Any:
+        y = F.broadcast_mul(self.norm(x), gain)
+        return F.broadcast_add(y, beta if self._shift else beta * 0)
+
+
+NORMS: dict[str, tuple[Callable[..., Any], Callable[[], nn.Module], np.ndarray]] = {
+    "layer": (
+        lambda **more: OwnScale(partial(gnn.LayerNorm, in_channels=5), (1, 5), **more),
+        lambda: nn.LayerNorm(5), ROWS,
+    ),
+    "group": (
+        lambda **more: OwnScale(partial(gnn.GroupNorm, 2), (1, 4, 1, 1), **more),
+        lambda: nn.GroupNorm(2, 4), random_image(2, 4, 3, 3),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize("name", NORMS)
+def test_an_own_scale_behind_a_norm_is_the_norm_s(name: str, shift: bool) -> None:
+    make, norm, x = NORMS[name]
+    net = make(shift=shift)
+    net.initialize(mx.init.Normal(0.5))
+    report = check_parity(net, norm(), x, transfer=True)
+    assert report.ok == shift, str(report)
+    assert shift or "Gluon only" in str(report.first_divergence), str(report)

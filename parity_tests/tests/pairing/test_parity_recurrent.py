@@ -174,7 +174,9 @@ STACKED: dict[str, tuple[dict[str, Any], Callable[[], TorchNet]]] = {
 }
 
 
-@pytest.mark.parametrize("name", STACKED)
+@pytest.mark.parametrize(
+    "name", [pytest.param("layers", marks=pytest.mark.slow), "ways", "ways, not put back"]
+)
 def test_a_layer_of_several_is_in_parity_with_several_layers(name: str) -> None:
     options, make = STACKED[name]
     x = drawn(1)

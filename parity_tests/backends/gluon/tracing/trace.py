@@ -83,7 +83,15 @@ def trace_gluon(
         parameter.data()[:] = array
     random.setstate(state[0])
     np.random.set_state(state[1])
-    return graph
+    return graph.with_neutral(name for name in graph.parameters if _is_neutral(name, named[name]))
+
+
+def _is_neutral(name: str, parameter: Any) -> bool:
+    """Whether it is a scale of ones or a shift of zeros that nothing trains."""
+    neutral = {"gamma": 1, "beta": 0}.get(name.rpartition(".")[2])
+    if neutral is None or parameter.grad_req != "null" or parameter._data is None:
+        return False
+    return bool((parameter.data(parameter.list_ctx()[0]).asnumpy() == neutral).all())
 
 
 @contextmanager

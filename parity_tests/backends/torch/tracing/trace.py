@@ -99,7 +99,17 @@ def _trace(
         result = net(*inputs)
         for name, buffer in net.named_buffers(remove_duplicate=False):
             tape.hold(name, buffer)
-    return graph_of(tape.graph(list(flatten(result, torch.Tensor)), train), tape.constants)
+    graph = graph_of(tape.graph(list(flatten(result, torch.Tensor)), train), tape.constants)
+    held = dict(net.named_parameters(remove_duplicate=False))
+    return graph.with_neutral(n for n in graph.parameters if _is_neutral(n, held.get(n)))
+
+
+def _is_neutral(name: str, parameter: nn.Parameter | None) -> bool:
+    """Whether it is a scale of ones or a shift of zeros that nothing trains."""
+    neutral = {"weight": 1, "bias": 0}.get(name.rpartition(".")[2])
+    if neutral is None or parameter is None or parameter.requires_grad or parameter.is_meta:
+        return False
+    return bool((parameter == neutral).all())
 
 
 @contextlib.contextmanager
