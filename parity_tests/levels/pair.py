@@ -102,7 +102,8 @@ class NetPair:
                 view = view_of(nets, each, inputs, known)
                 known = view.traced.alignment.parameters
                 self._parts.append((seen(view), view))
-            if any("lengths" in op.attributes for op in traced[0].executed(Side.GLUON)):
+            told = any("lengths" in op.attributes for op in traced[0].executed(Side.GLUON))
+            if told and not any(map(is_recorded, nets.values())):
                 self._unheeded = _heeds_no_lengths(self._own, self._parts[0][0])
 
     def transfer(self) -> None:

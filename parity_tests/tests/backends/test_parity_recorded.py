@@ -535,3 +535,50 @@ def test_real_nets_are_in_parity_with_their_record(
     report = check_parity(recorded, get_model(name), recorded.inputs, transfer=True)
     assert report.ok, report.first_divergence
     assert not report.coverage.missing()
+
+
+LENGTHS = """
+import mxnet as mx
+from mxnet.gluon import nn, rnn
+
+
+class Net(nn.HybridBlock):
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.r = rnn.LSTM(3, layout="NTC", input_size=2, use_sequence_length=True)
+
+    def hybrid_forward(self, F, x, n):
+        y = self.r(x, self.r.begin_state(2, func=F.zeros), n)[0]
+        return F.SequenceMask(y, n, use_sequence_length=True, axis=1)
+
+
+def net():
+    made = Net()
+    made.initialize(mx.init.Normal(0.5))
+    return made
+"""
+
+
+class Padded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.r = nn.LSTM(2, 3, batch_first=True)
+
+    def forward(self, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        rnn = nn.utils.rnn
+        given = rnn.pack_padded_sequence(x, n.long(), batch_first=True, enforce_sorted=False)
+        padded = rnn.pad_packed_sequence(self.r(given)[0], batch_first=True)
+        return padded[0]
+
+
+@pytest.mark.slow
+def test_a_record_of_the_cpu_has_all_steps_of_a_layer_with_lengths(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(LENGTHS)
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((2, 4, 2)).astype(np.float32)
+    np.savez(tmp_path / "in.npz", x=x, n=np.array([2, 4], np.float32))
+    inputs = ("--input", "in.npz:x", "--input", "in.npz:n")
+    made = record(sys.executable, tmp_path, "mine:net", *inputs)
+    report = check_parity(made, Padded(), made.inputs, transfer=True)
+    assert report.ok, str(report)

@@ -146,6 +146,10 @@ class _Recorder(Recorder):
             mx.nd.waitall()
         return out
 
+    def heeds_lengths(self, x: NDArray) -> bool:
+        """Its replay does: see `replay_block`."""
+        return True
+
     def note(
         self,
         kind: str,
