@@ -144,6 +144,7 @@ def trace_pair(
                 traces[side][train] = graph.live()
                 _refuse_bfloat16(side, traces[side][train])
                 _refuse_unseen(side, traces[side][train])
+                _refuse_flat(traces[side][train])
             except DidNotRun as error:
                 if not train:
                     raise
@@ -175,6 +176,16 @@ def _refuse_unseen(side: Side, graph: OperationGraph) -> None:
             f"neither followed nor differentiated: write that step with {side.framework}'s "
             "operators, or make the array before where it is made of something else"
         )
+
+
+def _refuse_flat(graph: OperationGraph) -> None:
+    for op in graph:
+        if op.kind in ("RNN", "_npx_rnn") and "parameters" in op.parameters:
+            raise ParityError(
+                f"Gluon's {op} reads all weights of its layers from one array, "
+                f"{op.parameters['parameters'].name}, which is not compared: its parts have no "
+                "partners; use gluon.rnn.LSTM, GRU or RNN"
+            )
 
 
 def _aligned(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import mxnet as mx
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from parity_tests import check_parity
+from parity_tests.backends.leaves import ParityError
 from parity_tests.reporting.verdicts import Status
 from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised, random_image
 
@@ -187,3 +189,22 @@ def test_lengths_that_mxnet_does_not_heed_are_not_compared(quick: bool) -> None:
     failed = [row for row in report.rows if row.status.failed]
     assert {row.status for row in failed} == {Status.NOT_COMPARED}, str(report)
     assert "SequenceMask" in failed[0].detail
+
+
+class Flat(gluon.HybridBlock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = self.params.get("held", shape=(4 * 3 * (SIZE + 3 + 2),))
+
+    def hybrid_forward(self, F: Any, x: Any, n: Any, held: Any) -> Any:
+        start = [F.zeros((1, SEQUENCES, 3))] * 2
+        y = F.RNN(F.swapaxes(x, 0, 1), held, *start, state_size=3, num_layers=1, mode="lstm")
+        return F.swapaxes(y, 0, 1)
+
+
+def test_weights_in_one_flat_array_are_refused() -> None:
+    net = Flat()
+    net.initialize(mx.init.Normal(0.5))
+    torch_net = TorchNet(lambda s, x, n: s.r(x)[0], r=nn.LSTM(SIZE, 3, batch_first=True))
+    with pytest.raises(ParityError, match=r"from one array, held, .* use gluon.rnn.LSTM"):
+        check(net, torch_net)
