@@ -100,6 +100,7 @@ class Program:
         self.roles = {**segment.parameters, **hidden}
         gluon = layout.pair.sides[Side.GLUON].normalised
         self.rounds = any(operator_of(op.kind).single or single_arguments(op.kind) for op in gluon)
+        self._halves = layout.pair.both_give("float16")
         self._calls = {
             train: [
                 (op.reads, self._replay(op), [_value(op.index, i) for i in range(len(op.shapes))])
@@ -121,11 +122,15 @@ class Program:
         self._ends = set(segment.outputs)
 
     def _replay(self, op: Operation) -> Replay | None:
-        """Dropout inside a segment passes its input on, as it does as a leaf."""
+        """Dropout inside a segment passes its input on, as it does as a leaf.
+
+        What both sides give in float16 is compared in the dtype of the run.
+        """
         random = op.kind.lower().removesuffix("_").endswith("dropout")
         if random and self.layout.kind != "dropout":
             return pass_on
-        return op.replay if self.rounds else getattr(op.replay, "unrounded", op.replay)
+        replay = op.replay if self.rounds else getattr(op.replay, "unrounded", op.replay)
+        return getattr(replay, "widened", replay) if self._halves else replay
 
     def __deepcopy__(self, memo: object) -> Program:
         return self

@@ -108,6 +108,7 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
     if len(set(counts)) > 1:
         rows.append(_row(NET, "outputs", f"Gluon has {counts[0]}, torch has {counts[1]}"))
     rows += _exchanged(view, subject)
+    rows += _of_other_dtypes(view)
     rows += _never_run(view)
     for side, op in view.unreached:
         rows.append(_row(op.path or NET, "operation", _only(side, op)))
@@ -130,6 +131,16 @@ def _exchanged(view: View, subject: Subject) -> Iterator[Row]:
             ours, theirs = (paths[s.segment] if s.segment >= 0 else "an input" for s, _ in ends)
             detail = f"Gluon gives that of {ours}, torch that of {theirs}"
             yield _row(NET, output_name(place), detail)
+
+
+def _of_other_dtypes(view: View) -> Iterator[Row]:
+    """Outputs of floats that one net casts to a dtype to which the other does not."""
+    ends = (view.traced.executed(side) for side in SIDES)
+    given = ([graph.dtype_of(value) for value in graph.outputs] for graph in ends)
+    for place, (ours, theirs) in enumerate(zip(*given, strict=False)):
+        if ours != theirs and all(dtype.startswith("float") for dtype in (ours, theirs)):
+            detail = f"Gluon gives {ours}, torch {theirs}"
+            yield _row(NET, f"{output_name(place)} dtype", detail)
 
 
 def _elsewhere(subject: Subject) -> Subject:

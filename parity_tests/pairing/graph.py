@@ -146,6 +146,14 @@ class OperationGraph:
         known = {name: replace(self.parameters[name], neutral=True) for name in names}
         return replace(self, parameters={**self.parameters, **known})
 
+    def dtype_of(self, value: Value) -> str:
+        """The dtype of a parameter or of what an operation gives; empty where it is not known."""
+        if value.origin is Origin.PARAMETER:
+            return self.parameters[str(value.key)].dtype
+        if value.origin is not Origin.OPERATION:
+            return ""
+        return self.operations[int(value.key)].dtypes[value.output]
+
     def live(self) -> OperationGraph:
         """The executed operations that reach an output or a write, indexed anew.
 

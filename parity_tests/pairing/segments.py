@@ -70,6 +70,7 @@ class SegmentPair:
     shapes: list[tuple[int, ...]]
     sides: dict[Side, Segment]
     pair: OperationPair | None
+    dtypes: dict[Side, set[str]] = field(default_factory=dict)  # of all that each side computes
     given: list[tuple[int, ...]] = field(default_factory=list)
     alone: list[tuple[Side, Operation]] = field(default_factory=list)
     parameter_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by role
@@ -88,6 +89,10 @@ class SegmentPair:
     @property
     def differences(self) -> Sequence[Difference]:
         return self.pair.differences if self.pair is not None else ()
+
+    def both_give(self, dtype: str) -> bool:
+        """Whether either side computes something in a dtype."""
+        return all(dtype in of_side for of_side in self.dtypes.values())
 
     def as_given(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """What goes in, in the shapes in which the operation sees it; of another count as it is."""
@@ -395,7 +400,11 @@ def _segment(
         for side, segment in sides.items()
         for i in segment.executed
     )
-    return SegmentPair(path, slots, shapes, sides, pair, lacks_gradient=lacks)
+    dtypes = {
+        side: {dtype for i in executed for dtype in graphs[side].executed.operations[i].dtypes}
+        for side, (executed, _) in closures.items()
+    }
+    return SegmentPair(path, slots, shapes, sides, pair, dtypes, lacks_gradient=lacks)
 
 
 def _writes(executed: OperationGraph, operations: Sequence[Operation]) -> dict[str, Value]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import mxnet as mx
@@ -91,8 +91,27 @@ def replay_operator(
     starts from the numbers that the net has, as parameters do: 0.1 is that of float32. What MXNet
     refuses in float64 (LRN) is computed in float32.
     """
-    unwritten = UNWRITTEN.get(kind, ())
+    return _widening(
+        dtypes,
+        lambda same: _in_single_precision_if_refused(
+            _operator(kind, handle, attributes, dtype, dtypes, same, is_numpy, paused)
+        ),
+        dtype,
+    )
 
+
+def _operator(
+    kind: str,
+    handle: int,
+    attributes: Mapping[str, str],
+    dtype: str,
+    dtypes: Sequence[str],
+    same: Container[str],
+    is_numpy: bool,
+    paused: bool,
+) -> Replay:
+    """The operator, that gives in the dtype of the run what it gave in one of the `same`."""
+    unwritten = UNWRITTEN.get(kind, ())
     makes_floats = dtype in dtypes
 
     def read(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
@@ -100,7 +119,7 @@ def replay_operator(
         return [x.astype(kind) for x in arrays] if whole and makes_floats else [*arrays]
 
     def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
-        given = {k: kind if k == "dtype" and v == dtype else v for k, v in attributes.items()}
+        given = {k: kind if k == "dtype" and v in same else v for k, v in attributes.items()}
         if unwritten:
             arrays = [x.detach() if i in unwritten else x for i, x in enumerate(arrays)]
         with mx.autograd.pause(mx.autograd.is_training()) if paused else nullcontext():
@@ -109,19 +128,35 @@ def replay_operator(
             )
         outputs = [y.as_nd_ndarray() for y in outputs]  # whose arithmetic takes both classes
         made = zip(outputs if arrays else [_cast(y, dtype) for y in outputs], dtypes, strict=False)
-        return [_cast(y, kind) if own == dtype or not arrays else y for y, own in made]
+        return [_cast(y, kind) if own in same or not arrays else y for y, own in made]
 
-    return _in_single_precision_if_refused(run)
+    return run
 
 
 def replay_copy(own: str, dtype: str, paused: bool) -> Replay:
     """`x.copy()` and `x.astype(own)`, whose operator runs only where it is given its output."""
 
-    def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
-        with mx.autograd.pause(mx.autograd.is_training()) if paused else nullcontext():
-            return [arrays[0].astype(kind if own == dtype else own)]
+    def made(same: Container[str]) -> Replay:
+        def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
+            with mx.autograd.pause(mx.autograd.is_training()) if paused else nullcontext():
+                return [arrays[0].astype(kind if own in same else own)]
 
-    return run
+        return run
+
+    return _widening([own], made, dtype)
+
+
+def _widening(
+    dtypes: Sequence[str], made: Callable[[Container[str]], Replay], dtype: str
+) -> Replay:
+    """A replay that gives in the dtype of the run what the net gave in its own and in float64.
+
+    Its `widened` does so with what the net gave in float16, too.
+    """
+    replay: Any = made((dtype, "float64"))
+    if "float16" in dtypes:
+        replay.widened = made((dtype, "float64", "float16"))
+    return cast(Replay, replay)
 
 
 def _in_single_precision_if_refused(run: Replay) -> Replay:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FunctionType
@@ -32,11 +32,6 @@ class _Slot:
 
 
 @dataclass(frozen=True)
-class _Float:
-    """The place of the dtype that the net computes in."""
-
-
-@dataclass(frozen=True)
 class _Packed:
     """A packed sequence, with places for its arrays."""
 
@@ -59,7 +54,8 @@ class ReplayCall:
     has, as parameters do: 0.1 is that of float32.
 
     Numbers are rounded that MXNet's operator of the same kind holds in float32; `unrounded` is the
-    call with the net's own, for where MXNet executes something else.
+    call with the net's own, for where MXNet executes something else. What the call gives in float64
+    it gives in the dtype of the run; `widened` does what it gives in float16, too.
     """
 
     def __init__(
@@ -74,6 +70,7 @@ class ReplayCall:
         gradients: bool,
     ) -> None:
         self._unrounded: ReplayCall | None = None
+        self._same = {dtype, torch.float64} if dtype.is_floating_point else {dtype}
         named = _named(function, args, kwargs)
         if named is not None:
             args, kwargs = (), dict(named)
@@ -84,21 +81,28 @@ class ReplayCall:
         if self._sets and isinstance(args[-1], float):
             args = (*args[:-1], as_mxnet_holds(name, args[-1]))
         self._function = function
-        self._args = _template(tuple(args), tensors, dtype)
-        self._kwargs = _template(dict(kwargs), tensors, dtype)
+        self._args = _template(tuple(args), tensors)
+        self._kwargs = _template(dict(kwargs), tensors)
         self._changed = [i for i, x in enumerate(tensors) if any(x is y for y in outputs)]
-        self._casts = name in ("float", "double") and dtype.is_floating_point
+        self._casts = outputs[0].dtype if name in _CASTS else None
         self._gradients = gradients
         self._made = not tensors or name in _OF_NUMBERS
         self._dtype = dtype
         if named is not None and kwargs != named:
             self._unrounded = copy.copy(self)
-            self._unrounded._kwargs = _template(named, tensors, dtype)
+            self._unrounded._kwargs = _template(named, tensors)
 
     @property
     def unrounded(self) -> ReplayCall:
         """The call with the net's own numbers."""
         return self._unrounded or self
+
+    @property
+    def widened(self) -> ReplayCall:
+        """The call where float16 is the dtype of the run."""
+        copied = copy.copy(self)
+        copied._same = {*self._same, torch.float16}
+        return copied
 
     def written(self, names: Sequence[str]) -> str:
         """The call as Python, on arrays of these names. Raises ValueError where it has no words."""
@@ -106,8 +110,8 @@ class ReplayCall:
         if self._sets or self._casts or not name or "<" in name or name.endswith("__get__"):
             raise ValueError(f"{name or self._function} cannot be called from outside")
         given = [f"{n}.clone()" if i in self._changed else n for i, n in enumerate(names)]
-        args = [_text(part, given) for part in self._args]
-        args += [f"{key}={_text(part, given)}" for key, part in self._kwargs.items()]
+        args = [_text(part, given, self._same) for part in self._args]
+        args += [f"{key}={_text(part, given, self._same)}" for key, part in self._kwargs.items()]
         return f"{name}({', '.join(args)})"
 
     def __call__(self, tensors: Sequence[torch.Tensor], dtype: str) -> list[torch.Tensor]:
@@ -117,10 +121,11 @@ class ReplayCall:
             given[position] = given[position].clone()
         recording = nullcontext() if self._gradients else torch.no_grad()
         with recording, _default(kind) if self._made else nullcontext():
-            if self._casts:
+            if self._casts in self._same:
                 return [given[0].to(kind)]
-            args = _filled(self._args, given, kind)
-            result = self._function(*args, **_filled(self._kwargs, given, kind))
+            same = dict.fromkeys(self._same, kind)
+            args = _filled(self._args, given, same)
+            result = self._function(*args, **_filled(self._kwargs, given, same))
             if self._sets:
                 return [given[0]]
             outputs = list(flatten(result, torch.Tensor))
@@ -129,6 +134,10 @@ class ReplayCall:
                     y.to(self._dtype).to(kind) if y.is_floating_point() else y for y in outputs
                 ]
             return outputs
+
+
+# The methods that say a dtype by their name, or by that of a class of tensors
+_CASTS = ("float", "double", "half", "type")
 
 
 @contextmanager
@@ -160,42 +169,42 @@ def _named(
     return dict(bound.arguments)
 
 
-def _template(value: Any, tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> Any:
+def _template(value: Any, tensors: Sequence[torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
         return next((_Slot(i) for i, x in enumerate(tensors) if x is value), value.detach())
-    if value is dtype:
-        return _Float()
     if isinstance(value, PackedSequence):
-        return _Packed(tuple(_template(part, tensors, dtype) for part in value))
+        return _Packed(tuple(_template(part, tensors) for part in value))
     if type(value) in (tuple, list):
-        return type(value)(_template(part, tensors, dtype) for part in value)
+        return type(value)(_template(part, tensors) for part in value)
     if type(value) is dict:
-        return {key: _template(part, tensors, dtype) for key, part in value.items()}
+        return {key: _template(part, tensors) for key, part in value.items()}
     return value
 
 
-def _filled(template: Any, tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> Any:
+def _filled(
+    template: Any, tensors: Sequence[torch.Tensor], dtypes: Mapping[torch.dtype, torch.dtype]
+) -> Any:
     if type(template) is _Slot:
         return tensors[template.position]
-    if type(template) is _Float:
-        return dtype
+    if type(template) is torch.dtype:
+        return dtypes.get(template, template)
     if type(template) is _Packed:
-        return PackedSequence(*_filled(template.parts, tensors, dtype))
+        return PackedSequence(*_filled(template.parts, tensors, dtypes))
     if type(template) in (tuple, list):
-        return type(template)(_filled(part, tensors, dtype) for part in template)
+        return type(template)(_filled(part, tensors, dtypes) for part in template)
     if type(template) is dict:
-        return {key: _filled(part, tensors, dtype) for key, part in template.items()}
+        return {key: _filled(part, tensors, dtypes) for key, part in template.items()}
     return template
 
 
-def _text(template: Any, names: Sequence[str]) -> str:
-    """A template of arguments as Python, with names in place of arrays."""
+def _text(template: Any, names: Sequence[str], same: Container[torch.dtype]) -> str:
+    """A template of arguments as Python, with names in place of arrays and the run's dtype."""
     if type(template) is _Slot:
         return names[template.position]
-    if type(template) is _Float:
+    if type(template) is torch.dtype and template in same:
         return "dtype"
     if type(template) in (tuple, list):
-        inside = ", ".join(_text(part, names) for part in template)
+        inside = ", ".join(_text(part, names, same) for part in template)
         return f"[{inside}]" if type(template) is list else f"({inside}{',' if template else ''})"
     if isinstance(template, (torch.Tensor, Mapping, _Packed)):
         raise ValueError("it was given an array that nothing produced")
@@ -226,7 +235,7 @@ class ReplayModule:
     def __init__(self, module: nn.Module, names: Sequence[str], args: Any, tensors: Any) -> None:
         self._module = module
         self._names = tuple(names)
-        self._args = _template(tuple(args), tensors, torch.float32)
+        self._args = _template(tuple(args), tensors)
         self._inputs = len(tensors)
         self._training = module.training
 
@@ -245,7 +254,7 @@ class ReplayModule:
         module = self._module
         # a cell has no dropout
         with mock.patch.multiple(module, training=self._training, dropout=0.0, create=True):
-            args = _filled(self._args, inputs, getattr(torch, dtype))
+            args = _filled(self._args, inputs, {torch.float32: getattr(torch, dtype)})
             out = None if between is None else in_steps(module, values, args, between)
             if out is None:
                 out = torch.func.functional_call(module, values, args)
