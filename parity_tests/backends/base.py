@@ -51,6 +51,9 @@ class Source(Protocol):
     def fixed(self, net: Any) -> Mapping[str, Any]:
         """The net's arrays that no gradient changes, by name; None known of a recorded net."""
 
+    def constants(self, net: Any) -> Mapping[str, Any]:
+        """Those of them that are no weights; None known of a recorded net."""
+
     def held(self, net: Any) -> Iterator[tuple[str, np.ndarray, bool]]:
         """Each parameter and buffer that has values: its name, they, and whether it is trained."""
 

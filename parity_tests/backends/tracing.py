@@ -34,8 +34,8 @@ __all__ = [
 BACKENDS = os.path.dirname(__file__) + os.sep  # whose frames are not the user's code
 # How many values of an output its digest samples
 _SAMPLES = 16
-# How many numbers that no input decides are kept of an operation: indices are no more
-HELD = 1 << 16
+# How many numbers that no input decides are kept of an operation: a mask of 1,448 places by as many
+HELD = 1 << 21
 
 
 def graph_of(record: Mapping[str, Any], constants: Mapping[str, Any]) -> OperationGraph:

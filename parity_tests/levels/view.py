@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,13 @@ from parity_tests.backends.base import (
 )
 from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf, ParityError
-from parity_tests.backends.numbers import beside_numbers, with_numbers
+from parity_tests.backends.numbers import (
+    beside_code,
+    beside_numbers,
+    with_constants,
+    with_numbers,
+    written,
+)
 from parity_tests.backends.parts import (
     left_joined,
     part_of,
@@ -149,7 +155,8 @@ def trace_pair(
                 if not train:
                     raise
                 refused = str(error)
-    aligned = partial(_aligned, nets, mapping=mapping or {})
+    kept = {s: set().union(*map(written, of_side.values())) for s, of_side in traces.items()}
+    aligned = partial(_aligned, nets, mapping=mapping or {}, kept=kept)
     if refused or len(modes) == 1:
         return [aligned({side: {False: traces[side][False]} for side in SIDES})], refused
     if all(coincide(nets[side], *by_mode.values()) for side, by_mode in traces.items()):
@@ -194,9 +201,17 @@ def _aligned(
     statistics: Mapping[Side, Mapping[str, str]] | None = None,
     *,
     mapping: Mapping[str, str],
+    kept: Mapping[Side, Container[str]],
 ) -> TracedPair:
-    """The traces in one vocabulary, aligned; `statistics` are roles by parameters' names."""
+    """The traces in one vocabulary, aligned; `statistics` are roles by parameters' names.
+
+    `kept` are the parameters that the nets' own code writes.
+    """
     modes = tuple(traces[Side.TORCH])
+
+    def full(side: Side) -> Callable[..., Any]:
+        return source_of(nets[side]).full
+
     found = _one_vocabulary(nets, traces, modes, statistics, mapping)
     turned = turned_weights(found.alignment)
     if turned and not any(map(is_recorded, nets.values())):
@@ -205,14 +220,24 @@ def _aligned(
         words = [f"torch's {name} is Gluon's {other}, transposed" for name, other in turned.items()]
         again = _one_vocabulary(nets, traces, modes, statistics, mapping, [*found.packed, *words])
         found = again if again.alignment.total else found
+    for constants in beside_code(found.alignment, nets, found.normalised, kept):
+        if found.alignment.equal:
+            break
+        as_code = {
+            side: {m: with_constants(g, constants[side], full(side)) for m, g in of_side.items()}
+            for side, of_side in found.traces.items()
+        }
+        again = _one_vocabulary(nets, as_code, modes, statistics, mapping, found.packed)
+        found = again if again.alignment.unlike < found.alignment.unlike else found
     executed = {side: found.executed(side) for side in SIDES}
     numbers = beside_numbers(found.alignment, nets, executed)
     if not numbers:
         return found
     read = dict(found.traces)
     for side, of_side in numbers.items():
-        full = source_of(nets[side]).full
-        read[side] = {m: with_numbers(g, of_side, full) for m, g in found.traces[side].items()}
+        read[side] = {
+            m: with_numbers(g, of_side, full(side)) for m, g in found.traces[side].items()
+        }
     return _one_vocabulary(nets, read, modes, statistics, mapping, found.packed)
 
 
@@ -780,6 +805,7 @@ def kind_of_segment(
     names = [op.kind for op in operations[Side.TORCH]] or ["function"]
     known = all(_is_double(op) for ops in operations.values() for op in ops)
     known = known and not any(operator_of(op.kind).single for op in operations[Side.GLUON])
+    known = known and not segment.sides[Side.GLUON].writes  # by numbers that MXNet rounds
     head = "steps" if _in_steps(segment) else "custom" if known else "single"
     hyper: dict[str, object] = {}
     kept = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from parity_tests.numerics.operators.batch_norm import OWN
 from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
 from parity_tests.pairing.matching import GraphSide, Matching
-from parity_tests.pairing.vocabulary import COMMUTATIVE
+from parity_tests.pairing.vocabulary import COMMUTATIVE, NUMBERS
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,8 @@ class _Translation:
             return self._forth.get(int(left.key)) == right.key
         if left.origin is Origin.INPUT:
             return left.key == right.key
-        return True
+        told_apart = all(str(value.key).startswith(NUMBERS) for value in (left, right))
+        return left.key == right.key or not told_apart
 
 
 def _described(value: Value, side: GraphSide) -> str:

@@ -15,7 +15,14 @@ from parity_tests.numerics.operators.executed import is_known
 from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
 from parity_tests.pairing.rewrites import ORDERED, RULES
 from parity_tests.pairing.rules import Rule
-from parity_tests.pairing.vocabulary import COMMUTATIVE, NORMS, Arguments, Emit
+from parity_tests.pairing.vocabulary import (
+    COMMUTATIVE,
+    NORMS,
+    Arguments,
+    Emit,
+    as_numpy,
+    constant,
+)
 
 # The outputs of one executed operation, in the common vocabulary
 Reader = Callable[[Arguments, Emit], Sequence[Operand]]
@@ -52,6 +59,10 @@ class Emitter:
         self._parameters = graph.parameters
         self._constants = graph.constants
         self._held = {op.index: op.held for op in graph}
+        one = {op.index for op in graph if len(op.shapes) == 1 and op.kind != "cast_to_itself"}
+        # what an operation with one output gives whatever the input is
+        self._fixed = {i: x for i, x in self._held.items() if x is not None and i in one}
+        self._alike: dict[Value, float] = {}  # the number in all places of a constant
         self._translated: dict[Value, Operand] = {}
         self._computed: dict[Hashable, int] = {}
         self._current: Operation = _NOWHERE
@@ -61,6 +72,13 @@ class Emitter:
     def read(self, operation: Operation, read: Reader) -> None:
         """Express one executed operation."""
         self._current = operation
+        if operation.index in self._fixed:
+            fixed, number = constant(as_numpy(self._fixed[operation.index]))
+            if number is not None:
+                self._alike[fixed] = number
+            value = Value(Origin.OPERATION, operation.index)
+            self._translated[value] = Operand("", fixed, operation.shape)
+            return
         behind = not self._behind.isdisjoint(operation.reads)
         self._gradient = operation.own_gradient or behind
         before = len(self.operations)
@@ -206,8 +224,16 @@ class Emitter:
         self._current = replace(self._current, merged=tuple(merged))
 
     def is_zero(self, value: Operand) -> bool:
+        return self.number_of(value) == 0.0
+
+    def number_of(self, value: Operand) -> float | None:
         producer = self.producer(value)
-        return producer is not None and dict(producer.attributes) == {"value": 0.0}
+        if producer is not None and producer.kind == "constant":
+            return float(producer.attributes["value"])
+        held = self._constants.get(str(value.value.key))
+        if value.value.origin is Origin.CONSTANT and held is not None:
+            return constant(as_numpy(held))[1]
+        return self._alike.get(value.value)
 
 
 # Each call draws anew, or changes what the next one reads

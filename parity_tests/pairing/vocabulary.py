@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from parity_tests.pairing.graph import Operand, Operation, Origin
+from parity_tests.numerics.perturb import holds_integers
+from parity_tests.pairing.graph import Operand, Operation, Origin, Value
 
 # a ∘ b = b ∘ a
 COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum"})
@@ -27,6 +28,10 @@ POINTWISE = frozenset(
      "mish", "log1p", "expm1", "floor", "ceil", "round", "sign", "log_sigmoid", "silu",
      "hard_swish", "hard_sigmoid", "elu", "celu", "softplus", "leaky_relu", "gelu", "clip"}
 )  # fmt: skip
+
+
+# How constants begin that can be told from others
+NUMBERS = "the constant "
 
 
 class Emit(Protocol):
@@ -55,6 +60,17 @@ class Emit(Protocol):
         """Whether a value is an array of zeros, whatever the input."""
         ...
 
+    def number_of(self, value: Operand) -> float | None:
+        """The number that is in all places of an array, whatever the input; None of any other."""
+        ...
+
+
+def as_numpy(array: Any) -> np.ndarray:
+    """An array of either framework, or of numpy, as one of numpy."""
+    if hasattr(array, "asnumpy"):
+        return np.asarray(array.asnumpy())
+    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+
 
 @dataclass
 class Arguments:
@@ -66,10 +82,8 @@ class Arguments:
 
     def known(self, role: str) -> np.ndarray | None:
         """The numbers of an array that neither an input nor a parameter decides."""
-        held: Any = self.constants.get(role)
-        if hasattr(held, "asnumpy"):
-            return np.asarray(held.asnumpy())
-        return np.asarray(held.detach().cpu()) if hasattr(held, "detach") else held
+        held = self.constants.get(role)
+        return None if held is None else as_numpy(held)
 
     def index(self, role: str) -> Operand | np.ndarray:
         """An array of indices: its numbers where they are known."""
@@ -261,6 +275,11 @@ def emit_take(
         inputs = [("input", x), ("index", flat)]
         out = emit("take", inputs, (*before, count, *after), axis=along)
         return emit("reshape", [("input", out)], shape)
+    once = narrowed(index)
+    if once.shape != index.shape:  # the same places again and again
+        out = emit_take(emit, x, once, along, (*before, *once.shape, *after))
+        out = emit("expand", [("input", out)], (*before, *index.shape, *after))
+        return emit("reshape", [("input", out)], shape)
     places = index.reshape(-1).astype(int) % max(x.shape[along], 1)
     first = int(places[0]) if count else 0
     if count and np.array_equal(places, np.arange(first, first + count)):  # as `x[first:end]`
@@ -269,6 +288,30 @@ def emit_take(
         inputs, kept = [("input", x)], (*before, count, *after)
         out = emit("take", inputs, kept, axis=along, index=_numbers(places))
     return emit("reshape", [("input", out)], shape)
+
+
+def narrowed(array: np.ndarray) -> np.ndarray:
+    """An array once along each axis on which it holds the same all over again."""
+    for along, length in enumerate(array.shape):
+        first = array.take([0], axis=along) if length > 1 else array
+        array = first if (array == first).all() else array
+    return array
+
+
+def constant(array: np.ndarray) -> tuple[Value, float | None]:
+    """The value that stands for what no input decides, and the number in all its places.
+
+    Whole numbers (indices, a mask) are told from others, along the axes on which they differ.
+    Others are not, which two frameworks may round differently: their values tell.
+    """
+    numbers = narrowed(array.astype(np.float64))
+    if numbers.size == 1:
+        number = real(numbers.item())
+        return Value(Origin.CONSTANT, f"{NUMBERS}{number}"), number
+    if not holds_integers(numbers):
+        return Value(Origin.CONSTANT, f"constants {array.shape}"), None
+    whole = numbers.clip(-(2.0**62), 2.0**62)  # an infinite one too
+    return Value(Origin.CONSTANT, f"{NUMBERS}{_numbers(whole)}"), None
 
 
 def _numbers(places: np.ndarray) -> object:

@@ -37,6 +37,9 @@ class RecordedSource:
     def fixed(self, net: Any) -> dict[str, Any]:
         return {}
 
+    def constants(self, net: Any) -> dict[str, Any]:
+        return {}
+
     def held(self, net: RecordedNet) -> Iterator[tuple[str, np.ndarray, bool]]:
         for name, values in net.parameters.items():
             yield name, values, name in net.state["trainable"]

@@ -22,6 +22,18 @@ import numpy as np
 
 FORMAT = 2  # of manifest.json, as every sealed folder of this distribution has it
 RECORDER = 1  # of what a recorded folder holds
+# Of the arrays of these the first gives its shape and dtype alone, or all but the first do
+OF_SHAPE = {
+    "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_tensor",
+    "_full_like", "_np_zeros_like", "_np_ones_like", "_npi_zeros_like", "_npi_ones_like",
+    "_npi_full_like", "shape_array", "_contrib_arange_like", "_npx_arange_like",
+}  # fmt: skip
+LIKE = {
+    "expand_as", "view_as", "reshape_as", "type_as", "broadcast_like", "slice_like",
+    "reshape_like", "_npx_broadcast_like", "_npx_reshape_like",
+}  # fmt: skip
+# What gives other numbers in each run
+DRAWN = re.compile("(?i)rand|(^|_)normal(_|$)|uniform|bernoulli|multinomial|sample|dropout|empty")
 THIS_FILE = (lambda: 0).__code__.co_filename
 
 
@@ -44,7 +56,8 @@ class Tape:
 
     Each has `kind`, `attributes`, `roles` and `reads` (the arguments that are arrays, and where
     they come from), `shapes` and `dtypes` of its outputs, `path` and `call` of the module it ran
-    in, `source`, the line that called it, and whether it is `fixed`: of constants alone. A value is
+    in, `source`, the line that called it, and whether it is `fixed`: of constants and shapes alone,
+    and not drawn at random. A value is
     (origin, key, output): an "operation" and which of its outputs, an "input", a "parameter" by its
     name, or a "constant".
 
@@ -145,7 +158,7 @@ class Tape:
             "path": path,
             "call": call,
             "source": self._source(),
-            "fixed": all(map(self._is_fixed, reads)),
+            "fixed": not DRAWN.search(kind) and all(map(self._is_fixed, values_of(kind, reads))),
         }
         record.update(more)
         self.operations.append(record)
@@ -202,6 +215,11 @@ class Tape:
         """What is in the net's parameters by now, where it is not what was there."""
         now = {name: self.producers.get(array) for name, array in self._held.items()}
         return {name: value for name, value in now.items() if value and value[0] != "parameter"}
+
+
+def values_of(kind: str, reads: Sequence[Any]) -> Sequence[Any]:
+    """Those of the arrays of an operation whose numbers it reads."""
+    return reads[:1] if kind in LIKE else reads[kind in OF_SHAPE :]
 
 
 def flatten(value: Any, leaf: Any) -> Iterator[Any]:

@@ -62,6 +62,11 @@ class GluonBackend:
             if parameter.grad_req == "null" and parameter._data is not None
         }
 
+    def constants(self, net: Any) -> dict[str, Any]:
+        named = net._collect_params_with_prefix()
+        kept = {name for name, p in named.items() if isinstance(p, mx.gluon.Constant)}
+        return {name: array for name, array in self.fixed(net).items() if name in kept}
+
     def held(self, net: Any) -> Iterator[tuple[str, np.ndarray, bool]]:
         for name, parameter in named_parameters(net).items():
             if parameter._data is not None:

@@ -57,6 +57,9 @@ class TorchBackend:
         named = (*net.named_buffers(), *net.named_parameters())
         return {name: tensor for name, tensor in named if not tensor.requires_grad}
 
+    def constants(self, net: Any) -> dict[str, Any]:
+        return dict(net.named_buffers())
+
     def held(self, net: Any) -> Iterator[tuple[str, np.ndarray, bool]]:
         for name, tensor in (*net.named_parameters(), *net.named_buffers()):
             yield name, tensor.detach().cpu().numpy(), tensor.requires_grad

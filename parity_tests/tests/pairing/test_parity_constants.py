@@ -1,0 +1,164 @@
+"""What neither an input nor a weight decides: in a buffer or constant, or made by the forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+import torch
+from mxnet import gluon
+from torch import nn
+
+from parity_tests import check_parity
+from parity_tests.reporting.report import Report
+
+IDS = np.random.default_rng(0).integers(0, 11, (2, 5))
+MANY = np.arange(12)[None]
+LOWER = np.tril(np.ones((8, 8)))[None]
+Forward = Callable[..., Any]
+
+
+class GluonNet(gluon.HybridBlock):
+    """`function(net, F, rows, constant)` of the rows of two embeddings' tables."""
+
+    def __init__(self, function: Forward, constant: np.ndarray | None) -> None:
+        super().__init__()
+        self.function = function
+        with self.name_scope():
+            self.w, self.p = gluon.nn.Embedding(11, 5), gluon.nn.Embedding(12, 5)
+            if constant is not None:
+                made = mx.nd.array(constant, dtype=constant.dtype)
+                self.c = self.params.get_constant("c", made)
+
+    def hybrid_forward(self, F: Any, ids: Any, c: Any = None) -> Any:
+        return self.function(self, F, ids, c)
+
+
+class TorchNet(nn.Module):
+    """`function(net, ids)` beside a buffer."""
+
+    def __init__(self, function: Forward, buffer: np.ndarray | None) -> None:
+        super().__init__()
+        self.function = function
+        self.w, self.p = nn.Embedding(11, 5), nn.Embedding(12, 5)
+        if buffer is not None:
+            self.register_buffer("held", torch.from_numpy(buffer.copy()))
+
+    def forward(self, ids: torch.Tensor) -> Any:
+        return self.function(self, ids)
+
+
+def compared(
+    ours: Forward,
+    theirs: Forward,
+    constant: np.ndarray | None = None,
+    buffer: np.ndarray | None = None,
+    quick: bool = False,
+) -> Report:
+    mx.random.seed(0)
+    net = GluonNet(ours, constant)
+    net.initialize(mx.init.Normal(1))
+    return check_parity(net, TorchNet(theirs, buffer), IDS, transfer=True, quick=quick)
+
+
+def first_of_constant(s: Any, F: Any, ids: Any, c: Any) -> Any:
+    return F.broadcast_add(s.w(ids), s.p(F.slice_axis(c, axis=1, begin=0, end=5)))
+
+
+OURS: dict[str, tuple[Forward, np.ndarray | None]] = {
+    "arange": (lambda s, F, i, c: F.broadcast_add(s.w(i), s.p(F.arange(5)).expand_dims(0)), None),
+    "arange_like": (
+        lambda s, F, i, c: F.broadcast_add(s.w(i), s.p(F.contrib.arange_like(i, axis=1))),
+        None,
+    ),
+    "constant": (first_of_constant, MANY.astype(np.float32)),
+}
+THEIRS: dict[str, tuple[Forward, np.ndarray | None]] = {
+    "buffer": (lambda s, i: s.w(i) + s.p(s.held[:, : i.shape[1]]), MANY),
+    "expanded": (lambda s, i: s.w(i) + s.p(s.held[:, :5].expand_as(i)), MANY),
+    "arange": (lambda s, i: s.w(i) + s.p(torch.arange(5).expand(i.shape)), None),
+    "exact": (lambda s, i: s.w(i) + s.p(s.held), MANY[:, :5]),
+}
+
+
+FEW = {("arange", "buffer"), ("arange_like", "expanded"), ("constant", "arange")}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        pytest.param(a, b, marks=() if (a, b) in FEW else pytest.mark.slow)
+        for a in OURS
+        for b in THEIRS
+    ],
+)
+def test_places_may_be_held_or_made(ours: str, theirs: str) -> None:
+    """As `position_ids` of Hugging Face's models beside `arange`."""
+    ((our, constant), (their, buffer)) = OURS[ours], THEIRS[theirs]
+    report = compared(our, their, constant, buffer, quick=(ours, theirs) in FEW)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("held", [np.where(MANY == 4, 3, MANY), MANY + 1])
+@pytest.mark.parametrize("ours", ["arange", "constant"])
+def test_other_places_are_named(ours: str, held: np.ndarray) -> None:
+    our, constant = OURS[ours]
+    report = compared(our, THEIRS["buffer"][0], constant, np.minimum(held, 11), quick=True)
+    assert not report.ok
+
+
+def test_one_row_again_and_again_is_that_row() -> None:
+    """As the types of tokens, of which there is one."""
+
+    def ours(s: Any, F: Any, ids: Any, c: Any) -> Any:
+        return s.w(ids) + s.p(F.zeros_like(ids))
+
+    zeros = np.zeros((1, 12), np.int64)
+    for theirs in (
+        lambda s, i: s.w(i) + s.p(s.held[:, :5].expand(i.shape)),
+        lambda s, i: s.w(i) + s.p.weight[0],
+    ):
+        assert compared(ours, theirs, buffer=zeros, quick=True).ok
+    assert not compared(ours, lambda s, i: s.w(i) + s.p.weight[1], quick=True).ok
+
+
+def of_mask(mask: Callable[[Any, Any], Any]) -> Forward:
+    def theirs(s: Any, ids: torch.Tensor) -> torch.Tensor:
+        y = s.w(ids)
+        return (y @ y.mT).masked_fill(mask(s, y), -1e9).softmax(-1) @ y
+
+    return theirs
+
+
+def masked(s: Any, F: Any, ids: Any, c: Any) -> Any:
+    y = s.w(ids)
+    places = F.arange(5)
+    seen = F.broadcast_greater_equal(places.reshape((1, 5, 1)), places.reshape((1, 1, 5)))
+    scores = F.batch_dot(y, y, transpose_b=True)
+    scores = F.where(F.broadcast_to(seen, (2, 5, 5)), scores, F.ones_like(scores) * -1e9)
+    return F.batch_dot(F.softmax(scores), y)
+
+
+MASKS: dict[str, tuple[Callable[[Any, Any], Any], np.ndarray | None]] = {
+    "floats": (lambda s, y: s.held[:, :5, :5] == 0, LOWER),
+    "booleans": (lambda s, y: ~s.held[:, :5, :5], LOWER > 0),
+    "bytes": (lambda s, y: s.held[:, :5, :5].bool().logical_not(), LOWER.astype(np.uint8)),
+    "none": (lambda s, y: torch.ones(5, 5, dtype=torch.bool).triu(1), None),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [*list(MASKS)[:2], *(pytest.param(n, marks=pytest.mark.slow) for n in list(MASKS)[2:])]
+)
+def test_a_mask_may_be_held_or_made(name: str) -> None:
+    mask, buffer = MASKS[name]
+    report = compared(masked, of_mask(mask), buffer=buffer, quick=name != "booleans")
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("held", [1 - LOWER, 0 * LOWER + 1])
+def test_another_mask_is_named(held: np.ndarray) -> None:
+    assert not compared(masked, of_mask(MASKS["floats"][0]), buffer=held, quick=True).ok
