@@ -185,6 +185,21 @@ def emit_assignment(
     return emit("setitem", [("input", x), ("value", value)], shape, key=str(key), number=number)
 
 
+def emit_where(
+    emit: Emit, condition: Operand, choices: Sequence[Operand | float], shape: Sequence[int]
+) -> Operand:
+    """The first of two choices where the condition holds, else the second; see `number_of`."""
+    inputs: list[tuple[str, Operand | None]] = [("condition", condition)]
+    numbers: dict[str, object] = {}
+    for role, x in zip(("input", "other"), choices, strict=True):
+        number = emit.number_of(x) if isinstance(x, Operand) else real(x)
+        if number is not None:
+            numbers[role] = number
+        elif isinstance(x, Operand):
+            inputs.append((role, x))
+    return emit("where", inputs, shape, **numbers)
+
+
 def emit_slices(
     emit: Emit, x: Operand, along: int, shapes: Sequence[Sequence[int]], squeeze: bool = False
 ) -> list[Operand]:

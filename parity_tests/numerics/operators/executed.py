@@ -223,7 +223,7 @@ OPERATORS = (
         Operator(kind=kind, scale=_moved, rounds=Rounds.GRADIENTS)
         for kind in (
             "concat", "slice", "pad", "transpose", "expand", "maximum", "minimum", "abs", "take",
-            "flip", "gather", "index", "mask", "max", "min",
+            "flip", "gather", "index", "mask", "max", "min", "where",
         )
     ),
     Operator(kind="erf", scale=measured, tolerances=_ERF),

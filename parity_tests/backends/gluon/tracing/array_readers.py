@@ -30,6 +30,7 @@ from parity_tests.pairing.vocabulary import (
     emit_slices,
     emit_stack,
     emit_take,
+    emit_where,
     real,
 )
 
@@ -60,6 +61,18 @@ def sum_of(args: Arguments, emit: Emit) -> Operand:
     for x in rest:
         first = emit("add", [("input", first), ("other", x)], args.shape)
     return first
+
+
+def where(args: Arguments, emit: Emit) -> Operand:
+    """`where` of arrays, and that of `mx.np` of numbers, which are its `scalar`, or `x` and `y`."""
+    condition, *arrays = args.arrays.values()
+    choices: list[Operand | float] = list(arrays)
+    if args.operation.kind == "_npi_where_scalar2":
+        choices = [float(attribute(args, name, 0.0)) for name in ("x", "y")]
+    elif len(arrays) == 1:
+        first = args.operation.kind == "_npi_where_lscalar"
+        choices.insert(0 if first else 1, float(attribute(args, "scalar", 0.0)))
+    return emit_where(emit, condition, choices, args.shape)
 
 
 def transpose(args: Arguments, emit: Emit) -> Operand:

@@ -66,6 +66,11 @@ _LACKING = {
 
 def lacks_gradient(kind: str) -> str:
     """Why MXNet does not train through an operator that has a gradient; empty where it does."""
+    if kind in ("_npi_where_lscalar", "_npi_where_rscalar"):
+        return (
+            "MXNet sends the gradient of `np.where` with a number to the places that took the "
+            "number (apache/mxnet issue 17893); write np.full_like(x, number) for it"
+        )
     if kind not in _LACKING:
         return ""
     name, instead = _LACKING[kind]

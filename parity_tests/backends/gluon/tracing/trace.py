@@ -125,6 +125,7 @@ class _Recorder(Recorder):
         super().__init__(tape, paths)
         self._values = values
         self._dtype = dtype
+        self._passing: set[int] = set()  # the operations that a gradient passes
 
     @contextmanager
     def patched(self) -> Iterator[None]:
@@ -163,8 +164,10 @@ class _Recorder(Recorder):
         record["replay"] = self._replay(kind, how, record["dtypes"])
         if self.paused:
             record["stops_gradient"] = True
-        elif why := lacks_gradient(kind):
-            record["lacks_gradient"] = f"{why} ({record['source']})"
+        elif self._passes(kind, record):
+            self._passing.add(index)
+            if why := lacks_gradient(kind):
+                record["lacks_gradient"] = f"{why} ({record['source']})"
         outputs = list(flatten(out, NDArray))
         if self._values and outputs:
             with self.unseen():
@@ -173,6 +176,15 @@ class _Recorder(Recorder):
             with self.unseen():
                 record["held"] = outputs[0].asnumpy()
         return index
+
+    def _passes(self, kind: str, record: Mapping[str, Any]) -> bool:
+        """Whether an operation passes back a gradient to a parameter or an input."""
+        if passes_no_gradient(kind) or "float" not in record["dtypes"][0]:
+            return False
+        return any(
+            origin in ("parameter", "input") or (origin == "operation" and key in self._passing)
+            for origin, key, _ in record["reads"]["where" in kind :]  # a condition has none
+        )
 
     def _replay(self, kind: str, how: tuple[Any, ...], dtypes: Sequence[str]) -> Replay | None:
         way, *rest = how

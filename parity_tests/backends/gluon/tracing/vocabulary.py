@@ -96,6 +96,8 @@ _READERS: dict[str, Reader] = {
     **fill(("zeros_like", "_zeros"), arrays.constant(0.0)),
     **fill(("ones_like", "_ones"), arrays.constant(1.0)),
     "_full": arrays.constant(),
+    **fill(("where", "_npi_where", "_npi_where_lscalar", "_npi_where_rscalar",
+            "_npi_where_scalar2"), arrays.where),
     "take": arrays.take,
     **fill(("pick", "batch_take"), arrays.pick),
     "gather_nd": arrays.gather_nd,

@@ -26,6 +26,7 @@ from parity_tests.pairing.vocabulary import (
     emit_slices,
     emit_stack,
     emit_take,
+    emit_where,
     real,
 )
 
@@ -47,6 +48,16 @@ def binary(kind: str) -> Reader:
         return emit(form, [("input", arrays[0])], args.shape, scalar=number)
 
     return read
+
+
+def where(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+    """`torch.where`, and `masked_fill`, whose value is the choice where its mask holds."""
+    masked = args.operation.kind.startswith("masked_fill")
+    names = ("mask", "value", "input") if masked else ("condition", "input", "other")
+    condition, *choices = (args.get(name) or args.attribute(name) for name in names)
+    if None in choices:  # `torch.where(x)`: places
+        return unknown("where", args, emit)
+    return emit_where(emit, condition, choices, args.shape)
 
 
 def permute(args: Arguments, emit: Emit) -> Operand:

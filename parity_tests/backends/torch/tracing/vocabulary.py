@@ -93,6 +93,7 @@ _READERS: dict[str, Reader] = {
     **fill(("zeros_like", "zeros", "new_zeros"), arrays.constant(0.0)),
     **fill(("ones_like", "ones", "new_ones"), arrays.constant(1.0)),
     **fill(("full_like", "full", "new_full"), arrays.constant()),
+    **fill(("where", "masked_fill"), arrays.where),
     **fill(("index_select", "take"), arrays.take),
     **fill(("gather", "take_along_dim"), arrays.gather),
     "masked_select": arrays.masked_select,
