@@ -7,11 +7,13 @@ places, and the other makes them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from parity_tests.backends.base import source_of
+import numpy as np
+
+from parity_tests.backends.base import SIDES, source_of
 from parity_tests.backends.executed import is_statistic
 from parity_tests.backends.files.tape import DRAWN, values_of
 from parity_tests.backends.tracing import HELD
@@ -28,54 +30,124 @@ from parity_tests.pairing.graph import (
 from parity_tests.pairing.vocabulary import ELEMENTWISE, as_numpy, real
 from parity_tests.reporting.verdicts import Side
 
+# In which one net may have a number and the other an array: a larger of x and 0.1 is a clip
+_WITH_NUMBERS = ELEMENTWISE | {"clip"}
+
 
 def beside_numbers(
-    alignment: Alignment, nets: Mapping[Side, Any], traces: Mapping[Side, OperationGraph]
+    alignment: Alignment,
+    nets: Mapping[Side, Any],
+    executed: Mapping[Side, OperationGraph],
+    normalised: Mapping[Side, OperationGraph],
 ) -> dict[Side, dict[Value, float]]:
-    """The numbers in arrays that the other net has as numbers, by the arrays' values."""
-    found: dict[Side, dict[Value, float]] = {}
-    for pair in alignment.differing:
-        ends = {Side.GLUON: pair.left, Side.TORCH: pair.right}
-        for side, beside in ((Side.GLUON, Side.TORCH), (Side.TORCH, Side.GLUON)):
-            op, other = ends[side], ends[beside]
-            if not {op.kind, other.kind} <= ELEMENTWISE or "scalar" in op.attributes:
-                continue
-            if "scalar" not in other.attributes or (other.inputs and not op.inputs):
-                continue
-            written = {real(n): n for n in _written(other, traces[beside])}
-            for value, number in _held(op, nets[side], traces[side]).items():
-                found.setdefault(side, {})[value] = written.get(number, number)
-    return found
+    """The numbers in arrays beside which the other net has a number, by the arrays' values.
+
+    Or beside which it has the same in an array that it comes by otherwise: in float64 one is
+    computed of the numbers in the net's code, and the other holds what float32 has of the result.
+    """
+    of = {side: _Numbers(nets[side], executed[side], normalised[side]) for side in SIDES}
+    found: dict[Side, dict[Value, float]] = {side: {} for side in SIDES}
+    kept: dict[Side, set[Value]] = {side: set() for side in SIDES}  # read beside their like
+    for pair in alignment.pairs:
+        ends = dict(zip(SIDES, (pair.left, pair.right), strict=True))
+        if not {op.kind for op in ends.values()} <= _WITH_NUMBERS:
+            continue
+        arrays = {side: of[side].filled(op) for side, op in ends.items()}
+        if not any(arrays.values()):
+            continue
+        plain = [op for side, op in ends.items() if not arrays[side]]
+        if any(len(op.inputs) + len(op.parameters) != 1 for op in plain):
+            continue
+        if not plain and _stay(*(list(of_side.values()) for of_side in arrays.values())):
+            for side in SIDES:
+                kept[side] |= arrays[side].keys()
+            continue
+        computed = {_computed(op, arrays[side]) for side, op in ends.items()}
+        if len(computed) > 1:
+            continue
+        written = {
+            real(n): n for side, op in ends.items() for n in of[side].written(op, arrays[side])
+        }
+        for side in SIDES:
+            found[side] |= {
+                value: written.get(h.number, h.number) for value, h in arrays[side].items()
+            }
+    left = {s: {v: n for v, n in found[s].items() if v not in kept[s]} for s in SIDES}
+    return {side: of_side for side, of_side in left.items() if of_side}
 
 
-def _written(op: Operation, graph: OperationGraph) -> Iterator[float]:
-    """The numbers of the net's code behind an operation, which float32 may not hold: 1/255."""
-    for index in op.merged:
-        for value in graph.operations[index].attributes.values():
-            try:
-                number = float(value)
-            except (TypeError, ValueError):
-                continue
-            yield from (-number, number)
-            if number:
-                yield from (-1 / number, 1 / number)
+def _computed(op: Operation, arrays: Iterable[Value]) -> bool:
+    """Whether an operation reads what is no parameter, beside its arrays of one number."""
+    others = sum(value.origin is not Origin.PARAMETER for value in arrays)
+    return len(op.inputs) > min(others, 1)
 
 
-def _held(op: Operation, net: Any, graph: OperationGraph) -> dict[Value, float]:
-    fixed = source_of(net).fixed(net)
-    arrays = {
-        Value(Origin.PARAMETER, p.name): fixed[p.name]
-        for p in op.parameters.values()
-        if p.name in fixed
-    }
-    for x in op.inputs:
-        if x.value.origin is Origin.CONSTANT and str(x.value.key) in graph.constants:
-            arrays[x.value] = graph.constants[str(x.value.key)]
-    return {
-        value: real(array.item() if hasattr(array, "item") else array.asscalar())
-        for value, array in arrays.items()
-        if math.prod(array.shape) == 1 and "float" in str(array.dtype)
-    }
+@dataclass(frozen=True)
+class _Array:
+    """The number that an array is full of, and how the net comes by it."""
+
+    number: float
+    like: tuple[Origin, int]
+
+
+def _stay(ours: Sequence[_Array], theirs: Sequence[_Array]) -> bool:
+    """Whether both nets have arrays that are alike, or a buffer that holds another number."""
+    both = [*ours, *theirs]
+    other = len({held.number for held in both}) > 1
+    buffers = any(held.like[0] is Origin.PARAMETER for held in both)
+    return (other and buffers) or not {x.like for x in ours}.isdisjoint(x.like for x in theirs)
+
+
+class _Numbers:
+    """The numbers of one net: in its code, and in arrays that no training changes."""
+
+    def __init__(self, net: Any, executed: OperationGraph, normalised: OperationGraph) -> None:
+        self._fixed = source_of(net).fixed(net)
+        self._executed, self._normalised = executed, normalised
+        self._known: dict[Value, _Array | None] = {}
+        self._made = {
+            Value(Origin.OPERATION, op.index): op for op in normalised if op.kind == "constant"
+        }
+
+    def filled(self, op: Operation) -> dict[Value, _Array]:
+        """The arrays of one number that an operation reads, by the values that were executed."""
+        reads = {v: None for index in op.merged for v in self._executed.operations[index].reads}
+        for value in reads:
+            if value not in self._known:
+                self._known[value] = self._filled(value)
+        return {value: known for value in reads if (known := self._known[value]) is not None}
+
+    def _filled(self, value: Value) -> _Array | None:
+        key, array = str(value.key), None
+        if value.origin is Origin.PARAMETER and key not in self._executed.writes:
+            array = self._fixed.get(key)
+        elif value.origin is Origin.CONSTANT:
+            array = self._executed.constants.get(key)
+        elif value.origin is Origin.OPERATION and not value.output:
+            stands = self._normalised.stands_for.get(value)
+            made = None if stands is None else self._made.get(stands)
+            if made is not None:
+                return _Array(float(made.attributes["value"]), (value.origin, len(made.merged)))
+            array = self._executed.operations[int(value.key)].held
+        if array is None or "float" not in str(array.dtype):
+            return None
+        values = np.asarray(array.asnumpy() if hasattr(array, "asnumpy") else array)
+        if not values.size or (values != values.flat[0]).any():
+            return None
+        return _Array(real(values.flat[0]), (value.origin, 0))
+
+    def written(self, op: Operation, arrays: Iterable[Value]) -> Iterator[float]:
+        """The numbers of the net's code behind an operation, which float32 may not hold: 1/255."""
+        behind, _ = self._executed.leading_to(v for v in arrays if v.origin is Origin.OPERATION)
+        for index in (*op.merged, *behind):
+            for value in self._executed.operations[index].attributes.values():
+                try:
+                    number = float(value)
+                except (TypeError, ValueError):
+                    continue
+                yield from (-number, number)
+                if number:
+                    yield from (-1 / number, 1 / number)
 
 
 def written(graph: OperationGraph) -> set[str]:
@@ -217,7 +289,7 @@ def with_numbers(
     `full(like, shape, number)` makes an array of the framework's.
     """
     operations = tuple(_with_numbers(op, numbers, full) for op in graph)
-    return replace(graph, operations=operations)
+    return replace(graph, operations=operations).live()
 
 
 def _with_numbers(

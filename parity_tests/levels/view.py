@@ -230,7 +230,7 @@ def _aligned(
         again = _one_vocabulary(nets, as_code, modes, statistics, mapping, found.packed)
         found = again if again.alignment.unlike < found.alignment.unlike else found
     executed = {side: found.executed(side) for side in SIDES}
-    numbers = beside_numbers(found.alignment, nets, executed)
+    numbers = beside_numbers(found.alignment, nets, executed, found.normalised)
     if not numbers:
         return found
     read = dict(found.traces)

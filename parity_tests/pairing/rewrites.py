@@ -376,6 +376,12 @@ def _scalar(kind: str) -> Rule:
         x = inputs[0]
         if kind in _NEUTRAL and scalar == _NEUTRAL[kind]:
             return x
+        filled = produced_by(graph, x, "constant")
+        if filled is not None and kind in ("add", "mul"):
+            number = float(filled.attributes["value"])
+            graph.merge(filled)
+            value = real(number + scalar if kind == "add" else number * scalar)
+            return graph("constant", [], shape, value=value)
         if kind == "sub":
             return graph("add", [("input", x)], shape, scalar=-scalar)
         if kind == "div" and scalar:

@@ -1,6 +1,7 @@
 """Levels optimizer and training of a user's own pair: the user's loss, optimizers and batches."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,97 @@ def test_frozen_parameters_are_compared_as_such(nets: Any) -> None:
     first = report.first_divergence
     assert first is not None
     assert "Gluon trains it, torch does not" in first.message
+
+
+def test_what_no_step_changes_needs_no_comparison_in_training() -> None:
+    """Layers that both nets freeze, and buffers."""
+    held = np.array([[0.1, 0.2, 0.3]], np.float32)
+
+    class Ours(mx.gluon.nn.HybridBlock):
+        def __init__(self) -> None:
+            super().__init__()
+            with self.name_scope():
+                self.body = mx.gluon.nn.Dense(3, in_units=4)
+                self.head = mx.gluon.nn.Dense(5, in_units=3)
+                self.held = self.params.get_constant("held", held)
+            self.body.collect_params().setattr("grad_req", "null")
+
+        def hybrid_forward(self, F: Any, x: Any, held: Any) -> Any:
+            return self.head(F.broadcast_mul(self.body(x), held))
+
+    class Theirs(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = torch.nn.Linear(4, 3).requires_grad_(False)
+            self.head = torch.nn.Linear(3, 5)
+            self.register_buffer("held", torch.from_numpy(held))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(x) * self.held)
+
+    ours = Ours()
+    ours.initialize()
+    how: dict[str, Any] = {"optimizer": "sgd(lr=0.1)", "transfer": True, "steps": 2}
+    x = np.eye(4, dtype=np.float32)
+    report = check_parity(ours, Theirs(), x, LABELS, ("optimizer", "training"), **how)
+    assert report.ok, str(report)
+
+
+_FULL = torch.full((4, 3), 0.1)
+# A number, and arrays of it that nets fill, compute, hold or have as a buffer
+FILLED: dict[str, tuple[Callable, Callable]] = {
+    "full": (lambda x: x * 0.1, lambda x, held: x * torch.full((4, 3), 0.1)),
+    "full_like": (lambda x: x / 3, lambda x, held: x / torch.full_like(x, 3)),
+    "third": (lambda x: x / 3, lambda x, held: x * torch.full((3,), 1 / 3)),
+    "tensor": (lambda x: 0.1 - x, lambda x, held: torch.tensor(0.1) - x),
+    "held": (lambda x: x + 0.1, lambda x, held: x + _FULL),
+    "buffer": (lambda x: 0.1 / x, lambda x, held: held / x),
+    "maximum": (lambda x: mx.nd.maximum(x, 0.1), lambda x, held: torch.maximum(x, held)),
+    "two": (lambda x: x + mx.nd.full((4, 3), 0.1), lambda x, held: x + torch.ones_like(x) * 0.1),
+    "computed": (lambda x: x + mx.nd.ones_like(x) * 0.1, lambda x, held: x + _FULL),
+    "both": (lambda x: x**0.1, lambda x, held: x ** torch.full((1,), 0.1)),
+}
+
+
+QUICK = ("full_like", "buffer", "maximum", "two")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FILLED],
+)
+def test_an_array_of_a_number_is_that_number(name: str) -> None:
+    ours, theirs = FILLED[name]
+    levels = ("structure", "forward", "backward", "training")
+
+    class Ours(mx.gluon.nn.Block):
+        def __init__(self) -> None:
+            super().__init__()
+            with self.name_scope():
+                self.body = mx.gluon.nn.Dense(3, in_units=4, activation="sigmoid")
+                self.head = mx.gluon.nn.Dense(5, in_units=3)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(ours(self.body(x)))
+
+    class Theirs(torch.nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.body, self.head = torch.nn.Linear(4, 3), torch.nn.Linear(3, 5)
+            self.register_buffer("held", _FULL.clone())
+            self.factor = factor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(theirs(torch.sigmoid(self.body(x)), self.held) * self.factor)
+
+    net = Ours()
+    net.initialize()
+    how: dict[str, Any] = {"optimizer": "sgd(lr=0.1)", "transfer": True, "steps": 2}
+    x = np.eye(4, dtype=np.float32)
+    report = check_parity(net, Theirs(1), x, LABELS, levels, **how)
+    assert report.ok, str(report)
+    report = check_parity(net, Theirs(1 + 1e-4), x, LABELS, levels[:2], **how)
+    assert not report.ok
 
 
 BAD = [

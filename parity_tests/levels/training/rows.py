@@ -36,10 +36,12 @@ def training_rows(
 
 
 def _expected(trial: Trial, coverage: Coverage) -> dict[str, str]:
-    """Every tensor of the torch net in every stage that it has; each one's group."""
+    """Every tensor that a step of the torch net changes, in every stage; each one's group."""
     groups: dict[str, str] = {}
     for pair in trial.pairing.pairs:
         for role, tensor in pair.torch.tensors.items():
+            if not (tensor.trainable or tensor.buffer):
+                continue  # no step changes it
             name = f"{pair.torch.path} {role}"
             named = {name: "buffers"} if tensor.buffer else {name: "weights"}
             if tensor.trainable:
