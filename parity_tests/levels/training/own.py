@@ -128,6 +128,7 @@ def own_trial(
         list(islice(cycle(prepared), steps)),
         replace(objective, labels=None),
         strict=subject.strict,
+        modes=subject.modes,
         owned=owned,
     )
     trial.read_numbers()

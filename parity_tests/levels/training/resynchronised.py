@@ -103,6 +103,7 @@ class _Witness:
         self.subject = Subject(
             carriers.gluon, carriers.torch, carriers.pairing, batch.inputs,
             replace(trial.objective, labels=batch.labels), batch.masks, strict=trial.strict,
+            modes=trial.modes,
         )  # fmt: skip
         self.run = self.subject.run(Side.TORCH, "float64", train=True, backward=True)
         self.forward = forward_envelope(self.subject, train=True)

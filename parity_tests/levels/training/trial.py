@@ -34,6 +34,7 @@ class Trial:
     objective: Objective
     make: dict[Side, MakeTrainee] = field(default_factory=dict)
     strict: bool = True
+    modes: tuple[bool, ...] = (False, True)  # in which the nets can be run; True: in training
     pairing: Pairing = field(init=False)
 
     def __post_init__(self) -> None:
