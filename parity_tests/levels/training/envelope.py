@@ -20,7 +20,7 @@ from parity_tests.backends.base import leaves_of, referee
 from parity_tests.backends.losses import loss_scales
 from parity_tests.backends.runs import NET, Noise, Objective, rounded
 from parity_tests.levels.envelope import call_scales, sigma
-from parity_tests.levels.training.free_running import Shaken
+from parity_tests.levels.training.free_running import Shaken, relative
 from parity_tests.levels.training.ledger import Ledger
 from parity_tests.levels.training.trial import Trial
 from parity_tests.numerics.compare import ENVELOPE_FACTOR, UNIT, compare
@@ -47,21 +47,16 @@ def noise_of(torch_net: Any, images: Any, objective: Objective) -> Noise:
             if len(upstream) < len(call.outputs):
                 continue  # nothing goes back from here
             scales = call_scales(leaf, call, train=True, upstream=upstream)
-            outputs[leaf.path] = _relative(sigma(scales, "output", True), call.outputs[0])
+            outputs[leaf.path] = relative(sigma(scales, "output", True), call.outputs[0])
             gradient = call.input_gradients[0] if call.input_gradients else None
             if gradient is not None and "input gradient" in scales.sizes:
                 size = sigma(scales, "input gradient", True)
-                input_gradients[leaf.path] = _relative(size, gradient)
+                input_gradients[leaf.path] = relative(size, gradient)
     loss = referee().run_loss(objective, rounded(run.outputs[0], "float64"), "float64")
     size = loss_scales(objective, run.outputs[0], loss)["loss gradient"]
     factor = tolerance("loss", "train", "gluon", "float32").factor(size.shape[-1])
     size = factor / 4 * UNIT["float32"] * size
-    return Noise(outputs, input_gradients, _relative(size, loss["loss gradient"]))
-
-
-def _relative(size: np.ndarray, values: np.ndarray) -> float:
-    whole = float(np.sqrt(np.mean(np.square(values))))
-    return float(np.sqrt(np.mean(np.square(size)))) / whole if whole else 0.0
+    return Noise(outputs, input_gradients, relative(size, loss["loss gradient"]))
 
 
 def one_ulp(images: np.ndarray, seed: Iterable[int]) -> np.ndarray:
