@@ -61,7 +61,7 @@ from parity_tests.pairing.guessed import settled
 from parity_tests.pairing.pinned import known_names, pinned_pairs, unknown_name
 from parity_tests.pairing.segments import Cut, SegmentPair, Slot, cut
 from parity_tests.pairing.statistics import running_statistics, with_own_statistics, without_updates
-from parity_tests.pairing.vocabulary import NORMS, POINTWISE
+from parity_tests.pairing.vocabulary import ELEMENTWISE, NORMS, POINTWISE
 from parity_tests.reporting.verdicts import Side
 
 
@@ -505,13 +505,15 @@ def _layers(segment: SegmentPair, segments: Sequence[SegmentPair]) -> set[int]:
 # or in parts; both frameworks' pools send it to the first
 _CHOOSES = frozenset(("max", "min", "maximum", "minimum", "sort", "topk"))
 _POOLS = frozenset(("max_pool", "global_max_pool"))
-_FLAT = frozenset(("relu", "clip"))  # makes values equal, and passes nothing back from there
+# Make values equal, and pass nothing back from there
+_FLAT = frozenset(("relu", "clip", "hard_sigmoid", "hard_swish", "pad"))
+_KEEPS = POINTWISE | ELEMENTWISE | {"where", "dropout"}  # equal values may stay equal behind these
 
 
 def _choosing(segments: Sequence[SegmentPair]) -> list[tuple[SegmentPair, int, set[int]]]:
     """The segments that choose among what a ReLU gives, their operations, and those before them.
 
-    These are torch's, the ReLU and what only moves its values.
+    These are torch's, the ReLU and what moves its values or computes each of them alone.
     """
     asked = []
     back: dict[int, set[int]] = {}  # by segment: its own operation and those before, up to a ReLU
@@ -525,6 +527,8 @@ def _choosing(segments: Sequence[SegmentPair]) -> list[tuple[SegmentPair, int, s
         if before and (pools or (ours | theirs) & _CHOOSES):
             asked.append((segment, index, before))
         moves = kind in _POOLS or operator_of(kind).rounds is Rounds.GRADIENTS
+        moves = moves or (kind in _KEEPS and not segment.pair.right.parameters)
+        moves = moves and kind != "relu"  # which decides alone
         if kind in _FLAT or (moves and before):
             back[number] = {index} | (before if moves else set())
     return asked
