@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from parity_tests.numerics.compare import holds_whole_numbers
 from parity_tests.pairing.activation_rules import gate_of_itself, hard_gate, rectifier
-from parity_tests.pairing.graph import Operand, Operation, Origin, Value
+from parity_tests.pairing.graph import Operand, Operation, Origin, Parameter, Value
 from parity_tests.pairing.rules import Attributes, Graph, Rule, produced_by
 from parity_tests.pairing.vocabulary import (
     ELEMENTWISE,
@@ -301,8 +301,7 @@ def _of_its_own(role: str, layers: Mapping[str, int]) -> Rule:
         if layer.attributes.get("axis", axis) != axis:  # a norm over several axes
             return None
         operands = [(y.role, y) for y in layer.inputs]
-        for name, held in layer.parameters.items():
-            operands.append((name, Operand("", Value(Origin.PARAMETER, held.name), held.shape)))
+        operands += [(name, _held(parameter)) for name, parameter in layer.parameters.items()]
         operands.append((role, Operand("", own.value, (count,))))
         graph.merge(layer, *moves)
         out = graph(layer.kind, operands, layer.shape, **layer.attributes)
@@ -474,6 +473,46 @@ def _convolution_of_one_pixel(
     return graph("reshape", [("input", graph("linear", operands, shape[:2]))], shape)
 
 
+def _norm_between_transposes(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """A layer norm whose axis is moved to the end, and back behind it, is one over that axis."""
+    norm = produced_by(graph, inputs[0], "layer_norm")
+    before = produced_by(graph, norm.inputs[0], "transpose") if norm and norm.inputs else None
+    if norm is None or before is None or not before.inputs:
+        return None
+    order = before.attributes["order"]
+    back = [order[i] for i in attributes["order"]] == list(range(len(order)))
+    if not back or norm.attributes["axis"] != len(order) - 1:
+        return None
+    graph.merge(before, norm)
+    held = ((role, _held(parameter)) for role, parameter in norm.parameters.items())
+    moved = {**norm.attributes, "axis": order[-1]}
+    return graph("layer_norm", [("input", before.inputs[0]), *held], shape, **moved)
+
+
+def _held(parameter: Parameter) -> Operand:
+    return Operand("", Value(Origin.PARAMETER, parameter.name), parameter.shape)
+
+
+def _product_with_rows(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """`x @ weight.t()` is a linear layer without a bias."""
+    x, matrix = inputs
+    turned = produced_by(graph, matrix, "transpose")
+    rank = len(matrix.shape), len(x.shape)
+    if turned is None or turned.inputs or min(rank) < 2 or rank[0] > 2 or _is_held(x):
+        return None
+    (weight,) = turned.parameters.values()
+    graph.merge(turned)
+    return graph("linear", [("input", x), ("weight", _held(weight))], shape)
+
+
+def _is_held(x: Operand) -> bool:
+    return x.value.origin is Origin.PARAMETER
+
+
 def _adaptive(kind: str) -> Rule:
     """An adaptive pool is global, or nothing, or an ordinary pool where the sizes divide."""
 
@@ -511,7 +550,10 @@ def _single_window(
 RULES: dict[str, tuple[Rule, ...]] = {
     "reshape": (_same_shape, _through_reshape),
     "expand": (_same_shape,),
-    "transpose": (_through_transpose,),
+    "transpose": (
+        _norm_between_transposes,
+        _through_transpose,
+    ),
     "slice": (_all_of_it, _slice_of_concat, _slice_of_moved_concat),
     "flip": (_flip_of_flip,),
     "gather": (_gather_of_rows,),
@@ -535,6 +577,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "clip": (rectifier,),
     "conv": (_of_joined("conv", 1), _convolution_of_one_pixel),
     "linear": (_of_joined("linear", -1),),
+    "matmul": (_product_with_rows,),
     "mean": (_mean_over_map,),
     "adaptive_avg_pool": (_adaptive("avg_pool"),),
     "adaptive_max_pool": (_adaptive("max_pool"),),

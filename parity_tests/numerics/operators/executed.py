@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from parity_tests.numerics.operators.batch_norm import (
     instance_norm_scales,
     normalised_rows,
 )
-from parity_tests.numerics.operators.cases import ScaleCase, Scales
+from parity_tests.numerics.operators.cases import Change, ScaleCase, Scales
 from parity_tests.numerics.operators.formulas import (
     MEASURED,
     elementwise,
@@ -100,10 +101,41 @@ def _largest_beside(images: np.ndarray) -> np.ndarray:
 
 def _layer_norm(case: ScaleCase) -> Scales:
     gamma = case.parameter("weight")
+    axis = case.hyper.get("axis", -1)
+    if axis not in (-1, case.x.ndim - 1) and gamma is not None and gamma.ndim == 1:
+        return _over_axis(case, axis)
     length = case.x.shape[-1] if gamma is None else gamma.size
     trailing = gamma is None or case.x.shape[case.x.ndim - gamma.ndim :] == gamma.shape
     scales = normalised_rows(case, case.x.size // length, gamma) if trailing else measured(case)
     scales.length = length
+    return scales
+
+
+def _over_axis(case: ScaleCase, axis: int) -> Scales:
+    """The scales of a layer norm over one axis that is not the last: of what has it there."""
+    shapes = {case.x.shape, case.y.shape}
+
+    def moved(x: np.ndarray, source: int = axis, to: int = -1) -> np.ndarray:
+        return np.moveaxis(x, source, to) if x.shape in shapes else x
+
+    def rerun(
+        change: Change, upstream_only: bool, *, inside: bool = False
+    ) -> dict[str, np.ndarray]:
+        run = case.rerun(change, upstream_only, inside=inside)
+        return {name: moved(x) for name, x in run.items()}
+
+    last = replace(
+        case,
+        hyper={**case.hyper, "axis": -1},
+        inputs=tuple(map(moved, case.inputs)),
+        run={name: moved(x) for name, x in case.run.items()},
+        upstream=None if case.upstream is None else tuple(map(moved, case.upstream)),
+        rerun=rerun,
+    )
+    scales = _layer_norm(last)
+    shapes.add(last.x.shape)
+    for of in (scales.sizes, scales.drift):
+        of.update({name: moved(x, -1, axis) for name, x in of.items() if name in case.run})
     return scales
 
 

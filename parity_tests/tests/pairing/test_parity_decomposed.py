@@ -412,6 +412,44 @@ def frozen(trained: str = "null") -> GluonNet:
     return GluonNet(lambda s, F, x: s.o(s.n(s.c(x))), n=norm, **layers)
 
 
+def between_convs() -> GluonNet:
+    convs = {name: gnn.Conv2D(4, 3, padding=1, in_channels=4) for name in "ab"}
+    return GluonNet(lambda s, F, x: s.b(s.d(s.a(x))), d=dense(6, 8), **convs)
+
+
+def between_convs_by(product: Callable[[Any, torch.Tensor], torch.Tensor]) -> TorchNet:
+    convs = {name: nn.Conv2d(4, 4, 3, padding=1) for name in "ab"}
+    return TorchNet(lambda s, x: s.b(product(s.d, s.a(x))), d=nn.Linear(8, 6), **convs)
+
+
+def normed_channels() -> GluonNet:
+    norm = gnn.LayerNorm(axis=1, in_channels=4)
+    return GluonNet(lambda s, F, x: s.d(s.n(x)), n=norm, d=gnn.Dense(3, in_units=256))
+
+
+def normed_channels_by(eps: float) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        normal: torch.Tensor = s.d(s.n(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).flatten(1))
+        return normal
+
+    return TorchNet(forward, n=nn.LayerNorm(4, eps=eps), d=nn.Linear(256, 3))
+
+
+def largest(choose: Callable[[Any, Any], Any]) -> GluonNet:
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        return s.o(choose(F, F.tanh(F.relu(s.c(x) - 1.5)) * F.sigmoid(x)))
+
+    return GluonNet(forward, **{name: gnn.Conv2D(4, 1, in_channels=4) for name in "co"})
+
+
+def largest_by(choose: Callable[[torch.Tensor], torch.Tensor]) -> TorchNet:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        chosen: torch.Tensor = s.o(choose((s.c(x) - 1.5).relu().tanh() * x.sigmoid()))
+        return chosen
+
+    return TorchNet(forward, **{name: nn.Conv2d(4, 4, 1) for name in "co"})
+
+
 EQUAL: dict[str, Pair] = {
     "a frozen batch norm, folded": (frozen, lambda: frozen_by_hand(True), IMAGE),
     "a frozen batch norm, step by step": (frozen, lambda: frozen_by_hand(False), IMAGE),
@@ -452,6 +490,22 @@ EQUAL: dict[str, Pair] = {
     "joined and split again": (joined_and_split, never_joined, IMAGE),
     "computed twice": (lambda: skipping(True), skipped, IMAGE),
     "dropout behind a reshape": (dropping, lambda: dropped(False), IMAGE),
+    "rows times the transpose of a matrix": (
+        between_convs, lambda: between_convs_by(lambda d, x: x @ d.weight.t() + d.bias), IMAGE,
+    ),
+    "a product as a sum over indices": (
+        lambda: dense(3, 8),
+        lambda: TorchNet(
+            lambda s, x: torch.einsum("...i,oi->...o", x, s.d.weight) + s.d.bias, d=nn.Linear(8, 3)
+        ),
+        SEQUENCES,
+    ),
+    "layer norm over channels": (normed_channels, lambda: normed_channels_by(1e-5), IMAGE),
+    "the largest behind a ReLU and a gate": (
+        lambda: largest(lambda F, y: F.max(y, axis=(2, 3), keepdims=True)),
+        lambda: largest_by(lambda y: y.amax((2, 3), keepdim=True)),
+        IMAGE,
+    ),
     "one number comes out": (
         lambda: GluonNet(lambda s, F, x: (s.c(x), F.mean(x)), c=gnn.Conv2D(4, 1, in_channels=4)),
         lambda: TorchNet(lambda s, x: (s.c(x), x.mean()), c=nn.Conv2d(4, 4, 1)),
@@ -512,6 +566,21 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
     ),
     "a formula scaled": (lambda: by_formulas(1 + 3e-6), by_functions, IMAGE, "log_softmax"),
     "the unbiased variance": (pooled_by_hand, lambda: pooled(True), SEQUENCES, "var"),
+    "another matrix": (
+        between_convs,
+        lambda: between_convs_by(lambda d, x: x @ (1.01 * d.weight).t() + d.bias),
+        IMAGE,
+        "mul (/",
+    ),
+    "another norm over channels": (
+        normed_channels, lambda: normed_channels_by(1e-3), IMAGE, "torch has 0.001",
+    ),
+    "the smallest behind a ReLU": (
+        lambda: largest(lambda F, y: F.max(y, axis=(2, 3), keepdims=True)),
+        lambda: largest_by(lambda y: y.amin((2, 3), keepdim=True)),
+        IMAGE,
+        "min",
+    ),
     "dropout always on": (dropping, lambda: dropped(True), IMAGE, "additional dropout"),
 }  # fmt: skip
 
