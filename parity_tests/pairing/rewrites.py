@@ -502,15 +502,17 @@ def _product_with_rows(
     x, matrix = inputs
     turned = produced_by(graph, matrix, "transpose")
     rank = len(matrix.shape), len(x.shape)
-    if turned is None or turned.inputs or min(rank) < 2 or rank[0] > 2 or _is_held(x):
+    if (
+        turned is None
+        or turned.inputs
+        or min(rank) < 2
+        or rank[0] > 2
+        or x.value.origin is Origin.PARAMETER
+    ):
         return None
     (weight,) = turned.parameters.values()
     graph.merge(turned)
     return graph("linear", [("input", x), ("weight", _held(weight))], shape)
-
-
-def _is_held(x: Operand) -> bool:
-    return x.value.origin is Origin.PARAMETER
 
 
 def _adaptive(kind: str) -> Rule:

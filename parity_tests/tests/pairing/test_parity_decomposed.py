@@ -572,6 +572,12 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
         IMAGE,
         "mul (/",
     ),
+    "a number that is nearly another": (
+        lambda: largest(lambda F, y: F.maximum(y, 0.1)),
+        lambda: largest_by(lambda y: y.clamp(min=0.1 * (1 + 3e-6))),
+        IMAGE,
+        "torch has 0.1000003",
+    ),
     "another norm over channels": (
         normed_channels, lambda: normed_channels_by(1e-3), IMAGE, "torch has 0.001",
     ),
