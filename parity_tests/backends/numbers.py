@@ -118,7 +118,7 @@ class _Numbers:
         return {value: known for value in reads if (known := self._known[value]) is not None}
 
     def _filled(self, value: Value) -> _Array | None:
-        key, array = str(value.key), None
+        key, array, steps = str(value.key), None, 0
         if value.origin is Origin.PARAMETER and key not in self._executed.writes:
             array = self._fixed.get(key)
         elif value.origin is Origin.CONSTANT:
@@ -129,12 +129,14 @@ class _Numbers:
             if made is not None:
                 return _Array(float(made.attributes["value"]), (value.origin, len(made.merged)))
             array = self._executed.operations[int(value.key)].held
+            behind, _ = self._executed.leading_to([value])
+            steps = sum(self._executed.operations[i].held is not None for i in behind)
         if array is None or "float" not in str(array.dtype):
             return None
         values = np.asarray(array.asnumpy() if hasattr(array, "asnumpy") else array)
         if not values.size or (values != values.flat[0]).any():
             return None
-        return _Array(real(values.flat[0]), (value.origin, 0))
+        return _Array(real(values.flat[0]), (value.origin, steps))
 
     def written(self, op: Operation, arrays: Iterable[Value]) -> Iterator[float]:
         """The numbers of the net's code behind an operation, which float32 may not hold: 1/255."""

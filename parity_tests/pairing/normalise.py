@@ -17,7 +17,6 @@ from parity_tests.pairing.rewrites import ORDERED, RULES
 from parity_tests.pairing.rules import Rule
 from parity_tests.pairing.vocabulary import (
     COMMUTATIVE,
-    NORMS,
     Arguments,
     Emit,
     as_numpy,
@@ -132,8 +131,6 @@ class Emitter:
         **attributes: object,
     ) -> Operand:
         operands = [replace(x, role=role) for role, x in inputs if x is not None]
-        if kind in NORMS:
-            operands = [x for x in operands if not self._is_neutral(x)]
         if kind in COMMUTATIVE:
             operands = _parameters_last(operands)
         shape = tuple(shape)
@@ -142,11 +139,6 @@ class Emitter:
             if known is not None:
                 return known
         return self._append(kind, operands, shape, attributes)
-
-    def _is_neutral(self, x: Operand) -> bool:
-        if x.role not in ("weight", "bias") or x.value.origin is not Origin.PARAMETER:
-            return False
-        return self._parameters[str(x.value.key)].neutral
 
     def _append(
         self,

@@ -291,7 +291,8 @@ def _of_its_own(role: str, layers: Mapping[str, int]) -> Rule:
         if x.shape != shape or not together or layer is None or layer.kind not in layers:
             return None
         axis = layers[layer.kind] % len(layer.shape)
-        given = {y.role for y in layer.inputs} | set(layer.parameters)
+        held = {name: p for name, p in layer.parameters.items() if not p.neutral}
+        given = {y.role for y in layer.inputs} | set(held)
         has = given & ({role} if role == "bias" else {"weight", "bias"})
         lies = any(_before(moves, place % len(shape), count) == axis for place in places)
         if not lies or layer.shape[axis] != count or has:
@@ -301,7 +302,7 @@ def _of_its_own(role: str, layers: Mapping[str, int]) -> Rule:
         if layer.attributes.get("axis", axis) != axis:  # a norm over several axes
             return None
         operands = [(y.role, y) for y in layer.inputs]
-        operands += [(name, _held(parameter)) for name, parameter in layer.parameters.items()]
+        operands += [(name, _held(parameter)) for name, parameter in held.items()]
         operands.append((role, Operand("", own.value, (count,))))
         graph.merge(layer, *moves)
         out = graph(layer.kind, operands, layer.shape, **layer.attributes)

@@ -105,14 +105,16 @@ def test_a_doubtful_error_is_judged_by_more_draws() -> None:
     assert judged(400.0, 0.0) == (False, [2, 4, 8, 16])
 
 
-def _measures(scale: Callable[..., Any]) -> bool:
+def _measures(scale: Callable[..., Any], seen: frozenset[Callable[..., Any]] = frozenset()) -> bool:
     """Whether a scale is `measured`, or calls it."""
     function = scale.func if isinstance(scale, partial) else scale
     if function is measured:
         return True
+    if function in seen:
+        return False
     called = (function.__globals__.get(name) for name in function.__code__.co_names)
     ours = (f for f in called if isinstance(f, FunctionType) and "operators" in f.__module__)
-    return any(_measures(f) for f in ours)
+    return any(_measures(f, seen | {function}) for f in ours)
 
 
 MEASURED_KINDS = [kind for kind, o in {**OPERATORS, "custom": CUSTOM}.items() if _measures(o.scale)]

@@ -91,6 +91,7 @@ TABLE: dict[str, tuple[Build, Build, Arrays]] = {
                  lambda x: x[None].expand(2, 3, 64), X),
     "maximum": of(lambda F, x, y: F.maximum(x, y), torch.maximum, X, Y),
     "minimum": of(lambda F, x, y: F.minimum(x, y), torch.minimum, X, Y),
+    "where": of(lambda F, x, y: F.where(x > y, x, y), lambda x, y: torch.where(x > y, x, y), X, Y),
     "abs": of(lambda F, x: F.abs(x), torch.abs, X),
     "take": of(lambda F, x, i: F.take(x, i), lambda x, i: x.index_select(0, i), X, ROWS),
     "gather": of(lambda F, x, i: F.pick(x, i), lambda x, i: x.gather(1, i.long()[:, None])[:, 0],
