@@ -10,6 +10,8 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from parity_tests.numerics.compare import holds_whole_numbers
 from parity_tests.pairing.activation_rules import gate_of_itself, hard_gate, rectifier
 from parity_tests.pairing.graph import Operand, Operation, Origin, Parameter, Value
@@ -18,6 +20,7 @@ from parity_tests.pairing.vocabulary import (
     ELEMENTWISE,
     POINTWISE,
     broadcast,
+    constant,
     emit_concat,
     emit_pool,
     emit_take,
@@ -131,10 +134,10 @@ def _undoes(graph: Graph, back: Operand, forth: Operand) -> bool:
     read = {x.role: x for x in made.inputs}
     if made.kind == "argsort":
         return read["input"].value == forth.value and not made.attributes.get("descending")
-    counted = produced_by(graph, read["src"], "arange") if "src" in read else None
-    if made.kind != "scatter" or counted is None or read["index"].value != forth.value:
+    if made.kind != "scatter" or "src" not in read or read["index"].value != forth.value:
         return False
-    return counted.attributes.get("start", 0) == 0 and counted.attributes.get("step", 1) == 1
+    counted, _ = constant(np.arange(math.prod(forth.shape)))
+    return read["src"].value == counted
 
 
 def _same_type(
