@@ -149,6 +149,8 @@ RESHAPES: dict[tuple[int, ...], str] = {
     (0, 0, -3): "flatten(2)",
     (0, 0, -1): "flatten(2)",
     (0, 0, 0, -1): "flatten(3)",
+    (0, -4, 2, -1, -3): "unflatten(1, (2, -1)).flatten(3)",
+    (-3, -3): "flatten(0, 1).flatten(1)",
     (-1,): "reshape(-1)",
     (0, -1, 5): "reshape(",
     (0, -3, 5): "reshape(",
@@ -156,7 +158,7 @@ RESHAPES: dict[tuple[int, ...], str] = {
 
 
 @pytest.mark.parametrize("codes", RESHAPES, ids=str)
-def test_a_reshape_of_one_place_is_flatten_or_unflatten(
+def test_a_reshape_of_few_places_is_flatten_or_unflatten(
     codes: tuple[int, ...], tmp_path: Path
 ) -> None:
     text, _ = agree(tmp_path, S.reshape(S.exp(D), shape=codes), draw(2, 4, 3, 5))
@@ -168,6 +170,13 @@ FORMS: dict[str, Any] = {
     "F.relu(x)[:, -3:4:2]": lambda x: S.slice(x, begin=(0, -3), end=(None, 4), step=(1, 2)),
     "F.relu(x)[:]": lambda x: S.slice(x, begin=(0,), end=(None,)),
     "F.interpolate(x, scale_factor=2.0)": lambda x: S.UpSampling(x, scale=2, sample_type="nearest"),
+    "F.relu(x).flip(2)": lambda x: S.reverse(x, axis=2),
+    "F.relu(x).permute(3, 2, 1, 0)": S.transpose,
+    "[:, :, : x.size(2)]": lambda x: S.slice_like(x, D, axes=(2,)),
+    ".expand_as(x)": lambda x: S.broadcast_like(S.max(x, axis=1, keepdims=True), D),
+    "F.relu(x).unbind(2)": lambda x: S.stack(
+        *list(S.split(x, num_outputs=3, axis=2, squeeze_axis=True))[::-1]
+    ),
     "F.conv2d(": lambda x: S.Convolution(
         x, S.reshape(S.abs(D), shape=(2, 4, 3, 5)), num_filter=2, kernel=(3, 5), no_bias=True
     ),

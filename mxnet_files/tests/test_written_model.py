@@ -397,7 +397,7 @@ def test_branches_that_are_alike_are_a_loop(tmp_path: Path) -> None:
         "for stage in self.stages:\n            x = stage(x)  # (2, 4, 5, 5) to (2, 4, 3, 3)\n",
         "features = features + (x,)\n",
         "head(feature) for head, feature in zip(self.predictors, features, strict=True)",
-        "slice_like(anchor, feature, (2,)).reshape(1, -1)",
+        "anchor[:, :, : feature.size(2)].reshape(1, -1)",
         "torch.cat([x[:, :, i : i + 1], x], 2) for i in range(4)",
         "torch.full_like(predictors, -1.5)",
     ):

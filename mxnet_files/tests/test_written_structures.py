@@ -136,6 +136,23 @@ def halves_joined(x: Any, name: str, number: float) -> Any:
     return S.Convolution(y, num_filter=CHANNELS, kernel=(1, 1), name=f"{name}_c")
 
 
+def glu(x: Any, name: str, number: float) -> Any:
+    """One half by the sigmoid of the other, whichever."""
+    halves = list(S.split(x, num_outputs=2, axis=1, name=name))
+    first, second = halves if number > 1 else halves[::-1]
+    y = first * S.sigmoid(second)
+    return S.Convolution(y, num_filter=CHANNELS, kernel=(1, 1), name=f"{name}_c")
+
+
+def attention(x: Any, name: str, _: float) -> Any:
+    """Of places, by queries, keys and values from one layer."""
+    y = S.Convolution(x, num_filter=3 * CHANNELS, kernel=(1, 1), name=f"{name}_qkv")
+    y = S.reshape(y, shape=(0, -4, 3, -1, -3))
+    query, key, value = S.split(y, num_outputs=3, axis=1, squeeze_axis=True)
+    y = S.batch_dot(value, S.softmax(S.batch_dot(query, key, transpose_a=True)), transpose_b=True)
+    return S.reshape_like(y, x)
+
+
 SIMPLE: dict[str, Callable[[Any, str, float], Any]] = {
     "norm": lambda x, name, _: S.BatchNorm(x, fix_gamma=False, name=name),
     "swish": lambda x, name, _: x * S.sigmoid(x),
@@ -154,6 +171,8 @@ SIMPLE: dict[str, Callable[[Any, str, float], Any]] = {
     "halves": halves,
     "cut_unit": cut_unit,
     "halves_joined": halves_joined,
+    "glu": glu,
+    "attention": attention,
 }
 JOINS: dict[str, Callable[[Any, Any], Any]] = {
     "mul": lambda a, b: a * b,
@@ -175,6 +194,18 @@ def test_a_net_of_any_structure_is_written_and_computes_the_same(
 def test_a_rate_is_as_short_as_float32_takes_it(tmp_path: Path) -> None:
     x = S.Dropout(S.Convolution(S.var("data"), num_filter=2, kernel=(1, 1)), p=0.3)
     assert "nn.Dropout(0.3)" in same_of(x, tmp_path)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_gated_linear_unit_is_torchs(turned: bool, tmp_path: Path) -> None:
+    """The second half gates; the first one, that torch has none for."""
+    x = S.Convolution(S.var("data"), num_filter=CHANNELS, kernel=(1, 1), name="stem")
+    for unit in range(2):
+        first, second = S.split(x, num_outputs=2, axis=1)
+        y = S.sigmoid(first) * second if turned else S.sigmoid(second) * first
+        x = S.Convolution(y, num_filter=CHANNELS, kernel=(1, 1), name=f"unit{unit}")
+    text = same_of(x, tmp_path)
+    assert (".chunk(" in text, "F.glu(x, 1)" in text) == (turned, not turned)
 
 
 SIDES: dict[str, Callable[[Any], Any]] = {

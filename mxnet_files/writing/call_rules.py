@@ -31,6 +31,18 @@ def _named(
     return kind, inputs, lambda args: call(function, *args, *fixed, **shown), ""
 
 
+def _chain(x: Any, calls: Sequence[tuple[Any, ...]]) -> Written:
+    """x.flatten(2, 3).flatten(3)."""
+
+    def build(args: Sequence[Expr]) -> Expr:
+        shown = args[0]
+        for method, *given in calls:
+            shown = call(f"{subject(shown)}.{method}", *map(literal, given))
+        return shown
+
+    return calls[-1][0], [x], build, ""
+
+
 def _of(x: Any, method: str, *given: Any, **named: Any) -> Written:
     """x.method(given, name=value)."""
     fixed = [literal(value) for value in given]
@@ -72,9 +84,9 @@ def _reshape(self: Context, node: fx.Node) -> Written | None:
     source = x.meta.get("shape") if isinstance(x, fx.Node) else None
     if source is None or (len(arguments(node)) > 2 and arguments(node)[2]):
         return None
-    short = _one_change(codes, len(source))
-    if short is not None:
-        return _of(x, *short)
+    changes = _changes(codes, len(source))
+    if changes:
+        return _chain(x, changes)
     if -4 in codes:
         return None
     sizes: list[int | str] = []
@@ -104,23 +116,29 @@ def _reshape(self: Context, node: fx.Node) -> Written | None:
     return "reshape", [x], build, ""
 
 
-def _one_change(codes: Sequence[int], axes: int) -> tuple[Any, ...] | None:
-    """flatten or unflatten with its arguments, where the codes copy all axes but one place."""
-    before = next((place for place, code in enumerate(codes) if code != 0), len(codes))
-    change, after = codes[before : before + 1], list(codes[before + 1 :])
-    rest = ("flatten", before) if before else ("flatten",)
-    method: tuple[Any, ...]
-    if change == [-4] and len(after) > 1 and all(size == -1 or size > 0 for size in after[:2]):
-        method = ("unflatten", before, tuple(after[:2]))
-        after, copied = after[2:], axes - before - 1
-    elif change == [-3]:
-        copied = axes - before - 2
-        method = ("flatten", before, before + 1) if copied else rest
-    elif change == [-1] and not after and before < axes:
-        return rest
-    else:
-        return None
-    return method if copied >= 0 and after in ([-2], [0] * copied) else None
+def _changes(codes: Sequence[int], axes: int) -> list[tuple[Any, ...]]:
+    """Calls of flatten and unflatten, where the codes copy every axis but in one place or two."""
+    calls: list[tuple[Any, ...]] = []
+    axis = place = 0  # of what comes in, and of what goes out
+    left = list(codes)
+    while left:
+        code = left.pop(0)
+        if code == 0:
+            axis += 1
+        elif code == -2 and not left:
+            axis = axes
+        elif code == -3 or (code == -1 and not left and axis < axes):
+            axis = axes if code == -1 else axis + 2
+            last = () if axis == axes else (place + 1,)
+            calls.append(("flatten", *((place,) if place or last else ()), *last))
+        elif code == -4 and len(left) > 1 and all(size == -1 or size > 0 for size in left[:2]):
+            calls.append(("unflatten", place, tuple(left[:2])))
+            del left[:2]
+            axis, place = axis + 1, place + 1
+        else:
+            return []
+        place += 1
+    return calls if axis == axes and len(calls) <= 2 else []
 
 
 def _method(name: str) -> Callable[[Context, fx.Node], Written]:
@@ -129,7 +147,9 @@ def _method(name: str) -> Callable[[Context, fx.Node], Written]:
     def rule(self: Context, node: fx.Node) -> Written:
         x, *rest = arguments(node)
         flat = [
-            item for value in rest for item in (value if isinstance(value, tuple) else (value,))
+            item
+            for value in rest
+            for item in (value if isinstance(value, (tuple, list)) else (value,))
         ]
         return _of(x, name, *(flat or rest))  # a shape of no axes
 
@@ -199,6 +219,35 @@ def _slice_axes(self: Context, node: fx.Node) -> Written:
     return "slice", [x], lambda args: Atom(f"{subject(args[0])}[{index}]"), ""
 
 
+def _slice_like(self: Context, node: fx.Node) -> Written | None:
+    x, like, axes = arguments(node)
+    source = x.meta.get("shape")
+    if source is None or x is like:
+        return None
+    cut = sorted(axis % len(source) for axis in axes) or list(range(len(source)))
+    places = range(cut[-1] + 1)
+
+    def build(args: Sequence[Expr]) -> Expr:
+        size = f"{subject(args[1])}.size"
+        index = ", ".join(f": {size}({axis})" if axis in cut else ":" for axis in places)
+        return Atom(f"{subject(args[0])}[{index}]")
+
+    return "slice", [x, like], build, ""
+
+
+def _broadcast_like(self: Context, node: fx.Node) -> Written | None:
+    x, like, *axes = arguments(node)
+    if any(axes) or x is like:
+        return None
+    return "expand_as", [x, like], lambda args: call(f"{subject(args[0])}.expand_as", args[1]), ""
+
+
+def _reverse_axes(self: Context, node: fx.Node) -> Written | None:
+    x = arguments(node)[0]
+    axes = range(len(x.meta.get("shape") or ()))
+    return (_of(x, "t") if len(axes) == 2 else _of(x, "permute", *axes[::-1])) if axes else None
+
+
 def _convolution(self: Context, node: fx.Node) -> Written | None:
     """One whose weights are computed, or are another layer's too."""
     x, weight, bias, stride, pad, dilate, groups = arguments(node)
@@ -249,6 +298,9 @@ CALLS: dict[Any, Callable[[Context, fx.Node], Written | None]] = {
     **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _convolution),
     mx_shape.slice_axis: _slice_axis,
     mx_shape.slice_axes: _slice_axes,
+    mx_shape.slice_like: _slice_like,
+    mx_shape.broadcast_like: _broadcast_like,
+    mx_shape.reverse_axes: _reverse_axes,
     mx_shape.upsample_nearest: _upsample,
     mx_shape.split_even: _split,
     mx_math.reduce_mean: _reduction("mean"),
@@ -258,6 +310,9 @@ CALLS: dict[Any, Callable[[Context, fx.Node], Written | None]] = {
     torch.permute: _method("permute"),
     torch.transpose: _method("transpose"),
     torch.unsqueeze: _method("unsqueeze"),
+    torch.squeeze: _method("squeeze"),
+    torch.unbind: _method("unbind"),
+    torch.flip: _method("flip"),
     torch.clamp: _clamp,
     mx_math.clip: _clamp,
     torch.cat: _concatenate,

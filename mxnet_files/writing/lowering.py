@@ -260,7 +260,7 @@ class _Lowering:
 
         function = "" if held else function
         made = Op(name, kind, key, ops, filled, held=held, function=function)
-        made.repeats = kind == "reshape"
+        made.repeats = kind == "reshape" or ".size(" in text
         made.needs = (parts.relu6,) if kind == "relu6" else ()
         return made
 

@@ -10,6 +10,7 @@ import operator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx
 
 from mxnet_files.functions import mx_math, mx_shape
@@ -116,4 +117,43 @@ def _chosen(node: fx.Node) -> None:
         node.update_arg(0, mask)
 
 
-RULES = (_size_alone, _reshaped_again, _flat_already, _filled, _hard_sigmoid, _chosen)
+def _unbound(node: fx.Node) -> None:
+    """split(x) along an axis to parts of size 1, each without the axis, is x.unbind(axis)."""
+    if not _calls(node, {mx_shape.split_even}):
+        return
+    x, count, axis = arguments(node)
+    flat = [user for part in node.users for user in part.users]
+    size = (x.meta.get("shape") or {axis: None})[axis]
+    if (
+        size == count
+        and all(_calls(part, {operator.getitem}) for part in node.users)
+        and all(_calls(each, {torch.squeeze}) and each.args[1:] == (axis,) for each in flat)
+    ):
+        node.target, node.args = torch.unbind, (x, axis)
+        for each in flat:
+            part = arguments(each)[0]
+            part.meta["shape"] = each.meta.get("shape")
+            each.replace_all_uses_with(part)
+
+
+def _gated(node: fx.Node) -> None:
+    """One half times the sigmoid of the other is F.glu."""
+    if not _calls(node, {operator.mul}):
+        return
+    for first, gate in (node.args, node.args[::-1]):
+        if not _calls(gate, {torch.sigmoid}) or not _calls(first, {operator.getitem}):
+            continue
+        whole, place = arguments(first)  # type: ignore[arg-type]
+        second = arguments(gate)[0]  # type: ignore[arg-type]
+        halves = _calls(whole, {mx_shape.split_even}) and arguments(whole)[1] == 2
+        once = all(len(each.users) == 1 for each in (first, gate, second))  # type: ignore[union-attr]
+        if halves and once and place == 0 and second.args == (whole, 1):
+            x, _, axis = arguments(whole)
+            node.target, node.args = F.glu, (x, axis)
+            return
+
+
+RULES = (
+    *(_size_alone, _reshaped_again, _flat_already, _filled),
+    *(_hard_sigmoid, _chosen, _unbound, _gated),
+)
