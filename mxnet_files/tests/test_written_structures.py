@@ -208,6 +208,18 @@ def test_a_gated_linear_unit_is_torchs(turned: bool, tmp_path: Path) -> None:
     assert (".chunk(" in text, "F.glu(x, 1)" in text) == (turned, not turned)
 
 
+def test_an_array_of_another_size_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """Weights without their mean are no mean."""
+    weight = S.var("last_weight", shape=(2, 3, 1, 1))
+    mean = S.mean(weight, axis=1, keepdims=True, name="centre")
+    weight = S.tanh(S.broadcast_sub(weight, mean))
+    last = S.Convolution(
+        S.var("data"), weight, num_filter=2, kernel=(1, 1), no_bias=True, name="last"
+    )
+    text = same_of(last, tmp_path)
+    assert text.count(" centre = ") == 1
+
+
 SIDES: dict[str, Callable[[Any], Any]] = {
     "activation": S.tanh,
     "function": lambda x: x * S.sigmoid(x),

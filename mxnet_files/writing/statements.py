@@ -193,7 +193,10 @@ def emit(
             passing = not comments or (last_use[st.value] == place + 1 and not named)
             kept = st.value.kind in KEPT and dying[:1] not in ([], ["x"])
             kept = kept and dying[0].startswith(st.value.noun) and not st.section
-            if dying and (passing or kept):
+            # w - mean is no mean
+            other = bool(dying) and holders[dying[0]].shape != st.value.shape
+            other = other and st.value.kind in KEPT - VIEWS and "x" not in dying
+            if dying and (passing or kept) and not other:
                 name = "x" if passing and "x" in dying else dying[0]
             if passing and comments and ("x" in free or "x" not in scope.taken):
                 name = "x"
