@@ -220,6 +220,21 @@ def test_an_array_of_another_size_has_a_name_of_its_own(tmp_path: Path) -> None:
     assert text.count(" centre = ") == 1
 
 
+def test_a_block_is_of_no_class_that_it_holds(tmp_path: Path) -> None:
+    """The levels of a U-Net, each within the one before, stand in a row."""
+    ends = [S.var("data")]
+    for level in range(4):
+        name = f"down{level}"
+        x = S.Convolution(ends[-1], num_filter=CHANNELS, kernel=(3, 3), pad=(1, 1), name=name)
+        ends.append(S.relu(x))
+    x = ends.pop()
+    for level, end in enumerate(reversed(ends[1:])):
+        x = S.concat(S.Convolution(x, num_filter=2, kernel=(1, 1), name=f"up{level}"), end, dim=1)
+    text = same_of(x, tmp_path)
+    assert "nn.Identity" not in text
+    assert text.count("torch.cat(") == 3
+
+
 SIDES: dict[str, Callable[[Any], Any]] = {
     "activation": S.tanh,
     "function": lambda x: x * S.sigmoid(x),

@@ -176,21 +176,26 @@ class Classes:
         return ("joined", join, tail)
 
     def merge(self, blocks: Sequence[Block]) -> list[list[Block]]:
-        """Blocks whose chain is another's with items left out, and whose shortcuts agree."""
-        masters: list[tuple[list[Any], list[Any], list[Block]]] = []
+        """Blocks whose chain is another's with items left out, and whose shortcuts agree.
+
+        None of them holds another.
+        """
+        masters: list[tuple[list[Any], list[Any], list[Block], set[Op]]] = []
         for block in sorted(blocks, key=lambda block: -len(block.main)):
             chain = [self.signature(item) for item in block.main]
             side = [self.signature(item) for item in block.shortcut]
-            for whole, other, members in masters:
+            for whole, other, members, inside in masters:
                 fits = subsequence(chain, whole) is not None and 2 * len(chain) >= len(whole)
-                if fits and (not side or not other or side == other):
+                agree = not side or not other or side == other
+                if fits and agree and inside.isdisjoint(block.ops):
                     members.append(block)
+                    inside.update(block.ops)
                     other.extend(side if not other else [])
                     break
             else:
-                masters.append((chain, side, [block]))
+                masters.append((chain, side, [block], set(block.ops)))
         order = {block: number for number, block in enumerate(blocks)}
-        return [sorted(members, key=order.__getitem__) for _, _, members in masters]
+        return [sorted(members, key=order.__getitem__) for _, _, members, _ in masters]
 
     def put(self, members: list[Block], earlier: Sequence[Class], outline: Any) -> None:
         """Members of one class, some of whom may be in classes of blocks nested less deeply."""
