@@ -177,6 +177,15 @@ FORMS: dict[str, Any] = {
     "F.relu(x).unbind(2)": lambda x: S.stack(
         *list(S.split(x, num_outputs=3, axis=2, squeeze_axis=True))[::-1]
     ),
+    "F.adaptive_avg_pool3d(x, 1)": lambda x: S.Pooling(
+        S.expand_dims(x, axis=2), global_pool=True, pool_type="avg", kernel=(1, 1, 1)
+    ),
+    ".squeeze((1, 4))": lambda x: S.squeeze(
+        S.expand_dims(S.mean(x, axis=1, keepdims=True), axis=4), axis=(1, 4)
+    ),
+    ".flatten(0, 1)": lambda x: S.reshape(x, shape=(-1, 0, 0), reverse=True),
+    ".unflatten(0, (-1, 2))": lambda x: S.reshape(x, shape=(-1, 2, 0, 0, 0), reverse=True),
+    "reverse=True": lambda x: S.reshape(x, shape=(-1, 2, 0), reverse=True),
     "F.conv2d(": lambda x: S.Convolution(
         x, S.reshape(S.abs(D), shape=(2, 4, 3, 5)), num_filter=2, kernel=(3, 5), no_bias=True
     ),

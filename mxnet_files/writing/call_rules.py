@@ -82,8 +82,11 @@ def _reshape(self: Context, node: fx.Node) -> Written | None:
     """MXNet's codes, read beside the input's number of axes."""
     x, codes = arguments(node)[0], list(arguments(node)[1])
     source = x.meta.get("shape") if isinstance(x, fx.Node) else None
-    if source is None or (len(arguments(node)) > 2 and arguments(node)[2]):
+    if source is None:
         return None
+    if len(arguments(node)) > 2 and arguments(node)[2]:
+        changes = _changes_from_right(codes, len(source))
+        return _chain(x, changes) if changes else None
     changes = _changes(codes, len(source))
     if changes:
         return _chain(x, changes)
@@ -139,6 +142,18 @@ def _changes(codes: Sequence[int], axes: int) -> list[tuple[Any, ...]]:
             return []
         place += 1
     return calls if axis == axes and len(calls) <= 2 else []
+
+
+def _changes_from_right(codes: Sequence[int], axes: int) -> list[tuple[Any, ...]]:
+    """The same for codes with `reverse`, which change the first axes and copy the last ones."""
+    first = next((place for place, code in enumerate(codes) if code != 0), 0)
+    changed = [code for code in codes if code != 0]
+    copied = len(codes) - len(changed)
+    if first or any(codes[len(changed) :]) or min(changed, default=-2) < -1:
+        return []
+    if changed == [-1] and axes > copied + 1:
+        return [("flatten", 0, axes - copied - 1) if copied else ("flatten",)]
+    return [("unflatten", 0, tuple(changed))] if len(changed) > 1 and axes == copied + 1 else []
 
 
 def _method(name: str) -> Callable[[Context, fx.Node], Written]:
@@ -267,6 +282,24 @@ def _upsample(self: Context, node: fx.Node) -> Written | None:
     return _named("F.interpolate", "interpolate", [x], [], scale_factor=(float(scale), None))
 
 
+def _squeeze(self: Context, node: fx.Node) -> Written | None:
+    """Axes that have one element in any batch."""
+    x, axes = arguments(node)
+    source = x.meta.get("shape")
+    if not axes or source is None or any(source[axis] != 1 for axis in axes):
+        return None
+    return _of(x, "squeeze", one(tuple(axes)) if len(axes) == 1 else tuple(axes))
+
+
+def _global_pool(self: Context, node: fx.Node) -> Written | None:
+    x, kind, *_ = arguments(node)
+    spatial = len(x.meta.get("shape") or ()) - 2
+    if kind != "avg" or spatial not in (1, 2, 3) or is_parameter(x):
+        return None
+    name = f"adaptive_avg_pool{spatial}d"
+    return _named(f"F.{name}", name, [x], [1])
+
+
 def _split(self: Context, node: fx.Node) -> Written:
     x, count, axis = arguments(node)
     return _of(x, "chunk", count, axis)
@@ -301,6 +334,8 @@ CALLS: dict[Any, Callable[[Context, fx.Node], Written | None]] = {
     mx_shape.slice_like: _slice_like,
     mx_shape.broadcast_like: _broadcast_like,
     mx_shape.reverse_axes: _reverse_axes,
+    mx_shape.squeeze: _squeeze,
+    mx_nn.global_pool: _global_pool,
     mx_shape.upsample_nearest: _upsample,
     mx_shape.split_even: _split,
     mx_math.reduce_mean: _reduction("mean"),
