@@ -7,6 +7,7 @@ range. What they raise then depends on their version, and is no bug of ours.
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -153,6 +154,11 @@ def _distance(found: np.ndarray, wanted: np.ndarray) -> float:
     size = largest(exact) or 1.0
     error = np.abs(got[finite] - exact[finite]).max(initial=0.0) / size
     return float(error) if np.isfinite(error) else float("inf")
+
+
+def in_json(error: float) -> float | None:
+    """An error for JSON, which has no number for infinity."""
+    return error if math.isfinite(error) else None
 
 
 def largest(array: np.ndarray) -> float:

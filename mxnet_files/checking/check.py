@@ -20,12 +20,16 @@ from mxnet_files.checking.oracle import SUBGRAPH_BACKEND, Oracle, import_mxnet
 from mxnet_files.errors import NotComparable, SymbolError
 from mxnet_files.reading.reader import SymbolGraph, read_graph
 from mxnet_files.registry import OPERATORS
-from mxnet_files.running import Named, distance, in_float64, of_precision, run
+from mxnet_files.running import Named, distance, in_float64, in_json, of_precision, run
 
 ALLOWED = 8.0  # times MXNet's own distance from the float64 referee
 ALLOWED_FUSED = 64.0  # the same, of MXNet's default backend: a folded BatchNorm rounds otherwise
 SUSPICIOUS = 1e-3  # of the largest output: more than most graphs lose in float32
 UNIT32 = 2.0**-24
+OVERFLOW = (
+    "MXNet's float32 outputs overflow (infinite or NaN where float64 is not), and so do the "
+    "import's: other inputs (--out DIR --data FILE), or trained weights, show more"
+)
 ONLY_FLOAT32 = {"SoftmaxActivation"}  # does not refuse float64 arrays, but ends the process
 
 
@@ -146,7 +150,8 @@ class CheckReport:
     output; steered: import_error is of float32 outputs with MXNet's choices in `CHOOSING` nodes:
     alone it chose otherwise among numbers that nearly tie; crashed: what MXNet died in, where it
     was watched; the nodes that do not depend on that are in `local`, and nothing else is compared;
-    graph_error: mxnet_error where it is more than rounding, and MXNet's nodes one by one are right.
+    graph_error: mxnet_error where it is more than rounding, and MXNet's nodes one by one are right;
+    overflows: MXNet's float32 is infinite or NaN where float64 is not, and the import's is alike.
     """
 
     nodes: int
@@ -161,6 +166,7 @@ class CheckReport:
     steered: bool = False
     crashed: str = ""
     graph_error: float = 0.0
+    overflows: bool = False
     version: str = ""  # MXNet's
 
     @property
@@ -171,19 +177,19 @@ class CheckReport:
     @property
     def ratio(self) -> float:
         """import_error over MXNet's own, which counts as one unit of float32 at least."""
-        return self.import_error / max(self.mxnet_error, UNIT32)
+        return 0.0 if self.overflows else self.import_error / max(self.mxnet_error, UNIT32)
 
     def as_dict(self) -> dict[str, Any]:
-        """What the commands print as JSON."""
+        """What the commands print as JSON, null for an error that is infinite."""
         return {
             "nodes": self.nodes,
             "dtype": self.dtype,
             "compared": len(self.local),
-            "worst_local_units": self.worst.units,
+            "worst_local_units": in_json(self.worst.units),
             "worst_node": self.worst.name,
-            "mxnet_float32_error": self.mxnet_error,
+            "mxnet_float32_error": in_json(self.mxnet_error),
             "mxnet_default_backend_ok": self.default_ok,
-            "import_float32_error": self.import_error,
+            "import_float32_error": in_json(self.import_error),
             "tied_nodes": self.tied,
             "mxnet_choices": self.steered,
             "remarks": list(self.remarks),
@@ -276,6 +282,7 @@ def compare_with_mxnet(subject: Subject, crashes: Crashes | None = None) -> Chec
     if steered:  # numbers that nearly tie: every choice was compared, what follows is compared now
         chosen = [y.numpy() for y in run(_InOrder(float32, choices), singles)]
         import_error = together(chosen, theirs)
+    overflows = mxnet_error == math.inf and together(found, single) <= SUSPICIOUS
     report = CheckReport(
         nodes=nodes,
         dtype=dtype,
@@ -283,7 +290,8 @@ def compare_with_mxnet(subject: Subject, crashes: Crashes | None = None) -> Chec
         mxnet_error=mxnet_error,
         import_error=import_error,
         steered=steered,
-        remarks=tuple(find_remarks(_flat(theirs))),
+        remarks=(*find_remarks(_flat(theirs)), *([OVERFLOW] if overflows else [])),
+        overflows=overflows,
         default_error=_default_error(subject, theirs, crashes),
         referee=tuple(outputs),
         mxnet_errors=tuple(distance(single, theirs)),

@@ -19,7 +19,7 @@ from mxnet_files.checking.check import UNIT32
 from mxnet_files.errors import SymbolError
 from mxnet_files.proving.artefacts import RUNNERS
 from mxnet_files.reading.inputs import read_arrays
-from mxnet_files.running import distance, refusals
+from mxnet_files.running import distance, in_json, refusals
 
 FORMAT = "mxnet-files certificate 1"
 UNVERIFIED = "-unverified"  # in the name of a file that nothing was compared with
@@ -132,10 +132,7 @@ class Verified:
 
     def as_dict(self) -> dict[str, Any]:
         """What the command prints as JSON, null for an error that is infinite."""
-        errors = {
-            name: [error if math.isfinite(error) else None for error in each]
-            for name, each in self.errors.items()
-        }
+        errors = {name: [in_json(error) for error in each] for name, each in self.errors.items()}
         return {"ok": self.ok, "problems": self.problems, "errors": errors}
 
 

@@ -233,6 +233,13 @@ def write_onnx(
 
 def outputs(new: Path, source: Source, reference: Reference) -> list[dict[str, Any]]:
     """Each output's bound, and how far each file's is from float64; none may be beyond it."""
+    for place, error in enumerate(reference.errors):
+        if not np.isfinite(error):
+            raise SymbolError(
+                f"output {place} overflows: infinite or NaN in float32 where it is not in float64, "
+                "so that nothing can be proven of it and nothing was written; give --data with "
+                "inputs of yours, or trained weights"
+            )
     rows: list[dict[str, Any]] = [
         {
             "shape": list(y.shape),

@@ -270,6 +270,24 @@ def test_what_running_a_file_raises_is_a_problem(
     assert found["problems"][1] == "model.py: two"
 
 
+def test_an_output_that_overflows_in_float32_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = S.Convolution(S.var("data"), num_filter=2, kernel=(1, 1), no_bias=True, name="c")
+    files = write(tmp_path, S.Group([x, S.exp(x * 1e2)]), data=(1, 3, 4, 4))
+    out = tmp_path / "out"
+    assert main(["convert", *files, "--input", "data=1,3,4,4", "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "output 1 overflows: infinite or NaN in float32" in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+    assert main(["check", *files, "--input", "data=1,3,4,4", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["check"]
+    assert told["ok"]
+    assert told["mxnet_float32_error"] is None
+    assert any("outputs overflow" in remark for remark in told["remarks"])
+
+
 def test_a_model_file_that_does_not_end(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artefacts, "LONGEST_RUN", 0.01)
     with pytest.raises(SymbolError, match=r"^model.py runs for more than 0.01 s$"):
