@@ -261,8 +261,76 @@ def with_constants(
     )
 
 
+def beside_computed(
+    alignment: Alignment,
+    graphs: Mapping[Side, OperationGraph],
+    full: Callable[[Side], Callable[..., Any]],
+) -> dict[Side, dict[str, np.ndarray]]:
+    """The constants whose places the other net computes, by key: what that gives in float64.
+
+    A table of sines, say, of which one net holds what float32 has.
+    """
+    found: dict[Side, dict[str, np.ndarray]] = {side: {} for side in SIDES}
+    for pair in alignment.pairs:
+        ends = dict(zip(SIDES, (pair.left, pair.right), strict=True))
+        for side, other in (SIDES, SIDES[::-1]):
+            ours, theirs = graphs[side], graphs[other]
+            for key in _reads(ends[side], ours, Origin.CONSTANT):
+                array = ours.constants.get(str(key))
+                for index in _reads(ends[other], theirs, Origin.OPERATION):
+                    held = theirs.operations[int(index)].held
+                    if array is None or held is None or not _nearly(array, held):
+                        continue
+                    made = _in_float64(int(index), theirs, full(other))
+                    if made is not None and _nearly(made, held):
+                        found[side][str(key)] = as_numpy(made).reshape(array.shape)
+    return {side: arrays for side, arrays in found.items() if arrays}
+
+
+def with_exact(
+    graph: OperationGraph, exact: Mapping[str, np.ndarray], double: Callable[..., Any]
+) -> OperationGraph:
+    """The executed graph with these values of its constants; `double(like, values)` makes them."""
+    made = {k: double(x, exact[k]) if k in exact else x for k, x in graph.constants.items()}
+    return replace(graph, constants=made)
+
+
+def _reads(op: Operation, graph: OperationGraph, origin: Origin) -> set[int | str]:
+    reads = (value for index in op.merged for value in graph.operations[index].reads)
+    return {value.key for value in reads if value.origin is origin and not value.output}
+
+
+def _nearly(a: Any, b: Any) -> bool:
+    """Whether arrays of different numbers are two roundings of the same to float32."""
+    x, y = (as_numpy(array) for array in (a, b))
+    if x.size != y.size or x.size < 2 or {x.dtype.kind, y.dtype.kind} != {"f"}:
+        return False
+    x, y = x.reshape(-1), y.reshape(-1)
+    rounding = 4 * float(np.finfo(np.float32).eps)
+    near = np.allclose(x, y, rtol=rounding, atol=rounding * float(np.abs(y).max()))
+    return near and bool((x != x[0]).any())
+
+
+def _in_float64(index: int, graph: OperationGraph, full: Callable[..., Any]) -> Any:
+    """What operations of constants and shapes give in float64; None where one cannot."""
+    known = {Value(Origin.CONSTANT, key): x for key, x in graph.constants.items()}
+    behind, _ = graph.leading_to([Value(Origin.OPERATION, index)])
+    for number in sorted(behind):
+        op = graph.operations[number]
+        if op.held is not None:
+            made = _made_again(op, op.reads, known, full, "float64")
+            if made is None:
+                return None
+            known[Value(Origin.OPERATION, number)] = made
+    return known[Value(Origin.OPERATION, index)]
+
+
 def _made_again(
-    op: Operation, reads: Sequence[Value], known: Mapping[Value, Any], full: Callable[..., Any]
+    op: Operation,
+    reads: Sequence[Value],
+    known: Mapping[Value, Any],
+    full: Callable[..., Any],
+    dtype: str = "float32",
 ) -> Any:
     """What an operation with one output makes of constants and shapes; None of any other."""
     arrays = [known.get(value) for value in reads]
@@ -279,7 +347,7 @@ def _made_again(
             arrays[place] = full(like, shapes[value], 0)  # it is read for its shape
     if any(x is None for x in arrays):
         return None
-    (made,) = op.replay(arrays, "float32")
+    (made,) = op.replay(arrays, dtype)
     return made
 
 

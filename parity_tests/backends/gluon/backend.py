@@ -76,6 +76,9 @@ class GluonBackend:
         made = mx.nd.full(shape, number, ctx=like.ctx, dtype=like.dtype)
         return numpy_mode.like(made, like)
 
+    def double(self, like: Any, values: np.ndarray) -> Any:
+        return numpy_mode.like(mx.nd.array(values, ctx=like.ctx, dtype="float64"), like)
+
     join: tuple[str, Replay] = "Concat", lambda arrays, dtype: [mx.nd.concat(*arrays, dim=0)]
 
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:

@@ -67,6 +67,9 @@ class TorchBackend:
     def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
         return like.new_full(shape, number)
 
+    def double(self, like: Any, values: np.ndarray) -> Any:
+        return torch.from_numpy(values.astype(np.float64)).to(like.device)
+
     join: tuple[str, Replay] = "cat", lambda arrays, dtype: [torch.cat(list(arrays))]
 
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:

@@ -21,7 +21,8 @@ from parity_tests.numerics.operators.table import as_mxnet_holds, single_attribu
 def clone(net: nn.Module, dtype: str | None, *, gradients: bool = True) -> nn.Module:
     """An independent copy on the CPU, floats rounded through float32 to `dtype`, not in place.
 
-    With None they keep their dtype. torch sets no memory aside for gradients, wanted or not.
+    With None they keep their dtype. Constants of a net's code are not rounded on the way, which may
+    be known in float64. torch sets no memory aside for gradients, wanted or not.
 
     Some numbers are rounded as MXNet rounds them, whose operators hold their attributes in float32
     even in a float64 net: the table of operators says which.
@@ -29,18 +30,21 @@ def clone(net: nn.Module, dtype: str | None, *, gradients: bool = True) -> nn.Mo
     copied = duplicate(net, computed(net))
     if any(value.device.type != "cpu" for value in (*copied.parameters(), *copied.buffers())):
         copied.cpu()
+    exact: set[int] = set()
     for module in copied.modules():
         if getattr(module, "inplace", False):
             vars(module)["inplace"] = False
         if isinstance(module, ExecutedModule):
             module.dtype = dtype or module.dtype
+            exact |= {id(constant) for constant in module.constants}
         for name in single_attributes(module):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, as_mxnet_holds(name, getattr(module, name)))
     for value in (*copied.parameters(), *copied.buffers()):
         if value.is_floating_point():
             if dtype is not None:
-                value.data = value.data.to(torch.float32).to(getattr(torch, dtype))
+                rounded = value.data if id(value) in exact else value.data.to(torch.float32)
+                value.data = rounded.to(getattr(torch, dtype))
             value.grad = None
     return copied
 

@@ -58,9 +58,14 @@ class ExecutedModule(nn.Module):
         return made
 
     @property
+    def constants(self) -> list[torch.Tensor]:
+        """What the net's code holds as neither parameters nor buffers."""
+        return [getattr(self, role) for role in self._constants.values()]
+
+    @property
     def held(self) -> list[np.ndarray]:
-        """Arrays that the net's code holds as neither parameters nor buffers."""
-        return [getattr(self, role).detach().cpu().numpy() for role in self._constants.values()]
+        """The constants' values."""
+        return [constant.detach().cpu().numpy() for constant in self.constants]
 
     def _read(self, value: Value) -> torch.Tensor:
         key = str(value.key)

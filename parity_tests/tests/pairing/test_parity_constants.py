@@ -162,3 +162,41 @@ def test_a_mask_may_be_held_or_made(name: str) -> None:
 @pytest.mark.parametrize("held", [1 - LOWER, 0 * LOWER + 1])
 def test_another_mask_is_named(held: np.ndarray) -> None:
     assert not compared(masked, of_mask(MASKS["floats"][0]), buffer=held, quick=True).ok
+
+
+# A table of sines, as a float32 constant and computed in the forward
+STEPS = np.exp(np.arange(5) * -0.7)
+SINES = np.sin(np.arange(5)[:, None] * STEPS).astype(np.float32)[None]
+
+
+def sines_of_gluon(s: Any, F: Any, ids: Any, c: Any) -> Any:
+    steps = F.exp(F.arange(0, 5) * -0.7)
+    places = F.reshape(F.arange(0, 5), shape=(5, 1))
+    return F.broadcast_add(s.w(ids), F.expand_dims(F.sin(F.broadcast_mul(places, steps)), 0))
+
+
+def sines_of_torch(s: Any, ids: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = s.w(ids)
+    places = torch.arange(5, dtype=out.dtype)
+    return out + torch.sin(places[:, None] * torch.exp(places * -0.7))
+
+
+SINE_PAIRS: dict[str, Callable[[float], Report]] = {
+    "held by Gluon": lambda factor: compared(
+        lambda s, F, ids, c: F.broadcast_add(s.w(ids), c), sines_of_torch,
+        (SINES * factor).astype(np.float32),
+    ),
+    "held by torch": lambda factor: compared(
+        sines_of_gluon, lambda s, ids: s.w(ids) + s.held, None,
+        (SINES * factor).astype(np.float32),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SINE_PAIRS)
+def test_a_table_may_be_held_in_float32_or_computed(name: str) -> None:
+    report = SINE_PAIRS[name](1.0)
+    assert report.ok, str(report)
+    report = SINE_PAIRS[name](1 + 3e-6)
+    assert not report.ok
+    assert "add" in report.first_divergence.path
