@@ -91,6 +91,8 @@ BLOCKS: list[tuple[str, str, str]] = [
     ("docs/speed.md", "gluon-cnn runtime\n", FAST),
     ("docs/speed.md", "benchmarks --data-dir", "it measures for 40 minutes on a machine of its "
                                                "own; benchmarks/tests run a quick form"),
+    ("docs/speed.md", "benchmarks --only infer", "it measures for 20 minutes on a machine of its "
+                                                 "own; benchmarks/tests run a quick form"),
     ("docs/speed.md", "benchmarks.imported", "it measures on a machine of its own; "
                                              "benchmarks/tests run a quick form"),
     ("docs/train.md", "'.[cpu]' &&", SLOW),
