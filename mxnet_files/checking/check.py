@@ -151,7 +151,8 @@ class CheckReport:
     alone it chose otherwise among numbers that nearly tie; crashed: what MXNet died in, where it
     was watched; the nodes that do not depend on that are in `local`, and nothing else is compared;
     graph_error: mxnet_error where it is more than rounding, and MXNet's nodes one by one are right;
-    overflows: MXNet's float32 is infinite or NaN where float64 is not, and the import's is alike.
+    overflows: MXNet's float32 is infinite or NaN where float64 is not, and the import's is alike;
+    default_error is the distance from MXNet's own float32 then.
     """
 
     nodes: int
@@ -215,8 +216,9 @@ class CheckReport:
     @property
     def default_ok(self) -> bool:
         """MXNet's plain graph computes what its nodes compute, and so does its default backend."""
-        return not self.graph_error and self.default_error <= ALLOWED_FUSED * max(
-            self.mxnet_error, UNIT32
+        allowed = ALLOWED_FUSED * max(self.mxnet_error, UNIT32)
+        return not self.graph_error and self.default_error <= (
+            SUSPICIOUS if self.overflows else allowed
         )
 
     @property
@@ -292,7 +294,7 @@ def compare_with_mxnet(subject: Subject, crashes: Crashes | None = None) -> Chec
         steered=steered,
         remarks=(*find_remarks(_flat(theirs)), *([OVERFLOW] if overflows else [])),
         overflows=overflows,
-        default_error=_default_error(subject, theirs, crashes),
+        default_error=_default_error(subject, single if overflows else theirs, crashes),
         referee=tuple(outputs),
         mxnet_errors=tuple(distance(single, theirs)),
         graph_error=_graph_error(subject, theirs, mxnet_error),

@@ -84,6 +84,13 @@ def write_folder(
     """
     replaceable(folder)
     reference = compare(module, source)
+    for place, error in enumerate(reference.errors):
+        if not np.isfinite(error):
+            raise SymbolError(
+                f"output {place} overflows: infinite or NaN in float32 where it is not in float64, "
+                "so that nothing can be proven of it and nothing was written; give --data with "
+                "inputs of yours, or trained weights"
+            )
     folder.parent.mkdir(parents=True, exist_ok=True)
     previous = folder.with_name(f".{folder.name}.before")
     with replacing_folder(folder, previous) as new:
@@ -233,13 +240,6 @@ def write_onnx(
 
 def outputs(new: Path, source: Source, reference: Reference) -> list[dict[str, Any]]:
     """Each output's bound, and how far each file's is from float64; none may be beyond it."""
-    for place, error in enumerate(reference.errors):
-        if not np.isfinite(error):
-            raise SymbolError(
-                f"output {place} overflows: infinite or NaN in float32 where it is not in float64, "
-                "so that nothing can be proven of it and nothing was written; give --data with "
-                "inputs of yours, or trained weights"
-            )
     rows: list[dict[str, Any]] = [
         {
             "shape": list(y.shape),

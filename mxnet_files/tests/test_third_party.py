@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -76,6 +77,12 @@ def test_a_fault_of_mxnet_itself_is_a_remark(monkeypatch: pytest.MonkeyPatch) ->
     assert row.verdict == Verdict.AGREES
     assert row.nodes == 3
     assert row.detail == "MXNet's default backend is off by 3.2e-01 of its largest output"
+
+
+@pytest.mark.parametrize(("off", "right"), [(1e-5, True), (0.32, False), (math.inf, False)])
+def test_a_default_backend_is_held_against_float32_that_overflows(off: float, right: bool) -> None:
+    found = CheckReport(1, (), math.inf, math.inf, overflows=True, default_error=off)
+    assert found.default_ok == right
 
 
 def test_a_run_goes_on_where_it_broke_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
