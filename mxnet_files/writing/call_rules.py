@@ -215,10 +215,8 @@ def _slice_axis(self: Context, node: fx.Node) -> Written | None:
     if source is None:
         return None
     axis = axis % len(source)
-    first = "" if begin == 0 else str(begin)
-    last = "" if end is None else str(end)
-    index = ", ".join([":"] * axis + [f"{first}:{last}"])
-    return "slice", [x], lambda args: Atom(f"{subject(args[0])}[{index}]"), ""
+    last = "" if end is None else end
+    return _sliced(x, [*[":"] * axis, f"{begin or ''}:{last}"])
 
 
 def _slice_axes(self: Context, node: fx.Node) -> Written:
@@ -230,8 +228,12 @@ def _slice_axes(self: Context, node: fx.Node) -> Written:
         cuts.append(f"{begin or ''}:{last}" + (f":{step}" if step != 1 else ""))
     while cuts[1:] and cuts[-1] == ":":
         del cuts[-1]
-    index = ", ".join(cuts or ["..."])
-    return "slice", [x], lambda args: Atom(f"{subject(args[0])}[{index}]"), ""
+    return _sliced(x, cuts or ["..."])
+
+
+def _sliced(x: Any, cuts: Sequence[str]) -> Written:
+    """x[:, 1:9]."""
+    return "slice", [x], lambda args: Atom(f"{subject(args[0])}[{', '.join(cuts)}]"), ""
 
 
 def _slice_like(self: Context, node: fx.Node) -> Written | None:
