@@ -202,10 +202,11 @@ class NetPair:
 
     def _comparable(self, row: Row) -> Row:
         """A row, or what says that its values have no partners one to one: see `per_group`."""
+        if row.status != Status.DIVERGED:
+            return row
         role = row.quantity.removesuffix(" gradient")
         pairs = (pair for subject, _ in self._parts for pair in subject.pairing.pairs)
-        grouped = any(pair.path == row.path and per_group(pair, role) for pair in pairs)
-        if row.status != Status.DIVERGED or not grouped:
+        if not any(pair.path == row.path and per_group(pair, role) for pair in pairs):
             return row
         return not_compared(row.level, row.path, row.quantity, PER_GROUP, check=row.check)
 
