@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import SIDES, source_of
+from parity_tests.backends.base import SIDES, Source, source_of
 from parity_tests.backends.executed import is_statistic
 from parity_tests.backends.files.tape import DRAWN, values_of
 from parity_tests.backends.tracing import HELD
@@ -262,9 +262,7 @@ def with_constants(
 
 
 def beside_computed(
-    alignment: Alignment,
-    graphs: Mapping[Side, OperationGraph],
-    full: Callable[[Side], Callable[..., Any]],
+    alignment: Alignment, nets: Mapping[Side, Any], graphs: Mapping[Side, OperationGraph]
 ) -> dict[Side, dict[str, np.ndarray]]:
     """The constants whose places the other net computes, by key: what that gives in float64.
 
@@ -281,7 +279,7 @@ def beside_computed(
                     held = theirs.operations[int(index)].held
                     if array is None or held is None or not _nearly(array, held):
                         continue
-                    made = _in_float64(int(index), theirs, full(other))
+                    made = _in_float64(int(index), theirs, source_of(nets[other]))
                     if made is not None and _nearly(made, held):
                         found[side][str(key)] = as_numpy(made).reshape(array.shape)
     return {side: arrays for side, arrays in found.items() if arrays}
@@ -311,14 +309,17 @@ def _nearly(a: Any, b: Any) -> bool:
     return near and bool((x != x[0]).any())
 
 
-def _in_float64(index: int, graph: OperationGraph, full: Callable[..., Any]) -> Any:
+def _in_float64(index: int, graph: OperationGraph, source: Source) -> Any:
     """What operations of constants and shapes give in float64; None where one cannot."""
-    known = {Value(Origin.CONSTANT, key): x for key, x in graph.constants.items()}
+    known = {
+        Value(Origin.CONSTANT, key): source.double(x, as_numpy(x)) if "float" in str(x.dtype) else x
+        for key, x in graph.constants.items()
+    }
     behind, _ = graph.leading_to([Value(Origin.OPERATION, index)])
     for number in sorted(behind):
         op = graph.operations[number]
         if op.held is not None:
-            made = _made_again(op, op.reads, known, full, "float64")
+            made = _made_again(op, op.reads, known, source.full, "float64")
             if made is None:
                 return None
             known[Value(Origin.OPERATION, number)] = made

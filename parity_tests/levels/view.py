@@ -232,7 +232,7 @@ def _aligned(
         again = _one_vocabulary(nets, as_code, modes, statistics, mapping, found.packed)
         found = again if again.alignment.unlike < found.alignment.unlike else found
     executed = {side: found.executed(side) for side in SIDES}
-    for side, exact in beside_computed(found.alignment, executed, full).items():
+    for side, exact in beside_computed(found.alignment, nets, executed).items():
         double = source_of(nets[side]).double
         found.traces[side] = {
             m: with_exact(g, exact, double) for m, g in found.traces[side].items()

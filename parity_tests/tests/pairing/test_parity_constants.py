@@ -186,6 +186,14 @@ SINE_PAIRS: dict[str, Callable[[float], Report]] = {
         lambda s, F, ids, c: F.broadcast_add(s.w(ids), c), sines_of_torch,
         (SINES * factor).astype(np.float32),
     ),
+    "held by torch, computed of a constant": lambda factor: compared(
+        lambda s, F, ids, c: F.broadcast_add(
+            s.w(ids),
+            F.expand_dims(F.sin(F.broadcast_mul(F.reshape(F.arange(0, 5), shape=(5, 1)), c)), 0),
+        ),
+        lambda s, ids: s.w(ids) + s.held, STEPS.astype(np.float32),
+        (SINES * factor).astype(np.float32),
+    ),
     "held by torch": lambda factor: compared(
         sines_of_gluon, lambda s, ids: s.w(ids) + s.held, None,
         (SINES * factor).astype(np.float32),
