@@ -14,41 +14,19 @@ from torch import nn
 
 from parity_tests import check_parity
 from parity_tests.reporting.report import Report
+from parity_tests.tests.pairing.nets import GluonNet, TorchNet
 
 X = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
 Forward = Callable[..., Any]
 
 
-class GluonNet(gluon.HybridBlock):
-    """`function(F, y)` of a layer's output."""
-
-    def __init__(self, function: Forward) -> None:
-        super().__init__()
-        self.function = function
-        with self.name_scope():
-            self.dense = gluon.nn.Dense(6, in_units=6)
-
-    def hybrid_forward(self, F: Any, x: Any) -> Any:
-        return self.function(F, self.dense(x))
-
-
-class TorchNet(nn.Module):
-    """`function(y)` of a layer's output."""
-
-    def __init__(self, function: Forward) -> None:
-        super().__init__()
-        self.function = function
-        self.linear = nn.Linear(6, 6)
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.function(self.linear(x))
-
-
 def compared(ours: Forward, theirs: Forward, quick: bool = False) -> Report:
+    """`ours(F, y)` and `theirs(y)` of a layer's output."""
     mx.random.seed(0)
-    net = GluonNet(ours)
+    net = GluonNet(lambda s, F, x: ours(F, s.d(x)), d=gluon.nn.Dense(6, in_units=6))
     net.initialize(mx.init.Xavier())
-    return check_parity(net, TorchNet(theirs), X, transfer=True, quick=quick)
+    other = TorchNet(lambda s, x: theirs(s.d(x)), d=nn.Linear(6, 6))
+    return check_parity(net, other, X, transfer=True, quick=quick)
 
 
 HALF, DOUBLE, SINGLE = (

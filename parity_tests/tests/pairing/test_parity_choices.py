@@ -15,6 +15,7 @@ from torch import nn
 from parity_tests import check_parity
 from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Level, Status
+from parity_tests.tests.pairing.nets import TorchNet
 
 X = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
 Forward = Callable[..., Any]
@@ -33,23 +34,12 @@ class GluonNet(gluon.HybridBlock):
         return mx.np.where(y > 0, y, 0.5)
 
 
-class TorchNet(nn.Module):
-    """`function(y)` of a layer's output."""
-
-    def __init__(self, function: Forward) -> None:
-        super().__init__()
-        self.function = function
-        self.linear = nn.Linear(6, 6)
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.function(self.linear(x))
-
-
 def compared(theirs: Forward, quick: bool = False) -> Report:
     mx.random.seed(0)
     net = GluonNet()
     net.initialize(mx.init.Xavier())
-    return check_parity(net, TorchNet(theirs), X, transfer=True, quick=quick)
+    other = TorchNet(lambda s, x: theirs(s.d(x)), d=nn.Linear(6, 6))
+    return check_parity(net, other, X, transfer=True, quick=quick)
 
 
 WHERE: dict[str, Forward] = {
