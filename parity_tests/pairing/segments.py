@@ -91,7 +91,7 @@ class SegmentPair:
         return self.pair.differences if self.pair is not None else ()
 
     def both_give(self, dtype: str) -> bool:
-        """Whether either side computes something in a dtype."""
+        """Whether both sides compute something in a dtype."""
         return all(dtype in of_side for of_side in self.dtypes.values())
 
     def as_given(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
