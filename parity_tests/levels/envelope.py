@@ -114,10 +114,18 @@ class _Sizes:
         return Envelope(whole, self.float64, self.own_float64, draws)
 
 
-def call_scales(leaf: Leaf, call: Call, *, train: bool, upstream: Arrays | None) -> Scales:
-    """The scales of one call of a torch leaf inside the referee's run."""
+def call_scales(
+    leaf: Leaf, call: Call, *, train: bool, upstream: Arrays | None, whole: NetRun | None = None
+) -> Scales:
+    """The scales of one call of a torch leaf inside the referee's run.
+
+    `whole` is that run, for the gradients of its parameters.
+    """
     if operator_of(leaf.family).linear:  # its scale asks for nothing that this call did not give
         given = named(call.outputs, call.input_gradients)
+        if whole is not None:
+            roles = [role for role in leaf.tensors if (leaf.path, role) in whole.gradients]
+            given |= {f"{role} gradient": whole.gradients[leaf.path, role] for role in roles}
         return scales_of(leaf, call.inputs, given, train=train, upstream=upstream)
     return truth_of(leaf, call.inputs, train=train, upstream=upstream)[1]
 
@@ -250,7 +258,8 @@ def _backward(subject: Subject, first: int, draws: int, known: Envelope | None) 
                 np.zeros(y.shape) if g is None else g
                 for g, y in zip(call.upstream, call.outputs, strict=True)
             )
-            scales = attempt("torch", call_scales, leaf, call, train=True, upstream=upstream)
+            how = {"train": True, "upstream": upstream, "whole": clean}
+            scales = attempt("torch", call_scales, leaf, call, **how)
             for name in scales.sizes:
                 if name.startswith("input"):
                     sizes.add((leaf.path, index, name), scales, True, own=False)

@@ -263,10 +263,8 @@ def _is_nowhere(values: Iterable[np.ndarray | None]) -> bool:
 def _judged(local: _Local, row: Row) -> Row:
     name, side, dtype = row.quantity, row.side, row.dtype
     entry = tolerance(local.scales.family, mode_of(name, local.train), side, dtype)
-    # a side's own way of adding, in float32
-    single = dtype == "float32" or operator_of(local.scales.family).single_precision
-    adds = single if side == Side.GLUON else single and local.scales.both
-    drift = local.scales.drift.get(name, 0.0) if adds else 0.0
+    single = operator_of(local.scales.family).single_precision
+    drift = local.scales.allowance(name, side, dtype, single=single)
     actual, expected = local.runs[side, dtype][name], local.runs[Side.TORCH, "float64"][name]
     scale = local.scales.sizes.get(name, EXACT)  # a fixed buffer has no scale
     finite = all(np.isfinite(values).all() for values in (actual, expected))
@@ -284,7 +282,7 @@ def _judged(local: _Local, row: Row) -> Row:
             wanted,
             scale=scale,
             factor=entry.factor(local.scales.length),
-            allowance=2 * drift,
+            allowance=drift,
             dtype=dtype,
             unit=dtype,
             content=content,

@@ -87,7 +87,11 @@ def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, truth: Truth | N
     factor = 1.0
     if truth is not None:
         scales = truth[1]
-        scale, drift = scales.sizes.get(row.quantity, EXACT), scales.drift.get(row.quantity, 0.0)
+        scale = scales.sizes.get(row.quantity, EXACT)
+        drift = sum(
+            scales.allowance(row.quantity, side, "float32", single=True)
+            for side in (Side.GLUON, Side.TORCH)
+        )
         factor = sum(
             tolerance(scales.family, Mode.INFERENCE, side, "float32").factor(scales.length)
             for side in (Side.GLUON, Side.TORCH)
@@ -95,7 +99,7 @@ def _judged(row: Row, actual: np.ndarray, expected: np.ndarray, truth: Truth | N
 
     def judge(content: str) -> Verdict:
         return compare(
-            actual, expected, scale=scale, factor=factor, allowance=2 * drift, dtype="float32",
+            actual, expected, scale=scale, factor=factor, allowance=drift, dtype="float32",
             unit="float32", content=content,
         )  # fmt: skip
 

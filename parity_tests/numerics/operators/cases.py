@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from parity_tests.numerics.chance import FIRST_LOCAL_DRAWS
+from parity_tests.numerics.compare import UNIT
 
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -36,6 +38,19 @@ class Scales:
     drift: dict[str, np.ndarray] = field(default_factory=dict)
     both: bool = False
     draws: int = 0
+
+    def allowance(self, name: str, side: str, dtype: str, *, single: bool) -> np.ndarray | float:
+        """What a result of a side may be off, in absolute numbers, beside its u·s.
+
+        `single` says that MXNet computes in float32 whatever the `dtype` is. In float64 a drift is
+        as much smaller as its unit is, and no fault is as small as what n equal terms leave: n/2 u.
+        """
+        if name not in self.drift or not (side == "gluon" or self.both):
+            return 0.0
+        if dtype == "float32" or single:
+            return 2 * self.drift[name]
+        repeated = max(1.0, math.sqrt(self.length) / 4)
+        return 2 * self.drift[name] * repeated * UNIT["float64"] / UNIT["float32"]
 
     def raise_to(self, name: str, size: np.ndarray) -> None:
         """Let a result's s be no less than this, of as many values."""

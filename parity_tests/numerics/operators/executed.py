@@ -19,6 +19,7 @@ from parity_tests.numerics.operators.formulas import (
     MEASURED,
     elementwise,
     linear,
+    matrix_product,
     measured,
     stepwise,
 )
@@ -249,8 +250,9 @@ OPERATORS = (
     *(Operator(kind=kind, scale=_sum) for kind in ("add", "sub")),
     *(
         Operator(kind=kind, scale=linear, linear=True)
-        for kind in ("mul", "div", "matmul", "mean", "sum")
+        for kind in ("mul", "div", "mean", "sum")
     ),
+    Operator(kind="matmul", scale=matrix_product, linear=True),
     *(
         Operator(kind=kind, scale=_moved, rounds=Rounds.GRADIENTS)
         for kind in (

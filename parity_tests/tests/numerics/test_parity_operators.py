@@ -240,11 +240,12 @@ def compared(
     for name in expected:
         value = run[name]
         entry = tolerance(scales.family, mode_of(name, train), side, dtype)
-        drift = scales.drift.get(name, 0.0) if (side, dtype) == (Side.GLUON, "float32") else 0.0
+        single = operator_of(scales.family).single_precision
+        allowance = scales.allowance(name, side, dtype, single=single)
         verdict = compare(
             value, expected[name], scale=scales.sizes[name],
-            factor=entry.factor(scales.length), allowance=2 * drift, dtype=dtype, unit=dtype,
-            content="any",
+            factor=entry.factor(scales.length), allowance=allowance,
+            dtype=dtype, unit=dtype, content="any",
         )  # fmt: skip
         verdict.require(f"{side} {dtype} {name}")
         yield verdict.error or 0.0 if dtype == "float32" else 0.0

@@ -191,3 +191,30 @@ def test_a_bias_gradient_that_repeats_drifts() -> None:
     drift = found.drift["bias gradient"] / (UNIT["float32"] * found.sizes["bias gradient"])
     assert drift[0] > 30 * drift[1]
     assert drift[0] > 16  # a bound that does not know of it alarms
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv2d"])
+def test_a_sum_of_products_of_one_sign_may_be_off_by_its_root(kind: str) -> None:
+    """4,608 positive products, added one by one: the worst that an inner loop can do."""
+    x, w = (GENERATOR.random((n, 4608)).astype(np.float32) for n in (4, 64))
+    module: nn.Linear | nn.Conv2d
+    if kind == "dense":
+        module, inputs, shape = nn.Linear(4608, 64), x, w.shape
+    else:
+        module, inputs, shape = nn.Conv2d(512, 64, 3), x.reshape(4, 512, 3, 3), (64, 512, 3, 3)
+    module.bias.data.zero_()  # type: ignore[union-attr]
+    module.weight.data = torch.from_numpy(w.reshape(shape))
+    found, _ = scales(module, inputs)
+    sums = np.add.accumulate(x[:, None] * w, axis=-1)[..., -1]
+    error = np.abs(sums - x.astype(np.float64) @ w.T)
+    size, drift = (of["output"].reshape(4, 64) for of in (found.sizes, found.drift))
+    assert error.max() > 16 * UNIT["float32"] * size.max()  # a bound that does not know alarms
+    assert (error <= 16 * UNIT["float32"] * size + 2 * drift).all()
+
+
+def test_a_sum_of_products_of_both_signs_is_bounded_as_closely_as_ever() -> None:
+    module = nn.Linear(4608, 64)
+    module.weight.data = torch.from_numpy(values(64, 4608))
+    found, _ = scales(module, values(4, 4608))
+    drift = found.drift["output"] / (UNIT["float32"] * found.sizes["output"])
+    assert np.median(drift) < 4
