@@ -159,7 +159,21 @@ def _permuted(ours: np.ndarray, theirs: np.ndarray) -> Iterator[Explanation]:
         yield Explanation("permuted rows", "both have the same rows in another order")
 
 
+def _where_finite(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values (n,) that are finite on both sides; none where the others differ.
+
+    Those are the infinities of a mask, with which nothing can be computed.
+    """
+    finite = np.isfinite(ours) & np.isfinite(theirs)
+    if not np.array_equal(ours[~finite], theirs[~finite], equal_nan=True):
+        finite = np.zeros_like(finite)
+    return ours[finite], theirs[finite]
+
+
 def _roundings(ours: np.ndarray, theirs: np.ndarray) -> Iterator[Explanation]:
+    ours, theirs = _where_finite(ours, theirs)
+    if not ours.size:
+        return
     for side, fine, coarse in (("torch", ours, theirs), ("Gluon", theirs, ours)):
         with np.errstate(over="ignore"):
             half = fine.astype(np.float16).astype(np.float32)
@@ -188,8 +202,9 @@ def factor_of(
     ours: np.ndarray, theirs: np.ndarray, role: str, slack: float, batch: int
 ) -> Iterator[Explanation]:
     """One number times the other."""
-    a, b = ours.astype(np.float64), theirs.astype(np.float64)
-    square = float((a * a).sum())
+    a, b = _where_finite(ours.astype(np.float64), theirs.astype(np.float64))
+    with np.errstate(over="ignore"):
+        square = float((a * a).sum())
     if not square or not np.isfinite(square):
         return
     ratio = float((a * b).sum()) / square

@@ -61,6 +61,23 @@ def test_a_name_does_not_depend_on_the_side() -> None:
         assert explained(changed, W).startswith(f"{name}: ")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_infinities_of_a_mask_are_left_out(dtype: type[np.floating[Any]]) -> None:
+    """Of the places where both have the same; with others nothing has a name."""
+    ours = np.random.default_rng(0).standard_normal((6, 7)).astype(dtype)
+    ours[:, :2] = -np.inf
+    ours[0, 3] = 0
+    assert "constant factor" in explained(ours, (ours * 3).astype(dtype), role="output")
+    other = ours.copy()
+    other[0, 3] = np.inf
+    other[1] *= 3
+    assert explained(ours, other, role="output") == ""
+    if dtype is np.float32:
+        half = ours.astype(np.float16).astype(np.float32)
+        assert "float16" in explained(ours, half, role="output")
+
+
 def _leaves() -> dict[str, tuple[Any, nn.Module, tuple[int, ...]]]:
     return {
         "conv2d": (gluon_nn.Conv2D(4, 3, 2, 1, in_channels=3), nn.Conv2d(3, 4, 3, 2, 1),
