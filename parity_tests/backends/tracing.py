@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,15 +23,19 @@ from parity_tests.pairing.graph import (
 __all__ = [
     "BACKENDS",
     "HELD",
+    "WIDE_FLOATS",
     "digest",
     "flatten",
     "graph_of",
     "pass_on",
     "replay_whole",
+    "taken_for_single",
     "written_lines",
 ]
 
 BACKENDS = os.path.dirname(__file__) + os.sep  # whose frames are not the user's code
+# What a loss that is computed in float64 may name without being rounded more than the net is
+WIDE_FLOATS = frozenset({"float32", "float64"})
 # How many values of an output its digest samples
 _SAMPLES = 16
 # How many numbers that no input decides are kept of an operation: a mask of 1,448 places by as many
@@ -120,6 +124,22 @@ def replay_whole(tape: Tape, outputs: Sequence[Any], reads: Sequence[Any], repla
 
 def _one(replay: Replay, position: int, arrays: Sequence[Any], dtype: str) -> list[Any]:
     return [replay(arrays, dtype)[position]]
+
+
+def taken_for_single(dtypes: Container[str]) -> set[str]:
+    """The dtypes of floats that a net's code may name, and that are float32 in its copy in float32.
+
+    A net that holds parameters of these dtypes computes in the narrowest of them at best: whatever
+    it casts to that or to a wider one is not rounded more than the net is.
+
+    >>> sorted(taken_for_single({"float16", "float32"})), taken_for_single({"float64", "int32"})
+    (['float16', 'float64'], {'float64'})
+    >>> taken_for_single({"float32"})
+    set()
+    """
+    if "float16" in dtypes:
+        return {"float16", "float64"}
+    return {"float64"} if "float64" in dtypes else set()
 
 
 def digest(array: np.ndarray) -> tuple[float, ...]:

@@ -135,8 +135,7 @@ def _exchanged(view: View, subject: Subject) -> Iterator[Row]:
 
 def _of_other_dtypes(view: View) -> Iterator[Row]:
     """Outputs of floats that one net casts to a dtype to which the other does not."""
-    ends = (view.traced.executed(side) for side in SIDES)
-    given = ([graph.dtype_of(value) for value in graph.outputs] for graph in ends)
+    given = (view.traced.executed(side).output_dtypes for side in SIDES)
     for place, (ours, theirs) in enumerate(zip(*given, strict=False)):
         if ours != theirs and all(dtype.startswith("float") for dtype in (ours, theirs)):
             detail = f"Gluon gives {ours}, torch {theirs}"

@@ -341,7 +341,7 @@ def leaves_suffice(pairing: Pairing, traced_pairs: Sequence[TracedPair]) -> bool
     return all(_within_leaves(pairing, partners, traced) for traced in traced_pairs)
 
 
-_TO_FLOAT32 = ("cast_to_itself", "setitem", "_setitem")
+_TO_FLOAT32 = ("cast_to_itself", "Cast", "amp_cast", "_copyto", "setitem", "_setitem")
 
 
 def _within_leaves(pairing: Pairing, partners: Mapping[str, str], traced: TracedPair) -> bool:

@@ -122,6 +122,8 @@ class OperationGraph:
     are the arrays that no operation produced, by the keys of their values.
     `outside` has those that appeared after a computed value had gone to numpy, and where it went.
     In a normalised graph `stands_for` maps values that were executed to those of this graph.
+    `given` are the outputs' dtypes where a copy of the net in float32 was traced in its place; none
+    where they are not known.
     """
 
     operations: tuple[Operation, ...]
@@ -134,6 +136,7 @@ class OperationGraph:
     writes: Mapping[str, Value] = field(default_factory=dict)
     stands_for: Mapping[Value, Value] = field(default_factory=dict, compare=False, repr=False)
     outside: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    given: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)
@@ -153,6 +156,11 @@ class OperationGraph:
         if value.origin is not Origin.OPERATION:
             return ""
         return self.operations[int(value.key)].dtypes[value.output]
+
+    @property
+    def output_dtypes(self) -> Sequence[str]:
+        """The dtypes of what the net gives; none where they are not known."""
+        return [self.dtype_of(v) for v in self.outputs] if self.given is None else self.given
 
     def live(self) -> OperationGraph:
         """The executed operations that reach an output or a write, indexed anew.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import mxnet as mx
@@ -15,10 +16,12 @@ from parity_tests.backends.gluon.exports import artefacts
 from parity_tests.backends.gluon.leaves import leaves, values_of
 from parity_tests.backends.gluon.losses import LOSSES, averaged
 from parity_tests.backends.gluon.optimizer import GluonParameters, gluon_trainer, named_optimizer
+from parity_tests.backends.gluon.tracing.dtypes import given_dtypes
 from parity_tests.backends.gluon.tracing.trace import trace_gluon
 from parity_tests.backends.gluon.tracing.vocabulary import read_gluon
 from parity_tests.backends.gluon.trainee import GluonTrainee, OwnGluonTrainee
 from parity_tests.backends.runs import Arrays, Loss
+from parity_tests.backends.tracing import taken_for_single
 from parity_tests.pairing.graph import OperationGraph, Replay
 from parity_tests.pairing.normalise import normalise
 from parity_tests.reporting.verdicts import Side
@@ -83,9 +86,13 @@ class GluonBackend:
 
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
         kinds = {np.dtype(p.dtype).name for p in net.collect_params().values()}
-        if kinds & {"float16", "float64"}:
-            net = clones.clone(net, "float32", gradients=False)
-        return trace_gluon(net, *(clones.ndarray(x, "float32") for x in inputs), train=train)
+        single = taken_for_single(kinds)
+        arrays = (clones.ndarray(x, "float32") for x in inputs)
+        if not single:
+            return trace_gluon(net, *arrays, train=train)
+        copied = clones.clone(net, "float32", gradients=False)
+        graph = trace_gluon(copied, *arrays, train=train, single=single)
+        return replace(graph, given=given_dtypes(net, inputs, min(single)))
 
     def normalise(self, graph: OperationGraph, *, ordered: bool = False) -> OperationGraph:
         return normalise(graph, read_gluon, ordered=ordered)

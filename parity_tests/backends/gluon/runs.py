@@ -15,6 +15,7 @@ from parity_tests.backends.gluon.clones import alone, as_is, clone, ndarray, rel
 from parity_tests.backends.gluon.executed import ExecutedBlock
 from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.gluon.numpy_mode import call, like
+from parity_tests.backends.gluon.tracing.dtypes import taken_for
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
@@ -28,7 +29,7 @@ from parity_tests.backends.runs import (
     named,
 )
 from parity_tests.backends.spill import Spill
-from parity_tests.backends.tracing import flatten
+from parity_tests.backends.tracing import WIDE_FLOATS, flatten
 from parity_tests.numerics.operators.cases import Change
 from parity_tests.reporting.verdicts import Side
 
@@ -215,7 +216,13 @@ def _loss(objective: Objective, output: mx.nd.NDArray, dtype: str) -> mx.nd.NDAr
     if objective.labels is None or Side.GLUON not in objective.losses:
         return None
     labels = mx.nd.array(objective.labels, dtype=dtype)
-    return call(objective.losses[Side.GLUON], (output, labels))[0]
+    return loss_of(objective.losses[Side.GLUON], output, labels)
+
+
+def loss_of(loss: Loss, output: mx.nd.NDArray, labels: mx.nd.NDArray) -> mx.nd.NDArray:
+    """A user's loss of arrays of `mx.nd`, in their dtype, though it may cast to another."""
+    with taken_for(WIDE_FLOATS, np.dtype(output.dtype).name):
+        return call(loss, (output, labels))[0]
 
 
 def run_loss(objective: Objective, logits: np.ndarray, dtype: str) -> LeafRun:

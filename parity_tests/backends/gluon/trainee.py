@@ -56,7 +56,7 @@ class GluonTrainee(Trainee):
     def loss(self, logits: mx.nd.NDArray, labels: np.ndarray) -> mx.nd.NDArray:
         """One loss a sample, (N,)."""
         known = mx.nd.array(labels, dtype=self.dtype)
-        return call(self.objective.losses[Side.GLUON], (logits, known))[0]
+        return runs.loss_of(self.objective.losses[Side.GLUON], logits, known)
 
     def release(self) -> None:
         """The Trainer and its parameters hold each other, and so do a block and its scope."""

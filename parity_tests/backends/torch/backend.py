@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from parity_tests.backends.torch import clones, executed, referee, runs
 from parity_tests.backends.torch.exports import artefacts
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.torch.losses import LOSSES, averaged
+from parity_tests.backends.torch.tracing.dtypes import given_dtypes
 from parity_tests.backends.torch.tracing.trace import trace_torch
 from parity_tests.backends.torch.tracing.vocabulary import read_torch
+from parity_tests.backends.tracing import taken_for_single
 from parity_tests.backends.training import Trainee
 from parity_tests.pairing.graph import OperationGraph, Replay
 from parity_tests.pairing.normalise import normalise
@@ -73,10 +76,13 @@ class TorchBackend:
     join: tuple[str, Replay] = "cat", lambda arrays, dtype: [torch.cat(list(arrays))]
 
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
-        if any(x.is_floating_point() and x.dtype != torch.float32 for x in net.parameters()):
-            net = clones.clone(net, "float32")
+        single = taken_for_single({str(x.dtype).removeprefix("torch.") for x in net.parameters()})
         tensors = (torch.from_numpy(rounded(x, "float32").copy()) for x in inputs)
-        return trace_torch(net, *tensors, train=train)
+        if not single:
+            return trace_torch(net, *tensors, train=train)
+        copied = clones.clone(net, "float32")
+        graph = trace_torch(copied, *tensors, train=train, single=single)
+        return replace(graph, given=given_dtypes(clones.clone(net, None), inputs, min(single)))
 
     def normalise(self, graph: OperationGraph, *, ordered: bool = False) -> OperationGraph:
         return normalise(graph, read_torch, ordered=ordered)

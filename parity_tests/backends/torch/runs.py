@@ -37,7 +37,8 @@ from parity_tests.backends.torch.clones import clone
 from parity_tests.backends.torch.executed import ExecutedModule
 from parity_tests.backends.torch.leaves import leaves
 from parity_tests.backends.torch.losses import label_tensor
-from parity_tests.backends.tracing import flatten
+from parity_tests.backends.torch.tracing.dtypes import TakenFor
+from parity_tests.backends.tracing import WIDE_FLOATS, flatten
 from parity_tests.numerics.operators.cases import Change
 from parity_tests.reporting.verdicts import Side
 
@@ -236,8 +237,14 @@ def noise_moves(
 def _loss(objective: Objective, output: torch.Tensor) -> torch.Tensor | None:
     if objective.labels is None or Side.TORCH not in objective.losses:
         return None
+    return loss_of(objective.losses[Side.TORCH], output, objective.labels)
+
+
+def loss_of(loss: Loss, output: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
+    """A user's loss in the dtype of the output, though it may cast to another."""
     dtype = str(output.dtype).removeprefix("torch.")
-    return objective.losses[Side.TORCH](output, label_tensor(objective.labels, dtype))
+    with TakenFor(WIDE_FLOATS, dtype):
+        return loss(output, label_tensor(labels, dtype))
 
 
 def run_loss(objective: Objective, logits: np.ndarray, dtype: str) -> LeafRun:

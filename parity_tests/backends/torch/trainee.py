@@ -12,8 +12,8 @@ from parity_tests.backends.optimizers import Updater
 from parity_tests.backends.runs import Arrays, Call, rounded
 from parity_tests.backends.torch import clones
 from parity_tests.backends.torch.leaves import leaves
-from parity_tests.backends.torch.losses import label_tensor
 from parity_tests.backends.torch.optimizer import OwnTorchUpdater, TorchUpdater
+from parity_tests.backends.torch.runs import loss_of
 from parity_tests.backends.tracing import flatten
 from parity_tests.backends.training import Key, Owned, Trainee
 from parity_tests.reporting.verdicts import Side
@@ -56,7 +56,7 @@ class TorchTrainee(Trainee):
 
     def loss(self, logits: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
         """One loss a sample, (N,)."""
-        return self.objective.losses[Side.TORCH](logits, label_tensor(labels, self.dtype))
+        return loss_of(self.objective.losses[Side.TORCH], logits, labels)
 
     def release(self) -> None:
         """Nothing is held in a circle but dropout's replaced forward, which holds the trainee."""

@@ -1,4 +1,4 @@
-"""Floats of another dtype than the net's: casts to float16 and float64, in outputs and inside."""
+"""Nets of float16 and float64, and floats of another dtype than the net's, inside and given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from parity_tests import check_parity
 from parity_tests.reporting.report import Report
-from parity_tests.tests.pairing.nets import GluonNet, TorchNet
+from parity_tests.tests.pairing.nets import GluonNet, ImperativeNet, TorchNet
 
 X = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
 Forward = Callable[..., Any]
@@ -22,11 +22,18 @@ Forward = Callable[..., Any]
 
 def compared(ours: Forward, theirs: Forward, quick: bool = False) -> Report:
     """`ours(F, y)` and `theirs(y)` of a layer's output."""
+    nets = cast_pair("float32", lambda d, F, x: ours(F, d(x)), lambda d, x: theirs(d(x)))
+    return check_parity(*nets, X, transfer=True, quick=quick)
+
+
+def cast_pair(dtype: str, ours: Forward, theirs: Forward) -> tuple[GluonNet, TorchNet]:
+    """`ours(d, F, x)` and `theirs(d, x)` with a layer d each, cast as a whole."""
     mx.random.seed(0)
-    net = GluonNet(lambda s, F, x: ours(F, s.d(x)), d=gluon.nn.Dense(6, in_units=6))
+    net = GluonNet(lambda s, F, x: ours(s.d, F, x), d=gluon.nn.Dense(6, in_units=6))
     net.initialize(mx.init.Xavier())
-    other = TorchNet(lambda s, x: theirs(s.d(x)), d=nn.Linear(6, 6))
-    return check_parity(net, other, X, transfer=True, quick=quick)
+    net.cast(dtype)
+    other = TorchNet(lambda s, x: theirs(s.d, x), d=nn.Linear(6, 6))
+    return net, other.to(getattr(torch, dtype))
 
 
 HALF, DOUBLE, SINGLE = (
@@ -80,3 +87,104 @@ def test_what_one_net_computes_in_float64_in_between_is_the_same() -> None:
     assert compared(
         lambda F, y: F.softmax(y), lambda y: y.double().softmax(-1).float(), quick=True
     ).ok
+
+
+# By what both do: the dtype of both nets, Gluon's forward, torch's, and one with a fault
+Cast = tuple[str, Forward, Forward, Forward]
+CAST: dict[str, Cast] = {
+    "both cast their input": (
+        "float16",
+        lambda d, F, x: F.tanh(d(x.astype("float16"))),
+        lambda d, x: d(x.half()).tanh(),
+        lambda d, x: d(x.half()).tanh() * 1.001,
+    ),
+    "torch casts its input": (
+        "float64",
+        lambda d, F, x: F.tanh(d(x)),
+        lambda d, x: d(x.type_as(d.weight)).tanh(),
+        lambda d, x: d(x.to(torch.float64)).sigmoid(),
+    ),
+    "Gluon casts its input": (
+        "float64",
+        lambda d, F, x: F.tanh(d(F.amp_cast(x, dtype="float64"))),
+        lambda d, x: d(x).tanh(),
+        lambda d, x: -d(x).tanh(),
+    ),
+    "a softmax in float32": (
+        "float16",
+        lambda d, F, x: d(F.cast(F.softmax(F.cast(d(x), "float32")), "float16")),
+        lambda d, x: d(d(x).float().softmax(-1).type("torch.HalfTensor")),
+        lambda d, x: d(d(x).float().softmax(0).half()),
+    ),
+    "torch's softmax in float32": (
+        "float16",
+        lambda d, F, x: d(F.softmax(d(x))),
+        lambda d, x: d(d(x).softmax(-1, dtype=torch.float32).to(x.dtype)),
+        lambda d, x: d((1.001 * d(x)).softmax(-1, dtype=torch.float32).to(x.dtype)),
+    ),
+    "an output in float32": (
+        "float16",
+        lambda d, F, x: F.log_softmax(d(x).astype("float32")),
+        lambda d, x: d(x).float().log_softmax(-1),
+        lambda d, x: d(x).log_softmax(-1),
+    ),
+    "an output in float64": (
+        "float64",
+        lambda d, F, x: F.relu(d(x)),
+        lambda d, x: d(x.double()).relu(),
+        lambda d, x: d(x.double()).relu().float(),
+    ),
+    "float16 inside": (
+        "float64",
+        lambda d, F, x: d(F.cast(F.cast(d(x), "float16"), "float64")),
+        lambda d, x: d(d(x).half().double()),
+        lambda d, x: d(d(x)),
+    ),
+    "arrays that the code makes": (
+        "float16",
+        lambda d, F, x: F.broadcast_mul(d(x), F.arange(6, dtype="float16").expand_dims(0)),
+        lambda d, x: d(x) * torch.arange(6, dtype=torch.float16),
+        lambda d, x: d(x) * torch.arange(1, 7, dtype=torch.float16),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAST)
+def test_nets_that_are_cast_whole_may_cast_in_their_forward(name: str) -> None:
+    dtype, ours, theirs, wrong = CAST[name]
+    inputs = X.astype(dtype) if name.startswith("an output") else X
+    report = check_parity(*cast_pair(dtype, ours, theirs), inputs, transfer=True)
+    assert report.ok, str(report)
+    faulty = check_parity(*cast_pair(dtype, ours, wrong), inputs, transfer=True, quick=True)
+    assert faulty.first_divergence is not None
+    assert "did not run" not in str(faulty.first_divergence)
+
+
+def test_a_cast_net_and_its_loss_in_float32_train_alike() -> None:
+    def report_of(theirs: Forward) -> Report:
+        return check_parity(
+            *cast_pair("float16", lambda d, F, x: d(x.astype("float16")), theirs),
+            X,
+            np.arange(3),
+            ("backward", "training"),
+            transfer=True,
+            loss=(
+                lambda y, label: -mx.nd.pick(mx.nd.log_softmax(y.astype("float32")), label),
+                lambda y, label: nn.functional.cross_entropy(y.float(), label),
+            ),
+            optimizer="sgd(lr=0.1)",
+            steps=2,
+        )
+
+    report = report_of(lambda d, x: d(x.half()))
+    assert report.ok, str(report)
+    assert not report_of(lambda d, x: d(1.001 * x.half())).ok
+
+
+def test_code_of_arrays_is_no_symbol_and_casts_too() -> None:
+    net = ImperativeNet(lambda s, x: mx.nd.tanh(s.d(x).astype("float32")), d=gluon.nn.Dense(6))
+    net.initialize()
+    net(mx.nd.array(X))
+    net.cast("float16")
+    other = TorchNet(lambda s, x: s.d(x).float().tanh(), d=nn.Linear(6, 6)).half()
+    assert check_parity(net, other, X, transfer=True).ok

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -23,6 +23,7 @@ from parity_tests.backends.files.gluon_script import (
 )
 from parity_tests.backends.files.tape import Tape
 from parity_tests.backends.gluon.numpy_mode import call
+from parity_tests.backends.gluon.tracing.dtypes import taken_for
 from parity_tests.backends.gluon.tracing.replay import (
     lacks_gradient,
     passes_no_gradient,
@@ -40,7 +41,11 @@ from parity_tests.pairing.graph import OperationGraph, Replay
 
 
 def trace_gluon(
-    net: Block, *inputs: NDArray, train: bool = False, values: bool = False
+    net: Block,
+    *inputs: NDArray,
+    train: bool = False,
+    values: bool = False,
+    single: Container[str] = (),
 ) -> OperationGraph:
     """The operations that `net(*inputs)` executes.
 
@@ -52,11 +57,13 @@ def trace_gluon(
         inputs: what the net is called with.
         train: run in training mode instead of inference.
         values: give every operation a digest of its outputs' values.
+        single: dtypes of floats that the net's code names, and that are float32 here: those of the
+            net of which this one is a copy in float32.
     """
     tape = new_tape(BACKENDS)
     named = named_parameters(net)
     if any(parameter._data is None for parameter in named.values()):
-        with mx.autograd.pause():
+        with mx.autograd.pause(), taken_for(single, "float32"):
             call(net, inputs)  # settles the shapes that wait for an input
     state = random.getstate(), np.random.get_state()
     # MXNet's BatchNorm writes 1 into a scale that it fixes, whenever it runs
@@ -77,6 +84,8 @@ def trace_gluon(
                 tape.add_parameter(name, parameter.data(parameter.list_ctx()[0]))
         for array in flatten(inputs, NDArray):
             tape.add_input(array)
+        if single:
+            stack.enter_context(taken_for(single, "float32"))
         outputs = call(net, inputs)
         graph = graph_of(tape.graph(outputs, train), tape.constants)
     for parameter, array in zip(held, saved, strict=True):

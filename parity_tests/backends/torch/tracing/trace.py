@@ -13,7 +13,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -29,6 +29,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from parity_tests.backends.files.tape import Tape
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.torch.tracing.binding import SPELLINGS, bind, call_name
+from parity_tests.backends.torch.tracing.dtypes import TakenFor
 from parity_tests.backends.torch.tracing.replay import ReplayCall, ReplayModule, ReplayViewWrite
 from parity_tests.backends.tracing import (
     BACKENDS,
@@ -49,7 +50,11 @@ _FROM_NUMPY = ("tensor", "as_tensor", "asarray")
 
 
 def trace_torch(
-    net: nn.Module, *inputs: Any, train: bool = False, values: bool = False
+    net: nn.Module,
+    *inputs: Any,
+    train: bool = False,
+    values: bool = False,
+    single: Container[str] = (),
 ) -> OperationGraph:
     """The operations that `net(*inputs)` executes.
 
@@ -60,10 +65,12 @@ def trace_torch(
         inputs: what the net is called with.
         train: run in training mode instead of inference.
         values: give every operation a digest of its outputs' values.
+        single: dtypes of floats that the net's code names, and that are float32 here: those of the
+            net of which this one is a copy in float32.
     """
-    graph = _trace(net, inputs, train, values, False)
+    graph = _trace(net, inputs, train, values, False, single)
     if any(op.opaque for op in graph) or _has_unknown(graph):
-        return _trace(net, inputs, train, values, True)
+        return _trace(net, inputs, train, values, True, single)
     return graph
 
 
@@ -73,7 +80,12 @@ def _has_unknown(graph: OperationGraph) -> bool:
 
 
 def _trace(
-    net: nn.Module, inputs: Sequence[Any], train: bool, values: bool, dispatched: bool
+    net: nn.Module,
+    inputs: Sequence[Any],
+    train: bool,
+    values: bool,
+    dispatched: bool,
+    single: Container[str],
 ) -> OperationGraph:
     tape = Tape(WeakIdKeyDictionary(), _describe, (_LIBRARY, BACKENDS))
     for name, parameter in net.named_parameters(remove_duplicate=False):
@@ -96,6 +108,8 @@ def _trace(
         if dispatched:
             stack.enter_context(_DispatchRecorder(recorder))
         stack.enter_context(recorder)
+        if single:
+            stack.enter_context(TakenFor(single, "float32"))
         result = net(*inputs)
         for name, buffer in net.named_buffers(remove_duplicate=False):
             tape.hold(name, buffer)

@@ -1,0 +1,96 @@
+"""The dtypes that a net's own code names: what it gives, and how its copy in another one runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block
+from mxnet.ndarray import register
+from mxnet.symbol import Symbol
+
+from parity_tests.backends.gluon.numpy_mode import as_set, is_on
+from parity_tests.backends.runs import Arrays
+from parity_tests.backends.tracing import flatten
+
+# Where arrays are made without an operator: the function, and which argument says the dtype
+_MAKERS = [
+    (mx.ndarray.ndarray, "_new_alloc_handle", 3),
+    (mx.numpy.multiarray, "_new_alloc_handle", 3),
+    (getattr(mx.nd.numpy._op, "_api_internal", None), "zeros", 1),
+]
+
+
+@contextmanager
+def taken_for(names: Container[str], kind: str) -> Iterator[None]:
+    """In this context calls that ask for one of these dtypes are given `kind`.
+
+    So a net of float16 runs as its copy in float32, though its code casts to float16.
+
+    Args:
+        names: dtypes of floats, such as "float16".
+        kind: what is taken for them.
+
+    Examples:
+        >>> with taken_for({"float16"}, "float32"):
+        ...     mx.nd.ones(2).astype("float16").dtype, mx.nd.zeros(2, dtype="float16").dtype
+        (<class 'numpy.float32'>, <class 'numpy.float32'>)
+    """
+    invoke = register._imperative_invoke
+
+    def named(dtype: Any) -> Any:
+        try:
+            return kind if dtype is not None and np.dtype(dtype).name in names else dtype
+        except TypeError:  # one that numpy does not have
+            return dtype
+
+    def invoked(
+        handle: Any, arrays: Any, keys: Sequence[str], values: Sequence[Any], *rest: Any
+    ) -> Any:
+        taken = [
+            named(value) if key.endswith("dtype") and isinstance(value, str) else value
+            for key, value in zip(keys, values, strict=True)
+        ]
+        return invoke(handle, arrays, keys, taken, *rest)
+
+    def making(make: Callable[..., Any], place: int) -> Callable[..., Any]:
+        def made(*args: Any, **kwargs: Any) -> Any:
+            args = tuple(named(x) if i == place else x for i, x in enumerate(args))
+            return make(*args, **{k: named(v) if k == "dtype" else v for k, v in kwargs.items()})
+
+        return made
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(register, "_imperative_invoke", invoked))
+        for owner, name, place in _MAKERS:
+            if hasattr(owner, name):
+                made = making(getattr(owner, name), place)
+                stack.enter_context(mock.patch.object(owner, name, made))
+        yield
+
+
+def given_dtypes(net: Block, inputs: Arrays, kind: str) -> tuple[str, ...]:
+    """The dtypes of what a net of dtype `kind` gives, inferred; none where MXNet cannot infer them.
+
+    MXNet runs no convolution and no dense layer in float16 on a CPU.
+    """
+    names = [f"data{i}" for i in range(len(inputs))]
+    dtypes = {
+        name: np.dtype(kind) if x.dtype.kind == "f" else x.dtype
+        for name, x in zip(names, inputs, strict=True)
+    }
+    dtypes |= {p.name: np.dtype(p.dtype) for p in net.collect_params().values()}
+    try:
+        with as_set():
+            symbols = [mx.sym.var(name) for name in names]
+            out = net(*(s.as_np_ndarray() for s in symbols) if is_on() else symbols)
+        graph = mx.sym.Group([y.as_nd_ndarray() for y in flatten(out, Symbol)])
+        read = graph.list_inputs()
+        _, given, _ = graph.infer_type(**{n: d for n, d in dtypes.items() if n in read})
+    except Exception:  # what is no symbol, as a `Block` with code of its own
+        return ()
+    return tuple(np.dtype(dtype).name for dtype in given or ())
