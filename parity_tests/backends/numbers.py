@@ -6,6 +6,7 @@ places, and the other makes them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.backends.base import SIDES, Source, source_of
+from parity_tests.backends.base import SIDES, Source, is_recorded, source_of
 from parity_tests.backends.executed import is_statistic
 from parity_tests.backends.files.tape import DRAWN, values_of
 from parity_tests.backends.tracing import HELD
@@ -261,61 +262,124 @@ def with_constants(
     )
 
 
-def beside_computed(
+def beside_fixed(
     alignment: Alignment, nets: Mapping[Side, Any], graphs: Mapping[Side, OperationGraph]
-) -> dict[Side, dict[str, np.ndarray]]:
-    """The constants whose places the other net computes, by key: what that gives in float64.
+) -> dict[Side, dict[Value, np.ndarray]]:
+    """What is read of arrays that no input decides, where the other net comes by them otherwise.
 
-    A table of sines, say, of which one net holds what float32 has.
+    By value, in float64, and the same for both nets: what a record holds, else what one computes of
+    the numbers in its code, else what it holds in float32. A table of sines, or `full(0.1)`, whose
+    number is that of float32, beside `ones * 0.1`.
     """
-    found: dict[Side, dict[str, np.ndarray]] = {side: {} for side in SIDES}
+    found: dict[Side, dict[Value, np.ndarray]] = {side: {} for side in SIDES}
     for pair in alignment.pairs:
-        ends = dict(zip(SIDES, (pair.left, pair.right), strict=True))
-        for side, other in (SIDES, SIDES[::-1]):
-            ours, theirs = graphs[side], graphs[other]
-            for key in _reads(ends[side], ours, Origin.CONSTANT):
-                array = ours.constants.get(str(key))
-                for index in _reads(ends[other], theirs, Origin.OPERATION):
-                    held = theirs.operations[int(index)].held
-                    if array is None or held is None or not _nearly(array, held):
-                        continue
-                    made = _in_float64(int(index), theirs, source_of(nets[other]))
-                    if made is not None and _nearly(made, held):
-                        found[side][str(key)] = as_numpy(made).reshape(array.shape)
+        ours, theirs = (
+            list(_fixed(op, graphs[side]))
+            for side, op in zip(SIDES, (pair.left, pair.right), strict=True)
+        )
+        for (a, x), (b, y) in itertools.product(ours, theirs):
+            if a.origin is b.origin is Origin.CONSTANT or not _nearly(x, y):
+                continue
+            both = [(Side.GLUON, a, x), (Side.TORCH, b, y)]
+            known = (found[side].get(value) for side, value, _ in both)
+            exact = next((array for array in known if array is not None), None)
+            if exact is None:
+                recorded = [array for side, _, array in both if is_recorded(nets[side])]
+                made = [
+                    _in_float64(value, graphs[side], source_of(nets[side]))
+                    for side, value, _ in ([] if recorded else both)
+                ]
+                computed = zip(made, (x, y), strict=False)
+                near = [m for m, held in computed if m is not None and _nearly(m, held)]
+                exact = [*recorded, *near, x][0]
+            for side, value, held in both:
+                found[side][value] = (
+                    exact.reshape(held.shape) if exact.size == held.size
+                    else np.full(held.shape, exact.flat[0])
+                )  # fmt: skip
     return {side: arrays for side, arrays in found.items() if arrays}
 
 
 def with_exact(
-    graph: OperationGraph, exact: Mapping[str, np.ndarray], double: Callable[..., Any]
+    graph: OperationGraph,
+    exact: Mapping[Value, np.ndarray],
+    array: Callable[..., Any],
 ) -> OperationGraph:
-    """The executed graph with these values of its constants; `double(like, values)` makes them."""
-    made = {k: double(x, exact[k]) if k in exact else x for k, x in graph.constants.items()}
-    return replace(graph, constants=made)
+    """The executed graph with these values of its constants, and of what it makes of them.
+
+    `array(like, values, dtype)` makes an array of the framework's.
+    """
+    constants = {
+        key: array(x, exact[value], "float64") if (value := Value(Origin.CONSTANT, key)) in exact
+        else x
+        for key, x in graph.constants.items()
+    }  # fmt: skip
+    operations = tuple(
+        op if op.replay is None or value not in exact
+        else replace(op, replay=_Exact(op.replay, exact[value], array))
+        for op in graph
+        for value in [Value(Origin.OPERATION, op.index)]
+    )  # fmt: skip
+    return replace(graph, constants=constants, operations=operations)
 
 
-def _reads(op: Operation, graph: OperationGraph, origin: Origin) -> set[int | str]:
-    reads = (value for index in op.merged for value in graph.operations[index].reads)
-    return {value.key for value in reads if value.origin is origin and not value.output}
+@dataclass(frozen=True)
+class _Exact:
+    """A replay that gives these values, as an array of what it would give."""
+
+    replay: Replay
+    values: np.ndarray
+    array: Callable[..., Any]
+
+    @property
+    def number(self) -> int:
+        """The number of an operation that was recorded."""
+        number: int = self.replay.number  # type: ignore[attr-defined]
+        return number
+
+    def __call__(self, arrays: Sequence[Any], dtype: str) -> list[Any]:
+        (made,) = self.replay(arrays, dtype)
+        return [self.array(made, self.values, dtype)]
 
 
-def _nearly(a: Any, b: Any) -> bool:
-    """Whether arrays of different numbers are two roundings of the same to float32."""
-    x, y = (as_numpy(array) for array in (a, b))
-    if x.size != y.size or x.size < 2 or {x.dtype.kind, y.dtype.kind} != {"f"}:
+def _fixed(op: Operation, graph: OperationGraph) -> Iterator[tuple[Value, np.ndarray]]:
+    """The arrays of floats that no input decides, of those that an operation reads."""
+    for value in {v: None for index in op.merged for v in graph.operations[index].reads}:
+        held = None
+        if value.origin is Origin.CONSTANT:
+            held = graph.constants.get(str(value.key))
+        elif value.origin is Origin.OPERATION and not value.output:
+            held = graph.operations[int(value.key)].held
+        if held is not None and "float" in str(held.dtype) and math.prod(held.shape):
+            yield value, as_numpy(held)
+
+
+def _nearly(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are two roundings of the same to float32, and need not be the same.
+
+    Arrays of one number are alike whatever their shapes.
+    """
+    x, y = a.reshape(-1), b.reshape(-1)
+    if (x == x[0]).all() and (y == y[0]).all():
+        x, y = x[:1], y[:1]
+    if x.size != y.size or (holds_integers(x) and np.array_equal(x, y)):
         return False
-    x, y = x.reshape(-1), y.reshape(-1)
     rounding = 4 * float(np.finfo(np.float32).eps)
-    near = np.allclose(x, y, rtol=rounding, atol=rounding * float(np.abs(y).max()))
-    return near and bool((x != x[0]).any())
+    largest = float(np.abs(y[np.isfinite(y)]).max(initial=0))
+    return np.allclose(x, y, rtol=rounding, atol=rounding * largest)
 
 
-def _in_float64(index: int, graph: OperationGraph, source: Source) -> Any:
+def _in_float64(value: Value, graph: OperationGraph, source: Source) -> np.ndarray | None:
     """What operations of constants and shapes give in float64; None where one cannot."""
+    if value.origin is Origin.CONSTANT:
+        return None
     known = {
-        Value(Origin.CONSTANT, key): source.double(x, as_numpy(x)) if "float" in str(x.dtype) else x
+        Value(Origin.CONSTANT, key): source.array(x, as_numpy(x), "float64")
+        if "float" in str(x.dtype)
+        else x
         for key, x in graph.constants.items()
     }
-    behind, _ = graph.leading_to([Value(Origin.OPERATION, index)])
+    behind, _ = graph.leading_to([value])
     for number in sorted(behind):
         op = graph.operations[number]
         if op.held is not None:
@@ -323,7 +387,7 @@ def _in_float64(index: int, graph: OperationGraph, source: Source) -> Any:
             if made is None:
                 return None
             known[Value(Origin.OPERATION, number)] = made
-    return known[Value(Origin.OPERATION, index)]
+    return as_numpy(known[value])
 
 
 def _made_again(

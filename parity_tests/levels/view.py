@@ -28,7 +28,7 @@ from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.numbers import (
     beside_code,
-    beside_computed,
+    beside_fixed,
     beside_numbers,
     with_constants,
     with_exact,
@@ -232,11 +232,9 @@ def _aligned(
         again = _one_vocabulary(nets, as_code, modes, statistics, mapping, found.packed)
         found = again if again.alignment.unlike < found.alignment.unlike else found
     executed = {side: found.executed(side) for side in SIDES}
-    for side, exact in beside_computed(found.alignment, nets, executed).items():
-        double = source_of(nets[side]).double
-        found.traces[side] = {
-            m: with_exact(g, exact, double) for m, g in found.traces[side].items()
-        }
+    for side, exact in beside_fixed(found.alignment, nets, executed).items():
+        array = source_of(nets[side]).array
+        found.traces[side] = {m: with_exact(g, exact, array) for m, g in found.traces[side].items()}
     numbers = beside_numbers(found.alignment, nets, executed, found.normalised)
     if not numbers:
         return found

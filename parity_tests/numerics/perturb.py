@@ -49,7 +49,8 @@ def largest_move(moved: Any, clean: Any) -> float:
     """The largest |moved − clean|; 0 for no values, and NaN counts for nothing."""
     largest = 0.0
     for a, b in zip(pieces(moved), pieces(clean), strict=True):
-        largest = max(largest, float(np.nanmax(np.abs(a - b), initial=0.0)))
+        with np.errstate(invalid="ignore"):  # ∞ − ∞, of a mask
+            largest = max(largest, float(np.nanmax(np.abs(a - b), initial=0.0)))
     return largest
 
 
@@ -62,7 +63,8 @@ def elementwise_moves(
     moves = {name: np.zeros_like(value) for name, value in clean.items()}
     for moved in runs:
         for name, most in moves.items():
-            np.maximum(most, np.abs(moved[name] - clean[name]), out=most)
+            with np.errstate(invalid="ignore"):  # ∞ − ∞, of a mask: no move is known
+                np.maximum(most, np.abs(moved[name] - clean[name]), out=most)
     return moves
 
 

@@ -47,8 +47,8 @@ class RecordedSource:
     def full(self, like: np.ndarray, shape: tuple[int, ...], number: float) -> np.ndarray:
         return np.full(shape, number, like.dtype)
 
-    def double(self, like: np.ndarray, values: np.ndarray) -> np.ndarray:
-        return values.astype(np.float64)
+    def array(self, like: np.ndarray, values: np.ndarray, dtype: str) -> np.ndarray:
+        return values.astype(dtype)
 
     def trace(self, net: RecordedNet, inputs: Arrays, *, train: bool) -> OperationGraph:
         """The graph that was recorded. Raises ParityError for a mode in which it did not run."""

@@ -79,8 +79,8 @@ class GluonBackend:
         made = mx.nd.full(shape, number, ctx=like.ctx, dtype=like.dtype)
         return numpy_mode.like(made, like)
 
-    def double(self, like: Any, values: np.ndarray) -> Any:
-        return numpy_mode.like(mx.nd.array(values, ctx=like.ctx, dtype="float64"), like)
+    def array(self, like: Any, values: np.ndarray, dtype: str) -> Any:
+        return numpy_mode.like(mx.nd.array(values, ctx=like.ctx, dtype=dtype), like)
 
     join: tuple[str, Replay] = "Concat", lambda arrays, dtype: [mx.nd.concat(*arrays, dim=0)]
 

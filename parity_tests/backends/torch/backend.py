@@ -70,8 +70,8 @@ class TorchBackend:
     def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
         return like.new_full(shape, number)
 
-    def double(self, like: Any, values: np.ndarray) -> Any:
-        return torch.from_numpy(values.astype(np.float64)).to(like.device)
+    def array(self, like: Any, values: np.ndarray, dtype: str) -> Any:
+        return torch.from_numpy(values.astype(dtype)).to(like.device)
 
     join: tuple[str, Replay] = "cat", lambda arrays, dtype: [torch.cat(list(arrays))]
 

@@ -208,3 +208,60 @@ def test_a_table_may_be_held_in_float32_or_computed(name: str) -> None:
     report = SINE_PAIRS[name](1 + 3e-6)
     assert not report.ok
     assert "add" in str(report.first_divergence)
+
+
+# Beside values of the net, 0.1 or 0.3 as float32 has it, and as the net's code computes it
+BESIDE: dict[str, tuple[Forward, Callable[[float], Forward]]] = {
+    "concatenated": (
+        lambda s, F, ids, c: F.concat(s.w(ids), F.ones((2, 5, 3)) * 0.1, dim=2),
+        lambda factor: lambda s, ids: torch.cat(
+            [s.w(ids), torch.full((2, 5, 3), 0.1 * factor)], -1
+        ),
+    ),
+    "stacked": (
+        lambda s, F, ids, c: F.stack(s.w(ids), F.full((2, 5, 5), 0.3), axis=1),
+        lambda factor: lambda s, ids: torch.stack(
+            [s.w(ids), torch.ones(2, 5, 5) * 0.1 + 0.2 * factor], 1
+        ),
+    ),
+    "chosen": (
+        lambda s, F, ids, c: F.where(s.w(ids) > 0, s.w(ids), F.full((2, 5, 5), 0.1)),
+        lambda factor: lambda s, ids: torch.where(
+            s.w(ids) > 0, s.w(ids), torch.ones_like(s.w(ids)) / 10 * factor
+        ),
+    ),
+    "joined of two": (
+        lambda s, F, ids, c: F.broadcast_mul(
+            s.w(ids), F.concat(F.full((1, 1, 2), 0.1), F.full((1, 1, 3), 0.2), dim=2)
+        ),
+        lambda factor: lambda s, ids: s.w(ids) * torch.cat(
+            [torch.ones(2) * 0.1, torch.ones(3) * 0.2 * factor]
+        ),
+    ),
+    "of steps": (
+        lambda s, F, ids, c: F.broadcast_add(s.w(ids), F.reshape(F.arange(5) * 0.1, (1, 1, 5))),
+        lambda factor: lambda s, ids: s.w(ids) + torch.linspace(0, 0.4 * factor, 5),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_numbers_of_float32_are_known_wherever_they_are(name: str) -> None:
+    ours, theirs = BESIDE[name]
+    report = compared(ours, theirs(1.0))
+    assert report.ok, str(report)
+    assert not compared(ours, theirs(1 + 3e-6)).ok
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_infinities_make_no_two_arrays_alike() -> None:
+    def ours(s: Any, F: Any, ids: Any, c: Any) -> Any:
+        parts = F.full((1, 1, 1), -np.inf), F.full((1, 1, 4), 0.1)
+        return F.softmax(F.broadcast_add(s.w(ids), F.concat(*parts, dim=2)))
+
+    def theirs(last: float) -> Forward:
+        mask = torch.tensor([-np.inf, 0.1, 0.1, 0.1, last])
+        return lambda s, ids: (s.w(ids) + mask).softmax(-1)
+
+    assert compared(ours, theirs(0.1)).ok
+    assert not compared(ours, theirs(0.2)).ok
