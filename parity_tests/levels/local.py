@@ -7,7 +7,7 @@ function; in float32 each is compared with the referee.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from parity_tests.numerics import conventions
 from parity_tests.numerics.chance import LOCAL_CERTAIN, MOST_LOCAL_DRAWS
 from parity_tests.numerics.compare import (
     EXACT,
+    UNIT,
     Verdict,
     compare,
     holds_whole_numbers,
@@ -95,6 +96,7 @@ class _Local:
     runs: dict[tuple[Side, str], LeafRun]
     scales: Scales
     judged: tuple[tuple[Side, str], ...] = JUDGED
+    recorded: Container[tuple[Side, str]] = ()
 
     @property
     def mode(self) -> Mode:
@@ -134,7 +136,7 @@ def local_rows(
         runs.update(known)
     except DidNotRun as error:
         return [not_compared(level, pair.path, "leaf", error, check=Check.LOCAL)]
-    local = _Local(level, pair, inputs, train, strict, runs, scales, judged)
+    local = _Local(level, pair, inputs, train, strict, runs, scales, judged, tuple(known))
     rows = _rows_of(local, known)
     if scales.draws and any(in_doubt(row) for row in rows):
         run = runs[Side.TORCH, "float64"]
@@ -174,6 +176,18 @@ def segment_of(pair: Pair) -> SegmentPair | None:
     """What a pair of leaves is made of, where it is made of executed operations."""
     program = getattr(pair.torch.block, "program", None)
     return None if program is None else program.layout.pair
+
+
+# How many roundings of float32 one of float16 is
+HALF = 2.0**13
+
+
+def gives_half(segment: SegmentPair) -> bool:
+    """Whether both sides of a segment have values of float16, to which a record is rounded.
+
+    What is run here is not, and neither are its gradients.
+    """
+    return segment.both_give("float16")
 
 
 def mask_gradients(segment: SegmentPair) -> set[str]:
@@ -264,11 +278,11 @@ def _judged(local: _Local, row: Row) -> Row:
     name, side, dtype = row.quantity, row.side, row.dtype
     entry = tolerance(local.scales.family, mode_of(name, local.train), side, dtype)
     single = operator_of(local.scales.family).single_precision
-    drift = local.scales.allowance(name, side, dtype, single=single)
+    allowance = local.scales.allowance(name, side, dtype, single=single)
     actual, expected = local.runs[side, dtype][name], local.runs[Side.TORCH, "float64"][name]
     scale = local.scales.sizes.get(name, EXACT)  # a fixed buffer has no scale
     finite = all(np.isfinite(values).all() for values in (actual, expected))
-    if finite and not (np.isfinite(scale).all() and np.isfinite(drift).all()):
+    if finite and not (np.isfinite(scale).all() and np.isfinite(allowance).all()):
         detail = "numbers inside it overflow when they are moved: what it rounds has no size"
         return replace(row, detail=detail)
 
@@ -276,13 +290,18 @@ def _judged(local: _Local, row: Row) -> Row:
     if whole is not None:
         return row.with_verdict(whole)
 
+    segment = segment_of(local.pair)
+    if (side, dtype) in local.recorded and segment is not None and gives_half(segment):
+        steps = 1 + len(segment.sides[side].executed)
+        allowance = allowance + steps * HALF * UNIT["float32"] * (scale + np.abs(expected))
+
     def judge(wanted: np.ndarray, content: str = content_of(name)) -> Verdict:
         return compare(
             actual,
             wanted,
             scale=scale,
             factor=entry.factor(local.scales.length),
-            allowance=drift,
+            allowance=allowance,
             dtype=dtype,
             unit=dtype,
             content=content,

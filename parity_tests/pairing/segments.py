@@ -70,7 +70,7 @@ class SegmentPair:
     shapes: list[tuple[int, ...]]
     sides: dict[Side, Segment]
     pair: OperationPair | None
-    dtypes: dict[Side, set[str]] = field(default_factory=dict)  # of all that each side computes
+    dtypes: dict[Side, set[str]] = field(default_factory=dict)  # of all that a side reads or makes
     given: list[tuple[int, ...]] = field(default_factory=list)
     alone: list[tuple[Side, Operation]] = field(default_factory=list)
     parameter_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by role
@@ -91,7 +91,7 @@ class SegmentPair:
         return self.pair.differences if self.pair is not None else ()
 
     def both_give(self, dtype: str) -> bool:
-        """Whether both sides compute something in a dtype."""
+        """Whether both sides read or compute something in a dtype."""
         return all(dtype in of_side for of_side in self.dtypes.values())
 
     def as_given(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -401,7 +401,11 @@ def _segment(
         for i in segment.executed
     )
     dtypes = {
-        side: {dtype for i in executed for dtype in graphs[side].executed.operations[i].dtypes}
+        side: {
+            dtype
+            for op in map(graphs[side].executed.operations.__getitem__, executed)
+            for dtype in (*op.dtypes, *map(graphs[side].executed.dtype_of, op.reads))
+        }
         for side, (executed, _) in closures.items()
     }
     return SegmentPair(path, slots, shapes, sides, pair, dtypes, lacks_gradient=lacks)

@@ -559,8 +559,8 @@ class ValueRecorder(Recorder):
                 known = self.tape.producers.get(x, ("constant",))
                 if i in UNWRITTEN.get(kind, ()):
                     x = x.detach()
-                elif known[0] in ("operation", "input") and x.dtype == np.float32:
-                    zeros = mx.nd.zeros(x.shape, ctx=x.context)
+                elif known[0] in ("operation", "input") and np.dtype(x.dtype).kind == "f":
+                    zeros = mx.nd.zeros(x.shape, ctx=x.context, dtype=x.dtype)
                     zeros.attach_grad()
                     self._latest[i] = zeros
                     x = x + (zeros if type(x) is NDArray else zeros.as_np_ndarray())
@@ -612,7 +612,7 @@ def record_pass(net: Block, inputs: Sequence[NDArray], folder: str, train: bool)
             # through a cast MXNet would send a gradient back from whole numbers
             sent = [i for i, y in enumerate(ends) if np.dtype(y.dtype).kind == "f"]
             if sent:
-                grads = [mx.nd.array(heads[i], ctx=context) for i in sent]
+                grads = [mx.nd.array(heads[i], ctx=context, dtype=ends[i].dtype) for i in sent]
                 mx.autograd.backward([ends[i] for i in sent], grads)
             for i, gradient in enumerate(heads):
                 archive.add(f"head.{i}", gradient)

@@ -17,7 +17,7 @@ from cnn_harness.errors import CommandError
 from cnn_harness.sealed import MANIFEST, read_sealed
 from parity_tests.backends.executed import Layout, Traces, is_statistic, shaped
 from parity_tests.backends.leaves import Leaf, ParityError, Tensor
-from parity_tests.backends.runs import Arrays, Call, LeafRun, NetRun, named
+from parity_tests.backends.runs import Arrays, Call, LeafRun, NetRun, is_float, named
 from parity_tests.backends.tracing import graph_of
 from parity_tests.pairing.graph import OperationGraph, Origin, Value
 from parity_tests.pairing.segments import Slot
@@ -71,10 +71,11 @@ class RecordedNet:
 
     def gradient_of(self, graph: OperationGraph, index: int, position: int) -> np.ndarray | None:
         """The gradient of one operand of one operation, None where it has none."""
-        return self.values[True].get(f"{_number(graph, index)}.gradient.{position}")
+        gradient = self.values[True].get(f"{_number(graph, index)}.gradient.{position}")
+        return None if gradient is None else _single(gradient)
 
     def value(self, train: bool, value: Value) -> np.ndarray:
-        """An input, or an operation's output, in one mode."""
+        """An input, or an operation's output, in one mode; floats are of float32, as is judged."""
         if value.origin is Origin.INPUT:
             return self.inputs[int(value.key)]
         if value.origin is Origin.PARAMETER:
@@ -82,7 +83,11 @@ class RecordedNet:
         if value.origin is Origin.CONSTANT:
             return self.values[train][f"constant.{value.key}"]
         number = _number(self.graphs[train], int(value.key))
-        return self.values[train][f"{number}.{value.output}"]
+        return _single(self.values[train][f"{number}.{value.output}"])
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32, copy=False) if is_float(array) else array
 
 
 def _number(graph: OperationGraph, index: int) -> int:

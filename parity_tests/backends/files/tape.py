@@ -431,11 +431,15 @@ def _drawn(draw: Any, shape: Tuple[int, ...], dtype: str, limit: int) -> Any:
 def head_gradients(outputs: Sequence[Any]) -> List[Any]:
     """What a step sends back into each of the net's outputs: normal numbers, always the same.
 
-    Zeros into whole numbers.
+    Zeros into whole numbers. As float32, and such as the output's own dtype has.
     """
     draw = np.random.RandomState(7)
-    drawn = [draw.standard_normal(y.shape) * (np.dtype(y.dtype).kind == "f") for y in outputs]
-    return [np.asarray(gradient, np.float32) for gradient in drawn]
+    found: List[Any] = []
+    for y in outputs:
+        is_float = np.dtype(y.dtype).kind == "f"
+        drawn = draw.standard_normal(y.shape) * is_float
+        found.append(np.asarray(drawn.astype(y.dtype if is_float else np.float32), np.float32))
+    return found
 
 
 def describe_factory(spec: str) -> Any:

@@ -183,7 +183,7 @@ def record_pass(net: nn.Module, inputs: Sequence[Any], folder: str, train: bool)
             ends = [y for y in outputs if y.requires_grad]
             heads = head_gradients([y.detach().cpu().numpy() for y in outputs])
             sent = [torch.from_numpy(g) for g, y in zip(heads, outputs) if y.requires_grad]
-            torch.autograd.backward(ends, [g.to(y.device) for g, y in zip(sent, ends)])
+            torch.autograd.backward(ends, [g.to(y) for g, y in zip(sent, ends)])
             for i, gradient in enumerate(heads):
                 archive.add(f"head.{i}", gradient)
             for key, value in recorder.gradients.items():

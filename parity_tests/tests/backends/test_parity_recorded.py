@@ -582,3 +582,46 @@ def test_a_record_of_the_cpu_has_all_steps_of_a_layer_with_lengths(tmp_path: Pat
     made = record(sys.executable, tmp_path, "mine:net", *inputs)
     report = check_parity(made, Padded(), made.inputs, transfer=True)
     assert report.ok, str(report)
+
+
+HALF = """
+import mxnet as mx
+from mxnet.gluon import nn
+
+
+class Net(nn.HybridBlock):
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.d = nn.Dense(6, in_units=6)
+
+    def hybrid_forward(self, F, x):
+        y = F.cast(F.cast(F.exp(F.cast(self.d(x), "float16")), "float32"), "float64")
+        return F.cast(F.tanh(x), "float16"), F.softmax(y)
+
+
+def net():
+    made = Net()
+    made.initialize(mx.init.Xavier())
+    return made
+"""
+
+
+class HalfTwin(nn.Module):
+    def __init__(self, factor: float = 1.0, cast: bool = True) -> None:
+        super().__init__()
+        self.d, self.factor, self.cast = nn.Linear(6, 6), factor, cast
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = (self.factor * self.d(x).half().exp()).float()
+        first = torch.tanh(x)
+        return first.half() if self.cast else first, y.double().softmax(-1)
+
+
+def test_a_record_may_cast_to_float16_and_float64(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(HALF)
+    half = record(sys.executable, tmp_path, "mine:net", "--input", "4,6")
+    report = check_parity(half, HalfTwin(), half.inputs, transfer=True)
+    assert report.ok, report.first_divergence
+    for wrong in (HalfTwin(factor=1.01), HalfTwin(cast=False)):
+        assert not check_parity(half, wrong, half.inputs, transfer=True).ok
