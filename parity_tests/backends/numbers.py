@@ -96,7 +96,7 @@ def _stay(ours: Sequence[_Array], theirs: Sequence[_Array]) -> bool:
     both = [*ours, *theirs]
     other = len({held.number for held in both}) > 1
     buffers = any(held.like[0] is Origin.PARAMETER for held in both)
-    return (other and buffers) or not {x.like for x in ours}.isdisjoint(x.like for x in theirs)
+    return (other and buffers) or not set(ours).isdisjoint(theirs)
 
 
 class _Numbers:

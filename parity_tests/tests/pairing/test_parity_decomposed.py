@@ -450,6 +450,17 @@ def largest_by(choose: Callable[[torch.Tensor], torch.Tensor]) -> TorchNet:
     return TorchNet(forward, **{name: nn.Conv2d(4, 4, 1) for name in "co"})
 
 
+def divided() -> GluonNet:
+    layer = gnn.Dense(3, flatten=False, in_units=8)
+    return GluonNet(lambda s, F, x: s.d(x / (F.ones_like(x) * (1 / 3))), d=layer)
+
+
+def times_reciprocals(number: float) -> TorchNet:
+    return TorchNet(
+        lambda s, x: s.d(x * torch.full_like(x, number).reciprocal()), d=nn.Linear(8, 3)
+    )
+
+
 EQUAL: dict[str, Pair] = {
     "a frozen batch norm, folded": (frozen, lambda: frozen_by_hand(True), IMAGE),
     "a frozen batch norm, step by step": (frozen, lambda: frozen_by_hand(False), IMAGE),
@@ -482,6 +493,9 @@ EQUAL: dict[str, Pair] = {
     ),
     "a number in a constant, another in a buffer": (
         lambda: Held(0.1), lambda: held(torch.tensor([0.1])), IMAGE,
+    ),
+    "a quotient by an array, and a product with its reciprocals": (
+        divided, lambda: times_reciprocals(1 / 3), SEQUENCES,
     ),
     "zeros like another value": (
         lambda: widened(lambda F, z: F.zeros_like(z)), widened_in_torch, IMAGE,
@@ -528,6 +542,10 @@ FAULTS: dict[str, tuple[*Pair, str]] = {
     ),
     "another number in a constant": (
         lambda: Held(0.1 + 1e-6), lambda: held(0.1), IMAGE, "Gluon has 0.100001, torch has 0.1",
+    ),
+    "reciprocals of another number": (
+        divided, lambda: times_reciprocals((1 + 1e-6) / 3), SEQUENCES,
+        "torch's are 0.999999 times Gluon's",
     ),
     "another momentum of a norm whose shape zeros have": (
         lambda: widened(lambda F, z: F.zeros_like(z)),
