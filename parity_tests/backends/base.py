@@ -8,7 +8,7 @@ numpy. Nets are only read: everything runs on clones, on the CPU.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Protocol
@@ -66,7 +66,9 @@ class Source(Protocol):
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
         """The operations that the net executes on these inputs; it is left as it was."""
 
-    def normalise(self, graph: OperationGraph, *, ordered: bool = False) -> OperationGraph:
+    def normalise(
+        self, graph: OperationGraph, *, ordered: bool = False, apart: Container[int] = ()
+    ) -> OperationGraph:
         """A traced graph in the common vocabulary (`pairing.normalise`)."""
 
     def rebuild(

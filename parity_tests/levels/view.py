@@ -57,7 +57,7 @@ from parity_tests.numerics.operators.executed import (
 from parity_tests.numerics.operators.record import Rounds
 from parity_tests.numerics.operators.table import operator_of
 from parity_tests.pairing.align import Pair, Pairing
-from parity_tests.pairing.dataflow import Alignment, align
+from parity_tests.pairing.dataflow import NO_STACKS, Alignment, Stacks, align
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
 from parity_tests.pairing.guessed import settled
 from parity_tests.pairing.pinned import known_names, pinned_pairs, unknown_name
@@ -255,9 +255,13 @@ def _one_vocabulary(
     packed: Sequence[str] = (),
 ) -> TracedPair:
     formed = partial(_formed, nets, traces, modes, statistics, mapping)
-    form = formed(ordered=False)
+    form, stacks = formed(), NO_STACKS
+    if any(form[1].stacks):
+        in_layers = formed(stacks=form[1].stacks)
+        if in_layers[1].unlike < form[1].unlike:
+            form, stacks = in_layers, form[1].stacks
     if not form[1].equal and (packed or not form[1].packed):
-        form = min(form, formed(ordered=True), key=lambda form: form[1].unlike)
+        form = min(form, formed(ordered=True, stacks=stacks), key=lambda form: form[1].unlike)
     found = TracedPair(dict(traces), *form, modes, packed)
     alignment = found.alignment
     if not alignment.packed or packed:
@@ -291,12 +295,13 @@ def _formed(
     modes: tuple[bool, ...],
     statistics: Mapping[Side, Mapping[str, str]] | None,
     mapping: Mapping[str, str],
-    ordered: bool,
+    ordered: bool = False,
+    stacks: Stacks = NO_STACKS,
 ) -> tuple[dict[Side, OperationGraph], Alignment]:
     """The normal forms of both graphs (`pairing.normalise`), and how they align."""
     normalised = {
-        side: source_of(nets[side]).normalise(traces[side][modes[-1]], ordered=ordered)
-        for side in SIDES
+        side: source_of(nets[side]).normalise(traces[side][modes[-1]], ordered=ordered, apart=apart)
+        for side, apart in zip(SIDES, stacks, strict=True)
     }
     for side, graph in normalised.items():
         if modes == (False,):

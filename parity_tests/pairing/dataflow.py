@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from parity_tests.numerics.operators.batch_norm import OWN
 from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
 from parity_tests.pairing.matching import GraphSide, Matching
 from parity_tests.pairing.vocabulary import COMMUTATIVE, NUMBERS
+
+# Of each side, the executed recurrent layers, by index, to be read as the layers they consist of
+Stacks = tuple[Container[int], Container[int]]
+NO_STACKS: Stacks = ((), ())
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,25 @@ class Alignment:
         """The same with partners for some that were guessed."""
         left = [name for name in self.guessed if name not in parameters]
         return replace(self, parameters={**self.parameters, **parameters}, guessed=left)
+
+    @property
+    def stacks(self) -> tuple[set[int], set[int]]:
+        """Recurrent layers of several, or of two ways, that the other side has otherwise."""
+        unlike = [pair for pair in self.pairs if pair.stacked or pair.left.kind != pair.right.kind]
+        sides = (
+            [*self.alone[0], *(p.left for p in unlike)],
+            [*self.alone[1], *(p.right for p in unlike)],
+        )
+        left, right = (
+            {
+                i
+                for op in of_side
+                if op.attributes.get("layers", 1) > 1 or op.attributes.get("bidirectional")
+                for i in op.merged
+            }
+            for of_side in sides
+        )
+        return left, right
 
     @property
     def unlike(self) -> int:

@@ -6,7 +6,7 @@ several gets one form; `pairing.rewrites` has the rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,13 +27,16 @@ from parity_tests.pairing.vocabulary import (
 Reader = Callable[[Arguments, Emit], Sequence[Operand]]
 
 
-def normalise(graph: OperationGraph, read: Reader, *, ordered: bool = False) -> OperationGraph:
+def normalise(
+    graph: OperationGraph, read: Reader, *, ordered: bool = False, apart: Container[int] = ()
+) -> OperationGraph:
     """The graph in the common vocabulary, without what computes nothing or reaches no output.
 
     `read` expresses one executed operation of its framework (`backends.*.tracing.vocabulary`).
     `ordered`: linear layers take rows in the order in which they were made, and give it back.
+    `apart`: executed recurrent layers, by index, that are read as the layers they consist of.
     """
-    emitter = Emitter(graph, ORDERED if ordered else RULES)
+    emitter = Emitter(graph, ORDERED if ordered else RULES, apart)
     for operation in graph:
         emitter.read(operation, read)
     outputs = tuple(emitter.translated(value).value for value in graph.outputs)
@@ -51,10 +54,16 @@ def normalise(graph: OperationGraph, read: Reader, *, ordered: bool = False) -> 
 class Emitter:
     """Collects normalised operations; calling it applies the rules for the operation's kind."""
 
-    def __init__(self, graph: OperationGraph, rules: Mapping[str, tuple[Rule, ...]]) -> None:
+    def __init__(
+        self,
+        graph: OperationGraph,
+        rules: Mapping[str, tuple[Rule, ...]],
+        apart: Container[int] = (),
+    ) -> None:
         self.train = graph.train
         self.operations: list[Operation] = []
         self._rules = rules
+        self._apart = apart
         self._parameters = graph.parameters
         self._constants = graph.constants
         self._held = {op.index: op.held for op in graph}
@@ -98,6 +107,11 @@ class Emitter:
             index = int(outputs[0].value.key)
             if index >= before:
                 self.operations[index] = replace(self.operations[index], digest=operation.digest)
+
+    @property
+    def apart(self) -> bool:
+        """Whether the executed operation that is read now is taken apart."""
+        return self._current.index in self._apart
 
     def _known(self, operation: Operation) -> dict[str, np.ndarray]:
         """The operands that neither an input nor a parameter decides, by role."""

@@ -16,7 +16,7 @@ from parity_tests.backends.gluon.tracing.vocabulary import read_gluon
 from parity_tests.backends.leaves import ParityError
 from parity_tests.backends.torch.tracing.trace import trace_torch
 from parity_tests.backends.torch.tracing.vocabulary import read_torch
-from parity_tests.pairing.dataflow import Alignment, align
+from parity_tests.pairing.dataflow import NO_STACKS, Alignment, Stacks, align
 from parity_tests.pairing.normalise import normalise
 
 
@@ -41,7 +41,15 @@ def align_nets(
         arrays = [mx.nd.array(x, dtype=x.dtype) for x in given]
         left = trace_gluon(gluon_net, *arrays, train=train, values=values)
     right = trace_torch(torch_net, *tensors, train=train, values=values)
-    return align(normalise(left, read_gluon), normalise(right, read_torch), values=values)
+
+    def formed(stacks: Stacks = NO_STACKS) -> Alignment:
+        ours = normalise(left, read_gluon, apart=stacks[0])
+        return align(ours, normalise(right, read_torch, apart=stacks[1]), values=values)
+
+    whole = formed()
+    if not any(whole.stacks):
+        return whole
+    return min(whole, formed(whole.stacks), key=lambda alignment: alignment.unlike)
 
 
 def map_parameters(

@@ -39,6 +39,11 @@ class Emit(Protocol):
 
     train: bool
 
+    @property
+    def apart(self) -> bool:
+        """Whether a recurrent layer that is read now is read as the layers it consists of."""
+        ...
+
     def __call__(
         self,
         kind: str,
@@ -172,6 +177,49 @@ def emit_stack(emit: Emit, parts: Iterable[Operand], along: int, shape: Sequence
         emit("reshape", [("input", x)], (*x.shape[:along], 1, *x.shape[along:])) for x in parts
     ]
     return emit_concat(emit, grown, along, shape)
+
+
+def emit_recurrent(
+    emit: Emit,
+    kind: str,
+    inputs: Sequence[tuple[str, Operand | None]],
+    shapes: Sequence[Sequence[int]],
+    **attributes: Any,
+) -> list[Operand]:
+    """What a recurrent layer gives, its states last; or the layers that it consists of.
+
+    Of two ways over sequences of several lengths each turns around its own: it stays one layer.
+    """
+    held = {role: x for role, x in inputs if x is not None}
+    turns = ("", "_reverse")[: 1 + attributes["bidirectional"]]
+    if not emit.apart or (len(turns) > 1 and "lengths" in held):
+        out = emit(kind, inputs, shapes[0], **attributes)
+        return [out, *(emit.output(out, i, shape) for i, shape in enumerate(shapes) if i)]
+    x = held.pop("input.0")
+    over = (int(attributes["batch_first"] and len(x.shape) > 2),)
+    width, rate = shapes[0][-1] // len(turns), attributes["dropout"]
+    one = {**attributes, "layers": 1, "bidirectional": False, "dropout": 0.0}
+    last: list[list[Operand]] = []
+    for layer in range(attributes["layers"]):
+        if layer and rate:
+            x = emit("dropout", [("input", x)], x.shape, p=rate, axes=())
+        made = []
+        for turn in turns:
+            given = emit("flip", [("input", x)], x.shape, axes=over) if turn else x
+            own: list[tuple[str, Operand | None]] = [("input.0", given)]
+            for role, y in held.items():
+                if role.startswith("input."):
+                    size = (1, *y.shape[1:])
+                    y = emit("slice", [("input", y)], size, axis=0, begin=len(last), step=1)
+                elif role != "lengths" and not role.endswith(f"_l{layer}{turn}"):
+                    continue
+                own.append((role.replace(f"_l{layer}{turn}", "_l0"), y))
+            out = emit(kind, own, (*x.shape[:-1], width), **one)
+            last.append([emit.output(out, i, (1, *s[1:])) for i, s in enumerate(shapes) if i])
+            made.append(emit("flip", [("input", out)], out.shape, axes=over) if turn else out)
+        x = emit_concat(emit, made, len(x.shape) - 1, (*x.shape[:-1], shapes[0][-1]))
+    states = zip(zip(*last, strict=True), shapes[1:], strict=True)
+    return [x, *(emit_concat(emit, of_all, 0, shape) for of_all, shape in states)]
 
 
 def emit_assignment(

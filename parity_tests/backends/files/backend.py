@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -56,14 +56,16 @@ class RecordedSource:
             raise ParityError(f"it did not train where it was recorded: {net.state['untrained']}")
         return net.graphs[train]
 
-    def normalise(self, graph: OperationGraph, *, ordered: bool = False) -> OperationGraph:
+    def normalise(
+        self, graph: OperationGraph, *, ordered: bool = False, apart: Container[int] = ()
+    ) -> OperationGraph:
         if self.side == Side.GLUON:
             from parity_tests.backends.gluon.tracing.vocabulary import read_gluon
 
-            return normalise(graph, read_gluon, ordered=ordered)
+            return normalise(graph, read_gluon, ordered=ordered, apart=apart)
         from parity_tests.backends.torch.tracing.vocabulary import read_torch
 
-        return normalise(graph, read_torch, ordered=ordered)
+        return normalise(graph, read_torch, ordered=ordered, apart=apart)
 
     def rebuild(
         self,

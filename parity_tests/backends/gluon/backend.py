@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -94,8 +94,10 @@ class GluonBackend:
         graph = trace_gluon(copied, *arrays, train=train, single=single)
         return replace(graph, given=given_dtypes(net, inputs, min(single)))
 
-    def normalise(self, graph: OperationGraph, *, ordered: bool = False) -> OperationGraph:
-        return normalise(graph, read_gluon, ordered=ordered)
+    def normalise(
+        self, graph: OperationGraph, *, ordered: bool = False, apart: Container[int] = ()
+    ) -> OperationGraph:
+        return normalise(graph, read_gluon, ordered=ordered, apart=apart)
 
 
 BACKEND: Backend = GluonBackend()

@@ -6,7 +6,7 @@ asked for: the levels of a user's own pair need none of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -84,8 +84,10 @@ class TorchBackend:
         graph = trace_torch(copied, *tensors, train=train, single=single)
         return replace(graph, given=given_dtypes(clones.clone(net, None), inputs, min(single)))
 
-    def normalise(self, graph: OperationGraph, *, ordered: bool = False) -> OperationGraph:
-        return normalise(graph, read_torch, ordered=ordered)
+    def normalise(
+        self, graph: OperationGraph, *, ordered: bool = False, apart: Container[int] = ()
+    ) -> OperationGraph:
+        return normalise(graph, read_torch, ordered=ordered, apart=apart)
 
     @property
     def optimizers(self) -> Mapping[str, Callable[..., Any]]:

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from parity_tests import check_parity
 from parity_tests.backends.torch.tracing.recurrent import in_steps
+from parity_tests.pairing.parameters import transfer_parameters
 from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised
 
 LAYERS = {
@@ -155,31 +156,110 @@ def test_the_steps_are_the_layer(kind: str) -> None:
                 assert_steps(module, given)
 
 
-def in_two_ways(put_back: bool = True) -> TorchNet:
+def turned(layer: Any, x: torch.Tensor, put_back: bool = True) -> torch.Tensor:
+    """What a layer gives of the steps from the last to the first."""
+    y: torch.Tensor = layer(x.flip(0))[0]
+    return y.flip(0) if put_back else y
+
+
+def in_two_ways(layers: int = 1, swapped: bool = False, put_back: bool = True) -> TorchNet:
+    """Layers of one way each, the reversed one first."""
+
     def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
-        first, last = s.a(x)[0], s.b(x.flip(0))[0]
-        return torch.cat([first, last.flip(0) if put_back else last], 2)
+        for i in range(layers):
+            last = turned(getattr(s, f"b{i}"), x, put_back)
+            parts = [getattr(s, f"a{i}")(x)[0], last]
+            x = torch.cat(parts[::-1] if swapped else parts, 2)
+        return x
 
-    return TorchNet(forward, a=nn.LSTM(6, 4), b=nn.LSTM(6, 4))
+    sizes = [6, *(layers - 1) * [8]]
+    made = {f"{way}{i}": nn.LSTM(size, 4) for way in "ba" for i, size in enumerate(sizes)}
+    return TorchNet(forward, **made)
 
 
-# One layer of two, or of two ways, beside one for each
-STACKED: dict[str, tuple[dict[str, Any], Callable[[], TorchNet]]] = {
+def in_gluon(swapped: bool = False) -> Any:
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        last = F.SequenceReverse(s.b(F.flip(x, axis=0)))
+        return F.concat(*((last, s.a(x)) if swapped else (s.a(x), last)), dim=2)
+
+    return GluonNet(forward, b=gluon.rnn.GRU(4, input_size=6), a=gluon.rnn.GRU(4, input_size=6))
+
+
+def in_ways(layers: int = 1) -> Any:
+    layer = gluon.rnn.LSTM(4, layers, input_size=6, bidirectional=True)
+    return GluonNet(lambda s, F, x: s.l(x), l=layer)
+
+
+def between_others(last_first: bool) -> tuple[Any, TorchNet]:
+    """Three parts: the two ways of one layer, and another layer between them."""
+
+    def in_mxnet(s: Any, F: Any, x: Any) -> Any:
+        first, last = F.split(s.l(x), 2, axis=2)
+        return F.concat(last, s.m(x), first, dim=2)
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        parts = [turned(s.b, x), s.c(x)[0], s.a(x)[0]]
+        return torch.cat(parts if last_first else [parts[1], parts[0], parts[2]], 2)
+
+    layers = {"l": in_ways().l, "m": gluon.rnn.LSTM(4, input_size=6)}
+    return GluonNet(in_mxnet, **layers), TorchNet(forward, **{n: nn.LSTM(6, 4) for n in "bca"})
+
+
+# One layer of several, or of two ways, beside one for each, and what is named of a fault
+STACKED: dict[str, tuple[Callable[[], tuple[Any, TorchNet]], str]] = {
     "layers": (
-        {"num_layers": 2},
-        lambda: TorchNet(lambda s, x: s.b(s.a(x)[0])[0], a=nn.LSTM(6, 4), b=nn.LSTM(4, 4)),
+        lambda: (
+            GluonNet(lambda s, F, x: s.l(x), l=gluon.rnn.LSTM(4, 2, input_size=6)),
+            TorchNet(lambda s, x: s.b(s.a(x)[0])[0], b=nn.LSTM(4, 4), a=nn.LSTM(6, 4)),
+        ),
+        "",
     ),
-    "ways": ({"bidirectional": True}, in_two_ways),
-    "ways, not put back": ({"bidirectional": True}, lambda: in_two_ways(False)),
-}
+    "ways": (lambda: (in_ways(), in_two_ways()), ""),
+    "ways in Gluon": (
+        lambda: (
+            in_gluon(),
+            TorchNet(lambda s, x: s.l(x)[0], l=nn.GRU(6, 4, bidirectional=True)),
+        ),
+        "",
+    ),
+    "layers of ways": (lambda: (in_ways(2), in_two_ways(2)), ""),
+    "three parts": (lambda: between_others(True), ""),
+    "not put back": (lambda: (in_ways(), in_two_ways(put_back=False)), "flip in l"),
+    "swapped": (lambda: (in_ways(), in_two_ways(swapped=True)), "reads input.0"),
+    "swapped in Gluon": (
+        lambda: (
+            in_gluon(swapped=True),
+            TorchNet(lambda s, x: s.l(x)[0], l=nn.GRU(6, 4, bidirectional=True)),
+        ),
+        "reads input.0",
+    ),
+    "three parts, swapped": (lambda: between_others(False), "reads input.0"),
+}  # fmt: skip
+_SLOW = {"layers", "layers of ways", "three parts", "swapped in Gluon", "three parts, swapped"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("layers", marks=pytest.mark.slow), "ways", "ways, not put back"]
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in _SLOW else ()) for n in STACKED]
 )
 def test_a_layer_of_several_is_in_parity_with_several_layers(name: str) -> None:
-    options, make = STACKED[name]
-    x = drawn(1)
-    net = ours(gluon.rnn.LSTM(4, input_size=6, **options), x)
-    report = check_parity(net, make(), x, transfer=True, levels=("structure", "forward"))
-    assert report.ok == ("not" not in name), str(report)
+    make, named = STACKED[name]
+    x = drawn(1)[:3]
+    net, torch_net = make()
+    levels = ("structure", "weights", "forward", "backward")
+    report = check_parity(initialised(net, x), torch_net, x, transfer=True, levels=levels)
+    assert report.ok == (not named), str(report)
+    assert report.ok or named in str(report.first_divergence), str(report.first_divergence)
+
+
+def test_the_weights_of_one_way_in_place_of_the_other_are_named() -> None:
+    x = drawn(1)[:3]
+    net, torch_net = initialised(in_ways(), x), in_two_ways()
+    layers: dict[str, Any] = dict(torch_net.named_children())
+    transfer_parameters(net, torch_net, [x])
+    assert check_parity(net, torch_net, x, levels=("weights", "forward")).ok
+    with torch.no_grad():
+        layers["b0"].weight_hh_l0.copy_(layers["a0"].weight_hh_l0)
+    found = check_parity(net, torch_net, x, levels=("weights", "forward")).first_divergence
+    assert found is not None
+    assert found.level == "weights"
+    assert "weight_hh_l0" in found.quantity

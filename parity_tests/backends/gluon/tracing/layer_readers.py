@@ -19,6 +19,7 @@ from parity_tests.pairing.vocabulary import (
     Emit,
     axis,
     emit_pool,
+    emit_recurrent,
     emit_take,
     per_axis,
     real,
@@ -237,20 +238,20 @@ def rnn(mode: str) -> Reader:
             inputs.append((_RNN_ROLES.get(rest, rest) + suffix + reverse, x))
         layers = int(args.attribute("num_layers", 1))
         rate = real(args.attribute("dropout", 0.0)) if emit.train and layers > 1 else 0.0
-        out = emit(
+        shapes = args.operation.shapes
+        # a cell returns its output and its states, of which the first is the output again
+        again = int(mode.endswith("cell"))
+        made = emit_recurrent(
+            emit,
             mode,
             inputs,
-            args.shape,
+            shapes[again:],
             mode=str(args.attribute("mode", mode)),
             layers=layers,
             dropout=rate,
             bidirectional=args.attribute("dir", 1) == 2,
             batch_first=args.attribute("layout", "TNC") == "NTC",
         )
-        shapes = args.operation.shapes
-        # a cell returns its output and its states, of which the first is the output again
-        first = [emit.output(out, 0, shapes[0])] if mode.endswith("cell") else []
-        others = shapes[len(first) :]
-        return [*first, *(emit.output(out, i, shape) for i, shape in enumerate(others))]
+        return [*made[:again], *made]
 
     return read

@@ -13,6 +13,7 @@ from parity_tests.pairing.vocabulary import (
     Emit,
     axis,
     emit_pool,
+    emit_recurrent,
     emit_take,
     per_axis,
     real,
@@ -220,24 +221,23 @@ def rnn(mode: str) -> Reader:
         layers = int(args.attribute("num_layers", 1))
         rate = real(args.attribute("dropout", 0.0)) if emit.train and layers > 1 else 0.0
         layout = {"batch_first": bool(args.attribute("batch_first", False))}
-        shape, shapes = args.shape, list(args.operation.shapes)
+        shapes = list(args.operation.shapes)
         x, lengths = first[0][1], None
         if packed is not None:
             layout, lengths = packed.layout, first[1][1]
             assert x is not None
-            shape = (*x.shape[:2], shape[-1])
-            shapes[1 : packed.count] = []
-        out = emit(
+            shapes[: packed.count] = [(*x.shape[:2], args.shape[-1])]
+        out, *states = emit_recurrent(
+            emit,
             mode,
             inputs,
-            shape,
+            shapes,
             mode=str(args.attribute("mode", mode)).lower(),
             layers=layers,
             dropout=rate,
             bidirectional=bool(args.attribute("bidirectional", False)),
             **layout,
         )
-        states = [emit.output(out, i, s) for i, s in enumerate(shapes) if i]
         if packed is None or lengths is None:
             return [out, *states]
         return [*packed.packed(out, lengths), *states]
