@@ -440,15 +440,13 @@ def _settled(
     view = _view(nets, traced, inputs, _cut(traced, removed))
     subject, train = _subject(view, inputs), traced.modes[0]
     found: dict[str, str] = {}
-    way: Sequence[int] = ()
     try:
         calls = attempt(Side.GLUON, subject.run_gluon, "float64", train=train).calls
     except DidNotRun:
         return traced
     for pair in subject.pairing.pairs:
         if pair.gluon.path in calls and view.segments[pair.path].unlike:
-            names, way = settled(pair, guessed, calls[pair.gluon.path][0].inputs, train, way)
-            found.update(names)
+            found |= settled(pair, guessed, calls[pair.gluon.path][0].inputs, train)
     return replace(traced, alignment=alignment.settled(found))
 
 

@@ -1,15 +1,15 @@
 """Which parameter is which, where one side has a layer and the other the steps it consists of.
 
-No operation says it, and the order in which a user's code reads them need not be that of the layer:
-of all ways to pair those of one shape, the one is taken by which both sides compute the same.
+No operation says it, and the order in which a user's code reads them need not be that of the layer.
+By how much the result moves with one of them, while all of a shape are equal, tells them apart:
+which of them is which has no part in it.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,55 +18,61 @@ from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import Arrays
 from parity_tests.pairing.align import Pair
 
-MOST_WAYS = 24  # of four parameters of one shape
-_NEAR = 1e-5  # of the largest value: by which a way is taken without a look at the others
+_NEAR = 1e-5  # of its largest value: by which two moves are one, and the order of use tells
+
+_Shape = tuple[int, ...]
 
 
-def settled(
-    pair: Pair, guessed: Mapping[str, str], inputs: Arrays, train: bool, first: Sequence[int] = ()
-) -> tuple[dict[str, str], Sequence[int]]:
-    """The Gluon name of each of torch's parameters in a pair, and the number of the way.
+def settled(pair: Pair, guessed: Mapping[str, str], inputs: Arrays, train: bool) -> dict[str, str]:
+    """The Gluon name of each of torch's parameters in a pair that has several of one shape.
 
-    `guessed` has those that no operation says, by torch's names; `first` is the way that was right
-    for another pair. Values are drawn, since those of a new layer are alike.
+    `guessed` has those that no operation says, by torch's names.
     """
-    roles = {t.name: role for role, t in pair.torch.tensors.items() if t.name in guessed}
     partners = {t.name: role for role, t in pair.gluon.tensors.items()}
-    roles = {name: role for name, role in roles.items() if guessed[name] in partners}
-    names = list(roles)
-    ways = list(itertools.islice(_ways(pair.torch, roles), MOST_WAYS + 1))
-    if len(ways) < 2 or len(ways) > MOST_WAYS:
-        return {}, ()
-    ways.sort(key=lambda way: list(way) != list(first))  # it may be right again
-    generator = np.random.default_rng(zlib.crc32(pair.path.encode()))
-    drawn = {
-        name: generator.uniform(0.5, 1.5, pair.torch.tensors[role].shape).astype(np.float32)
-        for name, role in roles.items()
-    }
-    theirs = {roles[name]: value for name, value in drawn.items()}
-    expected = _output(pair.torch, theirs, inputs, train)
-    errors = []
-    for way in ways:
-        ours = {
-            partners[guessed[names[i]]]: drawn[name] for name, i in zip(names, way, strict=True)
-        }
-        errors.append(_error(_output(pair.gluon, ours, inputs, train), expected))
-        if errors[-1] <= _NEAR:
-            break
-    way = ways[int(np.argmin(errors))] if min(errors) < math.inf else ways[0]
-    return {name: guessed[names[i]] for name, i in zip(names, way, strict=True)}, way
+    groups: dict[_Shape, list[tuple[str, str]]] = {}  # roles of Gluon's and of torch's
+    for role, tensor in pair.torch.tensors.items():
+        partner = partners.get(guessed.get(tensor.name, ""))
+        if partner is not None:
+            shape = tuple(n for n in tensor.shape if n != 1)
+            groups.setdefault(shape, []).append((partner, role))
+    groups = {shape: roles for shape, roles in groups.items() if len(roles) > 1}
+    sides = [{s: [both[side] for both in g] for s, g in groups.items()} for side in (0, 1)]
+    ours, theirs = (_moves(*of, inputs, train) for of in zip(pair, sides, strict=True))
+    names: dict[str, str] = {}
+    for roles in groups.values():
+        free = [partner for partner, _ in roles]
+        for _, role in roles:
+            errors = [_error(ours.get(partner), theirs.get(role)) for partner in free]
+            near = max(_NEAR, 2 * min(errors))
+            chosen = free.pop(next(i for i, error in enumerate(errors) if error <= near))
+            names[pair.torch.tensors[role].name] = pair.gluon.tensors[chosen].name
+    return names
 
 
-def _ways(leaf: Leaf, roles: Mapping[str, str]) -> Iterator[tuple[int, ...]]:
-    """All orders of the parameters among those of their shape, as they are first."""
-    shapes = [tuple(n for n in leaf.tensors[role].shape if n != 1) for role in roles.values()]
-    places = [[i for i, other in enumerate(shapes) if other == s] for s in dict.fromkeys(shapes)]
-    for orders in itertools.product(*map(itertools.permutations, places)):
-        way = list(range(len(shapes)))
-        for own, order in zip(places, orders, strict=True):
-            for i, j in zip(own, order, strict=True):
-                way[i] = j
-        yield tuple(way)
+def _moves(
+    leaf: Leaf, groups: Mapping[_Shape, Sequence[str]], inputs: Arrays, train: bool
+) -> dict[str, np.ndarray]:
+    """How a leaf's output changes with each parameter, by role; `groups` are those of one shape.
+
+    Values are drawn, since those of a new layer are alike.
+    """
+    drawn = {shape: [_drawn(shape, number) for number in range(2)] for shape in groups}
+    alike = {role: drawn[shape][0] for shape, roles in groups.items() for role in roles}
+    before = _output(leaf, alike, inputs, train) if groups else None
+    moves = {}
+    for shape, roles in groups.items():
+        for role in roles:
+            after = _output(leaf, {**alike, role: drawn[shape][1]}, inputs, train)
+            if before is not None and after is not None and before.shape == after.shape:
+                moves[role] = (after - before).reshape(-1)
+    return moves
+
+
+def _drawn(shape: _Shape, number: int) -> np.ndarray:
+    """The same values for both sides, above 0 as variances are, and below what saturates a gate."""
+    generator = np.random.default_rng(zlib.crc32(f"{shape} {number}".encode()))
+    values = generator.uniform(0.5, 1.5, shape) / max(1, math.prod(shape[1:]))
+    return values.astype(np.float32)
 
 
 def _output(
@@ -85,5 +91,5 @@ def _error(one: np.ndarray | None, other: np.ndarray | None) -> float:
     if one is None or other is None or one.size != other.size:
         return math.inf
     largest = float(np.abs(other).max(initial=0))
-    error = float(np.abs(one.reshape(-1) - other.reshape(-1)).max(initial=0)) / (largest or 1)
+    error = float(np.abs(one - other).max(initial=0)) / (largest or 1)
     return error if math.isfinite(error) else math.inf

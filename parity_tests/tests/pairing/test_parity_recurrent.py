@@ -177,6 +177,22 @@ def in_two_ways(layers: int = 1, swapped: bool = False, put_back: bool = True) -
     return TorchNet(forward, **made)
 
 
+def by_cells(back: bool = True) -> TorchNet:
+    """Both ways in the user's own steps, the reversed one first."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        made = []
+        for cell, steps in ((s.b, range(2, -1, -1) if back else range(3)), (s.a, range(3))):
+            h = x.new_zeros(x.shape[1], 4)
+            found = {}
+            for step in steps:
+                found[step] = h = cell(x[step], h)
+            made.append(torch.stack([found[step] for step in range(3)]))
+        return torch.cat(made[::-1], 2)
+
+    return TorchNet(forward, b=nn.RNNCell(6, 4), a=nn.RNNCell(6, 4))
+
+
 def in_gluon(swapped: bool = False) -> Any:
     def forward(s: Any, F: Any, x: Any) -> Any:
         last = F.SequenceReverse(s.b(F.flip(x, axis=0)))
@@ -224,6 +240,14 @@ STACKED: dict[str, tuple[Callable[[], tuple[Any, TorchNet]], str]] = {
     ),
     "layers of ways": (lambda: (in_ways(2), in_two_ways(2)), ""),
     "three parts": (lambda: between_others(True), ""),
+    "cells": (
+        lambda: (
+            GluonNet(lambda s, F, x: s.l(x), l=gluon.rnn.RNN(
+                4, input_size=6, bidirectional=True, activation="tanh")),
+            by_cells(),
+        ),
+        "",
+    ),
     "not put back": (lambda: (in_ways(), in_two_ways(put_back=False)), "flip in l"),
     "swapped": (lambda: (in_ways(), in_two_ways(swapped=True)), "reads input.0"),
     "swapped in Gluon": (
@@ -234,6 +258,14 @@ STACKED: dict[str, tuple[Callable[[], tuple[Any, TorchNet]], str]] = {
         "reads input.0",
     ),
     "three parts, swapped": (lambda: between_others(False), "reads input.0"),
+    "cells, not turned": (
+        lambda: (
+            GluonNet(lambda s, F, x: s.l(x), l=gluon.rnn.RNN(
+                4, input_size=6, bidirectional=True, activation="tanh")),
+            by_cells(back=False),
+        ),
+        "structure",
+    ),
 }  # fmt: skip
 _SLOW = {"layers", "layers of ways", "three parts", "swapped in Gluon", "three parts, swapped"}
 
