@@ -16,6 +16,7 @@ from parity_tests.backends.gluon.executed import ExecutedBlock
 from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.gluon.numpy_mode import call, like
 from parity_tests.backends.gluon.tracing.dtypes import taken_for
+from parity_tests.backends.gluon.tracing.replay import refuse_overrun
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import (
@@ -51,6 +52,7 @@ def run_leaf(
     run, which for MXNet's BatchNorm means after backward.
     """
     block = alone(leaf, dtype, gradients=upstream is not None)
+    block.apply(_check_channels)
     if change is not None:
         for _, p in roles(leaf, block):
             p.set_data(mx.nd.array(change(p.data().asnumpy()), dtype=p.dtype))
@@ -134,6 +136,16 @@ def _check_gradients(outputs: Sequence[mx.nd.NDArray], upstream: Arrays) -> None
     shapes = [y.shape for y in outputs], [g.shape for g in upstream]
     if shapes[0] != shapes[1]:
         raise ValueError(f"the outputs are {shapes[0]}, their gradients {shapes[1]}")
+
+
+def _check_channels(block: Block) -> None:
+    """Make a batch norm refuse what the other net gives of more channels."""
+
+    def check(norm: Any, args: Sequence[mx.nd.NDArray]) -> None:
+        refuse_overrun("BatchNorm", [args[0], norm.gamma.data()], norm._kwargs)
+
+    if isinstance(block, (gluon.nn.BatchNorm, gluon.nn.BatchNormReLU)):
+        block.register_forward_pre_hook(check)
 
 
 def _gradient(leaf: Leaf, role: str, parameter: mx.gluon.Parameter) -> np.ndarray:

@@ -12,10 +12,14 @@ import torch
 from mxnet.gluon import nn as gluon_nn
 from torch import nn
 
+from parity_tests import check_parity
 from parity_tests.backends import spill
 from parity_tests.backends.gluon import runs as gluon_side
+from parity_tests.backends.gluon.leaves import leaves
+from parity_tests.backends.gluon.tracing.trace import trace_gluon
 from parity_tests.backends.runs import Objective
 from parity_tests.backends.torch import runs as torch_side
+from parity_tests.tests.pairing.nets import GluonNet, initialised, random_image
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 4)).astype(np.float32)
@@ -160,3 +164,31 @@ def test_gradients_of_a_whole_step_wait_on_the_disk(monkeypatch: pytest.MonkeyPa
         for array in (*call.input_gradients, *call.outputs):
             assert array is not None
             assert isinstance(array.base, mmap.mmap)
+
+
+def test_more_channels_than_a_scale_has_never_reach_mxnet() -> None:
+    """MXNet's BatchNorm reads beyond its scale, and in training writes beyond its statistics."""
+    image = random_image(2, 4, 3, 3)
+    wide = random_image(2, 144, 3, 3)
+    norm = initialised(gluon_nn.BatchNorm(in_channels=4), image)
+    (leaf,) = leaves(norm)
+    assert gluon_side.run_leaf(leaf, (image,), "float32", train=True)["output"].shape == image.shape
+    with pytest.raises(ValueError, match="144 channels, not 4"):
+        gluon_side.run_leaf(leaf, (wide,), "float32", train=True)
+    with pytest.raises(ValueError, match="144 channels, not 4"):
+        trace_gluon(norm, mx.nd.array(wide), train=True)
+    theirs = nn.Sequential(nn.Conv2d(4, 144, 1), nn.BatchNorm2d(144))
+    ours = gluon_nn.HybridSequential()
+    ours.add(gluon_nn.Conv2D(4, 1, in_channels=4), gluon_nn.BatchNorm(in_channels=4))
+    first = check_parity(initialised(ours, image), theirs, image).first_divergence
+    assert first is not None
+    assert "torch has (144,)" in str(first)
+
+
+@pytest.mark.parametrize("name", ["SequenceLast", "SequenceReverse"])
+def test_lengths_beyond_the_end_never_reach_mxnet(name: str) -> None:
+    net = GluonNet(lambda s, F, x, n: getattr(F, name)(x, n, use_sequence_length=True))
+    x = mx.nd.array(random_image(3, 2, 4))
+    assert len(trace_gluon(net, x, mx.nd.array([1, 3]))) == 1
+    with pytest.raises(ValueError, match="of 3 steps has the length 4"):
+        trace_gluon(net, x, mx.nd.array([1, 4]))

@@ -105,6 +105,25 @@ def replay_operator(
     )
 
 
+def refuse_overrun(
+    kind: str, arrays: Sequence[NDArray], attributes: Mapping[str, str | int]
+) -> None:
+    """Raise ValueError where MXNet 1.9.1 would read or write beyond the end of an array.
+
+    It does not look whether a scale has as many values as the input has channels, nor whether a
+    sequence is as long as the array. The process may end then, at once or later.
+    """
+    if kind == "BatchNorm":
+        x, scale = arrays[:2]
+        channels = x.shape[int(attributes.get("axis", 1))]
+        if scale.size != channels:
+            raise ValueError(f"the input {x.shape} has {channels} channels, not {scale.size}")
+    if kind in ("SequenceLast", "SequenceReverse") and len(arrays) > 1:
+        steps, longest = arrays[0].shape[int(attributes.get("axis", 0))], arrays[1].asnumpy().max()
+        if longest > steps:
+            raise ValueError(f"a sequence of {steps} steps has the length {longest:g}")
+
+
 def _operator(
     kind: str,
     handle: int,
@@ -116,7 +135,7 @@ def _operator(
     paused: bool,
 ) -> Replay:
     """The operator, that gives in the dtype of the run what it gave in one of the `same`."""
-    unwritten = UNWRITTEN.get(kind, ())
+    unwritten, op_kind = UNWRITTEN.get(kind, ()), kind
     makes_floats = dtype in dtypes
 
     def read(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
@@ -125,6 +144,7 @@ def _operator(
 
     def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
         given = {k: kind if k == "dtype" and v in same else v for k, v in attributes.items()}
+        refuse_overrun(op_kind, arrays, attributes)
         if unwritten:
             arrays = [x.detach() if i in unwritten else x for i, x in enumerate(arrays)]
         with mx.autograd.pause(mx.autograd.is_training()) if paused else nullcontext():

@@ -19,6 +19,7 @@ from parity_tests.backends.files.gluon_script import (
     imperative,
     named_parameters,
     new_tape,
+    operator_of,
     paths_of,
 )
 from parity_tests.backends.files.tape import Tape
@@ -27,6 +28,7 @@ from parity_tests.backends.gluon.tracing.dtypes import taken_for
 from parity_tests.backends.gluon.tracing.replay import (
     lacks_gradient,
     passes_no_gradient,
+    refuse_overrun,
     replay_assignment,
     replay_block,
     replay_copy,
@@ -148,6 +150,21 @@ class _Recorder(Recorder):
 
         with mock.patch.object(NDArray, "asnumpy", asnumpy), super().patched():
             yield
+
+    def _invoke(self) -> Callable[..., Any]:
+        invoke = super()._invoke()
+
+        def checked(
+            handle: int, arrays: Sequence[NDArray], keys: Any, values: Any, *rest: Any
+        ) -> Any:
+            if self._recording:
+                with self.unseen():
+                    refuse_overrun(
+                        operator_of(handle)[0], arrays, dict(zip(keys, values, strict=True))
+                    )
+            return invoke(handle, arrays, keys, values, *rest)
+
+        return checked
 
     def run(self, kind: str, arrays: Sequence[NDArray], call: Callable[..., Any]) -> Any:
         JOURNAL.at(kind, self.tape.path)
