@@ -119,6 +119,34 @@ def test_frozen_parameters_are_compared_as_such(nets: Any) -> None:
     assert "Gluon trains it, torch does not" in first.message
 
 
+@pytest.mark.parametrize("read", [lambda w: w, lambda w: w.detach()], ids=["read", "stopped"])
+def test_a_weight_that_two_operations_read_is_trained_once(read: Callable[..., Any]) -> None:
+    """As the table of a language model, by which it also predicts words."""
+
+    class Tied(mx.gluon.HybridBlock):
+        def __init__(self) -> None:
+            super().__init__()
+            with self.name_scope():
+                self.w = self.params.get("w", shape=(7, 3))
+
+        def hybrid_forward(self, F: Any, ids: Any, w: Any) -> Any:
+            rows = F.Embedding(ids, w, input_dim=7, output_dim=3)
+            return F.FullyConnected(rows, w, no_bias=True, num_hidden=7, flatten=False)
+
+    class TheirTied(torch.nn.Embedding):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return super().forward(ids) @ read(self.weight).t()
+
+    net = Tied()
+    net.initialize(mx.init.Normal(1))
+    ids, labels = np.array([[1, 2], [3, 1]]), np.random.default_rng(0).normal(size=(2, 2, 7))
+    report = check_parity(
+        net, TheirTied(7, 3), ids, labels, ("optimizer", "training"), transfer=True, steps=2,
+        optimizer="sgd(lr=0.1, momentum=0.9)", loss="l2",
+    )  # fmt: skip
+    assert report.ok == read(torch.ones(1, requires_grad=True)).requires_grad, str(report)
+
+
 def test_what_no_step_changes_needs_no_comparison_in_training() -> None:
     """Layers that both nets freeze, and buffers."""
     held = np.array([[0.1, 0.2, 0.3]], np.float32)

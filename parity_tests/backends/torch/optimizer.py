@@ -88,11 +88,14 @@ class TorchUpdater:
             if not self._foreign:
                 group["rescale_grad"] = 1.0 / batch
         if self._foreign:  # torch's loops average the loss instead
-            for parameter in self._parameters.values():
-                if parameter.grad is not None:
-                    parameter.grad.div_(batch)
+            self._average_gradients(batch)
         self.optimizer.step()
         self._rate = rate
+
+    def _average_gradients(self, batch: int) -> None:
+        for parameter in set(self._parameters.values()):  # one may have several names
+            if parameter.grad is not None:
+                parameter.grad.div_(batch)
 
     def numbers(self, name: str) -> Numbers:
         """Of torch.optim's SGD and Adam by MXNet's names; others say their class and rate."""
@@ -179,9 +182,7 @@ class OwnTorchUpdater(TorchUpdater):
 
     def update(self, rate: float, batch: int) -> None:
         self._count += 1
-        for parameter in self._parameters.values():
-            if parameter.grad is not None:
-                parameter.grad.div_(batch)
+        self._average_gradients(batch)
         own = [group.get("eps") for group in self.optimizer.param_groups]
         for group in self.optimizer.param_groups if self._moved_eps else ():
             group["eps"] /= math.sqrt(1 - group["betas"][1] ** self._count)

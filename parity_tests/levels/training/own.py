@@ -192,6 +192,9 @@ def _driven_rows(trial: OwnTrial) -> tuple[list[Row], Coverage]:
     both = [k for k in trial.numbers[Side.TORCH] if k in trial.numbers[Side.GLUON]]
     for key in both:
         coverage.expect("optimizer weights", " ".join(key))
+    # what both nets read in several places gets one gradient
+    held = {k: [id(trainees[s, "float64"].parameter(k)) for s in SIDES] for k in both}
+    sent = {k: next(first for first in both if held[first] == held[k]) for k in both}
     for number in range(1, DRIVEN + 1):
         show(Level.OPTIMIZER, f"step {number} of {DRIVEN}")
         after: dict[tuple[Side, str], Any] = {}
@@ -200,11 +203,11 @@ def _driven_rows(trial: OwnTrial) -> tuple[list[Row], Coverage]:
             before[at] = trainee.state()
             for key in both:
                 shape = before[at].weights[key].shape
-                trainee.set_gradient(key, _gradient(key, number, shape).astype(at[1]))
+                trainee.set_gradient(key, _gradient(sent[key], number, shape).astype(at[1]))
             attempt(f"{at[0].framework}'s optimizer in {at[1]}", trainee.update, OWN_RATE, 1)
             after[at] = trainee.state()
         for order, key in enumerate(both):
-            rows = list(_judged(trial, key, number, before, after))
+            rows = list(_judged(trial, key, sent[key], number, before, after))
             for row in rows:
                 ledger.add(number, (order,), row)
             if rows:
@@ -224,6 +227,7 @@ def _gradient(key: Key, step: int, shape: tuple[int, ...]) -> np.ndarray:
 def _judged(
     trial: OwnTrial,
     key: Key,
+    sent: Key,
     step: int,
     before: Mapping[tuple[Side, str], Any],
     after: Mapping[tuple[Side, str], Any],
@@ -249,7 +253,7 @@ def _judged(
     rule, rate = known
     for side, dtype in before:
         old, new = before[side, dtype], after[side, dtype]
-        gradient = _gradient(key, step, old.weights[key].shape).astype(dtype)
+        gradient = _gradient(sent, step, old.weights[key].shape).astype(dtype)
         yield from judged_update(
             rule, Update(rate, 1, step, rate if step > 1 else 0.0),
             {**old.slots[key], "weight": old.weights[key]}, gradient,
