@@ -285,25 +285,22 @@ def _of_its_own(role: str, layers: Mapping[str, int]) -> Rule:
         if len(inputs) != 2 or inputs[1].value.origin is not Origin.PARAMETER:
             return None
         x, own = inputs
-        count, rank = math.prod(own.shape), len(own.shape)
-        long = [a for a in range(-rank, 0) if own.shape[a] > 1]
-        together = not long or math.prod(shape[long[0] : long[-1] + 1 or None]) == count
-        places = long[:1] or range(-rank, 0)
-        moves = _moves(graph, x)
-        layer = graph.producer(moves[-1].inputs[0] if moves else x)
-        if x.shape != shape or not together or layer is None or layer.kind not in layers:
+        made = _lies(graph, x, own) if x.shape == shape else None
+        layer = graph.producer(made[0]) if made is not None else None
+        if made is None or layer is None or layer.kind not in layers:
             return None
-        axis = layers[layer.kind] % len(layer.shape)
+        axis, count = layers[layer.kind] % len(layer.shape), math.prod(own.shape)
+        along = [(math.prod(layer.shape[axis + 1 :]), count)] if count > 1 else []
         held = {name: p for name, p in layer.parameters.items() if not p.neutral}
         given = {y.role for y in layer.inputs} | set(held)
         has = given & ({role} if role == "bias" else {"weight", "bias"})
-        lies = any(_before(moves, place % len(shape), count) == axis for place in places)
-        if not lies or layer.shape[axis] != count or has:
+        if made[1] != along or layer.shape[axis] != count or has:
             return None
         if layer.kind not in _NORMED and "weight" not in layer.parameters:
             return None
         if layer.attributes.get("axis", axis) != axis:  # a norm over several axes
             return None
+        moves = _moves(graph, x)
         operands = [(y.role, y) for y in layer.inputs]
         operands += [(name, _held(parameter)) for name, parameter in held.items()]
         operands.append((role, Operand("", own.value, (count,))))
@@ -325,23 +322,6 @@ def _moves(graph: Graph, x: Operand) -> list[Operation]:
         moves.append(move)
         x = move.inputs[0]
     return moves
-
-
-def _before(moves: Sequence[Operation], along: int, count: int) -> int | None:
-    """Which axis of `count` values those were that now begin along an axis; None without any."""
-    for move in moves:
-        before = move.inputs[0].shape
-        if move.kind == "transpose":
-            if move.shape[along] != count:
-                return None
-            along = move.attributes["order"][along]
-            continue
-        starts = math.prod(move.shape[:along])
-        found = [a for a, n in enumerate(before) if (math.prod(before[:a]), n) == (starts, count)]
-        if not found:
-            return None
-        along = found[0]
-    return along
 
 
 def _concat_of_zeros(
@@ -653,6 +633,21 @@ def _turned(
     if groups is None:
         source, groups = x, _grouped(_whole(x), x.shape) or []
     return source, _side_by_side(groups[i] for i in order)
+
+
+def _lies(graph: Graph, x: Operand, own: Operand) -> tuple[Operand, _Axes] | None:
+    """What a value is made of as in `_moved`, and the axes in that along which another one lies.
+
+    None where the other one does not lie along whole axes of the value.
+    """
+    shape = (*(1,) * (len(x.shape) - len(own.shape)), *own.shape)
+    if 0 in shape or any(n not in (1, size) for n, size in zip(shape, x.shape, strict=True)):
+        return None
+    source, axes = _moved(graph, x)
+    groups = _grouped(axes, x.shape)
+    if groups is None:
+        return None
+    return source, _side_by_side(g for g, n in zip(groups, shape, strict=True) if n > 1)
 
 
 def _turn(graph: Graph, x: Operand, before: _Axes, after: _Axes) -> Operand:

@@ -18,7 +18,7 @@ from torch import nn
 from parity_tests import check_parity
 from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised, random_image
 
-ROWS, IMAGE = random_image(3, 5), random_image(3, 2, 5, 5)
+ROWS, IMAGE, TOKENS = random_image(3, 5), random_image(3, 2, 5, 5), random_image(2, 3, 5)
 LEVELS = ("structure", "weights", "forward", "backward", "optimizer", "training")
 
 
@@ -48,6 +48,14 @@ def in_heads(F: Any, x: Any, weight: Any) -> Any:
     return F.reshape(product(F, x, weight), (0, 2, 2))
 
 
+def behind_heads(F: Any, x: Any, weight: Any) -> Any:
+    return F.transpose(F.reshape(product(F, x, weight), (0, 0, 2, 2)), axes=(0, 2, 1, 3))
+
+
+def torch_heads(made: torch.Tensor, count: int = 2) -> torch.Tensor:
+    return made.view(*made.shape[:2], count, -1).transpose(1, 2)
+
+
 def own_maps(shape: tuple[int, ...] = (4,)) -> Own:
     return Own(maps, (4, 2, 3, 3), shape, moved=lambda F, b: F.reshape(b, (1, 4, 1, 1)))
 
@@ -62,9 +70,10 @@ def torch_maps() -> TorchNet:
     )
 
 
-def held(forward: Callable[..., Any]) -> TorchNet:
+def held(forward: Callable[..., Any], *shape: int) -> TorchNet:
     generator = torch.Generator().manual_seed(0)
-    weight, bias = (torch.randn(shape, generator=generator) for shape in ((4, 5), (4,)))
+    shapes = ((4, 5), shape or (4,))
+    weight, bias = (torch.randn(shape, generator=generator) for shape in shapes)
     return TorchNet(forward, weight=nn.Parameter(weight), bias=nn.Parameter(bias))
 
 
@@ -75,6 +84,20 @@ EQUAL: dict[str, tuple[Callable[[], Any], Callable[[], Any], np.ndarray]] = {
     "cut into heads": (
         lambda: Own(in_heads, (4, 5), (4,), moved=lambda F, b: F.reshape(b, (2, 2))),
         lambda: TorchNet(lambda s, x: s.l(x).view(-1, 2, 2), l=nn.Linear(5, 4)), ROWS,
+    ),
+    "behind heads": (
+        lambda: Own(behind_heads, (4, 5), (1, 2, 1, 2)),
+        lambda: TorchNet(lambda s, x: torch_heads(s.l(x)), l=nn.Linear(5, 4)), TOKENS,
+    ),
+    "behind heads, and before": (
+        lambda: Own(behind_heads, (4, 5), (4,), moved=lambda F, b: F.reshape(b, (1, 2, 1, 2))),
+        lambda: held(lambda s, x: (F.linear(x, s.weight).view(2, 3, 2, 2) + s.bias).transpose(1, 2),
+                     2, 2), TOKENS,
+    ),
+    "behind heads in torch": (
+        lambda: GluonNet(lambda s, F, x: F.transpose(F.reshape(s.d(x), (0, 0, 2, 2)),
+                         axes=(0, 2, 3, 1)), d=gnn.Dense(4, in_units=5, flatten=False)),
+        lambda: held(lambda s, x: torch_heads(F.linear(x, s.weight)).mT + s.bias, 2, 2, 1), TOKENS,
     ),
     "own linear": (
         lambda: gnn.Dense(4, in_units=5),
@@ -134,6 +157,22 @@ def test_an_own_layer_that_adds_otherwise_is_named(name: str) -> None:
     assert words in str(report.first_divergence), str(report)
 
 
+OF_HEADS: dict[str, Callable[..., Any]] = {
+    "in another order": lambda s, x: torch_heads(F.linear(x, s.weight)) + s.bias.flip(1),
+    "cut otherwise": lambda s, x: (
+        F.linear(x, s.weight).view(2, 3, 2, 2).permute(0, 3, 1, 2) + s.bias
+    ),
+    "a little larger": lambda s, x: torch_heads(F.linear(x, s.weight)) + s.bias * 1.00001,
+}
+
+
+@pytest.mark.parametrize("name", OF_HEADS)
+def test_another_bias_behind_heads_is_found(name: str) -> None:
+    net = initialised(Own(behind_heads, (4, 5), (1, 2, 1, 2)), TOKENS)
+    report = check_parity(net, held(OF_HEADS[name], 1, 2, 1, 2), TOKENS, transfer=True)
+    assert not report.ok
+
+
 def test_an_own_bias_that_learns_at_another_rate_is_named() -> None:
     net = initialised(Own(product, (4, 5), (4,), lr_mult=2.0), ROWS)
     report = check_parity(
@@ -180,3 +219,19 @@ def test_an_own_scale_behind_a_norm_is_the_norm_s(name: str, shift: bool) -> Non
     report = check_parity(net, norm(), x, transfer=True)
     assert report.ok == shift, str(report)
     assert shift or "Gluon only" in str(report.first_divergence), str(report)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_own_scale_behind_a_norm_and_heads_is_the_norm_s(turned: bool) -> None:
+    def ours(s: Any, F: Any, x: Any) -> Any:
+        return F.transpose(F.reshape(s.n(s.d(x)), (0, 0, 2, 2)), axes=(0, 2, 1, 3))
+
+    def theirs(s: Any, x: torch.Tensor) -> torch.Tensor:
+        gain = s.weight.flip(0) if turned else s.weight
+        return torch_heads(F.layer_norm(s.l(x), (4,))) * gain + s.bias
+
+    dense = gnn.Dense(4, in_units=5, flatten=False)
+    net = initialised(GluonNet(ours, d=dense, n=gnn.LayerNorm(in_channels=4)), TOKENS)
+    made = {name: nn.Parameter(torch.randn(2, 1, 2)) for name in ("weight", "bias")}
+    report = check_parity(net, TorchNet(theirs, l=nn.Linear(5, 4), **made), TOKENS, transfer=True)
+    assert report.ok != turned, str(report)
