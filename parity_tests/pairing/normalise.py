@@ -197,10 +197,13 @@ class Emitter:
     ) -> int:
         """Where an operation stands; what computes the same from the same values stands once."""
         fresh = len(self.operations)
-        if not operands or self._current.opaque or not is_known(kind) or kind in _BY_CALL:
+        by_call = kind in _BY_CALL or attributes.get("dropout")
+        if not operands or self._current.opaque or not is_known(kind) or by_call:
             return fresh
         read = tuple((x.role, x.value) for x in operands)
-        made = tuple(sorted((name, repr(value)) for name, value in attributes.items()))
+        given = {name: self._current.attributes.get(name) for name in _UNSPOKEN}
+        told = {name: x for name, x in given.items() if str(x) not in ("None", "False")}
+        made = tuple(sorted((name, repr(x)) for name, x in {**told, **attributes}.items()))
         return self._computed.setdefault((kind, read, shape, made, self._gradient), fresh)
 
     def output(self, first: Operand, position: int, shape: Sequence[int]) -> Operand:
@@ -243,7 +246,9 @@ class Emitter:
 
 
 # Each call draws anew, or changes what the next one reads
-_BY_CALL = frozenset({"dropout", "batch_norm", "lstm", "gru", "rnn"})
+_BY_CALL = frozenset({"dropout", "batch_norm"})
+# What the vocabulary has no word for, and tells two lookups in one table apart
+_UNSPOKEN = ("padding_idx", "max_norm", "scale_grad_by_freq")
 
 _NOWHERE = Operation(-1, "", {}, (), {}, ((),), ("",))
 

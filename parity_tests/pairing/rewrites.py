@@ -443,6 +443,20 @@ def _reshape_behind(kind: str) -> Rule:
     return rule
 
 
+def _looked_up_as_made(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], _: Attributes
+) -> Operand | None:
+    """Rows are looked up at places as they are made, and then reshaped as these are."""
+    places, table = inputs
+    before = produced_by(graph, places, "reshape")
+    if before is None or not before.inputs:
+        return None
+    graph.merge(before)
+    made = before.inputs[0]
+    rows = graph("embedding", [("input", made), ("weight", table)], (*made.shape, shape[-1]))
+    return graph("reshape", [("input", rows)], shape)
+
+
 def _convolution_of_one_pixel(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
 ) -> Operand | None:
@@ -563,6 +577,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "clip": (rectifier,),
     "conv": (_of_joined("conv", 1), _convolution_of_one_pixel),
     "linear": (_of_joined("linear", -1),),
+    "embedding": (_looked_up_as_made,),
     "matmul": (_product_with_rows,),
     "mean": (_mean_over_map,),
     "adaptive_avg_pool": (_adaptive("avg_pool"),),

@@ -375,6 +375,7 @@ _READ: dict[str, _Read] = {
     "softplus": _renamed("softplus", beta="beta"),
     "hard_sigmoid": _renamed("hard_sigmoid", alpha="alpha", beta="beta"),
     "prelu": _renamed("prelu"),
+    "embedding": _renamed("embedding"),
     "softmax": _renamed("softmax", axis="axis"),
     "softmin": _renamed("softmin", axis="axis"),
     "log_softmax": _renamed("log_softmax", axis="axis"),

@@ -125,6 +125,55 @@ def test_one_row_again_and_again_is_that_row() -> None:
     assert not compared(ours, lambda s, i: s.w(i) + s.p.weight[1], quick=True).ok
 
 
+def once(s: Any, F: Any, ids: Any, c: Any) -> Any:
+    y = s.w(ids)
+    return F.tanh(y) * F.sigmoid(y)
+
+
+def both(s: Any, F: Any, ids: Any, c: Any) -> Any:
+    return F.sigmoid(s.w(ids)) * F.tanh(s.w(ids))
+
+
+def again(second: Callable[[Any, torch.Tensor], torch.Tensor]) -> Forward:
+    return lambda s, i: s.w(i).tanh() * second(s, i).sigmoid()
+
+
+TWICE: dict[str, tuple[Forward, Forward]] = {
+    "in Gluon": (both, lambda s, i: (lambda y: y.tanh() * y.sigmoid())(s.w(i))),
+    "in torch": (once, again(lambda s, i: s.w(i))),
+    "by an index": (once, again(lambda s, i: s.w.weight[i])),
+    "of flat places": (
+        once, again(lambda s, i: s.w.weight.index_select(0, i.flatten()).view(2, 5, 5)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_table_may_be_read_twice_at_the_same_places(name: str) -> None:
+    report = compared(*TWICE[name])
+    assert report.ok, str(report)
+
+
+ONE_ID = int(IDS[0, 0])
+NOT_TWICE: dict[str, Forward] = {
+    "other places": again(lambda s, i: s.w((i + 1) % 11)),
+    "other order": again(lambda s, i: s.w(i.flip(1))),
+    "another table": again(lambda s, i: s.p(i)),
+    "no gradient": again(lambda s, i: s.w(i).detach()),
+    "no gradient of a row": again(
+        lambda s, i: nn.functional.embedding(i, s.w.weight, padding_idx=ONE_ID)
+    ),
+    "gradients by count": again(
+        lambda s, i: nn.functional.embedding(i, s.w.weight, scale_grad_by_freq=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_TWICE)
+def test_a_table_read_otherwise_is_found(name: str) -> None:
+    assert not compared(once, NOT_TWICE[name]).ok
+
+
 def of_mask(mask: Callable[[Any, Any], Any]) -> Forward:
     def theirs(s: Any, ids: torch.Tensor) -> torch.Tensor:
         y = s.w(ids)
