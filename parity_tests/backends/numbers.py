@@ -192,6 +192,7 @@ def beside_code(
     back = {ours: theirs for theirs, ours in alignment.parameters.items()}
     partners = {Side.GLUON: back, Side.TORCH: alignment.parameters}
     others = {Side.GLUON: constants[Side.TORCH], Side.TORCH: constants[Side.GLUON]}
+    places = {side: _read_for_places(graph) for side, graph in graphs.items()}
     every = {
         side: {
             p.name: constants[side][p.name]
@@ -202,6 +203,7 @@ def beside_code(
             and not is_statistic(role)
             and (
                 partners[side].get(p.name) in {None, *others[side]}
+                or p.name in places[side]
                 or _is_of_places(constants[side][p.name])
             )
         }
@@ -214,6 +216,17 @@ def beside_code(
     for found in (unlike, every):
         if any(found.values()):
             yield found
+
+
+def _read_for_places(graph: OperationGraph) -> set[str]:
+    """The parameters that decide what a net looks up, however they are cut and moved."""
+    role_of = {"embedding": "input", "take": "index", "gather": "index"}
+    readers = [(op, role_of[op.kind]) for op in graph if op.kind in role_of]
+    values = [x.value for op, role in readers for x in op.inputs if x.role == role]
+    behind, _ = graph.leading_to(values)
+    held = [p for op, role in readers if (p := op.parameters.get(role)) is not None]
+    held += [p for index in behind for p in graph.operations[index].parameters.values()]
+    return {parameter.name for parameter in held}
 
 
 def _is_of_places(array: Any) -> bool:

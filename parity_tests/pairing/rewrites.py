@@ -88,6 +88,25 @@ def _through_reshape(
     return graph("reshape", [("input", before.inputs[0])], shape)
 
 
+def _reshape_of_expand(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], _: Attributes
+) -> Operand | None:
+    """Axes of one value come and go before the others are expanded."""
+    grown = produced_by(graph, inputs[0], "expand")
+    if grown is None or not grown.inputs:
+        return None
+    small = grown.inputs[0]
+    before = (*(1,) * (len(grown.shape) - len(small.shape)), *small.shape)
+    long = [(n, size) for n, size in zip(grown.shape, before, strict=True) if n != 1]
+    if [n for n, _ in long] != [n for n in shape if n != 1]:
+        return None
+    sizes = iter(size for _, size in long)
+    kept = tuple(1 if n == 1 else next(sizes) for n in shape)
+    graph.merge(grown)
+    x = graph("reshape", [("input", small)], kept)
+    return graph("expand", [("input", x)], shape)
+
+
 def _through_transpose(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
 ) -> Operand | None:
@@ -548,7 +567,7 @@ def _single_window(
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    "reshape": (_same_shape, _through_reshape),
+    "reshape": (_same_shape, _through_reshape, _reshape_of_expand),
     "expand": (_same_shape,),
     "transpose": (
         _norm_between_transposes,

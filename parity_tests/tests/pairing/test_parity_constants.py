@@ -125,6 +125,37 @@ def test_one_row_again_and_again_is_that_row() -> None:
     assert not compared(ours, lambda s, i: s.w(i) + s.p.weight[1], quick=True).ok
 
 
+SLICED = np.zeros((1, 12), np.float32)
+OF_TYPES: dict[str, Forward] = {
+    "zeros_like": lambda s, i: s.w(i) + s.p(torch.zeros_like(i)),
+    "zeros": lambda s, i: s.w(i) + s.p(torch.zeros(1, 5, dtype=torch.long)),
+    "a row": lambda s, i: s.w(i) + s.p.weight[0],
+}
+
+
+@pytest.mark.parametrize("theirs", OF_TYPES)
+def test_places_of_one_row_may_be_cut_from_a_constant(theirs: str) -> None:
+    report = compared(first_of_constant, OF_TYPES[theirs], SLICED, quick=True)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("held", [SLICED + 1, MANY.astype(np.float32)])
+def test_a_constant_of_other_places_is_found(held: np.ndarray) -> None:
+    assert not compared(first_of_constant, OF_TYPES["zeros_like"], held, quick=True).ok
+
+
+def test_places_of_one_row_may_have_any_axes() -> None:
+    def ours(s: Any, F: Any, ids: Any, c: Any) -> Any:
+        return F.broadcast_add(s.w(ids), F.expand_dims(s.p(c), 0))
+
+    def theirs(s: Any, ids: torch.Tensor) -> torch.Tensor:
+        return s.w(ids) + s.p(s.held)
+
+    zeros = np.zeros((2, 5), np.int64)
+    assert compared(ours, theirs, SLICED[0, :5], zeros, quick=True).ok
+    assert not compared(ours, theirs, SLICED[0, :5], zeros + 1, quick=True).ok
+
+
 def once(s: Any, F: Any, ids: Any, c: Any) -> Any:
     y = s.w(ids)
     return F.tanh(y) * F.sigmoid(y)
