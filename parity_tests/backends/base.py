@@ -52,7 +52,7 @@ class Source(Protocol):
         """The net's arrays that no gradient changes, by name; None known of a recorded net."""
 
     def constants(self, net: Any) -> Mapping[str, Any]:
-        """Those of them that are no weights; None known of a recorded net."""
+        """Those of them that are no weights, as far as they are known of a recorded net."""
 
     def held(self, net: Any) -> Iterator[tuple[str, np.ndarray, bool]]:
         """Each parameter and buffer that has values: its name, they, and whether it is trained."""

@@ -38,7 +38,9 @@ class RecordedSource:
         return {}
 
     def constants(self, net: Any) -> dict[str, Any]:
-        return {}
+        if self.side == Side.TORCH:  # which is run here, of tensors
+            return {}
+        return {name: values for name, values, trained in self.held(net) if not trained}
 
     def held(self, net: RecordedNet) -> Iterator[tuple[str, np.ndarray, bool]]:
         for name, values in net.parameters.items():

@@ -81,7 +81,8 @@ class RecordedNet:
         if value.origin is Origin.PARAMETER:
             return self.parameters[str(value.key)]
         if value.origin is Origin.CONSTANT:
-            return self.values[train][f"constant.{value.key}"]
+            known = self.values[train].get(f"constant.{value.key}")
+            return self.parameters[str(value.key)] if known is None else known
         number = _number(self.graphs[train], int(value.key))
         return _single(self.values[train][f"{number}.{value.output}"])
 
@@ -200,9 +201,10 @@ class RecordedSegments:
             held = self.net.parameters[name]
             shape = layout.pair.parameter_shapes[role]
             value = self.changed.get((layout.pair.path, role), shaped(held, shape))
+            trained = name in self.net.state["trainable"]
             tensors[role] = Tensor(
-                name, value.shape, str(value.dtype), name in self.net.state["trainable"],
-                is_statistic(role), value.copy,
+                name, value.shape, str(value.dtype), trained, is_statistic(role), value.copy,
+                constant=not (trained or is_statistic(role)),
             )  # fmt: skip
         block = RecordedBlock(self._held(layout))
         return Leaf(self.side, layout.pair.path, layout.kind, block, layout.hyper, tensors)

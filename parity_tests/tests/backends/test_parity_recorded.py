@@ -625,3 +625,45 @@ def test_a_record_may_cast_to_float16_and_float64(tmp_path: Path) -> None:
     assert report.ok, report.first_divergence
     for wrong in (HalfTwin(factor=1.01), HalfTwin(cast=False)):
         assert not check_parity(half, wrong, half.inputs, transfer=True).ok
+
+
+OF_TYPES = """
+import mxnet as mx
+from mxnet.gluon import nn
+
+
+class Net(nn.HybridBlock):
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.words, self.types = nn.Embedding(11, 4), nn.Embedding(3, 4)
+            self.c = self.params.get_constant("c", mx.nd.zeros((2, 5)))
+
+    def hybrid_forward(self, F, ids, c):
+        return self.words(ids) + self.types(c)
+
+
+def net():
+    made = Net()
+    made.initialize(mx.init.Normal(1))
+    return made
+"""
+
+
+class TheirTypes(nn.Module):
+    def __init__(self, held: int | None) -> None:
+        super().__init__()
+        self.words, self.types = nn.Embedding(11, 4), nn.Embedding(3, 4)
+        self.register_buffer("held", held if held is None else torch.full((2, 5), held))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        types = torch.zeros_like(ids) if self.held is None else self.held
+        return self.words(ids) + self.types(types)
+
+
+def test_a_recorded_constant_may_be_held_or_computed(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OF_TYPES)
+    recorded = record(sys.executable, tmp_path, "mine:net", "--input", "2,5:int64<11")
+    for held, right in ((None, True), (0, True), (1, False)):
+        report = check_parity(recorded, TheirTypes(held), recorded.inputs, transfer=True)
+        assert report.ok == right, f"{held}: {report}"
