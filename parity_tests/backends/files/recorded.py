@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from parity_tests.backends.leaves import Leaf, ParityError, Tensor
 from parity_tests.backends.runs import Arrays, Call, LeafRun, NetRun, is_float, named
 from parity_tests.backends.tracing import graph_of
 from parity_tests.pairing.graph import OperationGraph, Origin, Value
-from parity_tests.pairing.segments import Slot
+from parity_tests.pairing.segments import Segment, Slot
 from parity_tests.reporting.verdicts import Side
 
 _RECORDER = 1  # the only version of a recorded folder so far
@@ -297,17 +297,46 @@ class RecordedSegments:
     def _upstream(self, graph: OperationGraph, number: int) -> tuple[np.ndarray, ...]:
         """The gradients of a segment's outputs: the sum of what comes back from their readers."""
         layout = self.layouts[number]
+        inside = self._executed(layout.segment)
         sums = []
         for position, value in enumerate(layout.segment.outputs):
             total = np.zeros(self._value(True, Slot(number, position)).shape)
-            for index, operand in self._readers.get(value, ()):
-                if index not in layout.segment.executed:
+            for index, operand in self._readers.get(self._first.get(value, value), ()):
+                if index not in inside:
                     total = _added(total, self.net.gradient_of(graph, index, operand))
             for i, output in enumerate(graph.outputs):
-                if output == value:
+                if self._first.get(output, output) == self._first.get(value, value):
                     total = _added(total, self.net.values[True][f"head.{i}"])
             sums.append(total)
         return tuple(sums)
+
+    @cached_property
+    def _first(self) -> dict[Value, Value]:
+        """What was computed in training; again from the same values, as what a segment executes."""
+        own = {index for layout in self.layouts for index in layout.segment.executed}
+        first: dict[Value, Value] = {}
+        made: dict[Hashable, Value] = {}
+        for op in self.net.graphs[True]:
+            reads = tuple(first.get(value, value) for value in op.reads)
+            for output in range(len(op.shapes)):
+                value = Value(Origin.OPERATION, op.index, output)
+                content = op.kind, reads, repr(sorted(op.attributes.items())), output
+                before = made.setdefault(content, value)
+                first[value] = value if op.index in own else before
+        return first
+
+    def _executed(self, segment: Segment) -> list[int]:
+        """The operations that compute a segment in training, those that do so again among them."""
+        firsts = dict.fromkeys(self._first[Value(Origin.OPERATION, i)] for i in segment.executed)
+        return [index for first in firsts for index in self._computed[first]]
+
+    @cached_property
+    def _computed(self) -> dict[Value, list[int]]:
+        """Which operations compute a value, the first of them and those that do so again."""
+        found: dict[Value, list[int]] = {}
+        for value, first in self._first.items():
+            found.setdefault(first, []).append(int(value.key))
+        return found
 
     @cached_property
     def _readers(self) -> dict[Value, list[tuple[int, int]]]:
@@ -315,18 +344,19 @@ class RecordedSegments:
         readers: dict[Value, list[tuple[int, int]]] = {}
         for op in self.net.graphs[True]:
             for position, value in enumerate(op.reads):
-                readers.setdefault(value, []).append((op.index, position))
+                readers.setdefault(self._first.get(value, value), []).append((op.index, position))
         return readers
 
     def _input_gradient(
         self, graph: OperationGraph, number: int, slot: int, shape: tuple[int, ...]
     ) -> np.ndarray | None:
         segment = self.layouts[number].segment
-        used = {value for value, _ in segment.uses[slot]}
+        used = {self._first.get(value, value) for value, _ in segment.uses[slot]}
         total: np.ndarray | None = None
-        for index in segment.executed:
+        for index in self._executed(segment):
             for position, value in enumerate(graph.operations[index].reads):
-                gradient = self.net.gradient_of(graph, index, position) if value in used else None
+                reads = self._first.get(value, value) in used
+                gradient = self.net.gradient_of(graph, index, position) if reads else None
                 if gradient is not None:
                     total = _added(np.zeros(shape) if total is None else total, gradient)
         return None if total is None else total.astype(np.float32)

@@ -667,3 +667,45 @@ def test_a_recorded_constant_may_be_held_or_computed(tmp_path: Path) -> None:
     for held, right in ((None, True), (0, True), (1, False)):
         report = check_parity(recorded, TheirTypes(held), recorded.inputs, transfer=True)
         assert report.ok == right, f"{held}: {report}"
+
+
+TWICE = """
+import mxnet as mx
+from mxnet.gluon import nn
+
+
+class Net(nn.HybridBlock):
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.words = nn.Embedding(11, 4)
+            self.m, self.a, self.b = (nn.Dense(4, flatten=False, in_units=4) for _ in range(3))
+
+    def hybrid_forward(self, F, ids):
+        return self.a(self.m(self.words(ids))) + F.tanh(self.b(self.m(self.words(ids))))
+
+
+def net():
+    made = Net()
+    made.initialize(mx.init.Normal(1))
+    return made
+"""
+
+
+class Once(nn.Module):
+    def __init__(self, detached: bool) -> None:
+        super().__init__()
+        self.words, self.detached = nn.Embedding(11, 4), detached
+        self.m, self.a, self.b = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        y = self.m(self.words(ids))
+        return self.a(y) + torch.tanh(self.b(y.detach() if self.detached else y))
+
+
+def test_what_a_recorded_net_computes_twice_has_both_gradients(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TWICE)
+    recorded = record(sys.executable, tmp_path, "mine:net", "--input", "2,5:int64<11")
+    for detached in (False, True):
+        report = check_parity(recorded, Once(detached), recorded.inputs, transfer=True)
+        assert report.ok != detached, str(report)
