@@ -63,6 +63,9 @@ class Source(Protocol):
     def array(self, like: Any, values: np.ndarray, dtype: str) -> Any:
         """An array of these values, of the framework and device of another one."""
 
+    def array(self, values: np.ndarray, dtype: str) -> Any:
+        """An array of the framework's of these values."""
+
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
         """The operations that the net executes on these inputs; it is left as it was."""
 

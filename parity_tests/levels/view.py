@@ -24,6 +24,7 @@ from parity_tests.backends.base import (
     referee,
     source_of,
 )
+from parity_tests.backends.draws import keys_of, with_draws
 from parity_tests.backends.executed import Layout, Traces
 from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.numbers import (
@@ -158,7 +159,10 @@ def trace_pair(
                     raise
                 refused = str(error)
     kept = {s: set().union(*map(written, of_side.values())) for s, of_side in traces.items()}
-    aligned = partial(_aligned, nets, mapping=mapping or {}, kept=kept)
+
+    def aligned(*of: Any) -> TracedPair:
+        return _with_draws(nets, _aligned(nets, *of, mapping=mapping or {}, kept=kept))
+
     if refused or len(modes) == 1:
         return [aligned({side: {False: traces[side][False]} for side in SIDES})], refused
     if all(coincide(nets[side], *by_mode.values()) for side, by_mode in traces.items()):
@@ -244,6 +248,21 @@ def _aligned(
             m: with_numbers(g, of_side, full(side)) for m, g in found.traces[side].items()
         }
     return _one_vocabulary(nets, read, modes, statistics, mapping, found.packed)
+
+
+def _with_draws(nets: Mapping[Side, Any], traced: TracedPair) -> TracedPair:
+    """The same, in which partners draw the same numbers."""
+    keys = keys_of(traced.alignment)
+    traces = dict(traced.traces)
+    for number, side in enumerate(SIDES):
+        draws = {} if is_recorded(nets[side]) else traced.normalised[side].draws
+        if draws:
+            make = source_of(nets[side]).array
+            traces[side] = {
+                m: with_draws(g, draws, keys[side], 2 + number, make)
+                for m, g in traces[side].items()
+            }
+    return replace(traced, traces=traces)
 
 
 def _one_vocabulary(

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from parity_tests.numerics.draws import Draw
+
 # Runs an operation again: its arrays in the order of `Operation.reads`, and the dtype of floats
 Replay = Callable[[Sequence[Any], str], list[Any]]
 
@@ -113,6 +115,25 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What an executed operation draws, or makes of what one before it, the `root`, drew.
+
+    `shape` is that of what is drawn. `expected`: it is a mask of which dropout is made, which
+    passes its input on; so does the mask that has what it is on average.
+    """
+
+    draw: Draw
+    shape: tuple[int, ...]
+    root: int
+    expected: bool
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether no array says with which parameters it is drawn."""
+        return None not in self.draw.parameters.values()
+
+
+@dataclass(frozen=True)
 class OperationGraph:
     """The operations in the order in which they ran.
 
@@ -121,7 +142,8 @@ class OperationGraph:
     code put into parameters, by their names. `train` says in which mode the net ran. `constants`
     are the arrays that no operation produced, by the keys of their values.
     `outside` has those that appeared after a computed value had gone to numpy, and where it went.
-    In a normalised graph `stands_for` maps values that were executed to those of this graph.
+    In a normalised graph `stands_for` maps values that were executed to those of this graph, and
+    `draws` has what executed operations, by index, draw at random.
     `given` are the outputs' dtypes where a copy of the net in float32 was traced in its place; none
     where they are not known.
     """
@@ -137,6 +159,7 @@ class OperationGraph:
     stands_for: Mapping[Value, Value] = field(default_factory=dict, compare=False, repr=False)
     outside: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     given: tuple[str, ...] | None = None
+    draws: Mapping[int, Drawn] = field(default_factory=dict, compare=False, repr=False)
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)

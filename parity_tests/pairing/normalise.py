@@ -6,21 +6,32 @@ several gets one form; `pairing.rewrites` has the rules.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from parity_tests.numerics.draws import DRAWS, Draw, is_draw
 from parity_tests.numerics.operators.executed import is_known
-from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Parameter, Value
+from parity_tests.pairing.graph import (
+    Drawn,
+    Operand,
+    Operation,
+    OperationGraph,
+    Origin,
+    Parameter,
+    Value,
+)
 from parity_tests.pairing.rewrites import ORDERED, RULES
-from parity_tests.pairing.rules import Rule
+from parity_tests.pairing.rules.form import Rule
 from parity_tests.pairing.vocabulary import (
     COMMUTATIVE,
     Arguments,
     Emit,
     as_numpy,
     constant,
+    real,
 )
 
 # The outputs of one executed operation, in the common vocabulary
@@ -47,6 +58,7 @@ def normalise(
             outputs=outputs,
             writes={},
             stands_for=emitter.stands_for(),
+            draws=emitter.draws(),
         )
     )
 
@@ -74,6 +86,16 @@ class Emitter:
         self._translated: dict[Value, Operand] = {}
         self._computed: dict[Hashable, int] = {}
         self._current: Operation = _NOWHERE
+        readers = (
+            (value.key, op.index)
+            for op in graph
+            for value in op.reads
+            if value.origin is Origin.OPERATION
+        )
+        self._readers = Counter(index for index, _ in set(readers))
+        self._draws: dict[int, Draw] = {}  # by the operation of this graph
+        self._drawn: dict[int, Operation] = {}  # by the executed operation that gives them
+        self._expected: set[int] = set()
         self._behind: set[Value] = set()  # executed: values as before, whose gradients are others
         self._gradient: object = ""  # what the current operation's results get of their own
 
@@ -107,6 +129,41 @@ class Emitter:
             index = int(outputs[0].value.key)
             if index >= before:
                 self.operations[index] = replace(self.operations[index], digest=operation.digest)
+            self._note_draw(operation, self.operations[index])
+
+    def _note_draw(self, operation: Operation, made: Operation) -> None:
+        """Note what an executed operation draws: what stands for it, in as many numbers or more."""
+        if made.kind == "expand" and made.inputs:
+            made = self.producer(made.inputs[0]) or made
+        if is_draw(made.kind) and (not made.inputs or made.merged == (operation.index,)):
+            self._drawn[operation.index] = made
+
+    def draws(self) -> dict[int, Drawn]:
+        """What executed operations draw, by their indices."""
+        return {
+            index: Drawn(self._draws[op.index], op.shape, op.merged[0], op.index in self._expected)
+            for index, op in self._drawn.items()
+        }
+
+    def draw(self, draw: Draw, shape: Sequence[int], p: Operand | None = None) -> Operand:
+        """An operation that draws: how many numbers along which axes is one of its attributes."""
+        numbers = {"scale": draw.scale, "shift": draw.shift, **draw.parameters}
+        rounded = {name: real(f"{x:.6g}") for name, x in numbers.items() if x is not None}
+        counts = tuple(size for size in shape if size != 1)
+        out = self(DRAWS + draw.kind, [("p", p)], shape, **rounded, shape=counts)
+        self._draws[int(out.value.key)] = draw
+        return out
+
+    def drawn(self, operand: Operand) -> Draw | None:
+        """What an operand is, if it is drawn."""
+        producer = self.producer(operand)
+        return None if producer is None else self._draws.get(producer.index)
+
+    def is_read_once(self, draw: Operation) -> bool:
+        return all(self._readers[index] == 1 for index in draw.merged)
+
+    def expect(self, draw: Operation) -> None:
+        self._expected.add(draw.index)
 
     @property
     def apart(self) -> bool:

@@ -13,9 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from parity_tests.numerics.compare import holds_whole_numbers
-from parity_tests.pairing.activation_rules import gate_of_itself, hard_gate, rectifier
 from parity_tests.pairing.graph import Operand, Operation, Origin, Parameter, Value
-from parity_tests.pairing.rules import Attributes, Graph, Rule, produced_by
+from parity_tests.pairing.rules.activations import gate_of_itself, hard_gate, rectifier
+from parity_tests.pairing.rules.draws import (
+    cast_draw,
+    compared_draw,
+    floor_of_draw,
+    masked,
+    of_draw,
+    rescaled_dropout,
+    reshaped_draw,
+)
+from parity_tests.pairing.rules.form import Attributes, Graph, Rule, produced_by
 from parity_tests.pairing.vocabulary import (
     ELEMENTWISE,
     POINTWISE,
@@ -567,7 +576,7 @@ def _single_window(
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    "reshape": (_same_shape, _through_reshape, _reshape_of_expand),
+    "reshape": (_same_shape, reshaped_draw, _through_reshape, _reshape_of_expand),
     "expand": (_same_shape,),
     "transpose": (
         _norm_between_transposes,
@@ -578,17 +587,24 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "gather": (_gather_of_rows,),
     "take": (_there_and_back,),
     "pad": (_same_shape,),
-    "cast": (_same_type,),
+    "cast": (_same_type, cast_draw),
     "concat": (_flat_concat, _concat_of_zeros),
-    "add": (_scalar("add"), _without_expand("add"), _of_its_own("bias", _BIASED)),
+    "add": (_scalar("add"), of_draw("add"), _without_expand("add"), _of_its_own("bias", _BIASED)),
     "sub": (_scalar("sub"), _without_expand("sub")),
     "mul": (
         _scalar("mul"),
+        of_draw("mul"),
+        rescaled_dropout,
+        masked,
         _without_expand("mul"),
         gate_of_itself,
         hard_gate,
         _of_its_own("weight", _NORMED),
     ),
+    "rsub": (of_draw("rsub"),),
+    "less": (compared_draw(below=True),),
+    "greater": (compared_draw(below=False),),
+    "floor": (floor_of_draw,),
     "div": (_scalar("div"), _without_expand("div")),
     "pow": (_scalar("pow"),),
     "maximum": (_scalar("maximum"),),

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from parity_tests.numerics.compare import holds_whole_numbers
+from parity_tests.numerics.draws import is_draw
 from parity_tests.pairing.dataflow import Alignment, Difference, OperationPair
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
 from parity_tests.reporting.verdicts import Side
@@ -107,14 +108,14 @@ class SegmentPair:
 
     @property
     def trains_otherwise(self) -> bool:
-        """Whether a difference shows only at random, in what dropout keeps."""
+        """Whether a difference shows only at random, in what dropout keeps or what is drawn."""
         operations = [op for _, op in self.alone]
         # what it reads shows in the values, since it passes them on
         own = [d for d in self.differences if not d.what.startswith("reads")]
         if own and self.pair is not None:
             operations += [self.pair.left, self.pair.right]
         inside = any(d.what == "dropout" for d in own)  # between the layers of a recurrent one
-        return inside or any(op.kind == "dropout" for op in operations)
+        return inside or any(op.kind == "dropout" or is_draw(op.kind) for op in operations)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from parity_tests.numerics.draws import Draw
 from parity_tests.numerics.perturb import holds_integers
 from parity_tests.pairing.graph import Operand, Operation, Origin, Value
 
@@ -52,6 +53,14 @@ class Emit(Protocol):
         /,
         **attributes: object,
     ) -> Operand: ...
+
+    def draw(self, draw: Draw, shape: Sequence[int], p: Operand | None = None) -> Operand:
+        """Numbers that are drawn at random; `p` are the probabilities that an array has."""
+        ...
+
+    def drawn(self, operand: Operand) -> Draw | None:
+        """What an operand is, if it is drawn."""
+        ...
 
     def output(self, first: Operand, position: int, shape: Sequence[int]) -> Operand:
         """Another output of the operation that produced `first`."""
@@ -426,3 +435,16 @@ def _emit_places(
         places = _numbers(k % max(x.shape[a], 1))
         numbers[f"index of axis {a}"] = places if k.ndim == 1 else (k.shape, places)
     return emit("index", inputs, shape, axes=tuple(sorted(placed)), **numbers)
+
+
+def emit_dropout(
+    emit: Emit, x: Operand, rate: float, axes: Sequence[int], shape: Sequence[int]
+) -> Operand:
+    """Dropout, with one number for all that lies along some axes; of a constant it is a mask."""
+    over = tuple(a for a in axes if shape[a] != 1)
+    number = emit.number_of(x)
+    if number is not None:
+        small = tuple(1 if a in over else size for a, size in enumerate(shape))
+        draw = Draw("bernoulli", number / (1.0 - rate), 0.0, {"p": 1.0 - rate})
+        return emit("expand", [("input", emit.draw(draw, small))], shape)
+    return emit("dropout", [("input", x)], shape, p=real(f"{rate:.6g}"), axes=over)

@@ -52,6 +52,9 @@ class RecordedSource:
     def array(self, like: np.ndarray, values: np.ndarray, dtype: str) -> np.ndarray:
         return values.astype(dtype)
 
+    def array(self, values: np.ndarray, dtype: str) -> np.ndarray:
+        return values.astype(dtype)
+
     def trace(self, net: RecordedNet, inputs: Arrays, *, train: bool) -> OperationGraph:
         """The graph that was recorded. Raises ParityError for a mode in which it did not run."""
         if train not in net.graphs:

@@ -82,6 +82,9 @@ class GluonBackend:
     def array(self, like: Any, values: np.ndarray, dtype: str) -> Any:
         return numpy_mode.like(mx.nd.array(values, ctx=like.ctx, dtype=dtype), like)
 
+    def array(self, values: np.ndarray, dtype: str) -> Any:
+        return clones.as_is(values.astype(dtype))
+
     join: tuple[str, Replay] = "Concat", lambda arrays, dtype: [mx.nd.concat(*arrays, dim=0)]
 
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:

@@ -73,6 +73,9 @@ class TorchBackend:
     def array(self, like: Any, values: np.ndarray, dtype: str) -> Any:
         return torch.from_numpy(values.astype(dtype)).to(like.device)
 
+    def array(self, values: np.ndarray, dtype: str) -> Any:
+        return torch.from_numpy(values.astype(np.float64)).to(getattr(torch, dtype))
+
     join: tuple[str, Replay] = "cat", lambda arrays, dtype: [torch.cat(list(arrays))]
 
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:

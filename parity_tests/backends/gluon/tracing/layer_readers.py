@@ -18,6 +18,7 @@ from parity_tests.pairing.vocabulary import (
     Arguments,
     Emit,
     axis,
+    emit_dropout,
     emit_pool,
     emit_recurrent,
     emit_take,
@@ -193,7 +194,7 @@ def dropout(args: Arguments, emit: Emit) -> Operand:
     if not rate or not (always or emit.train):
         return args.first
     over = tuple(attribute(args, "axes", ()))
-    return emit("dropout", [("input", args.first)], args.shape, p=rate, axes=over)
+    return emit_dropout(emit, args.first, rate, over, args.shape)
 
 
 def lrn(args: Arguments, emit: Emit) -> Operand:

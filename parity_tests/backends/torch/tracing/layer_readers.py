@@ -12,6 +12,7 @@ from parity_tests.pairing.vocabulary import (
     Arguments,
     Emit,
     axis,
+    emit_dropout,
     emit_pool,
     emit_recurrent,
     emit_take,
@@ -165,7 +166,7 @@ def dropout(over: int) -> Reader:
         if not args.attribute("training", args.attribute("train", True)) or not rate:
             return args.first
         kept = tuple(range(2, len(args.shape))) if over else ()
-        return emit("dropout", [("input", args.first)], args.shape, p=rate, axes=kept)
+        return emit_dropout(emit, args.first, rate, kept, args.shape)
 
     return read
 

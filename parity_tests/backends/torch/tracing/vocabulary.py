@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from parity_tests.backends.torch.tracing import array_readers as arrays
+from parity_tests.backends.torch.tracing import draws, packed
 from parity_tests.backends.torch.tracing import layer_readers as layers
-from parity_tests.backends.torch.tracing import packed
 from parity_tests.backends.torch.tracing.reading import Reader, fill, identity, plain, unknown
 from parity_tests.pairing.graph import Operand
 from parity_tests.pairing.vocabulary import Arguments, Emit, real
@@ -126,4 +126,5 @@ _READERS: dict[str, Reader] = {
     "pixel_shuffle": layers.pixel_shuffle,
     **{name: layers.rnn(name.lower()) for name in
        ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")},
+    **draws.READERS,
 }  # fmt: skip

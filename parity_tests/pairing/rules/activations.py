@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from parity_tests.pairing.graph import Operand, Operation
-from parity_tests.pairing.rules import Attributes, Graph, produced_by
+from parity_tests.pairing.rules.form import Attributes, Graph, produced_by
 from parity_tests.pairing.vocabulary import real
 
 

@@ -16,6 +16,14 @@ class Graph(Emit, Protocol):
 
     def merge(self, *operations: Operation) -> None: ...
 
+    def is_read_once(self, draw: Operation) -> bool:
+        """Whether nothing but one operation, in the end, reads what is drawn."""
+        ...
+
+    def expect(self, draw: Operation) -> None:
+        """Let a drawn mask, of which dropout is made, have what it is on average."""
+        ...
+
 
 Attributes = Mapping[str, Any]
 Rule = Callable[[Graph, Sequence[Operand], tuple[int, ...], Attributes], "Operand | None"]

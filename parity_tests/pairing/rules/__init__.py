@@ -1,0 +1,1 @@
+"""The rules by which equal computations get one form."""
