@@ -1,14 +1,18 @@
-"""Executed draws with the same numbers on both sides."""
+"""Draws with the same numbers on both sides: those that are executed, and those of the host."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
-from parity_tests.numerics.draws import is_draw
+from parity_tests.numerics.draws import Draw, is_draw
 from parity_tests.pairing.dataflow import Alignment
 from parity_tests.pairing.graph import Drawn, OperationGraph
 from parity_tests.pairing.vocabulary import as_numpy
@@ -72,3 +76,101 @@ class _Given:
             values = values.reshape(self.shape)
         kind = dtype if self.dtype.startswith("float") else self.dtype
         return [self.make(np.broadcast_to(values, self.shape), kind)]
+
+
+class Live:
+    """What is drawn while a net is traced: the same in each trace, in either framework.
+
+    It may leave the graph and decide what the net does. A single number lies in the middle of its
+    distribution, whatever the net drew before it.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def values(self, draw: Draw, shape: Sequence[int]) -> np.ndarray:
+        """What is drawn, in float64."""
+        if np.prod(shape, dtype=int) == 1:
+            return draw.values(shape)
+        self._counts[draw.kind] += 1
+        return draw.values(shape, (4, self._counts[draw.kind]))
+
+    @contextmanager
+    def of_host(self) -> Iterator[None]:
+        """Let the functions of `random` and `numpy.random` give this, and restore both after.
+
+        Those that are not known, such as `shuffle`, draw from a seed.
+        """
+        state = random.getstate(), np.random.get_state()
+        random.seed(0)
+        np.random.seed(0)
+        with ExitStack() as stack:
+            for owner, functions in ((random, _OF_RANDOM), (np.random, _OF_NUMPY)):
+                for name, describe in functions.items():
+                    called = self._function(describe, getattr(owner, name))
+                    stack.enter_context(mock.patch.object(owner, name, called))
+            try:
+                yield
+            finally:
+                random.setstate(state[0])
+                np.random.set_state(state[1])
+
+    def _function(self, describe: Callable[..., Any], original: Any) -> Callable[..., Any]:
+        def draw(*args: Any, **kwargs: Any) -> Any:
+            try:
+                found = describe(*args, **kwargs)
+            except TypeError:  # it is called with more, or with arrays
+                found = None
+            if found is None:
+                return original(*args, **kwargs)
+            drawn, size = found
+            whole = drawn.kind in ("bernoulli", "integers", "poisson")
+            if size is None:
+                number = float(self.values(drawn, ()))
+                return int(number) if whole else number
+            shape = (size,) if isinstance(size, int) else tuple(size)
+            values = self.values(drawn, shape)
+            return values.astype(np.int64) if whole else values
+
+        return draw
+
+
+def _uniform(low: float = 0.0, high: float = 1.0, size: Any = None) -> tuple[Draw, Any]:
+    low, high = float(low), float(high)
+    return Draw("uniform", high - low, low), size
+
+
+def _normal(loc: float = 0.0, scale: float = 1.0, size: Any = None) -> tuple[Draw, Any]:
+    return Draw("normal", float(scale), float(loc)), size
+
+
+def _binomial(n: int, p: float, size: Any = None) -> tuple[Draw, Any] | None:
+    one = isinstance(p, (int, float)) and isinstance(n, int) and n == 1
+    return (Draw("bernoulli", parameters={"p": p}), size) if one else None
+
+
+def _integers(low: int, high: int | None = None, size: Any = None) -> tuple[Draw, Any]:
+    ends = (0, low) if high is None else (low, high)
+    return Draw("integers", parameters={"low": int(ends[0]), "high": int(ends[1])}), size
+
+
+# What each function draws, and how much, by what it is called with
+_OF_NUMPY: dict[str, Callable[..., tuple[Draw, Any] | None]] = {
+    **dict.fromkeys(
+        ("random", "random_sample", "ranf", "sample"), lambda size=None: (Draw("uniform"), size)
+    ),
+    "rand": lambda *size: (Draw("uniform"), size or None),
+    "randn": lambda *size: (Draw("normal"), size or None),
+    "standard_normal": lambda size=None: (Draw("normal"), size),
+    "uniform": _uniform,
+    "normal": _normal,
+    "binomial": _binomial,
+    "randint": _integers,
+}
+_OF_RANDOM: dict[str, Callable[..., tuple[Draw, Any] | None]] = {
+    "random": lambda: (Draw("uniform"), None),
+    "uniform": _uniform,
+    "gauss": _normal,
+    "normalvariate": _normal,
+    "randint": lambda a, b: _integers(a, b + 1),
+}

@@ -1,11 +1,13 @@
-"""What nets draw at random in training: drop path and noise in their spellings."""
+"""What nets draw at random in training: drop path and noise in their spellings, and on the host."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 import pytest
 import torch
 from mxnet import gluon, nd
@@ -13,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from parity_tests import check_parity
+from parity_tests.backends.draws import Live
 from parity_tests.numerics.draws import Draw
 from parity_tests.reporting.report import Report
 from parity_tests.tests.pairing.nets import ImperativeNet, TorchNet, initialised, random_image
@@ -131,6 +134,61 @@ def test_one_draw_in_two_spellings_is_in_parity(ours: str, theirs: str) -> None:
 def test_another_draw_is_named(ours: str, theirs: str, named: str) -> None:
     report = compared(GLUON[ours], TORCH[theirs])
     assert named in str(report.first_divergence), str(report)
+
+
+def torch_number(y: torch.Tensor) -> torch.Tensor:
+    return float(torch.bernoulli(torch.full((1,), 0.8))) / 0.8 * y
+
+
+HOST: dict[str, tuple[Forward, Forward]] = {
+    "a factor": (lambda y: float(np.random.binomial(n=1, p=0.8)) / 0.8 * y, torch_number),
+    "a branch": (
+        lambda y: y.tanh() if np.random.rand() < 0.7 else y,
+        lambda y: y.tanh() if torch.rand(1).item() < 0.7 else y,
+    ),
+    "of Python": (
+        lambda y: y * random.uniform(1, 2),
+        lambda y: y * (1 + float(torch.rand(()))),
+    ),
+    "of MXNet": (
+        lambda y: y * float(nd.random.normal(0, 0.5, shape=(1,)).asscalar()),
+        lambda y: y * np.random.normal(0, 0.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOST)
+def test_what_is_drawn_on_the_host_is_the_same_on_both_sides(name: str) -> None:
+    for seed in range(2):
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        report = compared(*HOST[name])
+        assert report.ok, str(report)
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        lambda y: float(np.random.binomial(n=1, p=0.7)) / 0.7 * y,
+        lambda y: float(np.random.binomial(n=1, p=0.8)) * y,
+        lambda y: y,
+    ],
+)
+def test_another_factor_of_the_host_is_found(ours: Forward) -> None:
+    assert compared(ours, torch_number).first_divergence is not None
+
+
+def test_generators_of_the_host_go_on_as_if_nothing_had_drawn() -> None:
+    random.seed(3)
+    np.random.seed(3)
+    with Live().of_host():
+        assert np.random.binomial(1, 0.8) == 1
+        assert np.random.binomial(1, 0.3) == 0
+        assert np.random.rand(2).shape == (2,)
+        assert random.random() == np.random.rand() < 0.5
+        np.random.shuffle([1, 2, 3])
+    assert random.random() == random.Random(3).random()
+    assert np.random.rand() == np.random.RandomState(3).rand()
 
 
 def test_partners_draw_the_same_and_others_do_not() -> None:

@@ -54,6 +54,11 @@ _DRAWS: dict[str, Callable[[_Get], Draw]] = {
 _LIKE = "_like"
 
 
+def draws_numbers(kind: str) -> bool:
+    """Whether an operator is known to draw at random."""
+    return kind in _DRAWS
+
+
 def drawn(
     kind: str, attributes: Mapping[str, Any], arrays: Mapping[str, float | None]
 ) -> Draw | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from mxnet.gluon import Block
 from mxnet.ndarray import NDArray
 
+from parity_tests.backends.draws import Live
 from parity_tests.backends.files.gluon_script import (
     Recorder,
     imperative,
@@ -24,6 +24,7 @@ from parity_tests.backends.files.gluon_script import (
 )
 from parity_tests.backends.files.tape import Tape
 from parity_tests.backends.gluon.numpy_mode import call
+from parity_tests.backends.gluon.tracing.draws import drawn, draws_numbers
 from parity_tests.backends.gluon.tracing.dtypes import taken_for
 from parity_tests.backends.gluon.tracing.replay import (
     lacks_gradient,
@@ -40,6 +41,7 @@ from parity_tests.backends.gluon.tracing.replay import (
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.tracing import BACKENDS, HELD, digest, flatten, graph_of, replay_whole
 from parity_tests.pairing.graph import OperationGraph, Replay
+from parity_tests.pairing.vocabulary import constant
 
 
 def trace_gluon(
@@ -67,7 +69,7 @@ def trace_gluon(
     if any(parameter._data is None for parameter in named.values()):
         with mx.autograd.pause(), taken_for(single, "float32"):
             call(net, inputs)  # settles the shapes that wait for an input
-    state = random.getstate(), np.random.get_state()
+    live = Live()
     # MXNet's BatchNorm writes 1 into a scale that it fixes, whenever it runs
     held = [
         p
@@ -78,7 +80,9 @@ def trace_gluon(
     with ExitStack() as stack:
         stack.enter_context(imperative(net))
         stack.enter_context(mx.autograd.pause(train_mode=train))
-        recorder = _Recorder(tape, paths_of(net), values, _dtype_of(named.values(), inputs))
+        dtype = _dtype_of(named.values(), inputs)
+        recorder = _Recorder(tape, paths_of(net), values, dtype, live)
+        stack.enter_context(live.of_host())
         stack.enter_context(recorder.patched())
         stack.enter_context(_custom_functions(tape))
         for name, parameter in named.items():
@@ -92,8 +96,6 @@ def trace_gluon(
         graph = graph_of(tape.graph(outputs, train), tape.constants)
     for parameter, array in zip(held, saved, strict=True):
         parameter.data()[:] = array
-    random.setstate(state[0])
-    np.random.set_state(state[1])
     return graph.with_neutral(name for name in graph.parameters if _is_neutral(name, named[name]))
 
 
@@ -132,8 +134,11 @@ def _dtype_of(parameters: Iterable[Any], inputs: Sequence[NDArray]) -> str:
 class _Recorder(Recorder):
     """Also keeps how each operation can be run again and, with `values`, a digest."""
 
-    def __init__(self, tape: Tape, paths: Mapping[int, str], values: bool, dtype: str) -> None:
+    def __init__(
+        self, tape: Tape, paths: Mapping[int, str], values: bool, dtype: str, live: Live
+    ) -> None:
         super().__init__(tape, paths)
+        self._live = live
         self._values = values
         self._dtype = dtype
         self._passing: set[int] = set()  # the operations that a gradient passes
@@ -185,6 +190,7 @@ class _Recorder(Recorder):
         out: Any,
         how: tuple[Any, ...],
     ) -> int:
+        self._settle(kind, attributes, operands, out)
         index = super().note(kind, attributes, operands, out, how)
         record = self.tape.operations[index]
         record["replay"] = self._replay(kind, how, record["dtypes"])
@@ -202,6 +208,23 @@ class _Recorder(Recorder):
             with self.unseen():
                 record["held"] = outputs[0].asnumpy()
         return index
+
+    def _settle(
+        self,
+        kind: str,
+        attributes: Mapping[str, Any],
+        operands: Sequence[tuple[str, NDArray]],
+        out: Any,
+    ) -> None:
+        """Let what an operator drew be what it draws in each trace."""
+        if not draws_numbers(kind):
+            return
+        with self.unseen():
+            arrays = {role: constant(x.asnumpy())[1] for role, x in operands}
+            draw = drawn(kind, attributes, arrays)
+            if draw is not None:
+                (array,) = flatten(out, NDArray)
+                array._sync_copyfrom(self._live.values(draw, array.shape).astype(array.dtype))
 
     def _passes(self, kind: str, record: Mapping[str, Any]) -> bool:
         """Whether an operation passes back a gradient to a parameter or an input."""

@@ -56,6 +56,11 @@ _READ = {"normal": ("mean", "std"), "bernoulli": ("input",), "poisson": ("input"
          "bernoulli_": ("p",)}  # fmt: skip
 
 
+def draws_numbers(kind: str) -> bool:
+    """Whether a call is known to draw at random."""
+    return kind in _DRAWS
+
+
 def drawn(
     kind: str, attributes: Mapping[str, Any], arrays: Mapping[str, float | None]
 ) -> Draw | None:

@@ -11,13 +11,11 @@ import contextlib
 import functools
 import math
 import os
-import random
 import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -26,9 +24,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from parity_tests.backends.draws import Live
 from parity_tests.backends.files.tape import Tape
 from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.torch.tracing.binding import SPELLINGS, bind, call_name
+from parity_tests.backends.torch.tracing.draws import drawn, draws_numbers
 from parity_tests.backends.torch.tracing.dtypes import TakenFor
 from parity_tests.backends.torch.tracing.replay import ReplayCall, ReplayModule, ReplayViewWrite
 from parity_tests.backends.tracing import (
@@ -41,6 +41,7 @@ from parity_tests.backends.tracing import (
     replay_whole,
 )
 from parity_tests.pairing.graph import OperationGraph, Origin, Replay
+from parity_tests.pairing.vocabulary import as_numpy, constant
 
 _LIBRARY = os.path.dirname(torch.__file__) + os.sep
 # MXNet has each of these as one operator or one block
@@ -97,9 +98,11 @@ def _trace(
     paths: dict[int, str] = {}
     for path, module in net.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), path)
-    recorder = _Recorder(tape, values, _dtype_of(net, inputs))
+    live = Live()
+    recorder = _Recorder(tape, values, _dtype_of(net, inputs), live)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_unchanged(net))
+        stack.enter_context(live.of_host())
         net.train(train)
         # where the net's own code switches gradients off is part of what it computes
         stack.enter_context(torch.enable_grad())
@@ -132,13 +135,10 @@ def _unchanged(net: nn.Module) -> Iterator[None]:
     modes = [(module, module.training, dict(module._buffers)) for module in net.modules()]
     held = [*net.parameters(), *net.buffers()]
     versions = [(t, t._version, t.detach().clone()) for t in held if not t.is_meta]
-    state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
             yield
     finally:
-        random.setstate(state[0])
-        np.random.set_state(state[1])
         with torch.no_grad():
             for tensor, version, value in versions:
                 # a batch norm's update in training does not count as a new version
@@ -209,8 +209,9 @@ def _describe(tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, tape: Tape, values: bool, dtype: torch.dtype) -> None:
+    def __init__(self, tape: Tape, values: bool, dtype: torch.dtype, live: Live) -> None:
         super().__init__()
+        self._live = live
         self._tape = tape
         self._values = values
         self._dtype = dtype
@@ -254,12 +255,24 @@ class _Recorder(TorchFunctionMode):
         if kept and not single:
             return result
         arguments = bind(func, name, args, kwargs)
+        self._settle(name, arguments, outputs[0])
         tensors = _bound_tensors(arguments)
         replay = ReplayCall(func, name, args, kwargs, tensors, outputs, self._dtype, gradients)
         stops = name in ("detach", "detach_", "data") or not gradients
         kind = "cast_to_itself" if single else name
         self._add(kind, arguments, outputs, replay, stops=stops)
         return result
+
+    def _settle(self, name: str, arguments: Mapping[str, Any], out: torch.Tensor) -> None:
+        """Let what a call drew be what it draws in each trace."""
+        if not draws_numbers(name):
+            return
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            given = {k: x for k, x in arguments.items() if isinstance(x, torch.Tensor)}
+            numbers = {k: constant(as_numpy(x))[1] for k, x in given.items() if x is not out}
+            draw = drawn(name, {k: x for k, x in arguments.items() if k not in given}, numbers)
+            if draw is not None:
+                out.copy_(torch.from_numpy(self._live.values(draw, tuple(out.shape))))
 
     def _is_computed(self, operand: tuple[torch.Tensor, tuple[str, Any, int]]) -> bool:
         """Whether these are several numbers that the input decides."""
