@@ -60,11 +60,8 @@ class Source(Protocol):
     def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
         """An array of one number, of the framework, dtype and device of another one."""
 
-    def array(self, like: Any, values: np.ndarray, dtype: str) -> Any:
-        """An array of these values, of the framework and device of another one."""
-
-    def array(self, values: np.ndarray, dtype: str) -> Any:
-        """An array of the framework's of these values."""
+    def array(self, values: np.ndarray, dtype: str, like: Any = None) -> Any:
+        """An array of the framework's of these values, on the device of another one or the CPU."""
 
     def trace(self, net: Any, inputs: Arrays, *, train: bool) -> OperationGraph:
         """The operations that the net executes on these inputs; it is left as it was."""

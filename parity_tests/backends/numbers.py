@@ -321,10 +321,10 @@ def with_exact(
 ) -> OperationGraph:
     """The executed graph with these values of its constants, and of what it makes of them.
 
-    `array(like, values, dtype)` makes an array of the framework's.
+    `array(values, dtype, like)` makes an array of the framework's.
     """
     constants = {
-        key: array(x, exact[value], "float64") if (value := Value(Origin.CONSTANT, key)) in exact
+        key: array(exact[value], "float64", x) if (value := Value(Origin.CONSTANT, key)) in exact
         else x
         for key, x in graph.constants.items()
     }  # fmt: skip
@@ -353,7 +353,7 @@ class _Exact:
 
     def __call__(self, arrays: Sequence[Any], dtype: str) -> list[Any]:
         (made,) = self.replay(arrays, dtype)
-        return [self.array(made, self.values, dtype)]
+        return [self.array(self.values, dtype, made)]
 
 
 def _fixed(op: Operation, graph: OperationGraph) -> Iterator[tuple[Value, np.ndarray]]:
@@ -388,7 +388,7 @@ def _in_float64(value: Value, graph: OperationGraph, source: Source) -> np.ndarr
     if value.origin is Origin.CONSTANT:
         return None
     known = {
-        Value(Origin.CONSTANT, key): source.array(x, as_numpy(x), "float64")
+        Value(Origin.CONSTANT, key): source.array(as_numpy(x), "float64", x)
         if "float" in str(x.dtype)
         else x
         for key, x in graph.constants.items()

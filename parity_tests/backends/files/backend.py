@@ -49,10 +49,7 @@ class RecordedSource:
     def full(self, like: np.ndarray, shape: tuple[int, ...], number: float) -> np.ndarray:
         return np.full(shape, number, like.dtype)
 
-    def array(self, like: np.ndarray, values: np.ndarray, dtype: str) -> np.ndarray:
-        return values.astype(dtype)
-
-    def array(self, values: np.ndarray, dtype: str) -> np.ndarray:
+    def array(self, values: np.ndarray, dtype: str, like: Any = None) -> np.ndarray:
         return values.astype(dtype)
 
     def trace(self, net: RecordedNet, inputs: Arrays, *, train: bool) -> OperationGraph:

@@ -79,11 +79,10 @@ class GluonBackend:
         made = mx.nd.full(shape, number, ctx=like.ctx, dtype=like.dtype)
         return numpy_mode.like(made, like)
 
-    def array(self, like: Any, values: np.ndarray, dtype: str) -> Any:
+    def array(self, values: np.ndarray, dtype: str, like: Any = None) -> Any:
+        if like is None:
+            return clones.as_is(values.astype(dtype))
         return numpy_mode.like(mx.nd.array(values, ctx=like.ctx, dtype=dtype), like)
-
-    def array(self, values: np.ndarray, dtype: str) -> Any:
-        return clones.as_is(values.astype(dtype))
 
     join: tuple[str, Replay] = "Concat", lambda arrays, dtype: [mx.nd.concat(*arrays, dim=0)]
 

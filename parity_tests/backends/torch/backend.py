@@ -70,11 +70,9 @@ class TorchBackend:
     def full(self, like: Any, shape: tuple[int, ...], number: float) -> Any:
         return like.new_full(shape, number)
 
-    def array(self, like: Any, values: np.ndarray, dtype: str) -> Any:
-        return torch.from_numpy(values.astype(dtype)).to(like.device)
-
-    def array(self, values: np.ndarray, dtype: str) -> Any:
-        return torch.from_numpy(values.astype(np.float64)).to(getattr(torch, dtype))
+    def array(self, values: np.ndarray, dtype: str, like: Any = None) -> Any:
+        made = torch.as_tensor(values).to(getattr(torch, dtype))
+        return made if like is None else made.to(like.device)
 
     join: tuple[str, Replay] = "cat", lambda arrays, dtype: [torch.cat(list(arrays))]
 
