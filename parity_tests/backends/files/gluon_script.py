@@ -50,8 +50,9 @@ HAS_NUMPY = hasattr(mx, "np")  # not in MXNet 1.5
 # torch has each of these as one function, so they count as one operation
 COMPOSITES = (rnn.rnn_layer._RNNLayer, rnn.RNNCell, rnn.LSTMCell, rnn.GRUCell)
 # Arguments that say how long, where or of which class. MXNet 1.9.1 writes no gradient of these, and
-# what lies in the memory that is set aside for one comes back
+# what lies in the memory that is set aside for one comes back; an embedding refuses one
 UNWRITTEN = {
+    **dict.fromkeys(("Embedding", "_contrib_SparseEmbedding", "_npx_embedding"), (0,)),
     **dict.fromkeys(
         ("SequenceMask", "SequenceLast", "SequenceReverse", "_npx_sequence_mask"), (1,)
     ),

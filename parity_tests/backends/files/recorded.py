@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ _PASSES = {False: "inference", True: "training"}
 
 @dataclass(frozen=True)
 class Recorded:
-    """In place of a replay: the operation's number in its file. It ran elsewhere, once."""
+    """In place of a replay: the operation's number in its file, and its first output there."""
 
     number: int
+    gave: Callable[[], np.ndarray]
 
     def __call__(self, arrays: Sequence[Any], dtype: str) -> list[Any]:
         raise ParityError("an operation that was recorded elsewhere cannot be run here")
@@ -150,7 +151,8 @@ def _read(path: Path, side: Side, state: Mapping[str, Any]) -> RecordedNet:
     else:
         for train, record in records.items():
             for number, operation in enumerate(record["operations"]):
-                operation["replay"] = Recorded(number)
+                gave = partial(values[train].__getitem__, f"{number}.0")
+                operation["replay"] = Recorded(number, gave)
                 if operation.get("fixed", False):
                     operation["held"] = values[train][f"{number}.0"]
             graphs[train] = graph_of(record, constants_of[train]).live()

@@ -637,10 +637,13 @@ class Net(nn.HybridBlock):
         super().__init__()
         with self.name_scope():
             self.words, self.types = nn.Embedding(11, 4), nn.Embedding(3, 4)
+            self.places = nn.Embedding(9, 4)
             self.c = self.params.get_constant("c", mx.nd.zeros((2, 5)))
+            self.p = self.params.get_constant("p", mx.nd.arange(9).reshape((1, 9)))
 
-    def hybrid_forward(self, F, ids, c):
-        return self.words(ids) + self.types(c)
+    def hybrid_forward(self, F, ids, c, p):
+        places = self.places(F.slice_axis(p, axis=1, begin=0, end=5))
+        return F.broadcast_add(self.words(ids) + self.types(c), places)
 
 
 def net():
@@ -651,22 +654,25 @@ def net():
 
 
 class TheirTypes(nn.Module):
-    def __init__(self, held: int | None) -> None:
+    def __init__(self, held: int | None, first: int) -> None:
         super().__init__()
         self.words, self.types = nn.Embedding(11, 4), nn.Embedding(3, 4)
+        self.places, self.first = nn.Embedding(9, 4), first
         self.register_buffer("held", held if held is None else torch.full((2, 5), held))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         types = torch.zeros_like(ids) if self.held is None else self.held
-        return self.words(ids) + self.types(types)
+        places = torch.arange(self.first, self.first + ids.shape[1])
+        return self.words(ids) + self.types(types) + self.places(places)
 
 
 def test_a_recorded_constant_may_be_held_or_computed(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OF_TYPES)
     recorded = record(sys.executable, tmp_path, "mine:net", "--input", "2,5:int64<11")
-    for held, right in ((None, True), (0, True), (1, False)):
-        report = check_parity(recorded, TheirTypes(held), recorded.inputs, transfer=True)
-        assert report.ok == right, f"{held}: {report}"
+    for held, first, right in ((None, 0, True), (0, 0, True), (1, 0, False), (None, 1, False)):
+        theirs = TheirTypes(held, first)
+        report = check_parity(recorded, theirs, recorded.inputs, transfer=True)
+        assert report.ok == right, f"{held}, {first}: {report}"
 
 
 TWICE = """
