@@ -71,7 +71,7 @@ class TorchBackend:
         return like.new_full(shape, number)
 
     def array(self, values: np.ndarray, dtype: str, like: Any = None) -> Any:
-        made = torch.as_tensor(values).to(getattr(torch, dtype))
+        made = torch.from_numpy(np.array(values)).to(getattr(torch, dtype))
         return made if like is None else made.to(like.device)
 
     join: tuple[str, Replay] = "cat", lambda arrays, dtype: [torch.cat(list(arrays))]
