@@ -88,6 +88,7 @@ def _operation(index: int, op: Mapping[str, Any], parameters: Mapping[str, Param
         tuple(_value(*read) for read in replayed),
         replay,
         own_gradient=_own_gradient(op),
+        function=op.get("function", -1),
         infinite=op.get("infinite", False),
         held=op.get("held"),
         lacks_gradient=op.get("lacks_gradient", ""),
@@ -109,12 +110,16 @@ def pass_on(arrays: Sequence[Any], dtype: str) -> list[Any]:
     return [arrays[0]]
 
 
-def replay_whole(tape: Tape, outputs: Sequence[Any], reads: Sequence[Any], replay: Replay) -> None:
+def replay_whole(
+    tape: Tape, start: int, outputs: Sequence[Any], reads: Sequence[Any], replay: Replay
+) -> None:
     """Let what a function with a gradient of its own gives be replayed by the function itself.
 
-    Not by what it ran: that has another gradient. Of several outputs each is replayed by a run of
-    its own, and the others send nothing back.
+    Not by what it ran, from operation `start` on: that has another gradient. Of several outputs
+    each is replayed by a run of its own, and the others send nothing back.
     """
+    for record in tape.operations[start:]:
+        record["function"] = start
     for position, array in enumerate(outputs):
         origin, index, _ = tape.producers.get(array, ("", 0, 0))
         if origin == "operation" and len(tape.operations[index]["shapes"]) == 1:

@@ -76,7 +76,8 @@ class Operation:
     roles of inputs and parameters in the order of the call, and `reads` what they hold. `replay`
     runs an executed operation on other arrays, leaving those it is given as they are. `normalised`
     operations are in the common vocabulary and cannot be run. `own_gradient`: what was executed
-    passes back no gradient ("detach"), or its own and not its kind's ("own gradient"). `infinite`:
+    passes back no gradient ("detach"), or its own and not its kind's ("own gradient"); `function`
+    counts the calls of functions that have such, and is that in which it ran, or -1. `infinite`:
     its first output holds infinities, as behind a mask of −∞. `held` is its first output where no
     input and no parameter decides it, as of an index that the net's code writes out.
     `lacks_gradient`: why its framework does not differentiate what has a gradient.
@@ -100,6 +101,7 @@ class Operation:
     replay: Replay | None = field(default=None, compare=False, repr=False)
     normalised: bool = False
     own_gradient: str = ""
+    function: int = -1
     infinite: bool = False
     held: np.ndarray | None = field(default=None, compare=False, repr=False)
     lacks_gradient: str = ""

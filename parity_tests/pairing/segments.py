@@ -150,6 +150,7 @@ class _Graphs:
         }
         self.first: dict[Value, Value] = {root: root for root in self.roots}
         apart: set[Value] = set()  # the same values as one before, and not the same gradients
+        outside = self._computed_outside()
         for op in executed:
             behind = op.own_gradient or not apart.isdisjoint(op.reads)
             for position in range(len(op.shapes)):
@@ -157,11 +158,33 @@ class _Graphs:
                 stands_for = normalised.stands_for.get(value)
                 if stands_for is not None:
                     root = self._root(stands_for)
-                    if behind and root in self.first:
+                    if root not in outside and self._ends_function(op, self.first.get(root)):
+                        self.first[root] = value
+                    if behind and self.first.get(root, value) != value:
                         apart.add(value)
                         continue
                     self.roots[value] = root
                     self.first.setdefault(root, value)
+
+    def _computed_outside(self) -> set[Value]:
+        """What the net computes, of all that its functions with gradients of their own do too."""
+        if all(op.function < 0 for op in self.executed):
+            return set()
+        known = {v: self._root(root) for v, root in self.normalised.stands_for.items()}
+        return {
+            known[value]
+            for op in self.executed
+            if op.function < 0
+            for value in (Value(Origin.OPERATION, op.index, i) for i in range(len(op.shapes)))
+            if value in known and known[value] not in {known.get(v, v) for v in op.reads}
+        }
+
+    def _ends_function(self, op: Operation, before: Value | None) -> bool:
+        """Whether a function with a gradient of its own gives what it computed, cast or not."""
+        if not op.own_gradient or before is None or before.origin is not Origin.OPERATION:
+            return False
+        inner = self.executed.operations[int(before.key)]
+        return not inner.own_gradient and 0 <= op.function == inner.function
 
     def _root(self, value: Value) -> Value:
         """A normalised value without the reshapes on its way: the same numbers in their order."""

@@ -188,3 +188,110 @@ def test_code_of_arrays_is_no_symbol_and_casts_too() -> None:
     net.cast("float16")
     other = TorchNet(lambda s, x: s.d(x).float().tanh(), d=nn.Linear(6, 6)).half()
     assert check_parity(net, other, X, transfer=True).ok
+
+
+def casting(wide: str, dtype: str, slope: float = 0.5) -> Callable[..., Any]:
+    """tanh(0.1 x), computed in a dtype of its own, beside a sigmoid; with a slope of its own."""
+
+    class Casting(mx.autograd.Function):
+        def forward(self, x: Any) -> Any:
+            x = x.astype(wide)
+            self.save_for_backward(x)
+            return (x * mx.nd.full((1, 6), 0.1)).tanh().astype(dtype), x.sigmoid().astype(dtype)
+
+        def backward(self, one: Any, other: Any) -> Any:
+            (x,) = self.saved_tensors
+            one, ones = one.astype(wide), mx.nd.one_hot(mx.nd.arange(6), 6)
+            moved = mx.nd.dot(one * slope, ones)
+            back = moved + other.astype(wide) * x.sigmoid() * (1 - x.sigmoid())
+            return back.astype(dtype)
+
+    return lambda x: Casting()(x)
+
+
+def theirs_casting(wide: str, dtype: str, slope: float = 0.5, scale: float = 0.1) -> Forward:
+    inner, outer = getattr(torch, wide), getattr(torch, dtype)
+
+    class Casting(torch.autograd.Function):
+        @staticmethod
+        def forward(x: Any) -> Any:
+            x = x.type(inner)
+            return (x * torch.full((6,), scale)).tanh().to(outer), x.sigmoid().to(dtype=outer)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.save_for_backward(inputs[0].to(inner))
+
+        @staticmethod
+        def vjp(ctx: Any, *gradients: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            one, other = (g.to(inner) for g in gradients)
+            moved = one @ (torch.eye(6) * slope)
+            return (moved + other * x.sigmoid() * (1 - x.sigmoid())).to(outer)
+
+    return lambda x: Casting.apply(x)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide"),
+    [("float16", "float32"), ("float16", "float64"), ("float64", "float32"), ("float32",) * 2],
+)
+def test_functions_with_a_gradient_of_their_own_may_cast(dtype: str, wide: str) -> None:
+    def report_of(**changed: float) -> Report:
+        def ours(s: Any, x: Any) -> Any:
+            one, other = casting(wide, dtype)(s.d(x))
+            return s.d(one) + mx.nd.sin(other)
+
+        def theirs(s: Any, x: Any) -> Any:
+            one, other = theirs_casting(wide, dtype, **changed)(s.d(x))
+            return s.d(one) + other.sin()
+
+        net = ImperativeNet(ours, d=gluon.nn.Dense(6, in_units=6))
+        net.initialize(mx.init.Xavier())
+        net.cast(dtype)
+        other = TorchNet(theirs, d=nn.Linear(6, 6)).to(getattr(torch, dtype))
+        return check_parity(net, other, X, transfer=True)
+
+    assert report_of().ok, str(report_of())
+    sloped, scaled = report_of(slope=0.50001).first_divergence, report_of(scale=0.100001)
+    assert sloped is not None
+    assert (sloped.level, sloped.path) == ("backward", "tanh")
+    assert scaled.first_divergence is not None
+    assert scaled.first_divergence.level != "backward"
+
+
+def test_a_value_that_a_function_gives_cast_has_its_gradient_and_not_that_outside() -> None:
+    class Ours(mx.autograd.Function):
+        def forward(self, x: Any) -> Any:
+            return (x * 2).astype("float32")
+
+        def backward(self, gradient: Any) -> Any:
+            return gradient * 3
+
+    class Theirs(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, slope: float) -> Any:
+            ctx.slope = slope
+            return (x * 2).view_as(x)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            return gradients[0] * ctx.slope, None
+
+    for first in (True, False):
+        for slope in (3.0, 2.0):
+
+            def ours(s: Any, x: Any, first: bool = first) -> Any:
+                y = s.d(x)
+                outside = [] if first else [y * 2]
+                inside = Ours()(y)
+                return mx.nd.tanh(*(outside or [y * 2])) + mx.nd.sigmoid(inside)
+
+            def theirs(s: Any, x: Any, slope: float = slope) -> Any:
+                y = s.d(x)
+                return (y * 2).tanh() + Theirs.apply(y, slope).sigmoid()
+
+            net = ImperativeNet(ours, d=gluon.nn.Dense(6, in_units=6))
+            net.initialize(mx.init.Xavier())
+            other = TorchNet(theirs, d=nn.Linear(6, 6))
+            assert check_parity(net, other, X, transfer=True).ok == (slope == 3.0), (first, slope)

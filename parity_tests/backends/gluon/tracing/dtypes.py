@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -29,7 +30,8 @@ _MAKERS = [
 def taken_for(names: Container[str], kind: str) -> Iterator[None]:
     """In this context calls that ask for one of these dtypes are given `kind`.
 
-    So a net of float16 runs as its copy in float32, though its code casts to float16.
+    So a net of float16 runs as its copy in float32, though its code casts to float16. Only calls of
+    this thread are: MXNet calls the backward of an `autograd.Function` in one of its own.
 
     Args:
         names: dtypes of floats, such as "float16".
@@ -40,37 +42,84 @@ def taken_for(names: Container[str], kind: str) -> Iterator[None]:
         ...     mx.nd.ones(2).astype("float16").dtype, mx.nd.zeros(2, dtype="float16").dtype
         (<class 'numpy.float32'>, <class 'numpy.float32'>)
     """
-    invoke = register._imperative_invoke
+    before = getattr(_TAKEN, "names", ()), getattr(_TAKEN, "kind", "")
+    _TAKEN.names, _TAKEN.kind = names, kind
+    try:
+        with _PATCHED:
+            yield
+    finally:
+        _TAKEN.names, _TAKEN.kind = before
 
-    def named(dtype: Any) -> Any:
-        try:
-            return kind if dtype is not None and np.dtype(dtype).name in names else dtype
-        except TypeError:  # one that numpy does not have
-            return dtype
 
-    def invoked(
-        handle: Any, arrays: Any, keys: Sequence[str], values: Sequence[Any], *rest: Any
-    ) -> Any:
-        taken = [
-            named(value) if key.endswith("dtype") and isinstance(value, str) else value
-            for key, value in zip(keys, values, strict=True)
-        ]
-        return invoke(handle, arrays, keys, taken, *rest)
+_TAKEN = threading.local()
 
-    def making(make: Callable[..., Any], place: int) -> Callable[..., Any]:
-        def made(*args: Any, **kwargs: Any) -> Any:
-            args = tuple(named(x) if i == place else x for i, x in enumerate(args))
-            return make(*args, **{k: named(v) if k == "dtype" else v for k, v in kwargs.items()})
 
-        return made
+def _named(dtype: Any) -> Any:
+    """What is taken for a dtype in this thread."""
+    try:
+        meant = dtype is not None and np.dtype(dtype).name in getattr(_TAKEN, "names", ())
+    except TypeError:  # one that numpy does not have
+        return dtype
+    return _TAKEN.kind if meant else dtype
 
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(register, "_imperative_invoke", invoked))
+
+def _cast(made: Any) -> Any:
+    """What an operator gives, if it gives floats of one dtype whatever it is given: `one_hot`."""
+    if isinstance(made, list):
+        return list(map(_cast, made))
+    kind = _named(made.dtype)
+    return made if kind is made.dtype or np.dtype(kind) == made.dtype else made.astype(kind)
+
+
+class _Patched:
+    """MXNet's functions that are given dtypes, patched while any thread is in this context."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._patch()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._stack.close()
+
+    def _patch(self) -> None:
+        invoke = register._imperative_invoke
+
+        def invoked(
+            handle: Any, arrays: Any, keys: Sequence[str], values: Sequence[Any], *rest: Any
+        ) -> Any:
+            taken = [
+                _named(value) if key.endswith("dtype") and isinstance(value, str) else value
+                for key, value in zip(keys, values, strict=True)
+            ]
+            made = invoke(handle, arrays, keys, taken, *rest)
+            return made if rest and rest[0] is not None else _cast(made)
+
+        def making(make: Callable[..., Any], place: int) -> Callable[..., Any]:
+            def made(*args: Any, **kwargs: Any) -> Any:
+                args = tuple(_named(x) if i == place else x for i, x in enumerate(args))
+                named = {k: _named(v) if k == "dtype" else v for k, v in kwargs.items()}
+                return make(*args, **named)
+
+            return made
+
+        self._stack.enter_context(mock.patch.object(register, "_imperative_invoke", invoked))
         for owner, name, place in _MAKERS:
             if hasattr(owner, name):
                 made = making(getattr(owner, name), place)
-                stack.enter_context(mock.patch.object(owner, name, made))
-        yield
+                self._stack.enter_context(mock.patch.object(owner, name, made))
+
+
+_PATCHED = _Patched()
 
 
 def given_dtypes(net: Block, inputs: Arrays, kind: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from mxnet.ndarray import NDArray, register
 
 from parity_tests.backends.files.gluon_script import UNWRITTEN, substitute
 from parity_tests.backends.gluon.numpy_mode import like
+from parity_tests.backends.gluon.tracing.dtypes import taken_for
 from parity_tests.backends.runs import rounded
 from parity_tests.backends.tracing import flatten
 
@@ -253,11 +254,25 @@ def replay_assignment(assign: Callable[..., Any], key: Any, value: Any) -> Repla
     return run
 
 
-def replay_function(function: mx.autograd.Function) -> Replay:
-    """A function with a gradient of its own that was not called yet: each can be once."""
+def replay_function(function: mx.autograd.Function, same: Container[str]) -> Replay:
+    """A function with a gradient of its own that was not called yet: each can be once.
+
+    Its code may name dtypes both ways: `same` are those that are that of the run.
+    """
+    made: Any = type(function)
 
     def run(arrays: Sequence[NDArray], kind: str) -> list[NDArray]:
-        return list(flatten(copy.copy(function)(*arrays), NDArray))
+        def taking(call: Callable[..., Any]) -> Callable[..., Any]:
+            def taken(*args: Any) -> Any:
+                with taken_for(same, kind):
+                    return call(*args)
+
+            return taken
+
+        ways = {"forward": taking(made.forward), "backward": taking(made.backward)}
+        uncalled = copy.copy(function)
+        uncalled.__class__ = type(made.__name__, (made,), ways)
+        return list(flatten(uncalled(*arrays), NDArray))
 
     return _in_single_precision_if_refused(run)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -49,7 +49,7 @@ def trace_gluon(
     *inputs: NDArray,
     train: bool = False,
     values: bool = False,
-    single: Container[str] = (),
+    single: Collection[str] = (),
 ) -> OperationGraph:
     """The operations that `net(*inputs)` executes.
 
@@ -84,7 +84,7 @@ def trace_gluon(
         recorder = _Recorder(tape, paths_of(net), values, dtype, live)
         stack.enter_context(live.of_host())
         stack.enter_context(recorder.patched())
-        stack.enter_context(_custom_functions(tape))
+        stack.enter_context(_custom_functions(tape, {dtype, "float64", *single}))
         for name, parameter in named.items():
             if parameter._data is not None:
                 tape.add_parameter(name, parameter.data(parameter.list_ctx()[0]))
@@ -108,17 +108,20 @@ def _is_neutral(name: str, parameter: Any) -> bool:
 
 
 @contextmanager
-def _custom_functions(tape: Tape) -> Iterator[None]:
-    """What an `autograd.Function` returns is replayed by it, so that its own backward runs."""
+def _custom_functions(tape: Tape, same: Container[str]) -> Iterator[None]:
+    """What an `autograd.Function` returns is replayed by it, so that its own backward runs.
+
+    `same` are the dtypes of floats that its code names, and that are that of the run.
+    """
     original = mx.autograd.Function.__call__
 
     def call(function: mx.autograd.Function, *inputs: NDArray) -> Any:
-        uncalled = copy.copy(function)
+        uncalled, start = copy.copy(function), len(tape.operations)
         out = original(function, *inputs)
         outputs = list(flatten(out, NDArray))
         # one that gives back what it is given cannot be differentiated: MXNet raises
         if not any(y is x for y in outputs for x in inputs):
-            replay_whole(tape, outputs, inputs, replay_function(uncalled))
+            replay_whole(tape, start, outputs, inputs, replay_function(uncalled, same))
         return out
 
     with mock.patch.object(mx.autograd.Function, "__call__", call):

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import resolve_name
 
+from parity_tests.backends.torch.tracing.dtypes import TakenFor
 from parity_tests.backends.torch.tracing.recurrent import in_steps
 from parity_tests.backends.tracing import flatten
 from parity_tests.numerics.operators.table import as_mxnet_holds, single_arguments
@@ -211,6 +212,45 @@ def _text(template: Any, names: Sequence[str], same: Container[torch.dtype]) -> 
     if isinstance(template, torch.device):
         return f"torch.{template!r}"
     return repr(template)
+
+
+class ReplayFunction:
+    """One recorded call of an `autograd.Function`, whose own code may name dtypes both ways.
+
+    Args:
+        function: the class that was applied.
+        args: its positional arguments; arrays among `tensors` are replaced.
+        kwargs: its named arguments.
+        tensors: the arrays, in the order in which the call is given others.
+        same: the dtypes of floats that are that of the run.
+    """
+
+    def __init__(
+        self,
+        function: type[torch.autograd.Function],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        tensors: Sequence[torch.Tensor],
+        same: Container[str],
+    ) -> None:
+        self._function = function
+        self._arguments = _template((tuple(args), dict(kwargs)), tensors)
+        self._same = same
+
+    def __call__(self, tensors: Sequence[torch.Tensor], dtype: str) -> list[torch.Tensor]:
+        function, floats = self._function, getattr(torch, dtype)
+        # torch has two names for it: https://docs.pytorch.org/docs/stable/notes/extending.html
+        name = "backward" if function.vjp is torch.autograd.Function.vjp else "vjp"
+        way_back = getattr(function, name)
+
+        def back(*args: Any) -> Any:
+            with TakenFor(self._same, dtype), _default(floats):
+                return way_back(*args)
+
+        copied: Any = type(function.__name__, (function,), {name: staticmethod(back)})
+        with TakenFor(self._same, dtype), _default(floats):
+            args, kwargs = _filled(self._arguments, tensors, {})
+            return list(flatten(copied.apply(*args, **kwargs), torch.Tensor))
 
 
 class ReplayViewWrite:

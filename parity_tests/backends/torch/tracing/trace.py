@@ -8,11 +8,10 @@ calls did not produce come from compiled code: then a second pass also records a
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import sys
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -30,7 +29,12 @@ from parity_tests.backends.journal import JOURNAL
 from parity_tests.backends.torch.tracing.binding import SPELLINGS, bind, call_name
 from parity_tests.backends.torch.tracing.draws import drawn, draws_numbers
 from parity_tests.backends.torch.tracing.dtypes import TakenFor
-from parity_tests.backends.torch.tracing.replay import ReplayCall, ReplayModule, ReplayViewWrite
+from parity_tests.backends.torch.tracing.replay import (
+    ReplayCall,
+    ReplayFunction,
+    ReplayModule,
+    ReplayViewWrite,
+)
 from parity_tests.backends.tracing import (
     BACKENDS,
     HELD,
@@ -55,7 +59,7 @@ def trace_torch(
     *inputs: Any,
     train: bool = False,
     values: bool = False,
-    single: Container[str] = (),
+    single: Collection[str] = (),
 ) -> OperationGraph:
     """The operations that `net(*inputs)` executes.
 
@@ -86,7 +90,7 @@ def _trace(
     train: bool,
     values: bool,
     dispatched: bool,
-    single: Container[str],
+    single: Collection[str],
 ) -> OperationGraph:
     tape = Tape(WeakIdKeyDictionary(), _describe, (_LIBRARY, BACKENDS))
     for name, parameter in net.named_parameters(remove_duplicate=False):
@@ -99,7 +103,9 @@ def _trace(
     for path, module in net.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), path)
     live = Live()
-    recorder = _Recorder(tape, values, _dtype_of(net, inputs), live)
+    dtype = _dtype_of(net, inputs)
+    recorder = _Recorder(tape, values, dtype, live)
+    same = {str(dtype).removeprefix("torch."), "float64", *single}
     with contextlib.ExitStack() as stack:
         stack.enter_context(_unchanged(net))
         stack.enter_context(live.of_host())
@@ -107,7 +113,7 @@ def _trace(
         # where the net's own code switches gradients off is part of what it computes
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_module_paths(tape, recorder, paths))
-        stack.enter_context(_custom_functions(tape))
+        stack.enter_context(_custom_functions(tape, same))
         if dispatched:
             stack.enter_context(_DispatchRecorder(recorder))
         stack.enter_context(recorder)
@@ -178,19 +184,21 @@ def _module_paths(tape: Tape, recorder: _Recorder, paths: Mapping[int, str]) -> 
 
 
 @contextlib.contextmanager
-def _custom_functions(tape: Tape) -> Iterator[None]:
-    """What an `autograd.Function` returns is replayed by it, so that its own backward runs."""
+def _custom_functions(tape: Tape, same: Container[str]) -> Iterator[None]:
+    """What an `autograd.Function` returns is replayed by it, so that its own backward runs.
+
+    `same` are the dtypes of floats that its code names, and that are that of the run.
+    """
     original = torch.autograd.Function.__dict__["apply"]
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        start = len(tape.operations)
         out = original.__func__(cls, *args, **kwargs)
         outputs = list(flatten(out, torch.Tensor))
         if outputs:
             tensors = _tensors(args, kwargs)
-            call = functools.partial(original.__func__, cls)
-            kind = outputs[0].dtype
-            replay = ReplayCall(call, cls.__name__, args, kwargs, tensors, outputs, kind, True)
-            replay_whole(tape, outputs, tensors, replay)
+            replay = ReplayFunction(cls, args, kwargs, tensors, same)
+            replay_whole(tape, start, outputs, tensors, replay)
         return out
 
     with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)):
