@@ -33,6 +33,8 @@ from parity_tests.reporting.verdicts import Side
 
 # In which one net may have a number and the other an array: a larger of x and 0.1 is a clip
 _WITH_NUMBERS = ELEMENTWISE | {"clip"}
+# What may have in some places, of an array, the number with which `pad` fills them
+_JOINS = frozenset({"concat", "setitem"})
 
 
 def beside_numbers(
@@ -310,7 +312,45 @@ def beside_fixed(
                     exact.reshape(held.shape) if exact.size == held.size
                     else np.full(held.shape, exact.flat[0])
                 )  # fmt: skip
+    if not any(map(is_recorded, nets.values())):
+        _note_padding(found, alignment, graphs)
     return {side: arrays for side, arrays in found.items() if arrays}
+
+
+def _note_padding(
+    found: Mapping[Side, dict[Value, np.ndarray]],
+    alignment: Alignment,
+    graphs: Mapping[Side, OperationGraph],
+) -> None:
+    """Note arrays of a number that one net joins to others, where the other net pads with it.
+
+    `pad` has the number as the code writes it, and `full(0.1)` that of float32.
+    """
+    of = {
+        side: [*(list(pair)[place] for pair in alignment.pairs), *alignment.alone[place]]
+        for place, side in enumerate(SIDES)
+    }
+    for side, other in (SIDES, SIDES[::-1]):
+        written = [np.array([n]) for op in of[other] for n in _padding(op, graphs[other])]
+        for op in of[side] if written else ():
+            if op.kind not in _JOINS:
+                continue
+            for value, held in _fixed(op, graphs[side]):
+                exact = next((number for number in written if _nearly(held, number)), None)
+                if exact is not None:
+                    found[side].setdefault(value, np.full(held.shape, exact.item()))
+
+
+def _padding(op: Operation, graph: OperationGraph) -> Iterator[float]:
+    """The numbers in the code of an operation that pads with one."""
+    for index in op.merged if op.kind == "pad" else ():
+        for written in graph.operations[index].attributes.values():
+            try:
+                number = float(written)
+            except (TypeError, ValueError):  # a tuple, or a word
+                continue
+            if math.isfinite(number):
+                yield number
 
 
 def with_exact(

@@ -318,6 +318,30 @@ BESIDE: dict[str, tuple[Forward, Callable[[float], Forward]]] = {
             [torch.ones(2) * 0.1, torch.ones(3) * 0.2 * factor]
         ),
     ),
+    "padded": (
+        lambda s, F, ids, c: F.concat(s.w(ids), F.full((2, 5, 3), 0.1), dim=2),
+        lambda factor: lambda s, ids: nn.functional.pad(s.w(ids), (0, 3), value=0.1 * factor),
+    ),
+    "padded twice, on several sides": (
+        lambda s, F, ids, c: F.concat(
+            F.full((2, 1, 8), 0.1), F.concat(s.w(ids), F.ones((2, 5, 3)) * 0.3, dim=2), dim=1
+        ),
+        lambda factor: lambda s, ids: nn.functional.pad(
+            nn.functional.pad(s.w(ids), (0, 3), value=0.1 + 0.2), (0, 0, 1, 0), value=0.1 * factor
+        ),
+    ),
+    "padded by Gluon": (
+        lambda s, F, ids, c: F.reshape(
+            F.pad(
+                F.reshape(s.w(ids), (1, 2, 5, 5)), mode="constant", constant_value=0.7,
+                pad_width=(0, 0, 0, 0, 0, 0, 2, 1),
+            ),
+            (2, 5, 8),
+        ),
+        lambda factor: lambda s, ids: torch.cat(
+            [torch.full((2, 5, 2), 0.7 * factor), s.w(ids), torch.full((2, 5, 1), 0.7)], 2
+        ),
+    ),
     "of steps": (
         lambda s, F, ids, c: F.broadcast_add(s.w(ids), F.reshape(F.arange(5) * 0.1, (1, 1, 5))),
         lambda factor: lambda s, ids: s.w(ids) + torch.linspace(0, 0.4 * factor, 5),
