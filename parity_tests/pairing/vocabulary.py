@@ -17,7 +17,7 @@ from parity_tests.pairing.graph import Operand, Operation, Origin, Value
 # a ∘ b = b ∘ a
 COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum"})
 # Operators on two arrays of broadcast shapes, or on one array and a scalar
-REVERSED = {"sub": "rsub", "div": "rdiv", "pow": "rpow"}
+REVERSED = {"sub": "rsub", "div": "rdiv", "pow": "rpow", "mod": "rmod"}
 ELEMENTWISE = COMMUTATIVE | {*REVERSED, *REVERSED.values()}
 
 # What has a scale and a shift of its own, or none
@@ -26,7 +26,7 @@ NORMS = frozenset({"layer_norm", "group_norm", "instance_norm", "batch_norm"})
 # Functions of one value each, whatever the array's shape
 POINTWISE = frozenset(
     {"relu", "sigmoid", "tanh", "exp", "log", "abs", "erf", "sin", "cos", "softsign", "selu",
-     "mish", "log1p", "expm1", "floor", "ceil", "round", "sign", "log_sigmoid", "silu",
+     "mish", "log1p", "expm1", "floor", "ceil", "round", "trunc", "sign", "log_sigmoid", "silu",
      "hard_swish", "hard_sigmoid", "elu", "celu", "softplus", "leaky_relu", "gelu", "clip"}
 )  # fmt: skip
 
@@ -163,6 +163,22 @@ def emit_reduction(
     kept = tuple(1 if i in over else size for i, size in enumerate(x.shape))
     out = emit(kind, [("input", x)], kept, axes=over, **more)
     return emit("reshape", [("input", out)], shape)
+
+
+def emit_sorted(
+    emit: Emit, x: Operand, along: int | None, shape: Sequence[int], **order: Any
+) -> list[Operand]:
+    """The values in their order along an axis, or of all axes as one, and their places.
+
+    Of `order`, `descending` says which comes first, and `count` how many there are.
+    """
+    if along is None:
+        x = emit("reshape", [("input", x)], (math.prod(x.shape),))
+    along = axis(-1 if along is None else along, len(x.shape))
+    if order["count"] == x.shape[along]:
+        del order["count"]  # all of them
+    kinds = ("sort", "argsort")
+    return [emit(kind, [("input", x)], shape, axis=along, **order) for kind in kinds]
 
 
 def emit_pool(emit: Emit, kind: str, x: Operand, shape: Sequence[int], **window: Any) -> Operand:

@@ -249,6 +249,138 @@ def test_other_rows_that_floats_count_are_a_divergence() -> None:
     assert str(report.first_divergence).startswith("e "), str(report)
 
 
+# By what is looked up: the place of the largest values on a map that is 3 wide
+Places = Callable[[Any], Any]
+FLOORS: list[Places] = [
+    lambda i: i // 3,
+    lambda i: torch.div(i, 3, rounding_mode="floor"),
+    lambda i: torch.div(i, 3, rounding_mode="trunc"),
+    lambda i: (i / 3).floor().long(),
+    lambda i: (i / 3).int(),
+    lambda i: (i - i % 3) // 3,
+]
+RESTS: list[Places] = [lambda i: i % 3, lambda i: i.remainder(3), lambda i: i - i // 3 * 3]
+LOOKED_UP: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "embedding": (lambda s, y, i: s.e(i), lambda s, y, i: s.e(i.long())),
+    "take": (
+        lambda s, y, i: nd.take(s.e(nd.arange(9)), i),
+        lambda s, y, i: s.e(torch.arange(9))[i.long()],
+    ),
+    "pick": (
+        lambda s, y, i: nd.pick(y, i[:, 0]),
+        lambda s, y, i: y.gather(-1, i[:, :1].long())[:, 0],
+    ),
+    "one_hot": (
+        lambda s, y, i: nd.one_hot(i, 9) * y.expand_dims(1),
+        lambda s, y, i: F.one_hot(i.long(), 9) * y[:, None],
+    ),
+}
+
+
+def looking_up(lookup: str, ours: Places, theirs: Places) -> tuple[Block, nn.Module]:
+    """What is found at the places that `ours` and `theirs` make of a layer's output."""
+    find, torch_find = LOOKED_UP[lookup]
+
+    def gluon_forward(s: Any, x: Any) -> Any:
+        y = s.d(x)
+        return find(s, y, ours(y))
+
+    def torch_forward(s: Any, x: Any) -> Any:
+        y = s.d(x)
+        return torch_find(s, y, theirs(y))
+
+    mx.random.seed(0)
+    net = ImperativeNet(gluon_forward, d=gnn.Dense(9, in_units=6), e=gnn.Embedding(9, 4))
+    net.initialize(mx.init.Normal(1))
+    return net, TorchNet(torch_forward, d=nn.Linear(6, 9), e=nn.Embedding(9, 4))
+
+
+def of_largest(change: Places) -> tuple[Places, Places]:
+    """What is made of the places of the two largest of each row, in MXNet and in torch."""
+    return lambda y: change(nd.topk(y, k=2)), lambda y: change(y.topk(2).indices)
+
+
+ROWS = np.random.default_rng(2).standard_normal((9, 6)).astype(np.float32)
+
+
+@pytest.mark.parametrize("place", range(len(FLOORS)))
+def test_a_quotient_may_be_rounded_down_in_many_words(place: int) -> None:
+    lookup = list(LOOKED_UP)[place % len(LOOKED_UP)]
+    pairs = [
+        (lambda i: nd.floor(i / 3), FLOORS[place]),
+        (lambda i: (i / 3).astype("int32"), FLOORS[place]),
+        (lambda i: i % 3, RESTS[place % len(RESTS)]),
+    ]
+    for ours, theirs in pairs:
+        nets = looking_up(lookup, of_largest(ours)[0], of_largest(theirs)[1])
+        report = check_parity(*nets, ROWS, transfer=True, quick=True)
+        assert report.ok, str(report)
+
+
+# What the first net does, what the second, and where and how that is named
+MISLED: dict[str, tuple[Places, Places, str]] = {
+    "not rounded": (
+        of_largest(lambda i: nd.floor(i / 3) * 2)[0],
+        of_largest(lambda i: i / 3 * 2)[1],
+        "div structure: floor (",
+    ),
+    "rounded": (
+        of_largest(lambda i: i / 3 * 2)[0],
+        of_largest(lambda i: i // 3 * 2)[1],
+        "floor_divide structure: floor (",
+    ),
+    "to the nearest": (
+        of_largest(lambda i: nd.floor(i / 3))[0],
+        of_largest(lambda i: (i / 3).round())[1],
+        "div structure: ",
+    ),
+    "towards zero": (
+        of_largest(lambda i: nd.floor((i - 4) / 3) + 2)[0],
+        of_largest(lambda i: torch.div(i - 4, 3, rounding_mode="trunc") + 2)[1],
+        "div structure: Gluon has floor (",
+    ),
+    "another width": (
+        of_largest(lambda i: nd.floor(i / 3))[0],
+        of_largest(lambda i: i // 4)[1],
+        "floor_divide ",
+    ),
+    "another width of the rest": (
+        of_largest(lambda i: i % 3)[0],
+        of_largest(lambda i: i % 4)[1],
+        "remainder structure: Gluon has 3.0, torch has 4.0 (scalar)",
+    ),
+    "one too far": (
+        of_largest(lambda i: nd.floor(i / 3))[0],
+        of_largest(lambda i: i // 3 + 1)[1],
+        "floor_divide structure: add (",
+    ),
+    "the smallest": (
+        lambda y: nd.topk(y, k=2),
+        lambda y: y.topk(2, largest=False).indices,
+        "topk structure: Gluon has True, torch has False (descending)",
+    ),
+    "of other axes": (
+        lambda y: nd.topk(y, k=9),
+        lambda y: y.topk(9, dim=0).indices,
+        "topk structure: Gluon has 1, torch has 0 (axis)",
+    ),
+    "in another order": (
+        nd.argsort,
+        lambda y: y.argsort(descending=True),
+        "argsort structure: Gluon has False, torch has True (descending)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISLED)
+def test_other_places_are_named_where_they_are_made(name: str) -> None:
+    ours, theirs, told = MISLED[name]
+    for lookup in ("embedding", "take", "one_hot"):
+        nets = looking_up(lookup, ours, theirs)
+        report = check_parity(*nets, ROWS, transfer=True, quick=True)
+        assert str(report.first_divergence).startswith(told), f"{lookup}: {report}"
+
+
 def test_whole_numbers_are_exact() -> None:
     assert holds_integers(np.array([0.0, -3.0, np.inf]))
     assert not holds_integers(np.array([0.0, 0.5]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from parity_tests.pairing.vocabulary import (
     emit_index,
     emit_reduction,
     emit_slices,
+    emit_sorted,
     emit_stack,
     emit_take,
     emit_where,
@@ -165,6 +167,25 @@ def reduce(kind: str) -> Reader:
         return emit_reduction(emit, kind, args.first, over, args.shape, **order)
 
     return read
+
+
+def sort(args: Arguments, emit: Emit) -> list[Operand]:
+    """`sort`, `argsort`, and `topk`, which gives places, values or both."""
+    kind, x = args.operation.kind.rpartition("_")[2], args.first
+    given = {"sort": "value", "argsort": "indices", "topk": attribute(args, "ret_typ", "indices")}
+    if given[kind] == "mask":
+        return unknown(args, emit)
+    along = parse(args.attribute("axis", -1))
+    length = math.prod(x.shape) if along is None else x.shape[along]
+    made = emit_sorted(
+        emit,
+        x,
+        along,
+        args.shape,
+        descending=not flag(args, "is_ascend", kind != "topk"),
+        count=(attribute(args, "k", 1) if kind == "topk" else 0) or length,
+    )
+    return {"value": made[:1], "indices": made[1:]}.get(given[kind], made)
 
 
 def take(args: Arguments, emit: Emit) -> Operand:

@@ -28,11 +28,13 @@ _ELEMENTWISE = {
     "pow": ("broadcast_power", "_power"),
     "maximum": ("broadcast_maximum", "_maximum"),
     "minimum": ("broadcast_minimum", "_minimum"),
+    "mod": ("broadcast_mod", "_mod"),
 }
 _SCALAR = {
     "add": "_plus_scalar", "sub": "_minus_scalar", "rsub": "_rminus_scalar", "mul": "_mul_scalar",
     "div": "_div_scalar", "rdiv": "_rdiv_scalar", "pow": "_power_scalar", "rpow": "_rpower_scalar",
-    "maximum": "_maximum_scalar", "minimum": "_minimum_scalar",
+    "maximum": "_maximum_scalar", "minimum": "_minimum_scalar", "mod": "_mod_scalar",
+    "rmod": "_rmod_scalar",
 }  # fmt: skip
 
 # What operators of `mx.np` and `npx` are called beside those of `mx.nd` with the same attributes
@@ -42,13 +44,15 @@ _NUMPY = {
     "_npi_subtract_scalar": "_minus_scalar", "_npi_rsubtract_scalar": "_rminus_scalar",
     "_npi_multiply_scalar": "_mul_scalar", "_npi_true_divide_scalar": "_div_scalar",
     "_npi_rtrue_divide_scalar": "_rdiv_scalar", "_npi_power_scalar": "_power_scalar",
-    "_npi_rpower_scalar": "_rpower_scalar", "_npi_absolute": "abs", "_npi_concatenate": "Concat",
+    "_npi_rpower_scalar": "_rpower_scalar", "_npi_mod": "_mod", "_npi_mod_scalar": "_mod_scalar",
+    "_npi_rmod_scalar": "_rmod_scalar", "_npx_topk": "topk", "_npi_absolute": "abs",
+    "_npi_concatenate": "Concat",
     "_npi_swapaxes": "SwapAxis", "_npi_matmul": "batch_dot", "_np_dot": "dot", "_np_copy": "_copy",
     "_npi_zeros": "_zeros", "_npi_ones": "_ones", "_npi_full": "_full", "_npx_reshape": "Reshape",
     "_npi_broadcast_to": "broadcast_to", "_npi_argmax": "argmax", "_npi_argmin": "argmin",
     **{f"_npi_{name}": name for name in
        ("negative", "square", "sqrt", "reciprocal", "exp", "log", "tanh", "sin", "cos", "log1p",
-        "expm1", "floor", "ceil", "sign", "stack", "mean")},
+        "expm1", "floor", "ceil", "trunc", "fix", "sign", "stack", "mean", "sort", "argsort")},
     **{f"_np_{name}": name for name in
        ("transpose", "squeeze", "sum", "prod", "max", "min")},
     **{f"_npx_{name}": name for name in ("relu", "sigmoid")},
@@ -80,7 +84,8 @@ _READERS: dict[str, Reader] = {
     "reciprocal": lambda a, e: e("pow", [("input", a.first)], a.shape, scalar=-1.0),
     **{name: plain(name) for name in
        ("relu", "sigmoid", "tanh", "exp", "log", "abs", "erf", "sin", "cos", "softsign", "log1p",
-        "expm1", "floor", "ceil", "round", "sign")},
+        "expm1", "floor", "ceil", "round", "trunc", "sign")},
+    "fix": plain("trunc"),
     "hard_sigmoid": layers.hard_sigmoid,
     "clip": layers.clip,
     **fill(("Reshape", "_np_reshape", "Flatten", "expand_dims", "squeeze"), plain("reshape")),
@@ -99,6 +104,7 @@ _READERS: dict[str, Reader] = {
     "_full": arrays.constant(),
     **fill(("where", "_npi_where", "_npi_where_lscalar", "_npi_where_rscalar",
             "_npi_where_scalar2"), arrays.where),
+    **fill(("sort", "argsort", "topk"), arrays.sort),
     "take": arrays.take,
     **fill(("pick", "batch_take"), arrays.pick),
     "gather_nd": arrays.gather_nd,

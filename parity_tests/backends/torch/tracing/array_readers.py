@@ -24,6 +24,7 @@ from parity_tests.pairing.vocabulary import (
     emit_index,
     emit_reduction,
     emit_slices,
+    emit_sorted,
     emit_stack,
     emit_take,
     emit_where,
@@ -46,6 +47,20 @@ def binary(kind: str) -> Reader:
         number = real(number) * (1 if kind not in ("add", "sub") else (scale or 1))
         form = REVERSED.get(kind, kind) if reverse else kind
         return emit(form, [("input", arrays[0])], args.shape, scalar=number)
+
+    return read
+
+
+def divide(rounding: str | None = None, kind: str = "div") -> Reader:
+    """A quotient, and what it is rounded to: by `rounding_mode` where the call has one."""
+    quotient = binary(kind)
+
+    def read(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+        out = quotient(args, emit)
+        mode = args.attribute("rounding_mode", rounding)
+        if mode is None or not isinstance(out, Operand):
+            return out
+        return emit(mode, [("input", out)], args.shape)
 
     return read
 
@@ -187,6 +202,16 @@ def extreme(kind: str) -> Reader:
         return [best, emit_reduction(emit, f"arg{kind}", x, over, args.shape)]
 
     return read
+
+
+def sort(args: Arguments, emit: Emit) -> list[Operand]:
+    """`sort` and `topk`, which give values and places, and `argsort`."""
+    kind, x = args.operation.kind, args.first
+    along = axis(dim(args, -1), len(x.shape))
+    largest = args.attribute("largest", True) if kind == "topk" else args.attribute("descending")
+    count = args.shape[along] if args.shape else 1
+    made = emit_sorted(emit, x, along, args.shape, descending=bool(largest), count=count)
+    return made[kind == "argsort" :]
 
 
 def take(args: Arguments, emit: Emit) -> Operand:

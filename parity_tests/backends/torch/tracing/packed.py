@@ -67,10 +67,15 @@ class Packed:
         made = self._emit.producer(x)
         if made is None or not made.inputs or made.kind not in ("sort", "take"):
             return None
-        index = _role(made, "index")
         if made.kind == "sort":
-            index = self._emit.output(x, 1, x.shape)
-        return made.inputs[0] if index and index.value == self._indices[0].value else None
+            places = self._emit.producer(self._indices[0])
+            sorted_so = places is not None and (places.kind, places.inputs) == (
+                "argsort", made.inputs
+            )  # fmt: skip
+        else:
+            index = _role(made, "index")
+            sorted_so = index is not None and index.value == self._indices[0].value
+        return made.inputs[0] if sorted_so else None
 
     @property
     def layout(self) -> dict[str, bool]:
