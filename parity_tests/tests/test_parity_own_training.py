@@ -302,3 +302,18 @@ def test_what_mxnet_computes_in_float32_stays_together_as_far_as_it_can(rate: fl
     report = check_parity(ours, theirs(1), x, LABELS, ("training",), **how)
     assert report.ok, str(report)
     assert not check_parity(ours, theirs(1 + 1e-4), x, LABELS, ("training",), **how).ok
+
+
+def test_another_loss_of_maps_is_named() -> None:
+    """Labels that are no classes are not taken for such to find out what is wrong."""
+    net = mx.gluon.nn.Conv2D(2, 1, in_channels=3)
+    net.initialize()
+    report = check_parity(
+        net, torch.nn.Conv2d(3, 2, 1), X, X[:, :2] * 0.5, ("training",),
+        loss=("l2", lambda y, wanted: ((y - wanted) ** 2).flatten(1).mean(1)),
+        optimizer="sgd(lr=0.1)", steps=2, transfer=True,
+    )  # fmt: skip
+    first = report.first_divergence
+    assert first is not None
+    assert first.quantity == "step 1 loss"
+    assert "factor" in first.diagnosis

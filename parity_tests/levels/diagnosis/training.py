@@ -80,7 +80,8 @@ def _loss(row: Row, step: Step) -> Iterator[Explanation]:
         return _losses(step, z, y)["loss"]
 
     right = losses(logits, labels)
-    for shift in (1, -1):
+    of_classes = logits.ndim == 2 and labels.shape == right.shape
+    for shift in (1, -1) if of_classes else ():
         if close(actual, losses(logits, (labels + shift) % classes), slack):
             yield Explanation("labels off by one", f"it is that of the labels {shift:+d}")
     if close(actual, losses(np.exp(log_softmax), labels), slack):
@@ -88,10 +89,12 @@ def _loss(row: Row, step: Step) -> Iterator[Explanation]:
     for name, value in common_activations(logits).items():
         if close(actual, losses(value, labels), slack):
             yield Explanation("activation before the loss", f"it is that of the logits' {name}")
-    spread = -log_softmax.mean(-1) - right
-    share = float(((actual - right) * spread).sum() / (spread * spread).sum())
-    if 1e-4 < share < 1 and close(actual, right + share * spread, slack):
-        yield Explanation("label smoothing", f"{share:.3g} of the weight is on all classes alike")
+    if of_classes:
+        spread = -log_softmax.mean(-1) - right
+        share = float(((actual - right) * spread).sum() / (spread * spread).sum())
+        if 1e-4 < share < 1 and close(actual, right + share * spread, slack):
+            detail = f"{share:.3g} of the weight is on all classes alike"
+            yield Explanation("label smoothing", detail)
     yield from factor_of(right, actual.astype(np.float64), "", slack, len(labels))
 
 
