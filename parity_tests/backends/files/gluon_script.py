@@ -49,14 +49,16 @@ MODELS = os.path.join(LIBRARY, "gluon", "model_zoo") + os.sep
 HAS_NUMPY = hasattr(mx, "np")  # not in MXNet 1.5
 # torch has each of these as one function, so they count as one operation
 COMPOSITES = (rnn.rnn_layer._RNNLayer, rnn.RNNCell, rnn.LSTMCell, rnn.GRUCell)
-# Arguments that say how long, where or of which class. MXNet 1.9.1 writes no gradient of these, and
-# what lies in the memory that is set aside for one comes back; an embedding refuses one
+# Arguments that say how long, where, of which class or in which shape. MXNet 1.9.1 writes no
+# gradient of these, and what lies in the memory that is set aside for one comes back; an embedding
+# refuses one, and that of a shape has none itself: what is sent on from there may end the process
 UNWRITTEN = {
     **dict.fromkeys(("Embedding", "_contrib_SparseEmbedding", "_npx_embedding"), (0,)),
     **dict.fromkeys(
         ("SequenceMask", "SequenceLast", "SequenceReverse", "_npx_sequence_mask"), (1,)
     ),
     **dict.fromkeys(("_contrib_boolean_mask", "_npi_boolean_mask", "_contrib_index_copy"), (1,)),
+    **dict.fromkeys(("broadcast_like", "reshape_like", "slice_like", "Crop"), (1,)),
     **dict.fromkeys(("SoftmaxOutput", "LinearRegressionOutput", "MAERegressionOutput"), (1,)),
     **dict.fromkeys(("LogisticRegressionOutput", "SVMOutput"), (1,)),
     **dict.fromkeys(

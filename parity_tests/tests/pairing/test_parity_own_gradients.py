@@ -325,3 +325,27 @@ def test_lengths_of_sequences_have_no_gradient(name: str, dtype: str) -> None:
         )
         report = check_parity(gluon_net, torch_net, (x, lengths), transfer=True)
         assert report.ok == (not more), str(report)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_an_array_that_gives_a_shape_gets_no_gradient(factor: float) -> None:
+    """MXNet 1.9.1 ended by SIGSEGV once more was done with the gradient that it lacks."""
+
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        x = F.swapaxes(F.reshape(s.c(x), (0, 0, -1)), 1, 2)
+        token = s.token(F.zeros((1, 1)))
+        token = F.broadcast_like(token, F.slice_axis(x, axis=1, begin=0, end=1))
+        return s.d(F.concat(token, x, dim=1))
+
+    def forward_in_torch(s: Any, x: torch.Tensor) -> Any:
+        x = s.c(x).flatten(2).mT
+        token = s.token(torch.zeros(1, 1, dtype=torch.long))
+        return s.d(torch.cat((factor * token.expand(len(x), -1, -1), x), 1))
+
+    ours = {"c": gnn.Conv2D(4, 4, 4, in_channels=4), "d": gnn.Dense(3, in_units=20)}
+    theirs = {"c": nn.Conv2d(4, 4, 4, 4), "d": nn.Sequential(nn.Flatten(), nn.Linear(20, 3))}
+    net = initialised(GluonNet(forward, token=gnn.Embedding(1, 4), **ours), IMAGE)
+    torch_net = TorchNet(forward_in_torch, token=nn.Embedding(1, 4), **theirs)
+    report = check_parity(net, torch_net, IMAGE, transfer=True, isolate=True)
+    assert report.ok == (factor == 1.0), str(report)
+    assert "crashed" not in str(report)
