@@ -304,6 +304,28 @@ def test_what_mxnet_computes_in_float32_stays_together_as_far_as_it_can(rate: fl
     assert not check_parity(ours, theirs(1 + 1e-4), x, LABELS, ("training",), **how).ok
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.2])
+def test_a_loss_may_make_one_hot_labels(smoothing: float) -> None:
+    """Which are of float32 in MXNet, beside outputs of float64."""
+    cross_entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
+    theirs = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)
+
+    def ours(y: mx.nd.NDArray, labels: mx.nd.NDArray) -> mx.nd.NDArray:
+        smooth = mx.nd.one_hot(labels, 5, on_value=0.9 + 0.1 / 5, off_value=0.1 / 5)
+        return cross_entropy(y, smooth)
+
+    net = mx.gluon.nn.Dense(5, in_units=6)
+    net.initialize()
+    report = check_parity(
+        net, torch.nn.Linear(6, 5), X.reshape(4, -1)[:, :6], LABELS, ("backward", "training"),
+        loss=(ours, lambda y, labels: theirs(y, labels.long())), optimizer="sgd(lr=0.1)",
+        steps=2, transfer=True,
+    )  # fmt: skip
+    assert report.ok == (smoothing == 0.1), str(report)
+    first = report.first_divergence
+    assert first is None or first.quantity == "loss"
+
+
 def test_another_loss_of_maps_is_named() -> None:
     """Labels that are no classes are not taken for such to find out what is wrong."""
     net = mx.gluon.nn.Conv2D(2, 1, in_channels=3)

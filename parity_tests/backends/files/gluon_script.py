@@ -98,8 +98,9 @@ if HAS_NUMPY:
 
 
 @functools.lru_cache(maxsize=None)
-def operator_of(handle: int) -> Tuple[str, Tuple[str, ...]]:
-    """An operator's name and the names of its array arguments, by its C handle."""
+def operator_of(handle: int) -> Tuple[str, Tuple[str, ...], bool]:
+    """An operator's name, the names of its array arguments, and whether it gives float32 where it
+    is not told a dtype, by its C handle."""
     name, description, key = ctypes.c_char_p(), ctypes.c_char_p(), ctypes.c_char_p()
     count, kind = mx_uint(), ctypes.c_char_p()
     strings = [ctypes.POINTER(ctypes.c_char_p)() for _ in range(3)]
@@ -117,7 +118,8 @@ def operator_of(handle: int) -> Tuple[str, Tuple[str, ...]]:
     names, types, _ = strings
     arguments = [(py_str(names[i]), py_str(types[i])) for i in range(count.value)]
     arrays = tuple(n for n, t in arguments if t.startswith(("NDArray", "Symbol")))
-    return py_str(name.value), arrays
+    single = any(n == "dtype" and "default='float32'" in t for n, t in arguments)
+    return py_str(name.value), arrays, single
 
 
 @functools.lru_cache(maxsize=None)
@@ -312,7 +314,7 @@ class Recorder:
         def invoke(handle: int, arrays: Sequence[NDArray], keys: Any, vals: Any, *rest: Any) -> Any:
             if not self._recording:
                 return original(handle, arrays, keys, vals, *rest)
-            name, roles = operator_of(handle)
+            name, roles, _ = operator_of(handle)
             operands = [(_role(roles, i), array) for i, array in enumerate(arrays)]
             values = [self.tape.value(array) for array in arrays]
             out = self.run(name, arrays, lambda xs: original(handle, list(xs), keys, vals, *rest))

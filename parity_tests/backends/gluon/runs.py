@@ -232,7 +232,7 @@ def _loss(objective: Objective, output: mx.nd.NDArray, dtype: str) -> mx.nd.NDAr
 
 
 def loss_of(loss: Loss, output: mx.nd.NDArray, labels: mx.nd.NDArray) -> mx.nd.NDArray:
-    """A user's loss of arrays of `mx.nd`, in their dtype, though it may cast to another."""
+    """A user's loss of arrays of `mx.nd`, in their dtype, whatever its code and operators give."""
     with taken_for(WIDE_FLOATS, np.dtype(output.dtype).name):
         return call(loss, (output, labels))[0]
 

@@ -14,6 +14,7 @@ from mxnet.gluon import Block
 from mxnet.ndarray import register
 from mxnet.symbol import Symbol
 
+from parity_tests.backends.files.gluon_script import operator_of
 from parity_tests.backends.gluon.numpy_mode import as_set, is_on
 from parity_tests.backends.runs import Arrays
 from parity_tests.backends.tracing import flatten
@@ -101,6 +102,9 @@ class _Patched:
                 _named(value) if key.endswith("dtype") and isinstance(value, str) else value
                 for key, value in zip(keys, values, strict=True)
             ]
+            if operator_of(handle)[2] and "dtype" not in keys and _named("float32") != "float32":
+                # Told no dtype, it would round its numbers to float32
+                keys, taken = [*keys, "dtype"], [*taken, _named("float32")]
             made = invoke(handle, arrays, keys, taken, *rest)
             return made if rest and rest[0] is not None else _cast(made)
 
