@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -221,6 +222,52 @@ def _joined(concat: Operation) -> list[Operand]:
     for role, parameter in concat.parameters.items():
         parts[role] = Operand(role, Value(Origin.PARAMETER, parameter.name), parameter.shape)
     return [parts[f"input.{i}"] for i in range(len(parts))]
+
+
+def _slice_of_convolution(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """A convolution whose first or last results are cut off pads less there.
+
+    A transposed one pads more: it has its padding cut off.
+    """
+    made, along = graph.producer(inputs[0]), int(attributes["axis"])
+    if made is None or made.shape != inputs[0].shape or along < 2 or attributes["step"] != 1:
+        return None
+    if made.kind not in ("conv", "conv_transpose") or "input" not in {y.role for y in made.inputs}:
+        return None
+    front, axis = int(attributes["begin"]), along - 2
+    back = made.shape[along] - front - shape[along]
+    window = dict(made.attributes)
+    operands = {y.role: y for y in made.inputs}
+    before = window["padding"][axis]
+    if made.kind == "conv_transpose":
+        more = window["output_padding"][axis] + front - back
+        if not 0 <= more < max(window["stride"][axis], window["dilation"][axis]):
+            return None
+        window["padding"] = _put(window["padding"], axis, before + front)
+        window["output_padding"] = _put(window["output_padding"], axis, more)
+    else:
+        step = window["stride"][axis]
+        ends = (before - front * step, before - back * step)
+        if min(ends) < 0:
+            return None
+        window["padding"] = _put(window["padding"], axis, min(ends) if front == back else 0)
+        if front != back:
+            x = operands["input"]
+            widths = _put(((0, 0),) * len(shape), along, ends)
+            grown = _put(x.shape, along, x.shape[along] + sum(ends))
+            operands["input"] = graph(
+                "pad", [("input", x)], grown, widths=widths, mode="constant", value=0.0
+            )
+    graph.merge(made)
+    held = ((role, _held(parameter)) for role, parameter in made.parameters.items())
+    return graph(made.kind, [*operands.items(), *held], shape, **window)
+
+
+def _put(values: Sequence[Any], index: int, value: object) -> tuple[Any, ...]:
+    """The same with another value at one place."""
+    return (*values[:index], value, *values[index + 1 :])
 
 
 def _slice_of_moved_concat(
@@ -582,7 +629,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _norm_between_transposes,
         _through_transpose,
     ),
-    "slice": (_all_of_it, _slice_of_concat, _slice_of_moved_concat),
+    "slice": (_all_of_it, _slice_of_concat, _slice_of_moved_concat, _slice_of_convolution),
     "flip": (_flip_of_flip,),
     "gather": (_gather_of_rows,),
     "take": (_there_and_back,),

@@ -772,6 +772,43 @@ def test_a_wrong_mask_is_found(ours: str, fault: str) -> None:
     assert not check_parity(masked_as(ours), torch_net, (SEQUENCES, MASK), transfer=True).ok
 
 
+@pytest.mark.parametrize("in_front", [True, False])
+def test_a_convolution_whose_last_results_are_cut_off_pads_in_front_alone(in_front: bool) -> None:
+    """Two residual blocks of a temporal convolution, and a transposed one cut off at both ends."""
+
+    def causal(s: Any, x: torch.Tensor) -> Any:
+        for layers, pad in ((s.one, 2), (s.two, 4)):
+            y = x
+            for layer in layers:
+                y = s.d(torch.relu(layer(F.pad(y, (pad, 0) if in_front else (0, pad)))))
+            x = torch.relu(y + x)
+        return s.out(x)
+
+    def chomped(s: Any, F: Any, x: Any) -> Any:
+        for layers, pad in ((s.one, 2), (s.two, 4)):
+            y = x
+            for layer in layers:
+                y = s.d(F.relu(F.slice_axis(layer(y), axis=2, begin=0, end=-pad)))
+            x = F.relu(y + x)
+        return F.slice_axis(s.out(x), axis=2, begin=1, end=-1)
+
+    ours: dict[str, Any] = {"d": gnn.Dropout(0.1)}
+    theirs: dict[str, Any] = {"d": nn.Dropout(0.1)}
+    for dilation, name in enumerate(("one", "two"), 1):
+        ours[name] = gnn.HybridSequential()
+        for _ in range(2):
+            options = {"padding": 2 * dilation, "dilation": dilation}
+            ours[name].add(gnn.Conv1D(3, 3, in_channels=3, **options))
+        theirs[name] = nn.Sequential(*(nn.Conv1d(3, 3, 3, dilation=dilation) for _ in range(2)))
+    net = GluonNet(chomped, **ours, out=gnn.Conv1DTranspose(2, 4, 2, in_channels=3))
+    torch_net = TorchNet(causal, **theirs, out=nn.ConvTranspose1d(3, 2, 4, 2, 1))
+    series = random_image(2, 3, 8)
+    report = check_parity(initialised(net, series), torch_net, series, transfer=True)
+    first = report.first_divergence
+    assert (first is None) == in_front, str(report)
+    assert first is None or first.path == "one.0", str(report)
+
+
 def heads_apart(product: str) -> GluonNet:
     """Attention of two heads, which are samples of their own for `batch_dot`."""
 
