@@ -476,8 +476,8 @@ def _joined(
 
     Such as two ways of masking, where what is masked counts for nothing behind a softmax, a mask of
     what a recurrent layer with lengths leaves 0, two ways of choosing among equal values, which
-    come from a ReLU that passes no gradient back, and gradients that one side stops before what the
-    other stops them behind.
+    come from a ReLU that passes no gradient back, zeros of a softmax that one side alone multiplies
+    by 0, and gradients that one side stops before what the other stops them behind.
     """
     traced = view.traced
     anew: dict[int, set[int]] = {}
@@ -498,6 +498,7 @@ def _joined(
         if (layers := _layers(segment, segments))
     ]
     asked += [([segment], set(), {index: before}) for segment, index, before in _choosing(segments)]
+    asked += [([segment], before, {}) for segment, before in _zeroing(segments)]
     asked += [(chain, ends, {}) for chain, ends in _stopping(segments, traced)]
     subject = _subject(view, inputs) if asked else None
     refused: set[str] = set()  # what differs between operations of one kind, and stays a difference
@@ -566,6 +567,28 @@ def _choosing(segments: Sequence[SegmentPair]) -> list[tuple[SegmentPair, int, s
         moves = moves and kind != "relu"  # which decides alone
         if kind in _FLAT or (moves and before):
             back[number] = {index} | (before if moves else set())
+    return asked
+
+
+def _zeroing(segments: Sequence[SegmentPair]) -> list[tuple[SegmentPair, set[int]]]:
+    """The segments in which one side alone masks what a softmax gives, and those from it to there.
+
+    These are torch's operations. What is masked before a softmax is 0 behind it, and passes nothing
+    back through it.
+    """
+    asked = []
+    back: dict[int, set[int]] = {}  # by segment: its own operation and those before, to a softmax
+    for number, segment in enumerate(segments):
+        before = {index for slot in segment.slots for index in back.get(slot.segment, ())}
+        if segment.pair is None:
+            continue
+        kind, index = segment.pair.right.kind, segment.pair.right.index
+        if before and any(op.kind in ("mul", "where") for _, op in segment.alone):
+            asked.append((segment, before))
+        if kind == "softmax":
+            back[number] = {index}
+        elif before and kind in _KEEPS and not segment.pair.right.parameters:
+            back[number] = {index} | before
     return asked
 
 

@@ -772,6 +772,39 @@ def test_a_wrong_mask_is_found(ours: str, fault: str) -> None:
     assert not check_parity(masked_as(ours), torch_net, (SEQUENCES, MASK), transfer=True).ok
 
 
+# What masks weights of attention once more behind the softmax, on one side alone
+MASKED_AGAIN: dict[str, Callable[..., Any]] = {
+    "before dropout": lambda s, F, a, m: s.d(F.broadcast_mul(a, m)),
+    "behind dropout": lambda s, F, a, m: F.broadcast_mul(s.d(a), m),
+    "dropout between two": lambda s, F, a, m: F.broadcast_mul(s.d(F.broadcast_mul(a, m)), m),
+}
+NOT_MASKED: dict[str, Callable[..., Any]] = {
+    "": lambda s, a: s.d(a),
+    "another factor": lambda s, a: s.d(a * 1.001),
+    "gradient stopped": lambda s, a: s.d(a.detach()),
+}
+
+
+@pytest.mark.parametrize("ours", MASKED_AGAIN)
+@pytest.mark.parametrize("fault", [*NOT_MASKED, "soft"])
+def test_what_a_softmax_leaves_0_may_be_masked_again(ours: str, fault: str) -> None:
+    def forward(s: Any, F: Any, x: Any, mask: Any) -> Any:
+        scores = F.batch_dot(s.q(x), x, transpose_b=True)
+        weights = F.softmax(F.where(mask, scores, F.ones_like(scores) * -1e9))
+        return F.batch_dot(MASKED_AGAIN[ours](s, F, weights, mask), x)
+
+    def forward_in_torch(s: Any, x: torch.Tensor, mask: torch.Tensor) -> Any:
+        filled = -5.0 if fault == "soft" else -1e9
+        weights = (s.q(x) @ x.mT).masked_fill(mask == 0, filled).softmax(-1)
+        return NOT_MASKED.get(fault, NOT_MASKED[""])(s, weights) @ x
+
+    gluon_net = GluonNet(forward, q=dense(8, 8), d=gnn.Dropout(0.1))
+    torch_net = TorchNet(forward_in_torch, q=nn.Linear(8, 8), d=nn.Dropout(0.1))
+    net = initialised(gluon_net, SEQUENCES, MASK)
+    report = check_parity(net, torch_net, (SEQUENCES, MASK), transfer=True)
+    assert report.ok == (not fault), str(report)
+
+
 @pytest.mark.parametrize("in_front", [True, False])
 def test_a_convolution_whose_last_results_are_cut_off_pads_in_front_alone(in_front: bool) -> None:
     """Two residual blocks of a temporal convolution, and a transposed one cut off at both ends."""
