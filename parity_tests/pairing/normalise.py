@@ -159,8 +159,8 @@ class Emitter:
         producer = self.producer(operand)
         return None if producer is None else self._draws.get(producer.index)
 
-    def is_read_once(self, draw: Operation) -> bool:
-        return all(self._readers[index] == 1 for index in draw.merged)
+    def is_read_once(self, operation: Operation) -> bool:
+        return all(self._readers[index] == 1 for index in operation.merged)
 
     def expect(self, draw: Operation) -> None:
         self._expected.add(draw.index)

@@ -229,17 +229,19 @@ def _slice_of_convolution(
 ) -> Operand | None:
     """A convolution whose first or last results are cut off pads less there.
 
-    A transposed one pads more: it has its padding cut off.
+    A transposed one pads more: it has its padding cut off. Not if something else reads them all.
     """
     made, along = graph.producer(inputs[0]), int(attributes["axis"])
     if made is None or made.shape != inputs[0].shape or along < 2 or attributes["step"] != 1:
         return None
-    if made.kind not in ("conv", "conv_transpose") or "input" not in {y.role for y in made.inputs}:
+    if made.kind not in ("conv", "conv_transpose") or not graph.is_read_once(made):
         return None
     front, axis = int(attributes["begin"]), along - 2
     back = made.shape[along] - front - shape[along]
     window = dict(made.attributes)
     operands = {y.role: y for y in made.inputs}
+    if "input" not in operands:  # a parameter is convolved
+        return None
     before = window["padding"][axis]
     if made.kind == "conv_transpose":
         more = window["output_padding"][axis] + front - back

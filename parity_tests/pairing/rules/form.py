@@ -16,8 +16,8 @@ class Graph(Emit, Protocol):
 
     def merge(self, *operations: Operation) -> None: ...
 
-    def is_read_once(self, draw: Operation) -> bool:
-        """Whether nothing but one operation, in the end, reads what is drawn."""
+    def is_read_once(self, operation: Operation) -> bool:
+        """Whether nothing but one operation, in the end, reads what it draws or computes."""
         ...
 
     def expect(self, draw: Operation) -> None:

@@ -842,6 +842,27 @@ def test_a_convolution_whose_last_results_are_cut_off_pads_in_front_alone(in_fro
     assert first is None or first.path == "one.0", str(report)
 
 
+@pytest.mark.parametrize("offset", [1, 0])
+def test_a_crop_of_what_another_layer_reads_too_stays_a_crop(offset: int) -> None:
+    def forward(s: Any, F: Any, x: Any) -> Any:
+        y = s.a(x)
+        crop = F.slice(y, begin=(None, None, 1, 1), end=(None, None, -1, -1))
+        return F.concat(F.relu(crop), F.relu(s.b(y)), dim=1)
+
+    def forward_in_torch(s: Any, x: torch.Tensor) -> Any:
+        y = s.a(x)
+        crop = y.narrow(2, offset, 6).narrow(3, 1, 6)
+        return torch.cat((torch.relu(crop), torch.relu(s.b(y))), 1)
+
+    ours = {"a": gnn.Conv2D(4, 3, 1, 1, in_channels=4), "b": gnn.Conv2D(2, 3, in_channels=4)}
+    theirs = {"a": nn.Conv2d(4, 4, 3, 1, 1), "b": nn.Conv2d(4, 2, 3)}
+    image = random_image()
+    net = initialised(GluonNet(forward, **ours), image)
+    report = check_parity(net, TorchNet(forward_in_torch, **theirs), image, transfer=True)
+    assert report.ok == (offset == 1), str(report)
+    assert report.ok or str(report.first_divergence).startswith("narrow "), str(report)
+
+
 def heads_apart(product: str) -> GluonNet:
     """Attention of two heads, which are samples of their own for `batch_dot`."""
 
