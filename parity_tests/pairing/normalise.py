@@ -257,7 +257,9 @@ class Emitter:
         by_call = kind in _BY_CALL or attributes.get("dropout")
         if not operands or self._current.opaque or not is_known(kind) or by_call:
             return fresh
-        read = tuple((x.role, x.value) for x in operands)
+        # a parameter is reshaped without an operation
+        shapes = (x.shape if x.value.origin is Origin.PARAMETER else () for x in operands)
+        read = tuple((x.role, x.value, s) for x, s in zip(operands, shapes, strict=True))
         given = {name: self._current.attributes.get(name) for name in _UNSPOKEN}
         told = {name: x for name, x in given.items() if str(x) not in ("None", "False")}
         made = tuple(sorted((name, repr(x)) for name, x in {**told, **attributes}.items()))

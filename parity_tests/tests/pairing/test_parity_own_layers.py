@@ -235,3 +235,40 @@ def test_an_own_scale_behind_a_norm_and_heads_is_the_norm_s(turned: bool) -> Non
     made = {name: nn.Parameter(torch.randn(2, 1, 2)) for name in ("weight", "bias")}
     report = check_parity(net, TorchNet(theirs, l=nn.Linear(5, 4), **made), TOKENS, transfer=True)
     assert report.ok != turned, str(report)
+
+
+class Scaled(gluon.HybridBlock):
+    """`function(F, y, scale)` of what a layer gives."""
+
+    def __init__(self, function: Any, *shape: int):
+        super().__init__()
+        self._function = function
+        with self.name_scope():
+            self.dense = gnn.Dense(4, in_units=5)
+            self.scale = self.params.get("scale", shape=shape, init=mx.init.Normal(1))
+
+    def hybrid_forward(self, F: Any, x: Any, scale: Any) -> Any:
+        return self._function(F, F.tanh(self.dense(x)), scale)
+
+
+def scaled(function: Callable[..., Any], *shape: int) -> TorchNet:
+    scale = nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    return TorchNet(lambda s, x: function(s.l(x).tanh(), s.scale), l=nn.Linear(5, 4), scale=scale)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_parameter_along_two_axes_is_told_apart(once: bool) -> None:
+    """What reads it in two shapes was taken for one operation, and both outputs were the first."""
+
+    def ours(F: Any, y: Any, scale: Any) -> Any:
+        columns = F.broadcast_mul(y, F.reshape(scale, (1, 4)))
+        return F.broadcast_mul(y, F.reshape(scale, (4, 1))).tanh(), columns.exp()
+
+    def theirs(y: torch.Tensor, scale: torch.Tensor) -> Any:
+        rows = y * scale[:, None]
+        return rows.tanh(), (rows if once else y * scale).exp()
+
+    x = random_image(4, 5)
+    net = initialised(Scaled(ours, 4), x)
+    report = check_parity(net, scaled(theirs, 4), x, transfer=True)
+    assert report.ok != once, str(report)
