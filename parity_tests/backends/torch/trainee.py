@@ -66,7 +66,7 @@ class TorchTrainee(Trainee):
 
     def _put(self, key: Key, value: np.ndarray) -> None:
         with torch.no_grad():
-            self.parameter(key).copy_(torch.from_numpy(value))
+            self.parameter(key).copy_(_of_numpy(value))
 
     def _replace_dropout(self, leaf: Leaf) -> None:
         rate = float(leaf.block.p)
@@ -103,7 +103,11 @@ class OwnTorchTrainee(TorchTrainee):
     def set_gradient(self, key: Key, value: np.ndarray) -> None:
         """Leave a gradient as backward would."""
         parameter = self.parameter(key)
-        parameter.grad = torch.from_numpy(value).reshape(parameter.shape).to(parameter.dtype)
+        parameter.grad = _of_numpy(value).reshape(parameter.shape).to(parameter.dtype)
+
+
+def _of_numpy(value: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(value))  # numpy computes a number of an array of no axes
 
 
 def _tensor(value: np.ndarray, dtype: str) -> torch.Tensor:

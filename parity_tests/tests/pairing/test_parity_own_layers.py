@@ -256,6 +256,10 @@ def scaled(function: Callable[..., Any], *shape: int) -> TorchNet:
     return TorchNet(lambda s, x: function(s.l(x).tanh(), s.scale), l=nn.Linear(5, 4), scale=scale)
 
 
+def times(F: Any, y: Any, scale: Any) -> Any:
+    return F.relu(F.broadcast_mul(y, scale))
+
+
 @pytest.mark.parametrize("once", [False, True])
 def test_a_parameter_along_two_axes_is_told_apart(once: bool) -> None:
     """What reads it in two shapes was taken for one operation, and both outputs were the first."""
@@ -272,3 +276,12 @@ def test_a_parameter_along_two_axes_is_told_apart(once: bool) -> None:
     net = initialised(Scaled(ours, 4), x)
     report = check_parity(net, scaled(theirs, 4), x, transfer=True)
     assert report.ok != once, str(report)
+
+
+def test_a_parameter_of_no_axes_is_trained() -> None:
+    report = check_parity(
+        initialised(Scaled(times, 1), ROWS), scaled(lambda y, s: (y * s).relu()), ROWS,
+        transfer=True, levels=("optimizer", "training"), loss="l2", labels=random_image(3, 4),
+        steps=1, optimizer="sgd(lr=0.1)",
+    )  # fmt: skip
+    assert report.ok, str(report)
