@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,8 @@ def _gather_of_rows(
     others = [a for a in range(len(shape)) if a != along]
     if not indices or any(x.shape[a] != shape[a] for a in others):
         return None
-    grown = produced_by(graph, indices[0], "expand")
-    index = grown.inputs[0] if grown is not None and grown.inputs else indices[0]
+    grown = _grown(graph, indices[0])
+    index = grown[1] if grown is not None else indices[0]
     if len(index.shape) != len(shape) or any(index.shape[a] != 1 for a in others):
         return None
     return emit_take(graph, x, index, along, shape)
@@ -98,14 +99,45 @@ def _through_reshape(
     return graph("reshape", [("input", before.inputs[0])], shape)
 
 
+def _grown(graph: Graph, x: Operand) -> tuple[Operation, Operand] | None:
+    """What expands a value, and what it expands."""
+    grown = produced_by(graph, x, "expand")
+    if grown is None:
+        return None
+    if grown.inputs:
+        return grown, grown.inputs[0]
+    (parameter,) = grown.parameters.values()
+    return grown, replace(_held(parameter), shape=grown.attributes["of"])
+
+
+def _expand_at_once(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """What is expanded is expanded once; of a parameter it says the shape that it is read in.
+
+    Without leading ones, which change nothing.
+    """
+    x = inputs[0]
+    known = _grown(graph, x)
+    if known is not None:
+        graph.merge(known[0])
+        return graph("expand", [("input", known[1])], shape)
+    if math.prod(x.shape) == math.prod(shape) != 0:
+        return graph("reshape", [("input", x)], shape)
+    if x.value.origin is not Origin.PARAMETER or attributes:
+        return None
+    read = tuple(itertools.dropwhile(lambda n: n == 1, x.shape))
+    return graph("expand", [("input", x)], shape, of=read)
+
+
 def _reshape_of_expand(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], _: Attributes
 ) -> Operand | None:
     """Axes of one value come and go before the others are expanded."""
-    grown = produced_by(graph, inputs[0], "expand")
-    if grown is None or not grown.inputs:
+    known = _grown(graph, inputs[0])
+    if known is None:
         return None
-    small = grown.inputs[0]
+    grown, small = known
     before = (*(1,) * (len(grown.shape) - len(small.shape)), *small.shape)
     long = [(n, size) for n, size in zip(grown.shape, before, strict=True) if n != 1]
     if [n for n, _ in long] != [n for n in shape if n != 1]:
@@ -182,13 +214,17 @@ def _same_type(
 def _flat_concat(
     graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
 ) -> Operand | None:
+    first, along = inputs[0], attributes["axis"]
     if len(inputs) == 1:
-        return inputs[0]
+        return first
+    alike = all((x.value, x.shape) == (first.value, first.shape) for x in inputs)
+    if alike and first.shape[along] == 1:
+        return graph("expand", [("input", first)], shape)
     flat: list[Operand] = []
     for x in inputs:
         inner = produced_by(graph, x, "concat")
-        alike = inner is not None and inner.attributes == attributes and not inner.parameters
-        flat += inner.inputs if inner is not None and alike else [x]
+        same = inner is not None and inner.attributes == attributes and not inner.parameters
+        flat += inner.inputs if inner is not None and same else [x]
     if len(flat) == len(inputs):
         return None
     renamed = [(f"input.{i}", x) for i, x in enumerate(flat)]
@@ -463,19 +499,35 @@ def _without_expand(kind: str) -> Rule:
     def rule(
         graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
     ) -> Operand | None:
-        if len(inputs) != 2:
-            return None
         for i, x in enumerate(inputs):
-            grown = produced_by(graph, x, "expand")
-            other = inputs[1 - i]
-            if grown is None or not grown.inputs:
+            known = _grown(graph, x)
+            if known is None:
                 continue
-            small = grown.inputs[0]
-            if broadcast(small.shape, other.shape) == shape:
-                pair = [other, small] if i else [small, other]
+            grown, small = known
+            others = [*inputs[:i], *inputs[i + 1 :]]
+            if others and broadcast(small.shape, *(y.shape for y in others)) == shape:
                 graph.merge(grown)
-                return graph(kind, [("input", pair[0]), ("other", pair[1])], shape)
+                operands = [(y.role, y) for y in inputs]
+                operands[i] = (x.role, small)
+                return graph(kind, operands, shape, **attributes)
         return None
+
+    return rule
+
+
+def _expand_behind(kind: str) -> Rule:
+    """A function of single values comes before the expansion that it follows."""
+
+    def rule(
+        graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+    ) -> Operand | None:
+        known = _grown(graph, inputs[0]) if len(inputs) == 1 else None
+        if known is None:
+            return None
+        grown, small = known
+        graph.merge(grown)
+        out = graph(kind, [(inputs[0].role, small)], small.shape, **attributes)
+        return graph("expand", [("input", out)], shape)
 
     return rule
 
@@ -626,7 +678,7 @@ def _single_window(
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "reshape": (_same_shape, reshaped_draw, _through_reshape, _reshape_of_expand),
-    "expand": (_same_shape,),
+    "expand": (_same_shape, _expand_at_once),
     "transpose": (
         _norm_between_transposes,
         _through_transpose,
@@ -638,14 +690,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "pad": (_same_shape,),
     "cast": (_same_type, cast_draw),
     "concat": (_flat_concat, _concat_of_zeros),
-    "add": (_scalar("add"), of_draw("add"), _without_expand("add"), _of_its_own("bias", _BIASED)),
-    "sub": (_scalar("sub"), _without_expand("sub")),
+    "add": (_scalar("add"), of_draw("add"), _of_its_own("bias", _BIASED)),
+    "sub": (_scalar("sub"),),
     "mul": (
         _scalar("mul"),
         of_draw("mul"),
         rescaled_dropout,
         masked,
-        _without_expand("mul"),
         gate_of_itself,
         hard_gate,
         _of_its_own("weight", _NORMED),
@@ -654,7 +705,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "less": (compared_draw(below=True),),
     "greater": (compared_draw(below=False),),
     "floor": (floor_of_draw,),
-    "div": (_scalar("div"), _without_expand("div")),
+    "div": (_scalar("div"),),
     "pow": (_scalar("pow"),),
     "maximum": (_scalar("maximum"),),
     "minimum": (_scalar("minimum"),),
@@ -671,6 +722,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "global_avg_pool": (_same_shape,),
     "global_max_pool": (_same_shape,),
 }
+for _kind in ELEMENTWISE | {"where"}:
+    RULES[_kind] = (_without_expand(_kind), *RULES.get(_kind, ()))
+for _kind in POINTWISE | ELEMENTWISE:
+    RULES[_kind] = (*RULES.get(_kind, ()), _expand_behind(_kind))
 for _kind in POINTWISE | ELEMENTWISE | {"dropout"}:
     RULES[_kind] = (*RULES.get(_kind, ()), _reshape_behind(_kind))
 

@@ -204,6 +204,37 @@ def emit_stack(emit: Emit, parts: Iterable[Operand], along: int, shape: Sequence
     return emit_concat(emit, grown, along, shape)
 
 
+def emit_copies(
+    emit: Emit, x: Operand, counts: Sequence[int], shape: Sequence[int], *, each: bool = False
+) -> Operand:
+    """An array so many times along each of its last axes, or `each` of its values there."""
+    rank = max(len(counts), len(x.shape))
+    small: list[int] = []
+    large: list[int] = []
+    for size, count in zip(
+        (*(1,) * (rank - len(x.shape)), *x.shape), (*(1,) * (rank - len(counts)), *counts),
+        strict=True,
+    ):  # fmt: skip
+        lengths = [(1, count), (size, size)]
+        for before, after in lengths[::-1] if each else lengths:
+            if after != 1:
+                small.append(before)
+                large.append(after)
+    x = emit("reshape", [("input", x)], small)
+    return emit("reshape", [("input", emit("expand", [("input", x)], large))], shape)
+
+
+def emit_each(
+    emit: Emit, x: Operand, count: int, along: int | None, shape: Sequence[int]
+) -> Operand:
+    """Each value so many times along an axis, or along that of all values."""
+    if along is None:
+        x, along = emit("reshape", [("input", x)], (math.prod(x.shape),)), 0
+    counts = [1] * len(x.shape)
+    counts[along] = count
+    return emit_copies(emit, x, counts, shape, each=True)
+
+
 def emit_recurrent(
     emit: Emit,
     kind: str,

@@ -260,6 +260,76 @@ def times(F: Any, y: Any, scale: Any) -> Any:
     return F.relu(F.broadcast_mul(y, scale))
 
 
+# In both frameworks, and the shape of the scale
+EXPANDED: dict[str, tuple[Callable[..., Any], Callable[..., Any], int]] = {
+    "expand_as": (times, lambda y, s: (y * s.expand_as(y)).relu(), 4),
+    "expand": (times, lambda y, s: (s.expand(3, -1) * y).relu(), 4),
+    "repeat": (times, lambda y, s: (y * s.repeat(3, 1)).relu(), 4),
+    "tile": (times, lambda y, s: (y * s.tile(3, 1)).relu(), 4),
+    "stack": (times, lambda y, s: (y * torch.stack([s] * 3)).relu(), 4),
+    "broadcast_tensors": (
+        times, lambda y, s: torch.mul(*torch.broadcast_tensors(y, s)).relu(), 4),
+    "broadcast_like": (
+        lambda F, y, s: F.relu(y * F.broadcast_like(F.expand_dims(s, 0), y)),
+        lambda y, s: (y * s).relu(), 4),
+    "MXNet's tile": (
+        lambda F, y, s: F.relu(F.tile(s, (3, 1)) * y), lambda y, s: (y * s.view(1, 4)).relu(), 4),
+    "a function of it": (
+        lambda F, y, s: F.broadcast_div(y, F.abs(s) + 1),
+        lambda y, s: y / (s.expand_as(y).abs() + 1), 4),
+    "where": (
+        lambda F, y, s: F.where(y > 0, y, F.broadcast_to(F.reshape(s, (1, 4)), (3, 4))),
+        lambda y, s: torch.where(y > 0, y, s), 4),
+    "values again": (
+        lambda F, y, s: F.broadcast_add(y, F.repeat(s, 2)),
+        lambda y, s: y + torch.stack([s, s], 1).flatten(), 2),
+    "all of it again": (
+        lambda F, y, s: F.broadcast_add(y, F.tile(s, 2)), lambda y, s: y + torch.cat([s, s]), 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPANDED)
+def test_a_parameter_that_is_expanded_is_in_parity_with_one_that_is_not(name: str) -> None:
+    ours, theirs, size = EXPANDED[name]
+    net = initialised(Scaled(ours, size), ROWS)
+    report = check_parity(net, scaled(theirs, size), ROWS, transfer=True)
+    assert report.ok, str(report)
+
+
+def test_expanded_biases_and_scales_are_the_layer_s() -> None:
+    dense = gnn.Dense(4, in_units=5, flatten=False)
+    net = GluonNet(lambda s, F, x: s.n(s.d(x)), d=dense, n=gnn.LayerNorm(in_channels=4))
+
+    def theirs(s: Any, x: torch.Tensor) -> torch.Tensor:
+        y = F.linear(x, s.w) + s.a.repeat(2, 3, 1)
+        return F.layer_norm(y, (4,)) * s.b.expand_as(y) + torch.broadcast_to(s.c, y.shape)
+
+    shapes = {"w": (4, 5), "a": (4,), "b": (1, 4), "c": (4,)}
+    own = {name: nn.Parameter(torch.randn(shape)) for name, shape in shapes.items()}
+    report = check_parity(initialised(net, TOKENS), TorchNet(theirs, **own), TOKENS, transfer=True)
+    assert report.ok, str(report)
+
+
+FALSELY_EXPANDED: dict[str, tuple[Callable[..., Any], str]] = {
+    "other axis": (lambda y, s: (y * s.view(4, 1).expand_as(y)).relu(), "mul forward"),
+    "a little larger": (lambda y, s: (y * (s.expand_as(y) * 1.00001)).relu(), "mul structure"),
+    "detached": (lambda y, s: (y * s.expand_as(y).detach()).relu(), "stopped gradient"),
+    "in another order": (lambda y, s: (y * s.flip(0).expand_as(y)).relu(), "flip"),
+    "values again": (
+        lambda y, s: (y * s[:2].repeat_interleave(2)).relu(), "mul structure"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FALSELY_EXPANDED)
+def test_a_parameter_that_is_expanded_otherwise_is_named(name: str) -> None:
+    function, words = FALSELY_EXPANDED[name]
+    rows = random_image(4, 5)
+    report = check_parity(
+        initialised(Scaled(times, 4), rows), scaled(function, 4), rows, transfer=True
+    )
+    assert words in str(report.first_divergence), str(report)
+
+
 @pytest.mark.parametrize("once", [False, True])
 def test_a_parameter_along_two_axes_is_told_apart(once: bool) -> None:
     """What reads it in two shapes was taken for one operation, and both outputs were the first."""

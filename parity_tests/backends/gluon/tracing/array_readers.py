@@ -25,6 +25,8 @@ from parity_tests.pairing.vocabulary import (
     axis,
     emit_assignment,
     emit_concat,
+    emit_copies,
+    emit_each,
     emit_gather,
     emit_index,
     emit_reduction,
@@ -101,6 +103,17 @@ def concat(args: Arguments, emit: Emit) -> Operand:
 def stack(args: Arguments, emit: Emit) -> Operand:
     along = axis(attribute(args, "axis", 0), len(args.shape))
     return emit_stack(emit, args.arrays.values(), along, args.shape)
+
+
+def tile(args: Arguments, emit: Emit) -> Operand:
+    reps = attribute(args, "reps", ())
+    counts = (reps,) if isinstance(reps, int) else reps
+    return emit_copies(emit, args.first, counts, args.shape)
+
+
+def repeat(args: Arguments, emit: Emit) -> Operand:
+    count, along = attribute(args, "repeats", 1), attribute(args, "axis", None)
+    return emit_each(emit, args.first, count, along, args.shape)
 
 
 def split(args: Arguments, emit: Emit) -> list[Operand]:

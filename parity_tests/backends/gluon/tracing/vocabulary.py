@@ -90,6 +90,8 @@ _READERS: dict[str, Reader] = {
     "clip": layers.clip,
     **fill(("Reshape", "_np_reshape", "Flatten", "expand_dims", "squeeze"), plain("reshape")),
     **fill(("broadcast_axis", "broadcast_to", "broadcast_like"), plain("expand")),
+    "tile": arrays.tile,
+    "repeat": arrays.repeat,
     "transpose": arrays.transpose,
     "SwapAxis": arrays.swap_axes,
     "Concat": arrays.concat,

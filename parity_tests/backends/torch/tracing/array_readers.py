@@ -20,6 +20,8 @@ from parity_tests.pairing.vocabulary import (
     axis,
     emit_assignment,
     emit_concat,
+    emit_copies,
+    emit_each,
     emit_gather,
     emit_index,
     emit_reduction,
@@ -98,6 +100,21 @@ def concat(args: Arguments, emit: Emit) -> Operand:
 def stack(args: Arguments, emit: Emit) -> Operand:
     along = axis(dim(args, 0), len(args.shape))
     return emit_stack(emit, args.arrays.values(), along, args.shape)
+
+
+def copies(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+    """`repeat`, `tile`, and `repeat_interleave` of one count."""
+    counts = args.attribute("repeats", args.attribute("dims"))
+    if args.operation.kind != "repeat_interleave":
+        counts = (counts,) if isinstance(counts, int) else counts
+        return emit_copies(emit, args.first, counts, args.shape)
+    if not isinstance(counts, int):  # an array
+        return unknown("repeat_interleave", args, emit)
+    return emit_each(emit, args.first, counts, dim(args, None), args.shape)
+
+
+def broadcast_all(args: Arguments, emit: Emit) -> list[Operand]:
+    return [emit("expand", [("input", x)], args.shape) for x in args.arrays.values()]
 
 
 def split(squeeze: bool = False) -> Reader:

@@ -85,6 +85,8 @@ _READERS: dict[str, Reader] = {
     **fill(("view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "view_as",
              "reshape_as", "_unsafe_view"), plain("reshape")),
     **fill(("expand", "expand_as", "broadcast_to"), plain("expand")),
+    "broadcast_tensors": arrays.broadcast_all,
+    **fill(("repeat", "tile", "repeat_interleave"), arrays.copies),
     "permute": arrays.permute,
     **fill(("transpose", "swapaxes", "swapdims", "t", "T", "mT"), arrays.transpose),
     **fill(("cat", "concat", "concatenate"), arrays.concat),
