@@ -158,12 +158,22 @@ def _through_transpose(
     if moved == sorted(moved):
         return graph("reshape", [("input", x)], shape)
     before = produced_by(graph, x, "transpose")
-    if before is None or not before.inputs:
+    if before is None:
         return None
     first: tuple[int, ...] = before.attributes["order"]
     graph.merge(before)
     combined = tuple(first[axis] for axis in order)
-    return graph("transpose", [("input", before.inputs[0])], shape, order=combined)
+    return graph("transpose", [("input", _transposed(before))], shape, order=combined)
+
+
+def _transposed(move: Operation) -> Operand:
+    """What a transpose takes, a parameter in the shape in which it is read."""
+    if move.inputs:
+        return move.inputs[0]
+    (parameter,) = move.parameters.values()
+    order = move.attributes["order"]
+    shape = tuple(move.shape[order.index(axis)] for axis in range(len(order)))
+    return replace(_held(parameter), shape=shape)
 
 
 def _there_and_back(

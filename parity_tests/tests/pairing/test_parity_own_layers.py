@@ -36,6 +36,14 @@ class Own(gluon.HybridBlock):
         return F.broadcast_add(self._product(F, x, weight), self._moved(F, bias))
 
 
+class Gemm(Own):
+    """The product and the bias in one operator, which is given it in the shape of the product."""
+
+    def hybrid_forward(self, F: Any, x: Any, weight: Any, bias: Any) -> Any:
+        rows = F.broadcast_to(F.reshape(bias, (1, 4)), (3, 4))
+        return F.linalg.gemm(x, weight, rows, transpose_b=True)
+
+
 def product(F: Any, x: Any, weight: Any) -> Any:
     return F.FullyConnected(x, weight, no_bias=True, num_hidden=4, flatten=False)
 
@@ -103,6 +111,22 @@ EQUAL: dict[str, tuple[Callable[[], Any], Callable[[], Any], np.ndarray]] = {
         lambda: gnn.Dense(4, in_units=5),
         lambda: held(lambda s, x: F.linear(x, s.weight) + s.bias), ROWS,
     ),
+    "addmm": (
+        lambda: gnn.Dense(4, in_units=5),
+        lambda: held(lambda s, x: torch.addmm(s.bias, x, s.weight.t())), ROWS,
+    ),
+    "baddbmm, and a half": (
+        lambda: Own(lambda F, x, w: 0.5 * F.dot(x, w, transpose_b=True), (4, 5), (4,)),
+        lambda: held(lambda s, x: torch.baddbmm(
+            s.bias[None, None], x, s.weight.t().expand(2, -1, -1), alpha=0.5)), TOKENS,
+    ),
+    "gemm": (
+        lambda: Gemm(product, (4, 5), (4,)), lambda: nn.Linear(5, 4), ROWS,
+    ),
+    "columns beside rows": (
+        lambda: Own(lambda F, x, w: F.dot(x, w), (5, 4), (4,)),
+        lambda: held(lambda s, x: torch.matmul(x, s.weight.t()) + s.bias), ROWS,
+    ),
     "einsum": (
         lambda: gnn.Dense(4, in_units=5),
         lambda: held(lambda s, x: torch.einsum("ni,oi->no", x, s.weight) + s.bias), ROWS,
@@ -126,6 +150,13 @@ def test_a_bias_of_other_axes_is_trained_as_the_layer_s() -> None:
         labels=np.array([0, 1, 2]), optimizer="sgd(lr=0.1, momentum=0.9)",
     )  # fmt: skip
     assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("factors", [{"beta": 1.00001}, {"alpha": 1.00001}, {"beta": 0}])
+def test_an_addmm_with_other_factors_is_found(factors: dict[str, Any]) -> None:
+    theirs = held(lambda s, x: torch.addmm(s.bias, x, s.weight.t(), **factors))
+    report = check_parity(initialised(gnn.Dense(4, in_units=5), ROWS), theirs, ROWS, transfer=True)
+    assert not report.ok
 
 
 FAULTS: dict[str, tuple[Callable[[], Any], str]] = {

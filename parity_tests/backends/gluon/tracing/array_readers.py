@@ -279,15 +279,19 @@ def constant(value: float | None = None) -> Reader:
 
 
 def matmul(args: Arguments, emit: Emit) -> Operand:
-    """`batch_dot` and `dot`, and `linalg_gemm2`, which names its matrices otherwise."""
-    first, second = list(args.arrays.values())[:2]
+    """`batch_dot` and `dot`, `linalg_gemm2`, which names its matrices otherwise, and `gemm`."""
+    first, second, *added = args.arrays.values()
     if flag(args, "transpose_a"):
         first = swapped(emit, first)
     if flag(args, "transpose_b"):
         second = swapped(emit, second)
     out = emit("matmul", [("input", first), ("other", second)], args.shape)
-    alpha = real(attribute(args, "alpha", 1.0))
-    return emit("mul", [("input", out)], args.shape, scalar=alpha)
+    alpha, beta = (real(attribute(args, name, 1.0)) for name in ("alpha", "beta"))
+    out = emit("mul", [("input", out)], args.shape, scalar=alpha)
+    for x in added:
+        x = emit("mul", [("input", x)], x.shape, scalar=beta)
+        out = emit("add", [("input", out), ("other", x)], args.shape)
+    return out
 
 
 def swapped(emit: Emit, x: Operand) -> Operand:

@@ -130,7 +130,7 @@ _READERS: dict[str, Reader] = {
     "Dropout": layers.dropout,
     "LRN": layers.lrn,
     "Embedding": layers.embedding,
-    **fill(("batch_dot", "dot", "_linalg_gemm2"), arrays.matmul),
+    **fill(("batch_dot", "dot", "_linalg_gemm2", "_linalg_gemm"), arrays.matmul),
     "L2Normalization": layers.normalize,
     **{name: layers.rnn(name.lower()) for name in
        ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")},

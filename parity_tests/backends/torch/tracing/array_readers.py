@@ -252,6 +252,18 @@ def matmul(args: Arguments, emit: Emit) -> Operand:
     return emit("matmul", [("input", first), ("other", second)], args.shape)
 
 
+def matmul_and_add(args: Arguments, emit: Emit) -> Operand:
+    """`addmm` and `baddbmm`: beta times the first array and alpha times a product."""
+    added, first, second = args.arrays.values()
+    out = emit("matmul", [("input", first), ("other", second)], args.shape)
+    out = emit("mul", [("input", out)], args.shape, scalar=real(args.attribute("alpha", 1)))
+    beta = real(args.attribute("beta", 1))
+    if not beta:  # not read, whatever it holds
+        return out
+    added = emit("mul", [("input", added)], added.shape, scalar=beta)
+    return emit("add", [("input", out), ("other", added)], args.shape)
+
+
 def cast(args: Arguments, emit: Emit) -> Operand:
     return emit("cast", [("input", args.first)], args.shape, dtype=args.operation.dtypes[0])
 

@@ -127,6 +127,7 @@ _READERS: dict[str, Reader] = {
     "local_response_norm": layers.lrn,
     "embedding": layers.embedding,
     **fill(("matmul", "bmm", "mm"), arrays.matmul),
+    **fill(("addmm", "baddbmm"), arrays.matmul_and_add),
     "_pack_padded_sequence": packed.pack,
     "_pad_packed_sequence": packed.pad,
     "normalize": layers.normalize,
