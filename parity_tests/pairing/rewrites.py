@@ -163,17 +163,7 @@ def _through_transpose(
     first: tuple[int, ...] = before.attributes["order"]
     graph.merge(before)
     combined = tuple(first[axis] for axis in order)
-    return graph("transpose", [("input", _transposed(before))], shape, order=combined)
-
-
-def _transposed(move: Operation) -> Operand:
-    """What a transpose takes, a parameter in the shape in which it is read."""
-    if move.inputs:
-        return move.inputs[0]
-    (parameter,) = move.parameters.values()
-    order = move.attributes["order"]
-    shape = tuple(move.shape[order.index(axis)] for axis in range(len(order)))
-    return replace(_held(parameter), shape=shape)
+    return graph("transpose", [("input", _taken(before))], shape, order=combined)
 
 
 def _there_and_back(
@@ -323,7 +313,7 @@ def _slice_of_moved_concat(
 ) -> Operand | None:
     """One of the parts of what was joined, and then reshaped and transposed, is that part moved."""
     moves = _moves(graph, inputs[0])
-    inner = produced_by(graph, moves[-1].inputs[0] if moves else inputs[0], "concat")
+    inner = produced_by(graph, _taken(moves[-1]) if moves else inputs[0], "concat")
     if not moves or inner is None or attributes["step"] != 1 or 0 in inner.shape:
         return None
     along, before = int(inner.attributes["axis"]), inner.shape
@@ -405,9 +395,10 @@ def _of_its_own(role: str, layers: Mapping[str, int]) -> Rule:
     def rule(
         graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], _: Attributes
     ) -> Operand | None:
-        if len(inputs) != 2 or inputs[1].value.origin is not Origin.PARAMETER:
+        sides = [_is_held(graph, x) for x in inputs]
+        if len(sides) != 2 or all(sides) or not any(sides):
             return None
-        x, own = inputs
+        x, own = inputs if sides[1] else inputs[::-1]
         made = _lies(graph, x, own) if x.shape == shape else None
         layer = graph.producer(made[0]) if made is not None else None
         if made is None or layer is None or layer.kind not in layers:
@@ -426,7 +417,7 @@ def _of_its_own(role: str, layers: Mapping[str, int]) -> Rule:
         moves = _moves(graph, x)
         operands = [(y.role, y) for y in layer.inputs]
         operands += [(name, _held(parameter)) for name, parameter in held.items()]
-        operands.append((role, Operand("", own.value, (count,))))
+        operands.append((role, graph("reshape", [("input", own)], (count,))))
         graph.merge(layer, *moves)
         out = graph(layer.kind, operands, layer.shape, **layer.attributes)
         for move in reversed(moves):
@@ -436,14 +427,22 @@ def _of_its_own(role: str, layers: Mapping[str, int]) -> Rule:
     return rule
 
 
+def _taken(move: Operation) -> Operand:
+    """What a reshape or transpose takes, a parameter in the shape in which it is read."""
+    if move.inputs:
+        return move.inputs[0]
+    (parameter,) = move.parameters.values()
+    order = move.attributes["order"]
+    shape = tuple(move.shape[order.index(axis)] for axis in range(len(order)))
+    return replace(_held(parameter), shape=shape)
+
+
 def _moves(graph: Graph, x: Operand) -> list[Operation]:
     """The reshapes and transposes behind which a value is, the last one first."""
     moves = []
     while (move := graph.producer(x)) is not None and move.kind in ("reshape", "transpose"):
-        if not move.inputs:
-            break
         moves.append(move)
-        x = move.inputs[0]
+        x = _taken(move)
     return moves
 
 
@@ -686,6 +685,19 @@ def _single_window(
     return None
 
 
+def _of_turned(
+    graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+) -> Operand | None:
+    """A linear layer of a transposed matrix is a product with it."""
+    x, *held = inputs
+    turned = produced_by(graph, held[0], "transpose") if held else None
+    if turned is None or turned.inputs:
+        return None
+    graph.merge(turned)
+    out = graph("matmul", [("input", x), ("other", _taken(turned))], shape)
+    return graph("add", [("input", out), ("other", held[1])], shape) if held[1:] else out
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "reshape": (_same_shape, reshaped_draw, _through_reshape, _reshape_of_expand),
     "expand": (_same_shape, _expand_at_once),
@@ -721,7 +733,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "minimum": (_scalar("minimum"),),
     "clip": (rectifier,),
     "conv": (_of_joined("conv", 1), _convolution_of_one_pixel),
-    "linear": (_of_joined("linear", -1),),
+    "linear": (_of_turned, _of_joined("linear", -1)),
     "embedding": (_looked_up_as_made,),
     "matmul": (_product_with_rows,),
     "mean": (_mean_over_map,),
@@ -781,11 +793,11 @@ def _side_by_side(groups: Iterable[_Axes]) -> _Axes:
 def _moved(graph: Graph, x: Operand) -> tuple[Operand, _Axes]:
     """What a value is made of by reshapes and transposes, and its axes in that."""
     moves = _moves(graph, x)
-    source = moves[-1].inputs[0] if moves else x
+    source = _taken(moves[-1]) if moves else x
     axes = _whole(source)
     for move in reversed(moves):
         if move.kind == "transpose":
-            source, axes = _turned(move.inputs[0], source, axes, move.attributes["order"])
+            source, axes = _turned(_taken(move), source, axes, move.attributes["order"])
     return source, axes
 
 
@@ -883,9 +895,77 @@ def _rows_in_order(
     return _emit_moved(graph, out, _side_by_side(back), shape)
 
 
+def _before_moves(kind: str) -> Rule:
+    """A parameter is added, or multiplied, before what is computed is reshaped and transposed."""
+
+    def rule(
+        graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
+    ) -> Operand | None:
+        if len(inputs) != 2 or 0 in shape:
+            return None
+        sides = [_is_held(graph, x) for x in inputs]
+        x, own = inputs if sides[1] else inputs[::-1]
+        full = (*(1,) * (len(shape) - len(own.shape)), *own.shape)
+        source, axes = _moved(graph, x)
+        groups = _grouped(axes, x.shape)
+        if all(sides) or not any(sides) or x.shape != shape or groups is None or source == x:
+            return None
+        moved = list(itertools.chain.from_iterable(groups))
+        pieces = sorted(moved, reverse=True)
+        along = list(
+            itertools.chain.from_iterable(g for g, n in zip(groups, full, strict=True) if n > 1)
+        )
+        before = [length for _, length in pieces]
+        small = [length if (step, length) in along else 1 for step, length in pieces]
+        whole = _before_reshape(small, before, source.shape)
+        if whole is not None:  # else it lies along parts of axes
+            before, small = list(source.shape), whole
+        elif moved == pieces:
+            return None
+        ordered = sorted(along, reverse=True)
+        own = graph("reshape", [("input", own)], [length for _, length in along])
+        lengths = [length for _, length in ordered]
+        order = tuple(map(along.index, ordered))
+        own = graph("transpose", [("input", own)], lengths, order=order)
+        own = graph("reshape", [("input", own)], small)
+        pair = (graph("reshape", [("input", source)], before), own)
+        operands = zip(("input", "other"), pair if sides[1] else pair[::-1], strict=True)
+        out = graph(kind, list(operands), before, **attributes)
+        return _emit_moved(graph, out, moved, shape)
+
+    return rule
+
+
+def _is_held(graph: Graph, x: Operand) -> bool:
+    """Whether a value is a parameter, moved or not."""
+    moves = _moves(graph, x)
+    return (_taken(moves[-1]) if moves else x).value.origin is Origin.PARAMETER
+
+
+def _before_reshape(
+    small: Sequence[int], shape: Sequence[int], before: Sequence[int]
+) -> list[int] | None:
+    """The shape of what broadcasts to one shape as it broadcasts to that before a reshape."""
+    whole = [(1, math.prod(shape))]
+    groups, axes = _grouped(whole, shape), _grouped(whole, before)
+    if groups is None or axes is None:
+        return None
+    along = _side_by_side(g for g, n in zip(groups, small, strict=True) if n > 1)
+    sizes: list[int] = []
+    for step, length in itertools.chain.from_iterable(axis or [(1, 1)] for axis in axes):
+        inside = any(s <= step and step * length <= s * n for s, n in along)
+        beside = all(step * length <= s or s * n <= step for s, n in along)
+        if not inside and not beside:
+            return None
+        sizes.append(length if inside else 1)
+    return sizes if math.prod(sizes) == math.prod(small) else None
+
+
 # The same, and one form of what is transposed before and behind a linear layer
 ORDERED: dict[str, tuple[Rule, ...]] = {
     **RULES,
     "transpose": (_at_once,),
     "linear": (*RULES["linear"], _rows_in_order),
 }
+for _kind in ("add", "sub", "mul", "div"):
+    ORDERED[_kind] = (_before_moves(_kind), *RULES[_kind])

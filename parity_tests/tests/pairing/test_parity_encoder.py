@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from mxnet.gluon import nn as gnn
 from torch import nn
 
 from parity_tests import check_parity
-from parity_tests.pairing.graph import Operand, Operation, OperationGraph, Origin, Value
+from parity_tests.pairing.graph import Operand, OperationGraph, Origin, Parameter, Value
 from parity_tests.pairing.normalise import Emitter
 from parity_tests.pairing.rewrites import ORDERED
 from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised
@@ -165,34 +165,61 @@ def _lengths(generator: random.Random, size: int) -> tuple[int, ...]:
     return tuple(lengths)
 
 
-def _computed(operations: Sequence[Operation], operand: Operand, x: np.ndarray) -> np.ndarray:
-    if operand.value.origin is Origin.OPERATION:
-        op = operations[int(operand.value.key)]
-        y = _computed(operations, op.inputs[0], x)
+class _Recorded(Emitter):
+    """What each operation reads, parameters in the shapes in which they are read."""
+
+    def __init__(self, graph: OperationGraph) -> None:
+        super().__init__(graph, ORDERED)
+        self.read_by: dict[Value, list[Operand]] = {}
+
+    def _append(self, kind: str, operands: Sequence[Operand], *more: Any) -> Operand:
+        made = super()._append(kind, operands, *more)
+        self.read_by[made.value] = list(operands)
+        return made
+
+
+def _computed(graph: _Recorded, operand: Operand, values: Mapping[Value, np.ndarray]) -> np.ndarray:
+    y = values.get(operand.value)
+    if y is None:
+        op = graph.operations[int(operand.value.key)]
+        y, *others = (_computed(graph, x, values) for x in graph.read_by[operand.value])
         if op.kind == "transpose":
-            x = y.transpose(op.attributes["order"])
-        else:
-            x = y if op.kind == "reshape" else np.cumsum(y, -1)
-    return x.reshape(operand.shape)
+            y = y.transpose(op.attributes["order"])
+        elif op.kind == "add":
+            y = y + others[0]
+        elif op.kind != "reshape":
+            y = np.cumsum(y, -1)
+    return y.reshape(operand.shape)
 
 
 @pytest.mark.parametrize("size", [4, 6, 12, 36, 64])
 def test_moved_values_in_one_form_are_where_they_were(size: int) -> None:
-    """Random chains of moves and linear layers (running sums), whatever they are cut into."""
+    """Random chains of moves, parameters added along some axes, and linear layers (running sums),
+    whatever they are cut into."""
     generator = random.Random(size)
-    x = np.arange(size)
     for _ in range(500):
-        graph = Emitter(OperationGraph((), ((size,),), ()), ORDERED)
-        operand, y = Operand("", Value(Origin.INPUT, 0), x.shape), x
+        parameters: dict[str, Parameter] = {}
+        graph = _Recorded(OperationGraph((), ((size,),), (), parameters))
+        y = np.arange(size)
+        operand = Operand("", Value(Origin.INPUT, 0), y.shape)
+        values = {operand.value: y}
         for _ in range(generator.randrange(1, 9)):
-            kind = generator.choice(["reshape", "transpose", "linear"])
-            more = {}
+            kind = generator.choice(["reshape", "transpose", "linear", "add"])
+            operands, more = [("input", operand)], {}
             if kind == "reshape":
                 y = y.reshape(_lengths(generator, size))
             elif kind == "transpose":
                 more["order"] = tuple(generator.sample(range(y.ndim), y.ndim))
                 y = y.transpose(more["order"])
+            elif kind == "add":
+                shape = tuple(n if generator.random() < 0.5 else 1 for n in y.shape)
+                name = f"p{len(parameters)}"
+                parameters[name] = Parameter(name, shape, "float32")
+                own = Operand("", Value(Origin.PARAMETER, name), shape)
+                values[own.value] = np.random.default_rng(len(name)).integers(99, size=shape)
+                operands.append(("other", own))
+                y = y + values[own.value]
             else:
                 y = np.cumsum(y, -1)
-            operand = graph(kind, [("input", operand)], y.shape, **more)
-        np.testing.assert_array_equal(_computed(graph.operations, operand, x), y)
+            operand = graph(kind, operands, y.shape, **more)
+        np.testing.assert_array_equal(_computed(graph, operand, values), y)

@@ -107,6 +107,12 @@ EQUAL: dict[str, tuple[Callable[[], Any], Callable[[], Any], np.ndarray]] = {
                          axes=(0, 2, 3, 1)), d=gnn.Dense(4, in_units=5, flatten=False)),
         lambda: held(lambda s, x: torch_heads(F.linear(x, s.weight)).mT + s.bias, 2, 2, 1), TOKENS,
     ),
+    "columns behind heads": (
+        lambda: Own(
+            lambda F, x, w: F.transpose(F.reshape(F.dot(x, w), (0, 0, 2, 2)), axes=(0, 2, 1, 3)),
+            (5, 4), (1, 2, 1, 2)),
+        lambda: TorchNet(lambda s, x: torch_heads(s.l(x)), l=nn.Linear(5, 4)), TOKENS,
+    ),
     "own linear": (
         lambda: gnn.Dense(4, in_units=5),
         lambda: held(lambda s, x: F.linear(x, s.weight) + s.bias), ROWS,
