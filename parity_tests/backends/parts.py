@@ -2,13 +2,15 @@
 
 Such as `in_proj_weight` beside three `Dense`. The executed graph gets the parts as parameters of
 their own, `in_proj_weight[0:8]`, and an operation that joins them where the whole was read. So it
-gets the transpose of a matrix that the other net holds the other way, `weight[transposed]`.
+gets the transpose of a matrix that the other net holds the other way, `weight[transposed]`, and of
+what lies along two axes, `bias[4x2 transposed]`.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -25,6 +27,7 @@ from parity_tests.pairing.graph import (
 )
 
 _TURNED = "[transposed]"
+_TURNED_AXES = re.compile(r"(.+)\[(\d+)x(\d+) transposed\]")
 _PART = re.compile(r"(.+)\[(\d+):(\d+)\]")
 
 
@@ -32,6 +35,10 @@ def part_of(name: str, wholes: Mapping[str, Any]) -> tuple[str, Callable[[Any], 
     """The parameter that a name is a part of, and what takes it of that; None of a whole one."""
     if name not in wholes and name.endswith(_TURNED):
         return name.removesuffix(_TURNED), lambda array: array.T
+    axes = None if name in wholes else _TURNED_AXES.fullmatch(name)
+    if axes:
+        shape = int(axes[2]), int(axes[3])
+        return axes[1], lambda array: array.reshape(shape).T
     found = None if name in wholes else _PART.fullmatch(name)
     return found and (found[1], itemgetter(slice(int(found[2]), int(found[3]))))
 
@@ -51,7 +58,7 @@ def with_parts(
             part = f"{name}[{begin}:{begin + length}]"
             parts[f"part.{len(parts)}"] = Parameter(part, (length, *whole.shape[1:]), whole.dtype)
             begin += length
-    return _made_of(graph, made, join[0], {"dim": 0}, join[1])
+    return _made_of(graph, made, join[0], {"dim": 0}, lambda shape: join[1])
 
 
 def turned_weights(alignment: Alignment) -> dict[str, str]:
@@ -85,14 +92,71 @@ def _matrices(op: Operation) -> list[Parameter]:
     return [held] if held is not None and len(held.shape) == 2 else []
 
 
-def with_turned(graph: OperationGraph, names: Iterable[str]) -> OperationGraph:
-    """torch's executed graph with the transposes of these matrices in their place."""
-    wholes = {name: graph.parameters[name] for name in names if name in graph.parameters}
-    made = {
-        name: {"input": Parameter(f"{name}{_TURNED}", whole.shape[::-1], whole.dtype)}
-        for name, whole in wholes.items()
-    }
-    return _made_of(graph, made, "t", {}, lambda arrays, dtype: [arrays[0].T])
+def turned_axes(
+    alignment: Alignment, graphs: Sequence[OperationGraph], named: Container[str] = ()
+) -> dict[str, tuple[str, tuple[int, int]]]:
+    """Parameters of torch's that lie along the two axes of Gluon's in the other order.
+
+    Such as a bias (1, heads, 1, width) beside that of a layer whose channels are (width, heads).
+    Of each Gluon's name, and its own shape before it is transposed. Two of one shape are taken as
+    they lie, and so are torch's that are `named`.
+    """
+    found: dict[str, tuple[str, tuple[int, int]]] = {}
+    for pair in alignment.pairs:
+        for side, (one, other) in enumerate(((pair.left, pair.right), (pair.right, pair.left))):
+            for x in one.inputs if one.kind == other.kind else ():
+                turned, partner = _turned_axes(graphs[side], x), other.parameters.get(x.role)
+                if turned is None or partner is None:
+                    continue
+                held, (rows, columns) = turned
+                alike = [[n for n in p.shape if n != 1] for p in (held, partner)]
+                counts = {math.prod(p.shape) for p in (held, partner)}
+                theirs, ours = (held, partner) if side else (partner, held)
+                known = theirs.name in named or part_of(theirs.name, {})
+                if known or alike[0] == alike[1] or counts != {rows * columns}:
+                    continue
+                shape = (rows, columns) if side else (columns, rows)
+                found.setdefault(theirs.name, (ours.name, shape))
+    return found
+
+
+def _turned_axes(graph: OperationGraph, x: Operand) -> tuple[Parameter, tuple[int, int]] | None:
+    """The parameter of which a value is the transpose, and its shape as a matrix."""
+    value = x.value
+    while value.origin is Origin.OPERATION:
+        op = graph.operations[int(value.key)]
+        if op.kind == "transpose" and not op.inputs:
+            (parameter,) = op.parameters.values()
+            order = op.attributes["order"]
+            long = [axis for axis, n in zip(order, op.shape, strict=True) if n != 1]
+            if len(long) != 2 or long[0] < long[1]:
+                return None
+            columns, rows = (n for n in op.shape if n != 1)
+            return parameter, (rows, columns)
+        if op.kind != "reshape" or not op.inputs:
+            return None
+        value = op.inputs[0].value
+    return None
+
+
+def with_turned(
+    graph: OperationGraph, names: Iterable[str], axes: Mapping[str, tuple[int, int]]
+) -> OperationGraph:
+    """torch's executed graph with the transposes of these matrices in their place.
+
+    `axes` are the shapes in which others are transposed.
+    """
+    wholes = {name: graph.parameters[name] for name in (*names, *axes) if name in graph.parameters}
+    made = {}
+    for name, whole in wholes.items():
+        shape = axes.get(name, whole.shape)
+        turned = f"[{shape[0]}x{shape[1]} transposed]" if name in axes else _TURNED
+        made[name] = {"input": Parameter(f"{name}{turned}", shape[::-1], whole.dtype)}
+
+    def replay(shape: tuple[int, ...]) -> Replay:
+        return lambda arrays, dtype: [arrays[0].T.reshape(shape)]
+
+    return _made_of(graph, made, "t", {}, replay)
 
 
 def _made_of(
@@ -100,7 +164,7 @@ def _made_of(
     made: Mapping[str, Mapping[str, Parameter]],
     kind: str,
     attributes: Mapping[str, Any],
-    replay: Replay,
+    replay: Callable[[tuple[int, ...]], Replay],
 ) -> OperationGraph:
     """The executed graph where an operation makes parameters of others, given by its roles."""
     parameters = dict(graph.parameters)
@@ -116,7 +180,8 @@ def _made_of(
         joins.append(
             Operation(
                 index, kind, attributes, (), parts, (whole.shape,), (whole.dtype,),
-                first.path, first.call, first.source, roles=tuple(parts), replay=replay,
+                first.path, first.call, first.source, roles=tuple(parts),
+                replay=replay(whole.shape),
                 reads=tuple(Value(Origin.PARAMETER, part.name) for part in parts.values()),
             )
         )  # fmt: skip

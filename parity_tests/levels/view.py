@@ -39,6 +39,7 @@ from parity_tests.backends.numbers import (
 from parity_tests.backends.parts import (
     left_joined,
     part_of,
+    turned_axes,
     turned_weights,
     with_parts,
     with_turned,
@@ -219,9 +220,15 @@ def _aligned(
         return source_of(nets[side]).full
 
     found = _one_vocabulary(nets, traces, modes, statistics, mapping)
-    turned = turned_weights(found.alignment)
-    if turned and not any(map(is_recorded, nets.values())):
-        apart = {m: with_turned(g, turned) for m, g in found.traces[Side.TORCH].items()}
+    turned, axes = turned_weights(found.alignment), {}
+    live = not any(map(is_recorded, nets.values()))
+    if live and not found.alignment.equal:
+        ordered, alignment = _formed(nets, found.traces, modes, statistics, mapping, ordered=True)
+        along = turned_axes(alignment, [ordered[side] for side in SIDES], mapping.values())
+        turned |= {name: other for name, (other, _) in along.items()}
+        axes = {name: shape for name, (_, shape) in along.items()}
+    if turned and live:
+        apart = {m: with_turned(g, turned, axes) for m, g in found.traces[Side.TORCH].items()}
         traces = {**found.traces, Side.TORCH: apart}
         words = [f"torch's {name} is Gluon's {other}, transposed" for name, other in turned.items()]
         again = _one_vocabulary(nets, traces, modes, statistics, mapping, [*found.packed, *words])

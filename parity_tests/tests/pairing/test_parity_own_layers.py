@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from mxnet import gluon
 from mxnet.gluon import nn as gnn
+from safetensors.torch import load_file
 from torch import nn
 
 from parity_tests import check_parity
@@ -392,3 +394,93 @@ def test_a_parameter_of_no_axes_is_trained() -> None:
         steps=1, optimizer="sgd(lr=0.1)",
     )  # fmt: skip
     assert report.ok, str(report)
+
+
+def turned_heads(F: Any, x: Any, weight: Any) -> Any:
+    """Heads (N, 2, tokens, 3) of channels that are (3, 2)."""
+    made = F.FullyConnected(x, weight, no_bias=True, num_hidden=6, flatten=False)
+    return F.transpose(F.reshape(made, (0, 0, 3, 2)), axes=(0, 3, 1, 2))
+
+
+def torch_turned(made: torch.Tensor) -> torch.Tensor:
+    return made.view(2, 3, 3, 2).permute(0, 3, 1, 2)
+
+
+def turned(forward: Callable[..., Any], *shape: int) -> Callable[[], TorchNet]:
+    return lambda: TorchNet(
+        forward, l=nn.Linear(5, 6, bias=False), b=nn.Parameter(torch.randn(shape))
+    )
+
+
+TURNED: dict[str, Callable[[], TorchNet]] = {
+    "the layer's": lambda: TorchNet(lambda s, x: torch_turned(s.l(x)), l=nn.Linear(5, 6)),
+    "before": turned(lambda s, x: (s.l(x).view(2, 3, 3, 2) + s.b).permute(0, 3, 1, 2), 3, 2),
+    "before, flat": turned(lambda s, x: torch_turned(s.l(x) + s.b), 6),
+    "before, transposed": turned(
+        lambda s, x: (s.l(x).view(2, 3, 3, 2) + s.b.t()).permute(0, 3, 1, 2), 2, 3
+    ),
+    "behind": turned(lambda s, x: torch_turned(s.l(x)) + s.b[:, None], 2, 3),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_a_bias_along_axes_in_another_order_is_transposed(name: str, tmp_path: Path) -> None:
+    net = initialised(Own(turned_heads, (6, 5), (1, 2, 1, 3)), TOKENS)
+    path = tmp_path / "state.safetensors"
+    report = check_parity(net, TURNED[name](), TOKENS, transfer=True, save_mapped=path)
+    assert report.ok, str(report)
+    (bias,) = (array.numpy() for name, array in load_file(path).items() if name != "l.weight")
+    values = net.bias.data().asnumpy().reshape(2, 3)
+    assert np.array_equal(bias.ravel(), (values if bias.shape[0] == 2 else values.T).ravel())
+
+
+def test_scales_along_axes_in_another_order_are_transposed() -> None:
+    dense = gnn.Dense(6, in_units=5, flatten=False)
+
+    def ours(s: Any, F: Any, x: Any) -> Any:
+        y = F.transpose(F.reshape(s.n(s.d(x)), (0, 0, 3, 2)), axes=(0, 3, 1, 2))
+        return F.tanh(y)
+
+    def theirs(s: Any, x: torch.Tensor) -> torch.Tensor:
+        return (torch_turned(F.layer_norm(s.l(x), (6,))) * s.w + s.b).tanh()
+
+    net = initialised(GluonNet(ours, d=dense, n=gnn.LayerNorm(in_channels=6)), TOKENS)
+    own = {name: nn.Parameter(torch.randn(2, 1, 3)) for name in ("w", "b")}
+    report = check_parity(net, TorchNet(theirs, l=nn.Linear(5, 6), **own), TOKENS, transfer=True)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (lambda b: b.T, ""),
+        (lambda b: b, "l weights"),
+        (lambda b: b.T * np.float32(1.00001), "l weights"),
+    ],
+)
+def test_values_along_axes_in_another_order_are_compared(values: Any, words: str) -> None:
+    net = initialised(Own(turned_heads, (6, 5), (1, 2, 1, 3)), TOKENS)
+    theirs: Any = TURNED["the layer's"]()
+    bias = values(net.bias.data().asnumpy().reshape(2, 3))
+    theirs.l.weight.data = torch.from_numpy(net.weight.data().asnumpy())
+    theirs.l.bias.data = torch.from_numpy(np.ascontiguousarray(bias).reshape(-1))
+    report = check_parity(net, theirs, TOKENS)
+    assert report.ok == (not words), str(report)
+    assert words in str(report.first_divergence)
+
+
+FALSELY_TURNED: dict[str, Callable[[], TorchNet]] = {
+    "in other heads": lambda: TorchNet(
+        lambda s, x: s.l(x).view(2, 3, 2, 3).transpose(1, 2), l=nn.Linear(5, 6)
+    ),
+    "missing": turned(lambda s, x: torch_turned(s.l(x)) + 0 * s.b[:, None], 2, 3),
+    "of one shape": turned(lambda s, x: torch_turned(s.l(x) + s.b.reshape(-1)), 2, 3),
+    "in another order": turned(lambda s, x: torch_turned(s.l(x) + s.b.flip(0)), 6),
+    "detached": turned(lambda s, x: torch_turned(s.l(x) + s.b.detach()), 6),
+}
+
+
+@pytest.mark.parametrize("name", FALSELY_TURNED)
+def test_a_bias_that_is_turned_otherwise_is_found(name: str) -> None:
+    net = initialised(Own(turned_heads, (6, 5), (1, 2, 1, 3)), TOKENS)
+    assert not check_parity(net, FALSELY_TURNED[name](), TOKENS, transfer=True).ok

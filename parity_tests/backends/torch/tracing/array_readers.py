@@ -89,7 +89,9 @@ def transpose(args: Arguments, emit: Emit) -> Operand:
     order = list(range(rank))
     first, second = axis(first, rank), axis(second, rank)
     order[first], order[second] = order[second], order[first]
-    return emit("transpose", [("input", args.first)], args.shape, order=tuple(order))
+    moved = [args.first.shape[i] for i in order]
+    out = emit("transpose", [("input", args.first)], moved, order=tuple(order))
+    return emit("reshape", [("input", out)], args.shape)  # see `parts.with_turned`
 
 
 def concat(args: Arguments, emit: Emit) -> Operand:
