@@ -24,6 +24,7 @@ from gluon_cnn.exporting.exported import INPUT, SYMBOL, open_exported
 from gluon_cnn.fast.fused import fused
 from gluon_cnn.models import ClassicCNN, get_model
 from gluon_cnn.runtime import settings
+from gluon_cnn.runtime.pages import huge_pages
 from gluon_cnn.training.saved import SavedRun
 from gluon_cnn.training.staging import Staging
 
@@ -265,9 +266,12 @@ class Opener:
     def __call__(self, way: str) -> Runner:
         """Raises: whatever the engine's own libraries raise."""
         how = Way.parse(way)
-        runs = self._held.get((how.engine, how.threads)) or self._open(how)
-        if self.small:
-            self._held[how.engine, how.threads] = runs
+        runs = self._held.get((how.engine, how.threads))
+        if runs is None and self.small:
+            runs = self._held[how.engine, how.threads] = self._open(how)
+        elif runs is None:
+            with huge_pages():
+                runs = [InHugePages(run) for run in self._open(how)]
         return InParts(runs, how.rows) if how.rows else runs[0]
 
     def _open(self, how: Way) -> list[Runner]:
@@ -277,6 +281,20 @@ class Opener:
         if engine.open_threads is None:
             raise ValueError(f"{how}: the threads of this engine are the process's")
         return engine.open_threads(*self.files, how.threads)
+
+
+class InHugePages:
+    """Runs a large net; what it allocates for a larger batch than before is in pages of 2 MiB."""
+
+    def __init__(self, run: Runner) -> None:
+        self._run, self._largest = run, 0
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        if len(x) <= self._largest:
+            return self._run(x)
+        self._largest = len(x)
+        with huge_pages():
+            return self._run(x)
 
 
 class InParts:

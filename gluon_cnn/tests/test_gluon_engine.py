@@ -4,7 +4,9 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,26 @@ def test_every_way_computes_what_the_engine_does(
         outputs = run(x[:count])
         assert (outputs.dtype, outputs.shape) == (np.float32, (count, 4))
         np.testing.assert_allclose(outputs, own(x[:count]), rtol=0, atol=2e-6)
+
+
+def test_a_large_net_runs_in_huge_pages_from_its_opening_on(exported: Path, monkeypatch) -> None:
+    entered = []
+
+    @contextmanager
+    def huge_pages() -> Iterator[None]:
+        entered.append(True)
+        yield
+
+    x = np.random.default_rng(1).standard_normal((5, 1, 28, 28), dtype=np.float32)
+    small = runners.Opener(exported, "lenet")("mxnet")(x)
+    monkeypatch.setattr(runners, "huge_pages", huge_pages)
+    runners.Opener(exported, "lenet")("mxnet")(x)
+    assert not entered
+    monkeypatch.setattr(runners, "SMALL", 0)
+    run = runners.Opener(exported, "lenet")("mxnet")
+    for count, expected in ((2, 2), (1, 2), (2, 2), (5, 3)):  # opened, and each larger batch
+        np.testing.assert_allclose(run(x[:count]), small[:count], rtol=0, atol=2e-6)
+        assert len(entered) == expected
 
 
 def test_parts_run_at_once_and_an_error_in_one_is_raised() -> None:

@@ -1,16 +1,19 @@
 """What is chosen before MXNet loads: seen from outside, in processes of its own."""
 
 import json
+import mmap
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cnn_harness.errors import CommandError
 from gluon_cnn.runtime import command as runtime_command
-from gluon_cnn.runtime import machine, tuning
+from gluon_cnn.runtime import machine, pages, tuning
 from gluon_cnn.runtime import settings as runtime
 
 NAMES = (*tuning.NAMES, "OMP_WAIT_POLICY", "XDG_CACHE_HOME", "DMLC_ROLE", runtime.MARK)
@@ -383,3 +386,65 @@ def test_tuning_stores_the_best_or_says_that_the_machine_is_busy(tmp_path: Path)
     shown, _ = _shown(tmp_path)
     best = found["best"]["settings"]
     assert {name: shown[name] for name in best} == best
+
+
+def _in_huge_pages(memory: mmap.mmap) -> int:
+    """How many bytes of the area of memory that this lies in are in huge pages."""
+    address = np.frombuffer(memory, np.uint8).ctypes.data
+    for area in re.split(r"^(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text(), flags=re.M)[1:]:
+        start, end = (int(part, 16) for part in area.split(maxsplit=1)[0].split("-"))
+        if start <= address < end:
+            return 1024 * int(re.search(r"AnonHugePages: +(\d+) kB", area)[1])  # type: ignore[index]
+    raise AssertionError(f"no area has {address:x}")
+
+
+def _filled() -> mmap.mmap:
+    memory = mmap.mmap(-1, 8 * pages.HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.write(b"x" * len(memory))
+    return memory
+
+
+def test_what_is_allocated_inside_is_in_huge_pages_and_holds_what_it_held() -> None:
+    if not pages._on_request():
+        pytest.skip("this kernel does not give huge pages on request")
+    before = _filled()
+    with pages.huge_pages():
+        inside = _filled()
+    if not _in_huge_pages(inside):
+        pytest.skip("this kernel moves nothing into huge pages: Linux 6.1 does")
+    assert _in_huge_pages(inside) >= 7 * pages.HUGE
+    assert inside[:] == b"x" * len(inside)
+    # The kernel may show both as one area
+    assert _in_huge_pages(before) <= 8 * pages.HUGE
+
+
+def test_nothing_is_asked_of_a_kernel_that_gives_huge_pages_to_all_or_none(
+    tmp_path: Path, monkeypatch
+) -> None:
+    file = tmp_path / "enabled"
+    for text, asked in (
+        ("always [madvise] never", True), ("[always] madvise never", False),
+        ("always madvise [never]", False),
+    ):  # fmt: skip
+        file.write_text(text)
+        assert pages._on_request(file) is asked
+    assert not pages._on_request(tmp_path / "none")
+    monkeypatch.setattr(pages, "_on_request", lambda: False)
+    monkeypatch.setattr(pages, "_anonymous", lambda: pytest.fail("the memory is read"))
+    with pages.huge_pages():
+        pass
+
+
+def test_only_memory_of_this_process_alone_is_moved(tmp_path: Path) -> None:
+    file = tmp_path / "maps"
+    file.write_text(
+        "1000-2000 r-xp 00000000 08:01 42 /usr/lib/with a space.so\n"
+        "2000-3000 rw-p 00001000 08:01 42 /usr/lib/with a space.so\n"
+        "4000-9000 rw-p 00000000 00:00 0 [heap]\n"
+        "a000-b000 rw-s 00000000 00:01 7\n"
+        "c000-f000 rw-p 00000000 00:00 0 \n"
+        "f000-ff00 rw-p 00000000 00:00 0 [stack]\n"
+    )
+    assert pages._anonymous(file) == [(0x4000, 0x9000), (0xC000, 0xF000)]
+    beyond = pages._beyond([(0, 10), (20, 30), (40, 50)], [(2, 3), (5, 6), (20, 30), (39, 45)])
+    assert list(beyond) == [(0, 2), (3, 5), (6, 10), (45, 50)]
