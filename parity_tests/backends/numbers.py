@@ -33,8 +33,6 @@ from parity_tests.reporting.verdicts import Side
 
 # In which one net may have a number and the other an array: a larger of x and 0.1 is a clip
 _WITH_NUMBERS = ELEMENTWISE | {"clip"}
-# What may have in some places, of an array, the number with which `pad` fills them
-_JOINS = frozenset({"concat", "setitem"})
 
 
 def beside_numbers(
@@ -313,43 +311,40 @@ def beside_fixed(
                     else np.full(held.shape, exact.flat[0])
                 )  # fmt: skip
     if not any(map(is_recorded, nets.values())):
-        _note_padding(found, alignment, graphs)
+        _note_written(found, alignment, graphs)
     return {side: arrays for side, arrays in found.items() if arrays}
 
 
-def _note_padding(
+def _note_written(
     found: Mapping[Side, dict[Value, np.ndarray]],
     alignment: Alignment,
     graphs: Mapping[Side, OperationGraph],
 ) -> None:
-    """Note arrays of a number that one net joins to others, where the other net pads with it.
+    """Note arrays of one number that the other net has as a number in its code.
 
-    `pad` has the number as the code writes it, and `full(0.1)` that of float32.
+    `pad`, `where` and `x * 0.1` have the number as it is written, `full(0.1)` that of float32.
     """
     of = {
         side: [*(list(pair)[place] for pair in alignment.pairs), *alignment.alone[place]]
         for place, side in enumerate(SIDES)
     }
     for side, other in (SIDES, SIDES[::-1]):
-        written = [np.array([n]) for op in of[other] for n in _padding(op, graphs[other])]
-        for op in of[side] if written else ():
-            if op.kind not in _JOINS:
-                continue
-            for value, held in _fixed(op, graphs[side]):
-                exact = next((number for number in written if _nearly(held, number)), None)
-                if exact is not None:
-                    found[side].setdefault(value, np.full(held.shape, exact.item()))
+        written = {number for op in of[other] for number in _in_code(op, graphs[other])}
+        for value, held in (x for op in of[side] if written for x in _fixed(op, graphs[side])):
+            exact = next((n for n in written if _nearly(held, np.array([n]))), None)
+            if exact is not None:
+                found[side].setdefault(value, np.full(held.shape, exact))
 
 
-def _padding(op: Operation, graph: OperationGraph) -> Iterator[float]:
-    """The numbers in the code of an operation that pads with one."""
-    for index in op.merged if op.kind == "pad" else ():
+def _in_code(op: Operation, graph: OperationGraph) -> Iterator[float]:
+    """The numbers that an operation is given in the code, and that float32 does not hold."""
+    for index in op.merged:
         for written in graph.operations[index].attributes.values():
             try:
                 number = float(written)
             except (TypeError, ValueError):  # a tuple, or a word
                 continue
-            if math.isfinite(number):
+            if math.isfinite(number) and number != np.float32(number):
                 yield number
 
 

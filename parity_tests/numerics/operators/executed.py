@@ -45,8 +45,14 @@ _UNIT = 2.0**-24  # of float32, in which MXNet's clip computes in either dtype
 
 
 def _moved(case: ScaleCase) -> Scales:
-    """Values that are moved or chosen: exact; what meets in one place is added backward."""
+    """Values that are moved or chosen: exact; what meets in one place is added backward.
+
+    A number of the code that float32 does not hold is rounded once, in the places that it fills.
+    """
     sizes = {name: np.zeros_like(value) for name, value in case.run.items()}
+    for number in case.hyper.values():
+        if isinstance(number, float) and number != np.float32(number):
+            sizes["output"][case.y == number] = abs(number)
     if case.upstream is not None:
         back = case.rerun(np.abs, True)
         gradients = [name for name in sizes if name.endswith("gradient")]

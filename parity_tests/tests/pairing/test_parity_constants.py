@@ -37,6 +37,10 @@ class GluonNet(gluon.HybridBlock):
         return self.function(self, F, ids, c)
 
 
+def _on(y: Any, function: Callable[[Any], Any]) -> Any:
+    return function(y)
+
+
 class TorchNet(nn.Module):
     """`function(net, ids)` beside a buffer."""
 
@@ -340,6 +344,12 @@ BESIDE: dict[str, tuple[Forward, Callable[[float], Forward]]] = {
         ),
         lambda factor: lambda s, ids: torch.cat(
             [torch.full((2, 5, 2), 0.7 * factor), s.w(ids), torch.full((2, 5, 1), 0.7)], 2
+        ),
+    ),
+    "filled where a condition fails": (
+        lambda s, F, ids, c: _on(s.w(ids), lambda y: F.where(y > 0, y, F.full((2, 5, 5), 0.1))),
+        lambda factor: lambda s, ids: _on(
+            s.w(ids), lambda y: torch.where(y > 0, y, 0.1 * factor)
         ),
     ),
     "of steps": (
