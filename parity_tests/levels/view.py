@@ -51,6 +51,7 @@ from parity_tests.levels.weights import copy_paired
 from parity_tests.numerics.operators.batch_norm import OWN
 from parity_tests.numerics.operators.executed import (
     STEPPED,
+    compares,
     is_known,
     kind_beside,
     kind_of_executed,
@@ -914,7 +915,7 @@ def _record(
 def _is_double(op: Operation) -> bool:
     """Whether MXNet is known to compute an operation in float64 in a float64 net."""
     kind = kind_of_rounding(op.kind, op.attributes)
-    return is_known(op.kind) and not operator_of(kind).single_precision
+    return compares(op.kind) or (is_known(op.kind) and not operator_of(kind).single_precision)
 
 
 _NORMED = NORMS - {"layer_norm"}

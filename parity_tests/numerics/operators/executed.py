@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -263,7 +264,8 @@ OPERATORS = (
         Operator(kind=kind, scale=_moved, rounds=Rounds.GRADIENTS)
         for kind in (
             "concat", "slice", "pad", "transpose", "expand", "maximum", "minimum", "abs", "take",
-            "flip", "gather", "index", "mask", "max", "min", "where",
+            "flip", "gather", "index", "mask", "max", "min", "where", "floor", "ceil", "round",
+            "trunc", "sign",
         )
     ),
     Operator(kind="erf", scale=measured, tolerances=_ERF),
@@ -420,3 +422,19 @@ def kind_of_rounding(kind: str, attributes: Attributes) -> str:
 def is_known(kind: str) -> bool:
     """Whether the table has a record for an operation of the common vocabulary."""
     return kind in _READ
+
+
+# In both frameworks' own words: what they give is true or false, in whichever dtype
+_COMPARISON = re.compile(
+    r"(_|_npi_|broadcast_)?(logical_(and|or|xor|not)|is(nan|inf|finite)|gt|ge|lt|le|eq|ne"
+    r"|(not_)?equal|(less|lesser|greater)(_equal)?)(_scalar)?_?"
+)
+
+
+def compares(kind: str) -> bool:
+    """Whether an operation gives only 0 and 1, and rounds nothing.
+
+    >>> compares("_greater_equal_scalar"), compares("lt"), compares("add")
+    (True, True, False)
+    """
+    return _COMPARISON.fullmatch(kind) is not None

@@ -352,6 +352,18 @@ BESIDE: dict[str, tuple[Forward, Callable[[float], Forward]]] = {
             s.w(ids), lambda y: torch.where(y > 0, y, 0.1 * factor)
         ),
     ),
+    "masked": (
+        lambda s, F, ids, c: _on(s.w(ids), lambda y: F.where(y > 0, y, F.full((2, 5, 5), 0.1))),
+        lambda factor: lambda s, ids: _on(
+            s.w(ids), lambda y: y.masked_fill(y <= 0, 0.1 * factor)
+        ),
+    ),
+    "chosen by arithmetic": (
+        lambda s, F, ids, c: _on(s.w(ids), lambda y: (y > 0) * y + (1 - (y > 0)) * 0.1),
+        lambda factor: lambda s, ids: _on(
+            s.w(ids), lambda y: torch.where(y > 0, y, torch.tensor(0.1 * factor))
+        ),
+    ),
     "of steps": (
         lambda s, F, ids, c: F.broadcast_add(s.w(ids), F.reshape(F.arange(5) * 0.1, (1, 1, 5))),
         lambda factor: lambda s, ids: s.w(ids) + torch.linspace(0, 0.4 * factor, 5),
