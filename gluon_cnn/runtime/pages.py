@@ -8,6 +8,7 @@ reads them all. https://docs.kernel.org/admin-guide/mm/transhuge.html
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,9 +39,9 @@ def huge_pages() -> Iterator[None]:
     yield
     madvise = ctypes.CDLL(None).madvise
     for start, end in _beyond(_anonymous(), before):
-        first, last = -(-start // HUGE) * HUGE, end // HUGE * HUGE
-        if first < last:  # whatever it answers: where it fails all is right, as slow as before
-            madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_COLLAPSE)
+        for block in _used(-(-start // HUGE) * HUGE, end // HUGE * HUGE):
+            # Whatever it answers: where it fails all is right, and as slow as before
+            madvise(ctypes.c_void_p(block), ctypes.c_size_t(HUGE), _MADV_COLLAPSE)
 
 
 def _on_request(enabled: Path = _ENABLED) -> bool:
@@ -60,6 +61,22 @@ def _anonymous(maps: Path = _MAPS) -> list[_Range]:
             start, end = (int(address, 16) for address in addresses.split("-"))
             ranges.append((start, end))
     return ranges
+
+
+def _used(start: int, end: int) -> Iterator[int]:
+    """The blocks of 2 MiB, by address, half of which or more is in memory.
+
+    The rest of it is filled with zeros: too much for the stack of each thread.
+    """
+    page = mmap.PAGESIZE
+    count = max(0, end - start) // page
+    present = (ctypes.c_ubyte * count)()
+    if ctypes.CDLL(None).mincore(ctypes.c_void_p(start), ctypes.c_size_t(count * page), present):
+        return
+    for block in range(start, end, HUGE):
+        first = (block - start) // page
+        if 2 * sum(present[first : first + HUGE // page]) >= HUGE // page:
+            yield block
 
 
 def _beyond(ranges: list[_Range], others: list[_Range]) -> Iterator[_Range]:

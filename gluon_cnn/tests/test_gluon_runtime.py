@@ -1,5 +1,6 @@
 """What is chosen before MXNet loads: seen from outside, in processes of its own."""
 
+import ctypes
 import json
 import mmap
 import os
@@ -398,9 +399,10 @@ def _in_huge_pages(memory: mmap.mmap) -> int:
     raise AssertionError(f"no area has {address:x}")
 
 
-def _filled() -> mmap.mmap:
+def _filled(count: int = 8) -> mmap.mmap:
+    """Memory of 8 huge pages, of which so many hold something."""
     memory = mmap.mmap(-1, 8 * pages.HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.write(b"x" * len(memory))
+    memory.write(b"x" * (count * pages.HUGE))
     return memory
 
 
@@ -416,6 +418,24 @@ def test_what_is_allocated_inside_is_in_huge_pages_and_holds_what_it_held() -> N
     assert inside[:] == b"x" * len(inside)
     # The kernel may show both as one area
     assert _in_huge_pages(before) <= 8 * pages.HUGE
+
+
+def test_memory_that_is_hardly_used_is_not_filled() -> None:
+    """Such as the stacks of threads."""
+    with pages.huge_pages():
+        memory = _filled(3)
+        for block in range(3, 8):
+            memory[block * pages.HUGE] = 1
+    assert _resident(memory) <= 4 * pages.HUGE
+
+
+def _resident(memory: mmap.mmap) -> int:
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    present = (ctypes.c_ubyte * (len(memory) // mmap.PAGESIZE))()
+    assert not ctypes.CDLL(None).mincore(
+        ctypes.c_void_p(start), ctypes.c_size_t(len(memory)), present
+    )
+    return mmap.PAGESIZE * sum(present)
 
 
 def test_nothing_is_asked_of_a_kernel_that_gives_huge_pages_to_all_or_none(
