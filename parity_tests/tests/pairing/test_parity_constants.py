@@ -364,6 +364,25 @@ BESIDE: dict[str, tuple[Forward, Callable[[float], Forward]]] = {
             s.w(ids), lambda y: torch.where(y > 0, y, torch.tensor(0.1 * factor))
         ),
     ),
+    "a mean of what is kept": (
+        lambda s, F, ids, c: _on(
+            s.w(ids),
+            lambda y: F.broadcast_div(
+                F.sum(y * (y > 0.1), axis=1), F.sum(y > 0.1, axis=1) + 1e-5
+            ),
+        ),
+        lambda factor: lambda s, ids: _on(
+            s.w(ids),
+            lambda y: (y * (y > 0.1)).sum(1) / ((y > 0.1).sum(1) + 1e-5 * factor),
+        ),
+    ),
+    "signs": (
+        lambda s, F, ids, c: _on(s.w(ids), lambda y: F.sign(y) * F.sqrt(F.abs(y) + 0.1)),
+        lambda factor: lambda s, ids: _on(
+            s.w(ids),
+            lambda y: torch.where(~(y < 0), 1.0, -1.0) * torch.sqrt(y.abs() + 0.1 * factor),
+        ),
+    ),
     "of steps": (
         lambda s, F, ids, c: F.broadcast_add(s.w(ids), F.reshape(F.arange(5) * 0.1, (1, 1, 5))),
         lambda factor: lambda s, ids: s.w(ids) + torch.linspace(0, 0.4 * factor, 5),

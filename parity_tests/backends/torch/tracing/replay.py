@@ -121,7 +121,9 @@ class ReplayCall:
         for position in self._changed:
             given[position] = given[position].clone()
         recording = nullcontext() if self._gradients else torch.no_grad()
-        with recording, _default(kind) if self._made else nullcontext():
+        # What is counted, and then divided, or added to 1e-5, is of the default dtype
+        made = self._made or not any(x.is_floating_point() for x in given)
+        with recording, _default(kind) if made else nullcontext():
             if self._casts in self._same:
                 return [given[0].to(kind)]
             same = dict.fromkeys(self._same, kind)
