@@ -426,8 +426,9 @@ def is_known(kind: str) -> bool:
 
 # In both frameworks' own words: what they give is true or false, in whichever dtype
 _COMPARISON = re.compile(
-    r"(_|_npi_|broadcast_)?(logical_(and|or|xor|not)|is(nan|inf|finite)|gt|ge|lt|le|eq|ne"
-    r"|(not_)?equal|(less|lesser|greater)(_equal)?)(_scalar)?_?"
+    r"(_|_npi_|_contrib_|broadcast_)?(logical_(and|or|xor|not)|is(nan|inf|finite)|gt|ge|lt|le|eq"
+    r"|ne|(not_)?equal|(less|lesser|greater)(_equal)?)(_scalar)?_?"
+    r"|(bitwise_|_*)(and|or|xor|not|invert)_*"
 )
 
 
