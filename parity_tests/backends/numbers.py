@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,15 +143,10 @@ class _Numbers:
     def written(self, op: Operation, arrays: Iterable[Value]) -> Iterator[float]:
         """The numbers of the net's code behind an operation, which float32 may not hold: 1/255."""
         behind, _ = self._executed.leading_to(v for v in arrays if v.origin is Origin.OPERATION)
-        for index in (*op.merged, *behind):
-            for value in self._executed.operations[index].attributes.values():
-                try:
-                    number = float(value)
-                except (TypeError, ValueError):
-                    continue
-                yield from (-number, number)
-                if number:
-                    yield from (-1 / number, 1 / number)
+        for number in _in_code((*op.merged, *behind), self._executed):
+            yield from (-number, number)
+            if number:
+                yield from (-1 / number, 1 / number)
 
 
 def written(graph: OperationGraph) -> set[str]:
@@ -329,23 +325,20 @@ def _note_written(
         for place, side in enumerate(SIDES)
     }
     for side, other in (SIDES, SIDES[::-1]):
-        written = {number for op in of[other] for number in _in_code(op, graphs[other])}
+        numbers = (n for op in of[other] for n in _in_code(op.merged, graphs[other]))
+        written = {n for n in numbers if math.isfinite(n) and n != np.float32(n)}
         for value, held in (x for op in of[side] if written for x in _fixed(op, graphs[side])):
             exact = next((n for n in written if _nearly(held, np.array([n]))), None)
             if exact is not None:
                 found[side].setdefault(value, np.full(held.shape, exact))
 
 
-def _in_code(op: Operation, graph: OperationGraph) -> Iterator[float]:
-    """The numbers that an operation is given in the code, and that float32 does not hold."""
-    for index in op.merged:
-        for written in graph.operations[index].attributes.values():
-            try:
-                number = float(written)
-            except (TypeError, ValueError):  # a tuple, or a word
-                continue
-            if math.isfinite(number) and number != np.float32(number):
-                yield number
+def _in_code(indices: Iterable[int], graph: OperationGraph) -> Iterator[float]:
+    """The numbers that executed operations are given in the code."""
+    for index in indices:
+        for value in graph.operations[index].attributes.values():
+            with suppress(TypeError, ValueError):  # a tuple, or a word
+                yield float(value)
 
 
 def with_exact(
