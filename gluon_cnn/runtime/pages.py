@@ -37,11 +37,11 @@ def huge_pages() -> Iterator[None]:
         return
     before = _anonymous()
     yield
-    madvise = ctypes.CDLL(None).madvise
+    libc = ctypes.CDLL(None)
     for start, end in _beyond(_anonymous(), before):
-        for block in _used(-(-start // HUGE) * HUGE, end // HUGE * HUGE):
+        for block in _used(libc, -(-start // HUGE) * HUGE, end // HUGE * HUGE):
             # Whatever it answers: where it fails all is right, and as slow as before
-            madvise(ctypes.c_void_p(block), ctypes.c_size_t(HUGE), _MADV_COLLAPSE)
+            libc.madvise(ctypes.c_void_p(block), ctypes.c_size_t(HUGE), _MADV_COLLAPSE)
 
 
 def _on_request(enabled: Path = _ENABLED) -> bool:
@@ -63,7 +63,7 @@ def _anonymous(maps: Path = _MAPS) -> list[_Range]:
     return ranges
 
 
-def _used(start: int, end: int) -> Iterator[int]:
+def _used(libc: ctypes.CDLL, start: int, end: int) -> Iterator[int]:
     """The blocks of 2 MiB, by address, half of which or more is in memory.
 
     The rest of it is filled with zeros: too much for the stack of each thread.
@@ -71,7 +71,7 @@ def _used(start: int, end: int) -> Iterator[int]:
     page = mmap.PAGESIZE
     count = max(0, end - start) // page
     present = (ctypes.c_ubyte * count)()
-    if ctypes.CDLL(None).mincore(ctypes.c_void_p(start), ctypes.c_size_t(count * page), present):
+    if libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(count * page), present):
         return
     for block in range(start, end, HUGE):
         first = (block - start) // page
