@@ -31,8 +31,10 @@ _MAKERS = [
 def taken_for(names: Container[str], kind: str) -> Iterator[None]:
     """In this context calls that ask for one of these dtypes are given `kind`.
 
-    So a net of float16 runs as its copy in float32, though its code casts to float16. Only calls of
-    this thread are: MXNet calls the backward of an `autograd.Function` in one of its own.
+    So a net of float16 runs as its copy in float32, though its code casts to float16. What an
+    operator gives in one of them, as `one_hot` gives float32 where it is told no dtype, is of
+    `kind` too. Only calls of this thread are: MXNet calls the backward of an `autograd.Function` in
+    one of its own.
 
     Args:
         names: dtypes of floats, such as "float16".
