@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,10 +45,10 @@ def huge_pages() -> Iterator[None]:
             libc.madvise(ctypes.c_void_p(block), ctypes.c_size_t(HUGE), _MADV_COLLAPSE)
 
 
-def _on_request(enabled: Path = _ENABLED) -> bool:
-    """Whether the kernel gives huge pages to who asks, and to no others."""
+def _on_request(enabled: Path = _ENABLED, maps: Path = _MAPS) -> bool:
+    """Whether the kernel gives huge pages to who asks alone, and says what this process has."""
     try:
-        return "[madvise]" in enabled.read_text()
+        return "[madvise]" in enabled.read_text() and os.access(maps, os.R_OK)
     except OSError:
         return False
 

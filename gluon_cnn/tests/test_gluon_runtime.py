@@ -449,6 +449,8 @@ def test_nothing_is_asked_of_a_kernel_that_gives_huge_pages_to_all_or_none(
         file.write_text(text)
         assert pages._on_request(file) is asked
     assert not pages._on_request(tmp_path / "none")
+    file.write_text("always [madvise] never\n")
+    assert not pages._on_request(file, maps=tmp_path / "none")
     monkeypatch.setattr(pages, "_on_request", lambda: False)
     monkeypatch.setattr(pages, "_anonymous", lambda: pytest.fail("the memory is read"))
     with pages.huge_pages():
