@@ -19,7 +19,8 @@ from parity_tests.backends.gluon.leaves import leaves
 from parity_tests.backends.gluon.tracing.trace import trace_gluon
 from parity_tests.backends.runs import Objective
 from parity_tests.backends.torch import runs as torch_side
-from parity_tests.tests.pairing.nets import GluonNet, initialised, random_image
+from parity_tests.reporting.verdicts import Level
+from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised, random_image
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 4)).astype(np.float32)
@@ -192,3 +193,12 @@ def test_lengths_beyond_the_end_never_reach_mxnet(name: str) -> None:
     assert len(trace_gluon(net, x, mx.nd.array([1, 3]))) == 1
     with pytest.raises(ValueError, match="of 3 steps has the length 4"):
         trace_gluon(net, x, mx.nd.array([1, 4]))
+
+
+def test_a_last_step_without_lengths_is_not_compared_backward() -> None:
+    image = random_image(3, 2, 4)
+    ours = GluonNet(lambda s, F, x: s.d(F.SequenceLast(x)), d=gluon_nn.Dense(5, in_units=4))
+    theirs = TorchNet(lambda s, x: s.d(x[-1]), d=nn.Linear(4, 5))
+    report = check_parity(initialised(ours, image), theirs, image, transfer=True)
+    assert {row.level for row in report.failures} == {Level.BACKWARD}
+    assert "write x[-1]" in str(report.first_divergence)

@@ -176,6 +176,17 @@ def reduce(kind: str) -> Reader:
         over = axes(attribute(args, "axis", None), rank)
         if flag(args, "exclude"):
             over = tuple(i for i in range(rank) if i not in over)
+def last(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+    """`SequenceLast`, which without lengths is the last step of all."""
+    x = args.first
+    if len(args.arrays) > 1:
+        return unknown(args, emit)
+    along = axis(attribute(args, "axis", 0), len(x.shape))
+    kept, steps = (*x.shape[:along], 1, *x.shape[along + 1 :]), x.shape[along]
+    out = emit("slice", [("input", x)], kept, axis=along, begin=steps - 1, step=1)
+    return emit("reshape", [("input", out)], args.shape)
+
+
         order = {"ord": real(attribute(args, "ord", 2))} if kind == "norm" else {}
         return emit_reduction(emit, kind, args.first, over, args.shape, **order)
 

@@ -106,6 +106,7 @@ _READERS: dict[str, Reader] = {
     "_full": arrays.constant(),
     **fill(("where", "_npi_where", "_npi_where_lscalar", "_npi_where_rscalar",
             "_npi_where_scalar2"), arrays.where),
+    "SequenceLast": arrays.last,
     **fill(("sort", "argsort", "topk"), arrays.sort),
     "take": arrays.take,
     **fill(("pick", "batch_take"), arrays.pick),
