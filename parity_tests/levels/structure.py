@@ -84,12 +84,13 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
         segment = view.segments[pair.path]
         coverage.expect("operations", pair.path)
         coverage.done("operations", pair.path)
-        different = [*_differing(segment, pair), *_alone(segment)]
+        different, inner = list(_differing(segment, pair)), list(_inner(segment))
+        lonely = list(_alone(segment))
         for role, ours, theirs in trained_by_one(pair) if segment.unlike else ():
             names = (ours, theirs) if ours.trainable else (theirs, ours)
             detail = f"{names[0].name} is trained, and its partner {names[1].name} is not"
             rows.append(_row(pair.path, f"{role} trainable", detail))
-        if not different:
+        if not (different or inner or lonely):
             compared = 1 + len(pair.torch.hyper) + 3 * len(pair.torch.tensors)
             rows.append(_row(pair.path, "operation", "", Status.OK, compared=compared))
             continue
@@ -99,7 +100,7 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
             same = agrees(elsewhere, alike, view.traced.modes)
         if same:
             rows.append(_row(pair.path, "operation", "", Status.OK))
-        for row in different:
+        for row in (*different, *(() if same else inner), *lonely):
             if same:
                 detail = f"{row.detail}; both give the same values"
                 row = replace(row, status=Status.NOTE, compared=0, detail=detail)
@@ -171,6 +172,9 @@ def _never_run(view: View) -> Iterator[Row]:
         yield _row(leaf.path or NET, "leaf", detail, Status.NOTE, compared=0)
 
 
+_EDGES = ("reads", "number of inputs", "output")  # how what differs between edges begins
+
+
 def _differing(segment: SegmentPair, pair: Pair) -> Iterator[Row]:
     operations = segment.pair
     recorded = pair.gluon.kind == pair.torch.kind and pair.torch.family not in COMPOSED
@@ -178,13 +182,20 @@ def _differing(segment: SegmentPair, pair: Pair) -> Iterator[Row]:
         for quantity, ours, theirs in differences(pair.gluon, pair.torch):
             yield _row(pair.path, quantity, f"Gluon has {ours}, torch has {theirs}")
     for difference in segment.differences:
-        edge = difference.what.startswith(("reads", "number of inputs", "output"))
-        if recorded and not edge:
+        if recorded and not difference.what.startswith(_EDGES):
             continue
         ours, theirs = (getattr(x, "name", x) for x in (difference.left, difference.right))
         if difference.what == "kind" and operations is not None:
             ours, theirs = operations.left, operations.right
         yield _row(pair.path, difference.what, f"Gluon has {ours}, torch has {theirs}")
+
+
+def _inner(segment: SegmentPair) -> Iterator[Row]:
+    """What differs between other operations of a segment, which has no cut behind them."""
+    for difference in (d for pair in segment.inner for d in pair.differences):
+        if difference.what != "kind" and not difference.what.startswith(_EDGES):
+            detail = f"Gluon has {difference.left}, torch has {difference.right}"
+            yield _row(segment.path, difference.what, detail)
 
 
 def _alone(segment: SegmentPair) -> Iterator[Row]:

@@ -74,6 +74,7 @@ class SegmentPair:
     dtypes: dict[Side, set[str]] = field(default_factory=dict)  # of all that a side reads or makes
     given: list[tuple[int, ...]] = field(default_factory=list)
     alone: list[tuple[Side, Operation]] = field(default_factory=list)
+    inner: list[OperationPair] = field(default_factory=list)  # on the way to its own pair
     parameter_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by role
     record: tuple[str, dict[str, object]] | None = None
     gluon: Any = None
@@ -263,6 +264,7 @@ def cut(
     _give(pairs, executed[Side.TORCH])
     _note_whole(pairs, executed)
     _place_alone(pairs, alignment)
+    _place_inner(pairs, alignment)
     _name_parameters(pairs, alignment)
     count = min(len(executed[side].outputs) for side in _SIDES)
     outputs = {}
@@ -621,6 +623,21 @@ def _place_alone(pairs: Sequence[SegmentPair], alignment: Alignment) -> None:
     for pair in pairs:
         for side, segment in pair.sides.items():
             pair.alone += [(side, op) for op in segment.normalised if op.index in lonely[side]]
+
+
+def _place_inner(segments: Sequence[SegmentPair], alignment: Alignment) -> None:
+    """Give each segment the other pairs whose operations lie in it on both sides."""
+    for segment in segments:
+        ours, theirs = (
+            {op.index for op in segment.sides[side].normalised} for side in (Side.GLUON, Side.TORCH)
+        )
+        if len(ours) > 1 and len(theirs) > 1:
+            segment.inner = [
+                pair
+                for pair in alignment.pairs
+                if pair.left.index in ours and pair.right.index in theirs
+                if segment.pair is None or pair.right.index != segment.pair.right.index
+            ]
 
 
 def _name_parameters(pairs: Sequence[SegmentPair], alignment: Alignment) -> None:
