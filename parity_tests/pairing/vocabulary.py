@@ -318,6 +318,31 @@ def emit_slices(
     return parts
 
 
+def emit_regrouped(
+    emit: Emit, x: Operand, apart: Sequence[int], order: Sequence[int], shape: Sequence[int]
+) -> Operand:
+    """An array whose axes are split as `apart` says, then put in another order, then joined."""
+    x = emit("reshape", [("input", x)], apart)
+    x = emit("transpose", [("input", x)], [apart[i] for i in order], order=tuple(order))
+    return emit("reshape", [("input", x)], shape)
+
+
+def emit_rolled(emit: Emit, x: Operand, shifts: Any, over: Any) -> Operand:
+    """An array moved along axes, or along that of all values; what leaves at an end comes in at
+    the other."""
+    if over is None:
+        flat = emit("reshape", [("input", x)], (math.prod(x.shape),))
+        return emit("reshape", [("input", emit_rolled(emit, flat, shifts, 0))], x.shape)
+    over = [over] if isinstance(over, int) else list(over)
+    for along, shift in zip(over, per_axis(shifts, len(over)), strict=True):
+        along = axis(along, len(x.shape))
+        if kept := -shift % max(x.shape[along], 1):
+            sizes = (kept, x.shape[along] - kept)
+            shapes = [(*x.shape[:along], size, *x.shape[along + 1 :]) for size in sizes]
+            x = emit_concat(emit, emit_slices(emit, x, along, shapes)[::-1], along, x.shape)
+    return x
+
+
 @dataclass(frozen=True)
 class Mask:
     """An array of booleans in a key, whose values an input decides."""

@@ -120,6 +120,12 @@ def _layer_norm(case: ScaleCase) -> Scales:
 
 
 def _over_axis(case: ScaleCase, axis: int) -> Scales:
+def _cumulated(case: ScaleCase) -> Scales:
+    scales = linear(case)
+    scales.length = case.x.shape[case.hyper["axis"]]
+    return scales
+
+
     """The scales of a layer norm over one axis that is not the last: of what has it there."""
     shapes = {case.x.shape, case.y.shape}
 
@@ -267,6 +273,10 @@ OPERATORS = (
             "flip", "gather", "index", "mask", "max", "min", "where", "floor", "ceil", "round",
             "trunc", "sign",
         )
+    Operator(
+        kind="cumsum", scale=_cumulated, linear=True,
+        tolerances={("*", "*", "*"): Tolerance(plus_length, "terms are added one by one")},
+    ),
     ),
     Operator(kind="erf", scale=measured, tolerances=_ERF),
     Operator(kind="hard_swish", scale=measured, tolerances=_HARD_SWISH),

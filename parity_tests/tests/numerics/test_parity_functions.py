@@ -87,6 +87,7 @@ TABLE: dict[str, tuple[Build, Build, Arrays]] = {
               lambda x: functional.pad(x, (2, 0, 1, 1), "replicate"), MAPS),
     "transpose": of(lambda F, x: F.transpose(x, (0, 2, 3, 1)), lambda x: x.permute(0, 2, 3, 1),
                     MAPS),
+    "cumsum": of(lambda F, x: F.cumsum(x, axis=1), lambda x: x.cumsum(1), X),
     "expand": of(lambda F, x: F.broadcast_to(F.expand_dims(x, 0), (2, 3, 64)),
                  lambda x: x[None].expand(2, 3, 64), X),
     "maximum": of(lambda F, x, y: F.maximum(x, y), torch.maximum, X, Y),

@@ -21,8 +21,15 @@ from parity_tests import check_parity
 from parity_tests.backends.torch.tracing.trace import _attention as attention_in_steps
 from parity_tests.levels import view
 from parity_tests.pairing import segments
+from parity_tests.reporting.report import Report
 from parity_tests.reporting.verdicts import Status
-from parity_tests.tests.pairing.nets import GluonNet, TorchNet, initialised, random_image
+from parity_tests.tests.pairing.nets import (
+    GluonNet,
+    ImperativeNet,
+    TorchNet,
+    initialised,
+    random_image,
+)
 
 RNG = np.random.default_rng(5)
 SEQUENCES = RNG.standard_normal((2, 6, 8)).astype(np.float32)
@@ -1049,3 +1056,71 @@ def test_a_gradient_that_gluon_stops_is_named() -> None:
     first = report.first_divergence
     assert first is not None
     assert (first.path, first.diagnosis[:16]) == ("b", "stopped gradient"), str(first)
+
+
+# What one framework has an operator for: Gluon's way, torch's, and one that is wrong
+WORDS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
+    "roll": (
+        lambda F, x: F.concat(
+            F.slice_axis(x, axis=3, begin=3, end=None), F.slice_axis(x, axis=3, begin=0, end=3),
+            dim=3,
+        ),
+        lambda x: x.roll(-3, 3),
+        lambda x: x.roll(3, 3),
+    ),
+    "roll over two axes": (
+        lambda F, x: mx.np.roll(x.as_np_ndarray(), (2, -1), axis=(2, 3)).as_nd_ndarray(),
+        lambda x: torch.roll(x, (-1, 2), (-1, -2)),
+        lambda x: torch.roll(x, (2, -1), (-1, -2)),
+    ),
+    "roll of all values": (
+        lambda F, x: mx.np.roll(x.as_np_ndarray(), 5).as_nd_ndarray(),
+        lambda x: x.roll(5),
+        lambda x: x.roll(-5),
+    ),
+    "space to depth": (
+        lambda F, x: F.space_to_depth(x, 2),
+        lambda x: F.pixel_unshuffle(x, 2).reshape(2, 4, 4, 4, 4).transpose(1, 2).flatten(1, 2),
+        lambda x: F.pixel_unshuffle(x, 2),
+    ),
+    "depth to space": (
+        lambda F, x: F.depth_to_space(x, 2),
+        lambda x: F.pixel_shuffle(x, 2),
+        lambda x: F.pixel_shuffle(x, 2).mT,
+    ),
+    "blocks that lie otherwise": (
+        lambda F, x: F.depth_to_space(F.concat(x, x * 2, dim=1), 2),
+        lambda x: F.pixel_shuffle(F.channel_shuffle(torch.cat([x, x * 2], 1), 4), 2),
+        lambda x: F.pixel_shuffle(torch.cat([x, x * 2], 1), 2),
+    ),
+    "by the root of their length": (
+        lambda F, x: mx.nd.contrib.div_sqrt_dim(x),
+        lambda x: x / math.sqrt(8),
+        lambda x: x * 8**-0.5 * (1 + 1e-6),
+    ),
+    "sums so far": (
+        lambda F, x: F.cumsum(x, axis=2),
+        lambda x: x.cumsum(-2),
+        lambda x: x.cumsum(-1),
+    ),
+    "the shape of another": (
+        lambda F, x: F.reshape_like(x.reshape((0, -1)), x) * 2,
+        lambda x: x * 2,
+        lambda x: x.mT * 2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_what_one_framework_has_an_operator_for_is_the_same_in_parts(name: str) -> None:
+    ours, theirs, wrong = WORDS[name]
+
+    def compared(function: Callable[..., Any]) -> Report:
+        gluon_net = ImperativeNet(lambda s, x: ours(mx.nd, s.c(x)), c=gnn.Conv2D(4, 1))
+        torch_net = TorchNet(lambda s, x: function(s.c(x)), c=nn.Conv2d(4, 4, 1))
+        return check_parity(initialised(gluon_net, IMAGE), torch_net, IMAGE, transfer=True)
+
+    report = compared(theirs)
+    assert report.ok, str(report)
+    assert not [row for row in report.rows if row.detail.endswith("only")]
+    assert not compared(wrong).ok

@@ -30,6 +30,8 @@ from parity_tests.pairing.vocabulary import (
     emit_gather,
     emit_index,
     emit_reduction,
+    emit_regrouped,
+    emit_rolled,
     emit_slices,
     emit_sorted,
     emit_stack,
@@ -95,6 +97,39 @@ def swap_axes(args: Arguments, emit: Emit) -> Operand:
     return emit("transpose", [("input", x)], args.shape, order=tuple(order))
 
 
+def roll(args: Arguments, emit: Emit) -> Operand:
+    shifts, over = attribute(args, "shift", 0), attribute(args, "axis", None)
+    return emit_rolled(emit, args.first, shifts, over)
+
+
+def depth_to_space(args: Arguments, emit: Emit) -> Operand:
+    """Channels as blocks of pixels, the block's own axes first."""
+    batch, channels, height, width = args.first.shape
+    size = int(attribute(args, "block_size", 1))
+    apart = (batch, size, size, channels // size**2, height, width)
+    return emit_regrouped(emit, args.first, apart, (0, 3, 4, 1, 5, 2), args.shape)
+
+
+def space_to_depth(args: Arguments, emit: Emit) -> Operand:
+    batch, channels, height, width = args.first.shape
+    size = int(attribute(args, "block_size", 1))
+    apart = (batch, channels, height // size, size, width // size, size)
+    return emit_regrouped(emit, args.first, apart, (0, 3, 5, 1, 2, 4), args.shape)
+
+
+def div_sqrt_dim(args: Arguments, emit: Emit) -> Operand:
+    """Queries by the root of their length."""
+    root = real(math.sqrt(args.first.shape[-1]))
+    return emit("div", [("input", args.first)], args.shape, scalar=root)
+
+
+def cumsum(args: Arguments, emit: Emit) -> Operand:
+    x, along = args.first, attribute(args, "axis", None)
+    if along is None:
+        x = emit("reshape", [("input", x)], (math.prod(x.shape),))
+    return emit("cumsum", [("input", x)], args.shape, axis=axis(along or 0, len(x.shape)))
+
+
 def concat(args: Arguments, emit: Emit) -> Operand:
     along = axis(attribute(args, "dim", 1), len(args.shape))
     return emit_concat(emit, args.arrays.values(), along, args.shape)
@@ -141,6 +176,17 @@ def slice_ranges(args: Arguments, emit: Emit) -> Operand:
     return x
 
 
+def last(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+    """`SequenceLast`, which without lengths is the last step of all."""
+    x = args.first
+    if len(args.arrays) > 1:
+        return unknown(args, emit)
+    along = axis(attribute(args, "axis", 0), len(x.shape))
+    kept, steps = (*x.shape[:along], 1, *x.shape[along + 1 :]), x.shape[along]
+    out = emit("slice", [("input", x)], kept, axis=along, begin=steps - 1, step=1)
+    return emit("reshape", [("input", out)], args.shape)
+
+
 def slice_like(args: Arguments, emit: Emit) -> Operand:
     x = args.first
     for along, size in enumerate(args.shape):
@@ -176,17 +222,6 @@ def reduce(kind: str) -> Reader:
         over = axes(attribute(args, "axis", None), rank)
         if flag(args, "exclude"):
             over = tuple(i for i in range(rank) if i not in over)
-def last(args: Arguments, emit: Emit) -> Operand | list[Operand]:
-    """`SequenceLast`, which without lengths is the last step of all."""
-    x = args.first
-    if len(args.arrays) > 1:
-        return unknown(args, emit)
-    along = axis(attribute(args, "axis", 0), len(x.shape))
-    kept, steps = (*x.shape[:along], 1, *x.shape[along + 1 :]), x.shape[along]
-    out = emit("slice", [("input", x)], kept, axis=along, begin=steps - 1, step=1)
-    return emit("reshape", [("input", out)], args.shape)
-
-
         order = {"ord": real(attribute(args, "ord", 2))} if kind == "norm" else {}
         return emit_reduction(emit, kind, args.first, over, args.shape, **order)
 

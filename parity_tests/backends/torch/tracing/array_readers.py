@@ -25,6 +25,8 @@ from parity_tests.pairing.vocabulary import (
     emit_gather,
     emit_index,
     emit_reduction,
+    emit_regrouped,
+    emit_rolled,
     emit_slices,
     emit_sorted,
     emit_stack,
@@ -92,6 +94,36 @@ def transpose(args: Arguments, emit: Emit) -> Operand:
     moved = [args.first.shape[i] for i in order]
     out = emit("transpose", [("input", args.first)], moved, order=tuple(order))
     return emit("reshape", [("input", out)], args.shape)  # see `parts.with_turned`
+
+
+def roll(args: Arguments, emit: Emit) -> Operand:
+    return emit_rolled(emit, args.first, args.attribute("shifts"), args.attribute("dims") or None)
+
+
+def pixel_shuffle(args: Arguments, emit: Emit) -> Operand:
+    """Blocks of r × r channels as r × r pixels."""
+    *batch, channels, height, width = args.first.shape
+    r, n = int(args.attribute("upscale_factor")), len(batch)
+    apart = (*batch, channels // r**2, r, r, height, width)
+    order = (*range(n), *(n + i for i in (0, 3, 1, 4, 2)))
+    return emit_regrouped(emit, args.first, apart, order, args.shape)
+
+
+def pixel_unshuffle(args: Arguments, emit: Emit) -> Operand:
+    """Blocks of r × r pixels as r × r channels."""
+    *batch, channels, height, width = args.first.shape
+    r, n = int(args.attribute("downscale_factor")), len(batch)
+    apart = (*batch, channels, height // r, r, width // r, r)
+    order = (*range(n), *(n + i for i in (0, 2, 4, 1, 3)))
+    return emit_regrouped(emit, args.first, apart, order, args.shape)
+
+
+def channel_shuffle(args: Arguments, emit: Emit) -> Operand:
+    batch, channels, *rest = args.first.shape
+    groups = int(args.attribute("groups"))
+    apart = (batch, groups, channels // groups, *rest)
+    order = (0, 2, 1, *range(3, len(apart)))
+    return emit_regrouped(emit, args.first, apart, order, args.shape)
 
 
 def concat(args: Arguments, emit: Emit) -> Operand:
@@ -196,6 +228,11 @@ def reduce(kind: str) -> Reader:
         return emit_reduction(emit, kind, args.first, over, args.shape)
 
     return read
+
+
+def cumsum(args: Arguments, emit: Emit) -> Operand:
+    along = axis(dim(args, None), len(args.first.shape))
+    return emit("cumsum", [("input", args.first)], args.shape, axis=along)
 
 
 def norm(args: Arguments, emit: Emit) -> Operand:

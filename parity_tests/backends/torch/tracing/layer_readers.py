@@ -202,11 +202,6 @@ def normalize(args: Arguments, emit: Emit) -> Operand:
     return emit("l2_normalize", [("input", args.first)], args.shape, axis=along, divisor=divisor)
 
 
-def pixel_shuffle(args: Arguments, emit: Emit) -> Operand:
-    factor = int(args.attribute("upscale_factor"))
-    return emit("pixel_shuffle", [("input", args.first)], args.shape, factor=factor)
-
-
 def rnn(mode: str) -> Reader:
     def read(args: Arguments, emit: Emit) -> list[Operand]:
         packed = Packed(args, emit) if is_packed(args, emit) else None

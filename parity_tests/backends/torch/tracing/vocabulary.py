@@ -131,7 +131,11 @@ _READERS: dict[str, Reader] = {
     "_pack_padded_sequence": packed.pack,
     "_pad_packed_sequence": packed.pad,
     "normalize": layers.normalize,
-    "pixel_shuffle": layers.pixel_shuffle,
+    "pixel_shuffle": arrays.pixel_shuffle,
+    "pixel_unshuffle": arrays.pixel_unshuffle,
+    **fill(("channel_shuffle", "native_channel_shuffle"), arrays.channel_shuffle),
+    "roll": arrays.roll,
+    "cumsum": arrays.cumsum,
     **{name: layers.rnn(name.lower()) for name in
        ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")},
     **draws.READERS,
