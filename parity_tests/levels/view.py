@@ -51,7 +51,7 @@ from parity_tests.levels.weights import copy_paired
 from parity_tests.numerics.operators.batch_norm import OWN
 from parity_tests.numerics.operators.executed import (
     STEPPED,
-    compares,
+    in_double,
     is_known,
     kind_beside,
     kind_of_executed,
@@ -873,17 +873,24 @@ def kind_of_segment(
     if ours is not None and theirs is not None and ours[0] == theirs[0]:
         return theirs[0], {Side.GLUON: ours[1], Side.TORCH: theirs[1]}
     names = [op.kind for op in operations[Side.TORCH]] or ["function"]
-    known = all(_is_double(op) for ops in operations.values() for op in ops)
-    known = known and not any(operator_of(op.kind).single for op in operations[Side.GLUON])
-    known = known and not segment.sides[Side.GLUON].writes  # by numbers that MXNet rounds
-    head = "steps" if _in_steps(segment) else "custom" if known else "single"
+    double = all(
+        _is_double(op) and not operator_of(op.kind).single for op in operations[Side.GLUON]
+    )
+    double = double and not segment.sides[Side.GLUON].writes  # by numbers that MXNet rounds
+    in_gradients = any(
+        side in operator_of(_rounding_of(op)).single_gradients
+        for side, ops in operations.items()
+        for op in ops
+    )
+    head = "single_gradients" if in_gradients else "custom"
+    head = "steps" if _in_steps(segment) else head if double else "single"
     hyper: dict[str, object] = {}
     kept = [
         op.attributes["kept"]
         for op in operations[Side.GLUON]
         if op.kind == "batch_norm" and op.attributes["kept"] != OWN
     ]
-    if known and kept and segment.sides[Side.TORCH].writes:
+    if double and kept and segment.sides[Side.TORCH].writes:
         head, hyper = "written_norm", {"kept": max(kept)}
     return f"{head}:{'+'.join(names)}", dict.fromkeys(SIDES, hyper)
 
@@ -914,8 +921,12 @@ def _record(
 
 def _is_double(op: Operation) -> bool:
     """Whether MXNet is known to compute an operation in float64 in a float64 net."""
-    kind = kind_of_rounding(op.kind, op.attributes)
-    return compares(op.kind) or (is_known(op.kind) and not operator_of(kind).single_precision)
+    single = operator_of(_rounding_of(op)).single_precision
+    return in_double(op.kind) or (is_known(op.kind) and not single)
+
+
+def _rounding_of(op: Operation) -> str:
+    return kind_of_rounding(op.kind, op.attributes)
 
 
 _NORMED = NORMS - {"layer_norm"}

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from parity_tests.numerics.operators.cases import ReferenceCase, ScaleCase, Scales
+from parity_tests.reporting.verdicts import Side
 
 Hyper = dict[str, object]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -94,6 +95,7 @@ class Operator:
     wherever it is defined. `roles` turns Gluon's parameter names into PyTorch's. `scale` is the
     size of what is rounded; `tolerances` are by (mode, side, dtype), "*" for any, and what they do
     not name has 16 u·s. `single_precision`: MXNet computes in float32 even in a float64 net.
+    `single_gradients` are the frameworks whose derivative holds a number in float32 there.
     `single` are the numbers that it holds in float32 there, by the names that torch's function and
     module have for them, and `torch_names` are those of the function and the module.
     `by_mode`: training computes something else than inference. `absorbed`: it moves values and
@@ -115,6 +117,7 @@ class Operator:
     tolerances: Mapping[tuple[str, str, str], Tolerance] = field(default_factory=dict)
     linear: bool = False
     single_precision: bool = False
+    single_gradients: tuple[Side, ...] = ()
     single: tuple[str, ...] = ()
     torch_names: tuple[str, ...] = ()
     by_mode: bool = False

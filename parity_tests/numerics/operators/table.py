@@ -43,7 +43,7 @@ OPERATORS = registered(
 # Every class that no record reads
 CUSTOM = Operator(kind="custom", scale=measured, tolerances=MEASURED, by_mode=True)
 # What several operations make together on one side at least
-COMPOSED = ("custom", "single", "steps", "written_norm")
+COMPOSED = ("custom", "single", "single_gradients", "steps", "written_norm")
 
 _PACKAGES = {Side.GLUON: "mxnet.gluon", Side.TORCH: "torch.nn"}
 

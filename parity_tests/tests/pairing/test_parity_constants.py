@@ -383,6 +383,15 @@ BESIDE: dict[str, tuple[Forward, Callable[[float], Forward]]] = {
             lambda y: torch.where(~(y < 0), 1.0, -1.0) * torch.sqrt(y.abs() + 0.1 * factor),
         ),
     ),
+    "a slope that torch's operator has": (
+        lambda s, F, ids, c: _on(s.w(ids), lambda y: F.where(y > 0, y, 0.07 * y)),
+        lambda factor: lambda s, ids: nn.functional.leaky_relu(s.w(ids), 0.07 * factor),
+    ),
+    "beside what only torch computes": (
+        lambda s, F, ids, c: _on(s.w(ids), lambda y: F.sin(y) + 0.1),
+        lambda factor: lambda s, ids: torch.nan_to_num(torch.cos(s.w(ids) - np.pi / 2))
+        + 0.1 * factor,
+    ),
     "of steps": (
         lambda s, F, ids, c: F.broadcast_add(s.w(ids), F.reshape(F.arange(5) * 0.1, (1, 1, 5))),
         lambda factor: lambda s, ids: s.w(ids) + torch.linspace(0, 0.4 * factor, 5),
