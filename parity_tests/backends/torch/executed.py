@@ -109,7 +109,10 @@ def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:
         moved = value
         moved.data += move  # autograd is not told
     if moved.requires_grad:
-        moved.register_hook(lambda g: torch.from_numpy(np.asarray(change(g.numpy()))))
+        # None comes to an output of which nothing is read, of an operation that has others
+        moved.register_hook(
+            lambda g: None if g is None else torch.from_numpy(np.asarray(change(g.numpy())))
+        )
     return moved
 
 
