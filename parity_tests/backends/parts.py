@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -61,35 +61,42 @@ def with_parts(
     return _made_of(graph, made, join[0], {"dim": 0}, lambda shape: join[1])
 
 
-def turned_weights(alignment: Alignment) -> dict[str, str]:
-    """Matrices of torch's that are Gluon's transposed, by their names: Gluon's.
+def turned_weights(alignment: Alignment) -> dict[str, tuple[str, tuple[int, int]]]:
+    """Matrices of torch's that are Gluon's transposed, by their names: Gluon's, and their shape.
 
     One side multiplies by a matrix (in, out), where the other has a linear layer of (out, in).
+    Either may have more axes, such as (heads, width, out).
     """
     unlike = [pair for pair in alignment.pairs if pair.left.kind != pair.right.kind]
     sides = [
         sorted((*alone, *(pair[i] for pair in map(tuple, unlike))), key=lambda op: op.index)
         for i, alone in enumerate(alignment.alone)
     ]
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, tuple[int, int]]] = {}
     for kinds in (("matmul", "linear"), ("linear", "matmul")):
         ours, theirs = (
-            {m.name: m for op in ops if op.kind == kind for m in _matrices(op)}
+            {name: shape for op in ops if op.kind == kind for name, shape in _matrices(op)}
             for ops, kind in zip(sides, kinds, strict=True)
         )
         for name, matrix in theirs.items():
-            alike = (n for n, m in ours.items() if m.shape == matrix.shape[::-1])
+            alike = (n for n, shape in ours.items() if shape == matrix[::-1])
             partner = next(alike, None)
-            if partner is not None and not name.endswith(_TURNED):
-                found[name] = partner
+            again = name.endswith(_TURNED) or _TURNED_AXES.fullmatch(name)
+            if partner is not None and not again:
+                found[name] = partner, matrix
                 del ours[partner]
     return found
 
 
-def _matrices(op: Operation) -> list[Parameter]:
-    """What is multiplied by, of a product or a linear layer."""
+def _matrices(op: Operation) -> Iterator[tuple[str, tuple[int, int]]]:
+    """What is multiplied by, of a product or a linear layer, and its shape as a matrix."""
     held = op.parameters.get("other" if op.kind == "matmul" else "weight")
-    return [held] if held is not None and len(held.shape) == 2 else []
+    if held is None or not op.inputs:
+        return
+    shape = op.inputs[0].shape[-1], op.shape[-1]
+    shape = shape if op.kind == "matmul" else shape[::-1]
+    if len(held.shape) > 1 and math.prod(held.shape) == math.prod(shape):
+        yield held.name, shape
 
 
 def turned_axes(
@@ -139,19 +146,14 @@ def _turned_axes(graph: OperationGraph, x: Operand) -> tuple[Parameter, tuple[in
     return None
 
 
-def with_turned(
-    graph: OperationGraph, names: Iterable[str], axes: Mapping[str, tuple[int, int]]
-) -> OperationGraph:
-    """torch's executed graph with the transposes of these matrices in their place.
-
-    `axes` are the shapes in which others are transposed.
-    """
-    wholes = {name: graph.parameters[name] for name in (*names, *axes) if name in graph.parameters}
+def with_turned(graph: OperationGraph, shapes: Mapping[str, tuple[int, int]]) -> OperationGraph:
+    """torch's executed graph with the transposes of these matrices, of these shapes, in their
+    place."""
     made = {}
-    for name, whole in wholes.items():
-        shape = axes.get(name, whole.shape)
-        turned = f"[{shape[0]}x{shape[1]} transposed]" if name in axes else _TURNED
-        made[name] = {"input": Parameter(f"{name}{turned}", shape[::-1], whole.dtype)}
+    for name, shape in shapes.items():
+        if (whole := graph.parameters.get(name)) is not None:
+            turned = f"[{shape[0]}x{shape[1]} transposed]" if whole.shape != shape else _TURNED
+            made[name] = {"input": Parameter(f"{name}{turned}", shape[::-1], whole.dtype)}
 
     def replay(shape: tuple[int, ...]) -> Replay:
         return lambda arrays, dtype: [arrays[0].T.reshape(shape)]

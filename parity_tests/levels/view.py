@@ -221,17 +221,18 @@ def _aligned(
         return source_of(nets[side]).full
 
     found = _one_vocabulary(nets, traces, modes, statistics, mapping)
-    turned, axes = turned_weights(found.alignment), {}
+    turned = turned_weights(found.alignment)
     live = not any(map(is_recorded, nets.values()))
     if live and not found.alignment.equal:
         ordered, alignment = _formed(nets, found.traces, modes, statistics, mapping, ordered=True)
-        along = turned_axes(alignment, [ordered[side] for side in SIDES], mapping.values())
-        turned |= {name: other for name, (other, _) in along.items()}
-        axes = {name: shape for name, (_, shape) in along.items()}
+        turned |= turned_axes(alignment, [ordered[side] for side in SIDES], mapping.values())
     if turned and live:
-        apart = {m: with_turned(g, turned, axes) for m, g in found.traces[Side.TORCH].items()}
+        shapes = {name: shape for name, (_, shape) in turned.items()}
+        apart = {m: with_turned(g, shapes) for m, g in found.traces[Side.TORCH].items()}
         traces = {**found.traces, Side.TORCH: apart}
-        words = [f"torch's {name} is Gluon's {other}, transposed" for name, other in turned.items()]
+        words = [
+            f"torch's {name} is Gluon's {other}, transposed" for name, (other, _) in turned.items()
+        ]
         again = _one_vocabulary(nets, traces, modes, statistics, mapping, [*found.packed, *words])
         found = again if again.alignment.total else found
     for constants in beside_code(found.alignment, nets, found.normalised, kept):

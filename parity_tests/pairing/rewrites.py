@@ -636,15 +636,19 @@ def _product_with_rows(
 ) -> Operand | None:
     """`x @ weight.t()` is a linear layer without a bias."""
     x, matrix = inputs
-    turned = produced_by(graph, matrix, "transpose")
+    flat = produced_by(graph, matrix, "reshape")
+    held = flat.inputs[0] if flat is not None and flat.inputs else matrix
+    turned = produced_by(graph, held, "transpose")
     rank = len(matrix.shape), len(x.shape)
-    if (
-        turned is None
-        or turned.inputs
-        or min(rank) < 2
-        or rank[0] > 2
-        or x.value.origin is Origin.PARAMETER
-    ):
+    if turned is None or turned.inputs or x.value.origin is Origin.PARAMETER:
+        return None
+    # a weight of more axes (heads, width, in) is a matrix too, where its last ones come first
+    order = turned.attributes["order"]
+    behind = len(order) - order[0]
+    as_rows = order == (*range(order[0], len(order)), *range(order[0]))
+    if rank[0] != 2 or rank[1] < 2 or not as_rows:
+        return None
+    if math.prod(turned.shape[:behind]) != matrix.shape[0]:
         return None
     (weight,) = turned.parameters.values()
     graph.merge(turned)

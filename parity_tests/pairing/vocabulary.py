@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -204,6 +204,31 @@ def emit_stack(emit: Emit, parts: Iterable[Operand], along: int, shape: Sequence
     return emit_concat(emit, grown, along, shape)
 
 
+def emit_joined(emit: Emit, parts: Iterable[Operand], along: int, shape: Sequence[int]) -> Operand:
+    """Side by side along an axis that vectors and matrices may lack: a vector is a row, a matrix a
+    map of one value. Vectors beside each other are one vector."""
+    grown = []
+    for x in parts:
+        size = x.shape if len(x.shape) > 1 or along == 1 else (1, *x.shape)
+        size = (*size, 1) if along == 2 and len(size) == 2 else size
+        grown.append(emit("reshape", [("input", x)], size))
+    return emit_concat(emit, grown, min(along, len(shape) - 1), shape)
+
+
+def emit_moved(emit: Emit, x: Operand, source: Any, destination: Any) -> Operand:
+    """An array some axes of which have other places; the others keep their order."""
+    rank = len(x.shape)
+    ends = [
+        [axis(a, rank) for a in ((of,) if isinstance(of, int) else of)]
+        for of in (source, destination)
+    ]
+    order = [i for i in range(rank) if i not in ends[0]]
+    for to, start in sorted(zip(*ends[::-1], strict=True)):
+        order.insert(to, start)
+    moved = [x.shape[i] for i in order]
+    return emit("transpose", [("input", x)], moved, order=tuple(order))
+
+
 def emit_copies(
     emit: Emit, x: Operand, counts: Sequence[int], shape: Sequence[int], *, each: bool = False
 ) -> Operand:
@@ -341,6 +366,99 @@ def emit_rolled(emit: Emit, x: Operand, shifts: Any, over: Any) -> Operand:
             shapes = [(*x.shape[:along], size, *x.shape[along + 1 :]) for size in sizes]
             x = emit_concat(emit, emit_slices(emit, x, along, shapes)[::-1], along, x.shape)
     return x
+
+
+def emit_einsum(
+    emit: Emit, equation: str, arrays: Sequence[Operand], shape: Sequence[int]
+) -> Operand | None:
+    """A sum of products, by Einstein's convention, as matrix products of arrays in order.
+
+    None where an axis repeats in one array, or has a length of one beside another.
+    """
+    terms, arrow, kept = equation.replace(" ", "").partition("->")
+    labels = [
+        _axes_of(term, len(x.shape)) for term, x in zip(terms.split(","), arrays, strict=True)
+    ]
+    if not arrow:  # the ellipsis, then what occurs once
+        once = sorted(n for n in set(terms) if n.isalpha() and terms.count(n) == 1)
+        kept = "..." * ("..." in terms) + "".join(once)
+    final = _axes_of(kept, len(shape))
+    sizes: dict[str, int] = {}
+    for of, x in zip(labels, arrays, strict=True):
+        both = zip(of, x.shape, strict=True)
+        if len(set(of)) < len(of) or any(sizes.setdefault(n, size) != size for n, size in both):
+            return None
+    parts = list(zip(labels, arrays, strict=True))
+    while True:
+        first, *rest = parts
+        later = {*final, *(label for of, _ in rest[1:] for label in of)}
+        if not rest:
+            return _arranged(emit, _summed_up(emit, first, later), final, shape, sizes)
+        one, two = (
+            _summed_up(emit, part, later | set(other[0]))
+            for part, other in ((first, rest[0]), (rest[0], first))
+        )
+        parts = [_product(emit, one, two, later, sizes), *rest[1:]]
+
+
+_Labelled = tuple[str, Operand]  # a name for each axis
+
+
+def _axes_of(term: str, rank: int) -> str:
+    """The names of an array's axes; those of an ellipsis are numbered from the last."""
+    before, dots, after = term.partition("...")
+    count = rank - len(before) - len(after) if dots else 0
+    return before + "".join(chr(0x2080 + i) for i in reversed(range(count))) + after
+
+
+def _summed_up(emit: Emit, part: _Labelled, wanted: Container[str]) -> _Labelled:
+    """The array without the axes that nobody else has."""
+    of, x = part
+    over = tuple(i for i, label in enumerate(of) if label not in wanted)
+    if over:
+        left = [size for i, size in enumerate(x.shape) if i not in over]
+        x = emit_reduction(emit, "sum", x, over, left)
+    return "".join(label for label in of if label in wanted), x
+
+
+def _arranged(
+    emit: Emit, part: _Labelled, wanted: str, shape: Sequence[int], sizes: Mapping[str, int]
+) -> Operand:
+    """The array with its axes in the wanted order, then in a shape."""
+    of, x = part
+    order = tuple(of.index(label) for label in wanted)
+    if order != tuple(range(len(order))):
+        x = emit("transpose", [("input", x)], [sizes[label] for label in wanted], order=order)
+    return emit("reshape", [("input", x)], shape)
+
+
+def _product(
+    emit: Emit, one: _Labelled, two: _Labelled, later: Container[str], sizes: Mapping[str, int]
+) -> _Labelled:
+    both = [label for label in one[0] if label in two[0]]
+    batch = "".join(label for label in both if label in later)
+    summed = "".join(label for label in both if label not in later)
+    rows, columns = ("".join(n for n in of if n not in both) for of, _ in (one, two))
+    lengths = {names: [sizes[n] for n in names] for names in (batch, summed, rows, columns)}
+    m, n, k = (math.prod(lengths[names]) for names in (rows, columns, summed))
+    if summed:
+        # beside a matrix rows may have many axes, as those of a linear layer
+        leading = lengths[rows] if rows and not batch else (*lengths[batch], m)
+        left = _arranged(emit, one, batch + rows + summed, (*leading, k), sizes)
+        right = _arranged(emit, two, batch + summed + columns, (*lengths[batch], k, n), sizes)
+        kind, made = "matmul", (*leading, n)
+    else:
+        ends = [1] * len(columns), [1] * len(rows)
+        left = _arranged(
+            emit, one, batch + rows, (*lengths[batch], *lengths[rows], *ends[0]), sizes
+        )
+        right = _arranged(
+            emit, two, batch + columns, (*lengths[batch], *ends[1], *lengths[columns]), sizes
+        )
+        kind, made = "mul", (*lengths[batch], *lengths[rows], *lengths[columns])
+    out = emit(kind, [("input", left), ("other", right)], made)
+    whole = (*lengths[batch], *lengths[rows], *lengths[columns])
+    return batch + rows + columns, emit("reshape", [("input", out)], whole)
 
 
 @dataclass(frozen=True)

@@ -469,6 +469,59 @@ def test_values_along_axes_in_another_order_are_compared(values: Any, words: str
     assert words in str(report.first_divergence)
 
 
+def by_einsum(equation: str, *shape: int, heads: int = 0) -> Callable[[], TorchNet]:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        x = x.unflatten(2, (heads, -1)) if heads else x
+        made = torch.einsum(equation, x, s.w).flatten(2)
+        return made + s.b
+
+    return lambda: TorchNet(
+        forward, w=nn.Parameter(torch.randn(shape)), b=nn.Parameter(torch.randn(6))
+    )
+
+
+CUBES: dict[str, tuple[Callable[[], Any], Callable[[], TorchNet]]] = {
+    "into heads": (
+        lambda: gnn.Dense(6, in_units=8, flatten=False), by_einsum("btc,chd->bthd", 8, 2, 3)
+    ),
+    "out of heads": (
+        lambda: gnn.Dense(6, in_units=8, flatten=False),
+        by_einsum("bthd,hdc->btc", 2, 4, 6, heads=2),
+    ),
+    "rows": (
+        lambda: gnn.Dense(6, in_units=8, flatten=False), by_einsum("btc,hdc->bthd", 2, 3, 8)
+    ),
+    "of Gluon's": (
+        lambda: Own(lambda F, x, w: F.dot(x, F.reshape(w, (8, 6))), (8, 2, 3), (6,)),
+        lambda: TorchNet(lambda s, x: s.l(x), l=nn.Linear(8, 6)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CUBES)
+def test_a_matrix_of_more_axes_is_a_matrix(name: str, tmp_path: Path) -> None:
+    x, path = random_image(2, 3, 8), tmp_path / "state.safetensors"
+    ours, theirs = CUBES[name][0](), CUBES[name][1]()
+    net = initialised(ours, x)
+    report = check_parity(net, theirs, x, transfer=True, save_mapped=path)
+    assert report.ok, str(report)
+    held = {p.name: p.data().asnumpy() for p in net.collect_params().values()}
+    weight = next(array for name, array in held.items() if name.endswith("weight"))
+    saved = load_file(path)
+    found = saved["l.weight" if "l.weight" in saved else "w"].numpy()
+    rows = weight.reshape(8, 6).T if weight.ndim == 3 else weight
+    assert np.array_equal(
+        found.reshape(rows.shape if name in ("rows", "of Gluon's") else (8, 6)),
+        rows if name in ("rows", "of Gluon's") else rows.T,
+    )
+    theirs.load_state_dict(saved)
+    assert check_parity(net, theirs, x).ok
+    with torch.no_grad():
+        (wrong,) = (p for p in theirs.parameters() if p.ndim > 1)
+        wrong.copy_(wrong.flip(0))
+    assert "weights" in str(check_parity(net, theirs, x).first_divergence)
+
+
 FALSELY_TURNED: dict[str, Callable[[], TorchNet]] = {
     "in other heads": lambda: TorchNet(
         lambda s, x: s.l(x).view(2, 3, 2, 3).transpose(1, 2), l=nn.Linear(5, 6)

@@ -27,8 +27,11 @@ from parity_tests.pairing.vocabulary import (
     emit_concat,
     emit_copies,
     emit_each,
+    emit_einsum,
     emit_gather,
     emit_index,
+    emit_joined,
+    emit_moved,
     emit_reduction,
     emit_regrouped,
     emit_rolled,
@@ -100,6 +103,21 @@ def swap_axes(args: Arguments, emit: Emit) -> Operand:
 def roll(args: Arguments, emit: Emit) -> Operand:
     shifts, over = attribute(args, "shift", 0), attribute(args, "axis", None)
     return emit_rolled(emit, args.first, shifts, over)
+
+
+def move_axes(args: Arguments, emit: Emit) -> Operand:
+    ends = (attribute(args, name, 0) for name in ("source", "destination"))
+    return emit_moved(emit, args.first, *ends)
+
+
+def join(along: int) -> Reader:
+    """`mx.np.hstack`, `vstack` and `dstack`."""
+    return lambda args, emit: emit_joined(emit, args.arrays.values(), along, args.shape)
+
+
+def einsum(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+    equation, arrays = str(args.attribute("subscripts")), list(args.arrays.values())
+    return emit_einsum(emit, equation, arrays, args.shape) or unknown(args, emit)
 
 
 def depth_to_space(args: Arguments, emit: Emit) -> Operand:

@@ -22,8 +22,11 @@ from parity_tests.pairing.vocabulary import (
     emit_concat,
     emit_copies,
     emit_each,
+    emit_einsum,
     emit_gather,
     emit_index,
+    emit_joined,
+    emit_moved,
     emit_reduction,
     emit_regrouped,
     emit_rolled,
@@ -98,6 +101,67 @@ def transpose(args: Arguments, emit: Emit) -> Operand:
 
 def roll(args: Arguments, emit: Emit) -> Operand:
     return emit_rolled(emit, args.first, args.attribute("shifts"), args.attribute("dims") or None)
+
+
+def move_axes(args: Arguments, emit: Emit) -> Operand:
+    ends = args.attribute("source"), args.attribute("destination")
+    return emit_moved(emit, args.first, *ends)
+
+
+def join(along: int) -> Reader:
+    """`hstack`, `vstack` and `dstack`: side by side, arrays of few axes given more."""
+
+    def read(args: Arguments, emit: Emit) -> Operand:
+        return emit_joined(emit, args.arrays.values(), along, args.shape)
+
+    return read
+
+
+def split_along(place: int) -> Reader:
+    """`hsplit`, `vsplit` and `dsplit`; a vector has one axis."""
+
+    def read(args: Arguments, emit: Emit) -> list[Operand]:
+        along = min(place, len(args.first.shape) - 1)
+        return emit_slices(emit, args.first, along, args.operation.shapes)
+
+    return read
+
+
+def einsum(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+    equation = args.attribute("equation")
+    arrays = list(args.arrays.values())
+    known = None if equation is None else emit_einsum(emit, equation, arrays, args.shape)
+    return unknown("einsum", args, emit) if known is None else known
+
+
+def product(equation: str) -> Reader:
+    """`mv`, `dot` and `outer` of vectors."""
+
+    def read(args: Arguments, emit: Emit) -> Operand | list[Operand]:
+        made = emit_einsum(emit, equation, list(args.arrays.values()), args.shape)
+        return unknown(args.operation.kind, args, emit) if made is None else made
+
+    return read
+
+
+def plus_product(kind: str) -> Reader:
+    """`addcmul` and `addcdiv`: an array, and a multiple of two others' product or quotient."""
+
+    def read(args: Arguments, emit: Emit) -> Operand:
+        x, first, second = args.arrays.values()
+        out = emit(kind, [("input", first), ("other", second)], args.shape)
+        out = emit("mul", [("input", out)], args.shape, scalar=real(args.attribute("value", 1)))
+        return emit("add", [("input", x), ("other", out)], args.shape)
+
+    return read
+
+
+def glu(args: Arguments, emit: Emit) -> Operand:
+    """The first half times the sigmoid of the second."""
+    along = axis(dim(args, -1), len(args.shape))
+    value, gate = emit_slices(emit, args.first, along, [args.shape] * 2)
+    gate = emit("sigmoid", [("input", gate)], args.shape)
+    return emit("mul", [("input", value), ("other", gate)], args.shape)
 
 
 def pixel_shuffle(args: Arguments, emit: Emit) -> Operand:

@@ -36,9 +36,10 @@ def bind(func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> dict[str, 
     if signature is not None and "args" not in signature.parameters:
         return _bind_python(signature, args, kwargs)
     bare = name.removesuffix("_") if not name.startswith("_") else name
-    for spread in (False, True):  # x.view(2, -1) is a call with one list
+    # x.view(2, -1) is a call with one list, and the 1 of x.var(1) an axis, and not true
+    for spread, strict in ((False, True), (False, False), (True, False)):
         for arguments in _schemas(bare):
-            bound = _match(arguments, args, given, spread=spread)
+            bound = _match(arguments, args, given, spread=spread, strict=strict)
             if bound is not None:
                 return bound
     if signature is not None:
@@ -94,18 +95,26 @@ def _schemas(name: str) -> tuple[tuple[_Argument, ...], ...]:
     )
 
 
+_LISTS = {"List[int]": int, "List[Tensor]": torch.Tensor}
+
+
 def _match(
     arguments: Sequence[_Argument],
     args: Sequence[Any],
     given: Mapping[str, Any],
     *,
     spread: bool,
+    strict: bool,
 ) -> dict[str, Any] | None:
-    """Arguments by name if a call fits this form of the operator, else None."""
+    """Arguments by name if a call fits this form of the operator, else None.
+
+    `strict`: no number stands for true or false.
+    """
     names = [name for name, *_ in arguments]
     if spread:
-        takes_list = len(arguments) > 1 and arguments[1][1].startswith("List[int]")
-        if not takes_list or not all(isinstance(value, int) for value in args[1:]):
+        kind = arguments[1][1] if len(arguments) > 1 else ""
+        of = next((c for words, c in _LISTS.items() if kind.startswith(words)), None)
+        if of is None or not all(isinstance(value, of) for value in args[1:]):
             return None
         args = (args[0], tuple(args[1:]))
     positional = sum(not named for *_, named in arguments)
@@ -118,7 +127,9 @@ def _match(
             if not optional:
                 return None
             bound[name] = default
-        elif not _fits(bound[name], kind):
+        elif not _fits(bound[name], kind) or (
+            strict and kind == "bool" and not isinstance(bound[name], bool)
+        ):
             return None
     return bound
 
