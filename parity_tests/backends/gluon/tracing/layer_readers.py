@@ -9,7 +9,6 @@ from parity_tests.backends.gluon.tracing.reading import (
     Reader,
     attribute,
     flag,
-    moved,
     unknown,
     within,
 )
@@ -19,6 +18,7 @@ from parity_tests.pairing.vocabulary import (
     Emit,
     axis,
     emit_dropout,
+    emit_moved,
     emit_pool,
     emit_recurrent,
     emit_take,
@@ -37,8 +37,8 @@ def conv(args: Arguments, emit: Emit) -> Operand:
     last = str(attribute(args, "layout", "NCHW")).endswith("C")
     shape = args.shape
     if last:
-        x = moved(emit, x, len(x.shape) - 1, 1)
-        weight = moved(emit, weight, len(x.shape) - 1, 1)
+        x = emit_moved(emit, x, len(x.shape) - 1, 1)
+        weight = emit_moved(emit, weight, len(x.shape) - 1, 1)
         shape = (shape[0], shape[-1], *shape[1:-1])
     out = emit(
         "conv",
@@ -49,7 +49,7 @@ def conv(args: Arguments, emit: Emit) -> Operand:
         dilation=per_axis(attribute(args, "dilate", ()) or 1, count),
         groups=int(attribute(args, "num_group", 1)),
     )
-    return moved(emit, out, 1, len(shape) - 1) if last else out
+    return emit_moved(emit, out, 1, len(shape) - 1) if last else out
 
 
 def conv_transpose(args: Arguments, emit: Emit) -> Operand:
@@ -80,7 +80,7 @@ def batch_norm(args: Arguments, emit: Emit) -> Operand:
     rank = len(x.shape)
     along = axis(attribute(args, "axis", 1), rank)
     if along != 1:
-        x = moved(emit, x, along, 1)
+        x = emit_moved(emit, x, along, 1)
     gamma = None if flag(args, "fix_gamma", True) else args["gamma"]
     out = emit(
         "batch_norm",
@@ -95,7 +95,7 @@ def batch_norm(args: Arguments, emit: Emit) -> Operand:
         eps=real(attribute(args, "eps", 1e-3)),
         kept=real(attribute(args, "momentum", 0.9)),
     )
-    return moved(emit, out, 1, along) if along != 1 else out
+    return emit_moved(emit, out, 1, along) if along != 1 else out
 
 
 def norm(kind: str, default: float) -> Reader:

@@ -48,13 +48,6 @@ def plain(kind: str, **attributes: float) -> Reader:
     return lambda args, emit: emit(kind, [("input", args.first)], args.shape, **attributes)
 
 
-def moved(emit: Emit, x: Operand, along: int, to: int) -> Operand:
-    """`x` with axis `along` moved to position `to`."""
-    order = [i for i in range(len(x.shape)) if i != along]
-    order.insert(to, along)
-    return emit("transpose", [("input", x)], [x.shape[i] for i in order], order=tuple(order))
-
-
 def fill(names: Sequence[str], reader: Reader) -> dict[str, Reader]:
     return dict.fromkeys(names, reader)
 
