@@ -440,6 +440,7 @@ def _product(
     summed = "".join(label for label in both if label not in later)
     rows, columns = ("".join(n for n in of if n not in both) for of, _ in (one, two))
     lengths = {names: [sizes[n] for n in names] for names in (batch, summed, rows, columns)}
+    whole = (*lengths[batch], *lengths[rows], *lengths[columns])
     m, n, k = (math.prod(lengths[names]) for names in (rows, columns, summed))
     if summed:
         # beside a matrix rows may have many axes, as those of a linear layer
@@ -455,9 +456,8 @@ def _product(
         right = _arranged(
             emit, two, batch + columns, (*lengths[batch], *ends[1], *lengths[columns]), sizes
         )
-        kind, made = "mul", (*lengths[batch], *lengths[rows], *lengths[columns])
+        kind, made = "mul", whole
     out = emit(kind, [("input", left), ("other", right)], made)
-    whole = (*lengths[batch], *lengths[rows], *lengths[columns])
     return batch + rows + columns, emit("reshape", [("input", out)], whole)
 
 

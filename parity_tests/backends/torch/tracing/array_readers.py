@@ -127,19 +127,14 @@ def split_along(place: int) -> Reader:
     return read
 
 
-def einsum(args: Arguments, emit: Emit) -> Operand | list[Operand]:
-    equation = args.attribute("equation")
-    arrays = list(args.arrays.values())
-    known = None if equation is None else emit_einsum(emit, equation, arrays, args.shape)
-    return unknown("einsum", args, emit) if known is None else known
-
-
-def product(equation: str) -> Reader:
-    """`mv`, `dot` and `outer` of vectors."""
+def einsum(equation: str = "") -> Reader:
+    """`einsum`, and `mv`, `dot` and `outer` of vectors, whose equation their name says."""
 
     def read(args: Arguments, emit: Emit) -> Operand | list[Operand]:
-        made = emit_einsum(emit, equation, list(args.arrays.values()), args.shape)
-        return unknown(args.operation.kind, args, emit) if made is None else made
+        written = equation or args.attribute("equation", "")
+        arrays = list(args.arrays.values())
+        known = emit_einsum(emit, written, arrays, args.shape) if written else None
+        return unknown(args.operation.kind, args, emit) if known is None else known
 
     return read
 
