@@ -6,12 +6,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.cases import AGAIN, COMPILED, CROWDED, RECIPE, Case, Group
 from benchmarks.child import Child, Failure, in_turn
 from benchmarks.results import flop_of_inference, flop_of_training
+from gluon_cnn.runtime import machine
 from gluon_cnn.runtime import settings as runtime
 from gluon_cnn.training.recipes import OWN
 
@@ -56,9 +56,8 @@ def start(case: Case) -> Child:
 
 
 def available_mb() -> float:
-    """Memory that is free, or would be if it were wanted."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) / 1024
+    """Memory that is free, or would be if it were wanted; 0 where the system does not say."""
+    return (machine.available_memory() or 0) / 2**20
 
 
 class Sides:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from gluon_cnn_parity.atomic import write_text
 ALWAYS = (1, 64)  # images at a time that are timed
 SIZES = (*ALWAYS, 500)  # and those that are where they take less than SECONDS
 SECONDS = 0.25  # for each size, after the first call
+LONG = 5.0  # seconds of a call of a large net that is still timed, of the engines that are close
 LEAST = 3  # calls that are timed, unless one takes longer than SECONDS
 CLOSE = 0.8  # of the fastest: a shared machine's own speed changes by a quarter between two turns
 SHORT = 0.02  # seconds of a call: a small net, which every engine may hold at once
@@ -68,10 +70,12 @@ def settle(
     `speeds` are what `images_per_second` gave one engine after the other, while the machine may
     have changed its own, or had other work (what ran beside one of them made it seem half as fast);
     they are replaced by the medians of the turns. All of these engines are in memory at once, so a
-    net stays as it is whose calls are so long that it may be a large one. `in_ways` tries other
-    ways to run them, too, and adds the fastest where it gains over every engine's own.
+    net whose calls are so long that it may be a large one takes no turns; `_time_long` times those.
+    `in_ways` tries other ways to run them, too, and adds the fastest where it gains over every
+    engine's own.
     """
     engines = list(speeds)
+    _time_long(speeds, images, opened)
     for size in SIZES:
         of_size = {name: speeds[name].get(str(size), 0.0) for name in engines}
         best = max(of_size.values(), default=0.0)
@@ -94,6 +98,38 @@ def settle(
         if faster := [name for name in faster if name not in close]:
             name = max(faster, key=lambda name: medians[name])
             speeds.setdefault(name, {})[str(size)] = medians[name]
+
+
+def _time_long(
+    speeds: dict[str, dict[str, float]], images: np.ndarray, opened: Callable[[str], Runner]
+) -> None:
+    """Time the close engines' calls that take seconds, one engine in memory at a time.
+
+    At 500 images another engine may be the fastest than at 64 (AlexNet on two cores of a Zen 3:
+    OpenVINO 152 images/s and ONNX Runtime 139 at 500, 140 and 146 at 64).
+    """
+    last = str(ALWAYS[-1])
+    best = max((of_engine.get(last, 0.0) for of_engine in speeds.values()), default=0.0)
+    sizes = [n for n in SIZES if best and 0 < _seconds() < n / best < LONG and _has_memory(n)]
+
+    def timed(name: str) -> dict[str, float]:
+        run = opened(name)  # let go before the next one is opened
+        return {str(size): _speed_of(run, _repeated(images, size), _seconds()) for size in sizes}
+
+    for name, of_engine in speeds.items():
+        if not sizes or of_engine.get(last, 0.0) <= CLOSE * best:
+            continue
+        with suppress(Exception):  # for want of memory, or whatever the engine's libraries raise
+            for size, speed in timed(name).items():
+                of_engine[size] = max(speed, of_engine.get(size, 0.0))
+
+
+def _has_memory(size: int) -> bool:
+    """Whether so many images surely fit: as many times what `ALWAYS` took at most, with the net."""
+    if size <= ALWAYS[-1]:
+        return True
+    most = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * size / ALWAYS[-1] < (machine.available_memory() or 0)
 
 
 def _promising(

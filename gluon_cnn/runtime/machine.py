@@ -8,12 +8,14 @@ import os
 import platform
 import statistics
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
 _LOADAVG = Path("/proc/loadavg")
+_MEMINFO = Path("/proc/meminfo")
 
 
 def open_cpus() -> tuple[int, ...]:
@@ -48,6 +50,27 @@ def quota(cgroup: Path = _CGROUP) -> float | None:
     except (ValueError, ZeroDivisionError):
         return None
     return share if share > 0 else None
+
+
+def available_memory(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
+    """Bytes that are free, or would be if they were wanted, and that the container may still take.
+
+    None where the system does not say. https://docs.kernel.org/filesystems/proc.html#meminfo,
+    https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
+    """
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
+        free = 1024 * int(next(s.split()[1] for s in lines if s.startswith("MemAvailable:")))
+    except (OSError, ValueError, StopIteration):
+        return None
+    for most, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):  # there is no such file, or it says "max"
+            left = int((cgroup / most).read_text()) - int((cgroup / used).read_text())
+            free = min(free, max(0, left))
+    return free
 
 
 def others_running(path: Path = _LOADAVG, samples: int = 5, pause: float = 0.01) -> int:

@@ -382,6 +382,54 @@ def test_engines_are_timed_again_in_turns(monkeypatch, unit: float) -> None:
 
 
 @pytest.mark.usefixtures("timed")
+@pytest.mark.parametrize(
+    ("rate", "memory", "timed_at"),
+    [(130.0, 2**50, {64, 500}), (130.0, 0, {64}), (130.0, None, {64}), (10.0, 2**50, set()),
+     (1e4, 2**50, set())],
+    ids=["large", "little memory", "memory unknown", "larger", "small"],
+)  # fmt: skip
+def test_a_large_nets_close_engines_are_timed_at_500(
+    monkeypatch, rate: float, memory: int | None, timed_at: set[int]
+) -> None:
+    """One at a time in memory, since it may be large; one that fails is none for 500 images."""
+    held: set[str] = set()
+    order = []
+
+    class Run:
+        def __init__(self, name: str) -> None:
+            assert not held
+            self.name = name
+            held.add(name)
+
+        def __call__(self, x: np.ndarray) -> np.ndarray:
+            if self.name == "onnxruntime" and len(x) == 500:
+                raise MemoryError
+            return x
+
+        def __del__(self) -> None:
+            held.clear()
+
+    def speed_of(run: Run, x: np.ndarray, seconds: float) -> float:
+        order.append((run.name, len(run(x))))
+        return rate * (1.1 if run.name == "openvino" else 1.0) * (len(x) == 500 or 0.5)
+
+    monkeypatch.setattr(speeds, "_speed_of", speed_of)
+    monkeypatch.setattr(machine, "available_memory", lambda: memory)
+    at_64 = {"onnxruntime": rate, "openvino": 0.9 * rate, "torch": 0.9 * rate, "mxnet": 0.5 * rate}
+    close = list(at_64)[:3]
+    measured = {name: {"1": 1.0, "64": speed} for name, speed in at_64.items()}
+    speeds._time_long(measured, np.zeros((1, 1, 2, 2), np.float32), Run)
+    assert order == [(name, size) for name in close for size in sorted(timed_at)
+                     if (name, size) != ("onnxruntime", 500)]  # fmt: skip
+    assert {name: found["64"] for name, found in measured.items()} == at_64  # the better of two
+    at_500 = {name: found["500"] for name, found in measured.items() if "500" in found}
+    assert at_500 == ({"openvino": 1.1 * rate, "torch": rate} if 500 in timed_at else {})
+    best = speeds.fastest({"measured": {name: {"images_per_second": found}
+                           for name, found in measured.items()}}, list(measured), 300)  # fmt: skip
+    assert best == ("openvino" if 500 in timed_at else "onnxruntime")
+
+
+@pytest.mark.usefixtures("timed")
 def test_threads_that_still_wait_by_turning_slow_no_other_engine(monkeypatch) -> None:
     monkeypatch.setattr(speeds, "TURN", 0.01)
     awake: dict[str, float] = {}  # until when an engine's threads wait by turning

@@ -201,6 +201,25 @@ def test_quotas_of_both_kinds_are_read(tmp_path: Path) -> None:
     assert machine.quota(tmp_path) is None
 
 
+def test_memory_is_the_machines_cut_by_the_containers_limit(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    assert machine.available_memory(meminfo, tmp_path) is None
+    meminfo.write_text("MemTotal:  9 kB\n")
+    assert machine.available_memory(meminfo, tmp_path) is None
+    meminfo.write_text("MemTotal:  9 kB\nMemAvailable:  8 kB\n")
+    assert machine.available_memory(meminfo, tmp_path) == 8192
+    for folder, most, used in (
+        (tmp_path, "memory.max", "memory.current"),
+        (tmp_path / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        folder.mkdir(exist_ok=True)
+        (folder / used).write_text("1000\n")
+        for limit, left in (("max", 8192), ("9000000", 8192), ("3000", 2000), ("900", 0)):
+            (folder / most).write_text(limit)
+            assert machine.available_memory(meminfo, tmp_path) == left
+        (folder / most).unlink()
+
+
 def test_blocks_follow_the_vector_width(tmp_path: Path) -> None:
     for flags, block in (("fpu avx2", 8), ("avx2 avx512f", 16)):
         info = tmp_path / flags.replace(" ", "-")
