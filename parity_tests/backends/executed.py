@@ -10,6 +10,7 @@ from typing import Any
 
 from parity_tests.backends.tracing import pass_on
 from parity_tests.numerics.compare import holds_whole_numbers
+from parity_tests.numerics.operators.batch_norm import OWN
 from parity_tests.numerics.operators.table import operator_of, single_arguments
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Replay, Value
 from parity_tests.pairing.segments import Segment, SegmentPair, Slot
@@ -99,7 +100,11 @@ class Program:
         hidden = {name: f"_hidden_{i}" for i, name in enumerate(segment.hidden)}
         self.roles = {**segment.parameters, **hidden}
         gluon = layout.pair.sides[Side.GLUON].normalised
-        self.rounds = any(operator_of(op.kind).single or single_arguments(op.kind) for op in gluon)
+        self.rounds = any(
+            operator_of(op.kind).single or single_arguments(op.kind)
+            for op in gluon
+            if op.attributes.get("kept") != OWN  # whose momentum decides nothing
+        )
         self._halves = layout.pair.both_give("float16")
         self._calls = {
             train: [

@@ -877,7 +877,6 @@ def kind_of_segment(
     double = all(
         _is_double(op) and not operator_of(op.kind).single for op in operations[Side.GLUON]
     )
-    double = double and not segment.sides[Side.GLUON].writes  # by numbers that MXNet rounds
     in_gradients = any(
         side in operator_of(_rounding_of(op)).single_gradients
         for side, ops in operations.items()
