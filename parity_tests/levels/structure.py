@@ -12,7 +12,7 @@ from parity_tests.backends.leaves import Leaf
 from parity_tests.backends.runs import NET, output_name
 from parity_tests.levels.local import agrees, trained_by_one
 from parity_tests.levels.referee import DidNotRun, Subject
-from parity_tests.levels.view import View, are_near
+from parity_tests.levels.view import View, agrees_elsewhere, are_near
 from parity_tests.numerics.operators.table import COMPOSED, operator_of
 from parity_tests.pairing.align import Pair, Pairing, differences
 from parity_tests.pairing.graph import Operation
@@ -85,12 +85,12 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
         coverage.expect("operations", pair.path)
         coverage.done("operations", pair.path)
         different, inner = list(_differing(segment, pair)), list(_inner(segment))
-        lonely = list(_alone(segment))
+        lonely, otherwise = list(_alone(segment)), list(_of_other_kinds(segment))
         for role, ours, theirs in trained_by_one(pair) if segment.unlike else ():
             names = (ours, theirs) if ours.trainable else (theirs, ours)
             detail = f"{names[0].name} is trained, and its partner {names[1].name} is not"
             rows.append(_row(pair.path, f"{role} trainable", detail))
-        if not (different or inner or lonely):
+        if not (different or inner or lonely or otherwise):
             compared = 1 + len(pair.torch.hyper) + 3 * len(pair.torch.tensors)
             rows.append(_row(pair.path, "operation", "", Status.OK, compared=compared))
             continue
@@ -98,9 +98,12 @@ def executed_rows(view: View, subject: Subject) -> tuple[list[Row], Coverage]:
         same = not segment.trains_otherwise and agrees(subject, alike, view.traced.modes)
         if same and subject.recorded is None and segment.reads_other_inputs:
             same = agrees(elsewhere, alike, view.traced.modes)
+        by_chance = same and not agrees_elsewhere(subject, alike)
+        same = same and not by_chance
         if same:
             rows.append(_row(pair.path, "operation", "", Status.OK))
-        for row in (*different, *(() if same else inner), *lonely):
+        hidden = (*(() if same else inner), *(otherwise if by_chance else ()))
+        for row in (*different, *hidden, *lonely):
             if same:
                 detail = f"{row.detail}; both give the same values"
                 row = replace(row, status=Status.NOTE, compared=0, detail=detail)
@@ -196,6 +199,16 @@ def _inner(segment: SegmentPair) -> Iterator[Row]:
         if difference.what != "kind" and not difference.what.startswith(_EDGES):
             detail = f"Gluon has {difference.left}, torch has {difference.right}"
             yield _row(segment.path, difference.what, detail)
+
+
+def _of_other_kinds(segment: SegmentPair) -> Iterator[Row]:
+    """Operations of a segment that are paired, and are two ways of computing one value, or faults.
+
+    Where the segment gives the same values, and not by chance, they are the former.
+    """
+    for pair in segment.inner:
+        if any(d.what == "kind" for d in pair.differences):
+            yield _row(segment.path, "kind", f"Gluon has {pair.left}, torch has {pair.right}")
 
 
 def _alone(segment: SegmentPair) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -45,7 +45,7 @@ from parity_tests.backends.parts import (
     with_turned,
 )
 from parity_tests.backends.runs import Arrays, NetRun, Objective
-from parity_tests.levels.local import agrees
+from parity_tests.levels.local import LocalCall, agrees, local_calls, local_rows, segment_of
 from parity_tests.levels.referee import DidNotRun, Subject, attempt
 from parity_tests.levels.weights import copy_paired
 from parity_tests.numerics.operators.batch_norm import OWN
@@ -67,7 +67,7 @@ from parity_tests.pairing.pinned import known_names, pinned_pairs, unknown_name
 from parity_tests.pairing.segments import Cut, SegmentPair, Slot, cut
 from parity_tests.pairing.statistics import running_statistics, with_own_statistics, without_updates
 from parity_tests.pairing.vocabulary import ELEMENTWISE, NORMS, POINTWISE
-from parity_tests.reporting.verdicts import Side
+from parity_tests.reporting.verdicts import Level, Side, Status
 
 
 class Unseen(DidNotRun):
@@ -514,7 +514,7 @@ def _joined(
     for unlike, uncut, again in asked:
         alone = len(unlike) == 1 and not again and not unlike[0].unlike
         differs = repr(unlike[0].differences) if alone else ""
-        if subject is None or differs in refused or _agree(subject, unlike):
+        if subject is None or differs in refused or _agree(subject, unlike, elsewhere=True):
             continue
         pieces = _cut(traced, removed | uncut, lasting, {**anew, **again})
         joined = _view(nets, traced, inputs, pieces)
@@ -522,7 +522,7 @@ def _joined(
         changed = [s for s in joined.segments.values() if _executed(s) not in known]
         ends = [len(of.outputs[Side.TORCH]) for of in (joined, view)]
         whole = ends[0] == ends[1]  # none of the net's lay at such a cut
-        if whole and _agree(_subject(joined, inputs), changed):
+        if whole and _agree(_subject(joined, inputs), changed, elsewhere=True):
             view, removed, anew = joined, removed | uncut, {**anew, **again}
         elif differs:
             refused.add(differs)
@@ -632,12 +632,62 @@ def _executed(segment: SegmentPair) -> list[list[int]]:
     return [segment.sides[side].executed for side in SIDES]
 
 
-def _agree(subject: Subject, segments: Sequence[SegmentPair]) -> bool:
-    """Whether both sides of these segments, alone, give the same values and gradients."""
+def _agree(subject: Subject, segments: Sequence[SegmentPair], *, elsewhere: bool = False) -> bool:
+    """Whether both sides of these segments, alone, give the same values and gradients.
+
+    `elsewhere`: and not by chance of what they choose.
+    """
     paths = {segment.path for segment in segments}
     return all(
-        agrees(subject, pair, subject.modes) for pair in subject.pairing.pairs if pair.path in paths
+        agrees(subject, pair, subject.modes) and (not elsewhere or agrees_elsewhere(subject, pair))
+        for pair in subject.pairing.pairs
+        if pair.path in paths
     )
+
+
+def agrees_elsewhere(subject: Subject, pair: Pair) -> bool:
+    """Whether both sides give the same of other values, where they choose among what they get.
+
+    What another activation does to negative values, or a mask to what counts for nothing, does not
+    show behind a maximum that happens to lie elsewhere.
+    """
+    segment = segment_of(pair)
+    if segment is None or subject.recorded is not None or not _chooses(segment):
+        return True
+    train = subject.modes[0]
+    try:
+        referee_run = subject.run(Side.TORCH, "float64", train=train)
+        for call in local_calls(subject, pair, referee_run, train=train):
+            for inputs in _drawn(call.inputs, segment):
+                rows = local_rows(Level.FORWARD, pair, LocalCall(inputs), train=train)
+                if any(row.status == Status.DIVERGED for row in rows):
+                    return False
+    except DidNotRun:
+        return False
+    return True
+
+
+def _chooses(segment: SegmentPair) -> bool:
+    kinds = {op.kind for side in segment.sides.values() for op in side.normalised}
+    return segment.unlike and bool(kinds & (_CHOOSES | _POOLS))
+
+
+def _drawn(inputs: Arrays, segment: SegmentPair) -> Iterator[tuple[np.ndarray, ...]]:
+    """Other values for a segment: its own in other places, and as many that are all below 0.
+
+    Of the same domain: what is never below 0 stays so, indices and masks stay as they are.
+    """
+    rng = np.random.default_rng(0)
+
+    def moved(index: int, x: np.ndarray) -> np.ndarray:
+        fixed = x.dtype.kind != "f" or index in segment.masks or (x == np.round(x)).all()
+        return x if fixed else rng.permutation(x.reshape(-1)).reshape(x.shape)
+
+    other = tuple(moved(i, x) for i, x in enumerate(inputs))
+    yield other
+    signed = [x is not y and bool((x < 0).any()) for x, y in zip(other, inputs, strict=True)]
+    if any(signed):
+        yield tuple(-np.abs(x) if s else x for x, s in zip(other, signed, strict=True))
 
 
 def _cut(

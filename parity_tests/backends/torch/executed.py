@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -94,7 +96,8 @@ def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:
 
     What is infinite stays so: a mask of −∞ is rounded by nothing, and ∞ − ∞ is no number. So do
     whole numbers, which would be other indices with noise. What an
-    operation keeps of its own result for the way back (tanh has 1 − y²) is that number too.
+    operation keeps of its own result for the way back (tanh has 1 − y²) is that number too, unless
+    it looks there for what is equal to it.
     """
     if not value.is_floating_point():
         return value
@@ -103,7 +106,8 @@ def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:
     moved_to = numbers.numpy() if whole else np.asarray(change(numbers.numpy()))
     move = torch.from_numpy(moved_to) - numbers
     move = torch.where(numbers.isfinite(), move, 0.0)
-    if value.is_leaf or value._base is not None:  # given, or a view of what is
+    # given, or a view of what is, or looked for
+    if value.is_leaf or value._base is not None or _is_looked_for(value):
         moved = value + move
     else:
         moved = value
@@ -114,6 +118,19 @@ def _changed(change: Change, value: torch.Tensor) -> torch.Tensor:
             lambda g: None if g is None else torch.from_numpy(np.asarray(change(g.numpy())))
         )
     return moved
+
+
+def _is_looked_for(value: torch.Tensor) -> bool:
+    """Whether the gradient of an operation goes to what is equal to its result: that of a maximum.
+
+    https://github.com/pytorch/pytorch/blob/v2.13.0/tools/autograd/derivatives.yaml
+    """
+    made = value.grad_fn
+    if made is None:
+        return False
+    largest = re.fullmatch(r"(Amax|Amin|Aminmax|Max|Min|Median|Nanmedian)Backward\d", made.name())
+    order = getattr(made, "_saved_ord", getattr(made, "_saved_p", None))
+    return largest is not None or order in (math.inf, -math.inf)
 
 
 class ExecutedNet(nn.Module):
