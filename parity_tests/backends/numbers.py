@@ -19,6 +19,7 @@ from parity_tests.backends.base import SIDES, Source, is_recorded, source_of
 from parity_tests.backends.executed import is_statistic
 from parity_tests.backends.files.tape import DRAWN, values_of
 from parity_tests.backends.tracing import HELD
+from parity_tests.numerics.operators.executed import IN_FLOAT32
 from parity_tests.numerics.perturb import holds_integers
 from parity_tests.pairing.dataflow import Alignment
 from parity_tests.pairing.graph import (
@@ -76,6 +77,40 @@ def beside_numbers(
             }
     left = {s: {v: n for v, n in found[s].items() if v not in kept[s]} for s in SIDES}
     return {side: of_side for side, of_side in left.items() if of_side}
+
+
+def beside_nothing(
+    alignment: Alignment,
+    nets: Mapping[Side, Any],
+    executed: Mapping[Side, OperationGraph],
+    normalised: Mapping[Side, OperationGraph],
+    kept: Mapping[Side, Container[str]],
+) -> dict[Side, dict[Value, float]]:
+    """The numbers in arrays that only operations without a partner of their kind read.
+
+    One net subtracts a buffer of 0.45 and divides by one of 0.225, and the other adds −0.45 and
+    multiplies by 1 / 0.225: as numbers these are of one kind. `kept` are buffers that are written.
+    """
+    found: dict[Side, dict[Value, float]] = {}
+    paired = [pair for pair in alignment.pairs if pair.left.kind != pair.right.kind]
+    lone = {
+        side: [*alignment.alone[place], *(list(pair)[place] for pair in paired)]
+        for place, side in enumerate(SIDES)
+    }
+    for side, other in (SIDES, SIDES[::-1]):
+        of = _Numbers(nets[side], executed[side], normalised[side])
+        code = _in_code((i for op in lone[other] for i in op.merged), executed[other])
+        written = {real(m): m for n in code for m in _forms(n)}
+        arrays = [
+            (value, held.number)
+            for op in lone[side]
+            if op.kind in _WITH_NUMBERS
+            for value, held in of.filled(op).items()
+            if _computed(op, of.filled(op)) and str(value.key) not in kept[side]
+        ]
+        if written and arrays:
+            found[side] = {value: written.get(number, number) for value, number in arrays}
+    return found
 
 
 def _computed(op: Operation, arrays: Iterable[Value]) -> bool:
@@ -144,9 +179,14 @@ class _Numbers:
         """The numbers of the net's code behind an operation, which float32 may not hold: 1/255."""
         behind, _ = self._executed.leading_to(v for v in arrays if v.origin is Origin.OPERATION)
         for number in _in_code((*op.merged, *behind), self._executed):
-            yield from (-number, number)
-            if number:
-                yield from (-1 / number, 1 / number)
+            yield from _forms(number)
+
+
+def _forms(number: float) -> Iterator[float]:
+    """A number as what adds, subtracts, multiplies or divides has it, itself last."""
+    if number:
+        yield from (-1 / number, 1 / number)
+    yield from (-number, number)
 
 
 def written(graph: OperationGraph) -> set[str]:
@@ -334,8 +374,10 @@ def _note_written(
 
 
 def _in_code(indices: Iterable[int], graph: OperationGraph) -> Iterator[float]:
-    """The numbers that executed operations are given in the code."""
+    """The numbers that executed operations are given in the code, and hold as they are there."""
     for index in indices:
+        if graph.operations[index].kind in IN_FLOAT32:
+            continue
         for value in graph.operations[index].attributes.values():
             with suppress(TypeError, ValueError):  # a tuple, or a word
                 yield float(value)

@@ -30,6 +30,7 @@ from parity_tests.backends.leaves import Leaf, ParityError
 from parity_tests.backends.numbers import (
     beside_code,
     beside_fixed,
+    beside_nothing,
     beside_numbers,
     with_constants,
     with_exact,
@@ -245,18 +246,32 @@ def _aligned(
         again = _one_vocabulary(nets, as_code, modes, statistics, mapping, found.packed)
         found = again if again.alignment.unlike < found.alignment.unlike else found
     executed = {side: found.executed(side) for side in SIDES}
+    lone = beside_nothing(found.alignment, nets, executed, found.normalised, kept)
+    if lone:
+        read = _with_numbers(nets, found.traces, lone)
+        again = _one_vocabulary(nets, read, modes, statistics, mapping, found.packed)
+        found = again if again.alignment.unlike < found.alignment.unlike else found
+        executed = {side: found.executed(side) for side in SIDES}
     for side, exact in beside_fixed(found.alignment, nets, executed).items():
         array = source_of(nets[side]).array
         found.traces[side] = {m: with_exact(g, exact, array) for m, g in found.traces[side].items()}
     numbers = beside_numbers(found.alignment, nets, executed, found.normalised)
     if not numbers:
         return found
-    read = dict(found.traces)
-    for side, of_side in numbers.items():
-        read[side] = {
-            m: with_numbers(g, of_side, full(side)) for m, g in found.traces[side].items()
-        }
+    read = _with_numbers(nets, found.traces, numbers)
     return _one_vocabulary(nets, read, modes, statistics, mapping, found.packed)
+
+
+def _with_numbers(
+    nets: Mapping[Side, Any],
+    traces: Mapping[Side, Traces],
+    numbers: Mapping[Side, Mapping[Value, float]],
+) -> dict[Side, Traces]:
+    read = dict(traces)
+    for side, of_side in numbers.items():
+        full = source_of(nets[side]).full
+        read[side] = {m: with_numbers(g, of_side, full) for m, g in traces[side].items()}
+    return read
 
 
 def _with_draws(nets: Mapping[Side, Any], traced: TracedPair) -> TracedPair:
@@ -848,7 +863,8 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays, pieces: 
     for segment in segments:
         names = {ran[i].kind for i in segment.sides[Side.GLUON].executed}
         kind, hyper = kind_of_segment(segment, shapes)
-        kinds.append((kind_beside(kind, names), hyper))
+        written = any("scalar" in op.attributes for op in segment.sides[Side.TORCH].normalised)
+        kinds.append((kind_beside(kind, names, written=written), hyper))
     for segment in segments:
         segment.record = _record(segment, shapes)
     _note_masks(segments, inputs)

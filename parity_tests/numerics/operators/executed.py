@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -432,8 +432,17 @@ def kind_of_executed(kind: str, attributes: Attributes, shapes: Shapes) -> tuple
     return None if read is None else read(attributes, shapes)
 
 
-def kind_beside(kind: str, executed: Container[str]) -> str:
-    """The record of an operation of both sides, where MXNet executed operators of these names."""
+# MXNet's operators that hold their numbers in float32, beside which torch may have them as written
+IN_FLOAT32 = frozenset({"_image_normalize"})
+
+
+def kind_beside(kind: str, executed: Set[str], *, written: bool = False) -> str:
+    """The record of an operation of both sides, where MXNet executed operators of these names.
+
+    `written`: torch reads a number of its code there.
+    """
+    if written and executed & IN_FLOAT32:
+        return f"single:{kind.removeprefix('custom:')}"
     by_line = kind == "hard_swish" and "hard_sigmoid" in executed
     return "hard_swish_by_line" if by_line else kind
 

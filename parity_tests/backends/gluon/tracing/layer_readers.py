@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from parity_tests.backends.gluon.tracing.reading import (
     Reader,
     attribute,
@@ -17,6 +19,7 @@ from parity_tests.pairing.vocabulary import (
     Arguments,
     Emit,
     axis,
+    constant,
     emit_dropout,
     emit_moved,
     emit_pool,
@@ -50,6 +53,24 @@ def conv(args: Arguments, emit: Emit) -> Operand:
         groups=int(attribute(args, "num_group", 1)),
     )
     return emit_moved(emit, out, 1, len(shape) - 1) if last else out
+
+
+def normalize_image(args: Arguments, emit: Emit) -> Operand:
+    """`transforms.Normalize`: each channel less a mean, by a deviation, both in float32."""
+    x = args.first
+    for kind, name, default in (("sub", "mean", 0.0), ("div", "std", 1.0)):
+        numbers = np.atleast_1d(np.asarray(attribute(args, name, default), np.float32))
+        value, _ = constant(numbers)
+        other = Operand("other", value, (len(numbers), 1, 1))
+        x = emit(kind, [("input", x), ("other", other)], args.shape)
+    return x
+
+
+def image_to_tensor(args: Arguments, emit: Emit) -> Operand:
+    """`transforms.ToTensor`: images (…, H, W, C) of 0 to 255 as (…, C, H, W) of 0 to 1."""
+    x = emit("cast", [("input", args.first)], args.first.shape, dtype=args.operation.dtypes[0])
+    moved = emit_moved(emit, x, len(x.shape) - 1, len(x.shape) - 3)
+    return emit("mul", [("input", moved)], args.shape, scalar=1 / 255)
 
 
 def conv_transpose(args: Arguments, emit: Emit) -> Operand:

@@ -139,6 +139,8 @@ _READERS: dict[str, Reader] = {
     "log_softmax": layers.softmax("log_softmax"),
     "_contrib_BilinearResize2D": layers.bilinear,
     "UpSampling": layers.upsample,
+    "_image_normalize": layers.normalize_image,
+    "_image_to_tensor": layers.image_to_tensor,
     "Dropout": layers.dropout,
     "LRN": layers.lrn,
     "Embedding": layers.embedding,
