@@ -2,13 +2,15 @@
 
 `mx.optimizer.Adam` calls one operator for each parameter, and checks and spells out every argument
 each time. For LeNet's ten small parameters the calls cost more than what is computed in them: a
-sixth of a step at batch 64. Large arrays are updated without the operator (`adam_blocks`).
+sixth of a step at batch 64. Large arrays are updated without the operator (`adam_blocks`), where
+that is quicker.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
+import time
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +22,7 @@ from gluon_cnn.fast.adam_blocks import BlockedCall, suits
 
 _NAMES = c_str_array(["lr", "beta1", "beta2", "epsilon", "wd", "rescale_grad", "clip_gradient"])
 _COUNT = len(_NAMES)
+TURNS = 3  # of each way to update a large array, before the quicker one is known
 UNCLIPPED = -1.0  # the operator's way to say that it should not
 
 
@@ -31,7 +34,7 @@ class QuickAdam(mx.optimizer.Adam):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._calls: dict[int, _Call | BlockedCall] = {}  # by the identity of the parameter's array
+        self._calls: dict[int, _Call | _Quicker] = {}  # by the identity of the parameter's array
 
     def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: Any) -> None:
         arrays = (weight, grad, *state)
@@ -40,7 +43,7 @@ class QuickAdam(mx.optimizer.Adam):
             if any(a.stype != "default" for a in arrays):
                 super().update(index, weight, grad, state)
                 return
-            call = BlockedCall(arrays) if suits(arrays) else _Call(arrays)
+            call = _Quicker(arrays) if suits(arrays) else _Call(arrays)
             self._calls[id(weight)] = call
         self._update_count(index)
         t = self._index_update_count[index]
@@ -103,3 +106,31 @@ class _Call:
                 ctypes.byref(self._types),
             )
         )
+
+
+class _Quicker:
+    """Both ways to update a large array, in turns until it shows which takes less time here.
+
+    They give the same bits. On 2 cores of an Intel Xeon (Emerald Rapids) the operator takes 0.65 of
+    numpy's time for 38 million weights, on those of an AMD EPYC (Zen 3 to 5) it takes more.
+    """
+
+    def __init__(self, arrays: tuple[mx.nd.NDArray, ...]) -> None:
+        self.arrays = arrays
+        self._ways: tuple[_Call | BlockedCall, ...] = (_Call(arrays), BlockedCall(arrays))
+        self._seconds: list[list[float]] = [[] for _ in self._ways]
+
+    def __call__(self, numbers: tuple[float, ...]) -> None:
+        if len(self._ways) == 1:
+            self._ways[0](numbers)
+            return
+        turn = sum(map(len, self._seconds)) % 2
+        for array in self.arrays:
+            array.wait_to_read()  # the gradient is another's time
+        start = time.perf_counter()
+        self._ways[turn](numbers)
+        self.arrays[0].wait_to_read()
+        self._seconds[turn].append(time.perf_counter() - start)
+        if len(self._seconds[-1]) == TURNS:
+            best = [min(of_way) for of_way in self._seconds]
+            self._ways = (self._ways[best.index(min(best))],)

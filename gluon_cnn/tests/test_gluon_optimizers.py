@@ -1,13 +1,16 @@
 """QuickAdam is MXNet's Adam, bit for bit."""
 
 import pickle
+import time
+from collections.abc import Callable
+from typing import Any
 
 import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import gluon
 
-from gluon_cnn.fast import adam_blocks
+from gluon_cnn.fast import adam_blocks, optimizers
 from gluon_cnn.fast.optimizers import QuickAdam
 from gluon_cnn.models import get_model
 from gluon_cnn.runtime import settings as runtime
@@ -81,7 +84,29 @@ def test_the_bits_of_large_arrays_are_the_operators(options: dict) -> None:
     rule = QuickAdam(**options)
     assert _trained(rule, "float32") == _trained(mx.optimizer.Adam(**options), "float32")
     kinds = [type(call).__name__ for call in rule._calls.values()]
-    assert kinds == ["_Call", "_Call", "_Call", "BlockedCall", "BlockedCall"]
+    assert kinds == ["_Call", "_Call", "_Call", "_Quicker", "_Quicker"]
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("slow", [optimizers._Call, adam_blocks.BlockedCall])
+def test_large_arrays_are_updated_the_quicker_way(
+    slow: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def late(self: Any, numbers: tuple[float, ...], call: Callable = slow.__call__) -> None:
+        calls.append(numbers)
+        time.sleep(0.02 if self.arrays[0].size > 100 else 0)
+        call(self, numbers)
+
+    expected = _trained(mx.optimizer.Adam(), "float32")
+    monkeypatch.setattr(slow, "__call__", late)
+    rule = QuickAdam()
+    assert _trained(rule, "float32") == expected
+    large = [call for call in rule._calls.values() if isinstance(call, optimizers._Quicker)]
+    assert len(large) == 2
+    assert all(len(call._ways) == 1 and type(call._ways[0]) is not slow for call in large)
+    assert len(calls) >= optimizers.TURNS * len(large)
 
 
 @pytest.mark.usefixtures("blocks")
