@@ -520,6 +520,10 @@ def _with_numbers(
         return op
     (place,) = places
     value, role = op.reads[place], op.roles[place]
+    others = [x.shape for x in op.inputs if x.value != value]
+    others += [p.shape for name, p in op.parameters.items() if name != role]
+    if others and others[0] != op.shapes[0]:  # it expands the other one
+        return op
     shapes = [x.shape for x in op.inputs if x.value == value]
     shapes += [op.parameters[role].shape] if role in op.parameters else []
     return replace(

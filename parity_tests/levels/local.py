@@ -282,7 +282,8 @@ def _judged(local: _Local, row: Row) -> Row:
     actual, expected = local.runs[side, dtype][name], local.runs[Side.TORCH, "float64"][name]
     scale = local.scales.sizes.get(name, EXACT)  # a fixed buffer has no scale
     finite = all(np.isfinite(values).all() for values in (actual, expected))
-    if finite and not (np.isfinite(scale).all() and np.isfinite(allowance).all()):
+    sized = all(np.isfinite(x).all() and np.all(np.asarray(x) >= 0) for x in (scale, allowance))
+    if finite and not sized:
         detail = "numbers inside it overflow when they are moved: what it rounds has no size"
         return replace(row, detail=detail)
 

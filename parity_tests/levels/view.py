@@ -54,6 +54,7 @@ from parity_tests.numerics.operators.executed import (
     STEPPED,
     in_double,
     is_known,
+    is_single,
     kind_beside,
     kind_of_executed,
     kind_of_rounding,
@@ -427,6 +428,11 @@ def view_of(
     if traced.alignment.equal:
         view = _view(nets, traced, inputs, _cut(traced, masked, set()))
         return _joined(nets, view, inputs, masked, set())
+    masked |= {
+        pair.right.index
+        for pair in traced.alignment.pairs
+        if any(map(_in_other_order, *(op.shapes for op in pair)))
+    }
     unlike = {
         pair.right.index
         for pair in traced.alignment.pairs
@@ -454,6 +460,12 @@ def view_of(
         view = view if alike else _view(nets, traced, inputs, pieces)
         return _joined(nets, view, inputs, removed, lasting or set())
     return view
+
+
+def _in_other_order(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two shapes have the same axes in another order, such as steps before samples."""
+    axes, others = ([n for n in shape if n > 1] for shape in (one, other))
+    return axes != others and sorted(axes) == sorted(others)
 
 
 def _as_known(traced: TracedPair, known: Mapping[str, str]) -> TracedPair:
@@ -813,7 +825,8 @@ def _rounding(segments: Sequence[SegmentPair]) -> float:
     A fault's trace that fades on its way to the outputs is more than that.
     """
     operations = (op for segment in segments for op in segment.sides[Side.GLUON].normalised)
-    return 1e-8 if all(map(_is_double, operations)) else 1e-5
+    single = any(segment.single for segment in segments)
+    return 1e-5 if single or not all(map(_is_double, operations)) else 1e-8
 
 
 def _errors(pairing: Pairing, runs: Mapping[Side, NetRun]) -> dict[int, float]:
@@ -862,9 +875,10 @@ def _view(nets: Mapping[Side, Any], traced: TracedPair, inputs: Arrays, pieces: 
     kinds = []
     for segment in segments:
         names = {ran[i].kind for i in segment.sides[Side.GLUON].executed}
-        kind, hyper = kind_of_segment(segment, shapes)
         written = any("scalar" in op.attributes for op in segment.sides[Side.TORCH].normalised)
-        kinds.append((kind_beside(kind, names, written=written), hyper))
+        segment.single = is_single(names, written=written)
+        kind, hyper = kind_of_segment(segment, shapes)
+        kinds.append((kind_beside(kind, names), hyper))
     for segment in segments:
         segment.record = _record(segment, shapes)
     _note_masks(segments, inputs)
@@ -933,14 +947,14 @@ def kind_of_segment(
     """The kind under which a segment's numbers are judged, and each side's hyper-parameters."""
     operations = {side: segment.sides[side].normalised for side in SIDES}
     read = {
-        side: None if segment.alone else _read(ops, segment, shapes)
+        side: None if segment.alone or segment.single else _read(ops, segment, shapes)
         for side, ops in operations.items()
     }
     ours, theirs = read[Side.GLUON], read[Side.TORCH]
     if ours is not None and theirs is not None and ours[0] == theirs[0]:
         return theirs[0], {Side.GLUON: ours[1], Side.TORCH: theirs[1]}
     names = [op.kind for op in operations[Side.TORCH]] or ["function"]
-    double = all(
+    double = not segment.single and all(
         _is_double(op) and not operator_of(op.kind).single for op in operations[Side.GLUON]
     )
     in_gradients = any(

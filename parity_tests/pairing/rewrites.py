@@ -363,22 +363,49 @@ def _of_joined(kind: str, along: int) -> Rule:
         graph: Graph, inputs: Sequence[Operand], shape: tuple[int, ...], attributes: Attributes
     ) -> Operand | None:
         x, *held = inputs
-        joins = [produced_by(graph, array, "concat") for array in held]
-        known = [join for join in joins if join is not None and not join.inputs]
+        joins = [_joined_rows(graph, array) for array in held]
+        known = [join for join in joins if join is not None]
         if not known or len(known) < len(joins) or attributes.get("groups", 1) != 1:
             return None
-        if any(join.attributes["axis"] for join in known):
+        turns, counts = known[0][0], [part.shape[0] for part in known[0][1]]
+        if any((n, [p.shape[0] for p in parts]) != (turns, counts) for n, parts in known):
             return None
         axis = along % len(shape)
+        before, behind = shape[:axis], shape[axis + 1 :]
         made = []
-        for parts in zip(*map(_joined, known), strict=True):
+        for count, *parts in zip(counts, *(parts for _, parts in known), strict=True):
             operands = [("input", x)]
             operands += [(array.role, part) for array, part in zip(held, parts, strict=True)]
-            size = (*shape[:axis], parts[0].shape[0], *shape[axis + 1 :])
-            made.append(graph(kind, operands, size, **attributes))
-        return emit_concat(graph, made, axis, shape)
+            made.append(graph(kind, operands, (*before, count, *behind), **attributes))
+        if turns == 1:
+            return emit_concat(graph, made, axis, shape)
+        for number, (out, count) in enumerate(zip(made, counts, strict=True)):
+            apart = (*before, turns, count // turns, *behind)
+            made[number] = graph("reshape", [("input", out)], apart)
+        joined = (*before, turns, shape[axis] // turns, *behind)
+        return graph("reshape", [("input", emit_concat(graph, made, axis + 1, joined))], shape)
 
     return rule
+
+
+def _joined_rows(graph: Graph, array: Operand) -> tuple[int, list[Operand]] | None:
+    """How often the parts of a joined parameter take turns in its rows, and they, as rows.
+
+    Once where they are one behind the other, once a head where each has a query, key and value.
+    """
+    moves = _moves(graph, array)
+    if any(move.kind != "reshape" for move in moves):
+        return None
+    join = produced_by(graph, _taken(moves[-1]) if moves else array, "concat")
+    if join is None or join.inputs:
+        return None
+    turns, tail = math.prod(join.shape[: join.attributes["axis"]]), array.shape[1:]
+    sizes = [math.prod(part.shape) for part in _joined(join)]
+    if any(size % (turns * math.prod(tail)) for size in sizes):
+        return None
+    rows = [size // math.prod(tail) for size in sizes]
+    parts = zip(_joined(join), rows, strict=True)
+    return turns, [graph("reshape", [("input", x)], (n, *tail)) for x, n in parts]
 
 
 # Layers that add a parameter, and norms, by the axis along which it lies

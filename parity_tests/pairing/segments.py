@@ -80,6 +80,7 @@ class SegmentPair:
     gluon: Any = None
     masks: frozenset[int] = frozenset()  # slots that only say what counts
     whole: frozenset[int] = frozenset()
+    single: bool = False  # MXNet rounds to float32 what the vocabulary has as exact steps
     lacks_gradient: bool = False  # a framework does not differentiate what one side computes
 
     @property

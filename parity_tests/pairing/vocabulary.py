@@ -83,7 +83,9 @@ def as_numpy(array: Any) -> np.ndarray:
     """An array of either framework, or of numpy, as one of numpy."""
     if hasattr(array, "asnumpy"):
         return np.asarray(array.asnumpy())
-    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+    if hasattr(array, "detach"):
+        array = array.detach().cpu().resolve_conj().resolve_neg()
+    return np.asarray(array)
 
 
 @dataclass

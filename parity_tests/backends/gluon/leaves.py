@@ -99,7 +99,8 @@ def _tensor(parameter: Parameter, name: str, shape: tuple[int, ...] | None = Non
     if parameter._data is None:
         raise ParityError(
             f"the Gluon parameter {name} holds no values yet; call initialize() and run the net "
-            "once on its input, so that every shape is known"
+            "once on its input, so that every shape is known; of a layer that this input does not "
+            "reach, give in_units or in_channels"
         )
 
     def read() -> np.ndarray:

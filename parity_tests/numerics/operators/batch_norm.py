@@ -70,7 +70,7 @@ def batch_norm_scales(case: ScaleCase) -> Scales:
         sizes["running_mean"] = kept * np.abs(mean) + new * norm.average(np.abs(x))
         # MXNet stores 1/√(var + eps) and computes the variance back from it
         square = norm.average(x**2) + case.hyper["eps"]
-        sizes["running_var"] = kept * variance + new * square
+        sizes["running_var"] = kept * np.abs(variance) + new * square
     if not norm.batch:
         return Scales("batchnorm", sizes)
     family = "own_batchnorm" if case.hyper["kept"] == OWN else "batchnorm"

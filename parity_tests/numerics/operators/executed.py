@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -434,15 +434,23 @@ def kind_of_executed(kind: str, attributes: Attributes, shapes: Shapes) -> tuple
 
 # MXNet's operators that hold their numbers in float32, beside which torch may have them as written
 IN_FLOAT32 = frozenset({"_image_normalize"})
+# Those of several steps, each known by itself, that compute in float32 alone
+_STEPS_IN_FLOAT32 = frozenset(
+    f"_contrib_interleaved_matmul_{name}"
+    for name in ("selfatt_qk", "selfatt_valatt", "encdec_qk", "encdec_valatt")
+)
 
 
-def kind_beside(kind: str, executed: Set[str], *, written: bool = False) -> str:
-    """The record of an operation of both sides, where MXNet executed operators of these names.
+def is_single(executed: Set[str], *, written: bool) -> bool:
+    """Whether MXNet, which executed operators of these names, rounded to float32 in one of them.
 
     `written`: torch reads a number of its code there.
     """
-    if written and executed & IN_FLOAT32:
-        return f"single:{kind.removeprefix('custom:')}"
+    return bool(executed & _STEPS_IN_FLOAT32) or (written and bool(executed & IN_FLOAT32))
+
+
+def kind_beside(kind: str, executed: Container[str]) -> str:
+    """The record of an operation of both sides, where MXNet executed operators of these names."""
     by_line = kind == "hard_swish" and "hard_sigmoid" in executed
     return "hard_swish_by_line" if by_line else kind
 

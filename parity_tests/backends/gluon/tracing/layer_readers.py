@@ -192,7 +192,8 @@ def hard_sigmoid(args: Arguments, emit: Emit) -> Operand:
 def softmax(kind: str) -> Reader:
     def read(args: Arguments, emit: Emit) -> Operand:
         along = axis(attribute(args, "axis", -1), len(args.shape))
-        return emit(kind, [("input", args.first)], args.shape, axis=along)
+        inputs = [("input", args.first), ("length", args.get("length"))]  # with `use_length`
+        return emit(kind, inputs, args.shape, axis=along)
 
     return read
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parity_tests.backends.gluon.tracing import array_readers as arrays
-from parity_tests.backends.gluon.tracing import draws
+from parity_tests.backends.gluon.tracing import attention, draws
 from parity_tests.backends.gluon.tracing import layer_readers as layers
 from parity_tests.backends.gluon.tracing.reading import Reader, fill, identity, plain, unknown
 from parity_tests.pairing.graph import Operand
@@ -148,5 +148,6 @@ _READERS: dict[str, Reader] = {
     "L2Normalization": layers.normalize,
     **{name: layers.rnn(name.lower()) for name in
        ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")},
+    **attention.READERS,
     **draws.READERS,
 }  # fmt: skip
