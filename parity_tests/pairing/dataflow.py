@@ -299,7 +299,11 @@ def _map_by_shape(result: Alignment, back: dict[str, str]) -> None:
         sorted((*result.alone[1], *(p.right for p in unlike)), key=lambda op: op.index),
     )
     ours, theirs = (
-        {p.name: [n for n in p.shape if n != 1] for op in ops for p in op.parameters.values()}
+        {
+            p.name: ("complex" in p.dtype, [n for n in p.shape if n != 1])
+            for op in ops
+            for p in op.parameters.values()
+        }
         for ops in sides
     )
     free = {name: shape for name, shape in ours.items() if name not in back}

@@ -158,3 +158,44 @@ def test_a_parameter_of_no_axes_has_its_partner(factor: float) -> None:
         scaled(lambda F, w: F.exp(w).reshape((1, 1))), lambda x, w: x * (factor * w).exp(), (1,), ()
     )
     assert report.ok == (factor == 1.0), str(report)
+
+
+class Turned(gluon.HybridBlock):
+    """Pairs of features turned by an angle for each row, as rotary positions turn them."""
+
+    def __init__(self, turns: np.ndarray) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.dense = gluon.nn.Dense(6, in_units=6)
+            self.cos = self.params.get_constant("cos", turns.real)
+            self.sin = self.params.get_constant("sin", turns.imag)
+
+    def hybrid_forward(self, F: Any, x: Any, cos: Any, sin: Any) -> Any:
+        pairs = F.reshape(self.dense(x), (0, -1, 2))
+        a, b = (F.squeeze(F.slice_axis(pairs, axis=-1, begin=i, end=i + 1), -1) for i in (0, 1))
+        return F.flatten(F.stack(a * cos - b * sin, a * sin + b * cos, axis=-1))
+
+
+class TurnedInTorch(nn.Module):
+    """The same as products of complex numbers."""
+
+    def __init__(self, turns: torch.Tensor) -> None:
+        super().__init__()
+        self.dense = nn.Linear(6, 6)
+        self.register_buffer("turns", turns)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        pairs = torch.view_as_complex(self.dense(x).unflatten(1, (-1, 2)))
+        return torch.view_as_real(pairs * self.turns).flatten(1)
+
+
+@pytest.mark.parametrize("fault", ["", "conjugated"])
+def test_complex_numbers_are_pairs_of_real_ones(fault: str) -> None:
+    angles = torch.outer(torch.arange(4.0), torch.tensor([1.0, 0.3, 0.1]))
+    turns = torch.polar(torch.ones_like(angles), angles)
+    net = Turned(turns.numpy())
+    net.initialize(mx.init.Normal(0.5))
+    torch_net = TurnedInTorch(turns.conj() if fault else turns)
+    assert check_parity(net, torch_net, X, transfer=True).ok == (not fault)
+    torch_net = TurnedInTorch(turns if fault else turns.conj().resolve_conj().conj())
+    assert check_parity(net, torch_net, X, transfer=True).ok

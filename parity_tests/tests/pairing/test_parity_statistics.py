@@ -232,3 +232,12 @@ def test_a_norm_that_is_written_out_is_compared_with_its_statistics(whose: str) 
 def test_another_norm_than_the_one_written_out_is_found(gluon_norm: Any, torch_norm: Any) -> None:
     report = check_parity(of_rows(gluon_norm()), of_rows(torch_norm()), ROWS, transfer=True)
     assert not report.ok
+
+
+def test_a_running_variance_below_0_is_compared() -> None:
+    """As a file may hold one by rounding; with eps it has a root."""
+    net = gluon.nn.BatchNorm(in_channels=4)
+    net.initialize()
+    net.running_var.set_data(mx.nd.array([1.0, 2.0, -3e-6, 1.0]))
+    report = check_parity(net, nn.BatchNorm2d(4), random_image(), transfer=True)
+    assert report.ok, str(report)
