@@ -31,6 +31,7 @@ from parity_tests.backends.runs import (
 from parity_tests.backends.spill import release
 from parity_tests.levels.local import Truth, mode_of, truth_of
 from parity_tests.levels.referee import Subject, attempt
+from parity_tests.numerics.chance import FIRST_LOCAL_DRAWS
 from parity_tests.numerics.compare import UNIT
 from parity_tests.numerics.operators.cases import Scales
 from parity_tests.numerics.operators.table import operator_of, tolerance
@@ -130,10 +131,17 @@ def call_scales(
     return truth_of(leaf, call.inputs, train=train, upstream=upstream)[1]
 
 
-def forward_truth(subject: Subject, leaf: Leaf, index: int, *, train: bool) -> Truth:
+def forward_truth(
+    subject: Subject,
+    leaf: Leaf,
+    index: int,
+    *,
+    train: bool,
+    draws: int = FIRST_LOCAL_DRAWS,
+) -> Truth:
     """`truth_of` one call of a torch leaf inside the referee's run; its noise is noted."""
     call = subject.run(Side.TORCH, "float64", train=train).calls[leaf.path][index]
-    truth = truth_of(leaf, call.inputs, train=train)
+    truth = truth_of(leaf, call.inputs, train=train, draws=draws)
     _noted(subject, train).add_forward(leaf, index, truth[1], train)
     return truth
 

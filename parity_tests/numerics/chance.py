@@ -45,6 +45,7 @@ PER_VALUE = 2e-15  # of a false alarm, for each value that is compared
 
 # Of a scale that is measured
 FIRST_LOCAL_DRAWS, MOST_LOCAL_DRAWS = 8, 32
+FEWEST_LOCAL_DRAWS = 2  # where what is compared is far apart, and the scale only says how far
 LOCAL_CERTAIN = 500.0  # times its bound, a row that failed after the first draws stays so
 
 _PART = math.sqrt(2 / math.pi) * 0.5 / 4

@@ -20,6 +20,7 @@ from parity_tests.levels.envelope import sigma
 from parity_tests.levels.inherited import until_certain
 from parity_tests.levels.local import truth_of
 from parity_tests.numerics.chance import (
+    FEWEST_LOCAL_DRAWS,
     FIRST_LOCAL_DRAWS,
     LOCAL_CERTAIN,
     MOST_DRAWS,
@@ -182,3 +183,19 @@ def test_a_measured_scale_gets_more_draws_where_they_might_matter(
     torch_net = TorchNet(lambda s, x: local_response_norm(x, 3, 0.1, 0.75, k))
     assert check_parity(net, torch_net, x, levels=("forward",)).ok == (k == 2)
     assert asked - {FIRST_LOCAL_DRAWS} == draws
+
+
+@pytest.mark.parametrize("k", [1.0, 1.5, 2.0])
+def test_what_is_far_apart_gets_few_draws(k: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[int] = set()
+
+    def spy(*args: Any, **how: Any) -> Any:
+        asked.add(how.get("draws", FIRST_LOCAL_DRAWS))
+        return scales_of(*args, **how)
+
+    monkeypatch.setattr(local, "scales_of", spy)
+    net = initialised(GluonNet(lambda s, F, x: F.sigmoid(x) * x), MAPS)
+    torch_net = TorchNet(lambda s, x: x.sigmoid().mul(k).exp().log() * x)
+    report = check_parity(net, torch_net, MAPS, levels=("structure", "forward"))
+    assert report.ok == (k == 1)
+    assert asked == ({FIRST_LOCAL_DRAWS} if k == 1 else {FEWEST_LOCAL_DRAWS})
