@@ -149,9 +149,12 @@ def _of_other_dtypes(view: View) -> Iterator[Row]:
 def _elsewhere(subject: Subject) -> Subject:
     """The nets on the same numbers in other places.
 
-    What one side reads of its inputs the other may hold as a constant that equals these.
+    What one side reads of its inputs the other may hold as a constant that equals these. A mask is
+    that of another sample: with a row that hides everything, softmax has nothing to give.
     """
-    inputs = tuple(np.roll(x, 1) for x in subject.inputs)
+    masks = [np.isin(x, (0, 1)).all() for x in subject.inputs]
+    pairs = zip(subject.inputs, masks, strict=True)
+    inputs = tuple(np.roll(x, 1, axis=0 if mask else None) for x, mask in pairs)
     return replace(subject, inputs=inputs, _runs={}, shared={})
 
 

@@ -66,6 +66,7 @@ from parity_tests.pairing.dataflow import NO_STACKS, Alignment, Stacks, align
 from parity_tests.pairing.graph import Operation, OperationGraph, Origin, Value
 from parity_tests.pairing.guessed import settled
 from parity_tests.pairing.pinned import known_names, pinned_pairs, unknown_name
+from parity_tests.pairing.rules.last_steps import with_last_steps
 from parity_tests.pairing.segments import Cut, SegmentPair, Slot, cut
 from parity_tests.pairing.statistics import running_statistics, with_own_statistics, without_updates
 from parity_tests.pairing.vocabulary import ELEMENTWISE, NORMS, POINTWISE
@@ -223,8 +224,21 @@ def _aligned(
         return source_of(nets[side]).full
 
     found = _one_vocabulary(nets, traces, modes, statistics, mapping)
-    turned = turned_weights(found.alignment)
     live = not any(map(is_recorded, nets.values()))
+    if live and not found.alignment.equal:
+        in_steps = {
+            side: {
+                m: with_last_steps(g, found.normalised[side], backend(side).join[1])
+                for m, g in of_side.items()
+            }
+            for side, of_side in found.traces.items()
+        }
+        takes = [in_steps[side][modes[-1]] is not found.executed(side) for side in SIDES]
+        again = _one_vocabulary(nets, in_steps, modes, statistics, mapping, found.packed)
+        # where one net alone takes states, the other has steps in their place
+        better = again.alignment.unlike < found.alignment.unlike
+        found = again if takes[0] != takes[1] or better else found
+    turned = turned_weights(found.alignment)
     if live and not found.alignment.equal:
         ordered, alignment = _formed(nets, found.traces, modes, statistics, mapping, ordered=True)
         turned |= turned_axes(alignment, [ordered[side] for side in SIDES], mapping.values())

@@ -186,7 +186,7 @@ class TurnedInTorch(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         pairs = torch.view_as_complex(self.dense(x).unflatten(1, (-1, 2)))
-        return torch.view_as_real(pairs * self.turns).flatten(1)
+        return torch.view_as_real(pairs * self.get_buffer("turns")).flatten(1)
 
 
 @pytest.mark.parametrize("fault", ["", "conjugated"])

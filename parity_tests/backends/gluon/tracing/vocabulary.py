@@ -7,6 +7,7 @@ from parity_tests.backends.gluon.tracing import attention, draws
 from parity_tests.backends.gluon.tracing import layer_readers as layers
 from parity_tests.backends.gluon.tracing.reading import Reader, fill, identity, plain, unknown
 from parity_tests.pairing.graph import Operand
+from parity_tests.pairing.rules import last_steps
 from parity_tests.pairing.vocabulary import Arguments, Emit
 
 
@@ -146,6 +147,7 @@ _READERS: dict[str, Reader] = {
     "Embedding": layers.embedding,
     **fill(("batch_dot", "dot", "_linalg_gemm2", "_linalg_gemm"), arrays.matmul),
     "L2Normalization": layers.normalize,
+    last_steps.KIND: last_steps.emit_last_steps,
     **{name: layers.rnn(name.lower()) for name in
        ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")},
     **attention.READERS,

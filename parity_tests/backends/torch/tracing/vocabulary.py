@@ -7,6 +7,7 @@ from parity_tests.backends.torch.tracing import draws, packed
 from parity_tests.backends.torch.tracing import layer_readers as layers
 from parity_tests.backends.torch.tracing.reading import Reader, fill, identity, plain, unknown
 from parity_tests.pairing.graph import Operand
+from parity_tests.pairing.rules import last_steps
 from parity_tests.pairing.vocabulary import Arguments, Emit, real
 
 
@@ -152,6 +153,7 @@ _READERS: dict[str, Reader] = {
     **fill(("channel_shuffle", "native_channel_shuffle"), arrays.channel_shuffle),
     "roll": arrays.roll,
     "cumsum": arrays.cumsum,
+    last_steps.KIND: last_steps.emit_last_steps,
     **{name: layers.rnn(name.lower()) for name in
        ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")},
     **draws.READERS,
