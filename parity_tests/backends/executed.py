@@ -227,10 +227,13 @@ class Order:
             {slot.segment for slot, uses in zip(own, layout.segment.uses, strict=True) if uses}
             for own, layout in zip(self._slots, layouts, strict=True)
         ]
+        # what the other side alone reads should be there too: it is run alone on this one's values
+        given = [{slot.segment for slot in own} for own in self._slots]
         self._order: list[int] = []
         waiting, done = list(range(len(layouts))), {-1}
         while waiting:
-            ready = next(number for number in waiting if needs[number] <= done)
+            runnable = [number for number in waiting if needs[number] <= done]
+            ready = next((n for n in runnable if given[n] <= done), runnable[0])
             waiting.remove(ready)
             done.add(ready)
             self._order.append(ready)

@@ -255,7 +255,8 @@ class Emitter:
         """Where an operation stands; what computes the same from the same values stands once."""
         fresh = len(self.operations)
         by_call = kind in _BY_CALL or attributes.get("dropout")
-        if not operands or self._current.opaque or not is_known(kind) or by_call:
+        known = is_known(kind) or kind == "cast"  # which rounds nothing that another one would not
+        if not operands or self._current.opaque or not known or by_call:
             return fresh
         # a parameter is reshaped without an operation
         shapes = (x.shape if x.value.origin is Origin.PARAMETER else () for x in operands)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
@@ -72,8 +72,8 @@ def _run_alone(
         if isinstance(block, ExecutedBlock):
             block.__dict__["forward"] = _dropout(0.0, None)
     given = [ndarray(x, dtype) for x in inputs]
-    for x in given:
-        if x.dtype in (np.float32, np.float64) and not _looks_up(leaf):
+    for place, x in enumerate(given):
+        if x.dtype in (np.float32, np.float64) and place not in _looked_up(leaf):
             x.attach_grad()
     if upstream is None:
         with autograd.pause(train_mode=train):
@@ -124,11 +124,14 @@ def sample_dropout(leaf: Leaf, x: np.ndarray) -> np.ndarray:
         return call(block, [ndarray(x, "float32")])[0].asnumpy()
 
 
-def _looks_up(leaf: Leaf) -> bool:
-    """Whether the input is indices, for whose gradient MXNet's Embedding raises."""
-    executed = isinstance(leaf.block, ExecutedBlock)
-    operations = leaf.block.program.layout.segment.normalised if executed else ()
-    return leaf.kind == "embedding" or any(op.kind == "embedding" for op in operations)
+def _looked_up(leaf: Leaf) -> Container[int]:
+    """The inputs that are indices, for whose gradient MXNet's Embedding raises."""
+    if not isinstance(leaf.block, ExecutedBlock):
+        return (0,) if leaf.kind == "embedding" else ()
+    operations = leaf.block.program.layout.segment.normalised
+    looks = leaf.kind == "embedding" or any(op.kind == "embedding" for op in operations)
+    places: set[int] = leaf.block.program.places
+    return places if looks else ()
 
 
 def _check_gradients(outputs: Sequence[mx.nd.NDArray], upstream: Arrays) -> None:
@@ -275,13 +278,13 @@ def _watch(
     the largest.
     """
     block = leaf.block
-    probe = zeros.probe if zeros is not None and not _looks_up(leaf) else _no_probe
+    probe, places = _no_probe if zeros is None else zeros.probe, _looked_up(leaf)
     forward: Callable[..., Any] = block.forward
     if leaf.kind == "dropout":
         forward = _dropout(float(block._rate), mask)
 
     def watched(*args: Any) -> Any:
-        probes = tuple(map(probe, args))
+        probes = tuple(None if i in places else probe(x) for i, x in enumerate(args))
         passed = [x if z is None else x + like(z, x) for x, z in zip(args, probes, strict=True)]
         JOURNAL.at(leaf.kind, leaf.path)
         made = _Watched(_numpy(args) if inputs_too else ())
