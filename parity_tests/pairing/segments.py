@@ -490,7 +490,13 @@ def _repeatable(
     held = any(value.origin is Origin.PARAMETER for value in reads)
     if held and any(value.origin is Origin.INPUT for value in graphs.executed.leading_to(reads)[1]):
         return False
-    return not any(op.kind.lower().endswith("dropout") for op in operations)
+    return not any(_drops(op, graphs.executed.train) for op in operations)
+
+
+def _drops(op: Operation, train: bool) -> bool:
+    """Whether an executed operation drops at random; in inference few do."""
+    always = op.attributes.get("mode") == "always" or op.attributes.get("training") is True
+    return op.kind.lower().endswith("dropout") and (train or always)
 
 
 def _closure(

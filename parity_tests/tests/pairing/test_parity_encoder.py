@@ -223,3 +223,27 @@ def test_moved_values_in_one_form_are_where_they_were(size: int) -> None:
                 y = np.cumsum(y, -1)
             operand = graph(kind, operands, y.shape, **more)
         np.testing.assert_array_equal(_computed(graph, operand, values), y)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_weights_that_are_masked_again_may_be_given_out(quick: bool) -> None:
+    """As GluonNLP's attention masks before its softmax and behind it."""
+
+    def ours(s: Any, F: Any, x: Any, mask: Any) -> Any:
+        scores = F.batch_dot(s.q(x), s.k(x), transpose_b=True)
+        weights = F.softmax(F.where(mask, scores, -1e18 * F.ones_like(scores))) * mask
+        weights = F.Dropout(weights, p=0.1)
+        return F.batch_dot(weights, x), weights
+
+    def theirs(s: Any, x: Any, mask: Any) -> Any:
+        scores = (s.q(x) @ s.k(x).transpose(1, 2)).masked_fill(mask == 0, -torch.inf)
+        weights = s.d(scores.softmax(-1))
+        return weights @ x, weights
+
+    mask = np.tril(np.ones((6, 6), np.float32))[None].repeat(2, 0)
+    layers = {name: gnn.Dense(4, flatten=False, in_units=8) for name in "qk"}
+    net = initialised(GluonNet(ours, **layers), SEQUENCES, mask)
+    own = {name: nn.Linear(8, 4) for name in "qk"}
+    other = TorchNet(theirs, d=nn.Dropout(0.1), **own)
+    report = check_parity(net, other, (SEQUENCES, mask), transfer=True, quick=quick)
+    assert report.ok, str(report)
