@@ -83,7 +83,7 @@ SHOWN = {
         case("sort", of([3.0, NAN, 1.0, NAN, 2.0, 0.0, 5.0])), C, C),
     "Order of equal scores in `Proposal` and `MultiProposal`.": (
         case("_contrib_Proposal", *equal_scores(), rpn_pre_nms_top_n=30, rpn_post_nms_top_n=20,
-             threshold=0.9, rpn_min_size=0), C, C),
+             threshold=0.9, rpn_min_size=0), ANY, C),  # alike on an Intel Xeon (Emerald Rapids)
     "Images larger than their feature map in `Proposal`.": (
         case("_contrib_Proposal", ones(1, 24, 1, 1), ones(1, 48, 1, 1), of([[160, 160, 1]]),
              rpn_post_nms_top_n=4), R, C),
