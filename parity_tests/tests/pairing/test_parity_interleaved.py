@@ -13,6 +13,7 @@ from mxnet import gluon
 from torch import nn
 
 from parity_tests import check_parity
+from parity_tests.backends.gluon.tracing.replay import refuse_overrun
 from parity_tests.reporting.report import Report
 
 RNG = np.random.default_rng(5)
@@ -139,3 +140,15 @@ def test_a_fault_in_interleaved_attention_is_found(name: str, fault: str) -> Non
 def test_other_heads_are_found() -> None:
     assert HEADS != UNITS // HEADS
     assert not compared(SelfAttention, X, fault="heads").ok
+
+
+@pytest.mark.parametrize("longest", [STEPS, STEPS + 1, 48])
+def test_no_softmax_writes_beyond_its_axis(longest: int) -> None:
+    """MXNet does not look, and the process ends."""
+    scores, lengths = mx.nd.ones((2, 3, STEPS)), mx.nd.array([[1, 2, longest]] * 2, dtype="int32")
+    attributes = {"use_length": "True", "axis": "-1"}
+    if longest == STEPS:
+        refuse_overrun("softmax", [scores, lengths], attributes)
+        return
+    with pytest.raises(ValueError, match=f"a sequence of {STEPS} steps has the length {longest}"):
+        refuse_overrun("softmax", [scores, lengths], attributes)

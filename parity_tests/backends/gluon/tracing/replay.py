@@ -112,8 +112,8 @@ def refuse_overrun(
     """Raise ValueError where MXNet 1.9.1 would read or write beyond the end of an array.
 
     It does not look whether a scale has as many values as the input has channels, nor whether a
-    sequence is as long as the array, and its backward pass of `SequenceLast` reads lengths that
-    nobody gave. The process may end then, at once or later.
+    sequence is as long as the array, also in a softmax of lengths, and its backward pass of
+    `SequenceLast` reads lengths that nobody gave. The process may end then, at once or later.
     """
     if kind == "BatchNorm":
         x, scale = arrays[:2]
@@ -122,8 +122,13 @@ def refuse_overrun(
             raise ValueError(f"the input {x.shape} has {channels} channels, not {scale.size}")
     if kind == "SequenceLast" and len(arrays) == 1 and mx.autograd.is_recording():
         raise ValueError("MXNet cannot train SequenceLast without lengths, it crashes: write x[-1]")
-    if kind in ("SequenceLast", "SequenceReverse") and len(arrays) > 1:
-        steps, longest = arrays[0].shape[int(attributes.get("axis", 0))], arrays[1].asnumpy().max()
+    sequences, softmaxes = (
+        ("SequenceLast", "SequenceReverse"),
+        ("softmax", "log_softmax", "softmin"),
+    )
+    if kind in (*sequences, *softmaxes) and len(arrays) > 1:
+        along = int(attributes.get("axis", 0 if kind in sequences else -1))
+        steps, longest = arrays[0].shape[along], arrays[1].asnumpy().max()
         if longest > steps:
             raise ValueError(f"a sequence of {steps} steps has the length {longest:g}")
 
