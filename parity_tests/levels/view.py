@@ -234,10 +234,11 @@ def _aligned(
             for side, of_side in found.traces.items()
         }
         takes = [in_steps[side][modes[-1]] is not found.executed(side) for side in SIDES]
-        again = _one_vocabulary(nets, in_steps, modes, statistics, mapping, found.packed)
-        # where one net alone takes states, the other has steps in their place
-        better = again.alignment.unlike < found.alignment.unlike
-        found = again if takes[0] != takes[1] or better else found
+        if any(takes):
+            again = _one_vocabulary(nets, in_steps, modes, statistics, mapping, found.packed)
+            # where one net alone takes states, the other has steps in their place
+            better = again.alignment.unlike < found.alignment.unlike
+            found = again if not all(takes) or better else found
     turned = turned_weights(found.alignment)
     if live and not found.alignment.equal:
         ordered, alignment = _formed(nets, found.traces, modes, statistics, mapping, ordered=True)
