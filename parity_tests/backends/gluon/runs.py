@@ -72,8 +72,9 @@ def _run_alone(
         if isinstance(block, ExecutedBlock):
             block.__dict__["forward"] = _dropout(0.0, None)
     given = [ndarray(x, dtype) for x in inputs]
+    places = _looked_up(leaf)
     for place, x in enumerate(given):
-        if x.dtype in (np.float32, np.float64) and place not in _looked_up(leaf):
+        if x.dtype in (np.float32, np.float64) and place not in places:
             x.attach_grad()
     if upstream is None:
         with autograd.pause(train_mode=train):

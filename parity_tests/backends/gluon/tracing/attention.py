@@ -11,7 +11,7 @@ import math
 from parity_tests.backends.gluon.tracing.array_readers import swapped
 from parity_tests.backends.gluon.tracing.reading import Reader, attribute
 from parity_tests.pairing.graph import Operand
-from parity_tests.pairing.vocabulary import Arguments, Emit, real
+from parity_tests.pairing.vocabulary import Arguments, Emit, emit_regrouped, real
 
 
 def _heads(emit: Emit, x: Operand, heads: int, parts: int, number: int) -> Operand:
@@ -20,9 +20,9 @@ def _heads(emit: Emit, x: Operand, heads: int, parts: int, number: int) -> Opera
     size = width // heads // parts
     x = emit("reshape", [("input", x)], (length, batch, heads, parts * size))
     along = {"axis": 3, "begin": number * size, "step": 1}
-    x = emit("slice", [("input", x)], (length, batch, heads, size), **along)
-    x = emit("transpose", [("input", x)], (batch, heads, length, size), order=(1, 2, 0, 3))
-    return emit("reshape", [("input", x)], (batch * heads, length, size))
+    apart = (length, batch, heads, size)
+    x = emit("slice", [("input", x)], apart, **along)
+    return emit_regrouped(emit, x, apart, (1, 2, 0, 3), (batch * heads, length, size))
 
 
 def scores(parts: int) -> Reader:
@@ -49,10 +49,8 @@ def values(parts: int) -> Reader:
         shape = (*weights.shape[:2], v.shape[-1])
         out = emit("matmul", [("input", weights), ("other", v)], shape)
         length, batch, _ = args.shape
-        out = emit("reshape", [("input", out)], (batch, heads, length, v.shape[-1]))
-        moved = (length, batch, heads, v.shape[-1])
-        out = emit("transpose", [("input", out)], moved, order=(2, 0, 1, 3))
-        return emit("reshape", [("input", out)], args.shape)
+        apart = (batch, heads, length, v.shape[-1])
+        return emit_regrouped(emit, out, apart, (2, 0, 1, 3), args.shape)
 
     return read
 
