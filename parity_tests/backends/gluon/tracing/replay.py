@@ -106,6 +106,12 @@ def replay_operator(
     )
 
 
+# What takes lengths, and along which axis unless it is told
+_WITH_LENGTHS = {
+    "SequenceLast": 0, "SequenceReverse": 0, "softmax": -1, "log_softmax": -1, "softmin": -1,
+}  # fmt: skip
+
+
 def refuse_overrun(
     kind: str, arrays: Sequence[NDArray], attributes: Mapping[str, str | int]
 ) -> None:
@@ -122,12 +128,8 @@ def refuse_overrun(
             raise ValueError(f"the input {x.shape} has {channels} channels, not {scale.size}")
     if kind == "SequenceLast" and len(arrays) == 1 and mx.autograd.is_recording():
         raise ValueError("MXNet cannot train SequenceLast without lengths, it crashes: write x[-1]")
-    sequences, softmaxes = (
-        ("SequenceLast", "SequenceReverse"),
-        ("softmax", "log_softmax", "softmin"),
-    )
-    if kind in (*sequences, *softmaxes) and len(arrays) > 1:
-        along = int(attributes.get("axis", 0 if kind in sequences else -1))
+    if kind in _WITH_LENGTHS and len(arrays) > 1:
+        along = int(attributes.get("axis", _WITH_LENGTHS[kind]))
         steps, longest = arrays[0].shape[along], arrays[1].asnumpy().max()
         if longest > steps:
             raise ValueError(f"a sequence of {steps} steps has the length {longest:g}")
