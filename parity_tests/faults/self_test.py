@@ -219,7 +219,7 @@ NAMES: dict[frozenset[str], str] = {
         "starts backward from ones": ("what backward starts from",),
         "accepts constant inputs": ("constant inputs",),
         "reads forward for backward": ("a clean pair", "wrong backward"),
-        "compares one side with itself": ("the first of two", "wrong backward",
+        "compares one side with itself": ("the first of two", "a leaf too many", "wrong backward",
                                           "wrong in training"),
         "never runs training mode": ("wrong in training",),
         "pairs layers by position": ("wrong backward", "wrong in training"),

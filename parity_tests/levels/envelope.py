@@ -22,6 +22,7 @@ from parity_tests.backends.runs import (
     Call,
     Edit,
     Key,
+    LeafRun,
     NetRun,
     input_name,
     named,
@@ -31,7 +32,6 @@ from parity_tests.backends.runs import (
 from parity_tests.backends.spill import release
 from parity_tests.levels.local import Truth, mode_of, truth_of
 from parity_tests.levels.referee import Subject, attempt
-from parity_tests.numerics.chance import FIRST_LOCAL_DRAWS
 from parity_tests.numerics.compare import UNIT
 from parity_tests.numerics.operators.cases import Scales
 from parity_tests.numerics.operators.table import operator_of, tolerance
@@ -137,11 +137,11 @@ def forward_truth(
     index: int,
     *,
     train: bool,
-    draws: int = FIRST_LOCAL_DRAWS,
+    ours: LeafRun | None = None,
 ) -> Truth:
     """`truth_of` one call of a torch leaf inside the referee's run; its noise is noted."""
     call = subject.run(Side.TORCH, "float64", train=train).calls[leaf.path][index]
-    truth = truth_of(leaf, call.inputs, train=train, draws=draws)
+    truth = truth_of(leaf, call.inputs, train=train, ours=ours)
     _noted(subject, train).add_forward(leaf, index, truth[1], train)
     return truth
 
